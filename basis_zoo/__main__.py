@@ -1,0 +1,97 @@
+"""`python -m basis_zoo list | check | gallery`."""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from basis_zoo.basis import Basis, get_basis_class, list_bases
+from basis_zoo.conformance import format_outcomes, run_checks, undeclared
+from basis_zoo.listing import format_table
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code is 1 when a check fails, 2 for a wrong call."""
+    parser = argparse.ArgumentParser(prog="python -m basis_zoo", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="the table of families, grids and starts")
+    check = commands.add_parser("check", help="hold a family to the contract and to its claims")
+    check.add_argument("family", help="a registered name, or a Python file that registers one")
+    check.add_argument("--uniform-only", action="store_true", help="leave other grids out")
+    gallery = commands.add_parser("gallery", help="one page with every family, to look at")
+    gallery.add_argument("--out", type=Path, default=Path("gallery"), help="folder to write")
+    gallery.add_argument("--mosaic", type=Path, help="also write one picture of all families")
+    accuracy = commands.add_parser("accuracy", help="errors against numpy and scipy, as Markdown")
+    accuracy.add_argument("--out", type=Path, help="file to write; without it, printed")
+    given = parser.parse_args(arguments)
+    try:
+        return _COMMANDS[given.command](given)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"basis_zoo {given.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _list(given: argparse.Namespace) -> int:
+    print(format_table())
+    return 0
+
+
+def _check(given: argparse.Namespace) -> int:
+    failed = False
+    for basis in _families(given.family):
+        outcomes = run_checks(basis, all_grids=not given.uniform_only)
+        failed |= not all(o.passed for o in outcomes)
+        print(f"{basis}\n{format_outcomes(outcomes)}")
+        missing = undeclared(basis)
+        print(f"not declared, so not checked: {', '.join(missing)}\n" if missing else "")
+    return int(failed)
+
+
+def _families(name_or_file: str) -> list[Basis]:
+    """Every variant of the family, or of all families that the file registers."""
+    names = [name_or_file]
+    if name_or_file.endswith(".py"):
+        module = _load(Path(name_or_file))
+        names = [n for n in list_bases() if get_basis_class(n).__module__ == module.__name__]
+        if not names:
+            raise ValueError(f"{name_or_file} registers no family: use @register_basis")
+    classes = [get_basis_class(name) for name in names]
+    return [cls(**options) for cls in classes for options in cls.variants]
+
+
+def _load(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    spec = importlib.util.spec_from_file_location(f"basis_zoo_user_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    sys.modules[module.__name__] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
+
+
+def _gallery(given: argparse.Namespace) -> int:
+    from basis_zoo.gallery import write_gallery, write_mosaic  # needs matplotlib
+
+    print(write_gallery(given.out))
+    if given.mosaic:
+        print(write_mosaic(given.mosaic))
+    return 0
+
+
+def _accuracy(given: argparse.Namespace) -> int:
+    from basis_zoo.accuracy import accuracy_page  # needs scipy
+
+    page = accuracy_page()
+    if given.out:
+        given.out.write_text(page)
+        print(given.out)
+    else:
+        print(page)
+    return 0
+
+
+_COMMANDS = {"list": _list, "check": _check, "gallery": _gallery, "accuracy": _accuracy}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+r"""The input scale: how large BA is when it reaches phi, $x = s\,(BA)$.
+
+At LoRA's usual scale all entries of BA fall into one cell of the grid and phi is almost affine
+there; the scale decides how much of phi is used at all. A range taken from data is a scale too:
+the interval stays as it is and x is stretched to fill it, so that modules with different data
+still share one `Phi`.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from basis_zoo.registry import did_you_mean
+
+SCALES = ("none", "fixed", "learned", "rms", "range")
+
+
+class InputScale(nn.Module):
+    """The factor on BA; adapters multiply B by it.
+
+    Rules: `none` is 1, `fixed` is `value`, `learned` starts at `value` and is trained (as a
+    logarithm, so that it stays positive), `rms` makes the root mean square of x equal to `value`,
+    and `range` makes the largest |x| equal to `value` (the end of a symmetric interval).
+
+    `rms` and `range` are measured by `observe`; until the first positive measurement the factor
+    is 1, since BA = 0 has no scale.
+
+    Args:
+        rule: One of `SCALES`.
+        value: See the rules; positive.
+        momentum: For `rms` and `range`: None keeps the first positive measurement; a number in
+            [0, 1) tracks the measurements by an exponential mean that keeps this share of the old.
+    """
+
+    def __init__(self, rule: str = "none", value: float = 1.0, momentum: float | None = None):
+        super().__init__()
+        if rule not in SCALES:
+            raise ValueError(
+                f"unknown input scale {rule!r}.{did_you_mean(rule, SCALES)} "
+                f"Known: {', '.join(SCALES)}"
+            )
+        if not value > 0:
+            raise ValueError(f"the `value` of an input scale must be positive, got {value}")
+        if momentum is not None and not (0 <= momentum < 1 and rule in ("rms", "range")):
+            raise ValueError(
+                f"`momentum` must lie in [0, 1) and belongs to the rules rms and range, "
+                f"got {momentum} with rule {rule!r}"
+            )
+        self.rule, self.value, self.momentum = rule, float(value), momentum
+        if rule == "learned":
+            self.log_scale = nn.Parameter(torch.tensor(float(value)).log())
+        if rule in ("rms", "range"):
+            self.register_buffer("measured", torch.zeros(()))  # 0: nothing measured yet
+
+    @torch.no_grad()
+    def observe(self, mean_square: Tensor | None = None, peak: Tensor | None = None) -> None:
+        """Tell how large the unscaled BA is; rules that do not measure ignore it.
+
+        Args:
+            mean_square: Mean of its squared entries, 0-d, read by `rms`.
+            peak: Its largest magnitude, 0-d, read by `range`.
+
+        Raises:
+            ValueError: The number that the rule reads is missing.
+        """
+        if self.rule not in ("rms", "range"):
+            return
+        wanted, given = ("mean_square", mean_square) if self.rule == "rms" else ("peak", peak)
+        if given is None:
+            raise ValueError(f"input scale {self.rule!r} observes `{wanted}`, which is missing")
+        new = given.to(self.measured).sqrt() if self.rule == "rms" else given.to(self.measured)
+        keep = 1.0 if self.momentum is None else self.momentum
+        mixed = torch.lerp(new, self.measured, keep)
+        # no branch on the device's numbers: that would wait for the device in every step
+        update = torch.where(self.measured > 0, mixed, new)
+        self.measured.copy_(torch.where(new > 0, update, self.measured))
+
+    def forward(self) -> Tensor | float:
+        """The factor: a float where it is constant, else a 0-d float32 tensor."""
+        if self.rule == "learned":
+            return self.log_scale.exp()
+        if self.rule in ("rms", "range"):
+            known = self.measured > 0
+            return torch.where(known, self.value / torch.where(known, self.measured, 1), 1.0)
+        return self.value if self.rule == "fixed" else 1.0
+
+    def extra_repr(self) -> str:
+        """The rule and its value."""
+        return f"{self.rule}, value={self.value:g}, momentum={self.momentum}"

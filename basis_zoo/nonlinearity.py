@@ -1,0 +1,167 @@
+"""The module that owns the numbers of one phi."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from basis_zoo.basis import Basis
+from basis_zoo.fit import fit_amplitudes
+from basis_zoo.grids import Grid
+from basis_zoo.phi import Phi, PhiParameters
+from basis_zoo.starts import Start
+
+
+def inverse_softplus(y: Tensor) -> Tensor:
+    """The x with softplus(x) = y, for y > 0; exact for large y too."""
+    return y + torch.log(-torch.expm1(-y))
+
+
+def spacing_bandwidth(basis: Basis, points: Tensor) -> Tensor:
+    """One over the local spacing of `points`, `(num_bandwidths,)` float64.
+
+    Families whose bandwidths do not belong to points get one over the mean spacing of G points
+    on the interval. A spacing counts as at least a quarter of the mean one: two points that
+    nearly coincide do not make a spike.
+    """
+    low, high = basis.interval
+    mean = (high - low) / max(basis.num_basis - 1, 1)
+    if len(points) != basis.num_bandwidths or len(points) < 2:
+        return torch.full((basis.num_bandwidths,), 1 / mean, dtype=torch.float64)
+    gaps = points.double().diff()
+    local = (torch.cat([gaps[:1], gaps]) + torch.cat([gaps, gaps[-1:]])) / 2
+    return 1 / local.clamp(min=gaps.mean().item() / 4)
+
+
+class Nonlinearity(nn.Module):
+    r"""One learnable $\phi$; what is not trained is a buffer.
+
+    Bandwidths are $\omega = \mathrm{softplus}(\text{raw})$ (LR-LoRA section 3.3); a learned grid
+    is its first point and softplus gaps, so that its order is kept. All numbers are float32.
+
+    Args:
+        basis: The family.
+        grid: Where its centers or breakpoints lie.
+        start: The values before training.
+        bandwidth: omega before training, in 1/x, one for all functions; or `spacing` for one
+            over the distance to the neighbours.
+        linear: Whether phi carries the trained line alpha x + beta.
+        train_amplitude: Whether amplitudes are trained.
+        train_bandwidth: Whether bandwidths are trained.
+        extrapolation: How phi goes on outside the interval; None for the family's own rule.
+
+    Attributes:
+        start_residual: Largest distance on the interval between phi at the start and what the
+            start asked for.
+    """
+
+    def __init__(
+        self,
+        basis: Basis,
+        grid: Grid,
+        start: Start,
+        *,
+        bandwidth: float | str = 1.0,
+        linear: bool = False,
+        train_amplitude: bool = True,
+        train_bandwidth: bool = True,
+        extrapolation: str | None = None,
+    ) -> None:
+        super().__init__()
+        extrapolation = basis.extrapolation if extrapolation is None else extrapolation
+        self.phi = Phi(basis, anchored=start.anchored, extrapolation=extrapolation)
+        self.grid_rule = grid
+        points = grid.place(basis.num_points, basis.interval)
+        omega = _bandwidth(bandwidth, basis, points)
+        values = start.values(basis, points, omega, linear)
+        self.start_residual = values.residual
+        self._own("amplitude", values.amplitude, train_amplitude)
+        self._own("raw_bandwidth", inverse_softplus(omega), train_bandwidth)
+        self._own("raw_grid", self._raw_grid(points), self._grid_is_learned)
+        line = torch.tensor([values.slope, values.offset])
+        self._own("line", line, linear)
+
+    def _own(self, name: str, value: Tensor, trained: bool) -> None:
+        value = value.float()
+        if trained and value.numel():
+            self.register_parameter(name, nn.Parameter(value))
+        else:
+            self.register_buffer(name, value)
+
+    @property
+    def _grid_is_learned(self) -> bool:
+        return self.grid_rule.learned and self.phi.basis.num_points > 0
+
+    def _raw_grid(self, points: Tensor) -> Tensor:
+        if not self._grid_is_learned:
+            return points
+        return torch.cat([points[:1], inverse_softplus(points.diff())])
+
+    @property
+    def grid(self) -> Tensor:
+        """The grid points in force, (num_points,)."""
+        if not self._grid_is_learned:
+            return self.raw_grid
+        gaps = F.softplus(self.raw_grid[1:])
+        return torch.cat([self.raw_grid[:1], self.raw_grid[:1] + gaps.cumsum(0)])
+
+    @property
+    def bandwidth(self) -> Tensor:
+        """The bandwidths in force, (num_bandwidths,)."""
+        return F.softplus(self.raw_bandwidth)
+
+    def parameters_in_force(self) -> PhiParameters:
+        """The numbers that `Phi` reads, differentiable."""
+        slope, offset = self.line.unbind()
+        return PhiParameters(self.amplitude, self.bandwidth, self.grid, slope, offset)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """phi(x) by direct evaluation of every function: exact, and slow for large x.
+
+        Computed in float64 where x is float64, else in float32; the result has the dtype of x.
+        """
+        p = self.parameters_in_force()
+        work = torch.float64 if x.dtype == torch.float64 else torch.float32
+        p = PhiParameters(*(q.to(work) for q in p))
+        return self.phi(x.reshape(-1).to(work), p).reshape(x.shape).to(x.dtype)
+
+    @torch.no_grad()
+    def refit_grid(self, samples: Tensor, *, bandwidth: float | str = "keep") -> float:
+        """Place the grid anew for the values that x really takes, and keep phi.
+
+        Call it once after warm-up, not in every step: it waits for the device. Amplitudes are
+        refitted by least squares on the interval; their optimiser state is stale afterwards.
+
+        Args:
+            samples: Values of x met so far, of any shape.
+            bandwidth: `keep`, or what the constructor takes.
+
+        Returns:
+            The largest distance on the interval between phi before and after.
+        """
+        basis, before = self.phi.basis, self.parameters_in_force().double()
+        points = self.grid_rule.place(basis.num_points, basis.interval, samples)
+        omega = before.bandwidth
+        if bandwidth != "keep":
+            omega = _bandwidth(bandwidth, basis, points).to(omega.device)
+        x = torch.linspace(*basis.interval, 1001, dtype=torch.float64, device=omega.device)
+        y = basis.phi(x, before.amplitude, before.grid, before.bandwidth)
+        self.raw_grid.copy_(self._raw_grid(points))
+        self.raw_bandwidth.copy_(inverse_softplus(omega))
+        after = self.parameters_in_force()
+        fit = fit_amplitudes(basis, x, y, after.grid, after.bandwidth)
+        self.amplitude.copy_(fit.amplitude)
+        return fit.residual
+
+    def extra_repr(self) -> str:
+        """The family and what is trained."""
+        return f"{self.phi}, trained={[n for n, _ in self.named_parameters()]}"
+
+
+def _bandwidth(given: float | str, basis: Basis, points: Tensor) -> Tensor:
+    if given == "spacing":
+        return spacing_bandwidth(basis, points)
+    if isinstance(given, str):
+        raise ValueError(f"`bandwidth` must be a positive number or 'spacing', got {given!r}")
+    if not given > 0:
+        raise ValueError(f"`bandwidth` must be positive, got {given}")
+    return torch.full((basis.num_bandwidths,), float(given), dtype=torch.float64)

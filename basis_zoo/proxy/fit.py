@@ -1,0 +1,153 @@
+"""Choose and fit a proxy of phi that meets a tolerance."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from basis_zoo.phi import Phi, PhiParameters
+from basis_zoo.proxy.chebyshev import ChebyshevProxy
+from basis_zoo.proxy.exact import ExactProxy
+from basis_zoo.proxy.plans import (
+    ChebyshevPlan,
+    Fit,
+    Plan,
+    Proxy,
+    Target,
+    first_plan,
+)
+
+SMALLEST_RADIUS = 1e-4
+_LAGGED_MARGIN = 0.5
+"""Share of the tolerance aimed at where the measurement is of an earlier step."""
+_RETRY_EVERY = 64
+"""Fits after which a cheaper kind of proxy is tried again."""
+_HIGHEST = ChebyshevPlan(128)
+
+
+@torch.no_grad()
+def range_radius(b: Tensor, a: Tensor) -> Tensor:
+    """A radius that no entry of `b @ a` exceeds (Cauchy-Schwarz), without forming the product.
+
+    Args:
+        b: (*batch, out, r).
+        a: (*batch, r, in).
+
+    Returns:
+        (*batch,), at least `SMALLEST_RADIUS`; not finite where a factor is not.
+    """
+    radius = b.norm(dim=-1).amax(-1) * a.norm(dim=-2).amax(-1)
+    return (radius * (1 + 1e-5)).clamp_min(SMALLEST_RADIUS)
+
+
+def fit_proxy(phi: Phi, parameters: PhiParameters, radius: Tensor, tolerance: float = 1e-6) -> Fit:
+    """The cheapest proxy of phi on [-radius, radius] within `tolerance` of max |phi|.
+
+    Waits for the device; `ProxyFitter` is for training loops.
+
+    Args:
+        phi: What is evaluated.
+        parameters: Its numbers, stacked along the batch of `radius`.
+        radius: (*batch,), positive.
+        tolerance: Largest error as a share of max |phi| (and of a probe's, see `Target`).
+    """
+    return ProxyFitter(tolerance, waits=True).fit(phi, parameters, radius)
+
+
+class ProxyFitter:
+    """Fits one proxy after the other while phi and the range change slowly.
+
+    On a CPU every fit meets the tolerance or falls back. On a GPU no fit but the first waits for
+    the device: the error of a fit is copied to the host in the background and decides a later
+    one. `bound` and `size` tell what was measured last.
+
+    Args:
+        tolerance: Largest error as a share of max |phi|.
+        waits: Whether to wait for the device at every fit.
+    """
+
+    def __init__(self, tolerance: float = 1e-6, *, waits: bool = False) -> None:
+        self.tolerance = tolerance
+        self.waits = waits
+        self.bound = 0.0
+        """Largest error of the last measured fit, as a share of max |phi|."""
+        self.plan: Plan | None = None
+        """What the next fit makes."""
+        self._fits = 0
+        self._pending: tuple[Plan, Tensor, torch.cuda.Event] | None = None
+
+    def __getstate__(self) -> dict:
+        """Copies and files carry no measurement that is under way."""
+        return {**self.__dict__, "_pending": None}
+
+    def fit(self, phi: Phi, parameters: PhiParameters, radius: Tensor) -> Fit:
+        """A proxy of phi on [-radius, radius]; the arguments are those of `fit_proxy`."""
+        target = Target.of(phi, parameters, radius)
+        self._fits += 1
+        if not radius.is_cuda or self.waits:
+            return self._fit_waiting(target)
+        if torch.cuda.is_current_stream_capturing():
+            plan = self.plan or first_plan(phi, math.inf)
+            return plan.draft(target).fit(plan)
+        if self.plan is None:
+            return self._fit_waiting(target)
+        self._receive()
+        draft = self.plan.draft(target)
+        if self._pending is None:
+            if self._fits % _RETRY_EVERY == 0 and self._could_be_polynomial(target.phi):
+                with torch.no_grad():
+                    self._send(_HIGHEST, _HIGHEST.draft(target).report)
+            else:
+                self._send(self.plan, draft.report)
+        return draft.fit(self.plan)
+
+    def _fit_waiting(self, target: Target) -> Fit:
+        if self.plan is None or self._fits % _RETRY_EVERY == 0:
+            self.plan = first_plan(target.phi, float(target.radius.max()))
+        tried: set[Plan] = set()
+        while True:
+            tried.add(self.plan)
+            draft = self.plan.draft(target)
+            told = draft.report.tolist()
+            self.bound = self.plan.error(told)
+            following = self.plan.after(told, self.tolerance)
+            fit = draft.fit(following)
+            if fit is not None:
+                self.plan, self.bound = following, following.error(told)
+                return fit
+            fit = draft.fit(self.plan)
+            if following in tried:
+                return fit
+            self.plan = following  # cheaper if this fit is good enough, else better
+            if self.bound <= self.tolerance and self._fits > 1:
+                return fit
+
+    def _could_be_polynomial(self, phi: Phi) -> bool:
+        return not isinstance(self.plan, ChebyshevPlan) and phi.smooth_within(0.0)
+
+    def _send(self, plan: Plan, report: Tensor) -> None:
+        host = torch.empty(report.shape, dtype=report.dtype, pin_memory=True)
+        host.copy_(report, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(report.device))
+        self._pending = (plan, host, event)
+
+    def _receive(self) -> None:
+        if self._pending is None or not self._pending[2].query():
+            return
+        plan, host, _ = self._pending
+        self._pending = None
+        told = host.tolist()
+        following = plan.after(told, self.tolerance * _LAGGED_MARGIN)
+        if plan == self.plan:
+            self.bound = plan.error(told)
+            self.plan = following
+        elif isinstance(following, ChebyshevPlan):
+            self.plan = following
+
+
+def proxy_size(proxy: Proxy) -> int:
+    """Degree of a polynomial, pieces of a table, 0 for phi itself."""
+    if isinstance(proxy, ChebyshevProxy):
+        return proxy.degree
+    return 0 if isinstance(proxy, ExactProxy) else proxy.pieces

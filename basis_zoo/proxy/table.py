@@ -1,0 +1,136 @@
+r"""A table of cubics in place of a phi with kinks, or of one on a wide range.
+
+The range is cut at equally spaced edges and at the breakpoints of phi inside it, so that phi is
+smooth on each piece; there it is the cubic through its values at four Chebyshev points.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from basis_zoo.phi import Phi, PhiParameters
+from basis_zoo.proxy.chebyshev import analysis_matrix, points, power_matrix
+
+_NODES = 4
+SAME_POINT = 2.0**-22
+"""Breakpoints nearer than this share of R are one: float32 cannot tell x between them."""
+
+
+class TableProxy(NamedTuple):
+    """phi as a piecewise cubic; several are stacked along `*batch`. Made by `of`."""
+
+    coefficients: Tensor
+    """(*batch, pieces, 4) float32: powers of u in [-1, 1] on each piece; differentiable."""
+    edges: Tensor
+    """(*batch, pieces + 1) float32, increasing; pieces may be empty."""
+    records: Tensor
+    """(*batch, pieces, 8) float32, what is evaluated: the powers c0..c3 of v = x - middle, then
+    the middle, the inverse half width (u = v * inverse), and two zeros."""
+
+    @classmethod
+    def of(cls, coefficients: Tensor, edges: Tensor) -> "TableProxy":
+        """The proxy with the powers `coefficients` between `edges`."""
+        low, high = edges[..., :-1].double(), edges[..., 1:].double()
+        inverse = torch.where(high > low, 2 / (high - low), 0)[..., None]
+        scaling = inverse ** torch.arange(_NODES, device=edges.device)
+        parts = [coefficients.detach() * scaling, middles(edges)[..., None], inverse]
+        records = torch.cat([*parts, torch.zeros_like(coefficients[..., :2])], dim=-1)
+        return cls(coefficients.float(), edges.float(), records.float().contiguous())
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All numbers, the coefficients first."""
+        return tuple(self)
+
+    def rebuilt(self, tensors: tuple[Tensor, ...]) -> "TableProxy":
+        """The same proxy of other tensors, in the order of `tensors`."""
+        return TableProxy(*tensors)
+
+    @property
+    def pieces(self) -> int:
+        """How many cubics."""
+        return self.coefficients.shape[-2]
+
+    def _locate(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Index of the piece, v, and the columns of `records`."""
+        index = torch.bucketize(x, self.edges[1:-1], right=True, out_int32=True)
+        columns = self.records.to(x.dtype).unbind(-1)
+        return index, x - columns[4][index], list(columns)
+
+    def value(self, x: Tensor) -> Tensor:
+        """phi(x) for a single proxy, elementwise."""
+        index, v, (c0, c1, c2, c3, *_) = self._locate(x)
+        y = torch.addcmul(c2[index], v, c3[index])
+        return torch.addcmul(c0[index], v, torch.addcmul(c1[index], v, y))
+
+    def slope(self, x: Tensor) -> Tensor:
+        """phi'(x) for a single proxy, elementwise."""
+        index, v, (_, c1, c2, c3, *_) = self._locate(x)
+        y = torch.addcmul((2 * c2)[index], v, (3 * c3)[index])
+        return torch.addcmul(c1[index], v, y)
+
+    def pullback(self, x: Tensor, grad: Tensor) -> Tensor:
+        """The moments of each piece, sum(grad * u^m): dL/d coefficients, (pieces, 4) float32."""
+        index, v, columns = self._locate(x)
+        u = (v * columns[5][index]).flatten().double()
+        flat, term = index.flatten(), grad.flatten().double()
+        moments = []
+        for _ in range(_NODES):
+            moments.append(torch.bincount(flat, weights=term, minlength=self.pieces))
+            term = term * u
+        return torch.stack(moments, dim=-1).float()
+
+
+def inner_breakpoints(phi: Phi, parameters: PhiParameters, radius: Tensor) -> Tensor:
+    """The breakpoints of phi inside (-R, R), each once, then R; (*batch, k) float64."""
+    reach = radius.double()[..., None]
+    kinks = phi.breakpoints(parameters).detach().double()
+    kinks = torch.where(kinks.abs() < reach, kinks, reach).sort(dim=-1).values
+    kinks = torch.where(_repeated(kinks, reach), reach, kinks)
+    return kinks.sort(dim=-1).values
+
+
+def _repeated(increasing: Tensor, reach: Tensor) -> Tensor:
+    """Whether an entry is the same as the one before it."""
+    first = torch.zeros_like(increasing[..., :1], dtype=torch.bool)
+    return torch.cat([first, increasing.diff(dim=-1) <= SAME_POINT * reach], dim=-1)
+
+
+def count_breakpoints(kinks: Tensor, radius: Tensor) -> Tensor:
+    """How many of `inner_breakpoints` lie inside, (*batch,)."""
+    return (kinks < radius.double()[..., None]).sum(-1)
+
+
+def table_edges(kinks: Tensor, radius: Tensor, pieces: int, room: int) -> Tensor:
+    """`pieces` equal pieces of [-R, R], cut again at the first `room` of `kinks`.
+
+    Returns:
+        (*batch, pieces + room + 1) float64, each exact in float32; left-over room makes empty
+        pieces at R.
+    """
+    even = torch.linspace(-1, 1, pieces + 1, dtype=torch.float64, device=radius.device)
+    reach = radius.double()[..., None]
+    edges = torch.cat([even * reach, kinks[..., :room]], dim=-1).sort(dim=-1).values
+    # slivers between an even edge and a kink become empty
+    before = torch.cat([edges[..., :1], edges[..., :-1]], dim=-1)
+    # edges as evaluation sees them: a kink rounded to float32 is cut where it is looked up
+    return torch.where(_repeated(edges, reach), before, edges).float().double()
+
+
+def middles(edges: Tensor) -> Tensor:
+    """The points between `edges` that the cubics are about, (*batch, n - 1) float64.
+
+    Exact in float32, as evaluation reads them: a middle rounded after the fit would move each
+    cubic by that much, which a steep phi shows.
+    """
+    return ((edges[..., 1:].double() + edges[..., :-1].double()) / 2).float().double()
+
+
+def fit_cubics(phi: Phi, parameters: PhiParameters, edges: Tensor) -> Tensor:
+    """Powers of u of the cubics between `edges` (*batch, n), float64 (*batch, n - 1, 4)."""
+    half = edges.diff(dim=-1)[..., None] / 2
+    nodes = middles(edges)[..., None] + half * points(_NODES, edges.device)
+    values = phi(nodes.flatten(-2), parameters).unflatten(-1, nodes.shape[-2:])
+    to_powers = power_matrix(_NODES - 1, edges.device) @ analysis_matrix(_NODES, edges.device)
+    return values @ to_powers.T
