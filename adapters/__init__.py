@@ -1,0 +1,45 @@
+"""Learnable nonlinear adapters W' = W + s phi(B A) as a PEFT method, and the arms beside it."""
+
+from adapters import baselines as baselines
+from adapters.config import BasisConfig
+from adapters.counting import parameter_table
+from adapters.hooks import StepCallback, after_step, on_attach
+from adapters.layer import BasisLinear
+from adapters.matching import match
+from adapters.methods import (
+    COMMON_OPTIONS,
+    Method,
+    attach,
+    check_options,
+    get_method,
+    list_methods,
+    register_method,
+)
+from adapters.model import BasisModel
+from adapters.monitor import monitor
+from adapters.peft_gaps import merge_and_unload
+from adapters.training import clip_gradients, count_parameters, parameter_groups, phi_parameters
+
+__all__ = [
+    "COMMON_OPTIONS",
+    "BasisConfig",
+    "BasisLinear",
+    "BasisModel",
+    "Method",
+    "StepCallback",
+    "after_step",
+    "attach",
+    "check_options",
+    "clip_gradients",
+    "count_parameters",
+    "get_method",
+    "list_methods",
+    "match",
+    "merge_and_unload",
+    "monitor",
+    "on_attach",
+    "parameter_groups",
+    "parameter_table",
+    "phi_parameters",
+    "register_method",
+]

@@ -1,0 +1,23 @@
+"""BitFit: only biases are trained, and the task's head."""
+
+from adapters.methods import COMMON_OPTIONS, Method, register_method
+from adapters.training import HEADS
+
+
+def _trains(name: str) -> bool:
+    parts = name.split(".")
+    return parts[-1] == "bias" or not HEADS.isdisjoint(parts)
+
+
+register_method(
+    Method(
+        "bitfit",
+        ignored=frozenset(COMMON_OPTIONS),
+        trains=_trains,
+        size=None,
+        convertible=False,
+        formula="biases and the head",
+        source="Ben Zaken et al., arXiv 2106.10199",
+        note="all biases of the model, whatever target_modules says; most decoders have none",
+    )
+)

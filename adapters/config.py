@@ -1,0 +1,188 @@
+"""The settings of the adapter W' = W + s phi(B A)."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from peft import PeftConfig
+
+from adapters.patterns import check_depth_start, check_phi_pattern
+from adapters.placement import check_layers
+from adapters.registration import peft_type
+from adapters.sharing import LEVELS, SCOPES
+from basis_zoo import Basis, Grid, InputScale, Nonlinearity, Start, get_basis, get_grid, get_start
+from basis_zoo.registry import did_you_mean
+
+SCHEMA_VERSION = 1
+
+
+@dataclass
+class BasisConfig(PeftConfig):
+    """LoRA factors seen through a learned scalar function (LR-LoRA, arXiv 2606.04325, eq. 4).
+
+    The defaults are the paper's (section 4.1) except `start`: phi(x) - phi(0) with a small random
+    B instead of zero amplitudes with B = 0, which does not train.
+
+    Raises:
+        ValueError: A name is unknown or a value is out of range, at construction.
+    """
+
+    r: int = field(default=8, metadata={"help": "rank of the factors B (out, r) and A (r, in)"})
+    alpha: float = field(default=16.0, metadata={"help": "s = alpha / r"})
+    target_modules: list[str] | str | None = field(
+        default=None, metadata={"help": "words of adapters.placement, names or a pattern"}
+    )
+    layers: list[int] | str = field(
+        default="all", metadata={"help": "blocks: all, odd, even, first_last_<k> or indices"}
+    )
+    exclude_modules: list[str] | str | None = field(
+        default=None, metadata={"help": "names or a pattern of modules to leave out"}
+    )
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "modules that are trained and saved whole, such as a head"}
+    )
+    layers_to_transform: list[int] | int | None = field(
+        default=None, metadata={"help": "indices of the layers to adapt; all by default"}
+    )
+    layers_pattern: list[str] | str | None = field(
+        default=None, metadata={"help": "name of the layer list, where PEFT does not know it"}
+    )
+    rank_pattern: dict[str, int] = field(
+        default_factory=dict, metadata={"help": "rank by word, module name or pattern"}
+    )
+    phi_pattern: dict[str, dict[str, Any]] = field(
+        default_factory=dict,
+        metadata={"help": "other options of phi by word, module name or pattern"},
+    )
+    depth_start: dict[str, tuple[float, float]] = field(
+        default_factory=dict,
+        metadata={"help": "a number of phi in the first and in the last block, linear between"},
+    )
+    sharing: str = field(default="none", metadata={"help": f"what is shared: {', '.join(LEVELS)}"})
+    sharing_scope: str = field(
+        default="all", metadata={"help": f"among which modules: {', '.join(SCOPES)}"}
+    )
+    basis: str = field(default="sinc", metadata={"help": "a name from basis_zoo.list_bases()"})
+    num_basis: int = field(default=50, metadata={"help": "G, the number of functions"})
+    interval: tuple[float, float] = field(
+        default=(-3.0, 3.0), metadata={"help": "the interval that the functions cover"}
+    )
+    basis_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "the family's own fields"}
+    )
+    grid: str = field(default="uniform", metadata={"help": "a name from basis_zoo.list_grids()"})
+    grid_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "the grid's own fields"}
+    )
+    start: str = field(default="anchored", metadata={"help": "a name from basis_zoo.list_starts()"})
+    start_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "the start's own fields"}
+    )
+    bandwidth: float | str = field(
+        default=1.0, metadata={"help": "omega before training, in 1/x; or `spacing`"}
+    )
+    extrapolation: str | None = field(
+        default=None, metadata={"help": "phi outside the interval; the family's rule by default"}
+    )
+    input_scale: float | str = field(
+        default="none", metadata={"help": "x = scale * B A: a number, or a rule of InputScale"}
+    )
+    input_scale_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "`value` and `momentum` of the rule"}
+    )
+    linear: bool = field(default=False, metadata={"help": "phi carries a trained alpha x + beta"})
+    train_amplitude: bool = field(default=True, metadata={"help": "whether amplitudes are trained"})
+    train_bandwidth: bool = field(default=True, metadata={"help": "whether bandwidths are trained"})
+    b_std: float = field(
+        default=0.02, metadata={"help": "standard deviation of B where the start wants it random"}
+    )
+    tolerance: float = field(
+        default=1e-6, metadata={"help": "largest error of phi's proxy, as a share of max |phi|"}
+    )
+    init_weights: bool = field(
+        default=True, metadata={"help": "False: random amplitudes and B, for tests"}
+    )
+    schema_version: int = field(
+        default=SCHEMA_VERSION, metadata={"help": "version of these settings as saved"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = peft_type("basis")
+        self.interval = _pair(self.interval)
+        if isinstance(self.target_modules, list | tuple):
+            self.target_modules = set(self.target_modules)
+        if isinstance(self.exclude_modules, list | tuple):
+            self.exclude_modules = set(self.exclude_modules)
+        _require(isinstance(self.r, int) and self.r >= 1, "r", "an integer >= 1", self.r)
+        _require(self.alpha > 0, "alpha", "positive", self.alpha)
+        _require(self.b_std > 0, "b_std", "positive", self.b_std)
+        _require(0 < self.tolerance < 0.1, "tolerance", "between 0 and 0.1", self.tolerance)
+        _require(
+            self.schema_version <= SCHEMA_VERSION,
+            "schema_version",
+            f"at most {SCHEMA_VERSION}; it was saved by a newer basis-zoo, upgrade to load it",
+            self.schema_version,
+        )
+        check_layers(self.layers)
+        _one_of("sharing", self.sharing, LEVELS)
+        _one_of("sharing_scope", self.sharing_scope, SCOPES)
+        self.build_nonlinearity()
+        self.build_input_scale()
+        check_depth_start(self)
+        check_phi_pattern(self)
+
+    def build_basis(self) -> Basis:
+        """The family."""
+        return get_basis(
+            self.basis, num_basis=self.num_basis, interval=self.interval, **self.basis_options
+        )
+
+    def build_grid(self) -> Grid:
+        """The grid."""
+        return get_grid(self.grid, **self.grid_options)
+
+    def build_start(self) -> Start:
+        """The start."""
+        return get_start(self.start, **self.start_options)
+
+    def build_nonlinearity(self) -> Nonlinearity:
+        """A new phi with its values before training."""
+        return Nonlinearity(
+            self.build_basis(),
+            self.build_grid(),
+            self.build_start(),
+            bandwidth=self.bandwidth,
+            linear=self.linear,
+            train_amplitude=self.train_amplitude,
+            train_bandwidth=self.train_bandwidth,
+            extrapolation=self.extrapolation,
+        )
+
+    def build_input_scale(self) -> InputScale | None:
+        """The factor on B A, or None where there is none."""
+        if self.input_scale == "none":
+            if self.input_scale_options:
+                raise ValueError(
+                    f"`input_scale_options` {self.input_scale_options} need an `input_scale`"
+                )
+            return None
+        if isinstance(self.input_scale, int | float):
+            return InputScale("fixed", self.input_scale, **self.input_scale_options)
+        return InputScale(self.input_scale, **self.input_scale_options)
+
+
+def _pair(interval: Any) -> tuple[float, float]:
+    if not isinstance(interval, list | tuple) or len(interval) != 2:
+        raise ValueError(f"`interval` must be two ends such as (-3.0, 3.0), got {interval!r}")
+    return (float(interval[0]), float(interval[1]))
+
+
+def _one_of(name: str, given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        hint = did_you_mean(str(given), known)
+        raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {given!r}.{hint}")
+
+
+def _require(holds: bool, name: str, expected: str, given: Any) -> None:
+    if not holds:
+        raise ValueError(f"`{name}` must be {expected}, got {given!r}")

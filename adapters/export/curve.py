@@ -1,0 +1,93 @@
+"""How much of an adapter a task needs: its score against the parameters that are kept."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from adapters.export.allocate import allocate
+from adapters.export.lora import LoraExport, build, merged, source_parameters
+from adapters.export.updates import LayerUpdate, layer_updates
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One export and its score."""
+
+    parameters: int
+    share: float
+    """Of the parameters that were trained."""
+    kept_energy: float
+    relative_error: float
+    ranks: tuple[int, ...]
+    score: float
+
+
+def accuracy_curve(
+    model: nn.Module,
+    evaluate: Callable[[nn.Module], float],
+    budgets: Sequence[int | float] = (1.0, 0.5, 0.25, 0.1, 0.05),
+    adapter: str = "default",
+) -> tuple[float, list[CurvePoint]]:
+    """The score of the adapter itself, and of its exports by global threshold at each budget.
+
+    Each export is put into the weights for the time of its evaluation; the model is as before
+    afterwards, bit for bit.
+
+    Args:
+        model: A PEFT model with `adapter` on it.
+        evaluate: The score of a model; it is given `model`.
+        budgets: As in `adapters.export.allocate`.
+        adapter: The adapter's name.
+
+    Raises:
+        ValueError: As `to_lora`, or an adapter that is merged already.
+    """
+    updates = layer_updates(model, adapter)
+    source = source_parameters(updates)
+    full = evaluate(model)
+    points = []
+    for budget in budgets:
+        ranks = allocate(updates, budget=budget, reference=source)
+        export = build(model, adapter, updates, ranks)
+        with in_force(updates, export):
+            score = evaluate(model)
+        points.append(
+            CurvePoint(
+                export.parameters,
+                export.parameters / source,
+                export.kept_energy,
+                export.relative_error,
+                tuple(ranks),
+                score,
+            )
+        )
+    return full, points
+
+
+@contextmanager
+def in_force(updates: Sequence[LayerUpdate], export: LoraExport) -> Iterator[None]:
+    """The model computes with `export` in the place of all adapters; heads stay as they are.
+
+    Raises:
+        ValueError: The adapter is merged.
+    """
+    if any(update.layer.merged for update in updates):
+        raise ValueError("the adapter is merged: call `unmerge_adapter` first")
+    kept = [
+        (u.layer, u.layer.get_base_layer(), u.layer.get_base_layer().weight.data) for u in updates
+    ]
+    try:
+        for update, (layer, base, weight) in zip(updates, kept, strict=True):
+            if update.name in export.pairs:
+                plain = weight.T if isinstance(base, Conv1D) else weight
+                new = merged(plain, export.pairs[update.name])
+                base.weight.data = new.T if isinstance(base, Conv1D) else new
+            layer.merged_adapters = [update.adapter]  # so that only the base layer computes
+        yield
+    finally:
+        for layer, base, weight in kept:
+            base.weight.data = weight
+            layer.merged_adapters = []

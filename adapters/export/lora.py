@@ -1,0 +1,216 @@
+"""Write an adapter as a plain PEFT LoRA, which loads without this project."""
+
+import json
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from adapters.export.allocate import allocate
+from adapters.export.updates import LayerUpdate, layer_updates
+
+_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What the export keeps of one layer."""
+
+    name: str
+    shape: tuple[int, int]
+    """(out, in)"""
+    rank: int
+    kept_energy: float
+    """Share of the update's squared Frobenius norm."""
+    relative_error: float
+    """Frobenius norm of what is lost over that of the update; the square root of what is left."""
+
+    @property
+    def parameters(self) -> int:
+        """Of the LoRA factors."""
+        return self.rank * sum(self.shape)
+
+
+class Pair(NamedTuple):
+    """The factors of one layer, with the scale in them."""
+
+    b: Tensor
+    """(out, k)"""
+    a: Tensor
+    """(k, in)"""
+
+
+@dataclass(frozen=True)
+class LoraExport:
+    """A LoRA adapter in memory, and what it costs."""
+
+    config: LoraConfig
+    pairs: dict[str, Pair]
+    """By layer; layers of rank 0 are missing."""
+    whole: dict[str, Tensor]
+    """Modules that are saved whole, such as a head, by their names in the file."""
+    layers: list[LayerReport]
+    kept_energy: float
+    """Over all layers: share of the squared norm of all updates together."""
+    source_parameters: int
+    """Of the factors that the adapter was trained with, phi included."""
+
+    @property
+    def parameters(self) -> int:
+        """Of all LoRA factors."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def relative_error(self) -> float:
+        """Over all layers."""
+        return (1 - self.kept_energy) ** 0.5
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The tensors of PEFT's `adapter_model.safetensors`."""
+        state = dict(self.whole)
+        for name, pair in self.pairs.items():
+            state[f"{_PREFIX}{name}.lora_A.weight"] = pair.a
+            state[f"{_PREFIX}{name}.lora_B.weight"] = pair.b
+        return state
+
+    def save(self, folder: str | Path) -> Path:
+        """Write PEFT's two files and `export_report.json` into `folder`; returns it."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {k: v.detach().cpu().contiguous().clone() for k, v in self.state_dict().items()}
+        save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        self.config.save_pretrained(str(folder))
+        report = {
+            "parameters": self.parameters,
+            "source_parameters": self.source_parameters,
+            "kept_energy": self.kept_energy,
+            "relative_error": self.relative_error,
+            "layers": [asdict(layer) for layer in self.layers],
+        }
+        (folder / "export_report.json").write_text(json.dumps(report, indent=1))
+        return folder
+
+    def table(self) -> str:
+        """A table to print: rank, kept energy and error of every layer."""
+        width = max(len(layer.name) for layer in self.layers)
+        lines = [f"{'layer'.ljust(width)}  {'shape':>13}  rank  kept energy  relative error"]
+        for layer in self.layers:
+            shape = "x".join(map(str, layer.shape))
+            kept = f"{100 * layer.kept_energy:9.2f} %  {layer.relative_error:14.4f}"
+            lines.append(f"{layer.name.ljust(width)}  {shape:>13}  {layer.rank:4d}  {kept}")
+        lines.append(
+            f"{self.parameters:,} parameters ({self.source_parameters:,} trained), "
+            f"{100 * self.kept_energy:.2f} % of the energy, error {self.relative_error:.4f}"
+        )
+        return "\n".join(lines)
+
+
+def to_lora(
+    model: nn.Module,
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+    budget: int | float | None = None,
+    threshold: float | None = None,
+    adapter: str = "default",
+) -> LoraExport:
+    """The additive adapter `adapter` of a PEFT model as LoRA, of unequal ranks.
+
+    Exactly one of `rank`, `energy`, `budget` and `threshold` decides the ranks: see
+    `adapters.export.allocate`. A float `budget` is a share of the parameters that the adapter was
+    trained with. Works on LoRA adapters too, where it is PARA itself.
+
+    Raises:
+        ValueError: The adapter is not additive or all zero, the rule is wrong, or nothing is kept.
+    """
+    updates = layer_updates(model, adapter)
+    source = source_parameters(updates)
+    ranks = allocate(
+        updates, rank=rank, energy=energy, budget=budget, threshold=threshold, reference=source
+    )
+    if not any(ranks):
+        raise ValueError("the rule keeps no singular value of any layer: allow more")
+    return build(model, adapter, updates, ranks)
+
+
+def build(
+    model: nn.Module, adapter: str, updates: list[LayerUpdate], ranks: list[int]
+) -> LoraExport:
+    """The export with these ranks; with none at all it is the base model, and no file."""
+    pairs: dict[str, Pair] = {}
+    layers, kept_energy = [], 0.0
+    for update, rank in zip(updates, ranks, strict=True):
+        u, s, v = (part[..., :rank] for part in update.leading(max(rank, 1)))
+        kept = min(float(s.double().square().sum()), update.energy)
+        kept_energy += kept
+        share = kept / update.energy if update.energy else 1.0
+        layers.append(LayerReport(update.name, update.shape, rank, share, (1 - share) ** 0.5))
+        if rank:
+            root = s.sqrt()
+            pairs[update.name] = Pair((u * root).float(), (v * root).T.float())
+    total = sum(update.energy for update in updates)
+    return LoraExport(
+        config=_config(model, adapter, {layer.name: layer.rank for layer in layers if layer.rank}),
+        pairs=pairs,
+        whole=_whole(model, adapter, updates),
+        layers=layers,
+        kept_energy=kept_energy / total,
+        source_parameters=source_parameters(updates),
+    )
+
+
+def _config(model: nn.Module, adapter: str, ranks: dict[str, int]) -> LoraConfig:
+    """alpha = rank everywhere: the scale is in the factors."""
+    common = Counter(ranks.values()).most_common(1)[0][0] if ranks else 1
+    given: Any = getattr(model, "peft_config", {}).get(adapter)
+    pattern = {name: rank for name, rank in ranks.items() if rank != common}
+    pattern = {_key(name, ranks): rank for name, rank in pattern.items()}
+    return LoraConfig(
+        r=common,
+        lora_alpha=common,
+        rank_pattern=dict(pattern),
+        alpha_pattern=dict(pattern),
+        target_modules=sorted(ranks),
+        modules_to_save=getattr(given, "modules_to_save", None),
+        task_type=getattr(given, "task_type", None),
+        base_model_name_or_path=getattr(given, "base_model_name_or_path", None),
+        inference_mode=True,
+    )
+
+
+def _key(name: str, ranks: dict[str, int]) -> str:
+    """`name`, or where another layer's name ends in it, a pattern that fits from the start only."""
+    ambiguous = any(other != name and re.match(rf"(.*\.)({name})$", other) for other in ranks)
+    return f"^{name}" if ambiguous else name
+
+
+def _whole(model: nn.Module, adapter: str, updates: list[LayerUpdate]) -> dict[str, Tensor]:
+    """What the file holds beside the adapter's own numbers."""
+    own = tuple(f"{_PREFIX}{update.name}." for update in updates)
+    state = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
+    return {name: t for name, t in state.items() if not name.startswith(own)}
+
+
+def source_parameters(updates: list[LayerUpdate]) -> int:
+    """Numbers trained in the adapted layers, each shared one once."""
+    found: dict[int, int] = {}
+    for update in updates:
+        for part in update.layer.adapter_layer_names:
+            held = getattr(update.layer, part)
+            if isinstance(held, nn.ParameterDict | nn.ModuleDict) and update.adapter in held:
+                entry = held[update.adapter]
+                own = [entry] if isinstance(entry, nn.Parameter) else entry.parameters()
+                found |= {id(p): p.numel() for p in own}
+    return sum(found.values())
+
+
+@torch.no_grad()
+def merged(weight: Tensor, pair: Pair) -> Tensor:
+    """W + B A in float32, rounded once; W is (out, in)."""
+    return (weight.float() + pair.b.to(weight.device) @ pair.a.to(weight.device)).to(weight.dtype)

@@ -1,0 +1,128 @@
+"""The update of every adapted layer, of our own and of PEFT's methods, ready to decompose."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from adapters.export.svd import Factors, leading, of_product
+
+
+class LayerUpdate(ABC):
+    """What an adapter adds to the weight of one layer.
+
+    Attributes:
+        name: The layer's name in the base model.
+        layer: The adapted layer.
+        adapter: The adapter's name.
+        shape: (out, in).
+        energy: The update's squared Frobenius norm.
+    """
+
+    def __init__(self, name: str, layer: BaseTunerLayer, adapter: str) -> None:
+        self.name, self.layer, self.adapter = name, layer, adapter
+        self._known: Factors | None = None
+
+    shape: tuple[int, int]
+    energy: float
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """The update, (out, in) in float32 or better."""
+
+    @abstractmethod
+    def _decompose(self, count: int) -> Factors: ...
+
+    @property
+    def largest_rank(self) -> int:
+        """No more triples than these exist."""
+        return min(self.shape)
+
+    def leading(self, count: int) -> Factors:
+        """At least the `count` leading triples, as far as there are so many."""
+        count = min(count, self.largest_rank)
+        if self._known is None or len(self._known.s) < count:
+            self._known = self._decompose(count)
+        return self._known
+
+    @property
+    def cost(self) -> int:
+        """Parameters of LoRA for each rank."""
+        return sum(self.shape)
+
+
+class DenseUpdate(LayerUpdate):
+    """An update that exists only as a whole matrix; computed anew each time, never kept."""
+
+    def __init__(self, name: str, layer: BaseTunerLayer, adapter: str) -> None:
+        super().__init__(name, layer, adapter)
+        update = self.dense()
+        self.shape, self.energy = tuple(update.shape), float(update.double().square().sum())
+
+    def dense(self) -> Tensor:
+        """As `LayerUpdate.dense`."""
+        with torch.no_grad():
+            update = self.layer.get_delta_weight(self.adapter).float()
+        # the layout of the weight: GPT-2's Conv1D holds (in, out)
+        return update.T if isinstance(self.layer.get_base_layer(), Conv1D) else update
+
+    def _decompose(self, count: int) -> Factors:
+        return leading(self.dense(), count)
+
+
+class LoraUpdate(LayerUpdate):
+    """A product of factors, decomposed by its r x r core (PARA)."""
+
+    def __init__(self, name: str, layer: LoraLayer, adapter: str) -> None:
+        super().__init__(name, layer, adapter)
+        self.b = layer.lora_B[adapter].weight.detach() * layer.scaling[adapter]
+        self.a = layer.lora_A[adapter].weight.detach()
+        self.shape = (self.b.shape[0], self.a.shape[1])
+        self._known = of_product(self.b, self.a)
+        self.energy = float(self._known.s.square().sum())
+
+    @property
+    def largest_rank(self) -> int:
+        """The rank of the factors."""
+        return min(*self.shape, self.a.shape[0])
+
+    def dense(self) -> Tensor:
+        """As `LayerUpdate.dense`."""
+        return self.b.float() @ self.a.float()
+
+    def _decompose(self, count: int) -> Factors:
+        return of_product(self.b, self.a)
+
+
+def layer_updates(model: nn.Module, adapter: str = "default") -> list[LayerUpdate]:
+    """The updates of all layers that carry `adapter`, in the model's order.
+
+    Raises:
+        ValueError: None does, or a layer's update is not an addition to a linear weight.
+    """
+    found = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, BaseTunerLayer) and adapter in layer._get_available_adapters():
+            found.append(_update(name.removeprefix("base_model.model."), layer, adapter))
+    if not found:
+        raise ValueError(f"no layer of {type(model).__name__} carries an adapter {adapter!r}")
+    return found
+
+
+def _update(name: str, layer: BaseTunerLayer, adapter: str) -> LayerUpdate:
+    if isinstance(layer, LoraLayer):
+        variant = getattr(layer, "lora_variant", {}).get(adapter)
+        plain = adapter in layer.lora_A and layer.lora_A[adapter].weight.ndim == 2
+        if variant is not None or not plain:
+            what = "an embedding or a convolution" if not plain else type(variant).__name__
+            raise ValueError(f"{name!r} is LoRA on {what}, which a plain LoRA cannot express")
+        return LoraUpdate(name, layer, adapter)
+    if not (hasattr(layer, "get_delta_weight") and layer.supports_lora_conversion(adapter)):
+        raise ValueError(
+            f"{name!r} is a {type(layer).__name__}, whose update is not a matrix added to the "
+            "weight; only additive methods can be exported as LoRA"
+        )
+    return DenseUpdate(name, layer, adapter)

@@ -1,0 +1,271 @@
+"""Every method an arm of a study can name, and how a flat mapping of options becomes a model.
+
+A method is a PEFT configuration with the options of the project's own vocabulary (`r`, `alpha`,
+`target_modules`, ...) translated to PEFT's.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from peft import LoraConfig, PeftConfig, get_peft_model
+from torch import nn
+
+from adapters.config import BasisConfig
+from adapters.patterns import expand_words
+from adapters.peft_gaps import guard_heads, target_names
+from adapters.placement import check_layers, has_words, resolve
+from adapters.training import HEADS
+from basis_zoo.registry import did_you_mean
+
+COMMON_OPTIONS = (
+    "r",
+    "alpha",
+    "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
+    "layers",
+    "modules_to_save",
+)
+"""Options that say where and how large an adapter is; arms of other methods inherit them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way to adapt a model.
+
+    `config` is the PEFT configuration's class, or None where nothing is wrapped; `renamed` maps
+    our option names to the configuration's; `fixed` are values that define the method;
+    `trains` says, without a configuration, which parameters are trained, by name.
+    """
+
+    name: str
+    config: type[PeftConfig] | None = None
+    renamed: dict[str, str] = dataclasses.field(default_factory=dict)
+    fixed: dict[str, Any] = dataclasses.field(default_factory=dict)
+    ignored: frozenset[str] = frozenset()
+    """Common options that mean nothing to this method."""
+    trains: Callable[[str], bool] | None = None
+    defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Values of the configuration that we set unless an option does."""
+    complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    """Adds to the configuration's values those that follow from others."""
+    weightless: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Values of the configuration in place of those that need a weight, on the meta device."""
+    initialise: Callable[[nn.Module], None] | None = None
+    """Called once with the adapted model."""
+    size: str | None = "r"
+    """The option that decides how many numbers are trained; None where there is no choice."""
+    sizes: Callable[[int], Sequence[int]] = lambda smallest_side: range(1, smallest_side + 1)
+    """The values of `size` to match with, by the smallest side of an adapted weight; the number
+    of trained parameters rises or falls from first to last."""
+    mergeable: bool = True
+    """Whether the update can be put into the weights."""
+    convertible: bool = True
+    """Whether `peft.convert_to_lora` tells the truth for it."""
+    low_rank: bool = False
+    """Whether the update is a product of factors of rank r, so that PARA can follow."""
+    formula: str = ""
+    """The update, one line."""
+    source: str = ""
+    note: str = ""
+    """What a user has to know."""
+
+    @property
+    def resolved(self) -> list[str]:
+        """Common options that the configuration lacks: `attach` finds the modules for it."""
+        if self.config is None:
+            return []
+        held = {f.name for f in dataclasses.fields(self.config)}
+        common = ("exclude_modules", "layers_to_transform", "layers")
+        return [o for o in common if o not in held]
+
+    def options(self) -> list[str]:
+        """The options a study may set."""
+        if self.config is None:
+            return []
+        hidden = {"peft_type", "task_type", "auto_mapping", "peft_version", "inference_mode"}
+        hidden |= {"base_model_name_or_path", "revision", "schema_version", *self.fixed}
+        back = {ours for ours in self.renamed.values()}
+        fields = [f.name for f in dataclasses.fields(self.config)]
+        own = (f for f in fields if f not in hidden | back)
+        return sorted({*own, *self.renamed, *self.resolved} - self.ignored)
+
+    def build(self, options: dict[str, Any]) -> PeftConfig | None:
+        """The PEFT configuration, or None where the method needs none.
+
+        Raises:
+            ValueError: An option the method lacks, or a value it refuses.
+        """
+        known = self.options()
+        kept = {k: v for k, v in options.items() if k not in self.ignored}
+        for option in kept:
+            if option not in known:
+                raise ValueError(
+                    f"method {self.name!r} has no option {option!r}."
+                    f"{did_you_mean(option, known)} Its options: {', '.join(known) or 'none'}"
+                )
+        if self.config is None:
+            return None
+        check_layers(kept.get("layers", "all"))
+        values = {self.renamed.get(k, k): v for k, v in kept.items() if k not in self.resolved}
+        values = {**self.defaults, **values}
+        if self.complete is not None:
+            values = self.complete(values)
+        try:
+            return self.config(**self.fixed, **values)
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"method {self.name!r} refuses {kept}: {error}") from error
+
+
+_METHODS: dict[str, Method] = {}
+
+
+def register_method(method: Method) -> None:
+    """Add a method; a taken name is an error."""
+    if method.name in _METHODS:
+        raise ValueError(f"method {method.name!r} is already registered")
+    _METHODS[method.name] = method
+
+
+def get_method(name: str) -> Method:
+    """The method called `name`."""
+    if name not in _METHODS:
+        raise ValueError(
+            f"unknown method {name!r}.{did_you_mean(name, _METHODS)} "
+            f"Registered: {', '.join(list_methods())}"
+        )
+    return _METHODS[name]
+
+
+def list_methods() -> list[str]:
+    """The names of all methods, sorted."""
+    return sorted(_METHODS)
+
+
+def check_options(adapter: dict[str, Any]) -> None:
+    """Refuse an `adapter:` mapping that cannot be built; needs no model.
+
+    Raises:
+        ValueError: The method, an option or a value is wrong; the message says what would do.
+    """
+    _split(adapter)
+
+
+def attach(model: nn.Module, adapter: dict[str, Any]) -> nn.Module:
+    """`model` with the method of the flat mapping `adapter` on it, ready to train.
+
+    Args:
+        model: A transformers model; it is changed in place.
+        adapter: `{"method": "basis", "r": 8, "basis": "sinc", ...}`.
+
+    Raises:
+        ValueError: As `check_options`, or a targeted module that the model lacks.
+    """
+    method, config = _split(adapter)
+    if config is None:
+        assert method.trains is not None
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(method.trains(name))
+        if not any(p.requires_grad for p in model.parameters()):
+            raise ValueError(
+                f"method {method.name!r} finds nothing to train in {type(model).__name__}: no "
+                "parameter is of the kind that it trains; take another method"
+            )
+        return model
+    config.task_type = _task_type(model)
+    if config.task_type is None and getattr(config, "modules_to_save", ...) is None:
+        # PEFT knows no image classification, and would leave a random head frozen
+        config.modules_to_save = [n for n, _ in model.named_children() if n in HEADS] or None
+    if next(model.parameters()).is_meta:
+        for option, value in method.weightless.items():
+            setattr(config, option, value)
+    _place(model, config, adapter.get("layers", "all"))
+    # `layers` is in the names already
+    wanted = {o: adapter[o] for o in method.resolved if adapter.get(o) is not None}
+    wanted.pop("layers", None)
+    if wanted:
+        config.target_modules = target_names(model, config, wanted)
+    adapted = guard_heads(get_peft_model(model, config))
+    if method.initialise is not None:
+        method.initialise(adapted)
+    return adapted
+
+
+def _place(model: nn.Module, config: PeftConfig, layers: str | list[int]) -> None:
+    """Put names in the place of words, for methods that know only names."""
+    targets = getattr(config, "target_modules", None)
+    if has_words(targets) or layers != "all":
+        names = resolve(model, targets, layers)
+        indices = getattr(config, "layers_to_transform", None)
+        if indices is not None:
+            names = resolve(model, names, [indices] if isinstance(indices, int) else indices)
+        config.target_modules = set(names)
+    for attribute in ("rank_pattern", "alpha_pattern"):
+        pattern = getattr(config, attribute, None)
+        if isinstance(pattern, dict):
+            setattr(config, attribute, expand_words(pattern, model))
+
+
+def _split(adapter: dict[str, Any]) -> tuple[Method, PeftConfig | None]:
+    options = dict(adapter)
+    name = options.pop("method", None)
+    if name is None:
+        raise ValueError(f"`adapter` needs a `method`, one of: {', '.join(list_methods())}")
+    method = get_method(name)
+    return method, method.build(options)
+
+
+def _task_type(model: nn.Module) -> str | None:
+    kind = type(model).__name__
+    for ending, task_type in (
+        ("ForSequenceClassification", "SEQ_CLS"),
+        ("ForCausalLM", "CAUSAL_LM"),
+        ("LMHeadModel", "CAUSAL_LM"),
+        ("ForConditionalGeneration", "SEQ_2_SEQ_LM"),
+    ):
+        if kind.endswith(ending):
+            return task_type
+    return None
+
+
+_NO_ADAPTER = frozenset(COMMON_OPTIONS)
+
+register_method(
+    Method(
+        "basis",
+        BasisConfig,
+        formula="(alpha / r) φ(B A), φ learned",
+        source="Garg et al., arXiv 2606.04325",
+    )
+)
+register_method(
+    Method(
+        "lora",
+        LoraConfig,
+        renamed={"alpha": "lora_alpha", "dropout": "lora_dropout"},
+        low_rank=True,
+        formula="(alpha / r) B A",
+        source="Hu et al., arXiv 2106.09685; PEFT",
+    )
+)
+register_method(
+    Method(
+        "head_only",
+        ignored=_NO_ADAPTER,
+        trains=lambda name: not HEADS.isdisjoint(name.split(".")),
+        size=None,
+        convertible=False,
+        formula="the head alone",
+    )
+)
+register_method(
+    Method(
+        "full",
+        ignored=_NO_ADAPTER,
+        trains=lambda name: True,
+        size=None,
+        convertible=False,
+        formula="every parameter",
+    )
+)

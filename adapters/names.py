@@ -1,0 +1,58 @@
+"""What the name of a module says: its block, its stack of blocks, its kind.
+
+Transformers keep their blocks in numbered lists, so the first number in a name is the block:
+`encoder.layer.3.attention.self.query` is block 3 of the stack `encoder.layer`, of the kind
+`encoder.layer.attention.self.query`.
+"""
+
+from typing import NamedTuple
+
+
+class Block(NamedTuple):
+    """A numbered block of a model."""
+
+    stack: str
+    """The name of the list that holds it."""
+    index: int
+
+    @property
+    def name(self) -> str:
+        """The name of the block itself."""
+        return f"{self.stack}.{self.index}" if self.stack else str(self.index)
+
+
+def block_of(name: str) -> Block | None:
+    """The block that the module `name` lies in, or None outside all blocks."""
+    parts = name.split(".")
+    for i, part in enumerate(parts):
+        if part.isdigit():
+            return Block(".".join(parts[:i]), int(part))
+    return None
+
+
+def kind_of(name: str) -> str:
+    """The name without numbers: the same for the same module of every block."""
+    return ".".join(part for part in name.split(".") if not part.isdigit())
+
+
+def short_kind(name: str) -> str:
+    """The kind below the block, such as `attention.self.query`, for tables and figures."""
+    block = block_of(name)
+    below = name if block is None else name.removeprefix(f"{block.name}.")
+    return kind_of(below)
+
+
+def depths(names: list[str]) -> dict[str, float]:
+    """For each module, where its block stands among the adapted blocks of its stack: 0 to 1.
+
+    Modules outside all blocks, and those of a stack with a single block, are at 0.
+    """
+    blocks = {name: block_of(name) for name in names}
+    highest: dict[str, int] = {}
+    for block in blocks.values():
+        if block is not None:
+            highest[block.stack] = max(highest.get(block.stack, 0), block.index)
+    return {
+        name: 0.0 if block is None else block.index / max(highest[block.stack], 1)
+        for name, block in blocks.items()
+    }

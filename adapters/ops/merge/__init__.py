@@ -1,0 +1,67 @@
+"""W' = W + s phi(BA) and its gradients: `fused` on a GPU, `blocked` on a CPU, else `reference`."""
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from adapters.ops.merge import blocked, reference
+from adapters.ops.merge.reference import product
+from basis_zoo.proxy import ExactProxy, Proxy
+
+
+def _implementation(b: Tensor, other: Tensor | None, proxy: Proxy) -> ModuleType:
+    """A fast path for what it can do: float32 factors, 16 or 32 bit weights, a real proxy."""
+    wide = torch.float64 in (b.dtype, b.dtype if other is None else other.dtype)
+    if wide or isinstance(proxy, ExactProxy):
+        return reference
+    if b.device.type == "cpu" and blocked.can_evaluate(proxy):
+        return blocked
+    if not b.is_cuda:
+        return reference
+    from adapters.ops.merge import fused  # Triton is there where CUDA is
+
+    return fused
+
+
+def merged_weight(
+    weight: Tensor | None,
+    b: Tensor,
+    a: Tensor,
+    proxy: Proxy,
+    scale: float,
+    *,
+    dtype: torch.dtype | None = None,
+    seed: int | None = None,
+) -> Tensor:
+    """W' = W + scale * phi(B A), rounded once.
+
+    Args:
+        weight: (out, in), any floating dtype; None for the update by itself.
+        b: (out, r).
+        a: (r, in).
+        proxy: phi on the range of B A.
+        scale: s.
+        dtype: Of the result; that of W by default, float32 without W.
+        seed: Round to bfloat16 up or down by chance, such that the mean is exact; the same seed
+            gives the same bits. None rounds to nearest. Other dtypes are rounded to nearest.
+    """
+    path = _implementation(b, weight, proxy)
+    return path.merged_weight(weight, b, a, proxy, scale, dtype=dtype, seed=seed)
+
+
+def merge_gradients(
+    grad: Tensor, b: Tensor, a: Tensor, proxy: Proxy, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of a loss with respect to B, A and phi, from its gradient G with respect to W'.
+
+    Args:
+        grad: G, (out, in).
+
+    Returns:
+        dB (out, r), dA (r, in), d coefficients (the shape of `proxy.coefficients`).
+    """
+    return _implementation(b, grad, proxy).merge_gradients(grad, b, a, proxy, scale)
+
+
+__all__ = ["merge_gradients", "merged_weight", "product"]

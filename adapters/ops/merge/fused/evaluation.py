@@ -1,0 +1,108 @@
+"""phi and its slope on a block in registers, and what the kernels must know of a proxy."""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from basis_zoo.proxy import ChebyshevProxy, TableProxy
+from basis_zoo.proxy.chebyshev import HORNER_DEGREE
+
+Fusable = ChebyshevProxy | TableProxy
+"""Proxies that there are kernels for."""
+
+_SCAN = 16
+"""Tables up to this many pieces are looked up by comparing with every edge."""
+
+
+@triton.jit
+def scalars(terms, COUNT: tl.constexpr):
+    """A tuple of the first terms: read once, not in every block of the walk."""
+    held = (tl.load(terms),)
+    for p in tl.static_range(1, COUNT):
+        held = held + (tl.load(terms + p),)  # noqa: RUF005  Triton knows no unpacking
+    return held
+
+
+@triton.jit
+def powers(u, held, DEGREE: tl.constexpr):
+    """The sum of held[p] u^p by Horner's rule."""
+    y = tl.zeros_like(u) + held[DEGREE]
+    for q in tl.static_range(DEGREE):
+        y = y * u + held[DEGREE - 1 - q]
+    return y
+
+
+@triton.jit
+def clenshaw(u, terms, DEGREE: tl.constexpr):
+    """The sum of terms[p] T_p(u) by Clenshaw's recurrence."""
+    b_1 = tl.zeros_like(u) + tl.load(terms + DEGREE)
+    b_2 = tl.zeros_like(u)
+    for q in range(1, DEGREE):
+        b_0 = tl.load(terms + (DEGREE - q)) + 2 * u * b_1 - b_2
+        b_2 = b_1
+        b_1 = b_0
+    return tl.load(terms) + u * b_1 - b_2
+
+
+@triton.jit
+def gather(table, index, ASM: tl.constexpr):
+    """table[index]; as inline PTX, since Triton would change the layout of x around a load."""
+    if ASM:
+        place = (table + index).to(tl.int64)
+        value = tl.inline_asm_elementwise(
+            "ld.global.nc.f32 $0, [$1];", "=f,l", [place], tl.float32, is_pure=True, pack=1
+        )
+    else:
+        value = tl.load(table + index)
+    return value
+
+
+@triton.jit
+def gather4(table, index, ASM: tl.constexpr):
+    """table[index : index + 4], four values in one access."""
+    if ASM:
+        place = (table + index).to(tl.int64)
+        v0, v1, v2, v3 = tl.inline_asm_elementwise(
+            "ld.global.nc.v4.f32 {$0, $1, $2, $3}, [$4];", "=f,=f,=f,=f,l", [place],
+            (tl.float32, tl.float32, tl.float32, tl.float32), is_pure=True, pack=1,
+        )  # fmt: skip
+    else:
+        v0, v1 = tl.load(table + index), tl.load(table + index + 1)
+        v2, v3 = tl.load(table + index + 2), tl.load(table + index + 3)
+    return v0, v1, v2, v3
+
+
+@triton.jit
+def piece(x, edges, SIZE: tl.constexpr, STEPS: tl.constexpr, ASM: tl.constexpr):
+    """Index of the piece: the number of inner edges at or below x."""
+    index = tl.zeros_like(x).to(tl.int32)
+    if STEPS == 0:
+        for j in tl.static_range(1, SIZE):
+            index += (x >= tl.load(edges + j)).to(tl.int32)
+    else:
+        for q in range(STEPS):  # unrolled, its loads take all registers
+            ahead = index + ((1 << (STEPS - 1)) >> q)
+            edge = gather(edges, tl.minimum(ahead, SIZE), ASM)
+            index = tl.where((ahead < SIZE) & (x >= edge), ahead, index)
+    return index
+
+
+def kind_of(proxy: Fusable) -> dict[str, int | bool]:
+    """What the kernels must know of a proxy when they are compiled."""
+    if isinstance(proxy, ChebyshevProxy):
+        horner = proxy.degree <= HORNER_DEGREE
+        return {"TABLE": False, "SIZE": proxy.degree, "STEPS": 0, "HORNER": horner}
+    steps = 0 if proxy.pieces <= _SCAN else (proxy.pieces - 1).bit_length()
+    return {"TABLE": True, "SIZE": proxy.pieces, "STEPS": steps, "HORNER": False}
+
+
+def numbers_of(proxy: Fusable) -> tuple[Tensor, Tensor, Tensor]:
+    """Radius, terms, edges: what the kernels read."""
+    if isinstance(proxy, ChebyshevProxy):
+        return proxy.radius, proxy.terms, proxy.terms
+    return proxy.edges, proxy.records, proxy.edges
+
+
+def padded_rank(b: Tensor) -> int:
+    """The rank as the tensor cores take it: a power of two of at least 16."""
+    return max(16, triton.next_power_of_2(b.shape[1]))

@@ -1,0 +1,223 @@
+r"""The gradients of B, A and phi in one pass over G.
+
+The walk of `weight.py` reads G and forms $H = s\,G \odot \phi'$; $dB = HA^\top$ stays in
+registers over the walk, $dA = B^\top H$ is written once for each block of rows, the moments of phi
+once for each program. A second kernel adds up these parts in a fixed order, so results are
+repeatable bit by bit; no two programs write to one address.
+
+Moments of a polynomial of degree up to 12 are sums of $g T_{2k}$ and $g T_{2k} u$, by the
+recurrence $T_{2k+2} = (4u^2 - 2) T_{2k} - T_{2k-2}$; those of odd degree follow at the end from
+$T_{2k+1} = 2 u T_{2k} - T_{2k-1}$. For a table, a program visits only the pieces that occur in
+its block, and adds to its own row of the parts.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from adapters.ops.merge.fused.evaluation import (
+    Fusable,
+    clenshaw,
+    gather,
+    gather4,
+    kind_of,
+    numbers_of,
+    padded_rank,
+    piece,
+    powers,
+    scalars,
+)
+from adapters.ops.merge.tiles import Tile, gradient_tile
+from basis_zoo.proxy import ChebyshevProxy
+from basis_zoo.proxy.chebyshev import moment_matrix
+
+_MOMENTS = 4
+
+
+@triton.jit
+def _gradient_kernel(
+    g, b, a, db, da, moments, radius, terms, edges, scale,
+    M, N, K, b_row, b_col, a_row, a_col,
+    TABLE: tl.constexpr, SIZE: tl.constexpr, STEPS: tl.constexpr, HORNER: tl.constexpr,
+    EVEN: tl.constexpr, PRECISION: tl.constexpr, OUTER: tl.constexpr, ASM: tl.constexpr,
+    RANK: tl.constexpr, WIDTH: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, CHUNKS: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    first_row = tl.program_id(0).to(tl.int64) * BM
+    rows = tl.arange(0, BM)
+    rank = tl.arange(0, RANK)
+    row_in = rows[:, None] < M - first_row
+    in_rank = rank[None, :] < K
+    b_block = b + (first_row + rows[:, None]) * b_row + rank[None, :] * b_col
+    b_b = tl.load(b_block, mask=row_in & in_rank, other=0.0).to(tl.float32)
+    undo = 1.0
+    if not TABLE:
+        undo = tl.load(radius)
+        b_b = b_b / undo
+    if HORNER:
+        held = scalars(terms + (SIZE + 1), SIZE)
+    b_bt = tl.trans(b_b) * (undo * scale)
+    b_db = tl.zeros([BM, RANK], dtype=tl.float32)
+    program = (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)).to(tl.int64)
+    own = moments + program * WIDTH
+    slot = tl.arange(0, WIDTH)
+    total = tl.zeros([WIDTH], dtype=tl.float32)
+    sums = tl.zeros([BM, 16], dtype=tl.float32)
+    degree = tl.arange(0, 16)[None, :]
+    for chunk in tl.range(0, CHUNKS, num_stages=STAGES):
+        columns = (tl.program_id(1) * CHUNKS + chunk) * BN + tl.arange(0, BN)
+        inside = columns[None, :] < N
+        a_block = a + rank[:, None] * a_row + columns[None, :].to(tl.int64) * a_col
+        b_a = tl.load(a_block, mask=(rank[:, None] < K) & inside, other=0.0).to(tl.float32)
+        at = first_row * N + (rows[:, None] * N + columns[None, :])
+        if EVEN:
+            b_g = tl.load(g + at).to(tl.float32)
+        else:
+            b_g = tl.load(g + at, mask=row_in & inside, other=0.0).to(tl.float32)
+        x = tl.dot(b_b, b_a, input_precision=PRECISION)
+        if TABLE:
+            index = piece(x, edges, SIZE, STEPS, ASM)
+            _, c1, c2, c3 = gather4(terms, 8 * index, ASM)
+            v = x - gather(terms, 8 * index + 4, ASM)
+            u = v * gather(terms, 8 * index + 5, ASM)
+            h = b_g * (c1 + v * (2 * c2 + v * (3 * c3)))
+            for j in range(tl.min(index), tl.max(index) + 1):
+                g0 = tl.where(index == j, b_g, 0.0)
+                g1 = g0 * u
+                g2 = g1 * u
+                four = tl.join(tl.join(g0, g2), tl.join(g1, g2 * u))
+                four = tl.reshape(tl.sum(tl.sum(four, 1), 0), [4]) * scale
+                tl.atomic_add(own + 4 * j + tl.arange(0, 4), four, sem="relaxed")
+        else:
+            if HORNER:
+                h = b_g * powers(x, held, SIZE - 1)
+                double = 4 * x * x - 2
+                before = b_g * (2 * x * x - 1)  # T_{-2} = T_2
+                term = b_g
+                for p in tl.static_range(0, SIZE + 1, 2):
+                    sums += tl.where(degree == p, tl.sum(term, 1)[:, None], 0.0)
+                    if p + 1 <= SIZE:
+                        sums += tl.where(degree == p + 1, tl.sum(term * x, 1)[:, None], 0.0)
+                    if p + 2 <= SIZE:
+                        after = double * term - before
+                        before = term
+                        term = after
+            else:
+                h = b_g * clenshaw(x, terms + (SIZE + 1), SIZE - 1)
+                before = tl.zeros_like(x) + 1.0
+                now = x
+                total += tl.where(slot == 0, tl.sum(tl.sum(b_g, 1), 0), 0.0)
+                for p in range(1, SIZE + 1):
+                    total += tl.where(slot == p, tl.sum(tl.sum(b_g * now, 1), 0), 0.0)
+                    after = 2 * x * now - before
+                    before = now
+                    now = after
+        b_db = tl.dot(h, tl.trans(b_a), b_db, input_precision=OUTER)
+        b_da = tl.dot(b_bt, h, input_precision=OUTER)
+        da_block = da + (tl.program_id(0).to(tl.int64) * K + rank[:, None]) * N + columns[None, :]
+        tl.store(da_block, b_da, mask=(rank[:, None] < K) & inside)
+    db_block = db + (tl.program_id(1).to(tl.int64) * M + first_row + rows[:, None]) * K
+    tl.store(db_block + rank[None, :], b_db * scale, mask=row_in & in_rank)
+    if HORNER:
+        total = tl.sum(sums, 0)
+        tl.store(own + tl.arange(0, 16), total * scale)
+    elif not TABLE:
+        tl.store(own + slot, total * scale)
+
+
+@triton.jit
+def _finish_kernel(
+    db_parts, da_parts, moment_parts, transform, db, da, dc,
+    DB, DA, MOMENTS, STRIDE, db_count, da_count, programs,
+    HORNER: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, DEEP: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0).to(tl.int64)
+    db_blocks = tl.cdiv(DB, BLOCK)
+    da_blocks = tl.cdiv(DA, BLOCK)
+    lane = tl.arange(0, BLOCK)
+    if program < db_blocks + da_blocks:
+        parts, size, count, place, block = db_parts, DB, db_count, db, program
+        if program >= db_blocks:
+            parts, size, count, place = da_parts, DA, da_count, da
+            block = program - db_blocks
+        at = block * BLOCK + lane
+        total = tl.zeros([BLOCK], dtype=tl.float32)
+        part = parts + at
+        for _ in range(0, count):
+            total += tl.load(part, mask=at < size, other=0.0)
+            part += size
+        tl.store(place + at, total, mask=at < size)
+    else:
+        column = (program - db_blocks - da_blocks) * WIDTH + tl.arange(0, WIDTH)
+        deep = tl.arange(0, DEEP)
+        held = tl.zeros([DEEP, WIDTH], dtype=tl.float64)
+        for start in range(0, programs, DEEP):
+            row = start + deep
+            place_in = moment_parts + row[:, None].to(tl.int64) * STRIDE + column[None, :]
+            held_in = (row[:, None] < programs) & (column[None, :] < MOMENTS)
+            held += tl.load(place_in, mask=held_in, other=0.0).to(tl.float64)
+        moment = tl.sum(held, 0)
+        if HORNER:
+            square = tl.arange(0, WIDTH)
+            mask = (square[:, None] < MOMENTS) & (square[None, :] < MOMENTS)
+            matrix = tl.load(transform + square[:, None] + square[None, :] * MOMENTS, mask, 0.0)
+            moment = tl.sum(matrix * moment[:, None], 0)
+        tl.store(dc + column, moment.to(tl.float32), mask=column < MOMENTS)
+
+
+def merge_gradients(
+    grad: Tensor,
+    b: Tensor,
+    a: Tensor,
+    proxy: Fusable,
+    scale: float,
+    *,
+    precision: str | None = None,
+    tile: Tile | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`reference.merge_gradients` on the device of `b`; the options are those of `merged_weight`.
+
+    Returns:
+        dB (out, r), dA (r, in), d coefficients, all float32.
+    """
+    if not grad.is_contiguous():
+        if grad.t().is_contiguous():
+            turned = merge_gradients(
+                grad.t(), a.t(), b.t(), proxy, scale, precision=precision, tile=tile
+            )
+            return turned[1].t(), turned[0].t(), turned[2]
+        grad = grad.contiguous()
+    (m, n), k = grad.shape, b.shape[1]
+    outer = precision or ("tf32x3" if grad.dtype == torch.float32 else "tf32")
+    precision = precision or "tf32x3"
+    tile = tile or gradient_tile(m, n, padded_rank(b), proxy)
+    kind = kind_of(proxy)
+    span = tile.columns * tile.chunks
+    across, down = triton.cdiv(m, tile.rows), triton.cdiv(n, span)
+    count = proxy.degree + 1 if isinstance(proxy, ChebyshevProxy) else _MOMENTS * proxy.pieces
+    width = max(16, triton.next_power_of_2(count))
+    db_parts = b.new_empty(down, m, k, dtype=torch.float32)
+    da_parts = b.new_empty(across, k, n, dtype=torch.float32)
+    empty = b.new_zeros if kind["TABLE"] else b.new_empty
+    parts = empty(across * down, width, dtype=torch.float32)
+    _gradient_kernel[(across, down)](
+        grad, b, a, db_parts, da_parts, parts, *numbers_of(proxy), scale,
+        m, n, k, *b.stride(), *a.stride(),
+        **kind, EVEN=m % tile.rows == 0 and n % span == 0, PRECISION=precision, OUTER=outer,
+        ASM=b.is_cuda, RANK=padded_rank(b), WIDTH=width,
+        BM=tile.rows, BN=tile.columns, CHUNKS=tile.chunks, STAGES=tile.stages,
+        num_warps=tile.warps,
+    )  # fmt: skip
+    db = b.new_empty(m, k, dtype=torch.float32)
+    da = b.new_empty(k, n, dtype=torch.float32)
+    dc = torch.empty_like(proxy.coefficients, dtype=torch.float32)
+    block, lane = 512, min(width, 64)
+    matrix = moment_matrix(proxy.degree, b.device) if kind["HORNER"] else parts
+    blocks = triton.cdiv(m * k, block) + triton.cdiv(k * n, block) + triton.cdiv(count, lane)
+    _finish_kernel[(blocks,)](
+        db_parts, da_parts, parts, matrix, db, da, dc,
+        m * k, k * n, count, width, down, across, across * down,
+        HORNER=kind["HORNER"], WIDTH=lane, BLOCK=block, DEEP=64, num_warps=4,
+    )  # fmt: skip
+    return db, da, dc

@@ -1,0 +1,78 @@
+r"""The definition: $W' = W + s\,\phi(BA)$ and its gradients, in plain torch.
+
+Slow and plain beside `fused.py`, which must agree with it. Float64 inputs are computed in
+float64, all others in float32; W' is rounded once, to the dtype of W, so that the forward pass and
+a merge give the same bits.
+"""
+
+import torch
+from torch import Tensor
+
+from basis_zoo.proxy import Proxy
+
+
+def product(b: Tensor, a: Tensor) -> Tensor:
+    """x = B A in float32 or better, (out, in)."""
+    work = torch.promote_types(torch.promote_types(b.dtype, a.dtype), torch.float32)
+    with torch.autocast(b.device.type, enabled=False):
+        return b.to(work) @ a.to(work)
+
+
+def merged_weight(
+    weight: Tensor | None,
+    b: Tensor,
+    a: Tensor,
+    proxy: Proxy,
+    scale: float,
+    *,
+    dtype: torch.dtype | None = None,
+    seed: int | None = None,
+) -> Tensor:
+    """W' = W + scale * phi(B A); the arguments are those of `adapters.ops.merge`."""
+    update = proxy.value(product(b, a))
+    if weight is None:
+        total, dtype = update * scale, dtype or update.dtype
+    else:
+        total = torch.add(weight.to(update.dtype), update, alpha=scale)
+        dtype = dtype or weight.dtype
+    if seed is not None and dtype == torch.bfloat16:
+        total = round_up_or_down(total, seed)
+    return total.to(dtype)
+
+
+def round_up_or_down(total: Tensor, seed: int) -> Tensor:
+    """Float32 whose upper half is `total` rounded to bfloat16 with the odds of its distance."""
+    index = torch.arange(total.numel(), device=total.device).view(total.shape)
+    bits = total.float().view(torch.int32)
+    noise = (_hash(index, seed) & 0xFFFF).int()
+    kept = torch.where(total.isfinite(), bits + noise, bits) & ~0xFFFF
+    return kept.view(torch.float32)
+
+
+def _hash(index: Tensor, seed: int) -> Tensor:
+    """32 well mixed bits for each element, in int64; the integer hash of `fused`."""
+    low = 0xFFFFFFFF
+    h = ((index ^ (index >> 32)) & low) ^ (seed & low)
+    h = ((h ^ (h >> 16)) * 0x7FEB352D) & low
+    h = ((h ^ (h >> 15)) * 0x846CA68B) & low
+    return h ^ (h >> 16)
+
+
+def merge_gradients(
+    grad: Tensor, b: Tensor, a: Tensor, proxy: Proxy, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of a loss with respect to B, A and phi, from its gradient G with respect to W'.
+
+    H = s G * phi'(B A), dB = H A^T, dA = B^T H; for phi the moments that its proxy asks for.
+
+    Args:
+        grad: G, (out, in).
+
+    Returns:
+        dB (out, r), dA (r, in), d coefficients (the shape of `proxy.coefficients`).
+    """
+    x = product(b, a)
+    grad = grad.to(x.dtype) * scale
+    h = grad * proxy.slope(x)
+    with torch.autocast(b.device.type, enabled=False):
+        return h @ a.to(h.dtype).T, b.to(h.dtype).T @ h, proxy.pullback(x, grad)

@@ -1,0 +1,56 @@
+"""Block sizes of the fused kernels, and the measurement that chose them."""
+
+from typing import NamedTuple
+
+from basis_zoo.proxy import ChebyshevProxy, Proxy
+
+
+class Tile(NamedTuple):
+    """One way to cut a matrix into programs."""
+
+    rows: int
+    """Rows of a block; a power of two."""
+    columns: int
+    """Columns of a block; a power of two."""
+    chunks: int
+    """Blocks that a program walks over, from left to right."""
+    warps: int
+    stages: int
+    """Depth of the software pipeline over the walk."""
+
+
+MERGE_CANDIDATES = tuple(
+    Tile(*sizes)
+    for sizes in (
+        (64, 128, 1, 8, 1), (64, 128, 1, 4, 1), (64, 64, 1, 4, 1), (32, 64, 1, 4, 1),
+        (64, 64, 4, 4, 1), (64, 64, 4, 4, 3), (64, 128, 4, 8, 2), (64, 128, 4, 8, 3),
+        (32, 128, 4, 4, 3), (32, 256, 4, 4, 2), (16, 256, 4, 4, 3), (128, 64, 4, 8, 3),
+        (128, 128, 2, 8, 2), (32, 64, 8, 2, 3), (64, 64, 8, 4, 4), (16, 128, 8, 2, 3),
+    )
+)  # fmt: skip
+"""What the tuning run tries."""
+
+GRADIENT_CANDIDATES = tuple(
+    Tile(*sizes)
+    for sizes in (
+        (64, 64, 8, 4, 1), (64, 64, 8, 4, 2), (64, 64, 8, 4, 3), (32, 64, 8, 4, 2),
+        (64, 32, 8, 4, 3), (128, 64, 4, 8, 2), (128, 32, 8, 4, 3), (128, 32, 8, 8, 3),
+        (64, 128, 4, 8, 2), (32, 128, 8, 4, 2), (64, 64, 16, 4, 3), (64, 64, 4, 4, 3),
+        (32, 32, 16, 1, 3), (64, 64, 8, 8, 3), (32, 64, 8, 2, 3), (128, 64, 8, 4, 2),
+    )
+)  # fmt: skip
+
+
+def merge_tile(rows: int, columns: int, rank: int, proxy: Proxy) -> Tile:
+    """The tile for W of (rows, columns) and a padded rank."""
+    if rank > 64:
+        return Tile(32, 64, 1, 4, 1)
+    return Tile(64, 128, 1, 8, 1) if isinstance(proxy, ChebyshevProxy) else Tile(32, 64, 1, 4, 1)
+
+
+def gradient_tile(rows: int, columns: int, rank: int, proxy: Proxy) -> Tile:
+    """The tile for G of (rows, columns) and a padded rank."""
+    chunks = 8 if rows * columns >= 2**22 else 2
+    if rank > 64:
+        return Tile(32, 32, chunks, 4, 1)
+    return Tile(64, 64, chunks, 4, 1)

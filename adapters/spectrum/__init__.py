@@ -1,0 +1,36 @@
+"""What an adapter has learned: spectra of its updates, and how much of phi is in use.
+
+Figures are in `adapters.spectrum.plots`, which alone needs matplotlib.
+"""
+
+from adapters.spectrum.curves import PhiCurve, phi_curves
+from adapters.spectrum.measures import (
+    effective_rank,
+    singular_values,
+    stable_rank,
+    stable_rank_by_power,
+)
+from adapters.spectrum.modules import ModuleSpectrum, spectra, spectra_of_saved, table
+from adapters.spectrum.usage import (
+    effective_degree,
+    grid_occupancy,
+    non_affine_share,
+    utilization,
+)
+
+__all__ = [
+    "ModuleSpectrum",
+    "PhiCurve",
+    "effective_degree",
+    "effective_rank",
+    "grid_occupancy",
+    "non_affine_share",
+    "phi_curves",
+    "singular_values",
+    "spectra",
+    "spectra_of_saved",
+    "stable_rank",
+    "stable_rank_by_power",
+    "table",
+    "utilization",
+]

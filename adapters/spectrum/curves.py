@@ -1,0 +1,51 @@
+"""phi itself, module by module, as points to draw."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from adapters.layer import BasisLinear
+from adapters.names import block_of, short_kind
+from adapters.ops.merge import product
+
+
+class PhiCurve(NamedTuple):
+    """phi of one module."""
+
+    name: str
+    kind: str
+    block: int | None
+    x: Tensor
+    """(n,) float64"""
+    y: Tensor
+    """phi(x), (n,) float64"""
+    used: float
+    """The largest |x| that the module really has."""
+
+
+@torch.no_grad()
+def phi_curves(
+    model: nn.Module, adapter: str = "default", radius: float | None = None, count: int = 401
+) -> list[PhiCurve]:
+    """phi of every module that carries `adapter`, on [-radius, radius].
+
+    Args:
+        model: A model with `BasisLinear` layers.
+        adapter: The adapter's name.
+        radius: None for the range of the module's own x = B A.
+        count: Number of points.
+    """
+    curves = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, BasisLinear) and adapter in layer.basis_A:
+            name = name.removeprefix("base_model.model.")
+            b, a, phi = layer.member(adapter)
+            used = float(product(b, a).abs().max())
+            reach = max(used, 1e-6) if radius is None else radius
+            x = torch.linspace(-reach, reach, count, dtype=torch.float64, device=b.device)
+            block = block_of(name)
+            index = None if block is None else block.index
+            curve = x.cpu(), phi(x).cpu()
+            curves.append(PhiCurve(name, short_kind(name), index, *curve, used))
+    return curves

@@ -1,0 +1,129 @@
+"""The spectrum of every adapted module, for our own adapters and PEFT's."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from adapters.export.svd import of_product
+from adapters.export.updates import LayerUpdate, layer_updates
+from adapters.layer import BasisLinear
+from adapters.names import block_of, short_kind
+from adapters.ops.merge import product
+from adapters.spectrum.measures import effective_rank, singular_values, stable_rank
+from adapters.spectrum.usage import (
+    effective_degree,
+    grid_occupancy,
+    non_affine_share,
+    sample,
+    utilization,
+)
+
+
+class PhiUsage(NamedTuple):
+    """How a module uses its phi; see `adapters.spectrum.usage`."""
+
+    largest_product: float
+    """max |x|, x = input_scale * B A."""
+    product_stable_rank: float
+    utilization: float
+    grid_occupancy: float
+    non_affine_share: float
+    effective_degree: float
+
+
+@dataclass(frozen=True)
+class ModuleSpectrum:
+    """One adapted module."""
+
+    name: str
+    kind: str
+    """The name below its block, such as `self_attn.q_proj`."""
+    block: int | None
+    """Its block's index."""
+    shape: tuple[int, int]
+    """(out, in)"""
+    values: Tensor
+    """Singular values of the update, falling, (min(out, in),) float64."""
+    product_values: Tensor | None = None
+    """Those of B A, (r,); None for methods without phi."""
+    usage: PhiUsage | None = None
+
+    @property
+    def stable_rank(self) -> float:
+        """Of the update."""
+        return stable_rank(self.values)
+
+    @property
+    def effective_rank(self) -> float:
+        """Of the update."""
+        return effective_rank(self.values)
+
+    def numbers(self) -> dict[str, float]:
+        """All scalars by name."""
+        own = {"stable_rank": self.stable_rank, "effective_rank": self.effective_rank}
+        return own if self.usage is None else own | self.usage._asdict()
+
+
+def spectra(model: nn.Module, adapter: str = "default") -> list[ModuleSpectrum]:
+    """The spectrum of each module that carries `adapter`, in the model's order.
+
+    Decomposes whole matrices: exact, and slow for large models off a GPU.
+
+    Raises:
+        ValueError: The model has no such adapter, or it is not additive.
+    """
+    updates = layer_updates(model, adapter)
+    values = singular_values([u.shape for u in updates], lambda i: updates[i].dense())
+    return [_module(u, v) for u, v in zip(updates, values, strict=True)]
+
+
+def spectra_of_saved(base: nn.Module, folder: str | Path) -> list[ModuleSpectrum]:
+    """The spectra of an adapter saved in `folder`, on its base model, which is used up."""
+    return spectra(PeftModel.from_pretrained(base, str(folder)))
+
+
+def _module(update: LayerUpdate, values: Tensor) -> ModuleSpectrum:
+    block = block_of(update.name)
+    index = None if block is None else block.index
+    described = ModuleSpectrum(update.name, short_kind(update.name), index, update.shape, values)
+    if not isinstance(update.layer, BasisLinear):
+        return described
+    with torch.no_grad():
+        b, a, phi = update.layer.member(update.adapter)
+        x = sample(product(b, a))
+        of_factors = of_product(b, a).s.cpu()
+    usage = PhiUsage(
+        float(x.abs().max()),
+        stable_rank(of_factors),
+        float(utilization(phi, x)),
+        float(grid_occupancy(phi, x)),
+        float(non_affine_share(phi, x)),
+        float(effective_degree(phi, x)),
+    )
+    return ModuleSpectrum(
+        update.name, described.kind, index, update.shape, values, of_factors, usage
+    )
+
+
+def table(modules: list[ModuleSpectrum]) -> str:
+    """A table to print: mean and standard deviation over the blocks, by kind of module."""
+    kinds: dict[str, list[dict[str, float]]] = {}
+    for module in modules:
+        kinds.setdefault(module.kind, []).append(module.numbers())
+    kinds["all"] = [module.numbers() for module in modules]
+    columns = list(kinds["all"][0])
+    rows = [("kind", "number", *(c.replace("_", " ") for c in columns))]
+    for kind, found in kinds.items():
+        cells = []
+        for column in columns:
+            numbers = torch.tensor([row[column] for row in found], dtype=torch.float64)
+            cells.append(f"{numbers.mean():.3g} ± {numbers.std(correction=0):.2g}")
+        rows.append((kind, str(len(found)), *cells))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    )

@@ -1,0 +1,314 @@
+"""Export to plain LoRA: exact where it can be, pooled over layers, loadable by PEFT alone."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, VeraConfig, get_peft_model
+
+from adapters import BasisConfig
+from adapters.export import LayerUpdate, accuracy_curve, allocate, layer_updates, to_lora
+from adapters.export.svd import leading, of_product
+
+
+def basis(family, **options):
+    torch.manual_seed(2)
+    options = {"target_modules": "all", "init_weights": False, "b_std": 0.4, **options}
+    config = BasisConfig(r=2, num_basis=8, interval=(-1.0, 1.0), **options)
+    return get_peft_model(family.model(), config).eval()
+
+
+def lora(family, **options):
+    torch.manual_seed(2)
+    config = LoraConfig(r=6, target_modules="all-linear", init_lora_weights=False, **options)
+    return get_peft_model(family.model(), config).eval()
+
+
+# ---- decompositions
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.9, 0.99])
+def test_randomised_triples_are_those_of_the_full_decomposition(decay):
+    g = torch.Generator().manual_seed(0)
+    u = torch.linalg.qr(torch.randn(200, 120, generator=g, dtype=torch.float64)).Q
+    v = torch.linalg.qr(torch.randn(150, 120, generator=g, dtype=torch.float64)).Q
+    s = decay ** torch.arange(120.0, dtype=torch.float64)
+    matrix = (u * s) @ v.T
+    got = leading(matrix, 12)
+    assert got.u.shape == (200, 12) and got.s.shape == (12,) and got.v.shape == (150, 12)
+    torch.testing.assert_close(got.s, s[:12], rtol=2e-2, atol=0)  # worst where flat
+    best = s[12:].square().sum().sqrt()
+    error = (matrix - (got.u * got.s) @ got.v.T).norm()
+    assert error <= best * 1.01
+    left = (matrix.square().sum() - got.s.square().sum()).clamp_min(0).sqrt()
+    torch.testing.assert_close(error, left, rtol=1e-3, atol=1e-9)
+    for q in (got.u, got.v):
+        torch.testing.assert_close(q.T @ q, torch.eye(12, dtype=q.dtype))
+
+
+def test_most_of_a_spectrum_is_decomposed_exactly():
+    matrix = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
+    got = leading(matrix, 30)
+    torch.testing.assert_close((got.u * got.s) @ got.v.T, matrix, rtol=1e-4, atol=1e-5)
+
+
+def test_a_product_is_decomposed_by_its_core():
+    g = torch.Generator().manual_seed(0)
+    b, a = torch.randn(50, 4, generator=g), torch.randn(4, 70, generator=g)
+    got = of_product(b, a)
+    want = torch.linalg.svdvals(b.double() @ a.double())
+    torch.testing.assert_close(got.s, want[:4])
+    torch.testing.assert_close((got.u * got.s) @ got.v.T, b.double() @ a.double())
+
+
+# ---- ranks
+
+
+def test_full_rank_reproduces_the_adapter(family):
+    for name in ("bert", "gpt2", "phi3"):
+        f = family(name)
+        model = basis(f)
+        export = to_lora(model, rank=10_000)
+        assert export.relative_error < 1e-3 and export.kept_energy > 1 - 1e-6
+        for update in layer_updates(model):
+            pair = export.pairs[update.name]
+            torch.testing.assert_close(pair.b @ pair.a, update.dense(), rtol=1e-3, atol=1e-5)
+
+
+def brute_force(updates, count):
+    """The `count` largest pooled values: how many each layer has, by full decompositions."""
+    values = [torch.linalg.svdvals(u.dense().double()) for u in updates]
+    pooled = torch.cat(values).sort(descending=True).values
+    return [int((v >= pooled[count - 1]).sum()) for v in values], pooled, values
+
+
+@pytest.mark.parametrize("make", [basis, lora])
+def test_threshold_is_global(family, make):
+    model = make(family("llama"))
+    updates = layer_updates(model)
+    ranks, pooled, values = brute_force(updates, 25)
+    assert len(set(ranks)) > 1, "the test needs unequal layers"
+    threshold = float(pooled[24] + pooled[25]) / 2
+    assert allocate(updates, threshold=threshold) == ranks
+    kept = pooled[:25].square().sum() / pooled.square().sum()
+    assert allocate(updates, energy=float(kept) - 1e-5) == ranks
+    export = to_lora(model, threshold=threshold)
+    assert export.kept_energy == pytest.approx(float(kept), rel=1e-4)
+    for layer, v in zip(export.layers, values, strict=True):
+        share = v[: layer.rank].square().sum() / v.square().sum()
+        assert layer.kept_energy == pytest.approx(float(share), rel=1e-4, abs=1e-6)
+        assert layer.relative_error == pytest.approx((1 - float(share)) ** 0.5, abs=2e-3)
+
+
+def test_budget_is_kept_and_used(family):
+    model = lora(family("llama"))
+    updates = layer_updates(model)
+    trained = sum(6 * sum(update.shape) for update in updates)
+    last = 0
+    for share in (0.05, 0.2, 0.5, 1.0):
+        export = to_lora(model, budget=share)
+        assert export.source_parameters == trained
+        assert last <= export.parameters <= share * trained
+        assert export.parameters > share * trained - max(u.cost for u in updates)
+        last = export.parameters
+    assert last == trained and export.relative_error < 1e-3
+    assert to_lora(model, budget=trained // 2).parameters <= trained // 2
+
+
+class Matrix(LayerUpdate):
+    """A dense update without a model, that notes how far it was decomposed."""
+
+    def __init__(self, values, columns):
+        g = torch.Generator().manual_seed(columns)
+        u = torch.linalg.qr(torch.randn(len(values), len(values), generator=g)).Q
+        v = torch.linalg.qr(torch.randn(columns, len(values), generator=g)).Q
+        self.matrix, self._known = (u * values) @ v.T, None
+        self.name, self.shape, self.asked = "", tuple(self.matrix.shape), []
+        self.energy = float(self.matrix.square().sum())
+
+    def dense(self):
+        return self.matrix
+
+    def _decompose(self, count):
+        self.asked.append(count)
+        return leading(self.matrix, count)
+
+
+@pytest.mark.parametrize(
+    "rule", [{"energy": 0.999}, {"budget": 140 * 300}, {"threshold": 0.09}], ids=str
+)
+def test_pooling_looks_deeper_only_where_the_threshold_reaches(rule):
+    """A layer with a slow spectrum is decomposed past the first guess, a fast one is not."""
+    slow, fast = 0.985 ** torch.arange(240.0), 0.5 ** torch.arange(200.0)
+    updates = [Matrix(slow, 260), Matrix(fast, 220)]
+    got = allocate(updates, **rule)
+    pooled = torch.cat([slow, fast]).sort(descending=True).values
+    if "energy" in rule:
+        energy = pooled.square().cumsum(0) / pooled.square().sum()
+        last = pooled[int((energy < 0.999).sum())]
+        want = [int((s >= last).sum()) for s in (slow, fast)]
+    elif "budget" in rule:
+        kept = next(
+            [int((s >= t).sum()) for s in (slow, fast)]
+            for t in pooled.flip(0)
+            if sum(int((s >= t).sum()) * c for s, c in ((slow, 500), (fast, 420))) <= 140 * 300
+        )
+        want = kept
+    else:
+        want = [int((s >= 0.09).sum()) for s in (slow, fast)]
+    assert got == pytest.approx(want, rel=0.02, abs=1) and got[0] > 64
+    assert updates[1].asked == [32]
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({}, "exactly one of rank"),
+        ({"rank": 2, "energy": 0.5}, "exactly one of rank"),
+        ({"rank": 0}, "`rank` must be an integer >= 1, got 0"),
+        ({"energy": 1.5}, "`energy` must be a share"),
+        ({"budget": 2.5}, "`budget` must be parameters as an integer"),
+        ({"threshold": -1.0}, "`threshold` must be positive"),
+        ({"threshold": 1e9}, "keeps no singular value"),
+    ],
+)
+def test_wrong_rules_are_refused(family, rule, message):
+    with pytest.raises(ValueError, match=message):
+        to_lora(basis(family("bert")), **rule)
+
+
+def test_what_cannot_be_lora_is_refused(family):
+    bert = family("bert")
+    with pytest.raises(ValueError, match="all updates are zero"):
+        to_lora(get_peft_model(bert.model(), BasisConfig(target_modules="qkv")), rank=1)
+    dora = get_peft_model(bert.model(), LoraConfig(target_modules=["query"], use_dora=True))
+    with pytest.raises(ValueError, match="LoRA on DoraLinearVariant"):
+        to_lora(dora, rank=1)
+    with pytest.raises(ValueError, match=r"no layer of Bert.* carries an adapter 'default'"):
+        to_lora(bert.model(), rank=1)
+
+
+def test_other_methods_of_peft_export_too(family):
+    bert = family("bert")
+    config = VeraConfig(r=4, target_modules=["query", "value"], init_weights=False)
+    model = get_peft_model(bert.model(), config).eval()
+    export = to_lora(model, rank=32)
+    assert export.relative_error < 1e-3
+
+
+# ---- files
+
+RELOAD = """
+import sys, torch, transformers
+from peft import PeftModel
+base = transformers.AutoModelFor{task}.from_pretrained(sys.argv[1])
+model = PeftModel.from_pretrained(base, sys.argv[2]).eval()
+assert not any(name.split(".")[0] in ("adapters", "basis_zoo") for name in sys.modules)
+assert type(model.peft_config["default"]).__name__ == "LoraConfig"
+inputs = torch.load(sys.argv[3])
+with torch.no_grad():
+    torch.save(model(**inputs).logits, sys.argv[4])
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [("llama", "CausalLM"), ("gpt2", "CausalLM"), ("roberta", "SequenceClassification")],
+)
+def test_peft_alone_loads_the_file_in_a_fresh_process(family, few_steps, tmp_path, name, task):
+    f = family(name)
+    task_type = "SEQ_CLS" if name == "roberta" else "CAUSAL_LM"
+    model = basis(f, task_type=task_type, start="anchored")
+    few_steps(model, f.batch(), steps=2)  # moves a trained head away from its base
+    want = f.output(model)
+    export = to_lora(model, energy=0.9999)
+    ranks = {layer.rank for layer in export.layers}
+    assert len(ranks) > 1
+    export.save(tmp_path / "lora")
+    f.model().save_pretrained(tmp_path / "base")
+    torch.save(f.batch(), tmp_path / "inputs.pt")
+    names = [tmp_path / n for n in ("base", "lora", "inputs.pt", "logits.pt")]
+    run = subprocess.run(
+        [sys.executable, "-c", RELOAD.format(task=task), *map(str, names)],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    got = torch.load(tmp_path / "logits.pt")
+    effect = (want - f.output(f.model())).norm()
+    assert (got - want).norm() < 0.5 * effect
+    config = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
+    assert config["peft_type"] == "LORA" and config["rank_pattern"] == config["alpha_pattern"]
+    report = json.loads((tmp_path / "lora" / "export_report.json").read_text())
+    assert report["parameters"] == export.parameters and len(report["layers"]) == len(export.layers)
+    again = PeftModel.from_pretrained(f.model(), tmp_path / "lora")
+    torch.testing.assert_close(f.output(again), got)
+    loaded = {n: p.shape[0] for n, p in again.named_parameters() if "lora_A" in n}
+    assert sorted(loaded.values()) == sorted(x.rank for x in export.layers if x.rank)
+
+
+def test_layers_of_rank_zero_are_left_out(family, tmp_path):
+    bert = family("bert")
+    model = basis(bert)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "layer.0" in name and "amplitude" in name:
+                p.mul_(1e-6)
+    export = to_lora(model, energy=0.9)
+    assert {layer.rank for layer in export.layers if "layer.0" in layer.name} == {0}
+    export.save(tmp_path)
+    again = PeftModel.from_pretrained(bert.model(), tmp_path)
+    assert not any("layer.0" in n for n in again.state_dict() if "lora" in n)
+    table = export.table().splitlines()
+    assert len(table) == len(export.layers) + 2 and "% of the energy" in table[-1]
+
+
+def test_names_that_end_in_each_other_keep_their_ranks():
+    from adapters.export.lora import _key
+
+    ranks = {"layers.0.q": 1, "tower.layers.0.q": 2, "layers.1.q": 3}
+    assert _key("layers.0.q", ranks) == "^layers.0.q"
+    assert _key("layers.1.q", ranks) == "layers.1.q"
+
+
+# ---- accuracy against kept parameters
+
+
+@pytest.mark.parametrize("make", [basis, lora])
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_curve_rises_to_the_adapter_and_leaves_the_model_alone(family, make, name):
+    f = family(name)
+    model = make(f)
+    want = f.output(model)
+    base = f.output(f.model())
+
+    def score(m):
+        return 1 - float((f.output(m) - want).norm() / (base - want).norm())
+
+    full, points = accuracy_curve(model, score, budgets=[2, 0.3, 100_000_000])
+    assert full == 1.0
+    scores = [p.score for p in points]
+    errors = [p.relative_error for p in points]
+    assert errors == sorted(errors, reverse=True) and errors[-1] < 1e-3
+    assert scores[-1] > 0.99 > scores[0] == 0.0 and points[0].parameters == 0
+    assert [p.parameters for p in points] == sorted(p.parameters for p in points)
+    assert torch.equal(f.output(model), want)
+
+
+def test_curve_survives_an_evaluation_that_fails(family):
+    bert = family("bert")
+    model = basis(bert)
+    want = bert.output(model)
+    calls = []
+
+    def score(m):
+        calls.append(m)
+        if len(calls) == 2:
+            raise RuntimeError("no data")
+        return 0.0
+
+    with pytest.raises(RuntimeError, match="no data"):
+        accuracy_curve(model, score)
+    assert torch.equal(bert.output(model), want)

@@ -1,0 +1,184 @@
+"""Measures of spectra and of phi's use, against matrices and phis whose answer is known."""
+
+import math
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from peft import LoraConfig, get_peft_model
+
+import adapters
+from adapters import BasisConfig
+from adapters.spectrum import (
+    effective_degree,
+    effective_rank,
+    grid_occupancy,
+    non_affine_share,
+    phi_curves,
+    singular_values,
+    spectra,
+    spectra_of_saved,
+    stable_rank,
+    stable_rank_by_power,
+    table,
+    utilization,
+)
+from adapters.spectrum.plots import plot_depth, plot_phi, plot_spectra
+
+
+def test_ranks_of_known_spectra():
+    equal = torch.ones(7, dtype=torch.float64)
+    assert stable_rank(equal) == pytest.approx(7) and effective_rank(equal) == pytest.approx(7)
+    one = torch.tensor([3.0, 0, 0], dtype=torch.float64)
+    assert stable_rank(one) == 1 and effective_rank(one) == pytest.approx(1)
+    two = torch.tensor([2.0, 1.0], dtype=torch.float64)
+    assert stable_rank(two) == pytest.approx(1.25)
+    entropy = -(2 / 3) * math.log(2 / 3) - (1 / 3) * math.log(1 / 3)
+    assert effective_rank(two) == pytest.approx(math.exp(entropy))
+    assert stable_rank(torch.zeros(3)) == 0 == effective_rank(torch.zeros(3))
+
+
+def test_batched_singular_values_are_those_of_each():
+    g = torch.Generator().manual_seed(0)
+    shapes = [(9, 5), (5, 9), (9, 5), (4, 4)]
+    matrices = [torch.randn(shape, generator=g) for shape in shapes]
+    got = singular_values(shapes, lambda i: matrices[i])
+    for values, matrix in zip(got, matrices, strict=True):
+        torch.testing.assert_close(values, torch.linalg.svdvals(matrix.double()))
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.9])
+def test_power_iteration_finds_the_stable_rank(decay):
+    g = torch.Generator().manual_seed(0)
+    u = torch.linalg.qr(torch.randn(60, 20, generator=g)).Q
+    v = torch.linalg.qr(torch.randn(40, 20, generator=g)).Q
+    s = decay ** torch.arange(20.0)
+    got = stable_rank_by_power((u * s) @ v.T)
+    assert got == pytest.approx(stable_rank(s), rel=0.02)
+    assert stable_rank_by_power(torch.zeros(3, 4)) == 0
+
+
+def phi(basis="hat", num_basis=9, **options):
+    return BasisConfig(
+        basis=basis, num_basis=num_basis, interval=(-1.0, 1.0), start="small", **options
+    ).build_nonlinearity()
+
+
+def test_utilization_counts_the_functions_that_matter_where_x_lies():
+    """Hats on nine points: 0.25 apart, each reaches its neighbours."""
+    nonlinear = phi()
+    x = torch.linspace(-1, 1, 401)
+    assert utilization(nonlinear, x) == 0
+    with torch.no_grad():
+        nonlinear.amplitude[2], nonlinear.amplitude[5] = 1.0, -0.5
+        nonlinear.amplitude[7] = 0.004
+    assert utilization(nonlinear, x) == pytest.approx(2 / 9)
+    assert utilization(nonlinear, x, share=0.001) == pytest.approx(3 / 9)
+    with torch.no_grad():
+        nonlinear.amplitude.fill_(1.0)
+    assert utilization(nonlinear, x) == 1
+    near_zero = torch.linspace(-0.2, 0.2, 101)
+    assert utilization(nonlinear, near_zero) == pytest.approx(3 / 9)
+
+
+def test_grid_occupancy_counts_cells():
+    nonlinear = phi()
+    assert grid_occupancy(nonlinear, torch.tensor([0.1, 0.2])) == pytest.approx(1 / 8)
+    assert grid_occupancy(nonlinear, torch.linspace(-0.99, 0.99, 400)) == 1
+    assert grid_occupancy(nonlinear, torch.tensor([5.0, -5.0])) == 0
+
+
+def test_shape_of_known_polynomials():
+    nonlinear = phi("polynomial", 6)
+    x = torch.linspace(-1, 1, 501)
+    amplitudes = {1: [0, 1.0], 3: [0, 1, 0, 0.5], 0: [2.0], 5: [0, 0, 0, 0, 0, 1.0]}
+    for degree, values in amplitudes.items():
+        with torch.no_grad():
+            nonlinear.amplitude.zero_()
+            nonlinear.amplitude[: len(values)] = torch.tensor(values)
+        assert effective_degree(nonlinear, x) == degree
+        share = non_affine_share(nonlinear, x)
+        assert share < 1e-6 if degree < 2 else share > 0.05
+    square = phi("polynomial", 4)
+    with torch.no_grad():
+        square.amplitude[2] = 1.0
+    assert non_affine_share(square, x) == pytest.approx(1.0, abs=1e-3)  # x^2 is even
+
+
+def adapted(family, **options):
+    torch.manual_seed(1)
+    config = BasisConfig(
+        r=2, num_basis=8, interval=(-1, 1), target_modules="all", b_std=0.3, **options
+    )
+    return get_peft_model(family.model(), config).eval()
+
+
+def test_spectra_of_a_model_are_those_of_its_updates(family, tmp_path):
+    bert = family("bert")
+    model = adapted(bert, init_weights=False, input_scale=2.0)
+    found = spectra(model)
+    assert [m.block for m in found] == [0] * 6 + [1] * 6
+    assert {m.kind for m in found} >= {"attention.self.query", "output.dense"}
+    layers = {n: m for n, m in model.named_modules() if hasattr(m, "basis_A")}
+    for module, layer in zip(found, layers.values(), strict=True):
+        want = torch.linalg.svdvals(layer.get_delta_weight("default").double())
+        torch.testing.assert_close(module.values, want, rtol=1e-5, atol=1e-7 * float(want[0]))
+        b, a, _ = layer.member("default")
+        torch.testing.assert_close(
+            module.product_values, torch.linalg.svdvals(b.double() @ a.double())[:2]
+        )
+        assert module.usage.product_stable_rank <= 2 + 1e-9
+        assert module.usage.largest_product == pytest.approx(float((b @ a).abs().max()))
+    assert max(m.stable_rank for m in found) > 2, "phi raises the rank above r"
+    model.save_pretrained(tmp_path)
+    again = spectra_of_saved(bert.model(), tmp_path)
+    assert all(torch.equal(a.values, b.values) for a, b in zip(found, again, strict=True))
+    lines = table(found).splitlines()
+    assert len(lines) == 1 + 6 + 1 and lines[-1].startswith("all") and "±" in lines[-1]
+
+
+def test_lora_has_a_spectrum_without_phi(family):
+    config = LoraConfig(r=3, target_modules=["query"], init_lora_weights=False)
+    found = spectra(get_peft_model(family("bert").model(), config))
+    assert [m.usage for m in found] == [None, None]
+    assert all(float(m.values[3] / m.values[0]) < 1e-7 for m in found)
+    assert set(found[0].numbers()) == {"stable_rank", "effective_rank"}
+
+
+def test_monitor_agrees_with_the_full_measures(family, few_steps):
+    bert = family("bert")
+    model = adapted(bert)
+    fresh = adapters.monitor(model)
+    assert fresh["update/stable_rank"] == 0 == fresh["phi/utilization"]
+    few_steps(model, bert.batch())
+    got, found = adapters.monitor(model), spectra(model)
+    ranks = torch.tensor([m.stable_rank for m in found])
+    assert got["update/stable_rank"] == pytest.approx(float(ranks.mean()), rel=0.05)
+    assert got["update/stable_rank_std"] == pytest.approx(float(ranks.std(correction=0)), abs=0.1)
+    assert got["phi/utilization"] > 0 and got["phi/effective_degree"] >= 1
+    for name in ("utilization", "grid_occupancy", "non_affine_share", "effective_degree"):
+        mean = sum(getattr(m.usage, name) for m in found) / len(found)
+        assert got[f"phi/{name}"] == pytest.approx(mean, rel=1e-4)
+    assert adapters.monitor(bert.model()) == {}
+
+
+def test_figures(family, tmp_path):
+    model = adapted(family("bert"), init_weights=False)
+    found = spectra(model)
+    depth = plot_depth({"φ": found, "again": found})
+    assert len(depth.axes) == 6
+    line = depth.axes[0].lines[0]
+    assert list(line.get_xdata()) == [0, 1]
+    assert list(line.get_ydata()) == [m.stable_rank for m in found if m.kind == found[0].kind]
+    with pytest.raises(ValueError, match="unknown measure 'rank'"):
+        plot_depth({"φ": found}, "rank")
+    lines = plot_spectra({"φ": found}).axes[0].lines
+    assert lines[0].get_ydata()[0] == 1.0
+    curves = phi_curves(model, radius=1.0)
+    assert len(curves) == 12 and curves[0].x[0] == -1
+    layer = next(m for m in model.modules() if hasattr(m, "basis_A"))
+    torch.testing.assert_close(curves[0].y, layer.basis_phi["default"](curves[0].x).detach())
+    figure = plot_phi({"step 0": curves, "step 1": phi_curves(model)})
+    assert isinstance(figure, Figure) and len(figure.axes) == 18
+    figure.savefig(tmp_path / "phi.png")
+    assert (tmp_path / "phi.png").stat().st_size > 0
