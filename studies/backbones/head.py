@@ -1,0 +1,26 @@
+"""What a task needs on top of a backbone. Tasks say it, backbones build it; neither needs torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+HeadKind = Literal["text_classes", "text_score", "language_model", "image_classes"]
+
+
+@dataclass(frozen=True)
+class Head:
+    """The output that the model must have."""
+
+    kind: HeadKind
+    """text_classes and image_classes: an untrained linear layer over `labels`; text_score: one
+    number, trained by squared error; language_model: next-token logits over the vocabulary."""
+    labels: tuple[str, ...] = ()
+    """Class names in the order of the outputs."""
+    prompts: tuple[str, ...] = ()
+    """image_classes with a CLIP backbone: templates with `{}` for a class's name; their averaged
+    text embeddings start the head."""
+
+    @classmethod
+    def of(cls, head: "Head | Sequence[str]") -> "Head":
+        """`head` itself, or the head of a text classification with these labels."""
+        return head if isinstance(head, Head) else cls("text_classes", tuple(head))

@@ -1,0 +1,114 @@
+"""Build a model and its tokenizer. Safetensors only, and no code from a checkpoint is ever run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.image_processing_utils import BaseImageProcessor
+
+from studies.backbones.conversion import require
+from studies.backbones.head import Head
+from studies.backbones.registry import BackboneSpec, check, get_backbone
+
+Processor = PreTrainedTokenizerBase | BaseImageProcessor
+
+
+def load_model(
+    spec: str | Mapping[str, Any], head: Head | Sequence[str]
+) -> tuple[PreTrainedModel, Processor]:
+    """The backbone with `head`, and the tokenizer or image processor that belongs to it.
+
+    A new head's start is drawn from torch's global generator: seed it first.
+
+    Raises:
+        ValueError: as `studies.backbones.check`, or `head` does not fit the backbone.
+        studies.archives.ArchiveError: a packaged backbone cannot be had.
+        ImportError: an optional package (gguf, onnx, bitsandbytes) is needed and missing.
+        OSError: a hub id or folder has no usable files (no safetensors, no network, no such id).
+    """
+    checked, wanted = check(spec), Head.of(head)
+    source = source_of(checked)
+    if wanted.kind == "image_classes":
+        return _image_classifier(checked, wanted, source)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    if wanted.kind == "language_model":
+        model = AutoModelForCausalLM.from_pretrained(source, **_options(checked))
+    else:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            source, **_options(checked), **_classes(wanted)
+        )
+    if tokenizer.pad_token_id is None:  # decoders such as GPT-2 and Llama pad with their end token
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def source_of(checked: BackboneSpec) -> str:
+    """What transformers loads from: a folder of the cache, the user's own, or a hub id."""
+    if checked.kind == "packaged":
+        return str(get_backbone(checked.name).folder())
+    if checked.kind == "folder":
+        return str(Path(checked.name).expanduser())
+    return checked.name
+
+
+def _image_classifier(
+    checked: BackboneSpec, head: Head, source: str
+) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    processor = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
+    if AutoConfig.from_pretrained(source, trust_remote_code=False).model_type == "clip":
+        from studies.backbones.clip import load_clip_classifier
+
+        return load_clip_classifier(source, head, _options(checked)), processor
+    model = AutoModelForImageClassification.from_pretrained(
+        source, **_options(checked), **_classes(head)
+    )
+    return model, processor
+
+
+def _classes(head: Head) -> dict[str, Any]:
+    """Arguments for a model with an untrained head."""
+    if head.kind == "text_score":
+        return {"num_labels": 1, "problem_type": "regression"}
+    return {
+        "num_labels": len(head.labels),
+        "id2label": dict(enumerate(head.labels)),
+        "label2id": {label: index for index, label in enumerate(head.labels)},
+    }
+
+
+def _options(checked: BackboneSpec) -> dict[str, Any]:
+    """Arguments of `from_pretrained` that every kind of model shares."""
+    dtype = getattr(torch, checked.dtype)
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+    }
+    if checked.attention:
+        options["attn_implementation"] = checked.attention
+    if checked.quantization == "4bit":
+        require(("bitsandbytes",), "backbone: `quantization: 4bit`", "quantized")
+        if not torch.cuda.is_available():
+            raise ValueError(
+                "backbone: `quantization: 4bit` needs a GPU, and torch sees none; remove the key"
+            )
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    return options

@@ -1,0 +1,64 @@
+"""Labelled data that studies train and test on, by name.
+
+A name is one of `list_tasks()`, the path of a .csv, .tsv, .jsonl or .parquet file, a local folder,
+or a Hugging Face hub id `owner/name[:subset]`. Every task says what is measured, which way is
+better, where its rows come from and under which terms.
+"""
+
+from studies.tasks.alpaca import Alpaca
+from studies.tasks.cifar10 import Cifar10
+from studies.tasks.commonsense import Commonsense
+from studies.tasks.cosmosqa import CosmosQA
+from studies.tasks.glue import GLUE
+from studies.tasks.movie_sentences import MovieSentences
+from studies.tasks.qasc import Qasc
+from studies.tasks.registry import (
+    check,
+    fetch,
+    get_task,
+    head,
+    list_tasks,
+    load,
+    parse,
+    prepare,
+    register_task,
+)
+from studies.tasks.rows import Exchange, Item, Picture, Row
+from studies.tasks.sarcasm import Sarcasm
+from studies.tasks.social_iqa import SocialIqa
+from studies.tasks.splits import describe
+from studies.tasks.strategyqa import StrategyQA
+from studies.tasks.task import Task, TaskData, TaskInfo, TaskSpec
+from studies.tasks.vision import VISION
+from studies.tasks.vitaminc import VitaminC
+from studies.tasks.winogrande import WinoGrande
+
+register_task("movie_sentences", MovieSentences())
+for _task in (Cifar10, CosmosQA, Qasc, Sarcasm, SocialIqa, StrategyQA, VitaminC, WinoGrande):
+    register_task(_task.name, _task())
+for _name, _subset in {**GLUE, **VISION}.items():
+    register_task(_name, _subset)
+register_task("alpaca", Alpaca())
+register_task("commonsense_15k", Commonsense("commonsense_15k", 15_119))
+register_task("commonsense_170k", Commonsense("commonsense_170k", 170_420))
+
+__all__ = [
+    "Exchange",
+    "Item",
+    "Picture",
+    "Row",
+    "Task",
+    "TaskData",
+    "TaskInfo",
+    "TaskSpec",
+    "check",
+    "describe",
+    "fetch",
+    "get_task",
+    "head",
+    "list_tasks",
+    "load",
+    "parse",
+    "prepare",
+    "register_task",
+]

@@ -1,0 +1,27 @@
+"""How each kind of task is fed to a model and measured. Needs torch, so it is imported late."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from studies.tasks.kinds.images import Images
+from studies.tasks.kinds.instruction import Instruction
+from studies.tasks.kinds.multiple_choice import MultipleChoice
+from studies.tasks.kinds.prepared import Prepared
+from studies.tasks.kinds.text import TextClassification, TextRegression
+from studies.tasks.task import Kind, TaskData, TaskSpec
+
+KINDS: Mapping[Kind, Callable[[TaskSpec, TaskData, Any], Prepared]] = {
+    "text_classification": TextClassification,
+    "text_regression": TextRegression,
+    "multiple_choice": MultipleChoice,
+    "instruction": Instruction,
+    "image_classification": Images,
+}
+
+
+def prepare(spec: TaskSpec, data: TaskData, processor: Any) -> Prepared:
+    """`data` made ready for a model that takes what `processor` gives."""
+    return KINDS[data.info.kind](spec, data, processor)
+
+
+__all__ = ["KINDS", "Prepared", "prepare"]

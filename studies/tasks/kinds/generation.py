@@ -1,0 +1,56 @@
+"""Text that a language model writes after prompts, in batches."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+
+def generate(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    batch_size: int,
+    max_length: int,
+    max_new_tokens: int,
+    device: torch.device,
+    beams: int = 1,
+    temperature: float = 0.0,
+) -> list[str]:
+    """One continuation a prompt, without the prompt and without special tokens.
+
+    Prompts are padded on the left with an attention mask, so that the batch size does not change
+    the answers; `temperature` 0 takes the most likely token. A prompt that leaves no room in
+    `max_length` loses its beginning.
+    """
+    encoded = tokenizer(list(prompts), return_attention_mask=False)["input_ids"]
+    room = max(1, max_length - max_new_tokens)
+    order = sorted(range(len(prompts)), key=lambda place: -len(encoded[place]))
+    sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {}
+    answers = [""] * len(prompts)
+    for start in range(0, len(order), batch_size):
+        places = order[start : start + batch_size]
+        rows = [encoded[place][-room:] for place in places]
+        longest = max(map(len, rows))
+        padding = [longest - len(row) for row in rows]
+        ids = torch.tensor(
+            [[tokenizer.pad_token_id] * n + row for n, row in zip(padding, rows, strict=True)],
+            device=device,
+        )
+        mask = (
+            torch.arange(longest, device=device) >= torch.tensor(padding, device=device)[:, None]
+        ).long()
+        written = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            num_beams=beams,
+            pad_token_id=tokenizer.pad_token_id,
+            **({"do_sample": False, "temperature": None, "top_p": None, "top_k": None} | sampling),
+        )
+        texts = tokenizer.batch_decode(written[:, longest:], skip_special_tokens=True)
+        for place, text in zip(places, texts, strict=True):
+            answers[place] = text.strip()
+    return answers

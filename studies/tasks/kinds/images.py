@@ -1,0 +1,100 @@
+"""Images with a class."""
+
+import io
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from studies.backbones.conversion import require
+from studies.tasks.kinds.prepared import Example, Prepared, evaluating
+from studies.tasks.metrics import named_classification_metrics
+from studies.tasks.rows import Picture
+from studies.tasks.task import TaskData, TaskSpec
+
+CROP_AREA = (0.5, 1.0)
+"""Share of an image's area that a random crop keeps."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images as examples; they are decoded, and augmented, when a batch is made."""
+
+    rows: Sequence[Picture]
+    classes: dict[str, int]
+
+    @property
+    def lengths(self) -> list[int]:
+        """All the same: images are not padded."""
+        return [1] * len(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Example:
+        row = self.rows[index]
+        return {"image": row.image, "labels": self.classes[row.label]}
+
+
+class Images(Prepared):
+    """One class for each image; the loss is cross-entropy."""
+
+    def __init__(self, spec: TaskSpec, data: TaskData, processor: Any) -> None:
+        require(("PIL",), f"task: {spec.name} holds images, which", "packaged")
+        self._names = tuple(data.info.metrics)
+        self._processor, self._augment = processor, spec.augment
+        self._draw = random.Random("augment")
+        self._size: dict[str, Any] = {}
+        if spec.image_size is not None:
+            side = {"height": spec.image_size, "width": spec.image_size}
+            self._size = {"size": {"shortest_edge": spec.image_size}, "crop_size": side}
+            if "shortest_edge" not in (getattr(processor, "size", None) or {}):
+                self._size = {"size": side}
+        classes = {label: place for place, label in enumerate(data.labels)}
+        self._splits = {name: Pictures(rows, classes) for name, rows in data.splits.items()}
+        self.train = self._splits["train"]
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """(batch, 3, height, width) pixels and (batch,) labels, augmented where asked for."""
+        return self._batch(examples, augment=self._augment)
+
+    def evaluate(
+        self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None
+    ) -> dict[str, float]:
+        """The metrics that the task declares."""
+        data, outputs, labels = self._splits[split], [], []
+        with evaluating(model, autocast) as device:
+            for start in range(0, len(data), batch_size):
+                stop = min(start + batch_size, len(data))
+                batch = self._batch([data[i] for i in range(start, stop)], augment=False)
+                labels.append(batch.pop("labels").numpy())
+                logits = model(pixel_values=batch["pixel_values"].to(device)).logits
+                outputs.append(logits.double().cpu().numpy())
+        return named_classification_metrics(
+            self._names, np.concatenate(outputs), np.concatenate(labels)
+        )
+
+    def _batch(self, examples: Sequence[Example], augment: bool) -> dict[str, Tensor]:
+        from PIL import Image
+
+        images = [Image.open(io.BytesIO(e["image"])).convert("RGB") for e in examples]
+        if augment:
+            images = [crop_and_flip(image, self._draw) for image in images]
+        pixels = self._processor(images=images, return_tensors="pt", **self._size)["pixel_values"]
+        return {"pixel_values": pixels, "labels": torch.tensor([e["labels"] for e in examples])}
+
+
+def crop_and_flip(image: Any, draw: random.Random) -> Any:
+    """A random square of the image, mirrored half the time, in the image's own size."""
+    from PIL import Image
+
+    width, height = image.size
+    side = max(1, round((draw.uniform(*CROP_AREA) * width * height) ** 0.5))
+    w, h = min(width, side), min(height, side)
+    left, top = draw.randint(0, width - w), draw.randint(0, height - h)
+    cut = image.resize((width, height), Image.Resampling.BICUBIC, (left, top, left + w, top + h))
+    return cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if draw.random() < 0.5 else cut

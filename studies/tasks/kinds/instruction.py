@@ -1,0 +1,63 @@
+"""Instructions with responses: trained on the response, measured by the loss on held-out ones."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import ModelOutput
+
+from studies.engine.batches import Encoded
+from studies.tasks.kinds.prepared import Example, Prepared, evaluating
+from studies.tasks.kinds.tokens import IGNORED, PadLessons, lessons, next_token_loss
+from studies.tasks.task import TaskData, TaskSpec
+
+
+class Instruction(Prepared):
+    """Exchanges for a language model."""
+
+    def __init__(self, spec: TaskSpec, data: TaskData, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._pad = PadLessons(tokenizer.pad_token_id)
+        self._splits: dict[str, Encoded] = {
+            name: lessons(
+                [(row.prompt, row.response) for row in rows],
+                tokenizer,
+                max_length=spec.max_length,
+                train_on_inputs=data.info.train_on_inputs and name == "train",
+                end=True,
+            )
+            for name, rows in data.splits.items()
+        }
+        self.train = self._splits["train"]
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """(batch, longest) tokens, mask and labels."""
+        return self._pad(examples)
+
+    def loss(
+        self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Mean over the step's labelled tokens."""
+        return next_token_loss(outputs, labels, num_items_in_batch)
+
+    def evaluate(
+        self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None
+    ) -> dict[str, float]:
+        """Mean loss of a response's token in nats, and its exponential."""
+        data = self._splits[split]
+        order = sorted(range(len(data)), key=data.lengths.__getitem__, reverse=True)
+        total = count = 0.0
+        with evaluating(model, autocast) as device:
+            for start in range(0, len(order), batch_size):
+                batch = self._pad([data[place] for place in order[start : start + batch_size]])
+                tokens = int((batch["labels"][:, 1:] != IGNORED).sum())
+                output = model(
+                    input_ids=batch["input_ids"].to(device),
+                    attention_mask=batch["attention_mask"].to(device),
+                )
+                labels = batch["labels"].to(device)
+                total += float(next_token_loss(output, labels, 1))
+                count += tokens
+        loss = total / max(1.0, count)
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}

@@ -1,0 +1,142 @@
+"""Questions with choices: trained on the right answer's tokens, answered by likelihood or in words.
+
+The choice of the largest log-likelihood is the answer, either of the sum over its tokens or of the
+sum divided by the number of its characters (which is what lm-eval calls acc and acc_norm). A task
+says which of the two is its `accuracy`; both are always reported.
+"""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import ModelOutput
+
+from studies.tasks.extraction import extract
+from studies.tasks.kinds.generation import generate
+from studies.tasks.kinds.prepared import Example, Prepared, evaluating
+from studies.tasks.kinds.scoring import log_likelihoods
+from studies.tasks.kinds.tokens import PadLessons, encode_pairs, lessons, next_token_loss
+from studies.tasks.rows import Item
+from studies.tasks.task import TaskData, TaskSpec
+
+
+class MultipleChoice(Prepared):
+    """Items for a language model."""
+
+    def __init__(self, spec: TaskSpec, data: TaskData, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._spec, self._info, self._tokenizer = spec, data.info, tokenizer
+        self._splits: dict[str, tuple[Item, ...]] = dict(data.splits)
+        self._pad = PadLessons(tokenizer.pad_token_id)
+        self.train = lessons(
+            [item.lesson for item in self._splits["train"]],
+            tokenizer,
+            max_length=spec.max_length,
+            train_on_inputs=data.info.train_on_inputs,
+            end=data.info.answers_end,
+        )
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """(batch, longest) tokens, mask and labels."""
+        return self._pad(examples)
+
+    def loss(
+        self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Mean over the step's labelled tokens."""
+        return next_token_loss(outputs, labels, num_items_in_batch)
+
+    def evaluate(
+        self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None
+    ) -> dict[str, float]:
+        """Accuracies by likelihood, by generation or both, and the right answers' mean loss."""
+        items, found = self._splits[split], {}
+        right: list[bool] = []
+        with evaluating(model, autocast) as device:
+            if self._spec.evaluate != "generation":
+                sums = self._likelihoods(model, items, batch_size, device)
+                rules = {"sum": chosen_by_sum(sums), "normalised": chosen_normalised(sums, items)}
+                for rule, choices in rules.items():
+                    found[f"accuracy_{rule}"] = _mean(_hits(items, choices), items)
+                right = _hits(items, rules[self._info.scoring])
+                found["loss"] = self._loss(items, sums)
+            if self._spec.evaluate != "loglikelihood":
+                answers = self.answers(model, items, batch_size, device)
+                given = [extract(a, i.names) for a, i in zip(answers, items, strict=True)]
+                found["unparsed"] = sum(choice is None for choice in given) / len(items)
+                generated = _hits(items, given)
+                found["accuracy_generated"] = _mean(generated, items)
+                right = right or generated
+        own = {"accuracy": _mean(right, items)}
+        own |= {f"accuracy_{part}": value for part, value in _by_part(right, items).items() if part}
+        return own | found
+
+    def answers(
+        self, model: nn.Module, items: Sequence[Item], batch_size: int, device: torch.device
+    ) -> list[str]:
+        """What the model writes after each item's prompt."""
+        return generate(
+            model,
+            self._tokenizer,
+            [item.question for item in items],
+            batch_size=batch_size,
+            max_length=self._spec.max_length,
+            max_new_tokens=self._spec.max_new_tokens,
+            beams=self._spec.beams,
+            device=device,
+        )
+
+    def _likelihoods(
+        self, model: nn.Module, items: Sequence[Item], batch_size: int, device: torch.device
+    ) -> list[list[float]]:
+        pairs = [option for item in items for option in item.options]
+        flat = iter(
+            log_likelihoods(
+                model,
+                encode_pairs(pairs, self._tokenizer),
+                batch_size=batch_size,
+                max_length=self._spec.max_length,
+                pad_token=self._tokenizer.pad_token_id,
+                device=device,
+            )
+        )
+        return [[next(flat) for _ in item.options] for item in items]
+
+    def _loss(self, items: Sequence[Item], sums: Sequence[Sequence[float]]) -> float:
+        """Minus the log-likelihood of the right choice, for each character, in nats."""
+        return statistics.fmean(
+            -values[item.gold] / max(1, len(item.options[item.gold][1].strip()))
+            for item, values in zip(items, sums, strict=True)
+        )
+
+
+def chosen_by_sum(sums: Sequence[Sequence[float]]) -> list[int]:
+    """The place of the largest sum for each item."""
+    return [max(range(len(values)), key=values.__getitem__) for values in sums]
+
+
+def chosen_normalised(sums: Sequence[Sequence[float]], items: Sequence[Item]) -> list[int]:
+    """The place of the largest sum divided by the choice's number of characters."""
+    scaled = [
+        [v / max(1, len(text.strip())) for v, (_, text) in zip(values, item.options, strict=True)]
+        for values, item in zip(sums, items, strict=True)
+    ]
+    return chosen_by_sum(scaled)
+
+
+def _hits(items: Sequence[Item], choices: Sequence[int | None]) -> list[bool]:
+    return [choice == item.gold for choice, item in zip(choices, items, strict=True)]
+
+
+def _by_part(hits: Sequence[bool], items: Sequence[Item]) -> dict[str, float]:
+    parts: dict[str, list[bool]] = defaultdict(list)
+    for hit, item in zip(hits, items, strict=True):
+        parts[item.part].append(hit)
+    return {part: statistics.fmean(values) for part, values in parts.items()}
+
+
+def _mean(hits: Sequence[bool], items: Sequence[Item]) -> float:
+    """The unweighted mean over the parts."""
+    return statistics.fmean(_by_part(hits, items).values())

@@ -1,0 +1,73 @@
+"""A task's rows made ready for one model: all that a training loop needs to know of a task."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.utils import ModelOutput
+
+Example = dict[str, Any]
+
+
+class Examples(Protocol):
+    """Training examples with the length that decides which are batched together."""
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Tokens of each example; all equal where nothing is padded."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+
+class Prepared(ABC):
+    """Training examples, how they become batches, the loss, and what is measured."""
+
+    train: Examples
+
+    @abstractmethod
+    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """A batch of training examples, with `labels`."""
+
+    def loss(
+        self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Cross-entropy in float32 of (rows, classes) logits, averaged over the step's rows.
+
+        `num_items_in_batch` counts the labels (those that are not -100) of all batches that make
+        one optimizer step; None means these alone. A model's own loss ignores it in places, and n
+        accumulated batches would then make n times the gradient.
+        """
+        total = functional.cross_entropy(outputs.logits.float(), labels, reduction="sum")
+        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+    @abstractmethod
+    def evaluate(
+        self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None
+    ) -> dict[str, float]:
+        """The task's metrics on the rows of `split`, without the split's name.
+
+        The model comes back in the mode (train or eval) it came in. `autocast` is the type of mixed
+        precision, None for none.
+        """
+
+
+@contextmanager
+def evaluating(model: nn.Module, autocast: torch.dtype | None) -> Iterator[torch.device]:
+    """No gradients, no dropout, mixed precision where asked for; gives the model's device."""
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    try:
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, dtype=autocast, enabled=autocast is not None),
+        ):
+            yield device
+    finally:
+        model.train(was_training)

@@ -1,0 +1,76 @@
+"""Texts or pairs of texts with a class or a score."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import ModelOutput
+
+from studies.engine.batches import Encoded, Pad, encode, eval_batches
+from studies.tasks.kinds.prepared import Example, Prepared, evaluating
+from studies.tasks.metrics import correlation_metrics, named_classification_metrics
+from studies.tasks.task import TaskData, TaskSpec
+
+
+class TextClassification(Prepared):
+    """One class for each text; the loss is cross-entropy."""
+
+    def __init__(self, spec: TaskSpec, data: TaskData, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._names = tuple(data.info.metrics)
+        self._pad = Pad(tokenizer)
+        self._splits = {name: self._encode(spec, data, name, tokenizer) for name in data.splits}
+        self.train = self._splits["train"]
+
+    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """(batch, longest) tokens and mask, (batch,) labels."""
+        return self._pad(examples)
+
+    def evaluate(
+        self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None
+    ) -> dict[str, float]:
+        """The metrics that the task declares."""
+        outputs, labels = [], []
+        with evaluating(model, autocast) as device:
+            for batch in eval_batches(self._splits[split], self._pad, batch_size):
+                labels.append(batch.pop("labels").numpy())
+                logits = model(**{key: value.to(device) for key, value in batch.items()}).logits
+                outputs.append(logits.double().cpu().numpy())
+        return self._measure(np.concatenate(outputs), np.concatenate(labels))
+
+    def _encode(
+        self, spec: TaskSpec, data: TaskData, split: str, tokenizer: PreTrainedTokenizerBase
+    ) -> Encoded:
+        return encode(data.splits[split], data.labels, tokenizer, spec.max_length)
+
+    def _measure(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        return named_classification_metrics(self._names, outputs, labels)
+
+
+class TextRegression(TextClassification):
+    """One number for each text; the loss is the squared error."""
+
+    def loss(
+        self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Squared error in float32, averaged over the step's rows."""
+        total = functional.mse_loss(outputs.logits[:, 0].float(), labels.float(), reduction="sum")
+        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+    def _encode(
+        self, spec: TaskSpec, data: TaskData, split: str, tokenizer: PreTrainedTokenizerBase
+    ) -> Encoded:
+        rows = data.splits[split]
+        scores = sorted({row.label for row in rows})
+        plain = encode(rows, scores, tokenizer, spec.max_length)
+        return Encoded(
+            tuple(
+                {**example, "labels": float(scores[example["labels"]])}
+                for example in plain.examples
+            )
+        )
+
+    def _measure(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        return correlation_metrics(outputs[:, 0], labels)

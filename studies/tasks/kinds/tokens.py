@@ -1,0 +1,120 @@
+"""Prompts and answers as tokens of a language model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import ModelOutput
+
+from studies.engine.batches import Encoded
+from studies.tasks.kinds.prepared import Example
+
+IGNORED = -100
+"""The label that the loss leaves out."""
+
+
+class Tokens(NamedTuple):
+    """A context and what follows it."""
+
+    context: list[int]
+    continuation: list[int]
+
+
+def encode_pairs(
+    pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase
+) -> list[Tokens]:
+    """Tokens of (context, continuation), each cut out of the tokens of both together.
+
+    Space at a context's end goes to the continuation, as tokenizers split before a space. An empty
+    context becomes the token that texts begin with. These are lm-eval's rules.
+    """
+    moved = [(c.rstrip(), c[len(c.rstrip()) :] + t) for c, t in pairs]
+    whole = _encode([c + t for c, t in moved], tokenizer)
+    unique = list(dict.fromkeys(c for c, _ in moved))
+    contexts = dict(zip(unique, _encode(unique, tokenizer), strict=True))
+    found = []
+    for (context, _), tokens in zip(moved, whole, strict=True):
+        head = contexts[context]
+        if head:
+            found.append(Tokens(head, tokens[len(head) :]))
+        else:
+            found.append(Tokens([begin_token(tokenizer)], tokens))
+    return found
+
+
+def begin_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that stands for "nothing before"."""
+    begin = tokenizer.bos_token_id
+    return tokenizer.eos_token_id if begin is None else begin
+
+
+def lesson(tokens: Tokens, *, end: int | None, max_length: int, train_on_inputs: bool) -> Example:
+    """A training example: context, continuation and, unless None, the token `end`.
+
+    A text that is too long loses the beginning of its context, never its answer.
+    """
+    answer = [*tokens.continuation, *([] if end is None else [end])][:max_length]
+    context = tokens.context[max(0, len(tokens.context) + len(answer) - max_length) :]
+    ids = context + answer
+    labels = ids if train_on_inputs else [IGNORED] * len(context) + answer
+    labels = [IGNORED, *labels[1:]]  # nothing predicts the first token
+    return {"input_ids": ids, "labels": labels}
+
+
+@dataclass(frozen=True)
+class PadLessons:
+    """Pads training examples on the right."""
+
+    pad_token: int
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """(batch, longest) tokens, mask and labels."""
+        longest = max(len(example["input_ids"]) for example in examples)
+        ids = torch.full((len(examples), longest), self.pad_token)
+        labels = torch.full((len(examples), longest), IGNORED)
+        mask = torch.zeros((len(examples), longest), dtype=torch.long)
+        for row, example in enumerate(examples):
+            length = len(example["input_ids"])
+            ids[row, :length] = torch.tensor(example["input_ids"])
+            labels[row, :length] = torch.tensor(example["labels"])
+            mask[row, :length] = 1
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def lessons(
+    pairs: Sequence[tuple[str, str]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    train_on_inputs: bool,
+    end: bool,
+) -> Encoded:
+    """Training examples of (prompt, answer), closed by the tokenizer's end token where asked."""
+    token = tokenizer.eos_token_id if end else None
+    return Encoded(
+        tuple(
+            lesson(tokens, end=token, max_length=max_length, train_on_inputs=train_on_inputs)
+            for tokens in encode_pairs(pairs, tokenizer)
+        )
+    )
+
+
+def next_token_loss(
+    outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+) -> Tensor:
+    """Cross-entropy in float32 of each label by the logits before it, averaged over the labels.
+
+    Only positions with a label are raised to float32: logits are the largest tensor of a step.
+    """
+    wanted = labels[:, 1:] != IGNORED
+    logits, targets = outputs.logits[:, :-1][wanted], labels[:, 1:][wanted]
+    total = functional.cross_entropy(logits.float(), targets, reduction="sum")
+    return total / (len(targets) if num_items_in_batch is None else num_items_in_batch)
+
+
+def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    return tokenizer(list(texts), return_attention_mask=False)["input_ids"] if texts else []

@@ -1,0 +1,89 @@
+"""Tasks whose rows come out of package archives."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from studies.archives import Archive, fetch
+from studies.tasks.metrics import CLASSIFICATION, multiple_choice_names
+from studies.tasks.rows import AnyRow
+from studies.tasks.rows_cache import cached_rows, rows_file
+from studies.tasks.splits import check_disjoint, clean, split_pool
+from studies.tasks.task import Direction, Kind, Task, TaskData, TaskInfo, TaskSpec
+
+
+class PackagedTask(Task):
+    """Reads members of archives into one pool of rows, cleans and splits it."""
+
+    name: ClassVar[str]
+    kind: ClassVar[Kind]
+    archives: ClassVar[tuple[Archive, ...]]
+    licence: ClassVar[str]
+    source: ClassVar[str]
+    """Which files of the archives, and what is done to them."""
+    labels: ClassVar[tuple[str, ...]] = ()
+    rows: ClassVar[int]
+    """Rows after cleaning, for the list of tasks; a test of the real archive counts them."""
+    scoring: ClassVar[Literal["sum", "normalised"]] = "sum"
+    """For multiple choice: which log-likelihood decides `accuracy`."""
+    default_rows: ClassVar[tuple[int | None, int | None, int | None]] = (None, None, None)
+    """Rows of train, valid and test where the study does not say; None leaves it to the shares."""
+    version: ClassVar[int] = 1
+    """Raised whenever `read` gives other rows."""
+
+    @abstractmethod
+    def read(self, folders: Sequence[Path]) -> list[AnyRow]:
+        """The rows in the archives' unpacked members, one folder an archive, in a fixed order."""
+
+    def info(self, spec: TaskSpec) -> TaskInfo:
+        """Describe the task."""
+        packages = ", ".join(archive.requirement for archive in self.archives)
+        return TaskInfo(
+            name=spec.name,
+            kind=self.kind,
+            metrics=self._metrics(spec),
+            licence=self.licence,
+            source=f"{packages} ({self.source})",
+            rows=self.rows,
+            scoring=spec.scoring or self.scoring,
+            train_on_inputs=bool(spec.train_on_inputs),
+        )
+
+    def fetch(self, spec: TaskSpec) -> None:
+        """Put the parsed rows into the cache."""
+        self.pool()
+
+    def pool(self) -> list[AnyRow]:
+        """All rows, from the cache or, the first time, out of the archives."""
+        file = rows_file(self.name, self.version, self.archives)
+        return cached_rows(file, lambda: self.read([fetch(a) for a in self.archives]))
+
+    def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
+        """Read, clean and split the rows."""
+        kept, removed = clean(self.pool())
+        splits = self.split(kept, self.with_defaults(spec), split_seed)
+        check_disjoint(splits)
+        return TaskData(self.info(spec), self.labels, splits, removed)
+
+    def split(
+        self, rows: list[AnyRow], spec: TaskSpec, split_seed: int
+    ) -> dict[str, tuple[AnyRow, ...]]:
+        """Cut the pool; a task with a test set of its own overrides this."""
+        return split_pool(rows, spec, split_seed)
+
+    def with_defaults(self, spec: TaskSpec) -> TaskSpec:
+        """`spec` with the task's own numbers of rows where it names none."""
+        train, valid, test = self.default_rows
+        return replace(
+            spec,
+            train_rows=train if spec.train_rows is None else spec.train_rows,
+            valid_rows=valid if spec.valid_rows is None else spec.valid_rows,
+            test_rows=test if spec.test_rows is None else spec.test_rows,
+        )
+
+    def _metrics(self, spec: TaskSpec) -> Mapping[str, Direction]:
+        if self.kind == "multiple_choice":
+            return multiple_choice_names(spec.evaluate)
+        return CLASSIFICATION

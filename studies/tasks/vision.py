@@ -1,0 +1,160 @@
+"""Image classification sets of the hub, or of a local folder with one folder a class.
+
+`task.data` is then read as datasets' imagefolder: `train/<class>/*.png`, `test/<class>/*.png`.
+Test is the set's own; valid is cut from train where the set has none. Rows are chosen by number
+before any image is read, so a part of ImageNet does not need all of it in memory.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from studies.backbones.head import Head
+from studies.tasks.hub import load_tables
+from studies.tasks.metrics import CLASSIFICATION
+from studies.tasks.rows import Picture
+from studies.tasks.splits import check_disjoint
+from studies.tasks.task import HEADS, Task, TaskData, TaskInfo, TaskSpec
+
+VALID_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class HubImages(Task):
+    """One data set."""
+
+    hub: str
+    image: str
+    label: str
+    rows: int
+    licence: str
+    prompts: tuple[str, ...] = ("a photo of a {}.",)
+    """CLIP's prompt ensemble for this set."""
+
+    def info(self, spec: TaskSpec) -> TaskInfo:
+        """Describe the task."""
+        return TaskInfo(
+            name=spec.name,
+            kind="image_classification",
+            metrics=CLASSIFICATION,
+            licence=self.licence,
+            source=spec.data or self.hub,
+            rows=self.rows,
+        )
+
+    def head(self, spec: TaskSpec, data: TaskData) -> Head:
+        """A head over the classes; CLIP starts it from `task.prompts` or the set's own."""
+        return Head(HEADS["image_classification"], data.labels, spec.prompts or self.prompts)
+
+    def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
+        """Choose and read the images.
+
+        Raises:
+            ValueError: a split or column is missing, or there are too few rows.
+        """
+        image, label = ("image", "label") if spec.data else (self.image, self.label)
+        tables = load_tables(spec.data or self.hub)
+        found = {"dev": "validation", "val": "validation", "valid": "validation"}
+        named = {found.get(name, name): table for name, table in tables.items()}
+        test = named.get("test", named.get("validation"))
+        if "train" not in named or test is None:
+            raise ValueError(
+                f"task: {spec.name} needs splits train and test; {spec.data or self.hub} has "
+                f"{list(tables)}"
+            )
+        for column in (image, label):
+            if column not in test.column_names:
+                raise ValueError(f"task: {spec.name} has no column {column!r}: {test.column_names}")
+        names = tuple(test.features[label].names)
+        draw = random.Random(split_seed)
+        valid = named["validation"] if "test" in named and "validation" in named else None
+        chosen = draw.sample(range(len(named["train"])), len(named["train"]))
+        splits: dict[str, tuple[Picture, ...]] = {
+            "test": _read(test, image, label, _pick(draw, len(test), spec.test_rows))
+        }
+        if valid is None:
+            count = spec.valid_rows or max(1, round(VALID_SHARE * len(chosen)))
+            splits["valid"] = _read(named["train"], image, label, chosen[:count])
+            chosen = chosen[count:]
+        else:
+            picked = _pick(draw, len(valid), spec.valid_rows)
+            splits["valid"] = _read(valid, image, label, picked)
+        count = len(chosen) if spec.train_rows is None else spec.train_rows
+        if not 0 < count <= len(chosen):
+            raise ValueError(
+                f"task: {spec.name}: asked for train_rows {count}, but {len(chosen)} are left"
+            )
+        taken = {p.identity for name in ("test", "valid") for p in splits[name]}
+        train = _read(named["train"], image, label, chosen[:count])
+        splits["train"] = tuple(p for p in train if p.identity not in taken)
+        check_disjoint(splits)
+        removed = {"in_test": count - len(splits["train"])}
+        return TaskData(self.info(spec), names, splits, removed)
+
+
+def _pick(draw: random.Random, size: int, count: int | None) -> list[int]:
+    return draw.sample(range(size), size if count is None else min(count, size))
+
+
+def _read(table: Any, image: str, label: str, places: Sequence[int]) -> tuple[Picture, ...]:
+    """Encoded images, undecoded, with their class's name."""
+    from datasets import Image
+
+    names = table.features[label].names
+    part = table.select(places).cast_column(image, Image(decode=False))
+    rows = []
+    for record in part:
+        data = record[image]["bytes"]
+        if data is None:
+            with open(record[image]["path"], "rb") as file:
+                data = file.read()
+        rows.append(Picture(data, names[record[label]]))
+    return tuple(rows)
+
+
+_PHOTO = (
+    "a photo of a {}.",
+    "a blurry photo of a {}.",
+    "a low contrast photo of a {}.",
+    "a photo of a small {}.",
+    "a photo of a big {}.",
+    "a photo of the {}.",
+)
+VISION = {
+    "cifar100": HubImages(
+        "uoft-cs/cifar100", "img", "fine_label", 60_000, "unknown (see the card)", _PHOTO
+    ),
+    "flowers102": HubImages(
+        "nkirschi/oxford-flowers",
+        "image",
+        "label",
+        8_189,
+        "unknown (see the card)",
+        ("a photo of a {}, a type of flower.",),
+    ),
+    "pets": HubImages(
+        "timm/oxford-iiit-pet",
+        "image",
+        "label",
+        7_349,
+        "CC BY-SA 4.0",
+        ("a photo of a {}, a type of pet.",),
+    ),
+    "sun397": HubImages(
+        "tanganke/sun397",
+        "image",
+        "label",
+        39_700,
+        "unknown (see the card)",
+        ("a photo of a {}.", "a photo of the {}."),
+    ),
+    "imagenet": HubImages(
+        "ILSVRC/imagenet-1k",
+        "image",
+        "label",
+        1_331_167,
+        "ImageNet terms of access (research only)",
+        ("a photo of a {}.", "a bad photo of a {}.", "a photo of the large {}.", "art of the {}."),
+    ),
+}

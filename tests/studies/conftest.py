@@ -1,0 +1,116 @@
+import json
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from studies.engine.records import Cost, Failure, Result, Trial, write_record
+
+
+@dataclass
+class FabricatedStudy:
+    """Trials and results with known numbers, for rooms that only read them."""
+
+    runs_dir: Path
+    study: SimpleNamespace
+    rows: list[tuple[Trial, Result, Path]] = field(default_factory=list)
+
+    @property
+    def pairs(self):
+        return [(trial, result) for trial, result, _ in self.rows]
+
+    @property
+    def out_dir(self):
+        return self.runs_dir / self.study.name / self.study.profile / "report"
+
+    def add(self, arm, values, swept=None, *, failed=(), environment=None, cost=None, data=None):
+        """One trial a value; its seed is its place. `failed` seeds have a failure instead."""
+        for seed, value in enumerate(values):
+            trial = make_trial(arm, seed, swept or {})
+            folder = self.out_dir.parent / "trials" / trial.key
+            about = {
+                "environment": {"torch": "2", "commit": "abc", "host": "h"} | (environment or {}),
+                "data": {"hash": "d1", "majority": {"test": 0.52}, "licence": "MIT"} | (data or {}),
+                "started": "2026-01-02T03:04:05+00:00",
+                "seconds": 20.0,
+            }
+            if seed in failed:
+                failure = Failure(kind="out_of_memory", message="ran out | use a smaller batch")
+                result = Result(key=trial.key, status="failed", failure=failure, **about)
+            else:
+                metrics = {"test/accuracy": value, "valid/accuracy": value, "train/loss": 0.5}
+                result = Result(
+                    key=trial.key, status="done", metrics=metrics, cost=cost or COST, **about
+                )
+            write_record(folder / "trial.json", trial)
+            write_record(folder / "result.json", result)
+            lines = [
+                {"step": step, "seconds": step / 10, "train/loss": 1 / step + seed}
+                | ({"valid/accuracy": value * step / 40} if step % 20 == 0 else {})
+                for step in (10, 20, 30, 40)
+            ]
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            (folder / "metrics.jsonl").write_text(text, encoding="utf-8")
+            (folder / "log.txt").write_text("the log\n", encoding="utf-8")
+            self.rows.append((trial, result, folder))
+        return self
+
+
+COST = Cost(
+    trainable_parameters=120_000,
+    adapter_parameters=100_000,
+    phi_parameters=2_400,
+    total_parameters=22_000_000,
+    train_seconds=18.0,
+    step_seconds=0.25,
+    peak_memory_bytes=512 * 2**20,
+)
+
+
+def make_trial(arm, seed, swept):
+    adapter = {"method": "lora" if arm == "lora" else "basis", "r": 8}
+    adapter |= {path.removeprefix("adapter."): value for path, value in swept.items()}
+    config = {"backbone": {"name": "tiny"}, "adapter": adapter, "arm": arm, "split_seed": 0}
+    return Trial(
+        study="grid_size", profile="embedded", arm=arm, seed=seed, swept=swept, config=config
+    )
+
+
+@pytest.fixture
+def fabricate(tmp_path):
+    """A study without trials; `add` them."""
+    path = tmp_path / "grid_size.yaml"
+    path.write_text("name: grid_size\n", encoding="utf-8")
+    study = SimpleNamespace(
+        name="grid_size",
+        question="Does the number of basis functions matter?",
+        profile="embedded",
+        baseline="lora",
+        objective=SimpleNamespace(
+            metric="test/accuracy", direction="maximize", select_on="valid/accuracy"
+        ),
+        published=SimpleNamespace(table="table_15_grid_size", x="adapter.num_basis"),
+        claims=(),
+        arms=(SimpleNamespace(name="paper-start", note="the start as written"),),
+        path=path,
+    )
+    return FabricatedStudy(tmp_path / "runs", study)
+
+
+@pytest.fixture
+def grid_study(fabricate):
+    """lora, G = 8, 64, 512 and the paper's start; G = 64 lost its seed 1."""
+    noise = random.Random(0)
+    base = [0.70, 0.72, 0.74]
+
+    def near(shift):
+        return [round(b + shift + noise.gauss(0, 0.004), 4) for b in base]
+
+    fabricate.add("G=8", near(0.01), {"adapter.num_basis": 8})
+    fabricate.add("G=64", near(0.03), {"adapter.num_basis": 64}, failed=(1,))
+    fabricate.add("G=512", near(0.05), {"adapter.num_basis": 512})
+    fabricate.add("lora", base, {"adapter.method": "lora"})
+    paper = {"adapter.num_basis": 64, "adapter.start": "paper"}
+    return fabricate.add("paper-start", [0.48, 0.48, 0.48], paper)

