@@ -1,0 +1,1 @@
+"""The engine: schema, plan, dispatch, trial, track, report."""

@@ -1,0 +1,118 @@
+"""Rows to batches: tokenised once, grouped by length, padded to the longest of the batch."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import PreTrainedTokenizerBase
+
+from studies.tasks import Row
+
+if TYPE_CHECKING:
+    from studies.tasks.kinds.prepared import Examples
+
+Example = dict[str, Any]
+WINDOW = 8
+"""Batches whose rows are sorted together: long enough to save padding, short enough to mix."""
+
+
+@dataclass(frozen=True)
+class Encoded(Dataset[Example]):
+    """Tokenised rows with their class indices."""
+
+    examples: tuple[Example, ...]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[index]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [len(example["input_ids"]) for example in self.examples]
+
+
+def encode(
+    rows: Sequence[Row],
+    labels: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> Encoded:
+    """Tokenise `rows`, cut to `max_length` tokens; `labels` gives the class indices."""
+    index = {label: place for place, label in enumerate(labels)}
+    texts = [[row.text for row in rows]]
+    if rows and rows[0].pair is not None:
+        texts.append([row.pair for row in rows])
+    tokens = tokenizer(*texts, truncation=True, max_length=max_length)
+    return Encoded(
+        tuple(
+            {**{key: tokens[key][i] for key in tokens}, "labels": index[row.label]}
+            for i, row in enumerate(rows)
+        )
+    )
+
+
+class LengthGrouped(Sampler[list[int]]):
+    """Batches of rows of like length, in an order drawn anew each epoch from `seed` alone."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self._lengths = lengths
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return -(-len(self._lengths) // self._batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        draw = random.Random(f"{self._seed}:{self._epoch}")
+        self._epoch += 1
+        order = list(range(len(self._lengths)))
+        draw.shuffle(order)
+        size, window = self._batch_size, self._batch_size * WINDOW
+        sorted_windows = [
+            index
+            for start in range(0, len(order), window)
+            for index in sorted(order[start : start + window], key=self._lengths.__getitem__)
+        ]
+        batches = [sorted_windows[i : i + size] for i in range(0, len(order), size)]
+        draw.shuffle(batches)
+        yield from batches
+
+
+@dataclass(frozen=True)
+class Pad:
+    """Collates rows: every field is padded to the longest row on the tokenizer's side."""
+
+    tokenizer: PreTrainedTokenizerBase
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """(batch, longest) for every field, (batch,) for the labels."""
+        rest = [{k: v for k, v in example.items() if k != "labels"} for example in examples]
+        batch = dict(self.tokenizer.pad(rest, return_tensors="pt"))
+        batch["labels"] = torch.tensor([example["labels"] for example in examples])
+        return batch
+
+
+def train_loader(
+    data: "Examples",
+    collate: Callable[[Sequence[Example]], dict[str, Tensor]],
+    batch_size: int,
+    seed: int,
+) -> DataLoader[Example]:
+    """Batches for training; iterating it again is the next epoch."""
+    sampler = LengthGrouped(data.lengths, batch_size, seed)
+    return DataLoader(data, batch_sampler=sampler, collate_fn=collate)
+
+
+def eval_batches(data: Encoded, pad: Pad, batch_size: int) -> Iterator[dict[str, Tensor]]:
+    """Batches for evaluation, shortest rows first; the metrics do not depend on the order."""
+    order = sorted(range(len(data)), key=data.lengths.__getitem__)
+    for start in range(0, len(order), batch_size):
+        yield pad([data[index] for index in order[start : start + batch_size]])

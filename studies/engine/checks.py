@@ -1,0 +1,46 @@
+"""The questions that a study asks the rooms that know: adapters, backbones, tasks.
+
+torch and peft are imported here, on the first question, so that a file that is not even YAML is
+refused at once.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def common_options() -> Sequence[str]:
+    """Adapter options that every method understands."""
+    return importlib.import_module("adapters").COMMON_OPTIONS
+
+
+def check_adapter(adapter: dict[str, Any]) -> None:
+    """Raises `ValueError` where `adapter` cannot be built, or its basis fails its conformance."""
+    importlib.import_module("adapters").check_options(adapter)
+    if adapter["method"] == "basis":
+        _check_conformance(adapter.get("basis", "sinc"), adapter.get("basis_options") or {})
+
+
+def _check_conformance(family: str, options: Mapping[str, Any]) -> None:
+    """Hold a plug-in's family to the contract; the shipped ones are held to it by the tests."""
+    conformance = importlib.import_module("basis_zoo.conformance")
+    module = importlib.import_module("basis_zoo.basis").get_basis_class(family).__module__
+    if module.startswith("basis_zoo.families."):
+        return
+    try:
+        conformance.assert_conforms(family, **options)
+    except conformance.ConformanceError as error:
+        raise ValueError(str(error)) from error
+
+
+def check_backbone(backbone: dict[str, Any]) -> None:
+    """Raises `ValueError` where `backbone` cannot be loaded."""
+    importlib.import_module("studies.backbones").check(backbone)
+
+
+def check_task(task: dict[str, Any]) -> Mapping[str, str]:
+    """The metrics that `task` reports and which way is better, e.g. {"accuracy": "maximize"}.
+
+    Raises `ValueError` where the task cannot be loaded.
+    """
+    return importlib.import_module("studies.tasks").check(task).metrics

@@ -1,0 +1,27 @@
+"""The one error that a person who writes study files meets."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class StudyError(ValueError):
+    """Something in a study file, a profile or the command line has to be changed by hand.
+
+    `problems` holds one line for each thing that is wrong; `str` joins them.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = tuple(dict.fromkeys(one_line(problem) for problem in problems))
+        super().__init__("\n".join(self.problems))
+
+
+def one_line(text: str) -> str:
+    """`text` on one line that a terminal only shows: white space is one blank, the rest escaped."""
+    words = " ".join(text.split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the nearest of `known`, or nothing where none is near."""
+    close = difflib.get_close_matches(given, list(known), n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""

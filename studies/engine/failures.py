@@ -1,0 +1,64 @@
+"""What an exception means for the record of a trial."""
+
+import errno
+import re
+
+import torch
+
+from studies.engine.records import Failure
+
+LONGEST = 600
+"""Characters of a failure's message; the whole traceback is in the trial's log."""
+
+
+class NotFinite(Exception):
+    """Training left the finite numbers; the message names what and at which step."""
+
+
+def failure_of(error: BaseException) -> Failure:
+    """The record for `error`, its message on one line."""
+    message = _one_line(error)
+    if isinstance(error, NotFinite):
+        return Failure(kind="not_finite", message=message)
+    if _is_out_of_memory(error):
+        advice = "Lower train.batch_size or task.max_length, or set backbone.gradient_checkpointing"
+        return Failure(kind="out_of_memory", message=f"{message}. {advice}")
+    if _is_disk_full(error):
+        return Failure(
+            kind="disk_full", message=f"{message}. Free space below --runs, then --retry-failed"
+        )
+    return Failure(kind="exception", message=message)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """`error` and what it was raised from."""
+    found: list[BaseException] = []
+    at: BaseException | None = error
+    while at is not None and at not in found:
+        found.append(at)
+        at = at.__cause__ or at.__context__
+    return found
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return any(
+        isinstance(e, MemoryError | torch.OutOfMemoryError)
+        or (isinstance(e, RuntimeError) and "can't allocate memory" in str(e))
+        for e in _chain(error)
+    )
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    # libraries in Rust and C++ (tokenizers, safetensors) give only the text
+    return any(
+        (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT))
+        or "No space left on device" in str(e)
+        for e in _chain(error)
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    own = isinstance(error, NotFinite) or type(error).__name__ in ("StudyError", "ArchiveError")
+    line = text if own else f"{type(error).__name__}: {text}".removesuffix(": ")
+    return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."

@@ -1,0 +1,29 @@
+"""What settings and their values are called in tables."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from studies.engine.errors import one_line
+
+
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Each dotted path's last part, or the whole path where two end alike."""
+    paths = list(paths)
+    lasts = [path.rpartition(".")[2] for path in paths]
+    return {
+        path: last if lasts.count(last) == 1 else path
+        for path, last in zip(paths, lasts, strict=True)
+    }
+
+
+def shown(value: Any) -> str:
+    """`value` in a few characters: 0.001, query+value, true."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return "+".join(shown(item) for item in value)
+    if isinstance(value, dict):
+        return ",".join(f"{key}:{shown(item)}" for key, item in value.items())
+    return one_line(str(value))

@@ -1,0 +1,31 @@
+"""An arm's size chosen to train about as many parameters as another arm, inside its trial."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+import adapters
+
+
+def matched(
+    model: nn.Module, adapter: Mapping[str, Any], reference: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`adapter` with its size set, and what was chosen: option, value and both counts.
+
+    `model` is the one that both would adapt; it is not changed, and no random number is drawn.
+
+    Raises:
+        ValueError: as `adapters.match`.
+    """
+    with torch.random.fork_rng():
+        found = adapters.match(lambda: type(model)(model.config), dict(reference), dict(adapter))
+    option = found["option"]
+    chosen = {
+        "option": option,
+        "value": found["adapter"].get(option) if option else None,
+        "parameters": found["parameters"],
+        "reference_parameters": found["reference_parameters"],
+    }
+    return found["adapter"], chosen

@@ -1,0 +1,79 @@
+"""A researcher's own Python files: imported before a study is read and in every trial.
+
+Only the command line names them (`--plugin FILE`), or an installed package through the entry point
+group `basis_zoo.bases`. A study file never runs code.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from studies.engine.errors import StudyError
+
+GROUP = "basis_zoo.bases"
+
+
+def load_plugins(files: Sequence[str | Path], hashes: Sequence[str] = ()) -> tuple[str, ...]:
+    """Import the entry points of the group `basis_zoo.bases`, then `files`; once a process.
+
+    Returns the sha256 of each file's content. `hashes`, where given, are what they must be: a
+    trial refuses a plug-in that was edited after it was planned.
+
+    Raises `StudyError` where a file is missing, changed, or fails to import.
+    """
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        try:
+            entry.load()
+        except Exception as error:
+            raise StudyError(
+                f"plug-in '{entry.name}' ({entry.value}) of an installed package: "
+                f"{type(error).__name__}: {error}. Repair or uninstall that package"
+            ) from error
+    found = tuple(_load(Path(file)) for file in files)
+    for file, now, then in zip(files, found, hashes, strict=bool(hashes)):
+        if now != then:
+            raise StudyError(
+                f"plug-in {file} was changed since this trial was planned: run the study again"
+            )
+    return found
+
+
+def _load(file: Path) -> str:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise StudyError(f"plug-in {file}: cannot be read: {error.strerror}") from None
+    digest = hashlib.sha256(content).hexdigest()
+    name = f"basis_zoo_plugin_{file.stem}_{digest[:12]}"
+    if name in sys.modules:
+        return digest
+    spec = importlib.util.spec_from_file_location(name, file.resolve())
+    if spec is None or spec.loader is None:
+        raise StudyError(f"plug-in {file}: not a Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up while it is being executed
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        line = _line_in(error, file)
+        raise StudyError(
+            f"plug-in {file}{line}: {type(error).__name__}: {error}. Nothing was started"
+        ) from error
+    return digest
+
+
+def _line_in(error: BaseException, file: Path) -> str:
+    """`:line` of the plug-in's line that raised, or nothing."""
+    if isinstance(error, SyntaxError):
+        return f":{error.lineno}"
+    line = ""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(file.resolve()):
+            line = f":{trace.tb_lineno}"
+        trace = trace.tb_next
+    return line

@@ -1,0 +1,127 @@
+"""What flows between the rooms of the engine: a `Trial` goes in, a `Result` comes out.
+
+Both are frozen values that survive JSON unchanged, so a machine without Optuna or MLflow can work
+off trials and its results can be imported elsewhere.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA = 1
+"""Version of the files `trial.json` and `result.json`."""
+
+
+class Record(BaseModel):
+    """A strict, frozen value."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Trial(Record):
+    """One training run with every setting resolved."""
+
+    study: str
+    profile: str
+    arm: str
+    """Label of the arm; trials that differ only in `seed` share it."""
+    seed: int
+    swept: dict[str, Any] = {}
+    """The dotted settings in which this arm differs from the study's body."""
+    config: dict[str, Any]
+    """The resolved configuration: keys backbone, task, adapter, train, split_seed; and match, the
+    adapter whose number of trained parameters this arm's size is chosen for."""
+    plugins: tuple[str, ...] = ()
+    """Absolute paths of the plug-in files the command line named."""
+    plugin_hashes: tuple[str, ...] = ()
+    """sha256 of each plug-in's content: another content is another point."""
+    schema_version: int = SCHEMA
+
+    @property
+    def key(self) -> str:
+        """16 hex digits that name this point: a hash of what decides its result, not of labels."""
+        content = [self.config, self.seed, sorted(self.plugin_hashes)]
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+class Failure(Record):
+    """Why a trial has no result."""
+
+    kind: Literal["exception", "not_finite", "out_of_memory", "timeout", "signal", "disk_full"]
+    message: str
+    """One line: what happened and, where known, what to do."""
+
+
+class Cost(Record):
+    """What a trial cost."""
+
+    trainable_parameters: int
+    adapter_parameters: int
+    """Trainable parameters without the task's head."""
+    phi_parameters: int
+    """Trainable parameters of the nonlinearities alone."""
+    total_parameters: int
+    train_seconds: float
+    step_seconds: float
+    """Median seconds of one optimizer step."""
+    peak_memory_bytes: int
+    """Peak device memory on a GPU, peak resident memory of the process on a CPU."""
+    tokens_per_second: float | None = None
+
+
+class Result(Record):
+    """What a trial found, or why it failed."""
+
+    key: str
+    status: Literal["done", "failed"]
+    failure: Failure | None = None
+    metrics: dict[str, float] = {}
+    """Final metrics: train/loss, valid/<metric>, test/<metric>."""
+    cost: Cost | None = None
+    data: dict[str, Any] = {}
+    """hash, rows per split, majority class share per split, source, licence."""
+    chosen: dict[str, Any] = {}
+    """The size that was chosen inside the trial: option, value, parameters,
+    reference_parameters."""
+    environment: dict[str, Any] = {}
+    """python, torch, transformers, peft, device, driver, git commit, host."""
+    started: str = ""
+    """UTC, ISO 8601."""
+    seconds: float = 0.0
+    attempt: int = 1
+    schema_version: int = SCHEMA
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write `record` to `path` so that a reader sees the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(record.model_dump_json(indent=2))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read_result(run_dir: Path) -> Result | None:
+    """The result in `run_dir`, or None where there is none that is whole."""
+    path = run_dir / "result.json"
+    try:
+        return Result.model_validate_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def read_trial(run_dir: Path) -> Trial:
+    """The trial that `run_dir` was made for."""
+    return Trial.model_validate_json((run_dir / "trial.json").read_text(encoding="utf-8"))

@@ -1,0 +1,53 @@
+"""How many trials run at once, and which share of the machine each one gets."""
+
+import os
+import sys
+from pathlib import Path
+
+import studies
+
+SLOTS_VARIABLE = "BASIS_ZOO_SLOTS"
+"""Tells a trial how many share this machine: only times at the same number can be compared."""
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def gpus() -> int:
+    """GPUs that this process may use; does not occupy any of them."""
+    import torch  # takes seconds, and few of those who import this file ask
+
+    return torch.cuda.device_count()
+
+
+def default_slots() -> int:
+    """One trial a GPU; without a GPU one trial a core.
+
+    A trial with one thread beats half as many with two: imports, tokenising and small products do
+    not use the second.
+    """
+    return gpus() or cores()
+
+
+def environment(slot: int, slots: int) -> dict[str, str]:
+    """Variables for the trial in `slot` (0 to slots - 1); what the user has set stays.
+
+    One thread a core over all slots, one GPU a slot in turn, and this checkout's packages.
+    """
+    variables = dict(os.environ)
+    variables.setdefault("OMP_NUM_THREADS", str(max(1, cores() // slots)))
+    variables.setdefault("TOKENIZERS_PARALLELISM", "false")
+    variables[SLOTS_VARIABLE] = str(slots)
+    count = gpus()
+    if count:
+        named = variables.get("CUDA_VISIBLE_DEVICES")
+        names = named.split(",") if named else [str(i) for i in range(count)]
+        variables["CUDA_VISIBLE_DEVICES"] = names[slot % len(names)]
+    root = str(Path(studies.__file__).resolve().parents[1])
+    paths = [root, *filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))]
+    variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    return variables

@@ -1,0 +1,137 @@
+r"""What a study may say about its arms: means, paired differences, Holm's correction.
+
+Seeds are the unit of replication. Every arm sees the same seeds and the same split, so an arm is
+compared with the baseline seed by seed, $d_s = y_s - b_s$, by the paired t-test:
+
+$$t = \bar d \Big/ \frac{s_d}{\sqrt n}, \qquad
+  \text{interval: } \bar d \pm t_{n-1,\,0.975}\,\frac{s_d}{\sqrt n}$$
+
+Where a quantity is not defined (one seed, no variance) it is None with a reason, never a number.
+Reference: Holm, *A simple sequentially rejective multiple test procedure* (1979).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from scipy import stats
+
+FEW_SEEDS = 5
+"""Below this a paired t-test misses most real effects: at 1.5 standard deviations its power is
+0.31 with 3 seeds, 0.72 with 5 and 0.99 with 10."""
+
+ALPHA = 0.05
+"""Two-sided level, after Holm's correction."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean of one arm over its seeds with a 95 % t interval."""
+
+    n: int
+    mean: float | None = None
+    std: float | None = None
+    """Sample standard deviation (n - 1)."""
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+    """Why a field is None; empty where none is."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm against the baseline, over the seeds that both have."""
+
+    seeds: tuple[int, ...]
+    difference: float | None = None
+    """Mean of arm minus baseline."""
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    """Two-sided paired t-test."""
+    p_holm: float | None = None
+    """`p` corrected for the number of arms that were tested."""
+    note: str = ""
+    """Why a field is None; empty where none is."""
+
+    def words(self, direction: str) -> str:
+        """The finding in words; `direction` is maximize or minimize.
+
+        A large p is never called equality: it says what the seeds could not show.
+        """
+        p = self.p if self.p_holm is None else self.p_holm
+        if p is None or self.difference is None:
+            return f"not testable: {self.note}"
+        if p > ALPHA:
+            return "no evidence of a difference"
+        return "better" if (self.difference > 0) == (direction == "maximize") else "worse"
+
+
+def summarize(values: Sequence[float]) -> Summary:
+    """Mean and 95 % t interval of `values`, one value a seed.
+
+    Raises ValueError for a value that is not finite: such a trial is a failed one.
+    """
+    _refuse_not_finite(values)
+    n = len(values)
+    if n == 0:
+        return Summary(0, note="no finished seed")
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Summary(1, mean, note="one seed has no interval")
+    std = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    if std <= 1e-12 * max(abs(v) for v in values):
+        # a t interval of width zero would claim certainty; mostly a model stuck at one class
+        return Summary(n, mean, 0.0, note="every seed gave the same value")
+    half = float(stats.t.ppf(0.5 + 0.95 / 2, n - 1)) * std / math.sqrt(n)
+    return Summary(n, mean, std, mean - half, mean + half)
+
+
+def compare(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Comparison:
+    """`arm` minus `baseline`, paired by seed; both map seed to value.
+
+    `p_holm` stays None: it needs all arms, see `compare_arms`. Raises ValueError for values that
+    are not finite.
+    """
+    seeds = tuple(sorted(arm.keys() & baseline.keys()))
+    differences = summarize([arm[s] - baseline[s] for s in seeds])
+    if differences.mean is None:
+        return Comparison(seeds, note="no seed in common with the baseline")
+    if differences.low is None:
+        reason = "one seed in common with the baseline"
+        if differences.n > 1:
+            reason = "the difference is the same for every seed"
+        return Comparison(seeds, differences.mean, note=reason)
+    p = stats.ttest_rel([arm[s] for s in seeds], [baseline[s] for s in seeds]).pvalue
+    return Comparison(seeds, differences.mean, differences.low, differences.high, float(p))
+
+
+def compare_arms(values: Mapping[str, Mapping[int, float]], baseline: str) -> dict[str, Comparison]:
+    """Every arm but `baseline` against it, with Holm's correction over the arms that have a p.
+
+    `values` maps arm to seed to value. A baseline without values leaves nothing to test.
+    """
+    reference = values.get(baseline, {})
+    found = {arm: compare(v, reference) for arm, v in values.items() if arm != baseline}
+    tested = {arm: c.p for arm, c in found.items() if c.p is not None}
+    for arm, p in zip(tested, holm(list(tested.values())), strict=True):
+        found[arm] = replace(found[arm], p_holm=p)
+    return found
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    r"""Holm's adjusted p: $\tilde p_{(i)} = \max_{j \le i} \min(1, (m - j + 1)\,p_{(j)})$."""
+    adjusted = [0.0] * len(p_values)
+    running = 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = running
+    return adjusted
+
+
+def _refuse_not_finite(values: Sequence[float]) -> None:
+    for value in values:
+        if not math.isfinite(value):
+            raise ValueError(
+                f"statistics need finite values, got {value!r}; list such a trial as failed"
+            )

@@ -1,0 +1,217 @@
+"""Work off plans on a machine that has little more than torch, transformers and peft.
+
+    python run_study.py STUDY.yaml --export-plan plan.json       # where the study lives
+    python -m studies.engine.work plan.json --runs DIR --slots 8  # on the GPU machine
+    python run_study.py STUDY.yaml --import DIR                   # where the study lives
+
+Needs no Optuna, MLflow, rich, matplotlib, scipy or datasets. Results lie in DIR as they would in
+`--runs`; the same command again runs what is left.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from studies.engine import runs, slots
+from studies.engine.errors import StudyError
+from studies.engine.loop import MIN_FREE_BYTES, stop_signals
+from studies.engine.plan_file import Plan, read_plan
+from studies.engine.pool import Task, Worker
+from studies.engine.records import Result, Trial
+
+DONE, INCOMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes, as those of run_study.py."""
+POLL_SECONDS = 0.02
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Work off the plans that the command line names; the exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        plans = [read_plan(path) for path in given.plans]
+        refusal = f"{given.runs} is in use: another `work` is under way; wait, or use --runs DIR"
+        with runs.locked(given.runs / ".work.lock", refusal), stop_signals() as signals:
+            work = Work(plans, given.runs, given.retry_failed, signals)
+            work.fetch()
+            work.run(given.slots or slots.default_slots(), given.minutes)
+    except StudyError as error:
+        _say(str(error))
+        return BAD_INPUT
+    _say(work.table())
+    if signals:
+        _say("Stopped. Finished trials are kept: run the same command again to continue")
+        return INTERRUPTED
+    return INCOMPLETE if work.unfinished else DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m studies.engine.work",
+        description="Run the trials of exported plans; the same command again runs what is left.",
+    )
+    parser.add_argument("plans", type=Path, nargs="+", help="files of `--export-plan`")
+    parser.add_argument("--runs", type=Path, required=True, help="folder for the results")
+    parser.add_argument(
+        "--slots",
+        type=_slots,
+        default=0,
+        help="trials at once, a number or auto (default): one a GPU, without a GPU one a core",
+    )
+    parser.add_argument(
+        "--minutes", type=float, help="start nothing that would probably end later than this"
+    )
+    parser.add_argument("--retry-failed", action="store_true", help="run failed trials again")
+    return parser
+
+
+def _slots(text: str) -> int:
+    """0 for auto."""
+    if text == "auto":
+        return 0
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected auto or a number of at least 1, got {text!r}")
+    return int(text)
+
+
+class Work:
+    """Plans being worked off in one folder."""
+
+    def __init__(
+        self, plans: Sequence[Plan], runs_dir: Path, retry_failed: bool, signals: list[int]
+    ) -> None:
+        self._plans, self._runs_dir, self._signals = plans, runs_dir, signals
+        self._retry_failed = retry_failed
+        self._began = time.monotonic()
+        self._seconds: dict[tuple[str, str], float] = {}
+        """Longest trial so far of each study and arm."""
+        self._results: dict[tuple[str, str, str], Result | None] = {}
+        """By study, profile and key."""
+        self._todo: list[Task] = []
+        self._ran = 0
+        for plan in plans:
+            for trial in plan.trials:
+                self._add(plan, trial)
+
+    @property
+    def unfinished(self) -> int:
+        """Trials that are not done."""
+        return sum(r is None or r.status == "failed" for r in self._results.values())
+
+    def fetch(self) -> None:
+        """Fetch models and data once, before several workers want them.
+
+        Raises:
+            StudyError: something cannot be had, or a plug-in is not on this machine.
+        """
+        for task in self._todo:
+            for file in task.trial.plugins:
+                if not Path(file).is_file():
+                    raise StudyError(f"plug-in {file} is not on this machine: put it there")
+        if self._todo:
+            from studies.archives import ArchiveError
+            from studies.engine.fetching import fetch_for
+
+            try:
+                fetch_for([task.trial for task in self._todo])
+            except ArchiveError as error:
+                raise StudyError(str(error)) from error
+
+    def run(self, slot_count: int, minutes: float | None) -> None:
+        """Run what is left, `slot_count` trials at a time; however it ends, no worker is left."""
+        queue = list(self._todo)
+        slot_count = min(slot_count, len(queue))
+        _say(f"{len(self._results)} trials, {len(queue)} to run, {slot_count} at once")
+        self._began = time.monotonic()
+        deadline = None if minutes is None else self._began + minutes * 60
+        workers = [
+            Worker(slot, slots.environment(slot, slot_count), self._runs_dir / f"worker-{slot}.log")
+            for slot in range(slot_count)
+        ]
+        try:
+            while not self._signals:
+                for worker in workers:
+                    task = worker.task
+                    result = worker.poll()
+                    if task is not None and result is not None:
+                        self._take(task, result, len(queue), slot_count)
+                    if worker.task is None and (next_task := self._next(queue, deadline)):
+                        worker.give(next_task)
+                if not any(worker.task for worker in workers):
+                    break
+                time.sleep(POLL_SECONDS)
+        finally:
+            for worker in workers:
+                worker.close()
+        if queue and not self._signals:
+            _say(f"{len(queue)} trials were not started: time or space is used up")
+
+    def table(self) -> str:
+        """Done and failed trials of each study, and each failure."""
+        lines = ["", f"{'study':<40} {'done':>6} {'failed':>6} {'left':>6}"]
+        for plan in self._plans:
+            found = [self._results[plan.study, plan.profile, t.key] for t in plan.trials]
+            done = sum(r is not None and r.status == "done" for r in found)
+            failed = sum(r is not None and r.status == "failed" for r in found)
+            name = f"{plan.study} ({plan.profile})"
+            lines.append(f"{name:<40} {done:>6} {failed:>6} {len(found) - done - failed:>6}")
+        for plan in self._plans:
+            for trial in plan.trials:
+                result = self._results[plan.study, plan.profile, trial.key]
+                if result is not None and result.failure is not None:
+                    failure = f"{result.failure.kind}: {result.failure.message}"
+                    lines.append(f"failed: {plan.study} {trial.arm} seed {trial.seed}: {failure}")
+        hours = (time.monotonic() - self._began) / 3600
+        lines.append(f"{self._ran} trials in {hours * 60:.1f} min, {self._ran / hours:.0f} an hour")
+        return "\n".join(lines)
+
+    def _add(self, plan: Plan, trial: Trial) -> None:
+        result = runs.result_of(trial, self._runs_dir)
+        if result is not None and result.status == "failed" and self._retry_failed:
+            result = None
+        identity = (plan.study, plan.profile, trial.key)
+        if identity in self._results:
+            return
+        self._results[identity] = result
+        if result is None:
+            run_dir = runs.trial_dir(trial, self._runs_dir)
+            self._todo.append(Task(trial, run_dir, plan.metric, plan.per_trial_minutes * 60))
+
+    def _next(self, queue: list[Task], deadline: float | None) -> Task | None:
+        """The next task that will probably end in time; None where there is none."""
+        if shutil.disk_usage(self._runs_dir).free < MIN_FREE_BYTES:
+            return None
+        for i, task in enumerate(queue):
+            expected = self._seconds.get((task.trial.study, task.trial.arm), 0.0)
+            if deadline is None or time.monotonic() + expected < deadline:
+                return queue.pop(i)
+        return None
+
+    def _take(self, task: Task, result: Result, left: int, slot_count: int) -> None:
+        """Record an ended trial and say so."""
+        trial = task.trial
+        self._ran += 1
+        self._results[trial.study, trial.profile, trial.key] = result
+        arm = (trial.study, trial.arm)
+        self._seconds[arm] = max(self._seconds.get(arm, 0.0), result.seconds)
+        if result.failure is not None:
+            found = f"{result.failure.kind}: {result.failure.message}"
+        else:
+            found = f"{task.metric} {result.metrics[task.metric]:.4f}"
+        ended = sum(r is not None for r in self._results.values())
+        rest = left * (time.monotonic() - self._began) / self._ran / 60
+        _say(
+            f"[{ended}/{len(self._results)}] {result.status:<6} {trial.study} {trial.arm} "
+            f"seed {trial.seed}  {found}  {result.seconds:.0f} s  (about {rest:.0f} min left)"
+        )
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""YAML with places: every value of a file together with the line that it stands on.
+
+Numbers and booleans follow YAML 1.2 (`1e-3` is a float, `no` and `12:30` are text, `010` is ten),
+keys are always text, and what only makes a study hard to read is refused: duplicate keys, anchors,
+aliases, tags, numbers that are not finite.
+"""
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from studies.engine.errors import StudyError
+
+Location = tuple[str | int, ...]
+"""Keys and list positions that lead to a value, e.g. ("arms", 0, "name")."""
+
+MAX_BYTES = 1_000_000
+
+_PREFIX = "tag:yaml.org,2002:"
+
+
+class _Loader(yaml.SafeLoader):
+    """A SafeLoader that resolves plain scalars by YAML 1.2's core schema and knows no aliases."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        refused = None
+        if getattr(event, "anchor", None) is not None:
+            refused = "anchors and aliases are not allowed: write the value out"
+        elif getattr(event, "tag", None) is not None:
+            refused = f"tags such as {event.tag!r} are not allowed"
+        if refused:
+            raise yaml.composer.ComposerError(None, None, refused, event.start_mark)
+        return super().compose_node(parent, index)
+
+
+# https://yaml.org/spec/1.2.2/#103-core-schema
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("int", r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$", list("-+0123456789")),
+    (
+        "float",
+        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
+        list("-+.0123456789"),
+    ),
+):
+    _Loader.add_implicit_resolver(_PREFIX + _tag, re.compile(_pattern), _first)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A mapping read from a file; `places` tells where each of its values stands."""
+
+    name: str
+    """The file as a person would type it."""
+    data: dict[str, Any] = field(default_factory=dict)
+    places: dict[Location, str] = field(default_factory=dict)
+    """Location to `file:line`; the location of a mapping's entry points at its key."""
+
+
+def read_yaml(path: Path) -> Source:
+    """The mapping in the YAML file `path`.
+
+    Raises `StudyError` with one problem a line where the file is missing, empty, not text, not
+    YAML, or not a mapping.
+    """
+    name = _shown(path)
+    root = _compose(_text(path, name), name)
+    if root is None:
+        raise StudyError(f"{name}:1: the file is empty; a study starts with `name:`")
+    if not isinstance(root, yaml.MappingNode):
+        raise StudyError(f"{name}:{_line(root)}: expected `key: value` lines, got {root.id}")
+    places: dict[Location, str] = {}
+    problems: list[str] = []
+    data = _value(root, (), name, places, problems)
+    if problems:
+        raise StudyError(*problems)
+    return Source(name, data, places)
+
+
+def parse_scalar(text: str) -> Any:
+    """The value that `text` has as a YAML value, e.g. 8 for "8"; text where it is not YAML."""
+    try:
+        node = _compose(text, "value")
+        problems: list[str] = []
+        value = None if node is None else _value(node, (), "value", {}, problems)
+    except StudyError:
+        return text
+    return text if problems else value
+
+
+def _shown(path: Path) -> str:
+    """`path` relative to the working directory where it lies below it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except (ValueError, OSError, RuntimeError):
+        return str(path)
+
+
+def _text(path: Path, name: str) -> str:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise StudyError(f"{name}: there is no such file") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StudyError(f"{name}: cannot be read: {reason}") from None
+    if len(content) > MAX_BYTES:
+        raise StudyError(f"{name}: {len(content):,} bytes is no study file (limit {MAX_BYTES:,})")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise StudyError(f"{name}:{line}: not UTF-8 text; is this a binary file?") from None
+
+
+def _compose(text: str, name: str) -> yaml.Node | None:
+    try:
+        return yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        context = f" ({error.context})" if error.context else ""
+        raise StudyError(f"{name}:{line}: not valid YAML: {error.problem}{context}") from None
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise StudyError(f"{name}:{line}: not text: character #x{error.character:04x}") from None
+    except RecursionError:
+        raise StudyError(f"{name}: nested too deeply") from None
+
+
+def _line(node: yaml.Node) -> int:
+    return node.start_mark.line + 1
+
+
+def _value(
+    node: yaml.Node,
+    where: Location,
+    name: str,
+    places: dict[Location, str],
+    problems: list[str],
+) -> Any:
+    """The value of `node`; its places and what is wrong with it are added to the last two."""
+    places.setdefault(where, f"{name}:{_line(node)}")
+    if isinstance(node, yaml.SequenceNode):
+        return [
+            _value(item, (*where, i), name, places, problems) for i, item in enumerate(node.value)
+        ]
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node, where, name, places, problems)
+    try:
+        return _scalar(node)
+    except ValueError as error:
+        problems.append(f"{name}:{_line(node)}: {error}")
+        return None
+
+
+def _mapping(
+    node: yaml.MappingNode,
+    where: Location,
+    name: str,
+    places: dict[Location, str],
+    problems: list[str],
+) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            problems.append(f"{name}:{_line(key_node)}: a key must be text, got a {key_node.id}")
+            continue
+        key = key_node.value
+        if key in mapping:
+            first = places[(*where, key)].rsplit(":", 1)[1]
+            problems.append(
+                f"{name}:{_line(key_node)}: duplicate key '{key}' (first on line {first})"
+            )
+            continue
+        places[(*where, key)] = f"{name}:{_line(key_node)}"
+        mapping[key] = _value(value_node, (*where, key), name, places, problems)
+    return mapping
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    text: str = node.value
+    match node.tag.removeprefix(_PREFIX):
+        case "null":
+            return None
+        case "bool":
+            return text.lower() == "true"
+        case "int":
+            if len(text) > 30:
+                raise ValueError(f"a number with {len(text)} digits is too long")
+            return int(text, 0 if text[:2] in ("0o", "0x") else 10)
+        case "float":
+            number = float(text.replace(".inf", "inf").replace(".nan", "nan").lower())
+            if not math.isfinite(number):
+                raise ValueError(f"a number must be finite, got {text}")
+            return number
+    text.encode("utf-8")  # a lone surrogate can be neither stored nor printed
+    return text

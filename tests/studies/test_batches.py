@@ -1,0 +1,63 @@
+"""Batches: every row once an epoch, like lengths together, an order that only the seed decides."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from studies import backbones
+from studies.engine.batches import LengthGrouped, Pad, encode, eval_batches, train_loader
+from studies.engine.seeds import derive
+from studies.tasks import Row
+
+LENGTHS = [3 + (7 * i) % 40 for i in range(203)]
+
+
+def test_every_row_comes_once_an_epoch() -> None:
+    sampler = LengthGrouped(LENGTHS, 16, seed=0)
+    epochs = [list(sampler), list(sampler)]
+    for batches in epochs:
+        assert sorted(index for batch in batches for index in batch) == list(range(203))
+        assert len(batches) == len(sampler) == 13
+    assert epochs[0] != epochs[1]
+
+
+def test_the_order_depends_on_the_seed_alone() -> None:
+    def order(seed: int) -> list[list[int]]:
+        torch.manual_seed(torch.seed())  # the global generator must not matter
+        return list(LengthGrouped(LENGTHS, 16, seed))
+
+    assert order(1) == order(1) != order(2)
+
+
+def test_batches_hold_rows_of_like_length() -> None:
+    def padded(batches: list[list[int]]) -> int:
+        return sum(len(batch) * max(LENGTHS[i] for i in batch) for batch in batches)
+
+    plain = [list(range(203))[i : i + 16] for i in range(0, 203, 16)]
+    assert padded(list(LengthGrouped(LENGTHS, 16, seed=0))) < 0.8 * padded(plain)
+
+
+def test_rows_are_cut_padded_and_labelled(tiny_bert: Path) -> None:
+    _, tokenizer = backbones.load(str(tiny_bert), ("bad", "good"))
+    rows = [Row("the film was fine and warm", "good"), Row("bleak", "bad")]
+    data = encode(rows, ("bad", "good"), tokenizer, max_length=5)
+    assert data.lengths == [5, 3]
+    batch = next(iter(train_loader(data, Pad(tokenizer), 2, seed=0)))
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, 5)
+    by_label = dict(zip(batch["labels"].tolist(), batch["attention_mask"].sum(1), strict=True))
+    assert by_label == {1: 5, 0: 3}
+    sizes = [len(part["labels"]) for part in eval_batches(data, Pad(tokenizer), 1)]
+    assert sizes == [1, 1]
+
+
+def test_pairs_are_given_to_the_tokenizer_as_pairs(tiny_bert: Path) -> None:
+    _, tokenizer = backbones.load(str(tiny_bert), ("bad", "good"))
+    data = encode([Row("fine", "good", "warm")], ("bad", "good"), tokenizer, max_length=8)
+    assert data.lengths == [5]  # [CLS] fine [SEP] warm [SEP]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31])
+def test_derived_seeds_differ_by_purpose(seed: int) -> None:
+    found = {derive(seed, purpose) for purpose in ("init", "order", "dropout")}
+    assert len(found) == 3 and all(0 <= value < 2**31 for value in found)

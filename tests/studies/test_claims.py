@@ -1,0 +1,153 @@
+"""Claims: each word's set, Holm over claims, intervals that agree with verdicts, refusals."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from studies.engine.claims import judge
+from studies.engine.errors import StudyError
+from studies.engine.records import Cost, Result
+from studies.engine.report import write_report
+from studies.engine.schema import load_study
+from studies.engine.statistics import holm
+from studies.engine.study import ClaimRule
+
+STUDY = """\
+name: s
+question: Which?
+adapter: {method: basis, basis: sinc, num_basis: 8}
+sweep: {adapter.r: [2, 4]}
+arms: [{name: lora, adapter: {method: lora}}]
+baseline: lora
+objective: {metric: test/accuracy}
+claims:
+  - {claim: r=4 wins, arm: r=4, than: lora, expect: better}
+"""
+
+
+def results(**arms: list[float]) -> dict[str, dict[int, Result]]:
+    return {
+        arm: {
+            seed: Result(key="k", status="done", metrics={"test/accuracy": value},
+                         cost=Cost(trainable_parameters=1, adapter_parameters=1, phi_parameters=1,
+                                   total_parameters=1, train_seconds=1, step_seconds=value,
+                                   peak_memory_bytes=1))
+            for seed, value in enumerate(values)
+        }
+        for arm, values in arms.items()
+    }  # fmt: skip
+
+
+BASE = [0.70, 0.72, 0.74, 0.71, 0.73]
+NOISE = [0.001, -0.001, 0.002, -0.002, 0.0005]
+
+
+def shifted(by: float) -> list[float]:
+    return [b + by + e for b, e in zip(BASE, NOISE, strict=True)]
+
+
+def claim(**fields) -> ClaimRule:
+    return ClaimRule(**({"claim": "c", "arm": "a", "than": "b"} | fields))
+
+
+def word(by: float, direction: str = "maximize", **fields) -> str:
+    [verdict] = judge([claim(**fields)], results(a=shifted(by), b=BASE), "test/accuracy", direction)
+    if verdict.low is not None:
+        assert verdict.low < verdict.difference < verdict.high
+    return verdict.word
+
+
+@pytest.mark.parametrize(
+    ("expect", "margin", "words"),
+    [  # at a shift of -0.05, 0 (noise) and +0.05
+        ("better", 0.0, ("refuted", "not decided", "confirmed")),
+        ("better", 0.02, ("refuted", "refuted", "confirmed")),
+        ("not_better", 0.0, ("confirmed", "not decided", "refuted")),
+        ("not_better", 0.01, ("confirmed", "confirmed", "refuted")),
+        ("worse", 0.0, ("confirmed", "not decided", "refuted")),
+        ("not_worse", 0.01, ("refuted", "confirmed", "confirmed")),
+        ("within", 0.01, ("refuted", "confirmed", "refuted")),
+        ("within", 0.001, ("refuted", "not decided", "refuted")),
+    ],
+)
+def test_each_word_says_where_the_difference_lies(expect, margin, words) -> None:
+    assert tuple(word(by, expect=expect, margin=margin) for by in (-0.05, 0, 0.05)) == words
+    mirrored = tuple(word(by, "minimize", expect=expect, margin=margin) for by in (0.05, 0, -0.05))
+    assert mirrored == words
+
+
+def test_numbers_costs_shares_and_gains_of_gains() -> None:
+    assert word(0, than=0.6, expect="better") == "confirmed"
+    assert word(0.05, metric="cost/step_seconds", expect="higher") == "confirmed"
+    assert word(0.05, expect="better", margin=0.05, relative=True) == "confirmed"  # 0.05 / 0.72
+    assert word(0.05, expect="better", margin=0.08, relative=True) == "refuted"
+    rule = claim(arm="a", than="b", beyond={"arm": "c", "than": "d"}, expect="worse")
+    found = results(a=shifted(0.01), b=BASE, c=[b + 0.05 for b in BASE], d=BASE)
+    [verdict] = judge([rule], found, "test/accuracy", "maximize")
+    assert verdict.word == "confirmed" and verdict.difference == pytest.approx(-0.0399)
+
+
+def test_holm_over_the_claims_agrees_with_the_intervals() -> None:
+    shifts = (0.0021, 0.0025, 0.004, 0.0001)
+    names = [f"a{i}" for i in range(len(shifts))]
+    found = results(b=BASE, **{n: shifted(by) for n, by in zip(names, shifts, strict=True)})
+    for count in range(1, len(shifts) + 1):
+        for chosen in itertools.combinations(names, count):
+            rules = [claim(arm=name, expect="better") for name in chosen]
+            verdicts = judge(rules, found, "test/accuracy", "maximize")
+            p = [
+                stats.ttest_rel(
+                    [r.metrics["test/accuracy"] for r in found[n].values()], BASE
+                ).pvalue
+                for n in chosen
+            ]
+            decided = [each <= 0.05 for each in holm(p)]
+            assert [v.word == "confirmed" for v in verdicts] == decided
+            assert [v.low > 0 for v in verdicts] == decided
+
+
+@pytest.mark.parametrize(
+    ("arms", "note"),
+    [
+        ({"a": [0.7], "b": [0.6]}, "one seed"),
+        ({"a": [0.7, 0.8], "b": [0.6, 0.7]}, "same for every seed"),
+        ({"b": [0.7, 0.8]}, "no finished seed"),
+    ],
+)
+def test_what_has_no_interval_is_not_decided(arms, note) -> None:
+    [verdict] = judge([claim(expect="better")], results(**arms), "test/accuracy", "maximize")
+    assert verdict.word == "not decided" and note in verdict.note
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("arm: r=5, than: lora, expect: better", "s.yaml:9: claims[0].arm: no arm is called 'r=5'"),
+        ("arm: r=4, than: lor, expect: better", "claims[0].than: no arm is called 'lor'. Did you"),
+        ("arm: r=4, than: lora, expect: bettr", "Did you mean 'better'?"),
+        ("arm: r=4, than: lora, expect: within", "needs a `margin` above 0"),
+        ("arm: r=4, than: lora, expect: better, metric: test/loss", "say higher or lower"),
+        ("arm: r=4, than: r=4, expect: better", "compared with itself"),
+        ("arm: r=4, than: lora, expect: lower, metric: cost/step", "no cost is called 'step'"),
+        ("arm: r=4, than: lora, expect: better, by: 2", "unknown key"),
+    ],
+)
+def test_a_claim_that_cannot_be_judged_is_refused(tmp_path: Path, rule, message) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(STUDY.replace("arm: r=4, than: lora, expect: better", rule))
+    with pytest.raises(StudyError) as caught:
+        load_study(path)
+    assert message in str(caught.value)
+
+
+def test_the_report_says_the_verdicts(grid_study, tmp_path: Path) -> None:
+    grid_study.study.claims = (
+        claim(claim="The paper's start fails", arm="paper-start", than="lora", expect="worse"),
+    )
+    report = write_report(grid_study.study, grid_study.pairs, grid_study.out_dir)
+    row = "| The paper's start fails | **confirmed** |"
+    assert row in report.markdown.read_text() and row in report.note
+    assert "confirmed: The paper's start fails" in report.text
+    assert '"word": "confirmed"' in report.json.read_text()

@@ -1,0 +1,317 @@
+"""The dispatcher: each trial exactly once, whatever is killed, and nothing lost."""
+
+import collections
+import functools
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+from studies.engine import child, dispatch, loop, runs, slots
+from studies.engine.errors import StudyError
+from studies.engine.events import Event, Stopped
+from studies.engine.records import Trial
+
+DRIVER = Path(__file__).with_name("fake_trials.py")
+_spec = importlib.util.spec_from_file_location("fake_trials", DRIVER)
+fake_trials = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fake_trials)
+make_study, make_trials = fake_trials.make_study, fake_trials.make_trials
+
+
+class Lab:
+    """A run folder, and what has happened there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.runs_dir, self.journal = folder / "runs", folder / "journal"
+        self.events: list[Event] = []
+
+    def run(self, trials: list[Trial], study=None, **options) -> list[str]:
+        """Dispatch; the kinds of the events in order."""
+        self.events.clear()
+        dispatch.run(
+            study or make_study(),
+            trials,
+            self.runs_dir,
+            on_event=self.events.append,
+            command=functools.partial(fake_trials.command, self.journal),
+            **options,
+        )
+        return [event.kind for event in self.events]
+
+    def noted(self, word: str) -> collections.Counter[str]:
+        """How often each key is in the journal with `word`."""
+        lines = self.journal.read_text().splitlines() if self.journal.exists() else []
+        return collections.Counter(line.split()[1] for line in lines if line.startswith(word))
+
+    def pids(self) -> list[int]:
+        """Processes of all trials that ever started."""
+        lines = self.journal.read_text().splitlines()
+        return [int(line.split()[2]) for line in lines if line.startswith("start")]
+
+    def rows(self) -> list[optuna.trial.FrozenTrial]:
+        """Optuna's trials."""
+        url = f"sqlite:///{self.runs_dir / 'optuna.db'}"
+        return optuna.load_study(study_name="fake/embedded", storage=url).trials
+
+    def states(self) -> collections.Counter[str]:
+        """How many of Optuna's trials are in each state."""
+        return collections.Counter(row.state.name for row in self.rows())
+
+    def result(self, trial: Trial):
+        """The trial's result."""
+        return runs.result_of(trial, self.runs_dir)
+
+    def assert_each_done_once(self, trials: list[Trial]) -> None:
+        """Every trial has a result, none was run again after it had one, Optuna says the same."""
+        assert [self.result(t).failure for t in trials if self.result(t).status != "done"] == []
+        assert set(self.noted("done").values()) == {1}  # written after the result: may be cut off
+        complete = [row.user_attrs["point"] for row in self.rows() if row.state.name == "COMPLETE"]
+        assert sorted(complete) == sorted(trial.key for trial in trials)
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once: creating Optuna's tables takes longer than most tests here."""
+    path = tmp_path_factory.mktemp("optuna") / "optuna.db"
+    optuna.storages.RDBStorage(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def lab(tmp_path: Path, empty_database: Path) -> Lab:
+    (tmp_path / "runs").mkdir()
+    shutil.copy(empty_database, tmp_path / "runs")
+    return Lab(tmp_path)
+
+
+def lives(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def start_driver(lab: Lab, seconds: float = 0.5, slot_count: int = 2) -> subprocess.Popen:
+    root = Path(dispatch.__file__).parents[2]
+    return subprocess.Popen(
+        [sys.executable, DRIVER, lab.runs_dir, lab.journal, str(seconds), str(slot_count)],
+        env=os.environ | {"PYTHONPATH": str(root)},
+    )
+
+
+def wait_until(holds, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_every_trial_is_run_once_and_told_to_optuna(lab: Lab) -> None:
+    trials = make_trials({}, {}, {}, seeds=(0, 1))
+    assert sorted(lab.run(trials, slot_count=3)) == ["done"] * 6 + ["started"] * 6
+    assert lab.noted("start") == lab.noted("done") == {trial.key: 1 for trial in trials}
+    rows = lab.rows()
+    assert {row.user_attrs["point"]: row.value for row in rows} == {t.key: 0.75 for t in trials}
+    assert {row.state.name for row in rows} == {"COMPLETE"}
+
+
+def test_no_more_trials_at_once_than_slots(lab: Lab) -> None:
+    lab.run(make_trials(*[{"seconds": 0.15}] * 5), slot_count=2)
+    moments = sorted(
+        (float(line.split()[3]), 1 if line.startswith("start") else -1)
+        for line in lab.journal.read_text().splitlines()
+    )
+    running, most = 0, 0
+    for _, change in moments:
+        running += change
+        most = max(most, running)
+    assert most == 2
+
+
+def test_what_is_done_is_not_run_again(lab: Lab) -> None:
+    trials = make_trials({}, {})
+    lab.run(trials)
+    assert lab.run(trials) == ["found", "found"]
+    assert lab.run([*trials, *make_trials({}, {}, {})[2:]]) == ["found", "found", "started", "done"]
+    assert set(lab.noted("start").values()) == {1}
+    assert lab.states() == {"COMPLETE": 3}
+
+
+def test_a_lost_database_is_made_again_from_the_results(lab: Lab) -> None:
+    trials = make_trials({}, {})
+    lab.run(trials)
+    (lab.runs_dir / "optuna.db").unlink()
+    assert lab.run(trials) == ["found", "found"]
+    assert lab.states() == {"COMPLETE": 2}
+
+
+def test_a_database_that_is_none_is_named_with_the_remedy(lab: Lab) -> None:
+    (lab.runs_dir / "optuna.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(Stopped, match=r"optuna\.db cannot be used: .*remove that file"):
+        lab.run(make_trials({}))
+
+
+def test_part_of_a_study_leaves_the_rest_for_later(lab: Lab) -> None:
+    trials = make_trials({}, {}, {"failures": 9, "message": "no"})
+    lab.run(trials[1:2])
+    assert list(lab.noted("start")) == [trials[1].key]
+    lab.run(trials)
+    assert lab.states() == {"COMPLETE": 2, "FAIL": 1}
+    assert set(lab.noted("start").values()) == {1}
+
+
+def test_a_failed_trial_is_told_kept_and_retried_on_request_only(lab: Lab) -> None:
+    trials = make_trials({}, {"failures": 1, "message": "loss is nan"}, {})
+    lab.run(trials)
+    assert [lab.result(trial).status for trial in trials] == ["done", "failed", "done"]
+    failed = [row for row in lab.rows() if row.state.name == "FAIL"]
+    assert [row.user_attrs["message"] for row in failed] == ["exception: loss is nan"]
+    assert lab.run(trials) == ["found"] * 3
+    assert lab.run(trials, retry_failed=True) == ["found", "found", "started", "done"]
+    assert lab.result(trials[1]).attempt == 2
+    folder = runs.trial_dir(trials[1], lab.runs_dir)
+    assert (folder / "attempt-1" / "result.json").exists()
+    assert lab.states() == {"COMPLETE": 3, "FAIL": 1}
+
+
+def test_retries_of_the_budget_are_taken(lab: Lab) -> None:
+    trials = make_trials({}, {"failures": 2, "message": "flaky"})
+    kinds = lab.run(trials, make_study(retries=2))
+    assert kinds.count("retry") == 2 and kinds[-1] == "done"
+    trials = make_trials({}, {}, {"failures": 9, "message": "always"})
+    kinds = lab.run(trials[2:], make_study(retries=1))
+    assert kinds == ["started", "retry", "started", "failed"]
+
+
+def test_a_trial_that_takes_too_long_is_ended_even_if_it_is_stubborn(lab: Lab, monkeypatch) -> None:
+    monkeypatch.setattr(child, "GRACE_SECONDS", 0.2)
+    trials = make_trials({"seconds": 60}, {"seconds": 60, "stubborn": True})
+    lab.run(trials, make_study(per_trial_minutes=0.005), slot_count=2)
+    for trial in trials:
+        failure = lab.result(trial).failure
+        assert failure.kind == "timeout"
+        assert "per_trial_minutes" in failure.message
+    assert not any(lives(pid) for pid in lab.pids())
+
+
+@pytest.mark.parametrize(
+    ("fake", "kind", "message"),
+    [
+        ({"exit": 3}, "exception", "ended with exit code 3 and no result: the last words"),
+        ({"exit": 0}, "exception", "ended with exit code 0 and no result"),
+        ({"killed": True}, "signal", "killed by SIGKILL; perhaps the machine ran out of memory"),
+        ({"metrics": {"test/loss": 1.0}}, "not_finite", "test/accuracy is missing"),
+        ({"key": "another"}, "exception", "no result"),
+    ],
+)
+def test_a_trial_without_a_usable_result_fails_by_name(lab: Lab, fake, kind, message) -> None:
+    trials = make_trials(fake, {})
+    lab.run(trials)
+    failure = lab.result(trials[0]).failure
+    assert (failure.kind, message in failure.message) == (kind, True), failure
+    assert lab.result(trials[1]).status == "done"
+    assert lab.states() == {"COMPLETE": 1, "FAIL": 1}
+
+
+def test_three_equal_failures_at_the_start_stop_the_study(lab: Lab) -> None:
+    broken = [{"failures": 9, "message": f"nan at step {i}"} for i in range(5)]
+    with pytest.raises(
+        Stopped, match=r"first 3 trials failed alike.*nan at step 2.*--retry-failed"
+    ):
+        lab.run(make_trials(*broken))
+    assert len(lab.noted("start")) == 3
+
+
+def test_failures_after_a_success_or_of_different_kinds_do_not_stop(lab: Lab) -> None:
+    broken = {"failures": 9, "message": "nan"}
+    lab.run(make_trials({}, broken, broken, broken, broken))
+    assert len(lab.noted("start")) == 5
+    lab.run(make_trials(*({"failures": 9, "message": word} for word in ("x", "y", "z", "u"))))
+    assert len(lab.noted("start")) == 9
+
+
+def test_a_full_disk_stops_before_a_trial_is_started(lab: Lab, monkeypatch) -> None:
+    usage = shutil.disk_usage(lab.journal.parent)._replace(free=2**20)
+    monkeypatch.setattr(loop.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(Stopped, match="only 1 MiB are free"):
+        lab.run(make_trials({}))
+    assert not lab.noted("start")
+    monkeypatch.undo()
+    assert lab.run(make_trials({})) == ["started", "done"]
+
+
+def test_the_hours_of_the_budget_end_the_study(lab: Lab) -> None:
+    trials = make_trials(*[{"seconds": 0.2}] * 5)
+    with pytest.raises(Stopped, match="max_hours"):
+        lab.run(trials, make_study(max_hours=0.3 / 3600))
+    assert 0 < sum(lab.noted("done").values()) < 5
+    lab.run(trials)
+    assert lab.noted("done") == {trial.key: 1 for trial in trials}
+
+
+def test_a_second_dispatcher_is_refused(lab: Lab) -> None:
+    with runs.locked(runs.study_dir(make_study(), lab.runs_dir) / ".lock"):
+        with pytest.raises(StudyError, match=rf"in use.*process {os.getpid()}"):
+            lab.run(make_trials({}))
+    assert lab.run(make_trials({})) == ["started", "done"]
+
+
+def test_kill_9_at_any_time_then_the_same_command_completes_each_trial_once(lab: Lab) -> None:
+    for waited in (1, 3):
+        driver = start_driver(lab)
+        wait_until(lambda n=waited: sum(lab.noted("done").values()) >= n)
+        driver.kill()
+        driver.wait()
+        wait_until(lambda: not any(lives(pid) for pid in lab.pids()), seconds=2)
+    assert lab.states()["RUNNING"] > 0
+    assert start_driver(lab, slot_count=4).wait(60) == 0
+    lab.assert_each_done_once(make_trials(*[{"seconds": 0.5}] * 4, seeds=(0, 1)))
+    assert lab.states()["RUNNING"] == lab.states()["WAITING"] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_no_trial_outlives_its_dispatcher(lab: Lab, number: signal.Signals) -> None:
+    driver = start_driver(lab, seconds=60)
+    wait_until(lambda: sum(lab.noted("start").values()) == 2)
+    driver.send_signal(number)
+    assert driver.wait(5) == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    wait_until(lambda: not any(lives(pid) for pid in lab.pids()), seconds=2)
+    if number != signal.SIGKILL:
+        assert lab.states() == {"WAITING": 8, "FAIL": 2}
+
+
+def test_a_signal_leaves_a_study_that_continues(lab: Lab) -> None:
+    driver = start_driver(lab, seconds=0.4)
+    wait_until(lambda: sum(lab.noted("done").values()) >= 1)
+    wait_until(lambda: len(lab.pids()) > sum(lab.noted("done").values()))
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait(20) == 130
+    assert lab.states()["RUNNING"] == 0 and lab.states()["WAITING"] > 0
+    trials = make_trials(*[{"seconds": 0.4}] * 4, seeds=(0, 1))
+    done = sum(lab.result(trial) is not None for trial in trials)
+    assert lab.run(trials, slot_count=8).count("found") == done
+    lab.assert_each_done_once(trials)
+
+
+def test_a_slot_gets_its_share_of_the_cores_unless_the_user_says_otherwise(monkeypatch) -> None:
+    monkeypatch.setattr(slots, "cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert slots.environment(0, 2)["OMP_NUM_THREADS"] == "4"
+    assert slots.environment(0, 16)["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert slots.environment(0, 2)["OMP_NUM_THREADS"] == "3"
+
+
+def test_slots_share_the_gpus_in_turn(monkeypatch) -> None:
+    monkeypatch.setattr(slots, "gpus", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert [slots.environment(i, 3)["CUDA_VISIBLE_DEVICES"] for i in range(3)] == ["4", "7", "4"]

@@ -1,0 +1,62 @@
+"""The index of results: what it copies, and that it says what the reports say."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from studies.engine import index
+from studies.engine.report import write_report
+from studies.engine.study import ClaimRule
+
+
+@pytest.fixture
+def runs_dir(grid_study) -> Path:
+    grid_study.study.claims = (
+        ClaimRule(claim="it fails | surely", arm="paper-start", than="lora", expect="worse"),
+        ClaimRule(claim="it wins", arm="paper-start", than="lora", expect="better"),
+        ClaimRule(claim="no seed", arm="absent", than="lora", expect="better"),
+    )
+    write_report(grid_study.study, grid_study.pairs, grid_study.out_dir)
+    return grid_study.runs_dir
+
+
+def test_reports_are_copied_without_anything_else_and_indexed(runs_dir: Path, tmp_path) -> None:
+    results = tmp_path / "results"
+    arguments = ["--add", str(runs_dir), "--results", str(results)]
+    assert index.main(arguments) == 0
+    folder = results / "grid_size" / "embedded"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"report.md", "report.json", "comparison.png", "learning.png"}
+    text = (results / "INDEX.md").read_text()
+    link = "[grid_size (embedded)](grid_size/embedded/report.md)"
+    assert (
+        f"| {link} | Does the number of basis functions matter? | 5 × 3 | 1 | 1 | 1 | 1 |" in text
+    )
+    [verdict] = [line for line in text.splitlines() if line.startswith("- **confirmed**")]
+    claim = json.loads((folder / "report.json").read_text())["claims"][0]
+    assert f"{claim['difference']:+.4f} [{claim['low']:+.4f}, {claim['high']:+.4f}]" in verdict
+    assert "- **not decided**: no seed — no interval" in text
+    (folder / "stale.png").write_text("")
+    assert index.main(arguments) == 0
+    assert not (folder / "stale.png").exists() and (results / "INDEX.md").read_text() == text
+
+
+def test_a_folder_without_reports_is_refused(tmp_path: Path, capsys) -> None:
+    assert index.main(["--add", str(tmp_path), "--results", str(tmp_path / "r")]) == 2
+    assert "no STUDY/PROFILE/report/report.json" in capsys.readouterr().err
+
+
+def test_a_damaged_report_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "s" / "embedded" / "report.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"s/embedded/report\.json is no report"):
+        index.read_reports(tmp_path)
+
+
+def test_the_committed_index_is_the_one_of_the_committed_reports() -> None:
+    if not index.RESULTS.is_dir():
+        pytest.skip("no results are committed")
+    text = (index.RESULTS / "INDEX.md").read_text(encoding="utf-8")
+    assert text == index.index(index.read_reports(index.RESULTS))

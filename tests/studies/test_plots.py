@@ -1,0 +1,109 @@
+import json
+
+import pytest
+from matplotlib import image
+
+from studies.engine import plots
+from studies.engine.outcome import collect
+from studies.engine.report import read_curves, read_metrics
+
+
+def lines_of(axes):
+    return {line.get_label(): line for line in axes.lines}
+
+
+def outcome_of(study):
+    return collect(study.study, study.pairs)
+
+
+def inked(path):
+    pixels = image.imread(path)[..., :3]
+    return float((pixels.min(axis=2) < 0.9).mean())
+
+
+def test_the_sweep_shows_means_seeds_baseline_and_paper(grid_study):
+    outcome = outcome_of(grid_study)
+    left, right = plots.plot_comparison(outcome).axes
+    ours = lines_of(left)["ours: mean, 95 % t interval, every seed"]
+    means = [arm.summary.mean for arm in outcome.arms if arm.name.startswith("G=")]
+    assert list(ours.get_xdata()) == [8, 64, 512]
+    assert list(ours.get_ydata()) == pytest.approx(means)
+    assert left.get_xscale() == "log"
+    assert [tick.get_text() for tick in left.get_xticklabels()] == ["8", "64", "512"]
+    assert lines_of(left)["lora (baseline)"].get_ydata()[0] == pytest.approx(0.72)
+    paper = lines_of(right)["paper, to its own baseline"]
+    assert list(paper.get_ydata()) == [-0.006, 0.041, 0.042]
+
+
+def test_an_arm_far_away_is_said_at_the_edge(grid_study):
+    left = plots.plot_comparison(outcome_of(grid_study)).axes[0]
+    assert left.get_ylim()[0] > 0.6
+    assert "paper-start: 0.480" in [text.get_text() for text in left.texts]
+
+
+def test_words_are_rows(fabricate):
+    fabricate.study.published.table = "table_14_16_grid_placement"
+    fabricate.study.published.x = "adapter.grid"
+    fabricate.add("lora", [0.7, 0.72, 0.73])
+    for i, grid in enumerate(("uniform", "chebyshev")):
+        fabricate.add(grid, [0.75 + i / 50, 0.76, 0.78], {"adapter.grid": grid})
+    left, right = plots.plot_comparison(outcome_of(fabricate)).axes
+    assert [t.get_text() for t in left.get_yticklabels()] == ["lora", "uniform", "chebyshev"]
+    squares = [line.get_xdata()[0] for line in right.lines if line.get_marker() == "s"]
+    assert squares == [0.036, 0.04]
+
+
+@pytest.mark.parametrize(
+    ("values", "scale", "places"),
+    [
+        ([8, 512], "log", [8, 512]),
+        ([1, 2, 3], "linear", [1, 2, 3]),
+        ([0.0, 0.01, 0.1], "equal steps", [0, 1, 2]),
+        ([-1.0, 1.0], "linear", [-1, 1]),
+    ],
+)
+def test_the_scale_follows_the_values(fabricate, values, scale, places):
+    fabricate.study.published = None
+    for v in values:
+        fabricate.add(f"x={v}", [0.7, 0.8], {"adapter.x": v})
+    found, name = plots._places(outcome_of(fabricate))
+    assert (name, list(found.values())) == (scale, places)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_few_seeds_draw_without_intervals(fabricate, seeds, tmp_path):
+    fabricate.add("lora", [0.7] * seeds).add("a", [0.8] * seeds, {"adapter.num_basis": 8})
+    png, _ = plots.save(plots.plot_comparison(outcome_of(fabricate)), tmp_path, "few")
+    assert inked(png) > 0.01
+
+
+def test_files_are_not_blank(grid_study, tmp_path):
+    outcome = outcome_of(grid_study)
+    curves = read_curves(outcome, grid_study.out_dir.parent / "trials")
+    for figure, name in (
+        (plots.plot_comparison(outcome), "comparison"),
+        (plots.plot_learning_curves(outcome, curves), "learning"),
+    ):
+        png, svg = plots.save(figure, tmp_path, name)
+        assert png.stat().st_size > 20_000
+        assert inked(png) > 0.02
+        assert "<svg" in svg.read_text(encoding="utf-8")[:1000]
+
+
+def test_learning_curves_are_means_over_finished_seeds(grid_study):
+    outcome = outcome_of(grid_study)
+    curves = read_curves(outcome, grid_study.out_dir.parent / "trials")
+    assert list(curves) == ["train/loss", "valid/accuracy"]
+    assert curves["train/loss"]["lora"][0] == (10, pytest.approx(0.1 + 1))
+    assert curves["train/loss"]["G=64"][0] == (10, pytest.approx(0.1 + 1))  # seeds 0 and 2
+    assert [step for step, _ in curves["valid/accuracy"]["lora"]] == [20, 40]
+
+
+def test_a_line_cut_short_is_left_out_and_one_in_the_middle_is_not(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    line = json.dumps({"step": 1, "seconds": 0.1, "train/loss": 1.0})
+    file.write_text(f"{line}\n{line[:20]}")
+    assert len(read_metrics(file)) == 1
+    file.write_text(f"{line[:20]}\n{line}\n")
+    with pytest.raises(ValueError, match=r"metrics.jsonl:1 is not JSON"):
+        read_metrics(file)

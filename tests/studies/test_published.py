@@ -1,0 +1,57 @@
+import pytest
+
+from studies.engine import published
+
+
+def test_a_figure_carries_the_difference_to_its_own_harness():
+    figure = published.get_table("table_15_grid_size").at(128)
+    assert figure == published.Figure(mean=0.721, std=0.004, difference=0.043)
+
+
+def test_the_baseline_row_has_difference_zero():
+    assert published.get_table("table_20_sharing").baseline_figure == published.Figure(
+        mean=0.678, std=0.002, difference=0.0
+    )
+
+
+def test_a_baseline_that_moves_with_the_value_is_matched_by_value():
+    table = published.get_table("table_12_base_rank")
+    assert [f.difference for f in table.figures] == [0.053, 0.042, 0.038, 0.032, 0.027]
+    assert table.baseline_figure is None
+
+
+def test_without_a_published_baseline_there_is_no_difference():
+    assert published.get_table("table_18_amplitude_init_8B").at(0.01).difference is None
+
+
+def test_numbers_match_by_value_and_truth_values_do_not():
+    assert published.get_table("table_17_bandwidth_init").at(1) is not None
+    assert published.get_table("table_17_bandwidth_init").at(True) is None
+    assert published.get_table("table_3_bandwidth").at(False).mean == 0.701
+    assert published.get_table("table_3_bandwidth").at(1) is None
+
+
+def test_what_could_not_be_read_matches_nothing():
+    table = published.get_table("table_3_grid_resolution")
+    assert table.at(None) is None
+    assert table.at(50).mean == 0.714
+
+
+@pytest.mark.parametrize("name", published.list_tables())
+def test_columns_run_parallel(name):
+    table = published.get_table(name)
+    assert len(table.values) == len(table.figures) > 1
+    raw = published._read()["ablations"][name]
+    for column in raw.values():
+        assert not isinstance(column, list) or len(column) == len(table.values)
+
+
+def test_an_unknown_table_gets_a_suggestion():
+    with pytest.raises(ValueError, match="Did you mean 'table_15_grid_size'"):
+        published.get_table("table_15_gridsize")
+
+
+def test_a_metric_the_table_does_not_measure_is_refused():
+    published.check("table_15_grid_size", "test/accuracy")
+    with pytest.raises(ValueError, match="measures accuracy"):
+        published.check("table_15_grid_size", "test/loss")

@@ -1,0 +1,170 @@
+import json
+import random
+
+import pytest
+from scipy import stats
+
+from studies.engine.outcome import collect
+from studies.engine.report import write_report
+
+
+def report_of(study):
+    report = write_report(study.study, study.pairs, study.out_dir)
+    return report, report.markdown.read_text(encoding="utf-8"), json.loads(report.json.read_text())
+
+
+def row_of(markdown, arm):
+    (row,) = [line for line in markdown.splitlines() if line.startswith(f"| {arm} | ")][:1]
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def test_the_row_of_an_arm_has_its_numbers(grid_study):
+    _, markdown, data = report_of(grid_study)
+    values = {t.seed: r.metrics["test/accuracy"] for t, r in grid_study.pairs if t.arm == "G=512"}
+    base = [0.70, 0.72, 0.74]
+    mean = sum(values.values()) / 3
+    difference = mean - sum(base) / 3
+    row = row_of(markdown, "G=512")
+    assert row[1] == "3"
+    assert row[2].startswith(f"{mean:.4f} [")
+    assert row[3].startswith(f"{difference:+.4f} [")
+    assert row[6:10] == ["120,000", "2,400", "512 MiB", "250 ms"]
+    assert row[10:] == ["0.720 ± 0.006", "+0.042"]
+    (arm,) = [a for a in data["arms"] if a["arm"] == "G=512"]
+    assert arm["seeds"] == {str(s): v for s, v in values.items()}
+    assert arm["comparison"]["p"] == pytest.approx(
+        stats.ttest_rel(list(values.values()), base).pvalue
+    )
+
+
+def test_the_baseline_stands_first_with_the_papers_own(grid_study):
+    _, markdown, data = report_of(grid_study)
+    assert [arm["arm"] for arm in data["arms"]] == ["lora", "G=8", "G=64", "G=512", "paper-start"]
+    assert row_of(markdown, "lora (baseline)")[10:] == ["0.678 ± 0.002", "—"]
+
+
+def test_a_failed_trial_is_listed_with_its_message(grid_study):
+    report, markdown, data = report_of(grid_study)
+    assert "| G=64 | 1 | out_of_memory | ran out \\| use a smaller batch | 1 |" in markdown
+    assert data["failed"][0]["arm"] == "G=64"
+    assert "failed: G=64, seed 1: out_of_memory: ran out | use a smaller batch" in report.text
+    every_seed = markdown[markdown.index("## Every seed") :]
+    assert row_of(every_seed, "G=64")[2] == "failed"
+
+
+def test_what_a_reader_must_be_told_is_told(grid_study):
+    _, markdown, data = report_of(grid_study)
+    told = " ".join(data["remarks"])
+    assert "Too few seeds: at least one arm has 2" in told
+    assert "`G=64` lacks seed 1" in told
+    assert "`paper-start` is not clearly above the majority class (0.480 against 0.520)" in told
+    assert "environments" not in told
+    for said in (*data["remarks"], *data["reading"]):
+        assert said in markdown
+    assert "chosen on `valid/accuracy`; `test/accuracy` is only reported" in markdown
+    assert "Majority class of the test set: 0.5200" in markdown
+    assert "`paper-start`: the start as written" in markdown
+    for about in ("licence: MIT", "hash: d1", "commit: abc", "(embedded)"):
+        assert about in markdown
+
+
+def test_no_variance_over_seeds_is_not_certainty(grid_study):
+    _, markdown, _ = report_of(grid_study)
+    assert row_of(markdown, "paper-start")[2] == "0.4800"
+
+
+def test_five_complete_seeds_need_no_remark(fabricate):
+    base = [0.70, 0.72, 0.74, 0.71, 0.73]
+    fabricate.add("lora", base).add("a", [v + 0.02 + i / 1e3 for i, v in enumerate(base)])
+    report, _, data = report_of(fabricate)
+    assert data["remarks"] == []
+    assert "note:" not in report.text
+    assert data["arms"][1]["finding"] == "better"
+
+
+def test_arms_of_two_environments_are_a_warning_without_the_hosts_name(fabricate):
+    fabricate.add("lora", [0.7, 0.71], environment={"host": "left"})
+    fabricate.add("a", [0.8, 0.81], environment={"torch": "3", "host": "right"})
+    _, markdown, data = report_of(fabricate)
+    assert any("2 environments, which differ in torch" in remark for remark in data["remarks"])
+    assert "left" not in markdown and "right" not in markdown
+    assert data["environment_of"] == {"lora": [0], "a": [1]}
+
+
+def test_other_data_is_a_warning(fabricate):
+    fabricate.add("lora", [0.7, 0.71]).add("a", [0.8, 0.81], data={"hash": "d2"})
+    assert any("different data" in remark for remark in report_of(fabricate)[2]["remarks"])
+
+
+def test_a_baseline_that_failed_compares_nothing(fabricate):
+    fabricate.add("lora", [0, 0], failed=(0, 1)).add("a", [0.8, 0.81])
+    _, markdown, data = report_of(fabricate)
+    assert any("baseline `lora` has no finished seed" in remark for remark in data["remarks"])
+    assert row_of(markdown, "a")[5].startswith("not testable")
+
+
+def test_a_study_where_everything_failed_still_reports(fabricate):
+    fabricate.add("lora", [0, 0], failed=(0, 1))
+    report, markdown, _ = report_of(fabricate)
+    assert report.figures == ()
+    assert markdown.count("out_of_memory") == 2
+
+
+def test_a_value_that_is_not_finite_is_a_failure(fabricate):
+    fabricate.add("lora", [0.7, 0.71]).add("a", [0.8, float("nan")])
+    outcome = collect(fabricate.study, fabricate.pairs)
+    assert outcome.failed[0].kind == "not_finite"
+    assert outcome.arms[1].values == {0: 0.8}
+
+
+def test_the_same_results_give_the_same_bytes(grid_study):
+    first, _, _ = report_of(grid_study)
+    paths = (first.markdown, first.json, *first.figures)
+    before = {path.name: path.read_bytes() for path in paths}
+    report_of(grid_study)
+    assert {path.name: path.read_bytes() for path in paths} == before
+    assert len(before) == 6
+
+
+def test_seeds_may_come_in_any_order(grid_study):
+    want = collect(grid_study.study, grid_study.pairs)
+    by_seed = sorted(grid_study.pairs, key=lambda pair: -pair[0].seed)
+    assert collect(grid_study.study, by_seed).arms == want.arms
+    random.Random(1).shuffle(by_seed)
+    shuffled = {arm.name: arm for arm in collect(grid_study.study, by_seed).arms}
+    assert shuffled == {arm.name: arm for arm in want.arms}
+
+
+def test_two_results_for_one_seed_are_refused(grid_study):
+    with pytest.raises(ValueError, match="two trials with seed 0"):
+        write_report(grid_study.study, grid_study.pairs * 2, grid_study.out_dir)
+
+
+def test_no_results_are_refused_with_the_next_step(fabricate):
+    with pytest.raises(ValueError, match=r"run_study.py grid_size.yaml"):
+        write_report(fabricate.study, [], fabricate.out_dir)
+
+
+def test_without_a_published_table_there_is_no_such_column(grid_study):
+    grid_study.study.published = None
+    _, markdown, data = report_of(grid_study)
+    assert "paper − baseline" not in markdown
+    assert data["axis"] == "adapter.num_basis"
+
+
+def test_the_terminal_table_is_plain_and_narrow(grid_study):
+    report, _, _ = report_of(grid_study)
+    table = [line for line in report.text.splitlines() if not line.startswith(("note", "failed"))]
+    assert "\x1b" not in report.text
+    assert max(map(len, table)) < 135
+    assert "lora" in report.text and "+0.042" in report.text
+
+
+def test_the_note_is_cut_at_a_line(grid_study):
+    from studies.engine.rendering import note
+
+    outcome = collect(grid_study.study, grid_study.pairs)
+    whole, short = note(outcome), note(outcome, limit=600)
+    assert len(whole) > 1000
+    kept, _, said = short.rpartition("\n\n")
+    assert whole.startswith(kept + "\n") and said.startswith("(cut")

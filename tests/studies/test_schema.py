@@ -1,0 +1,236 @@
+"""Study files: what is refused, by place and name, and how profiles are laid over each other."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from studies.engine.errors import StudyError
+from studies.engine.schema import list_profiles, load_study
+from studies.engine.study import Study
+
+STUDIES = sorted(Path(load_study.__code__.co_filename).parents[1].glob("*.yaml"))
+
+GOOD = """\
+name: good
+question: Does it matter?
+adapter: {method: basis, basis: sinc, grid: uniform, interval: [-3.0, 3.0], start: anchored}
+sweep:
+  adapter.num_basis: [8, 16]
+arms:
+  - {name: lora, adapter: {method: lora}}
+  - name: paper
+    set: {adapter.start: paper}
+baseline: lora
+objective: {metric: test/accuracy, select_on: valid/accuracy}
+published: {table: table_15_grid_size, x: adapter.num_basis}
+profiles:
+  embedded: {train: {epochs: 1}}
+  gpu: {seeds: [3, 4]}
+"""
+
+
+@pytest.fixture
+def problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Replaces text in a good study and gives the problems that are reported."""
+    monkeypatch.chdir(tmp_path)
+
+    def of(old: str, new: str, profile: str = "embedded") -> list[str]:
+        assert GOOD.count(old) >= 1
+        Path("good.yaml").write_text(GOOD.replace(old, new, 1))
+        with pytest.raises(StudyError) as caught:
+            load_study("good.yaml", profile)
+        return list(caught.value.problems)
+
+    return of
+
+
+@pytest.mark.parametrize("profile", list_profiles())
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_that_ships_is_valid_under_every_profile(path: Path, profile: str) -> None:
+    assert load_study(path, profile).name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("basis: sinc", "basis: sink", "good.yaml:3: adapter.basis: unknown basis"),
+        ("grid: uniform", "grid: unifrom", "good.yaml:3: adapter.grid: unknown grid"),
+        ("start: anchored", "start: ankored", "good.yaml:3: adapter.start: unknown start"),
+        ("method: basis", "method: basic", "good.yaml:3: adapter.method: unknown method 'basic'"),
+        ("start: anchored", "startt: anchored", "good.yaml:3: adapter.startt: "),
+        ("adapter.num_basis: [8", "adapter.num_bases: [8", "good.yaml:5: adapter.num_bases: "),
+        ("adapter.num_basis: [8", "adapter.num_basis: [-8", "good.yaml:5: adapter.num_basis: "),
+        ("adapter.num_basis: [8", "adapter.num_basis: [many", "good.yaml:5: adapter.num_basis: "),
+        ("adapter.num_basis: [8, 16]", "adaptor.num_basis: [8]",
+         "good.yaml:5: sweep.adaptor.num_basis: 'adaptor' is no section. Did you mean 'adapter'?"),
+        ("adapter.num_basis: [8, 16]", "train.epoch: [8]",
+         "good.yaml:5: sweep.train.epoch: unknown setting. Did you mean 'epochs'?"),
+        ("adapter.num_basis: [8, 16]", "train.epochs: [0]", "good.yaml:5: train.epochs: "),
+        ("adapter.num_basis: [8, 16]", "adapter: [8]", "good.yaml:5: sweep.adapter: name one"),
+        ("[8, 16]", "[]", "good.yaml:5: sweep.adapter.num_basis: "),
+        ("[8, 16]", "8", "good.yaml:5: sweep.adapter.num_basis: "),
+        ("[8, 16]", "[8, 8]",
+         "good.yaml:4: arms: 'num_basis=8' and 'num_basis=8' are the same point"),
+        ("set: {adapter.start: paper}", "set: {adapter.num_basis: 8}",
+         "good.yaml:8: arms: 'num_basis=8' and 'paper' are the same point; remove one"),
+        ("name: paper", "name: lora", "good.yaml:8: arms: two arms are called 'lora'"),
+        ("set: {adapter.start", "set: {adapter.strat", "good.yaml:9: adapter.strat: "),
+        ("set: {adapter.start: paper}", "sets: {}",
+         "good.yaml:9: arms[1].sets: unknown key. Did you mean 'set'?"),
+        ("adapter: {method: lora}", "adapter: {method: lore}",
+         "good.yaml:7: adapter.method: unknown method 'lore'. Did you mean 'lora'?"),
+        ("baseline: lora", "baseline: lroa",
+         "good.yaml:10: baseline: no arm is called 'lroa'. Did you mean 'lora'?"),
+        ("baseline: lora\n", "", "good.yaml:1: baseline: required, but not given"),
+        ("metric: test/accuracy", "metric: test/acuracy",
+         "good.yaml:11: objective.metric: the task reports no 'test/acuracy'. "
+         "Did you mean 'test/accuracy'?"),
+        ("select_on: valid/accuracy", "select_on: eval/accuracy",
+         "good.yaml:11: objective.select_on: the task reports no 'eval/accuracy'."),
+        ("metric: test/accuracy", "metric: test/accuracy, direction: maximise",
+         "good.yaml:11: objective.direction: input should be 'maximize' or 'minimize'. "
+         "Did you mean 'maximize'?, got 'maximise'"),
+        ("metric: test/accuracy", "metric: test/accuracy, direction: minimize",
+         "good.yaml:11: objective.direction: 'test/accuracy' is to maximize, got minimize"),
+        ("table_15_grid_size", "table_15_grid_sise", "good.yaml:12: published.table: unknown"),
+        ("x: adapter.num_basis", "x: adapter.r",
+         "good.yaml:12: published.x: no arm varies 'adapter.r'."),
+        ("objective:", "objectiv:", "good.yaml:11: objectiv: unknown key. Did you mean"),
+        ("name: good", "name: other", "good.yaml:1: name: 'other' must be the file's name, 'good'"),
+        ("name: good\n", "", "good.yaml:1: name: required, but not given"),
+        ("question: Does it matter?", "question: ''", "good.yaml:2: question: "),
+        ("question: Does it matter?", "question: x\nseeds: []", "good.yaml:3: seeds: "),
+        ("question: Does it matter?", "question: x\nseeds: [1, 1]",
+         "good.yaml:3: seeds: each seed once, got 1 repeatedly"),
+        ("question: Does it matter?", "question: x\nseeds: [1.5]", "good.yaml:3: seeds[0]: "),
+        ("question: Does it matter?", "question: x\nseeds: [true]", "good.yaml:3: seeds[0]: "),
+        ("question: Does it matter?", "question: x\ntrain: {learning_rate: fast}",
+         "good.yaml:3: train.learning_rate: input should be a valid number, got 'fast'"),
+        ("question: Does it matter?", "question: x\ntrain: {learning_rte: 1e-3}",
+         "good.yaml:3: train.learning_rte: unknown key. Did you mean 'learning_rate'?"),
+        ("question: Does it matter?", "question: x\ntask: movie_sentence",
+         "good.yaml:3: task.name: unknown task 'movie_sentence'. Did you mean"),
+        ("question: Does it matter?", "question: x\ntask: {train_rows: 0}",
+         "good.yaml:3: task.train_rows: "),
+        ("question: Does it matter?", "question: x\nbackbone: minilmm",
+         "good.yaml:3: backbone.name: unknown backbone 'minilmm'. Did you mean 'minilm'?"),
+        ("question: Does it matter?", "question: x\nbackbone: {dtype: int3}",
+         "good.yaml:3: backbone.dtype: "),
+        ("question: Does it matter?", "question: x\nbudget: {per_trial_minutes: -1}",
+         "good.yaml:3: budget.per_trial_minutes: input should be greater than 0, got -1"),
+        ("question: Does it matter?", "question: x\nexclude: [{adapter.num_basis: 9}]",
+         "good.yaml:3: exclude[0]: "),
+        ("question: Does it matter?", "question: x\nplaces: {}", "good.yaml:3: places: unknown"),
+        ("question: Does it matter?", "question: x\nprofile: gpu", "good.yaml:3: profile: unknown"),
+        ("question: Does it matter?", "question: x\nplugins: [a.py]", "good.yaml:3: plugins: unk"),
+        ("profiles:\n", "profiles:\n  embeded: {}\n",
+         "good.yaml:14: profiles.embeded: unknown profile. Did you mean 'embedded'?"),
+        ("train: {epochs: 1}", "trian: {epochs: 1}",
+         "good.yaml:14: profiles.embedded.trian: not allowed in a profile. Did you mean 'train'?"),
+        ("train: {epochs: 1}", "train: {epochs: -1}", "good.yaml:14: train.epochs: "),
+        ("gpu: {seeds: [3, 4]}", "gpu: {seeds: []}", "good.yaml:15: seeds: "),
+        ("gpu: {seeds: [3, 4]}", "gpu: [3, 4]", "good.yaml:15: profiles.gpu: expected a mapping"),
+        (GOOD[GOOD.index("sweep") : GOOD.index("baseline")], "", "good.yaml:1: no arms: give"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_by_place_and_name(problems, old: str, new: str, message: str) -> None:
+    found = problems(old, new)
+    assert any(line.startswith(message) for line in found), "\n".join(found)
+
+
+def test_all_problems_are_listed_at_once_in_the_order_of_the_file(problems) -> None:
+    found = problems(
+        "question: Does it matter?",
+        "qestion: x\nquestion: y\nseeds: [a]\ntrain: {epochs: 0, scedule: linear}\n"
+        "task: nothing\nbudget: 3",
+    )
+    lines = [line.split(": ")[0] for line in found]
+    assert lines == sorted(lines, key=lambda line: int(line.rpartition(":")[2]))
+    assert [line.split(": ")[1] for line in found] == [
+        "qestion", "seeds[0]", "train.epochs", "train.scedule", "task.name", "budget",
+    ]  # fmt: skip
+
+
+def test_an_unknown_profile_is_refused() -> None:
+    with pytest.raises(StudyError, match=r"unknown profile 'embeded'\. Did you mean 'embedded'"):
+        load_study(STUDIES[0], "embeded")
+
+
+def test_layers_profile_study_and_the_studys_profile(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = GOOD + "train: {batch_size: 7, epochs: 9}\nadapter:\n  r: 3\n"
+    text = text.replace("adapter: {method: basis", "adapter: {r: 3, method: basis").replace(
+        "adapter:\n  r: 3\n", ""
+    )
+    Path("good.yaml").write_text(text)
+    study = load_study("good.yaml")
+    assert (study.train.epochs, study.train.batch_size) == (1, 7)
+    adapter = study.adapter.model_dump()
+    assert adapter["r"] == 3 and adapter["target_modules"] == ["query", "value"]
+    assert study.task.max_length == 32
+    gpu = load_study("good.yaml", "gpu")
+    assert (gpu.train.epochs, gpu.seeds) == (9, (3, 4))
+    assert load_study("good.yaml", "paper").backbone.name == "Qwen/Qwen2-0.5B"
+
+
+def test_a_bare_name_replaces_the_section_and_a_mapping_is_merged(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("good.yaml").write_text(GOOD + "task: commonsense_170k\n")
+    assert load_study("good.yaml").task.model_dump(exclude_none=True) == {
+        "name": "commonsense_170k"
+    }
+    Path("good.yaml").write_text(GOOD + "task: {train_rows: 5}\n")
+    task = load_study("good.yaml").task
+    assert (task.name, task.train_rows) == ("movie_sentences", 5)
+
+
+def test_a_study_cannot_be_changed() -> None:
+    study = load_study(STUDIES[0])
+    with pytest.raises(ValueError, match="frozen"):
+        study.baseline = "x"
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.floats(-2, 2) | st.text(max_size=8)
+    | st.sampled_from(["basis", "lora", "sinc", "test/accuracy", "minilm", "adapter.num_basis"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> str:
+    """The text of GOOD with one value replaced somewhere, or with characters cut out of it."""
+    if draw(st.booleans()):
+        start = draw(st.integers(0, len(GOOD) - 1))
+        end = draw(st.integers(start, min(len(GOOD), start + 30)))
+        return GOOD[:start] + draw(st.text(max_size=5)) + GOOD[end:]
+    data = yaml.safe_load(GOOD)
+    here = data
+    while True:
+        keys = list(here) if isinstance(here, dict) else list(range(len(here)))
+        key = draw(st.sampled_from(keys))
+        inner = here[key]
+        if not isinstance(inner, dict | list) or not inner or draw(st.booleans()):
+            break
+        here = inner
+    if isinstance(here, dict) and draw(st.booleans()):
+        key = draw(st.sampled_from([*here, "method", "train", "task", "backbone", "exclude"]))
+    here[key] = draw(VALUES)
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(text=mutated())
+def test_whatever_is_written_gives_a_study_or_a_study_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "good.yaml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    try:
+        assert isinstance(load_study(path), Study)
+    except StudyError as error:
+        assert error.problems and all(problem.strip() for problem in error.problems)
+        assert not any("\n" in problem for problem in error.problems)

@@ -1,0 +1,56 @@
+"""Every study that ships: valid and plannable under every profile, and it trains."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from studies.engine import schema
+from studies.engine.plan import plan
+from studies.engine.records import Trial
+from studies.engine.trial import run_trial
+
+STUDIES = sorted(schema.PROFILES.parent.glob("*.yaml"))
+ASKED_FOR = (
+    "amplitude_init bandwidth_init bandwidth_learning base_rank basis_family components "
+    "efficiency grid_placement grid_size input_scale layers linear_limit methods model_scale "
+    "robustness sharing start"
+)
+
+
+def test_the_studies_are_there() -> None:
+    assert set(ASKED_FOR.split()) <= {path.stem for path in STUDIES}
+
+
+@pytest.mark.parametrize("profile", schema.list_profiles())
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_shipped_study_is_planned_under_every_profile(path: Path, profile: str) -> None:
+    study = schema.load_study(path, profile)
+    trials = plan(study)
+    assert len({trial.key for trial in trials}) == len(trials)
+    assert study.claims, "a study says beforehand what would confirm or refute it"
+    assert len(study.seeds) >= 5 or profile == "embedded" or profile.startswith("paper")
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_shipped_study_trains_two_steps(
+    path: Path, tiny_bert: Path, tiny_csv: Path, tmp_path: Path
+) -> None:
+    trials = plan(schema.load_study(path))
+    seed = trials[0].seed
+    arms = [trial for trial in trials if trial.seed == seed]
+    trial = arms[len(arms) // 2]
+    result = run_trial(tiny(trial, tiny_bert, tiny_csv), tmp_path)
+    assert result.failure is None, f"{trial.arm}: {result.failure}"
+    assert math.isfinite(result.metrics["test/accuracy"])
+
+
+def tiny(trial: Trial, bert: Path, csv: Path) -> Trial:
+    """`trial` on a random model and 40 sentences; its adapter stays as it is."""
+    rows = {"train_rows": 40, "valid_rows": 20, "test_rows": 20}
+    config = trial.config | {
+        "backbone": {"name": str(bert)},
+        "task": {"name": str(csv), **rows},
+        "train": trial.config["train"] | {"max_steps": 2},
+    }
+    return trial.model_copy(update={"config": config})

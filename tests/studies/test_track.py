@@ -1,0 +1,212 @@
+import json
+import sqlite3
+
+import pytest
+
+from studies.engine.report import write_report
+from studies.engine.track import TrackedStudy, TrackingError, track_all
+
+TRIALS = "tags.kind = 'trial'"
+
+
+@pytest.fixture(autouse=True)
+def own_store(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory):
+    """mlflow.db with its tables: making them takes a second, once is enough."""
+    folder = tmp_path_factory.mktemp("database")
+    from mlflow import MlflowClient
+
+    MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def tracked(grid_study, empty_database):
+    """The grid study with a database that is there already."""
+    grid_study.runs_dir.mkdir(exist_ok=True)
+    with sqlite3.connect(empty_database) as source:
+        source.backup(sqlite3.connect(grid_study.runs_dir / "mlflow.db"))
+    return grid_study
+
+
+def report_of(study):
+    return write_report(study.study, study.pairs, study.out_dir)
+
+
+def track(study):
+    return track_all(study.study, study.rows, report_of(study), study.runs_dir)
+
+
+def store(study):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{study.runs_dir / 'mlflow.db'}")
+    return client, client.get_experiment_by_name("grid_size (embedded)")
+
+
+def runs(study, query=TRIALS):
+    client, experiment = store(study)
+    return client.search_runs([experiment.experiment_id], query)
+
+
+def test_a_fresh_folder_gets_a_database_and_flat_runs(grid_study):
+    link = track(grid_study)
+    found = runs(grid_study)
+    assert len(found) == len(grid_study.rows)
+    assert not any("mlflow.parentRunId" in run.data.tags for run in found)
+    assert (grid_study.runs_dir / "mlartifacts").is_dir()
+    _, experiment = store(grid_study)
+    assert link.command == (
+        f"mlflow ui --backend-store-uri sqlite:///{grid_study.runs_dir}/mlflow.db "
+        "--host 127.0.0.1 --port 5000"
+    )
+    assert link.url == (
+        f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs"
+        "?workflowType=machine_learning&viewStateShareKey=arms"
+    )
+
+
+def test_the_experiment_carries_view_and_note(tracked):
+    track(tracked)
+    _, experiment = store(tracked)
+    view = json.loads(experiment.tags["mlflow.sharedViewState.arms"])
+    assert view["groupBy"] == {
+        "aggregateFunction": "average",
+        "groupByKeys": [{"mode": "tag", "groupByData": "arm"}],
+    }
+    assert view["orderByKey"] == "metrics.`test/accuracy`"
+    assert view["groupsExpanded"]["tag.arm.G=512"] is False
+    assert "params.`adapter.num_basis`" in view["selectedColumns"]
+    assert experiment.tags["mlflow.note.content"] == report_of(tracked).note
+    assert len(runs(tracked, view["searchFilter"])) == len(tracked.rows)
+
+
+def test_a_run_holds_what_the_trial_found(tracked):
+    track(tracked)
+    trial, result, _ = tracked.rows[0]
+    (run,) = runs(tracked, f"{TRIALS} and tags.arm = 'G=8' and tags.seed = '0'")
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "G=8 s0"
+    assert run.info.end_time - run.info.start_time == 20_000
+    assert run.data.params == {"adapter.num_basis": "8", "seed": "0", "method": "basis"}
+    assert run.data.metrics["test/accuracy"] == result.metrics["test/accuracy"]
+    assert run.data.metrics["cost/phi_parameters"] == 2400
+    expected = {"study": "grid_size", "profile": "embedded", "attempt": "1", "baseline": "false",
+                "point": trial.key, "git_sha": "abc", "data_sha": "d1"}  # fmt: skip
+    assert expected.items() <= run.data.tags.items()
+    client, _ = store(tracked)
+    curve = client.get_metric_history(run.info.run_id, "valid/accuracy")
+    assert [point.step for point in curve] == [20, 40]  # the final value is the curve's last
+    assert [p.step for p in client.get_metric_history(run.info.run_id, "test/accuracy")] == [0]
+    artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert artifacts == {"config.yaml", "trial.json", "result.json"}
+
+
+def test_a_failed_trial_is_a_failed_run_with_its_log(tracked):
+    track(tracked)
+    (run,) = runs(tracked, f"{TRIALS} and tags.failure = 'out_of_memory'")
+    assert run.info.status == "FAILED"
+    assert "smaller batch" in run.data.tags["mlflow.note.content"]
+    client, _ = store(tracked)
+    assert "log.txt" in {file.path for file in client.list_artifacts(run.info.run_id)}
+
+
+def test_one_summary_run_holds_the_report(tracked):
+    track(tracked)
+    track(tracked)
+    (run,) = runs(tracked, "tags.kind = 'summary'")
+    client, _ = store(tracked)
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {
+        "report.md", "report.json", "grid_size.yaml", "comparison.png", "comparison.svg",
+        "learning.png", "learning.svg",
+    }  # fmt: skip
+
+
+def test_the_same_again_makes_no_second_run(tracked):
+    track(tracked)
+    first = {run.info.run_id for run in runs(tracked)}
+    track(tracked)
+    assert {run.info.run_id for run in runs(tracked)} == first
+
+
+def test_a_new_attempt_supersedes_the_old_run(tracked):
+    track(tracked)
+    place = next(i for i, row in enumerate(tracked.rows) if row[1].status == "failed")
+    trial, result, folder = tracked.rows[place]
+    again = result.model_copy(
+        update={"status": "done", "failure": None, "attempt": 2, "metrics": {"test/accuracy": 0.7}}
+    )
+    tracked.rows[place] = (trial, again, folder)
+    track(tracked)
+    both = runs(tracked, f"{TRIALS} and tags.point = '{trial.key}'")
+    marks = {run.data.tags["attempt"]: run.data.tags["superseded"] for run in both}
+    assert marks == {"1": "true", "2": "false"}
+    assert {run.info.status for run in both} == {"FAILED", "FINISHED"}
+
+
+def test_a_run_cut_off_while_written_is_written_anew(tracked):
+    track(tracked)
+    client, _ = store(tracked)
+    cut = runs(tracked)[0]
+    client.update_run(cut.info.run_id, status="RUNNING")
+    track(tracked)
+    found = runs(tracked)
+    assert len(found) == len(tracked.rows)
+    assert cut.info.run_id not in {run.info.run_id for run in found}
+
+
+def test_a_renamed_arm_and_a_dropped_one_are_shown_as_such(tracked):
+    track(tracked)
+    tracked.rows = [
+        (trial.model_copy(update={"arm": "sixty-four" if trial.arm == "G=64" else trial.arm}), r, d)
+        for trial, r, d in tracked.rows
+        if trial.arm != "paper-start"
+    ]
+    track(tracked)
+    shown = runs(tracked, f"{TRIALS} and tags.superseded = 'false'")
+    assert {run.data.tags["arm"] for run in shown} == {"lora", "G=8", "sixty-four", "G=512"}
+    assert len(runs(tracked)) == 15
+
+
+def test_a_trial_that_mlflow_refused_is_kept_for_the_end(tracked, monkeypatch, caplog):
+    report = report_of(tracked)
+    with TrackedStudy(tracked.study, tracked.runs_dir) as study:
+        with monkeypatch.context() as broken:
+            broken.setattr(study._client, "log_batch", lambda *a, **k: raise_disk_full())
+            study.end_trial(*tracked.rows[0])
+        assert "disk is full" in caplog.text
+        study.finish(report)
+    assert [run.info.status for run in runs(tracked)] == ["FINISHED"]
+
+
+def test_what_still_fails_at_the_end_says_what_to_do(tracked, monkeypatch):
+    report = report_of(tracked)
+    with TrackedStudy(tracked.study, tracked.runs_dir) as study:
+        monkeypatch.setattr(study._client, "log_batch", lambda *a, **k: raise_disk_full())
+        study.end_trial(*tracked.rows[0])
+        with pytest.raises(TrackingError, match="--report tracks them"):
+            study.finish(report)
+
+
+def test_the_environment_names_another_store(tracked, monkeypatch, tmp_path):
+    other = tmp_path / "other.db"
+    (tracked.runs_dir / "mlflow.db").rename(other)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other}")
+    link = track(tracked)
+    assert f"sqlite:///{other}" in link.command
+    assert not (tracked.runs_dir / "mlflow.db").exists()
+
+
+def test_a_server_needs_no_command(tracked, monkeypatch):
+    study = TrackedStudy(tracked.study, tracked.runs_dir)
+    study._uri, study._experiment = "http://tracking.example:8080/", "7"
+    assert study.link.command == ""
+    assert study.link.url.startswith("http://tracking.example:8080/#/experiments/7/runs?")
+
+
+def raise_disk_full():
+    raise OSError("database or disk is full")

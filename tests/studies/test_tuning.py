@@ -1,0 +1,164 @@
+"""The stage before the seeds, and sizes matched to the baseline."""
+
+from pathlib import Path
+
+import pytest
+
+from studies.engine import cli, runs, slots, tracking
+from studies.engine.errors import StudyError
+from studies.engine.plan import plan, plan_tuning
+from studies.engine.records import Failure, Result, write_record
+from studies.engine.schema import load_study
+from studies.engine.trial import run_trial
+from studies.engine.tuning import choose
+
+STUDY = """\
+name: s
+question: Which?
+adapter: {method: basis, basis: sinc, num_basis: 8}
+arms: [{name: a}, {name: lora, adapter: {method: lora}}]
+baseline: lora
+objective: {metric: test/accuracy, select_on: valid/accuracy}
+seeds: [0, 1]
+tune: {train.learning_rate: [1.0e-3, 1.0e-2], seeds: [7, 8]}
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path):
+    path = tmp_path / "s.yaml"
+    path.write_text(STUDY)
+    return load_study(path)
+
+
+def put(trial, runs_dir: Path, valid: float | None, test: float = 0.5) -> None:
+    if valid is None:
+        failure = Failure(kind="not_finite", message="lost")
+        result = Result(key=trial.key, status="failed", failure=failure)
+    else:
+        metrics = {"valid/accuracy": valid, "test/accuracy": test}
+        result = Result(key=trial.key, status="done", metrics=metrics)
+    write_record(runs.trial_dir(trial, runs_dir) / "result.json", result)
+
+
+def rate(trial) -> float:
+    return trial.config["train"]["learning_rate"]
+
+
+def test_every_arm_tries_the_same_and_validation_chooses(study, tmp_path: Path) -> None:
+    stage = plan_tuning(study)
+    tried = [(trial.arm, trial.seed, rate(trial)) for trial in stage]
+    assert len(tried) == len(set(tried)) == 8
+    assert ("a [learning_rate=0.001]", 7, 1e-3) in tried
+    assert choose(study, stage, tmp_path) is None
+    for trial in stage:
+        better = (rate(trial) == 1e-2) == trial.arm.startswith("a ")
+        put(trial, tmp_path, 0.8 if better else 0.7, test=0.1 if better else 0.9)
+    choices = choose(study, stage, tmp_path)
+    assert choices is not None
+    assert {c.arm: dict(c.settings) for c in choices} == {
+        "a": {"train.learning_rate": 1e-2},
+        "lora": {"train.learning_rate": 1e-3},
+    }
+    seeds = plan(study, (), choices)
+    assert {(t.arm, rate(t)) for t in seeds} == {("a", 1e-2), ("lora", 1e-3)}
+    assert not {t.key for t in seeds} & {t.key for t in stage}
+    assert all("train.learning_rate" not in t.swept for t in seeds)
+
+
+def test_a_value_that_fails_on_a_seed_is_not_chosen(study, tmp_path: Path) -> None:
+    stage = plan_tuning(study)
+    for trial in stage:
+        lost = trial.arm.startswith("lora") or (rate(trial) == 1e-2 and trial.seed == 8)
+        put(trial, tmp_path, None if lost else (0.9 if rate(trial) == 1e-2 else 0.6))
+    choices = choose(study, stage, tmp_path)
+    assert choices is not None
+    a, lora = choices
+    assert dict(a.settings) == {"train.learning_rate": 1e-3} and a.scores[1][1] is None
+    assert dict(lora.settings) == {}
+    plain = {t.arm: t.key for t in plan(study) if t.seed == 0}
+    assert {t.arm: t.key for t in plan(study, (), choices) if t.seed == 0}["lora"] == plain["lora"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (", seeds: [7, 8]", "", "s.yaml:8: tune: give the stage its own `seeds`"),
+        ("train.learning_rate: [1.0e-3, 1.0e-2], ", "", "nothing to tune"),
+        ("1.0e-2]", "-1.0]", "tune.train.learning_rate: Input should be greater than 0, got -1.0"),
+        ("train.learning_rate", "train.learning_rat", "Extra inputs are not permitted"),
+        ("train.learning_rate", "task.train_rows", "expected a setting of `train` or `adapter`"),
+        (", select_on: valid/accuracy", "", "tuning needs a validation metric"),
+        ("{name: a}", "{name: a, set: {train.learning_rate: 0.1}}", "the arm 'a' sets it itself"),
+    ],
+)
+def test_a_stage_that_means_nothing_is_refused(tmp_path: Path, old, new, message) -> None:
+    path = tmp_path / "s.yaml"
+    assert old in STUDY
+    path.write_text(STUDY.replace(old, new))
+    with pytest.raises(StudyError) as caught:
+        load_study(path)
+    assert message in str(caught.value)
+
+
+TRAINED = """\
+name: s
+question: Which?
+backbone: {{name: {bert}}}
+task: {{name: {csv}, train_rows: 64, valid_rows: 40, test_rows: 60}}
+adapter: {{method: lora, r: 6, target_modules: [query, value]}}
+train: {{max_steps: 2, batch_size: 16}}
+arms: [{{name: lora}}, {{name: loha, adapter: {{method: loha, r: 1}}}}]
+baseline: lora
+match: parameters
+objective: {{metric: test/accuracy, select_on: valid/accuracy}}
+seeds: [0]
+"""
+
+
+def test_a_size_is_chosen_for_the_baselines_parameters(
+    tiny_bert: Path, tiny_csv: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(TRAINED.format(bert=tiny_bert, csv=tiny_csv))
+    lora, loha = plan(load_study(path))
+    assert "match" not in lora.config and loha.config["match"] == lora.config["adapter"]
+    first, second = run_trial(lora, tmp_path / "lora"), run_trial(loha, tmp_path / "loha")
+    assert first.cost is not None and second.cost is not None, second.failure
+    assert second.chosen["option"] == "r" and second.chosen["value"] == 3  # twice LoRA's factors
+    assert second.cost.adapter_parameters == first.cost.adapter_parameters
+    assert second.chosen["reference_parameters"] == first.cost.adapter_parameters
+    again = run_trial(loha, tmp_path / "again")
+    assert again.metrics == second.metrics
+
+
+def test_both_stages_run_and_the_report_says_what_was_chosen(
+    tiny_bert: Path, tiny_csv: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(slots, "gpus", lambda: 0)
+    monkeypatch.setattr(
+        tracking, "deliver", lambda *a: tracking.track.MlflowLink("", "http://server/#/x")
+    )
+    monkeypatch.setattr(tracking.track.TrackedStudy, "__enter__", _refuse)
+    text = TRAINED.format(bert=tiny_bert, csv=tiny_csv)
+    text = text.replace(", {name: loha, adapter: {method: loha, r: 1}}", "")
+    Path("s.yaml").write_text(text + "tune: {train.learning_rate: [1.0e-4, 0.02], seeds: [9]}\n")
+    assert cli.main(["s.yaml", "--report"]) == cli.INCOMPLETE
+    assert "the tuning stage has trials without a result" in capsys.readouterr().err
+    assert cli.main(["s.yaml", "--slots", "2"]) == cli.DONE
+    printed = capsys.readouterr().out
+    assert printed.count("[2/2] done") == 1 and printed.count("[1/1] done") == 1
+    assert cli.main(["s.yaml", "--runs", "copy", "--import", "runs"]) == cli.DONE
+    printed = capsys.readouterr()
+    assert "2 results taken, 0 known already, 0 refused" in printed.out
+    assert "1 results taken, 2 known already, 0 refused" in printed.out
+    assert "refused:" not in printed.err
+    report = Path("runs/s/embedded/report/report.md").read_text()
+    assert Path("copy/s/embedded/report/report.md").read_text() == report
+    assert "## Tuning" in report and "| arm | learning_rate 0.0001 | learning_rate 0.02 |" in report
+    assert report.count("| lora | **") == 1 or "| **" in report
+
+
+def _refuse(*arguments):
+    raise RuntimeError("no page")

@@ -1,0 +1,190 @@
+"""Plans worked off without Optuna and MLflow: same numbers, exactly once, and back into a study."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from studies.engine import cli, runs, slots, tracking, work
+from studies.engine.plan import plan
+from studies.engine.plan_file import Plan, read_plan, write_plan
+from studies.engine.records import read_result, write_record
+from studies.engine.schema import load_study
+from studies.engine.trial import run_trial
+
+ROOT = Path(work.__file__).resolve().parents[2]
+UNWANTED = ("optuna", "mlflow", "rich", "matplotlib", "scipy", "datasets", "sqlalchemy", "pandas")
+STUDY = """\
+name: s
+question: Which?
+backbone: {{name: {bert}}}
+task: {{name: {csv}, train_rows: 64, valid_rows: 40, test_rows: 60}}
+adapter: {{method: basis, basis: sinc, num_basis: 8, r: 2, target_modules: [query, value]}}
+train: {{epochs: 1, batch_size: 16, learning_rate: 0.02}}
+arms:
+  - {{name: basis}}
+  - {{name: lora, adapter: {{method: lora}}}}
+  - {{name: broken, note: "fails", set: {{adapter.target_modules: [no_such_module]}}}}
+  - {{name: lost, set: {{train.learning_rate: 1.0e+30, train.warmup_ratio: 0.0}}}}
+baseline: lora
+objective: {{metric: test/accuracy, select_on: valid/accuracy}}
+seeds: [0, 1]
+"""
+
+
+@pytest.fixture
+def study(tiny_bert: Path, tiny_csv: Path, tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(slots, "gpus", lambda: 0)
+    Path("s.yaml").write_text(STUDY.format(bert=tiny_bert, csv=tiny_csv))
+    return Path("s.yaml")
+
+
+def export(*more: str) -> Plan:
+    assert cli.main(["s.yaml", "--export-plan", "plan.json", *more]) == cli.DONE
+    return read_plan(Path("plan.json"))
+
+
+def test_a_plan_is_worked_off_and_its_results_come_home(
+    study: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    assert len(export().trials) == 8
+    assert not Path("runs").exists()
+    arguments = ["plan.json", "--runs", "far", "--slots", "2"]
+    assert work.main(arguments) == work.INCOMPLETE  # two arms fail
+    printed = capsys.readouterr().out
+    assert "8 trials, 8 to run, 2 at once" in printed and "[8/8]" in printed
+    assert printed.count("failed: s broken") == 2 and "No modules were targeted" in printed
+    assert printed.count("failed: s lost") == 2 and "not_finite" in printed
+    trials = {(t.arm, t.seed): t for t in plan(load_study(study))}
+    for name in ("basis", "lora"):  # the second trial of a process is as good as the first
+        trial = trials[name, 1]
+        own = run_trial(trial, tmp_path / "own" / name)
+        far = runs.result_of(trial, Path("far"))
+        assert far is not None and far.metrics == own.metrics and far.data == own.data
+        assert far.environment["trials_at_once"] == 2
+    log = runs.trial_dir(trials["broken", 0], Path("far")) / "log.txt"
+    assert "Traceback" in log.read_text()
+
+    assert work.main(arguments) == work.INCOMPLETE
+    assert "8 trials, 0 to run" in capsys.readouterr().out
+
+    stranger = Path("far/s/embedded/trials/x")
+    shutil.copytree(runs.trial_dir(trials["lora", 0], Path("far")), stranger)
+    result = read_result(stranger)
+    assert result is not None
+    write_record(stranger / "result.json", result.model_copy(update={"key": "0" * 16}))
+    torn = Path("far/s/embedded/trials/torn")
+    torn.mkdir()
+    (torn / "result.json").write_text('{"key": "')
+    monkeypatch.setattr(
+        tracking, "deliver", lambda *a: tracking.track.MlflowLink("", "http://server/#/x")
+    )
+    assert cli.main(["s.yaml", "--import", "far"]) == cli.INCOMPLETE
+    printed = capsys.readouterr()
+    assert "8 results taken, 0 known already, 2 refused" in printed.out
+    assert "the plan has no point 0000000000000000" in printed.err
+    assert "torn: result.json is not whole" in printed.err
+    assert "4 of 8 trials have no result" in printed.err
+    assert Path("runs/s/embedded/report/report.md").is_file()
+    assert (runs.trial_dir(trials["lora", 1], Path("runs")) / "metrics.jsonl").is_file()
+    assert "8 trials written" not in printed.out
+    assert len(export().trials) == 0 and len(export("--retry-failed").trials) == 4
+    assert cli.main(["s.yaml", "--import", "far"]) == cli.INCOMPLETE
+    assert "0 results taken, 8 known already" in capsys.readouterr().out
+    import optuna
+
+    rows = optuna.load_study(study_name="s/embedded", storage="sqlite:///runs/optuna.db").trials
+    assert sum(row.state is optuna.trial.TrialState.COMPLETE for row in rows) == 4
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_trial_fails(study: Path, capsys) -> None:
+    Path("killer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    whole = export("--only", "arm=lora")
+    digest = hashlib.sha256(Path("killer.py").read_bytes()).hexdigest()
+    plugged = {"plugins": (str(Path("killer.py").resolve()),), "plugin_hashes": (digest,)}
+    trials = (whole.trials[0].model_copy(update=plugged), whole.trials[1])
+    write_plan(Path("plan.json"), whole.model_copy(update={"trials": trials}))
+    assert work.main(["plan.json", "--runs", "far", "--slots", "1"]) == work.INCOMPLETE
+    printed = capsys.readouterr().out
+    assert "its worker was killed by SIGKILL" in printed
+    assert "s (embedded)                                  1      1      0" in printed
+
+
+def test_a_trial_that_takes_too_long_is_ended(study: Path, capsys) -> None:
+    whole = export("--only", "arm=lora", "--only", "seed=0")
+    write_plan(Path("plan.json"), whole.model_copy(update={"per_trial_minutes": 0.001}))
+    assert work.main(["plan.json", "--runs", "far"]) == work.INCOMPLETE
+    assert "timeout: still running after 0.001 minutes" in capsys.readouterr().out
+
+
+def test_no_trial_is_started_that_would_end_too_late(study: Path, capsys) -> None:
+    export("--only", "arm=lora")
+    assert work.main(["plan.json", "--runs", "far", "--minutes", "0"]) == work.INCOMPLETE
+    assert "2 trials were not started" in capsys.readouterr().out
+    assert not list(Path("far").rglob("result.json"))
+
+
+def test_a_signal_ends_the_workers_and_the_rest_is_run_later(study: Path) -> None:
+    whole = export("--only", "arm=lora")
+    long = [t.model_copy(update={"config": t.config | {"train": {"epochs": 1e4}}})
+            for t in whole.trials]  # fmt: skip
+    write_plan(Path("plan.json"), whole.model_copy(update={"trials": tuple(long)}))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "studies.engine.work", "plan.json", "--runs", "far", "--slots", "1"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    began = time.monotonic()
+    while not list(Path("far").rglob("metrics.jsonl")) and time.monotonic() - began < 60:
+        time.sleep(0.1)
+    done = subprocess.run(
+        [sys.executable, "-m", "studies.engine.work", "plan.json", "--runs", "far"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == work.BAD_INPUT and "another `work` is under way" in done.stdout
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=30)
+    assert process.returncode == work.INTERRUPTED, printed
+    assert "run the same command again" in printed
+    assert not list(Path("far").rglob("result.json"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "plan.json: cannot be read"), ("{}", "plan.json: no plan: study: Field required")],
+)
+def test_what_is_no_plan_is_refused_by_name(tmp_path: Path, capsys, content, message) -> None:
+    path = tmp_path / "plan.json"
+    if content is not None:
+        path.write_text(content)
+    assert work.main([str(path), "--runs", str(tmp_path / "far")]) == work.BAD_INPUT
+    assert message in capsys.readouterr().out
+
+
+def test_working_needs_nothing_that_a_bare_machine_lacks(tmp_path: Path) -> None:
+    script = tmp_path / "bare.py"
+    script.write_text(
+        "import importlib.machinery, sys\n"
+        "find = importlib.machinery.PathFinder.find_spec\n"
+        "def bare(name, path=None, target=None):\n"
+        f"    return None if name in {UNWANTED} else find(name, path, target)\n"
+        "importlib.machinery.PathFinder.find_spec = bare\n"
+        "import studies.engine.work, studies.engine.worker\n"
+        "assert 'torch' not in sys.modules\n"
+        "studies.engine.worker._import_what_trials_need()\n"
+        "import studies.engine.fetching\n"
+        "print('complete')\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "complete\n", done.stderr
