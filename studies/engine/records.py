@@ -73,6 +73,8 @@ class Cost(Record):
     peak_memory_bytes: int
     """Peak device memory on a GPU, peak resident memory of the process on a CPU."""
     tokens_per_second: float | None = None
+    data_share: float | None = None
+    """Share of the training time in which batches were made and nothing was trained."""
 
 
 class Result(Record):

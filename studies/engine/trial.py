@@ -115,12 +115,13 @@ def _run(trial: Trial, run_dir: Path, found: dict[str, Any]) -> None:
         metrics.write(step, values)
         return values
 
+    loader = train_loader(
+        prepared.train, prepared.collate, settings.batch_size, derive(trial.seed, "order")
+    )
     try:
         progress = train(
             model,
-            train_loader(
-                prepared.train, prepared.collate, settings.batch_size, derive(trial.seed, "order")
-            ),
+            loader,
             settings,
             dtype=dtype,
             dropout_seed=derive(trial.seed, "dropout"),
@@ -146,6 +147,7 @@ def _run(trial: Trial, run_dir: Path, found: dict[str, Any]) -> None:
         step_seconds=progress.median_step_seconds,
         peak_memory_bytes=peak_memory_bytes(),
         tokens_per_second=round(progress.tokens / progress.seconds, 1),
+        data_share=round(loader.seconds / progress.seconds, 5),
     )
 
 

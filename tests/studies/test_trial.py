@@ -65,6 +65,7 @@ def test_a_trial_writes_metrics_cost_data_and_environment(
     assert result.data["rows"] == {"train": 128, "valid": 60, "test": 90}
     cost = result.cost
     assert cost is not None and cost.step_seconds > 0 and cost.tokens_per_second
+    assert cost.data_share is not None and 0 < cost.data_share < 1
     assert cost.peak_memory_bytes > 10**7 and cost.adapter_parameters <= cost.trainable_parameters
     assert (cost.phi_parameters > 0) == (method == "basis")
     written = lines(tmp_path)
