@@ -44,3 +44,15 @@ def check_task(task: dict[str, Any]) -> Mapping[str, str]:
     Raises `ValueError` where the task cannot be loaded.
     """
     return importlib.import_module("studies.tasks").check(task).metrics
+
+
+def can_be_pruned(adapter: Mapping[str, Any]) -> bool:
+    """Whether the method adds a matrix to the weight, so that PARA can follow."""
+    return bool(importlib.import_module("adapters").get_method(adapter["method"]).convertible)
+
+
+def has_phi(adapter: Mapping[str, Any]) -> bool:
+    """Whether the method's update is s phi(BA), phi trained or fixed."""
+    adapters = importlib.import_module("adapters")
+    config = adapters.get_method(adapter["method"]).config
+    return config is not None and issubclass(config, adapters.BasisConfig)

@@ -34,8 +34,9 @@ class Trial(Record):
     swept: dict[str, Any] = {}
     """The dotted settings in which this arm differs from the study's body."""
     config: dict[str, Any]
-    """The resolved configuration: keys backbone, task, adapter, train, split_seed; and match, the
-    adapter whose number of trained parameters this arm's size is chosen for."""
+    """The resolved configuration: keys backbone, task, adapter, train, split_seed; match, the
+    adapter whose number of trained parameters this arm's size is chosen for; and after, what is
+    evaluated beyond the trained model."""
     plugins: tuple[str, ...] = ()
     """Absolute paths of the plug-in files the command line named."""
     plugin_hashes: tuple[str, ...] = ()
@@ -84,7 +85,7 @@ class Result(Record):
     status: Literal["done", "failed"]
     failure: Failure | None = None
     metrics: dict[str, float] = {}
-    """Final metrics: train/loss, valid/<metric>, test/<metric>."""
+    """Final metrics: train/loss, valid/<metric>, test/<metric>, after/<evaluation>/..."""
     cost: Cost | None = None
     data: dict[str, Any] = {}
     """hash, rows per split, majority class share per split, source, licence."""

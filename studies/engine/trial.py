@@ -65,6 +65,7 @@ def _run(trial: Trial, run_dir: Path, found: dict[str, Any]) -> None:
 
     import adapters
     from studies import backbones, tasks
+    from studies.engine.after import evaluate_after
     from studies.engine.batches import train_loader
     from studies.engine.environment import peak_memory_bytes
     from studies.engine.failures import NotFinite
@@ -99,15 +100,18 @@ def _run(trial: Trial, run_dir: Path, found: dict[str, Any]) -> None:
     prepared = tasks.prepare(config["task"], data, processor)
     metrics = MetricsFile(run_dir / "metrics.jsonl")
 
-    def score(step: int, *names: str) -> dict[str, float]:
+    def measure(*names: str) -> dict[str, float]:
         half = None if dtype is torch.float32 else dtype
-        values = {
+        return {
             f"{name}/{metric}": value
             for name in names
             for metric, value in prepared.evaluate(
                 model, name, settings.eval_batch_size, half
             ).items()
         }
+
+    def score(step: int, *names: str) -> dict[str, float]:
+        values = measure(*names)
         bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
         if bad:
             raise NotFinite(f"{', '.join(bad)} after step {step}")
@@ -149,6 +153,10 @@ def _run(trial: Trial, run_dir: Path, found: dict[str, Any]) -> None:
         tokens_per_second=round(progress.tokens / progress.seconds, 1),
         data_share=round(loader.seconds / progress.seconds, 5),
     )
+    if "after" in config:
+        found["metrics"] |= evaluate_after(
+            model, config["after"], adapter, last, measure, trial.seed
+        )
 
 
 @lru_cache(maxsize=4)
