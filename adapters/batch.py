@@ -208,7 +208,7 @@ class PhiBatch:
 
 
 def _is_captured() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 def _versions(numbers: list[Tensor]) -> list[tuple[int, int, bool]]:
