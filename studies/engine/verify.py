@@ -12,13 +12,16 @@ from studies.engine.records import Cost
 from studies.engine.study import Study
 
 
-def points_of(study: Study) -> tuple[list[Point], list[str]]:
-    """The arms of `study`, and every problem found in resolving and checking them."""
+def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[str]]:
+    """The arms of `study`, and every problem found in resolving and checking them.
+
+    Where the file is `refused` already, the check that takes long (fitting starts) is left out.
+    """
     points, problems = expand(study)
     _check_names(study, points, problems)
     for point in points:
         _ask(study, point, "backbone", checks.check_backbone, problems)
-        _ask(study, point, "adapter", checks.check_adapter, problems)
+        _ask(study, point, "adapter", checks.check_adapter_options, problems)
     metrics = _check_task(study, points, problems)
     if metrics is not None:
         _check_objective(study, metrics, problems)
@@ -28,6 +31,9 @@ def points_of(study: Study) -> tuple[list[Point], list[str]]:
         _check_after(study, points, metrics, problems)
     if points and not problems:
         tuning.check(study, points, problems)
+    if not problems and not refused:
+        for point in points:
+            _ask(study, point, "adapter", checks.check_adapter, problems)
     return points, list(problems)
 
 

@@ -172,24 +172,28 @@ def test_a_renamed_arm_and_a_dropped_one_are_shown_as_such(tracked):
     assert len(runs(tracked)) == 15
 
 
-def test_a_trial_that_mlflow_refused_is_kept_for_the_end(tracked, monkeypatch, caplog):
+def test_a_trial_that_mlflow_refused_is_taken_when_offered_again(tracked, monkeypatch):
     report = report_of(tracked)
     with TrackedStudy(tracked.study, tracked.runs_dir) as study:
         with monkeypatch.context() as broken:
             broken.setattr(study._client, "log_batch", lambda *a, **k: raise_disk_full())
-            study.end_trial(*tracked.rows[0])
-        assert "disk is full" in caplog.text
+            with pytest.raises(TrackingError, match=r"disk is full.*--report tracks them"):
+                study.end_trial(*tracked.rows[0])
+        assert [run.info.status for run in runs(tracked)] == ["RUNNING"]
+        study.end_trial(*tracked.rows[0])
         study.finish(report)
     assert [run.info.status for run in runs(tracked)] == ["FINISHED"]
 
 
-def test_what_still_fails_at_the_end_says_what_to_do(tracked, monkeypatch):
-    report = report_of(tracked)
-    with TrackedStudy(tracked.study, tracked.runs_dir) as study:
-        monkeypatch.setattr(study._client, "log_batch", lambda *a, **k: raise_disk_full())
-        study.end_trial(*tracked.rows[0])
-        with pytest.raises(TrackingError, match="--report tracks them"):
-            study.finish(report)
+def test_a_run_that_is_there_twice_counts_once(tracked):
+    track(tracked)
+    client, experiment = store(tracked)
+    run = runs(tracked)[0]
+    twin = client.create_run(experiment.experiment_id, tags=run.data.tags)
+    client.set_terminated(twin.info.run_id)
+    track(tracked)
+    shown = runs(tracked, f"{TRIALS} and tags.superseded = 'false'")
+    assert len(shown) == len(tracked.rows)
 
 
 def test_the_environment_names_another_store(tracked, monkeypatch, tmp_path):
