@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from studies.engine import after_plots, after_tables, plots, rendering
+from studies.engine import after_plots, after_tables, plots, rendering, spectra_plots
 from studies.engine.outcome import Outcome, Pairs, Study, collect
 from studies.engine.panels import is_number
 from studies.engine.remarks import reading, remarks
@@ -61,9 +61,11 @@ def write_report(
     figures: list[Path] = []
     if any(arm.values for arm in outcome.arms):
         figures += plots.save(plots.plot_comparison(outcome), out_dir, "comparison")
-    if curves := read_curves(outcome, trials_dir or out_dir.parent / "trials"):
+    trials_dir = trials_dir or out_dir.parent / "trials"
+    if curves := read_curves(outcome, trials_dir):
         figures += plots.save(plots.plot_learning_curves(outcome, curves), out_dir, "learning")
-    for name, figure in after_plots.figures(outcome).items():
+    more_figures = after_plots.figures(outcome) | spectra_plots.figures(outcome, trials_dir)
+    for name, figure in more_figures.items():
         figures += plots.save(figure, out_dir, name)
     report_md, report_json = out_dir / "report.md", out_dir / "report.json"
     more = after_tables.markdown(outcome.after, outcome.metric)

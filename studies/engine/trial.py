@@ -155,7 +155,7 @@ def _run(trial: Trial, run_dir: Path, found: dict[str, Any]) -> None:
     )
     if "after" in config:
         found["metrics"] |= evaluate_after(
-            model, config["after"], adapter, last, measure, trial.seed
+            model, config["after"], adapter, last, measure, trial.seed, run_dir
         )
 
 
