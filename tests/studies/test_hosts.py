@@ -8,6 +8,7 @@ import itertools
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -193,11 +194,14 @@ def test_many_open_a_fresh_database_at_once(postgres, monkeypatch) -> None:
 
 def test_planning_and_claiming_by_several_at_once_is_done_once(url: str, tmp_path: Path) -> None:
     trials, server = make_trials(*[{}] * 6), storage.configured()
+    barrier = threading.Barrier(4)
 
     def work(name: str) -> list[str]:
         table = dispatch._Table(make_study(), server)
         ledger = hosts.SharedLedger(table, "test/accuracy", tmp_path / name, name)
+        barrier.wait(60)
         todo = ledger.sync(trials, False, lambda event: None)
+        barrier.wait(60)
         return [trial.key for trial in todo if ledger.claim(trial) is not None]
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
