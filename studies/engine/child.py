@@ -147,12 +147,14 @@ def last_line(log: Path) -> str:
 def set_aside(run_dir: Path) -> int:
     """Move the files of the last attempt, if any, to `attempt-<n>`; the new attempt's number."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    number = 1 + sum(1 for _ in run_dir.glob("attempt-*"))
+    known = read_result(run_dir)  # another host's has a number that is not of this folder
+    aside = [int(path.name.removeprefix("attempt-")) for path in run_dir.glob("attempt-*")]
+    number = max(1 + max(aside, default=0), known.attempt if known is not None else 1)
     old = [path for path in run_dir.iterdir() if not path.name.startswith("attempt-")]
     if not any(path.name in ("log.txt", "result.json") for path in old):
         return number
-    aside = run_dir / f"attempt-{number}"
-    aside.mkdir()
+    target = run_dir / f"attempt-{number}"
+    target.mkdir()
     for path in old:
-        path.rename(aside / path.name)
+        path.rename(target / path.name)
     return number + 1

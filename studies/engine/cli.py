@@ -27,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StudyError as error:
         say(str(error))
         return BAD_INPUT
+    except Stopped as stopped:
+        say(str(stopped))
+        return INCOMPLETE
     except (Interrupted, KeyboardInterrupt):
         say("Stopped. Finished trials are kept: run the same command again to continue", "yellow")
         return INTERRUPTED
@@ -102,7 +105,7 @@ def _slots(text: str) -> int | None:
 def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) -> int:
     study = load_study(given.study, given.profile, given.plugin)
     # these need torch, Optuna and MLflow: a file in error is refused without waiting for them
-    from studies.engine import slots
+    from studies.engine import dispatch, slots
     from studies.engine.plan import only, plan, plan_table, plan_tuning
     from studies.engine.session import Session
     from studies.engine.tuning import choose
@@ -110,11 +113,13 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
     if given.bring and not given.bring.is_dir():
         raise StudyError(f"--import {given.bring}: there is no such folder")
     earlier = plan_tuning(study, given.plugin)
+    dispatch.pull(study, earlier, given.runs)
     choices = choose(study, earlier, given.runs) if earlier else []
     while True:
         tuning = choices is None
         trials = earlier if tuning else plan(study, given.plugin, choices or ())
         chosen = only(trials, given.only) if given.only else trials
+        dispatch.pull(study, chosen, given.runs)
         slot_count = min(given.slots or slots.default_slots(), len(chosen))
         if given.plan:
             out.print(plan_table(chosen, given.runs, slot_count))

@@ -63,7 +63,8 @@ class Session:
 
             def on_event(event: Event) -> None:
                 progress.show(event)
-                if event.result is not None:
+                # another host has the curve, and brings its trials to MLflow itself
+                if event.result is not None and event.kind != "elsewhere":
                     page.end_trial(event.trial, event.result, event.run_dir)
 
             dispatch.run(
@@ -73,6 +74,7 @@ class Session:
                 slot_count=slot_count,
                 retry_failed=retry_failed,
                 on_event=on_event,
+                say=self._say,
                 command=default_command,
             )
 

@@ -8,6 +8,10 @@ import studies
 
 SLOTS_VARIABLE = "BASIS_ZOO_SLOTS"
 """Tells a trial how many share this machine: only times at the same number can be compared."""
+STORAGE_VARIABLE = "BASIS_ZOO_STORAGE"
+"""Address of the database that several hosts share, see `storage`."""
+SECRETS = (STORAGE_VARIABLE, "PGPASSWORD")
+"""Variables that a trial has no use for."""
 
 
 def cores() -> int:
@@ -38,7 +42,7 @@ def environment(slot: int, slots: int) -> dict[str, str]:
 
     One thread a core over all slots, one GPU a slot in turn, and this checkout's packages.
     """
-    variables = dict(os.environ)
+    variables = {name: value for name, value in os.environ.items() if name not in SECRETS}
     variables.setdefault("OMP_NUM_THREADS", str(max(1, cores() // slots)))
     variables.setdefault("TOKENIZERS_PARALLELISM", "false")
     variables[SLOTS_VARIABLE] = str(slots)
