@@ -125,12 +125,14 @@ class PhiBatch:
         """Without gradients, and on a CPU, the fit depends on nothing but the numbers.
 
         So the same weights give the same bits, merged, reloaded or not. Steps of training on a
-        GPU choose their proxies by what was measured steps ago, and never wait.
+        GPU choose their proxies by what was measured steps ago, and never wait, unless torch is to
+        be deterministic: when a measurement arrives is chance.
         """
         phi, device = key
         numbers = stack_parameters([m.nonlinearity.parameters_in_force() for m in group])
         radii = _radii(group)
-        if not (torch.is_grad_enabled() and device.type == "cuda"):
+        waits = not torch.is_grad_enabled() or torch.are_deterministic_algorithms_enabled()
+        if waits or device.type != "cuda":
             return fit_proxy(phi, numbers, radii, self.tolerance)
         fitter = self._fitters.setdefault(key, ProxyFitter(self.tolerance))
         return fitter.fit(phi, numbers, radii)

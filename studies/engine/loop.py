@@ -112,6 +112,8 @@ class Loop:
 
     def _finish(self, number: int, child: Child) -> list[Trial]:
         """Record an ended child; the trial again where it is to be retried."""
+        if child.preempted:  # by the system: nobody here asked it to end
+            return self._give_back(number, child)
         result = child.result(self._study.objective.metric)
         self._ledger.tell(number, result)
         trial = child.trial
@@ -156,9 +158,14 @@ class Loop:
                     self._finish(number, child)
                     continue
                 (child.run_dir / "result.json").unlink(missing_ok=True)  # it was not its own fault
-                self._ledger.give_back(number, child.trial)
-                self._on_event(Event("interrupted", child.trial, child.run_dir, child.slot))
+                self._give_back(number, child)
             time.sleep(POLL_SECONDS)
+
+    def _give_back(self, number: int, child: Child) -> list[Trial]:
+        """Queue an ended child's trial again; the trial."""
+        self._ledger.give_back(number, child.trial)
+        self._on_event(Event("interrupted", child.trial, child.run_dir, child.slot))
+        return [child.trial]
 
 
 @contextmanager
