@@ -189,7 +189,8 @@ class PhiBatch:
         """Without gradients, and on a CPU, the fit depends on nothing but the numbers.
 
         So the same weights give the same bits, merged, reloaded or not. Steps of training on a
-        GPU choose their proxies by what was measured steps ago, and never wait.
+        GPU choose their proxies by what was measured steps ago, and never wait, unless torch is to
+        be deterministic: when a measurement arrives is chance.
         """
         phi, _, device = key
         radii = _radii(group)
@@ -197,7 +198,8 @@ class PhiBatch:
         held = [m.nonlinearity.numbers for m in group]
         numbers = [stacked(parts) for parts in zip(*held, strict=True)]
         in_force = first.parameters_in_force([n.stack for n in numbers])
-        if torch.is_grad_enabled() and device.type in self.lagging:
+        waits = not torch.is_grad_enabled() or torch.are_deterministic_algorithms_enabled()
+        if not waits and device.type in self.lagging:
             fitter = self._fitters.setdefault(key, ProxyFitter(self.tolerance, waits=False))
             fit = fitter.fit(phi, in_force, radii)
         else:

@@ -67,14 +67,15 @@ class LengthGrouped(Sampler[list[int]]):
         self._lengths = lengths
         self._batch_size = batch_size
         self._seed = seed
-        self._epoch = 0
+        self.epoch = 0
+        """The epoch that is drawn next."""
 
     def __len__(self) -> int:
         return -(-len(self._lengths) // self._batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        draw = random.Random(f"{self._seed}:{self._epoch}")
-        self._epoch += 1
+        draw = random.Random(f"{self._seed}:{self.epoch}")
+        self.epoch += 1
         order = list(range(len(self._lengths)))
         draw.shuffle(order)
         size, window = self._batch_size, self._batch_size * WINDOW

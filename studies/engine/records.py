@@ -46,9 +46,18 @@ class Trial(Record):
     @property
     def key(self) -> str:
         """16 hex digits that name this point: a hash of what decides its result, not of labels."""
-        content = [self.config, self.seed, sorted(self.plugin_hashes)]
+        content = [_deciding(self.config), self.seed, sorted(self.plugin_hashes)]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _deciding(config: dict[str, Any]) -> dict[str, Any]:
+    """`config` without what decides no result, so that it may change while a study runs."""
+    train = dict(config.get("train", {}))
+    train.pop("checkpoint_minutes", None)
+    if not train.get("deterministic"):
+        train.pop("deterministic", None)  # off as it was before there was a choice
+    return {**config, "train": train} if "train" in config else config
 
 
 class Failure(Record):
@@ -98,6 +107,10 @@ class Result(Record):
     """UTC, ISO 8601."""
     seconds: float = 0.0
     attempt: int = 1
+    micro_batch: int | None = None
+    """Rows of one forward pass where fewer than train.batch_size fitted into memory."""
+    notes: tuple[str, ...] = ()
+    """What the trial went through that a reader of its numbers should know."""
     schema_version: int = SCHEMA
 
 
