@@ -92,6 +92,8 @@ class TrackedStudy:
     def __enter__(self) -> "TrackedStudy":
         # set before mlflow is first imported: it reports its use to its makers otherwise
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # printed for every run, with user and password
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
         for name, value in PATIENCE.items():
             os.environ.setdefault(name, value)
         import mlflow

@@ -1,10 +1,13 @@
 import json
+import re
+import resource
 import sqlite3
 
 import pytest
 
 from studies.engine.report import write_report
 from studies.engine.track import TrackedStudy, TrackingError, track_all
+from studies.engine.tracking import deliver
 
 TRIALS = "tags.kind = 'trial'"
 
@@ -194,6 +197,24 @@ def test_a_run_that_is_there_twice_counts_once(tracked):
     track(tracked)
     shown = runs(tracked, f"{TRIALS} and tags.superseded = 'false'")
     assert len(shown) == len(tracked.rows)
+
+
+def test_a_full_disk_is_said_and_everything_is_there_once_there_is_room(tracked):
+    said = []
+    report = report_of(tracked)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (tracked.runs_dir / "mlflow.db").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 2**12, hard))  # no file may grow beyond
+    try:
+        link = deliver(tracked.study, tracked.rows, report, tracked.runs_dir, said.append)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert link is None
+    assert re.search(r"disk.*All results are kept; `--report` brings them", said[0]), said
+    assert deliver(tracked.study, tracked.rows, report, tracked.runs_dir, pytest.fail)
+    found = runs(tracked)
+    assert len(found) == len({run.data.tags["point"] for run in found}) == len(tracked.rows)
+    assert {run.info.status for run in found} == {"FINISHED", "FAILED"}
 
 
 def test_the_environment_names_another_store(tracked, monkeypatch, tmp_path):
