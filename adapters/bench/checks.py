@@ -23,6 +23,7 @@ LIMITS = {
 
 def error(got: Tensor, want: Tensor) -> float:
     """Relative RMS error."""
+    got, want = got.detach(), want.detach()
     return float((got.double() - want.double()).norm() / want.double().norm().clamp_min(1e-30))
 
 
