@@ -269,8 +269,7 @@ class SharedLedger:
             return here
         if there is not None:
             self._take(trial, there)
-            return there
-        return here
+        return there or here
 
     def _add(self, trial: Trial, result: Result, value: float, rows: Sequence[Row]) -> None:
         """Tell of a result that was found outside this database."""
@@ -283,9 +282,12 @@ class SharedLedger:
         self._table.add(attributes_of(trial) | {"result": result.model_dump(mode="json")}, value)
 
     def _take(self, trial: Trial, result: Result) -> None:
-        """Write another host's `result` into the runs folder, unless as much is there."""
+        """Write `result` into the runs folder: what the database holds is what all hosts have."""
         here = runs.result_of(trial, self._runs_dir)
-        if here is not None and (here.status == "done" or here.attempt >= result.attempt):
+        if here is not None and result.status == "failed":
+            if here.status == "done" or here.attempt >= result.attempt:
+                return
+        if here == result:
             return
         run_dir = runs.trial_dir(trial, self._runs_dir)
         set_aside(run_dir)
