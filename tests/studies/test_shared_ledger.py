@@ -181,6 +181,28 @@ def test_retries_are_counted_over_hosts_and_attempts_are_numbered(lab) -> None:
     assert child.set_aside(runs.trial_dir(trials[0], lab.folder / "c")) == 3
 
 
+def test_a_retry_is_not_begun_before_the_attempt_before_it_has_ended(lab, clock) -> None:
+    trials = fake_trials.make_trials({})
+    a, b = lab.ledger("a"), lab.ledger("b")
+    sync(a, trials), sync(b, trials)
+    a.claim(trials[0])
+    a.enqueue(trials[0])
+    assert b.look({trials[0].key: trials[0]}) == ([], [])
+    assert b.claim(trials[0]) is None
+    a.tell(0, failed(trials[0]))
+    assert b.look({trials[0].key: trials[0]}) == ([], trials)
+
+
+def test_a_trial_whose_host_died_while_queueing_it_again_is_not_lost(lab) -> None:
+    trials = fake_trials.make_trials({})
+    a, b = lab.ledger("a"), lab.ledger("b")
+    sync(a, trials), sync(b, trials)
+    a.claim(trials[0])
+    lab.table.end(0, None)
+    assert b.look({trials[0].key: trials[0]}) == ([], trials)
+    assert lab.table.states() == ["failed", "waiting"]
+
+
 def test_what_a_runs_folder_knows_is_told_and_not_run_again(lab) -> None:
     trials = fake_trials.make_trials({}, {}, {})
     for trial in trials[:2]:
