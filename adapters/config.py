@@ -13,6 +13,10 @@ from basis_zoo import Basis, Grid, InputScale, Nonlinearity, Start, get_basis, g
 from basis_zoo.registry import did_you_mean
 
 SCHEMA_VERSION = 1
+PATHS = ("merged", "split")
+"""One product with W', or two with W and with the update by itself."""
+ROUNDINGS = ("nearest", "stochastic")
+"""How W' becomes bfloat16 while training."""
 
 
 @dataclass
@@ -98,6 +102,18 @@ class BasisConfig(PeftConfig):
     tolerance: float = field(
         default=1e-6, metadata={"help": "largest error of phi's proxy, as a share of max |phi|"}
     )
+    path: str = field(
+        default="merged",
+        metadata={"help": f"x W'^T, or x W^T + x dW^T: {', '.join(PATHS)}; quantised bases split"},
+    )
+    rounding: str = field(
+        default="nearest",
+        metadata={"help": f"of W' in bfloat16 while training: {', '.join(ROUNDINGS)}"},
+    )
+    merge_once: bool = field(
+        default=False,
+        metadata={"help": "keep W' until a number changes: one more copy of the adapted weights"},
+    )
     init_weights: bool = field(
         default=True, metadata={"help": "False: random amplitudes and B, for tests"}
     )
@@ -126,6 +142,13 @@ class BasisConfig(PeftConfig):
         check_layers(self.layers)
         _one_of("sharing", self.sharing, LEVELS)
         _one_of("sharing_scope", self.sharing_scope, SCOPES)
+        _one_of("path", self.path, PATHS)
+        _one_of("rounding", self.rounding, ROUNDINGS)
+        if self.rounding == "stochastic" and self.path == "split":
+            raise ValueError(
+                "`rounding` 'stochastic' is of W', which `path` 'split' does not make: "
+                "take path 'merged', or rounding 'nearest'"
+            )
         self.build_nonlinearity()
         self.build_input_scale()
         check_depth_start(self)

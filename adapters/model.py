@@ -90,6 +90,7 @@ class BasisModel(BaseTuner):
             state["_basis_batches"], state["_basis_ties"] = {}, {}
             state["_basis_hooks"] = [
                 self.model.register_forward_pre_hook(_begin_pass),
+                self.model.register_forward_hook(_end_pass, always_call=True),
                 self.model.register_load_state_dict_post_hook(_hold_ties),
             ]
         batches: dict[str, PhiBatch] = state["_basis_batches"]
@@ -125,6 +126,11 @@ def _begin_pass(model: nn.Module, _: Any) -> None:
     _hold_ties(model)  # transformers' own loader replaces parameters and calls no hook
     for batch in model.__dict__["_basis_batches"].values():
         batch.begin_pass(model.training)
+
+
+def _end_pass(model: nn.Module, *_: Any) -> None:
+    for batch in model.__dict__["_basis_batches"].values():
+        batch.end_pass()
 
 
 def _hold_ties(model: nn.Module, _: Any = None) -> None:

@@ -1,18 +1,26 @@
 """Any additive adapter as plain LoRA of unequal ranks, by one threshold over all layers (PARA)."""
 
+from adapters.export.affine import AffineFit, affine_fits, affine_in_force
 from adapters.export.allocate import allocate
 from adapters.export.curve import CurvePoint, accuracy_curve
-from adapters.export.lora import LayerReport, LoraExport, to_lora
+from adapters.export.in_force import in_force
+from adapters.export.lora import LayerReport, LoraExport, build, source_parameters, to_lora
 from adapters.export.updates import Factors, LayerUpdate, layer_updates
 
 __all__ = [
+    "AffineFit",
     "CurvePoint",
     "Factors",
     "LayerReport",
     "LayerUpdate",
     "LoraExport",
     "accuracy_curve",
+    "affine_fits",
+    "affine_in_force",
     "allocate",
+    "build",
+    "in_force",
     "layer_updates",
+    "source_parameters",
     "to_lora",
 ]

@@ -1,15 +1,14 @@
 """How much of an adapter a task needs: its score against the parameters that are kept."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from adapters.export.allocate import allocate
-from adapters.export.lora import LoraExport, build, merged, source_parameters
-from adapters.export.updates import LayerUpdate, layer_updates
+from adapters.export.in_force import in_force
+from adapters.export.lora import build, source_parameters
+from adapters.export.updates import layer_updates
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def accuracy_curve(
     for budget in budgets:
         ranks = allocate(updates, budget=budget, reference=source)
         export = build(model, adapter, updates, ranks)
-        with in_force(updates, export):
+        with in_force(updates, export.update_of):
             score = evaluate(model)
         points.append(
             CurvePoint(
@@ -65,29 +64,3 @@ def accuracy_curve(
             )
         )
     return full, points
-
-
-@contextmanager
-def in_force(updates: Sequence[LayerUpdate], export: LoraExport) -> Iterator[None]:
-    """The model computes with `export` in the place of all adapters; heads stay as they are.
-
-    Raises:
-        ValueError: The adapter is merged.
-    """
-    if any(update.layer.merged for update in updates):
-        raise ValueError("the adapter is merged: call `unmerge_adapter` first")
-    kept = [
-        (u.layer, u.layer.get_base_layer(), u.layer.get_base_layer().weight.data) for u in updates
-    ]
-    try:
-        for update, (layer, base, weight) in zip(updates, kept, strict=True):
-            if update.name in export.pairs:
-                plain = weight.T if isinstance(base, Conv1D) else weight
-                new = merged(plain, export.pairs[update.name])
-                base.weight.data = new.T if isinstance(base, Conv1D) else new
-            layer.merged_adapters = [update.adapter]  # so that only the base layer computes
-        yield
-    finally:
-        for layer, base, weight in kept:
-            base.weight.data = weight
-            layer.merged_adapters = []

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -70,6 +69,11 @@ class LoraExport:
     def relative_error(self) -> float:
         """Over all layers."""
         return (1 - self.kept_energy) ** 0.5
+
+    def update_of(self, update: LayerUpdate) -> Tensor | None:
+        """B A of one layer, (out, in) float32; None where nothing of it is kept."""
+        pair = self.pairs.get(update.name)
+        return None if pair is None else pair.b @ pair.a
 
     def state_dict(self) -> dict[str, Tensor]:
         """The tensors of PEFT's `adapter_model.safetensors`."""
@@ -208,9 +212,3 @@ def source_parameters(updates: list[LayerUpdate]) -> int:
                 own = [entry] if isinstance(entry, nn.Parameter) else entry.parameters()
                 found |= {id(p): p.numel() for p in own}
     return sum(found.values())
-
-
-@torch.no_grad()
-def merged(weight: Tensor, pair: Pair) -> Tensor:
-    """W + B A in float32, rounded once; W is (out, in)."""
-    return (weight.float() + pair.b.to(weight.device) @ pair.a.to(weight.device)).to(weight.dtype)

@@ -72,7 +72,8 @@ def rule(claim: ClaimRule, metric: str) -> str:
         text = f"({text}) − (`{claim.beyond.arm}` − `{claim.beyond.than}`)"
     share = f" as a share of {than}" if claim.relative else ""
     expected = claim.expect.replace("_", " ")
-    return f"{claim.metric or metric}: {text} is {expected} by {claim.margin:g}{share}"
+    other = f" (its {claim.than_metric})" if claim.than_metric is not None else ""
+    return f"{claim.metric or metric}: {text}{other} is {expected} by {claim.margin:g}{share}"
 
 
 def _set(claim: ClaimRule, direction: str) -> tuple[float, float, bool]:
@@ -90,8 +91,9 @@ def _set(claim: ClaimRule, direction: str) -> tuple[float, float, bool]:
 def _differences(claim: ClaimRule, results: Results, metric: str) -> list[float]:
     """One difference a seed that all arms of `claim` finished."""
     name = claim.metric or metric
+    than_name = claim.than_metric or name
 
-    def of(arm: str | float, seed: int) -> float | None:
+    def of(arm: str | float, seed: int, name: str) -> float | None:
         if not isinstance(arm, str):
             return arm
         result = results.get(arm, {}).get(seed)
@@ -99,13 +101,14 @@ def _differences(claim: ClaimRule, results: Results, metric: str) -> list[float]
 
     found = []
     for seed in sorted(results.get(claim.arm, {})):
-        arm, than = of(claim.arm, seed), of(claim.than, seed)
+        arm, than = of(claim.arm, seed, name), of(claim.than, seed, than_name)
         if arm is None or than is None:
             continue
         scale = abs(than) if claim.relative else 1.0
         difference = (arm - than) / scale
         if claim.beyond is not None:
-            other, base = of(claim.beyond.arm, seed), of(claim.beyond.than, seed)
+            other = of(claim.beyond.arm, seed, name)
+            base = of(claim.beyond.than, seed, than_name)
             if other is None or base is None:
                 continue
             difference -= (other - base) / (abs(base) if claim.relative else 1.0)

@@ -182,6 +182,8 @@ class Loop:
 
     def _finish(self, number: int, child: Child) -> list[Trial]:
         """Record an ended child; the trial again where it is to be retried."""
+        if child.preempted:  # by the system: nobody here asked it to end
+            return self._give_back(number, child)
         result = child.result(self._study.objective.metric)
         trial = child.trial
         before = self._hosts.tries(trial) if self._hosts is not None else 0
@@ -244,8 +246,14 @@ class Loop:
             self._finish(number, child)
             return
         (child.run_dir / "result.json").unlink(missing_ok=True)  # it was not its own fault
+        self._give_back(number, child)
+
+    def _give_back(self, number: int, child: Child) -> list[Trial]:
+        """Queue an ended child's trial again; the trial."""
         self._ledger.give_back(number, child.trial)
+        self._ended.pop(number, None)
         self._on_event(Event("interrupted", child.trial, child.run_dir, child.slot))
+        return [child.trial]
 
 
 class _Outage:
@@ -285,6 +293,12 @@ class _Outage:
         if self._since is not None:
             self._say(f"the database is back after {time.monotonic() - self._since:.0f} s")
             self._since = None
+
+    def _give_back(self, number: int, child: Child) -> list[Trial]:
+        """Queue an ended child's trial again; the trial."""
+        self._ledger.give_back(number, child.trial)
+        self._on_event(Event("interrupted", child.trial, child.run_dir, child.slot))
+        return [child.trial]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from studies.engine import published
+from studies.engine.after_outcome import ArmAfter, gather
 from studies.engine.claims import Verdict, judge
 from studies.engine.records import Cost, Result, Trial
 from studies.engine.statistics import Comparison, Summary, compare_arms, summarize
@@ -105,6 +106,8 @@ class Outcome:
     """Distinct environments of finished trials, without the host's name."""
     environment_of: Mapping[str, tuple[int, ...]]
     """Arm to indices into `environments`."""
+    after: tuple[ArmAfter, ...] = ()
+    """What was evaluated after training."""
 
     @property
     def majority(self) -> float | None:
@@ -175,6 +178,7 @@ def collect(study: Study, pairs: Pairs, choices: Sequence[Choice] = ()) -> Outco
         data=_distinct(r.data for _, r in done),
         environments=environments,
         environment_of={arm: _indices(arm, done, environments) for arm in values},
+        after=gather(sorted(done, key=lambda pair: pair[0].arm != study.baseline), metric),
     )
 
 

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -32,6 +33,9 @@ def plan(
     points, make = _prepared(study, plugins)
     settings = {choice.arm: choice.settings for choice in choices}
     points = [tuning.apply(point, settings.get(point.arm, {})) for point in points]
+    if study.after is not None:
+        after = {"after": study.after.model_dump(mode="json", exclude_none=True)}
+        points = [replace(point, config=point.config | after) for point in points]
     return [make(seed, point) for seed in study.seeds for point in points]
 
 

@@ -34,8 +34,9 @@ class Trial(Record):
     swept: dict[str, Any] = {}
     """The dotted settings in which this arm differs from the study's body."""
     config: dict[str, Any]
-    """The resolved configuration: keys backbone, task, adapter, train, split_seed; and match, the
-    adapter whose number of trained parameters this arm's size is chosen for."""
+    """The resolved configuration: keys backbone, task, adapter, train, split_seed; match, the
+    adapter whose number of trained parameters this arm's size is chosen for; and after, what is
+    evaluated beyond the trained model."""
     plugins: tuple[str, ...] = ()
     """Absolute paths of the plug-in files the command line named."""
     plugin_hashes: tuple[str, ...] = ()
@@ -45,9 +46,18 @@ class Trial(Record):
     @property
     def key(self) -> str:
         """16 hex digits that name this point: a hash of what decides its result, not of labels."""
-        content = [self.config, self.seed, sorted(self.plugin_hashes)]
+        content = [_deciding(self.config), self.seed, sorted(self.plugin_hashes)]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _deciding(config: dict[str, Any]) -> dict[str, Any]:
+    """`config` without what decides no result, so that it may change while a study runs."""
+    train = dict(config.get("train", {}))
+    train.pop("checkpoint_minutes", None)
+    if not train.get("deterministic"):
+        train.pop("deterministic", None)  # off as it was before there was a choice
+    return {**config, "train": train} if "train" in config else config
 
 
 class Failure(Record):
@@ -73,6 +83,8 @@ class Cost(Record):
     peak_memory_bytes: int
     """Peak device memory on a GPU, peak resident memory of the process on a CPU."""
     tokens_per_second: float | None = None
+    data_share: float | None = None
+    """Share of the training time in which batches were made and nothing was trained."""
 
 
 class Result(Record):
@@ -82,7 +94,7 @@ class Result(Record):
     status: Literal["done", "failed"]
     failure: Failure | None = None
     metrics: dict[str, float] = {}
-    """Final metrics: train/loss, valid/<metric>, test/<metric>."""
+    """Final metrics: train/loss, valid/<metric>, test/<metric>, after/<evaluation>/..."""
     cost: Cost | None = None
     data: dict[str, Any] = {}
     """hash, rows per split, majority class share per split, source, licence."""
@@ -95,6 +107,10 @@ class Result(Record):
     """UTC, ISO 8601."""
     seconds: float = 0.0
     attempt: int = 1
+    micro_batch: int | None = None
+    """Rows of one forward pass where fewer than train.batch_size fitted into memory."""
+    notes: tuple[str, ...] = ()
+    """What the trial went through that a reader of its numbers should know."""
     schema_version: int = SCHEMA
 
 

@@ -14,8 +14,8 @@ from studies.engine.remarks import reading, remarks
 NONE = "—"
 
 
-def markdown(outcome: Outcome, figures: Sequence[str] = ()) -> str:
-    """The whole report; `figures` are paths of images relative to it."""
+def markdown(outcome: Outcome, figures: Sequence[str] = (), more: Sequence[str] = ()) -> str:
+    """The whole report; `figures` are paths of images relative to it, `more` other sections."""
     parts = [
         f"# {outcome.name} ({outcome.profile})",
         f"**Question.** {outcome.question}",
@@ -26,6 +26,7 @@ def markdown(outcome: Outcome, figures: Sequence[str] = ()) -> str:
         _failed(outcome),
         "\n".join(f"![{name}]({name})" for name in figures),
         _tuning(outcome),
+        *more,
         "## How to read it\n\n" + _bullets(reading(outcome)),
         "## Every seed\n\n" + _every_seed(outcome),
         "## Data\n\n" + _data(outcome),
@@ -90,8 +91,8 @@ def _results(outcome: Outcome) -> str:
         row = [
             f"{arm.name} (baseline)" if arm.is_baseline else arm.name,
             str(s.n),
-            _interval(s.mean, s.low, s.high, ""),
-            _interval(c.difference, c.low, c.high, "+") if c else "",
+            interval(s.mean, s.low, s.high, ""),
+            interval(c.difference, c.low, c.high, "+") if c else "",
             _p(c.p_holm) if c else "",
             _finding(arm, outcome),
             *_costs(arm),
@@ -104,7 +105,7 @@ def _results(outcome: Outcome) -> str:
         rows.append(row)
     majority = outcome.majority
     beside = "" if majority is None else f" Majority class of the test set: {majority:.4f}."
-    return f"`{outcome.metric}`, {_better(outcome)} is better.{beside}\n\n{_table(head, rows)}"
+    return f"`{outcome.metric}`, {_better(outcome)} is better.{beside}\n\n{table(head, rows)}"
 
 
 def _claims(outcome: Outcome) -> str:
@@ -112,10 +113,10 @@ def _claims(outcome: Outcome) -> str:
         return ""
     rows = []
     for v in outcome.verdicts:
-        interval = v.note or f"{_interval(v.difference, v.low, v.high, '+')} at {v.level:.1%}"
-        rows.append([v.claim, f"**{v.word}**", v.rule, str(v.n), interval])
+        found = v.note or f"{interval(v.difference, v.low, v.high, '+')} at {v.level:.1%}"
+        rows.append([v.claim, f"**{v.word}**", v.rule, str(v.n), found])
     head = ["claim, written before the run", "verdict", "rule", "n", "difference [interval]"]
-    return "## Claims\n\n" + _table(head, rows)
+    return "## Claims\n\n" + table(head, rows)
 
 
 def _tuning(outcome: Outcome) -> str:
@@ -131,7 +132,7 @@ def _tuning(outcome: Outcome) -> str:
                   for c, (s, _) in zip(cells, choice.scores, strict=True)]  # fmt: skip
         rows.append([choice.arm, *marked])
     head = f"Mean `{outcome.select_on}` of the stage before the seeds; what was chosen is bold."
-    return f"## Tuning\n\n{head}\n\n" + _table(["arm", *columns], rows)
+    return f"## Tuning\n\n{head}\n\n" + table(["arm", *columns], rows)
 
 
 def _every_seed(outcome: Outcome) -> str:
@@ -143,7 +144,7 @@ def _every_seed(outcome: Outcome) -> str:
             missing = "failed" if seed in arm.keys else NONE
             cells.append(f"{arm.values[seed]:.4f}" if seed in arm.values else missing)
         rows.append([arm.name, *cells])
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _failed(outcome: Outcome) -> str:
@@ -154,7 +155,7 @@ def _failed(outcome: Outcome) -> str:
         for f in outcome.failed
     ]
     head = ["arm", "seed", "kind", "message", "attempt"]
-    return "## Failed trials\n\n" + _table(head, rows)
+    return "## Failed trials\n\n" + table(head, rows)
 
 
 def _data(outcome: Outcome) -> str:
@@ -190,7 +191,8 @@ def _costs(arm: Arm) -> list[str]:
     ]
 
 
-def _interval(mean: float | None, low: float | None, high: float | None, sign: str) -> str:
+def interval(mean: float | None, low: float | None, high: float | None, sign: str) -> str:
+    """A mean with its interval, as far as they are known; `sign` is "+" for differences."""
     if mean is None:
         return NONE
     if low is None or high is None:
@@ -228,7 +230,8 @@ def _bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
     right = {"n", "p (Holm)", "trainable", "φ", "peak memory", "step"}
     rule = ["---:" if name in right else "---" for name in head]
     cells = [head, rule, *([c.replace("|", "\\|") for c in row] for row in rows)]

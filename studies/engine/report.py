@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from studies.engine import plots, rendering
+from studies.engine import after_plots, after_tables, plots, rendering, spectra_plots
 from studies.engine.outcome import Outcome, Pairs, Study, collect
 from studies.engine.panels import is_number
 from studies.engine.remarks import reading, remarks
@@ -61,11 +61,16 @@ def write_report(
     figures: list[Path] = []
     if any(arm.values for arm in outcome.arms):
         figures += plots.save(plots.plot_comparison(outcome), out_dir, "comparison")
-    if curves := read_curves(outcome, trials_dir or out_dir.parent / "trials"):
+    trials_dir = trials_dir or out_dir.parent / "trials"
+    if curves := read_curves(outcome, trials_dir):
         figures += plots.save(plots.plot_learning_curves(outcome, curves), out_dir, "learning")
+    more_figures = after_plots.figures(outcome) | spectra_plots.figures(outcome, trials_dir)
+    for name, figure in more_figures.items():
+        figures += plots.save(figure, out_dir, name)
     report_md, report_json = out_dir / "report.md", out_dir / "report.json"
+    more = after_tables.markdown(outcome.after, outcome.metric)
     shown = [path.name for path in figures if path.suffix == ".png"]
-    report_md.write_text(rendering.markdown(outcome, shown), encoding="utf-8")
+    report_md.write_text(rendering.markdown(outcome, shown, more), encoding="utf-8")
     report_json.write_text(
         json.dumps(as_data(outcome), indent=2, sort_keys=True, allow_nan=False) + "\n",
         encoding="utf-8",
@@ -116,6 +121,7 @@ def as_data(outcome: Outcome) -> dict[str, Any]:
             for choice in outcome.choices
         ],
         "claims": [asdict(verdict) for verdict in outcome.verdicts],
+        "after": [asdict(arm) for arm in outcome.after],
         "failed": [asdict(failed) for failed in outcome.failed],
         "data": [dict(d) for d in outcome.data],
         "environments": [dict(e) for e in outcome.environments],

@@ -55,8 +55,11 @@ class Session:
         model or data cannot be fetched.
         """
         self._fetch()
-        page = tracking.Tracking(self._study, self._runs_dir, self._say)
-        with Progress(self._out, len(self._chosen), self._study.objective.metric) as progress:
+        metric = self._study.objective.metric
+        with (
+            tracking.Tracking(self._study, self._runs_dir, self._say) as page,
+            Progress(self._out, len(self._chosen), metric) as progress,
+        ):
 
             def on_event(event: Event) -> None:
                 progress.show(event)

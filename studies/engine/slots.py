@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import studies
 
@@ -55,3 +57,8 @@ def environment(slot: int, slots: int) -> dict[str, str]:
     paths = [root, *filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))]
     variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     return variables
+
+
+def deterministic_variables(train: Mapping[str, Any]) -> dict[str, str]:
+    """What the process of a trial with these `train` settings needs before CUDA starts."""
+    return {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if train.get("deterministic") else {}

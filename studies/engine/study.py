@@ -4,40 +4,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     PrivateAttr,
-    Strict,
     StringConstraints,
     field_validator,
     model_validator,
 )
 
+from studies.engine.sections import After, Bool, Float, Int, Line, Section
 from studies.engine.yaml_source import Location
-
-Int = Annotated[int, Strict()]
-Float = Annotated[float, Strict()]
-Bool = Annotated[bool, Strict()]
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError(f"expected printable text on one line, got {text!r}")
-    return text
-
-
-Line = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_printable)
-]
-"""Printable text on one line."""
-
-
-class Section(BaseModel):
-    """Refuses unknown keys; a value that cannot be changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Backbone(Section):
@@ -98,6 +75,11 @@ class Train(Section):
     """Stop after this many optimizer steps; null: `epochs` decides."""
     eval_every: Annotated[Int, Field(ge=1)] | None = None
     """Validate every so many optimizer steps; null: at the end alone."""
+    checkpoint_minutes: Annotated[Float, Field(ge=0)] | None = 10.0
+    """Save what a killed trial goes on from this often; 0 or null: only where it is asked to end
+    (SIGTERM)."""
+    deterministic: Bool = False
+    """The same bits each time on a GPU, at some cost of speed; a CPU gives them anyway."""
 
 
 class Adapter(BaseModel):
@@ -162,6 +144,8 @@ class ClaimRule(Section):
     """By how much, in the metric's unit; with `relative` as a share of `than`."""
     metric: Line | None = None
     """A metric of the results or `cost/<field>`; null: the objective."""
+    than_metric: Line | None = None
+    """The metric that is taken of `than`; null: the same as of `arm`."""
     relative: Bool = False
     beyond: Gain | None = None
     """The difference is compared with this one instead of 0."""
@@ -172,7 +156,9 @@ class ClaimRule(Section):
             raise ValueError("expect: within needs a `margin` above 0")
         if self.metric is not None and self.expect.removeprefix("not_") in ("better", "worse"):
             raise ValueError(f"with a `metric` say higher or lower, got expect: {self.expect}")
-        if self.arm == self.than:
+        if self.than_metric is not None and not isinstance(self.than, str):
+            raise ValueError(f"`than_metric` is of an arm, but than is the number {self.than:g}")
+        if self.arm == self.than and self.than_metric in (None, self.metric):
             raise ValueError(f"'{self.arm}' is compared with itself")
         return self
 
@@ -208,6 +194,8 @@ class StudyBody(Section):
     tune: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = {}
     """Dotted settings and the values that every arm tries before `seeds`, and the `seeds` of that
     stage; validation chooses."""
+    after: After | None = None
+    """Evaluations made on the trained model of every trial of `seeds`."""
     match: Literal["parameters"] | None = None
     """parameters: every arm's size is chosen for the baseline's number of trained parameters."""
     published: Published | None = None

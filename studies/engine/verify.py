@@ -12,20 +12,28 @@ from studies.engine.records import Cost
 from studies.engine.study import Study
 
 
-def points_of(study: Study) -> tuple[list[Point], list[str]]:
-    """The arms of `study`, and every problem found in resolving and checking them."""
+def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[str]]:
+    """The arms of `study`, and every problem found in resolving and checking them.
+
+    Where the file is `refused` already, the check that takes long (fitting starts) is left out.
+    """
     points, problems = expand(study)
     _check_names(study, points, problems)
     for point in points:
         _ask(study, point, "backbone", checks.check_backbone, problems)
-        _ask(study, point, "adapter", checks.check_adapter, problems)
+        _ask(study, point, "adapter", checks.check_adapter_options, problems)
     metrics = _check_task(study, points, problems)
     if metrics is not None:
         _check_objective(study, metrics, problems)
     _check_published(study, points, problems)
     _check_claims(study, points, problems)
+    if points and metrics is not None and not problems:
+        _check_after(study, points, metrics, problems)
     if points and not problems:
         tuning.check(study, points, problems)
+    if not problems and not refused:
+        for point in points:
+            _ask(study, point, "adapter", checks.check_adapter, problems)
     return points, list(problems)
 
 
@@ -110,12 +118,43 @@ def _check_claims(study: Study, points: list[Point], problems: Problems) -> None
                 place = study.place("claims", i, *where)
                 key = f"claims[{i}].{'.'.join(where)}"
                 problems.add(place, key, message + ", ".join(arms))
-        section, _, name = (claim.metric or "").partition("/")
-        if section == "cost" and name not in Cost.model_fields:
-            known = ", ".join(Cost.model_fields)
-            message = f"no cost is called '{name}'.{did_you_mean(name, Cost.model_fields)}"
-            place = study.place("claims", i, "metric")
-            problems.add(place, f"claims[{i}].metric", f"{message} Costs: {known}")
+        for key in ("metric", "than_metric"):
+            section, _, name = (getattr(claim, key) or "").partition("/")
+            if section == "cost" and name not in Cost.model_fields:
+                known = ", ".join(Cost.model_fields)
+                message = f"no cost is called '{name}'.{did_you_mean(name, Cost.model_fields)}"
+                place = study.place("claims", i, key)
+                problems.add(place, f"claims[{i}].{key}", f"{message} Costs: {known}")
+
+
+def _check_after(
+    study: Study, points: list[Point], metrics: Mapping[str, str], problems: Problems
+) -> None:
+    """Report evaluations after training that no arm can have, and claims about others."""
+    after = study.after
+    if after is not None:
+        quantised = any("quantization" in point.config["backbone"] for point in points)
+        asked = [
+            ("para", after.para is not None, checks.can_be_pruned, "adds a matrix to the weight"),
+            ("affine", after.affine, checks.has_phi, "has a phi"),
+        ]
+        for key, wanted, fits, what in asked:
+            if wanted and not any(fits(point.config["adapter"]) for point in points):
+                problems.add(study.place("after", key), f"after.{key}", f"no arm {what}")
+            if wanted and quantised:
+                message = "needs weights that are not quantised: remove backbone.quantization"
+                problems.add(study.place("after", key), f"after.{key}", message)
+        if after.landscape is not None and "loss" not in metrics:
+            place = study.place("after", "landscape")
+            problems.add(place, "after.landscape", "needs a task that reports a loss")
+    known = after.names(metrics) if after is not None else []
+    for i, claim in enumerate(study.claims):
+        for key in ("metric", "than_metric"):
+            name = getattr(claim, key) or ""
+            if name.startswith("after/") and name not in known:
+                hint = did_you_mean(name, known) or " Ask for it in the section `after`"
+                message = f"nothing measures '{name}'.{hint}"
+                problems.add(study.place("claims", i, key), f"claims[{i}].{key}", message)
 
 
 def _ask(

@@ -54,6 +54,11 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class NoPage:
     def __init__(self, *arguments) -> None: ...
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *arguments) -> None: ...
+
     def end_trial(self, *arguments) -> None: ...
 
 
@@ -141,7 +146,7 @@ def test_a_trial_that_mlflow_refuses_is_offered_again_at_the_end(
         tracking.track, "track_all", lambda study, found, *rest: calls.append(len(found)) or link
     )
     assert cli.main(["s.yaml"]) == cli.DONE
-    assert calls == ["refused", 3]
+    assert set(calls[:-1]) == {"refused"} and calls[-1] == 3
     assert "busy. Training goes on" in capsys.readouterr().err
 
 
