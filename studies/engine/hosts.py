@@ -151,10 +151,11 @@ class SharedLedger:
 
     def give_back(self, number: int, trial: Trial) -> None:
         """Mark the claimed row `number` as interrupted and queue `trial` again."""
-        tries = self._mine.pop(number).tries
         self._table.write(number, "message", INTERRUPTED)
         if self._table.end(number, None):
-            self._table.add(attributes_of(trial) | {"tries": tries})
+            self._table.add(attributes_of(trial) | {"tries": self._mine[number].tries})
+        self._read()
+        self._mine.pop(number)
 
     def look(self, away: Mapping[str, Trial]) -> tuple[list[tuple[Trial, Result]], list[Trial]]:
         """What became of `away`, the trials that others had: results, and those queued again.

@@ -193,6 +193,29 @@ def test_a_retry_is_not_begun_before_the_attempt_before_it_has_ended(lab, clock)
     assert b.look({trials[0].key: trials[0]}) == ([], trials)
 
 
+def test_a_trial_that_was_given_back_can_be_claimed_at_once(lab, clock) -> None:
+    trials = fake_trials.make_trials({})
+    a = lab.ledger("a")
+    sync(a, trials)
+    a.claim(trials[0])
+    real = lab.table.end
+
+    def lost(number: int, value) -> bool:
+        real(number, value)
+        raise Unreachable("lost")
+
+    lab.table.end = lost
+    with pytest.raises(Unreachable):  # the answer is lost, the loop asks again
+        a.give_back(0, trials[0])
+    lab.table.end = real
+    a.give_back(0, trials[0])
+    assert lab.table.states() == ["failed"] and a.claim(trials[0]) is None
+    assert a.look({trials[0].key: trials[0]}) == ([], trials)
+    assert a.claim(trials[0]) == 1
+    a.give_back(1, trials[0])
+    assert a.claim(trials[0]) == 2
+
+
 def test_a_trial_whose_host_died_while_queueing_it_again_is_not_lost(lab) -> None:
     trials = fake_trials.make_trials({})
     a, b = lab.ledger("a"), lab.ledger("b")
