@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import functools
 import importlib.util
 import itertools
@@ -260,7 +261,9 @@ def study_file(url: str, tmp_path: Path, monkeypatch) -> Path:
     script = fake_trials.SCRIPT.replace('["fake"]', '.get("fake", {})')
     monkeypatch.setattr(fake_trials, "SCRIPT", script)
     page = SimpleNamespace(end_trial=lambda *arguments: None)
-    monkeypatch.setattr(session.tracking, "Tracking", lambda *arguments: page)
+    monkeypatch.setattr(
+        session.tracking, "Tracking", lambda *arguments: contextlib.nullcontext(page)
+    )
     link = session.tracking.track.MlflowLink("mlflow ui", "http://127.0.0.1:5000/#/x")
     monkeypatch.setattr(session.tracking, "deliver", lambda *arguments: link)
     return Path("s.yaml")
