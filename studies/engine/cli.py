@@ -87,6 +87,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--report", action="store_true", help="write report and MLflow page; train nothing"
     )
+    parser.add_argument(
+        "--slurm",
+        type=int,
+        metavar="N",
+        help="queue N SLURM jobs that work off the study together; needs BASIS_ZOO_STORAGE",
+    )
+    parser.add_argument(
+        "--job",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="for --slurm, a parameter of submitit, e.g. gpus_per_node=4, slurm_partition=gpu, "
+        "timeout_min=600; repeatable",
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="default: ./runs")
     return parser
 
@@ -110,6 +124,9 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
     from studies.engine.session import Session
     from studies.engine.tuning import choose
 
+    starts = not (given.plan or given.report or given.export_plan or given.bring)
+    if given.slurm is not None and starts:
+        return _queue(given, study.name, out)
     if given.bring and not given.bring.is_dir():
         raise StudyError(f"--import {given.bring}: there is no such folder")
     earlier = plan_tuning(study, given.plugin)
@@ -152,3 +169,32 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
             "repaired, --retry-failed runs them again"
         )
     return INCOMPLETE if session.unfinished or not delivered else DONE
+
+
+def _queue(given: argparse.Namespace, name: str, out: Console) -> int:
+    """Queue jobs that run the study as the command line says, each in its own runs folder."""
+    from studies.engine import slurm, storage
+    from studies.engine.yaml_source import parse_scalar
+
+    if given.slurm < 1:
+        raise StudyError(f"--slurm: expected a whole number of at least 1, got {given.slurm}")
+    pairs = [setting.partition("=") for setting in given.job]
+    if any(not sign for _, sign, _ in pairs):
+        raise StudyError(f"--job: expected NAME=VALUE, got {' '.join(given.job)}")
+    if (server := storage.configured()) is not None:
+        server.check()
+    arguments = [str(given.study.resolve()), "--profile", given.profile]
+    arguments += [part for each in given.only for part in ("--only", each)]
+    arguments += [part for each in given.plugin for part in ("--plugin", str(each.resolve()))]
+    arguments += ["--slots", str(given.slots)] if given.slots else []
+    # each would try again what another has just seen fail
+    retry = ["--retry-failed"] if given.retry_failed else []
+    folder = given.runs / "slurm"
+    commands = [
+        slurm.command([*arguments, *(retry if i == 0 else [])], folder / str(i))
+        for i in range(given.slurm)
+    ]
+    parameters = {key: parse_scalar(value) for key, _, value in pairs}
+    out.print(slurm.submit(commands, folder, name, parameters), soft_wrap=True, highlight=False)
+    out.print("--report gathers what they found, at any time", soft_wrap=True)
+    return DONE

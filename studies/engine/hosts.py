@@ -151,10 +151,11 @@ class SharedLedger:
 
     def give_back(self, number: int, trial: Trial) -> None:
         """Mark the claimed row `number` as interrupted and queue `trial` again."""
-        tries = self._mine.pop(number).tries
         self._table.write(number, "message", INTERRUPTED)
         if self._table.end(number, None):
-            self._table.add(attributes_of(trial) | {"tries": tries})
+            self._table.add(attributes_of(trial) | {"tries": self._mine[number].tries})
+        self._read()
+        self._mine.pop(number)
 
     def look(self, away: Mapping[str, Trial]) -> tuple[list[tuple[Trial, Result]], list[Trial]]:
         """What became of `away`, the trials that others had: results, and those queued again.
@@ -269,8 +270,7 @@ class SharedLedger:
             return here
         if there is not None:
             self._take(trial, there)
-            return there
-        return here
+        return there or here
 
     def _add(self, trial: Trial, result: Result, value: float, rows: Sequence[Row]) -> None:
         """Tell of a result that was found outside this database."""
@@ -283,9 +283,12 @@ class SharedLedger:
         self._table.add(attributes_of(trial) | {"result": result.model_dump(mode="json")}, value)
 
     def _take(self, trial: Trial, result: Result) -> None:
-        """Write another host's `result` into the runs folder, unless as much is there."""
+        """Write `result` into the runs folder: what the database holds is what all hosts have."""
         here = runs.result_of(trial, self._runs_dir)
-        if here is not None and (here.status == "done" or here.attempt >= result.attempt):
+        if here is not None and result.status == "failed":
+            if here.status == "done" or here.attempt >= result.attempt:
+                return
+        if here == result:
             return
         run_dir = runs.trial_dir(trial, self._runs_dir)
         set_aside(run_dir)

@@ -294,12 +294,6 @@ class _Outage:
             self._say(f"the database is back after {time.monotonic() - self._since:.0f} s")
             self._since = None
 
-    def _give_back(self, number: int, child: Child) -> list[Trial]:
-        """Queue an ended child's trial again; the trial."""
-        self._ledger.give_back(number, child.trial)
-        self._on_event(Event("interrupted", child.trial, child.run_dir, child.slot))
-        return [child.trial]
-
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:

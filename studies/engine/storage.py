@@ -43,7 +43,12 @@ class Server:
     url: URL
 
     def __str__(self) -> str:
-        return self.url.set(password=None, query={}).render_as_string()
+        url = self.url
+        return str(
+            URL.create(
+                "postgresql", url.username, host=url.host, port=url.port, database=url.database
+            )
+        )
 
     @property
     def address(self) -> str:
@@ -59,8 +64,9 @@ class Server:
         """`text` on one line, with `***` for the password."""
         line = one_line(str(text))
         secret = str(self.url.password or "")
-        for form in (secret, urllib.parse.quote(secret), urllib.parse.quote_plus(secret)):
-            line = line.replace(form, "***") if form else line
+        for safe in ("", "/", " +"):  # as a person, urllib and SQLAlchemy write it
+            for form in (secret, urllib.parse.quote(secret, safe), urllib.parse.quote_plus(secret)):
+                line = line.replace(form, "***") if form else line
         return line
 
     def check(self) -> None:
@@ -78,7 +84,7 @@ class Server:
                 "pip install 'basis-zoo[cluster]'"
             ) from None
         except SQLAlchemyError as error:
-            cause = self.masked(error.__cause__ or error).rstrip(".")
+            cause = self.masked(error.__cause__ or error).rstrip(".?")
             raise StudyError(
                 f"{STORAGE_VARIABLE}: {self} cannot be used: {cause}. Start the server or correct "
                 f"the address ({EXAMPLE})"

@@ -60,10 +60,10 @@ class PostgresServer:
             assert self._process.poll() is None and time.monotonic() < end, "no PostgreSQL"
             time.sleep(0.1)
 
-    def stop(self) -> None:
-        """Stop at once; open connections are cut."""
+    def stop(self, now: bool = False) -> None:
+        """Stop; open connections are cut, and with `now` nothing is written any more."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGINT)
+            self._process.send_signal(signal.SIGQUIT if now else signal.SIGINT)
             self._process.wait(60)
             self._process = None
 
@@ -110,5 +110,5 @@ def running() -> Iterator[PostgresServer]:
         server.start()
         yield server
     finally:
-        server.stop()
+        server.stop(now=True)
         shutil.rmtree(folder, ignore_errors=True)

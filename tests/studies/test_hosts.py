@@ -2,20 +2,23 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import functools
 import importlib.util
 import itertools
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 
-from studies.engine import dispatch, hosts, runs, slots, storage
+from studies.engine import cli, dispatch, hosts, runs, session, slots, storage
 from studies.engine.errors import StudyError
 from studies.engine.records import Trial
 
@@ -245,3 +248,55 @@ def test_neither_the_trial_nor_its_files_get_the_password(url: str, tmp_path: Pa
     texts = [path.read_text() for path in (tmp_path / "a").rglob("*") if path.is_file()]
     assert any("PYTHONPATH" in text for text in texts)
     assert not any(word in text for text in texts for word in PASSWORDS)
+
+
+@pytest.fixture
+def study_file(url: str, tmp_path: Path, monkeypatch) -> Path:
+    """A study of three trials whose trials are fakes and whose page is not made."""
+    monkeypatch.chdir(tmp_path)
+    Path("s.yaml").write_text(STUDY)
+    command = functools.partial(fake_trials.command, tmp_path / "journal")
+    monkeypatch.setattr(session, "default_command", command)
+    monkeypatch.setattr(session, "fetch_for", lambda trials: None)
+    script = fake_trials.SCRIPT.replace('["fake"]', '.get("fake", {})')
+    monkeypatch.setattr(fake_trials, "SCRIPT", script)
+    page = SimpleNamespace(end_trial=lambda *arguments: None)
+    monkeypatch.setattr(
+        session.tracking, "Tracking", lambda *arguments: contextlib.nullcontext(page)
+    )
+    link = session.tracking.track.MlflowLink("mlflow ui", "http://127.0.0.1:5000/#/x")
+    monkeypatch.setattr(session.tracking, "deliver", lambda *arguments: link)
+    return Path("s.yaml")
+
+
+STUDY = """\
+name: s
+question: Which?
+adapter: {method: basis, basis: sinc, num_basis: 8}
+sweep: {adapter.r: [2, 4]}
+arms: [{name: lora, adapter: {method: lora}}]
+baseline: lora
+objective: {metric: test/accuracy}
+profiles: {embedded: {seeds: [0]}}
+"""
+
+
+def test_plan_and_report_on_a_host_that_trained_nothing(study_file: Path, capsys) -> None:
+    assert cli.main(["s.yaml", "--runs", "a"]) == cli.DONE
+    assert "[3/3] done" in capsys.readouterr().out
+    assert cli.main(["s.yaml", "--runs", "b", "--plan"]) == cli.DONE
+    assert "3 trials: 3 done" in capsys.readouterr().out
+    assert cli.main(["s.yaml", "--runs", "c", "--report"]) == cli.DONE
+    assert Path("c/s/embedded/report/report.md").exists()
+    assert len(noted(Path(), "start")) == 3
+
+
+def test_a_server_that_is_away_is_named_before_anything_is_trained(
+    study_file: Path, url: str, monkeypatch, capsys
+) -> None:
+    monkeypatch.setenv(slots.STORAGE_VARIABLE, re.sub(r":\d+/", ":1/", url))
+    assert cli.main(["s.yaml"]) == cli.BAD_INPUT
+    said = capsys.readouterr().err
+    assert "owner@127.0.0.1:1/" in said and "Start the server or correct the address" in said
+    assert len(said.splitlines()) == 1 and not any(word in said for word in PASSWORDS)
+    assert not noted(Path(), "start")
