@@ -105,6 +105,8 @@ class Outcome:
     """Distinct environments of finished trials, without the host's name."""
     environment_of: Mapping[str, tuple[int, ...]]
     """Arm to indices into `environments`."""
+    notes: tuple[str, ...] = ()
+    """What trials went through, each with its arm and seed."""
 
     @property
     def majority(self) -> float | None:
@@ -175,6 +177,9 @@ def collect(study: Study, pairs: Pairs, choices: Sequence[Choice] = ()) -> Outco
         data=_distinct(r.data for _, r in done),
         environments=environments,
         environment_of={arm: _indices(arm, done, environments) for arm in values},
+        notes=tuple(
+            f"`{trial.arm}` seed {trial.seed}: {note}" for trial, r in done for note in r.notes
+        ),
     )
 
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from studies.engine import runs, slots
+from studies.engine.child import GRACE_SECONDS
 from studies.engine.errors import StudyError
 from studies.engine.loop import MIN_FREE_BYTES, stop_signals
 from studies.engine.plan_file import Plan, read_plan
@@ -143,8 +144,7 @@ class Work:
                     break
                 time.sleep(POLL_SECONDS)
         finally:
-            for worker in workers:
-                worker.close()
+            _end(workers)
         if queue and not self._signals:
             _say(f"{len(queue)} trials were not started: time or space is used up")
 
@@ -206,6 +206,18 @@ class Work:
             f"[{ended}/{len(self._results)}] {result.status:<6} {trial.study} {trial.arm} "
             f"seed {trial.seed}  {found}  {result.seconds:.0f} s  (about {rest:.0f} min left)"
         )
+
+
+def _end(workers: Sequence[Worker]) -> None:
+    """Let workers save the trials in hand, and end all; those that take too long are killed."""
+    busy = [worker for worker in workers if worker.task]
+    for worker in busy:
+        worker.terminate()
+    asked = time.monotonic()
+    while any(w.lives for w in busy) and time.monotonic() - asked < GRACE_SECONDS:
+        time.sleep(POLL_SECONDS)
+    for worker in workers:
+        worker.close()
 
 
 def _say(text: str) -> None:
