@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from studies.engine import runs, slots
+from studies.engine import packing, runs, slots
 from studies.engine.child import GRACE_SECONDS
 from studies.engine.errors import StudyError
 from studies.engine.loop import MIN_FREE_BYTES, stop_signals
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with runs.locked(given.runs / ".work.lock", refusal), stop_signals() as signals:
             work = Work(plans, given.runs, given.retry_failed, signals)
             work.fetch()
-            work.run(given.slots or slots.default_slots(), given.minutes)
+            work.run(work.slots(given.slots), given.minutes)
     except StudyError as error:
         _say(str(error))
         return BAD_INPUT
@@ -58,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--slots",
         type=_slots,
-        default=0,
-        help="trials at once, a number or auto (default): one a GPU, without a GPU one a core",
+        help="trials at once: a number, or auto to measure how many fit into memory; default: one "
+        "a GPU, without a GPU one a core",
     )
     parser.add_argument(
         "--minutes", type=float, help="start nothing that would probably end later than this"
@@ -119,6 +119,13 @@ class Work:
                 fetch_for([task.trial for task in self._todo])
             except ArchiveError as error:
                 raise StudyError(str(error)) from error
+
+    def slots(self, asked: int | None) -> int:
+        """How many trials to run at once; 0 asks to measure that, None for the default."""
+        if asked == 0 and self._todo:
+            trials = [task.trial for task in self._todo]
+            return packing.measured_slots(trials, self._runs_dir, _say)
+        return asked or slots.default_slots()
 
     def run(self, slot_count: int, minutes: float | None) -> None:
         """Run what is left, `slot_count` trials at a time; however it ends, no worker is left."""
