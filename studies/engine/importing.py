@@ -73,7 +73,9 @@ def _import_one(
 def _copy(source: Path, target: Path, trial: Trial, result: Result) -> None:
     """`source` as the folder of `trial`; result.json last, so that it vouches for the rest."""
     attempt = set_aside(target)
-    skipped = shutil.ignore_patterns("attempt-*", "result.json", "trial.json", "pid", ".*")
+    skipped = shutil.ignore_patterns(
+        "attempt-*", "*checkpoint-*", "result.json", "trial.json", "pid", ".*"
+    )
     with tempfile.TemporaryDirectory(dir=target) as scratch:
         whole = Path(scratch) / "files"
         shutil.copytree(source, whole, ignore=skipped)

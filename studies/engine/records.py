@@ -46,12 +46,12 @@ class Trial(Record):
     @property
     def key(self) -> str:
         """16 hex digits that name this point: a hash of what decides its result, not of labels."""
-        content = [_deciding(self.config), self.seed, sorted(self.plugin_hashes)]
+        content = [deciding(self.config), self.seed, sorted(self.plugin_hashes)]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _deciding(config: dict[str, Any]) -> dict[str, Any]:
+def deciding(config: dict[str, Any]) -> dict[str, Any]:
     """`config` without what decides no result, so that it may change while a study runs."""
     train = dict(config.get("train", {}))
     train.pop("checkpoint_minutes", None)
