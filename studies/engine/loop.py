@@ -14,7 +14,7 @@ from studies.engine.events import Event, Interrupted, Stopped, Unreachable
 from studies.engine.records import Result, Trial
 from studies.engine.study import Study
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.01
 HEARTBEAT_SECONDS = 10
 EQUAL_FAILURES = 3
 """So many equal failures before any success: the study is broken, not the arm."""
