@@ -18,8 +18,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "sinc, G = 50, merge_once": {"method": "basis", "num_basis": 50, "merge_once": True},
     "sinc, G = 50, split": {"method": "basis", "num_basis": 50, "path": "split"},
     "DoRA": {"method": "dora"},
-    "RandLoRA": {"method": "randlora"},
-    "VeRA": {"method": "vera"},
+    "RandLoRA, r 32": {"method": "randlora", "r": 32},
+    "VeRA, r 256": {"method": "vera", "r": 256},
 }
 _OURS = "sinc, G = 50"
 _GOALS = {"Qwen2-0.5B": (1.0, 0.70), "Llama-3-8B": (1.25, 0.80)}
