@@ -7,12 +7,14 @@ import torch
 from torch.nn import functional as F
 
 from adapters.bench import cli, kernels, layer, models, naive, report, steps
+from adapters.bench.cases import KINDS, kind
 from adapters.bench.checks import check
 from adapters.bench.floors import Ceilings
 from adapters.bench.launches import count
 from adapters.bench.record import Row, Run, place, row_of
 from adapters.ops import merge
 from adapters.ops.merge import blocked
+from basis_zoo.proxy import ChebyshevProxy, proxy_size
 
 
 def test_a_wrong_kernel_is_not_timed(monkeypatch, capsys, tmp_path):
@@ -34,6 +36,15 @@ def test_this_device_is_right():
     told = []
     assert check("cpu", told, quick=True)
     assert {row["kind"] for row in told} >= {"degree 8", "table, many", "layer", "repeated"}
+
+
+@pytest.mark.parametrize("name", list(KINDS))
+def test_a_kind_is_what_it_is_called(name):
+    proxy = kind(name, (128, 1024), 16, "cpu", seed=1).proxy
+    called, _, size = name.partition(" ")
+    assert isinstance(proxy, ChebyshevProxy) == (called == "degree")
+    if size.isdigit():
+        assert proxy_size(proxy) == int(size)
 
 
 def test_a_run_is_written_and_reported(monkeypatch, tmp_path):
