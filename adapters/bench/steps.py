@@ -68,7 +68,7 @@ def minilm(run: Run, device: str, quick: bool) -> None:
     shape = SHAPES["MiniLM"]
     methods = [m for m in METHODS if m in _QUICK or (not quick and "merge" not in m)]
     calls = [stepper(build(shape, METHODS[m], device), shape, device) for m in methods]
-    times = alternate(calls, 5 if quick else 25)
+    times = alternate(calls, 5 if quick else 15)
     sequences, tokens = shape.batch
     for method, held in zip(methods[1:], times[1:], strict=True):
         for clock, (what, goal) in enumerate((("step", 1.3), ("processor time of a step", None))):
