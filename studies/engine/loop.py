@@ -16,6 +16,8 @@ from studies.engine.study import Study
 
 POLL_SECONDS = 0.05
 HEARTBEAT_SECONDS = 10
+LOOK_SECONDS = 1.0
+"""Between two looks at the validation values of running trials."""
 EQUAL_FAILURES = 3
 """So many equal failures before any success: the study is broken, not the arm."""
 MIN_FREE_BYTES = 200 * 2**20
@@ -40,6 +42,18 @@ class Ledger(Protocol):
         """Mark attempt `number` as interrupted and queue `trial` again."""
 
 
+class Source(Protocol):
+    """Trials that are still to be run; a list is one."""
+
+    def __len__(self) -> int: ...
+
+    def pop(self, index: int) -> Trial:
+        """The next one (`index` 0)."""
+
+    def append(self, trial: Trial) -> None:
+        """Take one back that is to be run again."""
+
+
 class Loop:
     """The loop that keeps the slots busy."""
 
@@ -52,19 +66,20 @@ class Loop:
         command: Command,
         ledger: Ledger,
         signals: list[int],
+        lagging: Callable[[Path], str | None] = lambda run_dir: None,
     ) -> None:
+        """`lagging` says why the trial in a run folder is to be ended early, see `Pruning`."""
         self._study, self._runs_dir, self._slot_count = study, runs_dir, slot_count
         self._on_event, self._command, self._ledger = on_event, command, ledger
-        self._signals = signals
+        self._signals, self._lagging = signals, lagging
         self._running: dict[int, Child] = {}
         """By the number that the ledger gave."""
         self._attempts: dict[str, int] = {}
         self._first_failures: list[str] | None = []
 
-    def work(self, todo: list[Trial]) -> None:
-        """Run all of `todo`; however it ends, no child is left."""
-        queue = list(todo)
-        started, heartbeat = time.monotonic(), time.monotonic()
+    def work(self, queue: Source) -> None:
+        """Run all of `queue`; however it ends, no child is left."""
+        started = heartbeat = looked = time.monotonic()
         max_hours = self._study.budget.max_hours
         try:
             while queue or self._running:
@@ -76,7 +91,13 @@ class Loop:
                 for number, child in list(self._running.items()):
                     if child.poll():
                         del self._running[number]
-                        queue += self._finish(number, child)
+                        for again in self._finish(number, child):
+                            queue.append(again)
+                if time.monotonic() - looked > LOOK_SECONDS:
+                    looked = time.monotonic()
+                    for child in self._running.values():
+                        if reason := self._lagging(child.run_dir):
+                            child.prune(reason)
                 if late and queue and not self._running:
                     raise Stopped(
                         f"budget.max_hours ({max_hours:g}) is used up with {len(queue)} trials "
@@ -116,7 +137,8 @@ class Loop:
         self._ledger.tell(number, result)
         trial = child.trial
         tries = self._attempts[trial.key] = self._attempts.get(trial.key, 0) + 1
-        retry = result.status == "failed" and tries <= self._study.budget.retries
+        pruned = result.failure is not None and result.failure.kind == "pruned"
+        retry = result.status == "failed" and tries <= self._study.budget.retries and not pruned
         kind: Literal["done", "failed", "retry"] = "retry" if retry else result.status
         self._on_event(Event(kind, trial, child.run_dir, child.slot, result))
         self._check_first_failures(result)

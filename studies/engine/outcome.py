@@ -11,6 +11,7 @@ from studies.engine import published
 from studies.engine.after_outcome import ArmAfter, gather
 from studies.engine.claims import Verdict, judge
 from studies.engine.records import Cost, Result, Trial
+from studies.engine.search_outcome import SearchOutcome
 from studies.engine.statistics import Comparison, Summary, compare_arms, summarize
 from studies.engine.tuning import Choice
 
@@ -108,6 +109,8 @@ class Outcome:
     """Arm to indices into `environments`."""
     after: tuple[ArmAfter, ...] = ()
     """What was evaluated after training."""
+    search: SearchOutcome | None = None
+    """What the search for one arm's settings found."""
 
     @property
     def majority(self) -> float | None:
@@ -121,8 +124,13 @@ class Outcome:
         return tuple(sorted({seed for arm in self.arms for seed in arm.keys}))
 
 
-def collect(study: Study, pairs: Pairs, choices: Sequence[Choice] = ()) -> Outcome:
-    """Gather `pairs` by arm; `choices` are what their tuning stage found.
+def collect(
+    study: Study,
+    pairs: Pairs,
+    choices: Sequence[Choice] = (),
+    search: SearchOutcome | None = None,
+) -> Outcome:
+    """Gather `pairs` by arm; `choices` and `search` are what the stages before them found.
 
     Raises ValueError where two trials share arm and seed: their mean would count one seed twice.
     """
@@ -179,6 +187,7 @@ def collect(study: Study, pairs: Pairs, choices: Sequence[Choice] = ()) -> Outco
         environments=environments,
         environment_of={arm: _indices(arm, done, environments) for arm in values},
         after=gather(sorted(done, key=lambda pair: pair[0].arm != study.baseline), metric),
+        search=search,
     )
 
 
