@@ -37,7 +37,7 @@ def reading(outcome: Outcome) -> list[str]:
             f"{tuned} was chosen for each arm on `{outcome.select_on}`, from the same values and "
             "with other seeds than those reported."
         )
-    elif outcome.search is not None:
+    elif outcome.search is not None and outcome.search.points:
         found = outcome.search
         searched = ", ".join(f"`{path}`" for path in found.points[0].settings)
         lines.append(

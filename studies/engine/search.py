@@ -170,6 +170,8 @@ def check(
 
     if study.tune:
         problem("a study tunes or searches: remove `tune` or `search`")
+    if study.match is not None and "adapter.r" in search.space:
+        problem("`match` chooses the rank: search it or match it", "space", "adapter.r")
     if search.seed in study.seeds:
         problem(f"{search.seed} is one of `seeds`: what is chosen must be tried anew", "seed")
     if search.pruning is not None and study.train.eval_every is None:

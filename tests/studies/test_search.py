@@ -1,6 +1,7 @@
 """The search: its points once each whatever is killed, its choice, its report, its refusals."""
 
 import importlib.util
+import math
 import os
 import random
 import shutil
@@ -75,17 +76,29 @@ def test_the_same_command_runs_nothing_again_and_more_trials_go_on(lab) -> None:
     assert len(lab.noted("start")) == 10
 
 
-def test_a_sampler_that_has_learnt_stays_near_the_best(lab) -> None:
+@pytest.mark.parametrize("objectives", [1, 2])
+def test_tpe_learns_where_good_points_are(lab, objectives: int) -> None:
     second = "    - {metric: cost/trainable_parameters, direction: minimize}\n"
-    lab.write(STUDY.replace("trials: 8", "trials: 16").replace(second, ""))
-    lab.run(slot_count=1)
-    found = [result.metrics["valid/accuracy"] for _, result in history(lab)]
-    assert sum(found[-6:]) / 6 > sum(found[:6]) / 6
-    stage = SearchStage(lab.study, (), lab.runs_dir)
-    assert stage.complete
-    [choice] = stage.choices
-    best = max(history(lab), key=lambda pair: pair[1].metrics["valid/accuracy"])[0]
-    assert choice.arm == "phi" and choice.settings == best.swept
+    text = STUDY if objectives == 2 else STUDY.replace(second, "")
+    errors = {}
+    for name in ("tpe", "random"):
+        lab.write(text.replace("  startup: 3", f"  startup: 8\n  sampler: {name}"))
+        storage = optuna.storages.InMemoryStorage()
+        sampler = dispatch._Sampler(lab.study, lab.make, storage)
+        found = []
+        for ordinal in range(1, 41):
+            row = sampler.ask(ordinal)
+            error = abs(math.log10(row.settings["train.learning_rate"]) + 1.5)
+            found.append(error)
+            if ordinal % 10 == 0:
+                sampler.tell(row.number, None, pruned=ordinal == 10)
+            else:
+                values = [-error, row.settings["adapter.num_basis"]]
+                sampler.tell(row.number, values[:objectives])
+        assert [row.ordinal for row in sampler.rows()] == list(range(1, 41))
+        assert not any(row.running for row in sampler.rows())
+        errors[name] = sum(found[-15:]) / 15
+    assert errors["tpe"] < 0.6 * errors["random"], errors
 
 
 @pytest.mark.parametrize("slot_count", [2])
