@@ -49,6 +49,7 @@ class Child:
         self._limit = limit_seconds
         self._asked_to_end: float | None = None
         self._timed_out = False
+        self._pruned: str | None = None
         write_record(run_dir / "trial.json", trial)
         leash = [sys.executable, "-I", "-S", str(LEASH), str(os.getpid())]
         with (run_dir / "log.txt").open("wb") as log:
@@ -86,6 +87,12 @@ class Child:
         self._asked_to_end = time.monotonic()
         self._signal(signal.SIGTERM)
 
+    def prune(self, reason: str) -> None:
+        """Ask it to end for `reason`, which becomes its failure."""
+        if self._asked_to_end is None:
+            self._pruned = reason
+            self.terminate()
+
     def kill(self) -> None:
         """End it now."""
         self._signal(signal.SIGKILL)
@@ -105,7 +112,7 @@ class Child:
                 started=self.started_utc,
                 seconds=time.monotonic() - self.started,
             )
-        elif found.status == "failed" and self._timed_out:
+        elif found.status == "failed" and (self._timed_out or self._pruned):
             found = found.model_copy(update={"failure": self._reason()})
         found = checked(found, metric).model_copy(update={"attempt": self.attempt})
         write_record(self.run_dir / "result.json", found)
@@ -113,6 +120,8 @@ class Child:
 
     def _reason(self) -> Failure:
         code = self._process.returncode
+        if self._pruned is not None:
+            return Failure(kind="pruned", message=self._pruned)
         if self._timed_out:
             kept = any(self.run_dir.glob("checkpoint-*"))
             return Failure(

@@ -15,7 +15,7 @@ from typing import Literal
 
 from scipy import stats
 
-from studies.engine.records import Result
+from studies.engine.records import Result, value_of
 from studies.engine.statistics import ALPHA, summarize
 from studies.engine.study import ClaimRule
 
@@ -57,23 +57,16 @@ def judge(
     ]
 
 
-def value_of(result: Result, metric: str) -> float | None:
-    """A metric of a finished trial, or `cost/<field>`; None where it has none."""
-    section, _, name = metric.partition("/")
-    found = getattr(result.cost, name, None) if section == "cost" else result.metrics.get(metric)
-    return float(found) if found is not None and math.isfinite(found) else None
-
-
 def rule(claim: ClaimRule, metric: str) -> str:
     """The claim's rule in symbols."""
-    than = f"`{claim.than}`" if isinstance(claim.than, str) else f"{claim.than:g}"
+    other = f" (its {claim.than_metric})" if claim.than_metric is not None else ""
+    than = f"`{claim.than}`{other}" if isinstance(claim.than, str) else f"{claim.than:g}"
     text = f"`{claim.arm}` − {than}"
     if claim.beyond is not None:
-        text = f"({text}) − (`{claim.beyond.arm}` − `{claim.beyond.than}`)"
+        text = f"({text}) − (`{claim.beyond.arm}` − `{claim.beyond.than}`{other})"
     share = f" as a share of {than}" if claim.relative else ""
     expected = claim.expect.replace("_", " ")
-    other = f" (its {claim.than_metric})" if claim.than_metric is not None else ""
-    return f"{claim.metric or metric}: {text}{other} is {expected} by {claim.margin:g}{share}"
+    return f"{claim.metric or metric}: {text} is {expected} by {claim.margin:g}{share}"
 
 
 def _set(claim: ClaimRule, direction: str) -> tuple[float, float, bool]:

@@ -3,12 +3,17 @@
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from studies.engine.errors import StudyError
 from studies.engine.events import Interrupted, Stopped
 from studies.engine.schema import list_profiles, load_study
+
+if TYPE_CHECKING:
+    from studies.engine.search_stage import SearchStage
+    from studies.engine.study import Study
 
 DONE, INCOMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: everything done; a trial failed or is missing; something to correct; Ctrl-C."""
@@ -122,6 +127,7 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
     # these need torch, Optuna and MLflow: a file in error is refused without waiting for them
     from studies.engine import dispatch, packing, runs, slots
     from studies.engine.plan import only, plan, plan_table, plan_tuning
+    from studies.engine.search_stage import SearchStage
     from studies.engine.session import Session
     from studies.engine.tuning import choose
 
@@ -133,16 +139,28 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
     earlier = plan_tuning(study, given.plugin)
     dispatch.pull(study, earlier, given.runs)
     choices = choose(study, earlier, given.runs) if earlier else []
+    search = None
+    if study.search is not None:
+        search = SearchStage(study, given.plugin, given.runs)
+        code = _search(study, search, given, out, say)
+        if code is not None:
+            return code
     while True:
         tuning = choices is None
-        trials = earlier if tuning else plan(study, given.plugin, choices or ())
+        trials = (
+            earlier
+            if tuning
+            else plan(study, given.plugin, search.choices if search else choices or ())
+        )
         chosen = only(trials, given.only) if given.only else trials
         dispatch.pull(study, chosen, given.runs)
         slot_count = min(given.slots or slots.default_slots(), len(chosen))
         if given.plan:
             out.print(plan_table(chosen, given.runs, slot_count))
             return DONE
-        session = Session(study, trials, chosen, given.runs, out, say, choices or (), earlier)
+        session = Session(
+            study, trials, chosen, given.runs, out, say, choices or (), earlier, search
+        )
         if given.export_plan:
             count = session.export(given.export_plan, given.retry_failed)
             out.print(f"{count} trials written to {given.export_plan}", soft_wrap=True)
@@ -204,3 +222,43 @@ def _queue(given: argparse.Namespace, name: str, out: Console) -> int:
     out.print(slurm.submit(commands, folder, name, parameters), soft_wrap=True, highlight=False)
     out.print("--report gathers what they found, at any time", soft_wrap=True)
     return DONE
+
+
+def _search(
+    study: "Study",
+    search: "SearchStage",
+    given: argparse.Namespace,
+    out: Console,
+    say: Callable[[str], None],
+) -> int | None:
+    """Bring the search to its end; the exit code where the seeds cannot follow it now."""
+    from studies.engine import slots
+    from studies.engine.plan import plan
+    from studies.engine.session import Session
+
+    if given.plan:
+        out.print(search.summary())
+        return None
+    failed_again = given.retry_failed and not (given.report or given.bring or given.export_plan)
+    if search.complete and not failed_again:
+        return None
+    if given.bring or given.export_plan:
+        raise StudyError(
+            "the points of a search are chosen one after the other: run the study here until its "
+            "search is complete, then its seeds can be exported"
+        )
+    trials = plan(study, given.plugin, search.choices)
+    session = Session(study, trials, trials, given.runs, out, say, search=search)
+    if given.report:
+        session.deliver()
+        return INCOMPLETE
+    try:
+        session.find(given.slots or slots.default_slots(), given.retry_failed)
+    except Stopped as stopped:
+        say(str(stopped))
+        session.deliver()
+        return INCOMPLETE
+    if not search.choices:
+        say("no point of the search is done: repair the cause and use --retry-failed")
+        return INCOMPLETE
+    return None

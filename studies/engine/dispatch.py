@@ -3,9 +3,9 @@
 One dispatcher owns a study's run folder (a file lock), one thread claims, starts, watches and
 tells, and every trial is a subprocess. On one host the files decide what is done (`result.json`);
 Optuna's database is told the same and can be rebuilt from them. Several hosts, each with a
-dispatcher and a run folder of its own, share a PostgreSQL database instead, see `hosts`. Optuna's
-samplers are not used: a grid is not run exactly once by them (GridSampler repeats points, sqlite
-hands one trial to two workers).
+dispatcher and a run folder of its own, share a PostgreSQL database instead, see `hosts`. Only the
+points of a search come from Optuna's samplers: a grid is not run exactly once by them (GridSampler
+repeats points, sqlite hands one trial to two workers).
 """
 
 import contextlib
@@ -18,16 +18,23 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.exceptions import (
     ExperimentalWarning,
     StorageInternalError,
     UpdateFinishedTrialError,
 )
+from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
-from studies.engine import runs, storage
+from studies.engine import runs, search, search_points, storage
 from studies.engine.attempts import INTERRUPTED, Row, attributes_of
 from studies.engine.child import Command, default_command
 from studies.engine.errors import StudyError
@@ -35,6 +42,9 @@ from studies.engine.events import Event, Stopped, Unreachable
 from studies.engine.hosts import SharedLedger
 from studies.engine.loop import HEARTBEAT_SECONDS, Loop, stop_signals
 from studies.engine.records import Result, Trial
+from studies.engine.search_points import Points
+from studies.engine.sections import Domain, Range
+from studies.engine.seeds import derive
 from studies.engine.study import Study
 
 STATES = {
@@ -74,7 +84,7 @@ def run(
         hosts = ledger if isinstance(ledger, SharedLedger) else None
         with stop_signals() as signals:
             loop = Loop(study, runs_dir, slot_count, on_event, command, ledger, signals, hosts, say)
-            loop.work(todo)
+            loop.work(list(todo))
 
 
 def record(study: Study, trials: Sequence[Trial], runs_dir: Path) -> None:
@@ -367,3 +377,122 @@ class _Ledger:
 
 def _point(row: FrozenTrial) -> str:
     return str(row.user_attrs.get("point"))
+
+
+def run_search(
+    study: Study,
+    make: search.Make,
+    runs_dir: Path,
+    *,
+    slot_count: int = 1,
+    retry_failed: bool = False,
+    on_event: Callable[[Event], None] = lambda event: None,
+    command: Command = default_command,
+) -> None:
+    """Run the points of the study's search that are left; arguments and errors are those of `run`.
+
+    `make` gives the trial of a point. One dispatcher works on a search, whatever the storage.
+    """
+    folder = runs.study_dir(study, runs_dir)
+    database = runs_dir / "optuna.db"
+    refusal = f"{folder} is in use: another run of this study is under way; wait, or use --runs DIR"
+    with runs.locked(folder / ".lock", refusal), _explained(database):
+        sampler = _Sampler(study, make, _Ledger(study, database)._storage)
+        points = Points(study, make, runs_dir, sampler)
+        points.sync(retry_failed, on_event)
+        with stop_signals() as signals:
+            loop = Loop(
+                *(study, runs_dir, slot_count, on_event, command, points, signals),
+                lagging=points.lagging,
+            )
+            loop.work(points)
+
+
+def importances(
+    spec: search.Search, points: Sequence[tuple[search.Settings, Sequence[float]]]
+) -> list[dict[str, float]]:
+    """For each objective how much each setting decides it (PED-ANOVA, shares that sum to 1)."""
+    found = []
+    distributions = _distributions(spec)
+    for i, objective in enumerate(spec.objectives):
+        one = optuna.create_study(direction=objective.direction)
+        for settings, values in points:
+            one.add_trial(
+                create_trial(
+                    params=dict(settings), distributions=distributions, value=float(values[i])
+                )
+            )
+        found.append(optuna.importance.get_param_importances(one))
+    return found
+
+
+class _Sampler:
+    """Optuna as `studies.engine.search_points.Sampler`: one row a point that was asked for."""
+
+    def __init__(
+        self, study: Study, make: search.Make, storage: optuna.storages.BaseStorage
+    ) -> None:
+        spec = search.wanted(study)
+        self._distributions = _distributions(spec)
+        self._study = optuna.create_study(
+            study_name=f"{study.name}/{study.profile}/search-{search.identity(study, make)}",
+            storage=storage,
+            directions=[objective.direction for objective in spec.objectives],
+            load_if_exists=True,
+        )
+        # a sampler that starts anew with the same seed would ask for its first points again
+        seed = derive(spec.seed, f"sampler:{len(self._study.get_trials(deepcopy=False))}")
+        random = spec.sampler == "random"
+        self._study.sampler = (
+            RandomSampler(seed) if random else TPESampler(seed=seed, n_startup_trials=spec.startup)
+        )
+
+        for row in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if "ordinal" not in row.user_attrs:  # cut off while it was being asked for
+                self._study.tell(row.number, state=TrialState.FAIL)
+
+    def rows(self) -> list[search_points.Row]:
+        return [
+            search_points.Row(
+                row.number, row.user_attrs["ordinal"], row.params, row.state is TrialState.RUNNING
+            )
+            for row in self._study.get_trials(deepcopy=False)
+            if "ordinal" in row.user_attrs
+        ]
+
+    def ask(self, ordinal: int, settings: search.Settings | None = None) -> search_points.Row:
+        if settings is not None:
+            self._study.enqueue_trial(dict(settings))
+        with warnings.catch_warnings():  # a search needs no heartbeats: it has one dispatcher
+            warnings.simplefilter("ignore", UserWarning)
+            asked = self._study.ask(self._distributions)
+        asked.set_user_attr("ordinal", ordinal)
+        return search_points.Row(asked.number, ordinal, asked.params, True)
+
+    def tell(self, number: int, values: Sequence[float] | None, pruned: bool = False) -> None:
+        state = TrialState.PRUNED if pruned else TrialState.FAIL
+        self._study.tell(number, values, state=state if values is None else None)
+
+    def add(self, ordinal: int, settings: search.Settings, values: Sequence[float] | None) -> None:
+        self._study.add_trial(
+            create_trial(
+                state=TrialState.FAIL if values is None else TrialState.COMPLETE,
+                values=values,
+                params=dict(settings),
+                distributions=self._distributions,
+                user_attrs={"ordinal": ordinal},
+            )
+        )
+
+
+def _distributions(spec: search.Search) -> dict[str, BaseDistribution]:
+    """Optuna's words for the space of `spec`."""
+
+    def of(domain: Domain) -> BaseDistribution:
+        if not isinstance(domain, Range):
+            return CategoricalDistribution(domain)
+        if domain.kind == "int":
+            return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
+        return FloatDistribution(domain.low, domain.high, log=domain.log)
+
+    return {path: of(domain) for path, domain in spec.space.items()}

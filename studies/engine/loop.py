@@ -16,6 +16,8 @@ from studies.engine.study import Study
 
 POLL_SECONDS = 0.01
 HEARTBEAT_SECONDS = 10
+LOOK_SECONDS = 1.0
+"""Between two looks at the validation values of running trials."""
 EQUAL_FAILURES = 3
 """So many equal failures before any success: the study is broken, not the arm."""
 MOST_ATTEMPTS = 100
@@ -59,6 +61,18 @@ class Hosts(Protocol):
         """What became of `away`: results, and trials that are queued again."""
 
 
+class Source(Protocol):
+    """Trials that are still to be run; a list is one."""
+
+    def __len__(self) -> int: ...
+
+    def pop(self, index: int) -> Trial:
+        """The next one (`index` 0)."""
+
+    def append(self, trial: Trial) -> None:
+        """Take one back that is to be run again."""
+
+
 class Loop:
     """The loop that keeps the slots busy."""
 
@@ -73,10 +87,13 @@ class Loop:
         signals: list[int],
         hosts: Hosts | None = None,
         say: Callable[[str], None] = lambda message: None,
+        lagging: Callable[[Path], str | None] = lambda run_dir: None,
     ) -> None:
+        """`lagging` says why the trial in a run folder is to be ended early, see `Pruning`."""
         self._study, self._runs_dir, self._slot_count = study, runs_dir, slot_count
         self._on_event, self._command, self._ledger = on_event, command, ledger
         self._signals, self._hosts, self._say = signals, hosts, say
+        self._lagging = lagging
         self._running: dict[int, Child] = {}
         """By the number that the ledger gave."""
         self._ended: dict[int, Child] = {}
@@ -89,13 +106,12 @@ class Loop:
         self._attempts: dict[str, int] = {}
         self._first_failures: list[str] | None = []
 
-    def work(self, todo: list[Trial]) -> None:
-        """Run all of `todo`; however it ends, no child is left.
+    def work(self, queue: Source) -> None:
+        """Run all of `queue`; however it ends, no child is left.
 
         Where the database does not answer, children train on, and what they find is told later.
         """
-        queue = list(todo)
-        started = time.monotonic()
+        started = looked = time.monotonic()
         max_hours = self._study.budget.max_hours
         try:
             while queue or self._running or self._ended or self._away:
@@ -105,6 +121,11 @@ class Loop:
                 for number, child in list(self._running.items()):
                     if child.poll():
                         self._ended[number] = self._running.pop(number)
+                if time.monotonic() - looked > LOOK_SECONDS:
+                    looked = time.monotonic()
+                    for child in self._running.values():
+                        if reason := self._lagging(child.run_dir):
+                            child.prune(reason)
                 if self._outage.over(idle=not self._running):
                     try:
                         self._talk(queue, late)
@@ -121,7 +142,7 @@ class Loop:
         finally:
             self._end_children()
 
-    def _talk(self, queue: list[Trial], late: bool) -> None:
+    def _talk(self, queue: Source, late: bool) -> None:
         """All that needs the database: tell what has ended, start what is next, show life."""
         for number, child in list(self._ended.items()):
             for trial in self._finish(number, child):
@@ -190,7 +211,8 @@ class Loop:
         trial = child.trial
         before = self._hosts.tries(trial) if self._hosts is not None else 0
         tries = 1 + max(before, self._attempts.get(trial.key, 0))
-        retry = result.status == "failed" and tries <= self._study.budget.retries
+        pruned = result.failure is not None and result.failure.kind == "pruned"
+        retry = result.status == "failed" and tries <= self._study.budget.retries and not pruned
         if retry:
             self._ledger.enqueue(trial)
         told = self._ledger.tell(number, result)

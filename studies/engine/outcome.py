@@ -11,6 +11,7 @@ from studies.engine import published
 from studies.engine.after_outcome import ArmAfter, gather
 from studies.engine.claims import Verdict, judge
 from studies.engine.records import Cost, Result, Trial
+from studies.engine.search_outcome import SearchOutcome
 from studies.engine.statistics import Comparison, Summary, compare_arms, summarize
 from studies.engine.tuning import Choice
 
@@ -110,6 +111,8 @@ class Outcome:
     """What was evaluated after training."""
     notes: tuple[str, ...] = ()
     """What trials went through, each with its arm and seed."""
+    search: SearchOutcome | None = None
+    """What the search for one arm's settings found."""
 
     @property
     def majority(self) -> float | None:
@@ -123,8 +126,13 @@ class Outcome:
         return tuple(sorted({seed for arm in self.arms for seed in arm.keys}))
 
 
-def collect(study: Study, pairs: Pairs, choices: Sequence[Choice] = ()) -> Outcome:
-    """Gather `pairs` by arm; `choices` are what their tuning stage found.
+def collect(
+    study: Study,
+    pairs: Pairs,
+    choices: Sequence[Choice] = (),
+    search: SearchOutcome | None = None,
+) -> Outcome:
+    """Gather `pairs` by arm; `choices` and `search` are what the stages before them found.
 
     Raises ValueError where two trials share arm and seed: their mean would count one seed twice.
     """
@@ -184,6 +192,7 @@ def collect(study: Study, pairs: Pairs, choices: Sequence[Choice] = ()) -> Outco
         notes=tuple(
             f"`{trial.arm}` seed {trial.seed}: {note}" for trial, r in done for note in r.notes
         ),
+        search=search,
     )
 
 

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from studies.engine import runs, tuning, verify
+from studies.engine import runs, search, tuning, verify
 from studies.engine.errors import StudyError, did_you_mean
 from studies.engine.labels import shown
 from studies.engine.plugins import load_plugins
@@ -43,6 +43,13 @@ def plan_tuning(study: Study, plugins: Sequence[str | Path] = ()) -> list[Trial]
     """Every trial of the stage that chooses settings; none where the study tunes nothing."""
     points, make = _prepared(study, plugins)
     return [make(seed, point) for seed, point in tuning.tuned_points(study, points)]
+
+
+def plan_search(study: Study, plugins: Sequence[str | Path] = ()) -> search.Make:
+    """What makes the trials of the study's search; see `studies.engine.search`."""
+    points, make = _prepared(study, plugins)
+    arm = next(point for point in points if point.arm == search.wanted(study).arm)
+    return search.make_point(study, arm, make)
 
 
 def _prepared(

@@ -69,15 +69,20 @@ class Progress:
     def _line(self, event: Event) -> Text:
         style = STYLES.get(event.kind, "yellow")
         text = Text(f"[{self._finished:>{len(str(self._total))}}/{self._total}] ")
-        text.append(f"{event.kind:<8}", style=style if event.kind != "started" else "dim")
+        failure = None if event.result is None else event.result.failure
+        pruned = failure is not None and failure.kind == "pruned"
+        word = "pruned" if pruned else event.kind
+        text.append(f"{word:<8}", style="dim" if pruned or event.kind == "started" else style)
         text.append(f" {event.trial.arm}  seed {event.trial.seed}")
         if event.result is not None:
             text.append(f"  {self._found_text(event.result)}  {duration(event.result.seconds)}")
-        if event.kind == "failed":
+        if event.kind == "failed" and not pruned:
             text.append(f"\n        {event.run_dir / 'log.txt'}", style="dim")
         return text
 
     def _found_text(self, result: Result) -> str:
+        if result.failure is not None and result.failure.kind == "pruned":
+            return result.failure.message
         if result.failure is not None:
             return f"{result.failure.kind}: {result.failure.message}"
         return f"{self._metric} {result.metrics[self._metric]:.4f}"

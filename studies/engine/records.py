@@ -6,6 +6,7 @@ off trials and its results can be imported elsewhere.
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from datetime import datetime
@@ -76,7 +77,8 @@ def deciding(config: dict[str, Any]) -> dict[str, Any]:
 class Failure(Record):
     """Why a trial has no result."""
 
-    kind: Literal["exception", "not_finite", "out_of_memory", "timeout", "signal", "disk_full"]
+    kind: Literal["exception", "not_finite", "out_of_memory", "timeout", "signal", "disk_full",
+                  "pruned"]  # fmt: skip
     message: str
     """One line: what happened and, where known, what to do."""
 
@@ -154,3 +156,10 @@ def read_result(run_dir: Path) -> Result | None:
 def read_trial(run_dir: Path) -> Trial:
     """The trial that `run_dir` was made for."""
     return Trial.model_validate_json((run_dir / "trial.json").read_text(encoding="utf-8"))
+
+
+def value_of(result: Result, metric: str) -> float | None:
+    """A metric of a finished trial, or `cost/<field>`; None where it has none."""
+    section, _, name = metric.partition("/")
+    found = getattr(result.cost, name, None) if section == "cost" else result.metrics.get(metric)
+    return float(found) if found is not None and math.isfinite(found) else None

@@ -37,6 +37,14 @@ def reading(outcome: Outcome) -> list[str]:
             f"{tuned} was chosen for each arm on `{outcome.select_on}`, from the same values and "
             "with other seeds than those reported."
         )
+    elif outcome.search is not None and outcome.search.points:
+        found = outcome.search
+        searched = ", ".join(f"`{path}`" for path in found.points[0].settings)
+        lines.append(
+            f"{searched} of `{found.arm}` were searched on `{found.metrics[0]}` with seed "
+            f"{found.seed}, over {len(found.points)} points; no other arm was searched, which "
+            f"favours `{found.arm}`."
+        )
     else:
         lines.append(
             "No setting was tuned: every arm has the learning rate that the study gives it, which "

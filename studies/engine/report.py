@@ -6,11 +6,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from studies.engine import after_plots, after_tables, plots, rendering, spectra_plots
+from studies.engine import (
+    after_plots,
+    after_tables,
+    plots,
+    rendering,
+    search_report,
+    spectra_plots,
+)
 from studies.engine.errors import StudyError
 from studies.engine.outcome import Outcome, Pairs, Study, collect
 from studies.engine.panels import is_number
 from studies.engine.remarks import reading, remarks
+from studies.engine.search_outcome import SearchOutcome
 from studies.engine.statistics import summarize
 from studies.engine.tuning import Choice
 
@@ -38,6 +46,7 @@ def write_report(
     out_dir: Path,
     trials_dir: Path | None = None,
     choices: Sequence[Choice] = (),
+    search: SearchOutcome | None = None,
 ) -> Report:
     """Write report.md, report.json and the figures of `pairs` to `out_dir`.
 
@@ -49,15 +58,16 @@ def write_report(
             without these files have no learning curve.
 
         choices: what the tuning stage found, see `studies.engine.tuning`.
+        search: what the search found, see `studies.engine.search`.
 
     Raises ValueError where `pairs` is empty or has two results for one arm and seed.
     """
-    if not pairs:
+    if not pairs and search is None:
         raise ValueError(
             f"study {study.name!r} has no results to report: run it first, "
             f"python run_study.py {study.path.name}"
         )
-    outcome = collect(study, pairs, choices)
+    outcome = collect(study, pairs, choices, search)
     out_dir.mkdir(parents=True, exist_ok=True)
     figures: list[Path] = []
     if any(arm.values for arm in outcome.arms):
@@ -65,11 +75,15 @@ def write_report(
     trials_dir = trials_dir or out_dir.parent / "trials"
     if curves := read_curves(outcome, trials_dir):
         figures += plots.save(plots.plot_learning_curves(outcome, curves), out_dir, "learning")
-    more_figures = after_plots.figures(outcome) | spectra_plots.figures(outcome, trials_dir)
-    for name, figure in more_figures.items():
+    drawn = after_plots.figures(outcome) | spectra_plots.figures(outcome, trials_dir)
+    if search is not None:
+        drawn |= search_report.figures(search, outcome)
+    for name, figure in drawn.items():
         figures += plots.save(figure, out_dir, name)
     report_md, report_json = out_dir / "report.md", out_dir / "report.json"
     more = after_tables.markdown(outcome.after, outcome.metric)
+    if search is not None:
+        more.insert(0, search_report.markdown(search))
     shown = [path.name for path in figures if path.suffix == ".png"]
     report_md.write_text(rendering.markdown(outcome, shown, more), encoding="utf-8")
     report_json.write_text(
@@ -122,6 +136,7 @@ def as_data(outcome: Outcome) -> dict[str, Any]:
             for choice in outcome.choices
         ],
         "claims": [asdict(verdict) for verdict in outcome.verdicts],
+        "search": None if outcome.search is None else asdict(outcome.search),
         "after": [asdict(arm) for arm in outcome.after],
         "failed": [asdict(failed) for failed in outcome.failed],
         "data": [dict(d) for d in outcome.data],

@@ -1,11 +1,13 @@
 """What every section of a study file is made of, and the sections `after` and `search`."""
 
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     Strict,
@@ -118,3 +120,88 @@ def para_name(share: float) -> str:
 def landscape_name(step: float) -> str:
     """The metric that is the validation loss at `step`: after/landscape/-0.1."""
     return f"after/landscape/{step:g}"
+
+
+@dataclass(frozen=True)
+class Range:
+    """All numbers from `low` to `high`, both included."""
+
+    kind: Literal["int", "float"]
+    low: float
+    high: float
+    log: bool
+    """Whether every factor is as likely, instead of every distance."""
+
+
+Domain = Range | tuple[Any, ...]
+"""What a searched setting may be: a number of a range, or one of several values."""
+
+
+def _domain(given: Any) -> Domain:
+    """`[a, b, c]`, `{int: [low, high], log: true}` or `{float: [low, high]}`."""
+    if isinstance(given, list | tuple):
+        scalars = all(
+            value is None or isinstance(value, bool | int | float | str) for value in given
+        )
+        if scalars and given and len(set(map(repr, given))) == len(given):
+            return tuple(given)
+        raise ValueError(f"expected different single values, got {given!r}")
+    form = "{int: [low, high]} or {float: [low, high]}, with `log: true` where factors count"
+    if not isinstance(given, Mapping) or len({"int", "float"} & set(given)) != 1:
+        raise ValueError(f"expected a list of values, {form}; got {given!r}")
+    kind: Literal["int", "float"] = "int" if "int" in given else "float"
+    ends, log = given[kind], given.get("log", False)
+    numbers = (int,) if kind == "int" else (int, float)
+    if (
+        set(given) - {kind, "log"}
+        or not isinstance(log, bool)
+        or not isinstance(ends, list | tuple)
+        or len(ends) != 2
+        or any(isinstance(end, bool) or not isinstance(end, numbers) for end in ends)
+    ):
+        raise ValueError(f"expected {form}; got {given!r}")
+    low, high = ends
+    if not low < high or (log and low <= 0):
+        raise ValueError(f"expected low < high{', both above 0 with log' * log}; got {given!r}")
+    return Range(kind, low, high, log)
+
+
+class SearchObjective(Section):
+    """What a search wants of a point; never a metric of the test set."""
+
+    metric: Line
+    """valid/<metric> or cost/<field>."""
+    direction: Literal["maximize", "minimize"] = "maximize"
+
+
+class Pruning(Section):
+    """Ends points that lag: below the median of finished points at the same step.
+
+    A pruned point has no result, so a search with pruning says which point is good, not by how much
+    points differ.
+    """
+
+    points: Int = Field(5, ge=1)
+    """Finished points before any is ended."""
+    steps: Int = Field(0, ge=0)
+    """No point is ended before this optimizer step."""
+
+
+class Search(Section):
+    """The stage before the seeds in which Optuna chooses what to try, point by point."""
+
+    arm: Line
+    """The arm whose settings are searched; its seeds are trained with the best point."""
+    trials: Int = Field(ge=1)
+    """Points, however each ends."""
+    sampler: Literal["tpe", "random"] = "tpe"
+    startup: Int = Field(10, ge=1)
+    """Random points before the sampler learns from them."""
+    space: Annotated[dict[str, Annotated[Any, BeforeValidator(_domain)]], Field(min_length=1)]
+    """Dotted settings of `adapter` and `train`, each with what it may be."""
+    objectives: Annotated[tuple[SearchObjective, ...], Field(min_length=1, max_length=3)]
+    """The first one chooses; with two or more the report shows the Pareto set."""
+    seed: Int = Field(ge=0, lt=2**32)
+    """Of the sampler and of every point's training; not one of `seeds`."""
+    pruning: Pruning | None = None
+    """On the first objective; needs `train.eval_every`."""

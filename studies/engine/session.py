@@ -15,6 +15,7 @@ from studies.engine.plan_file import Plan, write_plan
 from studies.engine.progress import Progress
 from studies.engine.records import Trial
 from studies.engine.report import write_report
+from studies.engine.search_stage import SearchStage
 from studies.engine.study import Study
 from studies.engine.tuning import Choice
 
@@ -38,10 +39,11 @@ class Session:
         say: Say,
         choices: Sequence[Choice] = (),
         earlier: Sequence[Trial] = (),
+        search: SearchStage | None = None,
     ) -> None:
         self._study, self._trials, self._chosen = study, trials, chosen
         self._runs_dir, self._out, self._say = runs_dir, out, say
-        self._choices, self._earlier = choices, earlier
+        self._choices, self._earlier, self._search = choices, earlier, search
 
     @property
     def unfinished(self) -> int:
@@ -77,6 +79,13 @@ class Session:
                 say=self._say,
                 command=default_command,
             )
+
+    def find(self, slot_count: int, retry_failed: bool) -> None:
+        """Run what is left of the search; raises as `train`."""
+        assert self._search is not None
+        self._fetch()
+        with tracking.Tracking(self._study, self._runs_dir, self._say) as page:
+            self._search.run(slot_count, retry_failed, self._out, page, default_command)
 
     def export(self, file: Path, retry_failed: bool) -> int:
         """Write the chosen trials that are still to be run to `file`; how many there are."""
@@ -117,13 +126,14 @@ class Session:
             for trial in self._trials
             if (result := runs.result_of(trial, self._runs_dir)) is not None
         ]
-        if not found:
+        search = None if self._search is None else self._search.outcome()
+        if not found and (search is None or not search.points):
             self._say(f"no trial of {self._study.name} has a result yet: nothing to report")
             return False
         folder = runs.study_dir(self._study, self._runs_dir)
         pairs = [(trial, result) for trial, result, _ in found]
         report = write_report(
-            self._study, pairs, folder / "report", folder / "trials", self._choices
+            self._study, pairs, folder / "report", folder / "trials", self._choices, search
         )
         self._print(report.text)
         self._print(f"Report: {report.markdown}")

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from studies.engine.sections import After, Bool, Float, Int, Line, Section
+from studies.engine.sections import After, Bool, Float, Int, Line, Search, Section
 from studies.engine.yaml_source import Location
 
 
@@ -194,6 +194,8 @@ class StudyBody(Section):
     tune: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = {}
     """Dotted settings and the values that every arm tries before `seeds`, and the `seeds` of that
     stage; validation chooses."""
+    search: Search | None = None
+    """A stage before `seeds` that searches the settings of one arm; validation chooses."""
     after: After | None = None
     """Evaluations made on the trained model of every trial of `seeds`."""
     match: Literal["parameters"] | None = None

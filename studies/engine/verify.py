@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from studies.engine import checks, published, tuning
+from studies.engine import checks, published, search, tuning
 from studies.engine.errors import did_you_mean
 from studies.engine.points import Point, Problems, expand, place_of
 from studies.engine.records import Cost, deciding
@@ -29,6 +29,7 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
     _check_claims(study, points, problems)
     if points and metrics is not None and not problems:
         _check_after(study, points, metrics, problems)
+        search.check(study, points, metrics, problems)
     if points and not problems:
         tuning.check(study, points, problems)
     if not problems and not refused:

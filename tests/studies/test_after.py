@@ -236,14 +236,17 @@ def test_the_affine_fit_is_that_of_least_squares(tiny_bert: Path) -> None:
 
     torch.manual_seed(0)
     base = AutoModelForSequenceClassification.from_pretrained(tiny_bert)
-    settings = BASIS | {"r": 4, "target_modules": ["query"], "interval": [-1.0, 1.0]}
+    settings = BASIS | {
+        "start": "small",
+        "r": 4,
+        "target_modules": ["query"],
+        "interval": [-1.0, 1.0],
+    }
     model = adapters.attach(base, settings | {"init_weights": False, "b_std": 0.4}).eval()
     ids = torch.tensor([[2, 5, 9, 3]])
     want = model(input_ids=ids).logits
     fits = affine_fits(model)
-    for name, layer in model.named_modules():
-        if not isinstance(layer, adapters.BasisLinear):
-            continue
+    for name, layer in adapted(model):
         x = (layer.basis_B["default"] @ layer.basis_A["default"]).detach().double().flatten()
         u = layer.update("default").detach().double().flatten()
         design = torch.stack([x, torch.ones_like(x)], dim=1)
@@ -253,11 +256,21 @@ def test_the_affine_fit_is_that_of_least_squares(tiny_bert: Path) -> None:
         residual = (u - design @ torch.tensor([slope, offset], dtype=torch.float64)).norm()
         assert fit.lost == pytest.approx(float(residual / (u - u.mean()).norm()), rel=1e-5)
         assert fit.lost > 0.01
+    weights = {n: m.get_base_layer().weight.clone() for n, m in adapted(model)}
     with affine_in_force(model):
         assert not torch.allclose(model(input_ids=ids).logits, want)
+        for name, layer in adapted(model):
+            fit = fits[name.removeprefix("base_model.model.")]
+            x = layer.basis_B["default"] @ layer.basis_A["default"]
+            put = weights[name] + fit.slope * x + fit.offset
+            torch.testing.assert_close(layer.get_base_layer().weight, put, rtol=0, atol=1e-6)
     assert torch.equal(model(input_ids=ids).logits, want)
     with pytest.raises(ValueError, match="has a phi"), affine_in_force(_lora(tiny_bert)):
         pass
+
+
+def adapted(model: torch.nn.Module) -> list[tuple[str, adapters.BasisLinear]]:
+    return [(n, m) for n, m in model.named_modules() if isinstance(m, adapters.BasisLinear)]
 
 
 def _lora(folder: Path) -> Any:

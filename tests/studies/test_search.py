@@ -1,0 +1,367 @@
+"""The search: its points once each whatever is killed, its choice, its report, its refusals."""
+
+import importlib.util
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+
+from studies.engine import cli, dispatch, fetching, loop, runs, search, session, slots, tracking
+from studies.engine.errors import StudyError
+from studies.engine.plan import plan
+from studies.engine.schema import load_study
+from studies.engine.search_outcome import gather
+from studies.engine.search_stage import SearchStage
+from studies.engine.sections import Range, Search
+
+DRIVER = Path(__file__).with_name("fake_points.py")
+_spec = importlib.util.spec_from_file_location("fake_points", DRIVER)
+fake_points = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fake_points)
+STUDY = fake_points.STUDY
+SPACE = {
+    "a": ("x", None, 3),
+    "b": Range("int", 4, 64, True),
+    "c": Range("int", 1, 3, False),
+    "d": Range("float", 1e-4, 1e-1, True),
+    "e": Range("float", -1.0, 1.0, False),
+}
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A search whose points are fakes."""
+    monkeypatch.setattr(slots, "gpus", lambda: 0)
+    return fake_points.Lab(tmp_path)
+
+
+def rows(lab) -> list[optuna.trial.FrozenTrial]:
+    storage = f"sqlite:///{lab.runs_dir / 'optuna.db'}"
+    [name] = [n for n in optuna.get_all_study_names(storage) if "/search-" in n]
+    return optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
+
+
+def history(lab):
+    return search.history(lab.study, lab.make, lab.runs_dir)
+
+
+def test_each_point_is_new_and_told(lab) -> None:
+    events = lab.run(slot_count=2)
+    assert [e.kind for e in events].count("done") == 8
+    found = history(lab)
+    assert len({trial.key for trial, _ in found}) == len(found) == 8
+    assert [trial.arm for trial, _ in found] == [f"phi #{i}" for i in range(1, 9)]
+    assert {trial.seed for trial, _ in found} == {100}
+    told = {tuple(row.values) for row in rows(lab) if row.state.name == "COMPLETE"}
+    assert told == {(r.metrics["valid/accuracy"], r.cost.trainable_parameters) for _, r in found}
+    assert sorted(lab.noted("start")) == sorted(trial.key for trial, _ in found)
+
+
+def test_the_same_command_runs_nothing_again_and_more_trials_go_on(lab) -> None:
+    lab.run(slot_count=2)
+    before = [trial.key for trial, _ in history(lab)]
+    assert {event.kind for event in lab.run()} == {"found"}
+    lab.write(STUDY.replace("trials: 8", "trials: 10"))
+    assert [event.kind for event in lab.run()].count("done") == 2
+    assert [trial.key for trial, _ in history(lab)][:8] == before
+    assert len(lab.noted("start")) == 10
+
+
+@pytest.mark.parametrize("objectives", [1, 2])
+def test_tpe_learns_where_good_points_are(lab, objectives: int) -> None:
+    second = "    - {metric: cost/trainable_parameters, direction: minimize}\n"
+    text = STUDY if objectives == 2 else STUDY.replace(second, "")
+    errors = {}
+    for name in ("tpe", "random"):
+        lab.write(text.replace("  startup: 3", f"  startup: 8\n  sampler: {name}"))
+        storage = optuna.storages.InMemoryStorage()
+        sampler = dispatch._Sampler(lab.study, lab.make, storage)
+        found = []
+        for ordinal in range(1, 41):
+            row = sampler.ask(ordinal)
+            error = abs(math.log10(row.settings["train.learning_rate"]) + 1.5)
+            found.append(error)
+            if ordinal % 10 == 0:
+                sampler.tell(row.number, None, pruned=ordinal == 10)
+            else:
+                values = [-error, row.settings["adapter.num_basis"]]
+                sampler.tell(row.number, values[:objectives])
+        assert [row.ordinal for row in sampler.rows()] == list(range(1, 41))
+        assert not any(row.running for row in sampler.rows())
+        errors[name] = sum(found[-15:]) / 15
+    assert errors["tpe"] < 0.6 * errors["random"], errors
+
+
+@pytest.mark.parametrize("slot_count", [2])
+def test_killed_at_any_time_every_point_runs_once_and_counts_once(tmp_path, slot_count) -> None:
+    lab = fake_points.Lab.unchecked(tmp_path)
+    command = [sys.executable, str(DRIVER), str(tmp_path), str(slot_count)]
+    environment = os.environ | {"PYTHONPATH": str(DRIVER.parents[2])}
+    for done in (2, 5):
+        process = subprocess.Popen(command, env=environment)
+        until = time.monotonic() + 120
+        while len(lab.noted("done")) < done and process.poll() is None:
+            assert time.monotonic() < until, "the search does not move"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert subprocess.run(command, check=False, env=environment).returncode == 0
+    found = history(lab)
+    assert len(found) == 8
+    assert sorted(trial.arm for trial, _ in found) == sorted(f"phi #{i}" for i in range(1, 9))
+    finished = lab.noted("done")
+    assert len(set(finished)) == 8
+    states = [row.state.name for row in rows(lab)]
+    assert states.count("COMPLETE") == 8 and "RUNNING" not in states
+    assert len(lab.noted("start")) <= 8 + 2 * slot_count
+
+
+def test_the_database_is_made_again_from_the_files(lab) -> None:
+    lab.run(slot_count=2)
+    (lab.runs_dir / "optuna.db").unlink()
+    lab.write(STUDY.replace("trials: 8", "trials: 10"))
+    assert [event.kind for event in lab.run()].count("done") == 2
+    assert sum(row.state.name == "COMPLETE" for row in rows(lab)) == 10
+    assert len(lab.noted("start")) == 10
+
+
+def test_a_point_whose_files_are_gone_is_run_again(lab) -> None:
+    lab.run(slot_count=2)
+    trial, _ = history(lab)[4]
+    shutil.rmtree(runs.trial_dir(trial, lab.runs_dir))
+    events = [event for event in lab.run() if event.kind != "found"]
+    assert [(event.kind, event.trial.key) for event in events] == [
+        ("started", trial.key),
+        ("done", trial.key),
+    ]
+    assert len(history(lab)) == 8
+
+
+def test_an_edited_study_starts_a_history_of_its_own(lab) -> None:
+    lab.run(slot_count=2)
+    lab.write(STUDY.replace("eval_every: 10", "eval_every: 10, batch_size: 8"))
+    assert history(lab) == []
+    assert [event.kind for event in lab.run(slot_count=2)].count("done") == 8
+
+
+def test_failed_points_are_told_and_tried_again_only_when_asked(lab) -> None:
+    lab.broken = "sine"
+    lab.run(slot_count=2)
+    failed = [trial for trial, result in history(lab) if result.status == "failed"]
+    assert 0 < len(failed) < 8 and len(history(lab)) == 8
+    assert sum(row.state.name == "FAIL" for row in rows(lab)) == len(failed)
+    outcome = gather(lab.study, history(lab), dispatch.importances)
+    assert [p.state for p in outcome.points].count("failed") == len(failed)
+    assert {p.message for p in outcome.points if p.state == "failed"} == {"it broke"}
+    lab.run()
+    assert len(lab.noted("start")) == 8
+    lab.broken = "nothing"
+    events = lab.run(retry_failed=True)
+    assert [event.kind for event in events].count("done") == len(failed)
+    assert len(history(lab)) == 8 and all(r.status == "done" for _, r in history(lab))
+    lab.run()
+    assert len(lab.noted("start")) == 8 + len(failed)
+
+
+def test_a_lagging_point_is_ended_and_not_chosen(lab, monkeypatch) -> None:
+    monkeypatch.setattr(loop, "LOOK_SECONDS", 0.0)
+    lab.seconds = 0.4
+    lab.write(STUDY + "  pruning: {points: 3, steps: 20}\n")
+    lab.run(slot_count=3)
+    results = [result for _, result in history(lab)]
+    pruned = [result for result in results if result.failure is not None]
+    assert len(results) == 8 and 0 < len(pruned) < 6
+    assert {result.failure.kind for result in pruned} == {"pruned"}
+    assert "is worse than the median" in pruned[0].failure.message
+    assert "at step 20" in pruned[0].failure.message or "at step 30" in pruned[0].failure.message
+    assert sum(row.state.name == "PRUNED" for row in rows(lab)) == len(pruned)
+    best = search.best(lab.study.search, history(lab))
+    assert best is not None
+    lab.run(retry_failed=True)
+    assert len(lab.noted("start")) == 8
+
+
+def test_a_small_space_is_searched_without_repeats(lab) -> None:
+    text = STUDY.replace("{int: [4, 64], log: true}", "[4, 8]")
+    text = text.replace("{float: [1.0e-4, 1.0e-1], log: true}", "[1.0e-3, 1.0e-2]")
+    lab.write(text)
+    lab.run(slot_count=2)
+    assert len(set(lab.noted("start"))) == len(lab.noted("start")) == 8
+
+
+def test_the_front_is_what_nothing_beats(lab) -> None:
+    spec = lab.study.search
+    values = [(0.9, 50), (0.8, 10), (0.8, 20), (0.7, 10), (0.95, 60), (0.9, 50)]
+    assert search.front(spec, values) == [True, True, False, False, True, True]
+
+
+def test_a_tie_is_broken_by_the_next_objective(lab) -> None:
+    lab.run(slot_count=2)
+    same = [
+        (t, r.model_copy(update={"metrics": r.metrics | {"valid/accuracy": 0.5}}))
+        for t, r in history(lab)
+    ]
+    best = search.best(lab.study.search, same)
+    smallest = min(same, key=lambda pair: pair[1].cost.trainable_parameters)[1]
+    found = dict((t.key, r) for t, r in same)[best.key]
+    assert found.cost.trainable_parameters == smallest.cost.trainable_parameters
+
+
+def test_a_drawn_point_lies_in_the_space() -> None:
+    generator = random.Random(0)
+    drawn = [search.draw(SPACE, generator) for _ in range(300)]
+    assert all(search._contains(SPACE[k], v) for point in drawn for k, v in point.items())
+    for path, domain in SPACE.items():
+        seen = {repr(point[path]) for point in drawn}
+        assert len(seen) == 3 if path in "ac" else len(seen) > 20, (path, domain)
+    halves = [point["d"] < 10**-2.5 for point in drawn]
+    assert 100 < sum(halves) < 200  # log: as many below the geometric mean as above
+    assert search.size(SPACE) == float("inf")
+    assert search.size({"a": SPACE["a"], "b": SPACE["b"]}) == 3 * 61
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "{metric: valid/accuracy}",
+            "{metric: test/accuracy}",
+            "choices are made on validation, never on test",
+        ),
+        (
+            "{metric: valid/accuracy}",
+            "{metric: cost/step_seconds}",
+            "the first objective is one of valid/",
+        ),
+        ("trainable_parameters", "trainable", "Did you mean 'cost/trainable_parameters'"),
+        ("{metric: valid/accuracy}", "{metric: valid/loss}", "is to minimize, got maximize"),
+        ("arm: phi", "arm: phy", "Did you mean 'phi'?"),
+        ("seed: 100", "seed: 1", "1 is one of `seeds`"),
+        ("sine, hat", "sine, hatt", "s.yaml:15: search.space.adapter.basis: 'hatt'"),
+        ("adapter.num_basis", "adapter.num_bases", "Did you mean 'num_basis'"),
+        ("train.learning_rate:", "train.learning_rat:", "Extra inputs are not permitted"),
+        ("train.learning_rate:", "task.train_rows:", "expected a setting of `train`"),
+        (
+            "{int: [4, 64], log: true}",
+            "{int: [4, 64, 8]}",
+            "search.space.adapter.num_basis: expect",
+        ),
+        ("{int: [4, 64], log: true}", "{int: [0, 64], log: true}", "both above 0 with log"),
+        ("{int: [4, 64], log: true}", "{int: [64, 4]}", "expected low < high"),
+        ("{int: [4, 64], log: true}", "[[4], [8]]", "expected different single values"),
+        ("[1.0e-4, 1.0e-1]", "[-1.0, 1.0]", "both above 0"),
+        ("startup: 3", "start_up: 3", "Did you mean 'startup'?"),
+        ("train: {eval_every: 10}\nsearch:", "search:\n  pruning: {points: 3}", "set train.eval_e"),
+        ("search:\n", "tune: {train.weight_decay: [0.0, 0.1], seeds: [5]}\nsearch:\n", "tunes or"),
+        ("{float: [1.0e-4, 1.0e-1], log: true}", "[1.0e-3]\n    adapter.r: [8]", "trials"),
+    ],
+)
+def test_a_search_that_means_nothing_is_refused(tmp_path: Path, old, new, message) -> None:
+    path = tmp_path / "s.yaml"
+    assert old in STUDY
+    text = STUDY.replace(old, new)
+    if message == "trials":
+        text = text.replace("{int: [4, 64], log: true}", "[4, 8]")
+        message = "search.trials: the space has only 6 points"
+    path.write_text(text)
+    with pytest.raises(StudyError) as caught:
+        load_study(path)
+    assert message in str(caught.value)
+
+
+@pytest.fixture
+def command_line(lab, monkeypatch):
+    """The study `s.yaml` in the current folder, its trials fakes and its page not made."""
+    monkeypatch.chdir(lab.folder)
+    monkeypatch.setattr(session, "default_command", lab.command)
+    monkeypatch.setattr(fetching.backbones, "fetch", lambda spec: None)
+    monkeypatch.setattr(fetching.tasks, "fetch", lambda spec: None)
+    monkeypatch.setattr(tracking, "Tracking", _NoPage)
+    link = tracking.track.MlflowLink("mlflow ui", "http://127.0.0.1:5000/#/x")
+    monkeypatch.setattr(tracking, "deliver", lambda *a: link)
+    return lab
+
+
+class _NoPage:
+    def __init__(self, *arguments) -> None: ...
+
+    def __enter__(self) -> "_NoPage":
+        return self
+
+    def __exit__(self, *arguments) -> None: ...
+
+    def end_trial(self, *arguments) -> None: ...
+
+
+def test_the_best_point_is_trained_with_the_seeds_and_reported(command_line, capsys) -> None:
+    lab = command_line
+    assert cli.main(["s.yaml", "--plan"]) == cli.DONE
+    assert "search of phi: 8 points: 8 to be asked for" in capsys.readouterr().out
+    assert cli.main(["s.yaml", "--export-plan", "plan.json"]) == cli.BAD_INPUT
+    assert "until its search is complete" in " ".join(capsys.readouterr().err.split())
+    assert cli.main(["s.yaml", "--slots", "2"]) == cli.DONE
+    capsys.readouterr()
+    [choice] = SearchStage(lab.study, (), lab.runs_dir).choices
+    best = max(history(lab), key=lambda pair: pair[1].metrics["valid/accuracy"])[0]
+    phi = [t for t in plan(lab.study, (), [choice]) if t.arm == "phi"]
+    assert all(t.config == best.config for t in phi)
+    assert all(runs.result_of(t, lab.runs_dir) is not None for t in phi)
+    assert {t.seed for t in phi} == {0, 1}
+    text = (lab.runs_dir / "s/embedded/report/report.md").read_text()
+    assert "8 of 8 points (8 done) of `phi`, chosen by TPE" in text
+    assert f"| **{best.arm}** |" in text and "### Pareto set" in text
+    assert "### What decides" in text and "too few to say" in text
+    assert "no other arm was searched, which favours `phi`" in text
+    assert (lab.runs_dir / "s/embedded/report/search.png").is_file()
+    assert cli.main(["s.yaml", "--plan"]) == cli.DONE
+    printed = capsys.readouterr().out
+    assert "8 points: 8 done" in printed and "chosen: adapter.basis=" in printed
+    started = len(lab.noted("start"))
+    assert cli.main(["s.yaml"]) == cli.DONE
+    assert len(lab.noted("start")) == started == 12
+    assert cli.main(["s.yaml", "--export-plan", "plan.json"]) == cli.DONE
+
+
+def test_a_search_under_way_is_reported_as_far_as_it_is(command_line, capsys) -> None:
+    lab = command_line
+    lab.write(STUDY.replace("trials: 8", "trials: 5"))
+    lab.run(slot_count=2)
+    lab.write(STUDY)
+    assert cli.main(["s.yaml", "--report"]) == cli.INCOMPLETE
+    text = (lab.runs_dir / "s/embedded/report/report.md").read_text()
+    assert "5 of 8 points (5 done)" in text and "too few to say" in text
+    assert len(lab.noted("start")) == 5
+
+
+def test_a_search_where_everything_fails_stops_and_says_so(command_line, capsys) -> None:
+    lab = command_line
+    lab.write(STUDY.replace("[sinc, sine, hat]", "[sinc]"))
+    lab.broken = "sinc"
+    assert cli.main(["s.yaml", "--slots", "1"]) == cli.INCOMPLETE
+    assert "the first 3 trials failed alike" in capsys.readouterr().err
+    assert len(lab.noted("start")) == 3
+
+
+def test_importances_find_what_decides() -> None:
+    spec = load_spec()
+    generator = random.Random(0)
+    points = [search.draw(spec.space, generator) for _ in range(60)]
+    values = [(-abs(p["train.learning_rate"] - 0.03), p["adapter.num_basis"]) for p in points]
+    accuracy, parameters = dispatch.importances(spec, list(zip(points, values, strict=True)))
+    assert set(accuracy) == set(parameters) == set(spec.space)
+    assert sum(accuracy.values()) == pytest.approx(1)
+    assert max(accuracy, key=accuracy.get) == "train.learning_rate"
+    assert max(parameters, key=parameters.get) == "adapter.num_basis"
+
+
+def load_spec() -> Search:
+    return Search.model_validate(yaml.safe_load(STUDY)["search"])
