@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import peft
 from peft import PeftConfig
 
+from adapters.kinds import check_kinds
 from adapters.patterns import check_depth_start, check_phi_pattern
 from adapters.placement import check_layers
 from adapters.registration import peft_type
@@ -13,6 +15,10 @@ from basis_zoo import Basis, Grid, InputScale, Nonlinearity, Start, get_basis, g
 from basis_zoo.registry import did_you_mean
 
 SCHEMA_VERSION = 1
+PATHS = ("merged", "split")
+"""One product with W', or two with W and with the update by itself."""
+ROUNDINGS = ("nearest", "stochastic")
+"""How W' becomes bfloat16 while training."""
 
 
 @dataclass
@@ -98,6 +104,18 @@ class BasisConfig(PeftConfig):
     tolerance: float = field(
         default=1e-6, metadata={"help": "largest error of phi's proxy, as a share of max |phi|"}
     )
+    path: str = field(
+        default="merged",
+        metadata={"help": f"x W'^T, or x W^T + x dW^T: {', '.join(PATHS)}; quantised bases split"},
+    )
+    rounding: str = field(
+        default="nearest",
+        metadata={"help": f"of W' in bfloat16 while training: {', '.join(ROUNDINGS)}"},
+    )
+    merge_once: bool = field(
+        default=False,
+        metadata={"help": "keep W' until a number changes: one more copy of the adapted weights"},
+    )
     init_weights: bool = field(
         default=True, metadata={"help": "False: random amplitudes and B, for tests"}
     )
@@ -105,10 +123,34 @@ class BasisConfig(PeftConfig):
         default=SCHEMA_VERSION, metadata={"help": "version of these settings as saved"}
     )
 
+    @classmethod
+    def check_kwargs(cls, **kwargs: Any) -> dict[str, Any]:
+        """Refuse a saved configuration that is not whole: PEFT would go on with defaults.
+
+        Raises:
+            ValueError: A setting is missing or unknown. One that another version of PEFT may have
+                saved is left to PEFT, which warns.
+        """
+        known = cls.__dataclass_fields__
+        own = [name for name in cls.__annotations__ if name not in kwargs]
+        if own and kwargs.get("schema_version", SCHEMA_VERSION) == SCHEMA_VERSION:
+            raise ValueError(
+                f"the saved configuration lacks {', '.join(own)}: it was not written whole, or was "
+                "edited; save the adapter again, or restore its adapter_config.json"
+            )
+        for name in set(kwargs) - set(known):
+            if kwargs.get("peft_version") == peft.__version__:
+                raise ValueError(
+                    f"the saved configuration has an unknown setting {name!r}."
+                    f"{did_you_mean(name, list(known))} Remove it from adapter_config.json"
+                )
+        return super().check_kwargs(**kwargs)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = peft_type("basis")
         self.interval = _pair(self.interval)
+        check_kinds(self)
         if isinstance(self.target_modules, list | tuple):
             self.target_modules = set(self.target_modules)
         if isinstance(self.exclude_modules, list | tuple):
@@ -126,10 +168,20 @@ class BasisConfig(PeftConfig):
         check_layers(self.layers)
         _one_of("sharing", self.sharing, LEVELS)
         _one_of("sharing_scope", self.sharing_scope, SCOPES)
-        self.build_nonlinearity()
-        self.build_input_scale()
-        check_depth_start(self)
-        check_phi_pattern(self)
+        _one_of("path", self.path, PATHS)
+        _one_of("rounding", self.rounding, ROUNDINGS)
+        if self.rounding == "stochastic" and self.path == "split":
+            raise ValueError(
+                "`rounding` 'stochastic' is of W', which `path` 'split' does not make: "
+                "take path 'merged', or rounding 'nearest'"
+            )
+        try:
+            self.build_nonlinearity()
+            self.build_input_scale()
+            check_depth_start(self)
+            check_phi_pattern(self)
+        except TypeError as error:  # an option that a part has not, or of a kind it cannot take
+            raise ValueError(f"the options of phi cannot be used: {error}") from error
 
     def build_basis(self) -> Basis:
         """The family."""
@@ -172,7 +224,8 @@ class BasisConfig(PeftConfig):
 
 
 def _pair(interval: Any) -> tuple[float, float]:
-    if not isinstance(interval, list | tuple) or len(interval) != 2:
+    pair = isinstance(interval, list | tuple) and len(interval) == 2
+    if not pair or not all(isinstance(end, int | float) for end in interval):
         raise ValueError(f"`interval` must be two ends such as (-3.0, 3.0), got {interval!r}")
     return (float(interval[0]), float(interval[1]))
 

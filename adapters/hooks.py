@@ -1,16 +1,17 @@
 """What a method needs from the training loop, and how the loop gives it.
 
-Three calls, none of which does anything for most methods: `on_attach` once before the first step,
-`after_step` after each optimizer step while its gradients are still there, and `split_by_rate`
-on the optimizer's groups. `StepCallback` makes the first two in transformers' Trainer.
+Calls, none of which does anything for most methods: `on_attach` once before the first step,
+`after_step` after each optimizer step while its gradients are still there, `split_by_rate` on the
+optimizer's groups, `state` and `load_state` for checkpoints. `StepCallback` makes the first two in
+transformers' Trainer.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from peft import PeftConfig
-from torch import nn
+from torch import Tensor, nn
 from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
@@ -24,6 +25,14 @@ def _same_rate(config: Any, name: str) -> float:
     return 1.0
 
 
+def _no_state(model: nn.Module, config: Any) -> dict[str, Tensor]:
+    return {}
+
+
+def _takes_no_state(model: nn.Module, config: Any, state: Mapping[str, Tensor]) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Hooks:
     """The calls of one configuration class; the configuration is handed to each of them."""
@@ -34,6 +43,10 @@ class Hooks:
     """(model, config, finished steps), after the optimizer's step, before gradients are zeroed."""
     rate: Callable[[Any, str], float] = _same_rate
     """(config, parameter name) to the factor on the learning rate."""
+    state: Callable[[nn.Module, Any], dict[str, Tensor]] = _no_state
+    """(model, config) to what the method remembers between steps beside parameters and buffers."""
+    load_state: Callable[[nn.Module, Any, Mapping[str, Tensor]], None] = _takes_no_state
+    """(model, config, what `state` gave), when training goes on."""
 
 
 _HOOKS: dict[type[PeftConfig], Hooks] = {}
@@ -75,6 +88,20 @@ def after_step(model: nn.Module, step: int) -> None:
     """
     for config, hooks in _active(model):
         hooks.after_step(model, config, step)
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    """What the active adapters of `model` remember between steps beside parameters and buffers."""
+    found: dict[str, Tensor] = {}
+    for config, hooks in _active(model):
+        found |= hooks.state(model, config)
+    return found
+
+
+def load_state(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give the active adapters of `model` back what `state` took from them."""
+    for config, hooks in _active(model):
+        hooks.load_state(model, config, tensors)
 
 
 def split_by_rate(model: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import copy
 import math
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
@@ -18,10 +18,21 @@ from transformers.pytorch_utils import Conv1D
 
 from adapters.batch import Member, PhiBatch
 from adapters.config import BasisConfig
-from adapters.ops.linear import merged_linear
+from adapters.ops.linear import make_weight, merged_linear, working_dtype
 from adapters.ops.merge import merged_weight, product
 from adapters.ops.update import weight_update
 from basis_zoo import InputScale, Nonlinearity
+
+
+class Execution(NamedTuple):
+    """How a layer applies an adapter."""
+
+    split: bool = False
+    """Two products, with W and with the update, instead of one with W'."""
+    stochastic: bool = False
+    """While training, W' is rounded to bfloat16 up or down by chance."""
+    merge_once: bool = False
+    """W' (or the update) is kept until a number behind it changes."""
 
 
 class BasisLinear(nn.Module, BaseTunerLayer):
@@ -37,7 +48,7 @@ class BasisLinear(nn.Module, BaseTunerLayer):
     """
 
     adapter_layer_names = ("basis_A", "basis_B", "basis_phi", "basis_scale")
-    other_param_names = ("r", "scaling", "batches")
+    other_param_names = ("r", "scaling", "batches", "execution")
 
     def __init__(
         self,
@@ -60,6 +71,7 @@ class BasisLinear(nn.Module, BaseTunerLayer):
         self.r: dict[str, int] = {}
         self.scaling: dict[str, float] = {}
         self.batches: dict[str, PhiBatch] = {}
+        self.execution: dict[str, Execution] = {}
         self.basis_A, self.basis_B = nn.ParameterDict(), nn.ParameterDict()
         self.basis_phi, self.basis_scale = nn.ModuleDict(), nn.ModuleDict()
         self._disable_adapters, self.merged_adapters = False, []
@@ -82,6 +94,11 @@ class BasisLinear(nn.Module, BaseTunerLayer):
         if not config.init_weights:
             nn.init.normal_(self.basis_phi[adapter_name].amplitude)
         self.batches[adapter_name] = batch
+        self.execution[adapter_name] = Execution(
+            split=config.path == "split",
+            stochastic=config.rounding == "stochastic",
+            merge_once=config.merge_once,
+        )
         if self not in batch.layers:
             batch.layers.append(self)
         self._move_adapter_to_device_of_base_layer(adapter_name)
@@ -116,9 +133,11 @@ class BasisLinear(nn.Module, BaseTunerLayer):
 
     def numbers(self, adapter: str) -> list[Tensor]:
         """Every tensor that the proxy of `adapter` depends on."""
-        modules = [held[adapter] for held in (self.basis_phi, self.basis_scale) if adapter in held]
-        tensors = [t for m in modules for t in (*m.parameters(), *m.buffers())]
-        return [self.basis_B[adapter], self.basis_A[adapter], *tensors]
+        tensors = [self.basis_B[adapter], self.basis_A[adapter], *self.basis_phi[adapter].numbers]
+        if adapter in self.basis_scale:
+            scale = self.basis_scale[adapter]
+            tensors += [*scale.parameters(), *scale.buffers()]
+        return tensors
 
     @torch.no_grad()
     def observe(self, adapter: str) -> None:
@@ -222,19 +241,38 @@ class BasisLinear(nn.Module, BaseTunerLayer):
         if self.disable_adapters or self.merged or not names:
             return self.base_layer(x, *args, **kwargs)
         base = self.base_layer
-        if type(base) not in (nn.Linear, Conv1D) or self.quantization_backend is not None:
+        plain = type(base) in (nn.Linear, Conv1D) and self.quantization_backend is None
+        if not plain or any(self.execution[name].split for name in names):
             y = base(x, *args, **kwargs)
             for name in names:
-                update = self.update(name)
-                y = y + F.linear(x.to(update.dtype), update).to(y.dtype)
+                # a quantised base says nothing about the precision that x deserves
+                points = x if plain else x.to(torch.promote_types(x.dtype, torch.float32))
+                y = y + self._product(name, points, None, None).to(y.dtype)
             return y
         if len(names) > 1:
             weight = self.merged_weight(base.weight, names)
             return F.linear(x, weight.T if self.transposed else weight, base.bias)
         weight = base.weight.T if self.transposed else base.weight
-        b, a, _ = self.member(names[0])
-        proxy = self.batches[names[0]].proxy(self)
-        return merged_linear(x, weight, base.bias, b, a, proxy, self.scaling[names[0]])
+        return self._product(names[0], x, weight, base.bias)
+
+    def _product(self, name: str, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        """x W'^T + bias; without a weight, x times the update alone."""
+        run, batch, scale = self.execution[name], self.batches[name], self.scaling[name]
+        b, a, _ = self.member(name)
+        proxy = batch.proxy(self)
+        rounds = run.stochastic and self.training and weight is not None
+        seed = batch.seed(self) if rounds else None
+        made = None
+        if run.merge_once:
+            dtype = working_dtype(x)
+            of_weight = () if weight is None else (weight.data_ptr(), weight._version)
+
+            @torch.no_grad()
+            def make() -> Tensor:
+                return make_weight(dtype, weight, b, a, proxy, scale, seed)
+
+            made = batch.weight(self, (dtype, scale, seed, *of_weight), make)
+        return merged_linear(x, weight, bias, b, a, proxy, scale, seed=seed, made=made)
 
     def __repr__(self) -> str:
         return "basis." + super().__repr__()

@@ -6,7 +6,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
 from peft.utils.quantization_utils import get_quantization_kwargs
-from torch import nn
+from torch import Tensor, nn
 
 from adapters.batch import PhiBatch
 from adapters.config import BasisConfig
@@ -15,6 +15,7 @@ from adapters.names import depths
 from adapters.patterns import config_for, expand_words
 from adapters.placement import adaptable, has_words, resolve
 from adapters.registration import register_method
+from adapters.saved import check_saved
 from adapters.sharing import tie
 
 
@@ -35,6 +36,21 @@ class BasisModel(BaseTuner):
         layers = {n: m for n, m in model.named_modules() if isinstance(m, BasisLinear)}
         made = tie(layers, adapter_name, config.sharing, config.sharing_scope)
         model.__dict__["_basis_ties"][adapter_name] = made
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls,
+        model: nn.Module,
+        config: BasisConfig,
+        adapter_name: str,
+        state_dict: dict[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """As PEFT's; refuses what is not a whole adapter of this model, where PEFT only warns."""
+        remapped = super()._remap_adapter_state_dict_for_load(
+            model, config, adapter_name, state_dict
+        )
+        check_saved(remapped, model.state_dict(), adapter_name)
+        return remapped
 
     def _prepare_model(self, peft_config: BasisConfig, model: nn.Module) -> None:
         """Put names in the place of words; the saved configuration holds the names."""
@@ -90,6 +106,7 @@ class BasisModel(BaseTuner):
             state["_basis_batches"], state["_basis_ties"] = {}, {}
             state["_basis_hooks"] = [
                 self.model.register_forward_pre_hook(_begin_pass),
+                self.model.register_forward_hook(_end_pass, always_call=True),
                 self.model.register_load_state_dict_post_hook(_hold_ties),
             ]
         batches: dict[str, PhiBatch] = state["_basis_batches"]
@@ -125,6 +142,11 @@ def _begin_pass(model: nn.Module, _: Any) -> None:
     _hold_ties(model)  # transformers' own loader replaces parameters and calls no hook
     for batch in model.__dict__["_basis_batches"].values():
         batch.begin_pass(model.training)
+
+
+def _end_pass(model: nn.Module, *_: Any) -> None:
+    for batch in model.__dict__["_basis_batches"].values():
+        batch.end_pass()
 
 
 def _hold_ties(model: nn.Module, _: Any = None) -> None:

@@ -1,5 +1,7 @@
 """The module that owns the numbers of one phi."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -76,7 +78,7 @@ class Nonlinearity(nn.Module):
         self.start_residual = values.residual
         self._own("amplitude", values.amplitude, train_amplitude)
         self._own("raw_bandwidth", inverse_softplus(omega), train_bandwidth)
-        self._own("raw_grid", self._raw_grid(points), self._grid_is_learned)
+        self._own("raw_grid", self._raw_grid(points), self.grid_is_learned)
         line = torch.tensor([values.slope, values.offset])
         self._own("line", line, linear)
 
@@ -88,31 +90,41 @@ class Nonlinearity(nn.Module):
             self.register_buffer(name, value)
 
     @property
-    def _grid_is_learned(self) -> bool:
+    def grid_is_learned(self) -> bool:
+        """Whether the grid points are trained."""
         return self.grid_rule.learned and self.phi.basis.num_points > 0
 
+    @property
+    def numbers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What is stored, trained or not: amplitude, raw bandwidth, raw grid, line."""
+        return self.amplitude, self.raw_bandwidth, self.raw_grid, self.line
+
     def _raw_grid(self, points: Tensor) -> Tensor:
-        if not self._grid_is_learned:
+        if not self.grid_is_learned:
             return points
         return torch.cat([points[:1], inverse_softplus(points.diff())])
 
     @property
     def grid(self) -> Tensor:
         """The grid points in force, (num_points,)."""
-        if not self._grid_is_learned:
-            return self.raw_grid
-        gaps = F.softplus(self.raw_grid[1:])
-        return torch.cat([self.raw_grid[:1], self.raw_grid[:1] + gaps.cumsum(0)])
+        return _in_order(self.raw_grid) if self.grid_is_learned else self.raw_grid
 
     @property
     def bandwidth(self) -> Tensor:
         """The bandwidths in force, (num_bandwidths,)."""
         return F.softplus(self.raw_bandwidth)
 
-    def parameters_in_force(self) -> PhiParameters:
-        """The numbers that `Phi` reads, differentiable."""
-        slope, offset = self.line.unbind()
-        return PhiParameters(self.amplitude, self.bandwidth, self.grid, slope, offset)
+    def parameters_in_force(self, numbers: Sequence[Tensor] | None = None) -> PhiParameters:
+        """The numbers that `Phi` reads, differentiable.
+
+        Args:
+            numbers: Stored numbers in place of this module's own, in the order of `numbers`;
+                those of several equal phis stacked along leading dimensions are done at once.
+        """
+        amplitude, raw_bandwidth, raw_grid, line = self.numbers if numbers is None else numbers
+        grid = _in_order(raw_grid) if self.grid_is_learned else raw_grid
+        slope, offset = line.unbind(-1)
+        return PhiParameters(amplitude, F.softplus(raw_bandwidth), grid, slope, offset)
 
     def forward(self, x: Tensor) -> Tensor:
         """phi(x) by direct evaluation of every function: exact, and slow for large x.
@@ -155,6 +167,12 @@ class Nonlinearity(nn.Module):
     def extra_repr(self) -> str:
         """The family and what is trained."""
         return f"{self.phi}, trained={[n for n, _ in self.named_parameters()]}"
+
+
+def _in_order(raw: Tensor) -> Tensor:
+    """The first point and softplus gaps as increasing points, (*batch, n)."""
+    first = raw[..., :1]
+    return torch.cat([first, first + F.softplus(raw[..., 1:]).cumsum(-1)], dim=-1)
 
 
 def _bandwidth(given: float | str, basis: Basis, points: Tensor) -> Tensor:

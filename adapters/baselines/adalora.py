@@ -1,10 +1,13 @@
 """AdaLoRA: PEFT's, with the calls that PEFT leaves to the training loop."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from peft import AdaLoraConfig
-from torch import nn
+from peft.tuners.adalora.layer import RankAllocator
+from torch import Tensor, nn
 
 from adapters.baselines.names import LORA_NAMES
 from adapters.hooks import Hooks, register_hooks
@@ -57,7 +60,45 @@ def _after_step(model: nn.Module, config: AdaLoraConfig, step: int) -> None:
     model.base_model.update_and_allocate(step)
 
 
-register_hooks(AdaLoraConfig, Hooks(on_attach=_on_attach, after_step=_after_step))
+MEMORY = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+"""What PEFT's allocator keeps of every parameter."""
+
+
+def _allocator(model: nn.Module) -> RankAllocator:
+    return model.base_model.rankallocator
+
+
+def _state(model: nn.Module, config: AdaLoraConfig) -> dict[str, Tensor]:
+    """The allocator's running means, and the ranks once they are settled."""
+    found = {
+        f"{word}.{name}": tensor
+        for word in MEMORY
+        for name, tensor in getattr(_allocator(model), word).items()
+    }
+    settled = config.rank_pattern or {}
+    return found | {f"rank_pattern.{name}": torch.tensor(on) for name, on in settled.items()}
+
+
+def _load_state(model: nn.Module, config: AdaLoraConfig, state: Mapping[str, Tensor]) -> None:
+    devices = {name: parameter.device for name, parameter in model.base_model.named_parameters()}
+    devices |= {name: parameter.device for name, parameter in model.named_parameters()}
+    allocator = _allocator(model)
+    allocator.reset_ipt()
+    settled: dict[str, list[bool]] = {}
+    for key, tensor in state.items():
+        word, _, name = key.partition(".")
+        if word in MEMORY:
+            getattr(allocator, word)[name] = tensor.to(devices.get(name, tensor.device))
+        elif word == "rank_pattern":
+            settled[name] = tensor.tolist()
+    if settled:
+        config.rank_pattern = settled
+
+
+register_hooks(
+    AdaLoraConfig,
+    Hooks(on_attach=_on_attach, after_step=_after_step, state=_state, load_state=_load_state),
+)
 register_method(
     Method(
         "adalora",

@@ -1,5 +1,6 @@
 """DyLoRA: LoRA trained at a random rank each step, so that it can be cut to any rank later."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from adapters.baselines.tuner import (
     UpdateModel,
     require,
 )
+from adapters.hooks import Hooks, register_hooks
 from adapters.methods import Method, register_method
 from adapters.registration import register_method as register_with_peft
 
@@ -105,7 +107,21 @@ def set_rank(model: nn.Module, rank: int) -> None:
         update.rank = rank
 
 
+def _state(model: nn.Module, config: DyloraConfig) -> dict[str, Tensor]:
+    return {"draws": torch.tensor(_drawing(model)._dylora_draws)}
+
+
+def _load_state(model: nn.Module, config: DyloraConfig, state: Mapping[str, Tensor]) -> None:
+    _drawing(model)._dylora_draws = int(state["draws"])
+
+
+def _drawing(model: nn.Module) -> nn.Module:
+    """The module that counts the draws."""
+    return next(m for m in model.modules() if "_dylora_draws" in m.__dict__)
+
+
 register_with_peft("dylora", DyloraConfig, DyloraModel)
+register_hooks(DyloraConfig, Hooks(state=_state, load_state=_load_state))
 register_method(
     Method(
         "dylora",

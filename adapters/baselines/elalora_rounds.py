@@ -1,7 +1,9 @@
 """The rounds of ElaLoRA: when ranks move between layers, and which."""
 
+from collections.abc import Mapping
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adapters.baselines.elalora import ElaloraConfig, ElaloraUpdate
 from adapters.hooks import Hooks, register_hooks
@@ -92,4 +94,26 @@ def _after_step(model: nn.Module, config: ElaloraConfig, step: int) -> None:
         move(updates, count, config.k, generator)
 
 
-register_hooks(ElaloraConfig, Hooks(on_attach=_on_attach, after_step=_after_step))
+def _state(model: nn.Module, config: ElaloraConfig) -> dict[str, Tensor]:
+    """The running means of every update: `<place>.<parameter>.mean` and `.spread`."""
+    return {
+        f"{i}.{name}.{word}": tensor
+        for i, update in enumerate(_updates(model))
+        for name, pair in update.means.items()
+        for word, tensor in zip(("mean", "spread"), pair, strict=True)
+    }
+
+
+def _load_state(model: nn.Module, config: ElaloraConfig, state: Mapping[str, Tensor]) -> None:
+    for i, update in enumerate(_updates(model)):
+        update.means = {
+            name: (state[f"{i}.{name}.mean"].to(w.device), state[f"{i}.{name}.spread"].to(w.device))
+            for name, w in update.named_parameters()
+            if f"{i}.{name}.mean" in state
+        }
+
+
+register_hooks(
+    ElaloraConfig,
+    Hooks(on_attach=_on_attach, after_step=_after_step, state=_state, load_state=_load_state),
+)

@@ -2,7 +2,7 @@ r"""One linear layer with the merged weight, that keeps no W' for the backward p
 
 Forward: $y = x W'^\top + b$ with $W' = W + s\,\phi(BA)$. Backward recomputes $W'$:
 $dx = dy\,W'$, $G = dy^\top x$, and from G the gradients of B, A and phi. Saving $W'$ instead would
-hold a second copy of every adapted weight.
+hold a second copy of every adapted weight; a caller that keeps one anyway hands it over.
 """
 
 from typing import Any
@@ -20,37 +20,77 @@ class _MergedLinear(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
-        weight: Tensor,
+        weight: Tensor | None,
         bias: Tensor | None,
         b: Tensor,
         a: Tensor,
         coefficients: Tensor,
         proxy: Proxy,
         scale: float,
+        seed: int | None,
+        made: Tensor | None,
     ) -> Tensor:
         """x (*, in) -> (*, out), in the dtype of x."""
-        proxy = proxy.rebuilt((coefficients.detach(), *proxy.tensors[1:]))
-        ctx.save_for_backward(x, weight, b, a, *proxy.tensors)
-        ctx.rebuilt, ctx.scale = proxy.rebuilt, scale
-        return F.linear(x, merge.merged_weight(weight, b, a, proxy, scale).to(x.dtype), bias)
+        ctx.save_for_backward(x, weight, b, a)
+        # plain attributes: a proxy is small, and a weight that is kept belongs to its keeper
+        ctx.proxy, ctx.scale, ctx.seed, ctx.made = proxy, scale, seed, made
+        if made is None:
+            made = make_weight(x.dtype, weight, b, a, proxy, scale, seed)
+        return F.linear(x, made, bias)
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x, B, A and the coefficients; W and the bias are frozen."""
-        x, weight, b, a, *rest = ctx.saved_tensors
-        proxy = ctx.rebuilt(tuple(rest))
+        x, weight, b, a = ctx.saved_tensors
         dx = db = da = dc = None
         if ctx.needs_input_grad[0]:
-            dx = dy @ merge.merged_weight(weight, b, a, proxy, ctx.scale).to(dy.dtype)
+            made = ctx.made
+            if made is None:
+                made = make_weight(dy.dtype, weight, b, a, ctx.proxy, ctx.scale, ctx.seed)
+            dx = dy @ made
         if any(ctx.needs_input_grad[3:6]):
             grad = dy.flatten(0, -2).T @ x.flatten(0, -2)
-            db, da, dc = merge.merge_gradients(grad, b, a, proxy, ctx.scale)
+            db, da, dc = merge.merge_gradients(grad, b, a, ctx.proxy, ctx.scale)
             db, da = db.to(b.dtype), da.to(a.dtype)
-        return dx, None, None, db, da, dc, None, None
+        return dx, None, None, db, da, dc, None, None, None, None
+
+
+def make_weight(
+    dtype: torch.dtype,
+    weight: Tensor | None,
+    b: Tensor,
+    a: Tensor,
+    proxy: Proxy,
+    scale: float,
+    seed: int | None = None,
+) -> Tensor:
+    """The W' that `merged_linear` multiplies x of `dtype` by; its arguments are explained there.
+
+    W' is rounded to the dtype of W first, as a merge rounds it; without W, to `dtype` at once.
+    """
+    if weight is None:
+        return merge.merged_weight(None, b, a, proxy, scale, dtype=dtype, seed=seed)
+    return merge.merged_weight(weight, b, a, proxy, scale, seed=seed).to(dtype)
+
+
+def working_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of products with x: its own, or autocast's."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def merged_linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None, b: Tensor, a: Tensor, proxy: Proxy, scale: float
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    b: Tensor,
+    a: Tensor,
+    proxy: Proxy,
+    scale: float,
+    *,
+    seed: int | None = None,
+    made: Tensor | None = None,
 ) -> Tensor:
     """x W'^T + bias with W' = W + scale * phi(B A), differentiable in x, B, A and phi.
 
@@ -59,18 +99,20 @@ def merged_linear(
 
     Args:
         x: (*, in).
-        weight: W, (out, in).
+        weight: W, (out, in); None for x (scale * phi(B A))^T by itself.
         bias: (out,) or None.
         b: B, (out, r), float32.
         a: A, (r, in), float32.
         proxy: phi on the range of B A; its coefficients carry phi's gradient.
         scale: s.
+        seed: Of the stochastic rounding of W' to bfloat16; None rounds to nearest.
+        made: W' as `make_weight` makes it, where the caller keeps it; None makes it here and
+            once more in the backward pass.
     """
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = working_dtype(x)
         x = x.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    elif x.dtype != weight.dtype:
+    elif weight is not None and x.dtype != weight.dtype:
         raise ValueError(f"`x` is {x.dtype} but `weight` is {weight.dtype}: cast one, or autocast")
-    return _MergedLinear.apply(x, weight, bias, b, a, proxy.coefficients, proxy, scale)
+    return _MergedLinear.apply(x, weight, bias, b, a, proxy.coefficients, proxy, scale, seed, made)

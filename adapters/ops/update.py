@@ -1,7 +1,6 @@
 r"""The update $\Delta W = s\,\phi(BA)$ by itself, differentiable in B, A and phi.
 
-For layers whose weight cannot be replaced by W' in one step: several active adapters, quantised
-bases, or a layer that another method has wrapped already.
+For several adapters that are active at once, and for export.
 """
 
 from typing import Any
@@ -19,16 +18,16 @@ class _WeightUpdate(torch.autograd.Function):
         ctx: Any, b: Tensor, a: Tensor, coefficients: Tensor, proxy: Proxy, scale: float
     ) -> Tensor:
         """(out, r), (r, in) -> (out, in)."""
-        proxy = proxy.rebuilt((coefficients.detach(), *proxy.tensors[1:]))
-        ctx.save_for_backward(b, a, *proxy.tensors)
-        ctx.rebuilt, ctx.scale = proxy.rebuilt, scale
+        ctx.save_for_backward(b, a)
+        ctx.proxy, ctx.scale = proxy, scale
         return scale * proxy.value(product(b, a))
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of B, A and the coefficients."""
-        b, a, *rest = ctx.saved_tensors
-        db, da, dc = merge_gradients(grad, b, a, ctx.rebuilt(tuple(rest)), ctx.scale)
+        b, a = ctx.saved_tensors
+        db, da, dc = merge_gradients(grad, b, a, ctx.proxy, ctx.scale)
         return db.to(b.dtype), da.to(a.dtype), dc, None, None
 
 

@@ -57,16 +57,16 @@ def fit_proxy(phi: Phi, parameters: PhiParameters, radius: Tensor, tolerance: fl
 class ProxyFitter:
     """Fits one proxy after the other while phi and the range change slowly.
 
-    On a CPU every fit meets the tolerance or falls back. On a GPU no fit but the first waits for
-    the device: the error of a fit is copied to the host in the background and decides a later
-    one. `bound` and `size` tell what was measured last.
+    Where it waits, every fit meets the tolerance or falls back. Else no fit but the first waits
+    for the device: the error of a fit is copied to the host in the background and decides a
+    later one. `bound` and `plan` tell what was measured last.
 
     Args:
         tolerance: Largest error as a share of max |phi|.
-        waits: Whether to wait for the device at every fit.
+        waits: Whether to wait for the device at every fit; by default on a CPU only.
     """
 
-    def __init__(self, tolerance: float = 1e-6, *, waits: bool = False) -> None:
+    def __init__(self, tolerance: float = 1e-6, *, waits: bool | None = None) -> None:
         self.tolerance = tolerance
         self.waits = waits
         self.bound = 0.0
@@ -74,7 +74,7 @@ class ProxyFitter:
         self.plan: Plan | None = None
         """What the next fit makes."""
         self._fits = 0
-        self._pending: tuple[Plan, Tensor, torch.cuda.Event] | None = None
+        self._pending: tuple[Plan, Tensor, torch.cuda.Event | None] | None = None
 
     def __getstate__(self) -> dict:
         """Copies and files carry no measurement that is under way."""
@@ -84,9 +84,9 @@ class ProxyFitter:
         """A proxy of phi on [-radius, radius]; the arguments are those of `fit_proxy`."""
         target = Target.of(phi, parameters, radius)
         self._fits += 1
-        if not radius.is_cuda or self.waits:
+        if not radius.is_cuda if self.waits is None else self.waits:
             return self._fit_waiting(target)
-        if torch.cuda.is_current_stream_capturing():
+        if radius.is_cuda and torch.cuda.is_current_stream_capturing():
             plan = self.plan or first_plan(phi, math.inf)
             return plan.draft(target).fit(plan)
         if self.plan is None:
@@ -126,16 +126,20 @@ class ProxyFitter:
         return not isinstance(self.plan, ChebyshevPlan) and phi.smooth_within(0.0)
 
     def _send(self, plan: Plan, report: Tensor) -> None:
-        host = torch.empty(report.shape, dtype=report.dtype, pin_memory=True)
+        host = torch.empty(report.shape, dtype=report.dtype, pin_memory=report.is_cuda)
         host.copy_(report, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(report.device))
+        event = None
+        if report.is_cuda:
+            event = torch.cuda.Event()
+            event.record(torch.cuda.current_stream(report.device))
         self._pending = (plan, host, event)
 
     def _receive(self) -> None:
-        if self._pending is None or not self._pending[2].query():
+        if self._pending is None:
             return
-        plan, host, _ = self._pending
+        plan, host, event = self._pending
+        if event is not None and not event.query():
+            return
         self._pending = None
         told = host.tolist()
         following = plan.after(told, self.tolerance * _LAGGED_MARGIN)

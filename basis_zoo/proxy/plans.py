@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from basis_zoo.basis import Basis, LinearBasis
 from basis_zoo.phi import Phi, PhiParameters
 from basis_zoo.proxy.chebyshev import ChebyshevProxy, analysis_matrix, points
 from basis_zoo.proxy.exact import ExactProxy
@@ -22,7 +23,6 @@ from basis_zoo.proxy.table import (
     count_breakpoints,
     fit_cubics,
     inner_breakpoints,
-    middles,
     table_edges,
 )
 
@@ -59,8 +59,8 @@ class Target(NamedTuple):
     phi: Phi
     own: PhiParameters
     """(*batch, ...), differentiable."""
-    probe: PhiParameters
-    """(*batch, ...), without gradients."""
+    both: PhiParameters
+    """`own` and the probe: amplitudes and slopes are (2, *batch, ...)."""
     radius: Tensor
     """(*batch,)"""
 
@@ -68,12 +68,20 @@ class Target(NamedTuple):
     def of(cls, phi: Phi, parameters: PhiParameters, radius: Tensor) -> "Target":
         """The target for phi's numbers in any dtype."""
         own = parameters.double()
-        probe = PhiParameters(*(p.detach() for p in own))
-        amplitude = _probe(own.amplitude.shape[-1], own.amplitude.device)
-        probe = probe._replace(
-            amplitude=amplitude.expand_as(own.amplitude), slope=torch.zeros_like(own.slope)
-        )
-        return cls(phi, own, probe, radius)
+        probe = _probe(own.amplitude.shape[-1], own.amplitude.device)
+        amplitude = torch.stack([own.amplitude, probe.expand_as(own.amplitude)])
+        slope = torch.stack([own.slope, torch.zeros_like(own.slope)])
+        both = own._replace(amplitude=amplitude, slope=slope)
+        if not _shares_functions(phi.basis):
+            both = PhiParameters(*(p if p is amplitude else p.expand(2, *p.shape) for p in both))
+            both = both._replace(slope=slope)
+        return cls(phi, own, both, radius)
+
+    def values(self, x: Tensor) -> Tensor:
+        """phi and the probe at the points `x` (*batch, n), in one evaluation: (2, *batch, n)."""
+        if not _shares_functions(self.phi.basis):
+            x = x.expand(2, *x.shape)
+        return self.phi(x, self.both)
 
     def unless_blind(self, errors: Tensor, spacing: Tensor) -> Tensor:
         """`errors`, infinite where points at this distance could miss all that phi does."""
@@ -85,6 +93,11 @@ class Target(NamedTuple):
         """The largest radius, (); NaN where that or a number of phi is not finite."""
         zero = sum((p * 0).sum() for p in (self.own.amplitude, self.own.bandwidth))
         return self.radius.double().max() + zero
+
+
+def _shares_functions(basis: Basis) -> bool:
+    """Whether the functions are evaluated once for several vectors of amplitudes."""
+    return isinstance(basis, LinearBasis) and type(basis).phi is LinearBasis.phi
 
 
 @functools.lru_cache(maxsize=64)
@@ -141,13 +154,10 @@ class ChebyshevPlan:
         device = target.radius.device
         nodes = target.radius.double()[..., None] * points(count, device)
         matrix = analysis_matrix(count, device).T
-        values = target.phi(nodes, target.own)
-        coefficients = values @ matrix
+        values = target.values(nodes)
+        coefficients = values[0] @ matrix
         with torch.no_grad():
-            probe = target.phi(nodes, target.probe)
-            errors = torch.maximum(
-                _tails(coefficients, values, served), _tails(probe @ matrix, probe, served)
-            )
+            errors = _tails(values @ matrix, values, served).amax(0)
             errors = target.unless_blind(errors, math.pi / count * target.radius[..., None])
             if self.kinked:
                 kinks = inner_breakpoints(target.phi, target.own, target.radius)
@@ -205,18 +215,14 @@ class TablePlan:
         """Report: radius, breakpoints inside the range, error at the middles of the pieces."""
         kinks = inner_breakpoints(target.phi, target.own, target.radius)
         edges = table_edges(kinks, target.radius, self.pieces, self.room)
-        cubics = fit_cubics(target.phi, target.own, edges)
+        cubics, at_middles = fit_cubics(target.values, edges)
         with torch.no_grad():
-            probe = fit_cubics(target.phi, target.probe, edges)
-            errors = torch.maximum(
-                _middle_error(target.phi, target.own, edges, cubics),
-                _middle_error(target.phi, target.probe, edges, probe),
-            )
+            errors = _middle_error(cubics, at_middles).amax(0)
             errors = target.unless_blind(errors, 2 * target.radius / self.pieces)
             inside = count_breakpoints(kinks, target.radius)
             bound = torch.where(inside <= self.room, errors, torch.inf)
             report = torch.stack([target.reach(), inside.max().double(), errors.max()])
-        fit = Fit(TableProxy.of(cubics, edges), bound)
+        fit = Fit(TableProxy.of(cubics[0], edges), bound)
         return Draft(report, lambda plan: fit if plan == self else None)
 
     def after(self, report: list[float], tolerance: float) -> Plan:
@@ -248,9 +254,8 @@ def _room(inside: float) -> int:
     return ROOMS[bisect.bisect_left(ROOMS, inside)]
 
 
-def _middle_error(phi: Phi, p: PhiParameters, edges: Tensor, cubics: Tensor) -> Tensor:
+def _middle_error(cubics: Tensor, want: Tensor) -> Tensor:
     """Largest error at the middles of the pieces over the largest |value|, (*batch,)."""
-    want = phi(middles(edges), p)
     off = (cubics[..., 0] - want).abs().amax(-1)
     even, odd = cubics[..., 0] + cubics[..., 2], cubics[..., 1] + cubics[..., 3]
     size = torch.maximum(want.abs(), even.abs() + odd.abs()).amax(-1)  # the middles and the ends

@@ -4,6 +4,7 @@ The range is cut at equally spaced edges and at the breakpoints of phi inside it
 smooth on each piece; there it is the cubic through its values at four Chebyshev points.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -127,10 +128,21 @@ def middles(edges: Tensor) -> Tensor:
     return ((edges[..., 1:].double() + edges[..., :-1].double()) / 2).float().double()
 
 
-def fit_cubics(phi: Phi, parameters: PhiParameters, edges: Tensor) -> Tensor:
-    """Powers of u of the cubics between `edges` (*batch, n), float64 (*batch, n - 1, 4)."""
-    half = edges.diff(dim=-1)[..., None] / 2
-    nodes = middles(edges)[..., None] + half * points(_NODES, edges.device)
-    values = phi(nodes.flatten(-2), parameters).unflatten(-1, nodes.shape[-2:])
+def fit_cubics(phi: Callable[[Tensor], Tensor], edges: Tensor) -> tuple[Tensor, Tensor]:
+    """The cubics between `edges` (*batch, n), and what they replace.
+
+    Args:
+        phi: Points (*batch, k) to values (*lead, *batch, k); called once.
+        edges: As from `table_edges`.
+
+    Returns:
+        Powers of u, float64 (*lead, *batch, n - 1, 4), and phi at the middles of the pieces,
+        (*lead, *batch, n - 1).
+    """
+    half, middle = edges.diff(dim=-1)[..., None] / 2, middles(edges)
+    nodes = middle[..., None] + half * points(_NODES, edges.device)
+    values = phi(torch.cat([nodes.flatten(-2), middle], dim=-1))
+    count = middle.shape[-1]
+    at_nodes, at_middles = values.split([_NODES * count, count], dim=-1)
     to_powers = power_matrix(_NODES - 1, edges.device) @ analysis_matrix(_NODES, edges.device)
-    return values @ to_powers.T
+    return at_nodes.unflatten(-1, (count, _NODES)) @ to_powers.T, at_middles

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from studies.backbones.conversion import MissingPackage
+from studies.backbones.gemma3 import GEMMA3
 from studies.backbones.head import Head
 from studies.backbones.minilm import MINILM
 from studies.backbones.registry import (
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from studies.backbones.loading import Processor
 
+register_backbone(GEMMA3)
 register_backbone(MINILM)
 register_backbone(SMOLLM2)
 register_backbone(VIT_S)

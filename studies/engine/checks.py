@@ -4,7 +4,9 @@ torch and peft are imported here, on the first question, so that a file that is 
 refused at once.
 """
 
+import functools
 import importlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,8 +16,26 @@ def common_options() -> Sequence[str]:
     return importlib.import_module("adapters").COMMON_OPTIONS
 
 
+def check_adapter_options(adapter: dict[str, Any]) -> None:
+    """Raises `ValueError` where a word or a number of `adapter` is wrong; nothing is fitted."""
+    start, options = adapter.get("start"), adapter.get("start_options") or {}
+    if adapter.get("method") == "basis" and start is not None and isinstance(options, dict):
+        importlib.import_module("basis_zoo").get_start(start, **options)
+        adapter = {k: v for k, v in adapter.items() if k not in ("start", "start_options")}
+    importlib.import_module("adapters").check_options(adapter)
+
+
 def check_adapter(adapter: dict[str, Any]) -> None:
-    """Raises `ValueError` where `adapter` cannot be built, or its basis fails its conformance."""
+    """Raises `ValueError` where `adapter` cannot be built, or its basis fails its conformance.
+
+    Starts are fitted, which takes up to a second for hundreds of functions: each adapter once.
+    """
+    _build(json.dumps(adapter, sort_keys=True, default=repr))
+
+
+@functools.cache
+def _build(canonical: str) -> None:
+    adapter = json.loads(canonical)
     importlib.import_module("adapters").check_options(adapter)
     if adapter["method"] == "basis":
         _check_conformance(adapter.get("basis", "sinc"), adapter.get("basis_options") or {})

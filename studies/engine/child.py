@@ -9,15 +9,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from studies.engine import slots
+from studies.engine.preemption import PREEMPTED
 from studies.engine.records import Failure, Result, Trial, read_result, write_record
 
 Command = Callable[[Path], Sequence[str]]
 """From a trial's folder to the command that trains it."""
 
+STAY = ("attempt-", "checkpoint-", ".checkpoint-")
 LEASH = Path(__file__).with_name("leash.py")
-GRACE_SECONDS = 10.0
-"""Between SIGTERM and SIGKILL."""
+GRACE_SECONDS = 30.0
+"""Between SIGTERM and SIGKILL: a step is finished and a checkpoint written."""
 
 
 def default_command(run_dir: Path) -> Sequence[str]:
@@ -54,7 +58,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=dict(environment),
+                env={**environment, **slots.deterministic_variables(_train(trial))},
                 start_new_session=True,  # a Ctrl-C is ours to pass on; its whole group can be ended
             )
         (run_dir / "pid").write_text(str(self._process.pid), encoding="ascii")
@@ -72,6 +76,11 @@ class Child:
         if self._asked_to_end is not None and now - self._asked_to_end > GRACE_SECONDS:
             self._signal(signal.SIGKILL)
         return False
+
+    @property
+    def preempted(self) -> bool:
+        """Whether it ended because it was asked to, not by its time limit: it can go on later."""
+        return self._process.returncode == PREEMPTED and not self._timed_out
 
     def terminate(self) -> None:
         """Ask it to end; `poll` kills it when it does not."""
@@ -114,25 +123,40 @@ class Child:
         if self._pruned is not None:
             return Failure(kind="pruned", message=self._pruned)
         if self._timed_out:
+            kept = any(self.run_dir.glob("checkpoint-*"))
             return Failure(
                 kind="timeout",
                 message=f"still running after {self._limit / 60:g} minutes; raise "
-                "budget.per_trial_minutes or train less",
+                "budget.per_trial_minutes or train less"
+                + (". --retry-failed goes on from its checkpoint" if kept else ""),
             )
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             hint = "; perhaps the machine ran out of memory" if name == "SIGKILL" else ""
             return Failure(kind="signal", message=f"killed by {name}{hint}")
+        if code == PREEMPTED:
+            return Failure(kind="signal", message=f"ended by SIGTERM in {self.attempt} attempts")
         said = last_line(self.run_dir / "log.txt") or "it said nothing"
-        return Failure(
-            kind="exception", message=f"ended with exit code {code} and no result: {said}"
-        )
+        return without_result(f"ended with exit code {code} and no result: {said}")
 
     def _signal(self, number: signal.Signals) -> None:
         try:
             os.killpg(self._process.pid, number)
         except (ProcessLookupError, PermissionError):  # gone; macOS says EPERM for a dead group
             return
+
+
+def _train(trial: Trial) -> Mapping[str, Any]:
+    return trial.config.get("train", {})
+
+
+def without_result(message: str) -> Failure:
+    """The failure of a trial whose process ended saying `message`."""
+    if "No space left on device" in message:
+        return Failure(
+            kind="disk_full", message=f"{message}. Free space below --runs, then --retry-failed"
+        )
+    return Failure(kind="exception", message=message)
 
 
 def checked(result: Result, metric: str) -> Result:
@@ -154,14 +178,19 @@ def last_line(log: Path) -> str:
 
 
 def set_aside(run_dir: Path) -> int:
-    """Move the files of the last attempt, if any, to `attempt-<n>`; the new attempt's number."""
+    """Move the files of the last attempt, if any, to `attempt-<n>`; the new attempt's number.
+
+    Its checkpoints stay: the new attempt goes on from them.
+    """
     run_dir.mkdir(parents=True, exist_ok=True)
-    number = 1 + sum(1 for _ in run_dir.glob("attempt-*"))
-    old = [path for path in run_dir.iterdir() if not path.name.startswith("attempt-")]
+    known = read_result(run_dir)  # another host's has a number that is not of this folder
+    aside = [int(path.name.removeprefix("attempt-")) for path in run_dir.glob("attempt-*")]
+    number = max(1 + max(aside, default=0), known.attempt if known is not None else 1)
+    old = [path for path in run_dir.iterdir() if not path.name.startswith(STAY)]
     if not any(path.name in ("log.txt", "result.json") for path in old):
         return number
-    aside = run_dir / f"attempt-{number}"
-    aside.mkdir()
+    target = run_dir / f"attempt-{number}"
+    target.mkdir()
     for path in old:
-        path.rename(aside / path.name)
+        path.rename(target / path.name)
     return number + 1

@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StudyError as error:
         say(str(error))
         return BAD_INPUT
+    except Stopped as stopped:
+        say(str(stopped))
+        return INCOMPLETE
     except (Interrupted, KeyboardInterrupt):
         say("Stopped. Finished trials are kept: run the same command again to continue", "yellow")
         return INTERRUPTED
@@ -70,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
         "--slots",
         type=_slots,
         metavar="N",
-        help="trials at once, a number or auto (default): one a GPU, without a GPU one a core",
+        help="trials at once: a number, or auto to measure how many fit into memory; default: one "
+        "a GPU, without a GPU one a core",
     )
     parser.add_argument(
         "--export-plan",
@@ -89,14 +93,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--report", action="store_true", help="write report and MLflow page; train nothing"
     )
+    parser.add_argument(
+        "--slurm",
+        type=int,
+        metavar="N",
+        help="queue N SLURM jobs that work off the study together; needs BASIS_ZOO_STORAGE",
+    )
+    parser.add_argument(
+        "--job",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="for --slurm, a parameter of submitit, e.g. gpus_per_node=4, slurm_partition=gpu, "
+        "timeout_min=600; repeatable",
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="default: ./runs")
     return parser
 
 
-def _slots(text: str) -> int | None:
-    """None for auto."""
+def _slots(text: str) -> int:
+    """0 for auto."""
     if text == "auto":
-        return None
+        return 0
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(
             f"expected auto or a whole number of at least 1, got {text!r}"
@@ -107,15 +125,19 @@ def _slots(text: str) -> int | None:
 def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) -> int:
     study = load_study(given.study, given.profile, given.plugin)
     # these need torch, Optuna and MLflow: a file in error is refused without waiting for them
-    from studies.engine import slots
+    from studies.engine import dispatch, packing, runs, slots
     from studies.engine.plan import only, plan, plan_table, plan_tuning
     from studies.engine.search_stage import SearchStage
     from studies.engine.session import Session
     from studies.engine.tuning import choose
 
+    starts = not (given.plan or given.report or given.export_plan or given.bring)
+    if given.slurm is not None and starts:
+        return _queue(given, study.name, out)
     if given.bring and not given.bring.is_dir():
         raise StudyError(f"--import {given.bring}: there is no such folder")
     earlier = plan_tuning(study, given.plugin)
+    dispatch.pull(study, earlier, given.runs)
     choices = choose(study, earlier, given.runs) if earlier else []
     search = None
     if study.search is not None:
@@ -131,6 +153,7 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
             else plan(study, given.plugin, search.choices if search else choices or ())
         )
         chosen = only(trials, given.only) if given.only else trials
+        dispatch.pull(study, chosen, given.runs)
         slot_count = min(given.slots or slots.default_slots(), len(chosen))
         if given.plan:
             out.print(plan_table(chosen, given.runs, slot_count))
@@ -146,6 +169,11 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
             if given.bring:
                 session.bring_in(given.bring, last=not tuning)
             elif not given.report:
+                if given.slots == 0 and session.unfinished:
+                    folder = runs.study_dir(study, given.runs)
+                    slot_count = packing.measured_slots(
+                        chosen, folder, lambda message: say(message, "dim")
+                    )
                 session.train(slot_count, given.retry_failed)
         except Stopped as stopped:
             say(str(stopped))
@@ -165,6 +193,35 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
             "repaired, --retry-failed runs them again"
         )
     return INCOMPLETE if session.unfinished or not delivered else DONE
+
+
+def _queue(given: argparse.Namespace, name: str, out: Console) -> int:
+    """Queue jobs that run the study as the command line says, each in its own runs folder."""
+    from studies.engine import slurm, storage
+    from studies.engine.yaml_source import parse_scalar
+
+    if given.slurm < 1:
+        raise StudyError(f"--slurm: expected a whole number of at least 1, got {given.slurm}")
+    pairs = [setting.partition("=") for setting in given.job]
+    if any(not sign for _, sign, _ in pairs):
+        raise StudyError(f"--job: expected NAME=VALUE, got {' '.join(given.job)}")
+    if (server := storage.configured()) is not None:
+        server.check()
+    arguments = [str(given.study.resolve()), "--profile", given.profile]
+    arguments += [part for each in given.only for part in ("--only", each)]
+    arguments += [part for each in given.plugin for part in ("--plugin", str(each.resolve()))]
+    arguments += ["--slots", str(given.slots)] if given.slots else []
+    # each would try again what another has just seen fail
+    retry = ["--retry-failed"] if given.retry_failed else []
+    folder = given.runs / "slurm"
+    commands = [
+        slurm.command([*arguments, *(retry if i == 0 else [])], folder / str(i))
+        for i in range(given.slurm)
+    ]
+    parameters = {key: parse_scalar(value) for key, _, value in pairs}
+    out.print(slurm.submit(commands, folder, name, parameters), soft_wrap=True, highlight=False)
+    out.print("--report gathers what they found, at any time", soft_wrap=True)
+    return DONE
 
 
 def _search(

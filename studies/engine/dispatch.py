@@ -1,16 +1,21 @@
 """Runs trials, each exactly once: the only file that knows Optuna.
 
 One dispatcher owns a study's run folder (a file lock), one thread claims, starts, watches and
-tells, and every trial is a subprocess. The files decide what is done (`result.json`); Optuna's
-database is told the same and can be rebuilt from them. Only the points of a search come from
-Optuna's samplers: a grid is not run exactly once by them (GridSampler repeats points, sqlite hands
-one trial to two workers).
+tells, and every trial is a subprocess. On one host the files decide what is done (`result.json`);
+Optuna's database is told the same and can be rebuilt from them. Several hosts, each with a
+dispatcher and a run folder of its own, share a PostgreSQL database instead, see `hosts`. Only the
+points of a search come from Optuna's samplers: a grid is not run exactly once by them (GridSampler
+repeats points, sqlite hands one trial to two workers).
 """
 
 import contextlib
+import socket
+import sqlite3
+import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.distributions import (
@@ -19,24 +24,35 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.exceptions import (
+    ExperimentalWarning,
+    StorageInternalError,
+    UpdateFinishedTrialError,
+)
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
-from studies.engine import runs, search
+from studies.engine import runs, search, search_points, storage
+from studies.engine.attempts import INTERRUPTED, Row, attributes_of
 from studies.engine.child import Command, default_command
 from studies.engine.errors import StudyError
-from studies.engine.events import Event, Stopped
+from studies.engine.events import Event, Stopped, Unreachable
+from studies.engine.hosts import SharedLedger
 from studies.engine.loop import HEARTBEAT_SECONDS, Loop, stop_signals
 from studies.engine.records import Result, Trial
-from studies.engine.search_points import Points, Row
+from studies.engine.search_points import Points
 from studies.engine.sections import Domain, Range
 from studies.engine.seeds import derive
 from studies.engine.study import Study
 
-INTERRUPTED = "interrupted before it had a result; queued again"
+STATES = {
+    TrialState.WAITING: "waiting",
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.FAIL: "failed",
+}
 
 
 def run(
@@ -47,25 +63,28 @@ def run(
     slot_count: int = 1,
     retry_failed: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
+    say: Callable[[str], None] = lambda message: None,
     command: Command = default_command,
 ) -> None:
     """Run those of `trials` that have no result, `slot_count` at a time.
 
-    Failed trials are left as they are unless `retry_failed`. `on_event` is called from this thread.
+    Where several hosts share the study, returns when all of `trials` have a result, whoever ran
+    them, and `runs_dir` has them all. Failed trials are left as they are unless `retry_failed`.
+    `on_event` and `say`, which gets news of the database, are called from this thread.
 
     Raises:
-        StudyError: another dispatcher works on this study in `runs_dir`.
+        StudyError: another dispatcher works on this study in `runs_dir`, or BASIS_ZOO_STORAGE
+            names no database that can be used.
         Interrupted: SIGINT, SIGTERM or SIGHUP came; running trials were ended and queued again.
-        Stopped: no space, no time left (budget.max_hours), or the first trials all failed alike.
+        Stopped: no space, no time left (budget.max_hours), the first trials all failed alike, or
+            the database stayed away.
     """
-    folder = runs.study_dir(study, runs_dir)
-    database = runs_dir / "optuna.db"
-    refusal = f"{folder} is in use: another run of this study is under way; wait, or use --runs DIR"
-    with runs.locked(folder / ".lock", refusal), _explained(database):
-        ledger = _Ledger(study, database)
-        todo = ledger.sync(trials, runs_dir, retry_failed, on_event)
+    with _ledger(study, runs_dir) as ledger:
+        todo = ledger.sync(trials, retry_failed, on_event)
+        hosts = ledger if isinstance(ledger, SharedLedger) else None
         with stop_signals() as signals:
-            Loop(study, runs_dir, slot_count, on_event, command, ledger, signals).work(list(todo))
+            loop = Loop(study, runs_dir, slot_count, on_event, command, ledger, signals, hosts, say)
+            loop.work(list(todo))
 
 
 def record(study: Study, trials: Sequence[Trial], runs_dir: Path) -> None:
@@ -73,11 +92,43 @@ def record(study: Study, trials: Sequence[Trial], runs_dir: Path) -> None:
 
     Raises `StudyError` and `Stopped` as `run`.
     """
+    with _ledger(study, runs_dir) as ledger:
+        ledger.sync(trials, False, lambda event: None)
+
+
+def pull(study: Study, trials: Sequence[Trial], runs_dir: Path) -> None:
+    """Write what other hosts found of `trials` into `runs_dir`; does nothing on one host.
+
+    Raises `StudyError` and `Stopped` as `run`.
+    """
+    server = storage.configured()
+    if server is not None and trials:
+        with _connected(study, server) as table:
+            SharedLedger(table, study.objective.metric, runs_dir, "").pull(trials)
+
+
+@contextlib.contextmanager
+def _ledger(study: Study, runs_dir: Path) -> "Iterator[_Ledger | SharedLedger]":
+    """The study's attempts, for this process alone as far as `runs_dir` goes."""
+    server = storage.configured()
     folder = runs.study_dir(study, runs_dir)
     database = runs_dir / "optuna.db"
     refusal = f"{folder} is in use: another run of this study is under way; wait, or use --runs DIR"
-    with runs.locked(folder / ".lock", refusal), _explained(database):
-        _Ledger(study, database).sync(trials, runs_dir, False, lambda event: None)
+    with runs.locked(folder / ".lock", refusal):
+        if server is None:
+            with _explained(database):
+                yield _Ledger(study, database)
+        else:
+            with _connected(study, server) as table:
+                yield SharedLedger(table, study.objective.metric, runs_dir, _owner(folder))
+
+
+def _owner(folder: Path) -> str:
+    """A name that no other host and folder has, the same whenever it is asked for."""
+    path = folder / ".owner"
+    if not path.exists():
+        path.write_text(uuid.uuid4().hex, encoding="ascii")
+    return f"{socket.gethostname()}/{path.read_text(encoding='ascii')}"
 
 
 @contextlib.contextmanager
@@ -93,32 +144,140 @@ def _explained(database: Path) -> Iterator[None]:
         ) from error
 
 
+def _open(
+    study: Study, url: str, options: Mapping[str, Any], where: str
+) -> tuple[RDBStorage, optuna.Study]:
+    """Optuna's study in the database `url`, made where it is not there; one process at a time.
+
+    Two processes that create one schema at once break each other. Raises `StudyError` where the
+    study is there with another direction; `where` names the database.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats
+        database = RDBStorage(
+            url.replace("{", "{{").replace("}", "}}"),  # Optuna formats it
+            engine_kwargs=dict(options),
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            grace_period=6 * HEARTBEAT_SECONDS,
+        )
+    found = optuna.create_study(
+        study_name=f"{study.name}/{study.profile}",
+        storage=database,
+        direction=study.objective.direction,
+        load_if_exists=True,
+    )
+    if found.direction.name.lower() != study.objective.direction:
+        raise StudyError(
+            f"{where} holds this study with direction {found.direction.name.lower()}, not "
+            f"{study.objective.direction}: use --runs DIR for a new one"
+        )
+    return database, found
+
+
+@contextlib.contextmanager
+def _connected(study: Study, server: storage.Server) -> "Iterator[_Table]":
+    """The study in the database on `server`, and words for the database's trouble."""
+    server.check()
+    try:
+        yield _Table(study, server)
+    except Unreachable as error:
+        raise Stopped(
+            f"{server} does not answer: {error}. Finished trials are kept in their folders: run "
+            "the same command again once it does"
+        ) from error
+
+
+class _Table:
+    """The study's rows in a database that several hosts use: the `attempts.Table`."""
+
+    def __init__(self, study: Study, server: storage.Server) -> None:
+        self._server, self._name = server, f"{study.name}/{study.profile}"
+        with self._answering(), server.locked("schema"):
+            self._storage, self._study = _open(
+                study, server.address, server.engine_options, str(server)
+            )
+        self._id = self._storage.get_study_id_from_name(self._name)
+
+    @contextlib.contextmanager
+    def locked(self, wait: bool = True) -> Iterator[bool]:
+        """Keep other planners of this study out; False where one is at work and `wait` is not."""
+        with self._answering(), self._server.locked(self._name, wait) as held:
+            yield held
+
+    def rows(self) -> list[Row]:
+        """All rows, oldest first."""
+        with self._answering():
+            found = self._study.get_trials(deepcopy=False)
+        return [Row(r.number, STATES[r.state], r.user_attrs) for r in found if r.state in STATES]
+
+    def add(self, attributes: Mapping[str, Any], value: float | None = None) -> None:
+        """A new row: complete with `value`, or waiting."""
+        state = TrialState.WAITING if value is None else TrialState.COMPLETE
+        with self._answering():
+            self._study.add_trial(
+                create_trial(state=state, value=value, user_attrs=dict(attributes))
+            )
+
+    def claim(self, number: int) -> bool:
+        """Waiting to running; False where another was first."""
+        return self._changed(number, lambda i: self._set(i, TrialState.RUNNING))
+
+    def write(self, number: int, name: str, value: Any) -> bool:
+        """Set an attribute; False where the row has ended."""
+        return self._changed(number, lambda i: self._storage.set_trial_user_attr(i, name, value))
+
+    def end(self, number: int, value: float | None) -> bool:
+        """Complete with `value`, or failed; False where the row had ended before."""
+        if value is None:
+            return self._changed(number, lambda i: self._set(i, TrialState.FAIL))
+        return self._changed(number, lambda i: self._set(i, TrialState.COMPLETE, [value]))
+
+    def _set(self, identity: int, state: TrialState, values: list[float] | None = None) -> bool:
+        return self._storage.set_trial_state_values(identity, state, values)
+
+    def _changed(self, number: int, change: Callable[[int], bool | None]) -> bool:
+        with self._answering():
+            identity = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+            try:
+                return change(identity) is not False
+            except UpdateFinishedTrialError:
+                return False
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except (StorageInternalError, SQLAlchemyError) as error:
+            raise Unreachable(self._server.masked(error.__cause__ or error)) from error
+
+
+class _Connection(sqlite3.Connection):
+    """Does not wait for the disk at each commit: what a power cut takes is made again from files.
+
+    With a write-ahead log the database stays whole (sqlite.org/pragma.html#pragma_synchronous).
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.execute("PRAGMA journal_mode = WAL")
+        self.execute("PRAGMA synchronous = NORMAL")
+
+
 class _Ledger:
-    """The study in Optuna's database: one row an attempt, keyed by user attribute `point`."""
+    """The study in the sqlite file of one runs folder; a `loop.Ledger`.
+
+    One row an attempt, keyed by user attribute `point`.
+    """
 
     def __init__(self, study: Study, database: Path) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._metric = study.objective.metric
-        # two processes that create one schema at once break each other
-        with runs.locked(database.with_name(".optuna.lock")), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats
-            self._storage = RDBStorage(
+        self._metric, self._runs_dir = study.objective.metric, database.parent
+        with runs.locked(database.with_name(".optuna.lock")):
+            self._storage, self._study = _open(
+                study,
                 f"sqlite:///{database.resolve()}",
-                engine_kwargs={"connect_args": {"timeout": 60}},
-                heartbeat_interval=HEARTBEAT_SECONDS,
-                grace_period=6 * HEARTBEAT_SECONDS,
-            )
-            self._study = optuna.create_study(
-                study_name=f"{study.name}/{study.profile}",
-                storage=self._storage,
-                direction=study.objective.direction,
-                load_if_exists=True,
-            )
-        if self._study.direction.name.lower() != study.objective.direction:
-            raise StudyError(
-                f"{database} holds this study with direction "
-                f"{self._study.direction.name.lower()}, not {study.objective.direction}: "
-                "use --runs DIR for a new one"
+                {"connect_args": {"timeout": 60, "factory": _Connection}},
+                str(database),
             )
         self._id = self._storage.get_study_id_from_name(self._study.study_name)
         self._waiting: dict[str, int] = {}
@@ -126,7 +285,6 @@ class _Ledger:
     def sync(
         self,
         trials: Sequence[Trial],
-        runs_dir: Path,
         retry_failed: bool,
         on_event: Callable[[Event], None],
     ) -> list[Trial]:
@@ -137,7 +295,7 @@ class _Ledger:
         for row in rows:
             if row.state is TrialState.RUNNING:  # its dispatcher died: nobody else holds the lock
                 known = by_key.get(_point(row))
-                result = runs.result_of(known, runs_dir) if known is not None else None
+                result = runs.result_of(known, self._runs_dir) if known is not None else None
                 if result is None:
                     self._tell_failed(row.number, INTERRUPTED)
                 else:
@@ -148,8 +306,8 @@ class _Ledger:
                 self._waiting[_point(row)] = row.number
         todo = []
         for trial in trials:
-            run_dir = runs.trial_dir(trial, runs_dir)
-            result = runs.result_of(trial, runs_dir)
+            run_dir = runs.trial_dir(trial, self._runs_dir)
+            result = runs.result_of(trial, self._runs_dir)
             value = runs.value_of(result, self._metric)
             if value is not None:
                 if trial.key not in complete:
@@ -166,7 +324,7 @@ class _Ledger:
         """Queue those of `trials` that are not queued."""
         for trial in trials:
             if trial.key not in self._waiting:
-                self._study.enqueue_trial({}, user_attrs=_attributes(trial))
+                self._study.enqueue_trial({}, user_attrs=attributes_of(trial))
         queued = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         self._waiting = {_point(row): row.number for row in queued}
 
@@ -189,7 +347,7 @@ class _Ledger:
             self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
         )
 
-    def tell(self, number: int, result: Result) -> None:
+    def tell(self, number: int, result: Result) -> bool:
         """Record what the claimed trial `number` found."""
         value = runs.value_of(result, self._metric)
         if value is None:
@@ -197,6 +355,7 @@ class _Ledger:
             self._tell_failed(number, f"{failure.kind}: {failure.message}" if failure else "failed")
         else:
             self._study.tell(number, value)
+        return True
 
     def give_back(self, number: int, trial: Trial) -> None:
         """Mark the claimed trial `number` as interrupted and queue it again."""
@@ -212,16 +371,12 @@ class _Ledger:
         if trial.key in self._waiting:
             self._study.tell(self.claim(trial), value)
         else:
-            attributes = _attributes(trial)
+            attributes = attributes_of(trial)
             self._study.add_trial(create_trial(value=value, user_attrs=attributes))
 
 
 def _point(row: FrozenTrial) -> str:
     return str(row.user_attrs.get("point"))
-
-
-def _attributes(trial: Trial) -> dict[str, object]:
-    return {"point": trial.key, "arm": trial.arm, "seed": trial.seed, "swept": trial.swept}
 
 
 def run_search(
@@ -246,9 +401,11 @@ def run_search(
         points = Points(study, make, runs_dir, sampler)
         points.sync(retry_failed, on_event)
         with stop_signals() as signals:
-            Loop(
-                study, runs_dir, slot_count, on_event, command, points, signals, points.lagging
-            ).work(points)
+            loop = Loop(
+                *(study, runs_dir, slot_count, on_event, command, points, signals),
+                lagging=points.lagging,
+            )
+            loop.work(points)
 
 
 def importances(
@@ -294,21 +451,23 @@ class _Sampler:
             if "ordinal" not in row.user_attrs:  # cut off while it was being asked for
                 self._study.tell(row.number, state=TrialState.FAIL)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[search_points.Row]:
         return [
-            Row(row.number, row.user_attrs["ordinal"], row.params, row.state is TrialState.RUNNING)
+            search_points.Row(
+                row.number, row.user_attrs["ordinal"], row.params, row.state is TrialState.RUNNING
+            )
             for row in self._study.get_trials(deepcopy=False)
             if "ordinal" in row.user_attrs
         ]
 
-    def ask(self, ordinal: int, settings: search.Settings | None = None) -> Row:
+    def ask(self, ordinal: int, settings: search.Settings | None = None) -> search_points.Row:
         if settings is not None:
             self._study.enqueue_trial(dict(settings))
         with warnings.catch_warnings():  # a search needs no heartbeats: it has one dispatcher
             warnings.simplefilter("ignore", UserWarning)
             asked = self._study.ask(self._distributions)
         asked.set_user_attr("ordinal", ordinal)
-        return Row(asked.number, ordinal, asked.params, True)
+        return search_points.Row(asked.number, ordinal, asked.params, True)
 
     def tell(self, number: int, values: Sequence[float] | None, pruned: bool = False) -> None:
         state = TrialState.PRUNED if pruned else TrialState.FAIL

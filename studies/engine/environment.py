@@ -5,7 +5,9 @@ import platform
 import re
 import subprocess
 import sys
-from importlib.metadata import version
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,8 @@ def environment() -> dict[str, Any]:
     record: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        **{name: version(name) for name in ("torch", "transformers", "peft", "accelerate")},
-        "device": _device(),
+        **_versions(),
+        "device": device_name(),
         "threads": torch.get_num_threads(),
         "trials_at_once": int(os.environ.get(SLOTS_VARIABLE, "1")),
         "host": platform.node(),
@@ -41,10 +43,49 @@ def environment() -> dict[str, Any]:
     return record | _git()
 
 
-def _device() -> str:
+def code_versions() -> dict[str, Any]:
+    """Versions of the packages and the commit: what decides how a training goes on."""
+    return {"python": platform.python_version(), **_versions(), "commit": _git().get("commit")}
+
+
+def device_name() -> str:
+    """The GPU, or the CPU's instruction set."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name(0)
     return f"cpu ({torch.backends.cpu.get_cpu_capability()})"
+
+
+@contextmanager
+def determinism(wanted: bool) -> Iterator[None]:
+    """The same bits each time on one device: deterministic kernels, no TF32; restored afterwards.
+
+    cuBLAS reads `CUBLAS_WORKSPACE_CONFIG` when it starts: `deterministic_variables` must be in the
+    environment of the process. An operation without a deterministic kernel warns in the log.
+    """
+    if not wanted:
+        yield
+        return
+    kernels, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        (kernels.deterministic, kernels.benchmark, kernels.allow_tf32, matmul.allow_tf32),
+    )
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    kernels.deterministic, kernels.benchmark = True, False
+    kernels.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        kernels.deterministic, kernels.benchmark, kernels.allow_tf32, matmul.allow_tf32 = before[2]
+
+
+def _versions() -> dict[str, str]:
+    found = {name: version(name) for name in ("torch", "transformers", "peft", "accelerate")}
+    with suppress(PackageNotFoundError):  # the fused kernels' compiler; a CPU does without
+        found["triton"] = version("triton")
+    return found
 
 
 def _driver() -> str | None:

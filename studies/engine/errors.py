@@ -1,6 +1,7 @@
 """The one error that a person who writes study files meets."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -25,3 +26,9 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the nearest of `known`, or nothing where none is near."""
     close = difflib.get_close_matches(given, list(known), n=1)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def masked(text: str) -> str:
+    """`text` without the user names and passwords of the addresses in it."""
+    text = re.sub(r"://(?:[^\s/'\"]*|[^\s/:'\"]+:[^\s'\"]*)@", "://***@", text)
+    return re.sub(r"(?i)([?&]\w*(?:password|passwd|token|secret)=)[^&\s'\"]+", r"\1***", text)

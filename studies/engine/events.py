@@ -11,7 +11,7 @@ from studies.engine.records import Result, Trial
 class Event:
     """Something that happened to a trial."""
 
-    kind: Literal["found", "started", "done", "failed", "retry", "interrupted"]
+    kind: Literal["found", "started", "done", "failed", "retry", "interrupted", "elsewhere"]
     trial: Trial
     run_dir: Path
     slot: int | None = None
@@ -24,3 +24,7 @@ class Interrupted(Exception):
 
 class Stopped(Exception):
     """The dispatcher gave up before all trials were run; the message says why and what to do."""
+
+
+class Unreachable(Exception):
+    """The database does not answer; the message says why and holds no password."""

@@ -11,8 +11,21 @@ LONGEST = 600
 """Characters of a failure's message; the whole traceback is in the trial's log."""
 
 
+NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""What a RuntimeError says where memory is used up: the CPU's allocator, CUDA, cuBLAS."""
+
+
 class NotFinite(Exception):
     """Training left the finite numbers; the message names what and at which step."""
+
+
+class DoesNotFit(Exception):
+    """The rows of one forward and backward pass do not fit into memory."""
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -20,8 +33,9 @@ def failure_of(error: BaseException) -> Failure:
     message = _one_line(error)
     if isinstance(error, NotFinite):
         return Failure(kind="not_finite", message=message)
-    if _is_out_of_memory(error):
-        advice = "Lower train.batch_size or task.max_length, or set backbone.gradient_checkpointing"
+    if is_out_of_memory(error):
+        # batches are made smaller without being asked
+        advice = "Lower task.max_length or the slots, or set backbone.gradient_checkpointing"
         return Failure(kind="out_of_memory", message=f"{message}. {advice}")
     if _is_disk_full(error):
         return Failure(
@@ -40,10 +54,11 @@ def _chain(error: BaseException) -> list[BaseException]:
     return found
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error`, or what it was raised from, says that memory is used up."""
     return any(
-        isinstance(e, MemoryError | torch.OutOfMemoryError)
-        or (isinstance(e, RuntimeError) and "can't allocate memory" in str(e))
+        isinstance(e, MemoryError | torch.OutOfMemoryError | DoesNotFit)
+        or (isinstance(e, RuntimeError) and any(words in str(e) for words in NO_MEMORY))
         for e in _chain(error)
     )
 

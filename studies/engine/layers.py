@@ -53,8 +53,11 @@ def _merge(
 ) -> Any:
     if not (isinstance(base, dict) and isinstance(over, dict)):
         _forget(places, where)
-        depth = len(where)
-        places.update({at: place for at, place in new.items() if at[:depth] == where})
+        if where in new:
+            places[where] = new[where]
+        if isinstance(over, dict | list) and over:
+            depth = len(where)
+            places.update({at: place for at, place in new.items() if at[:depth] == where})
         return over
     if where and where in new:
         places[where] = new[where]
@@ -65,6 +68,8 @@ def _merge(
 
 
 def _forget(places: dict[Location, str], where: Location) -> None:
+    if where not in places:  # then nothing below it is
+        return
     depth = len(where)
     for at in [at for at in places if at[:depth] == where]:
         del places[at]

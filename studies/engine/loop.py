@@ -3,43 +3,62 @@
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Protocol
 
 from studies.engine import runs, slots
-from studies.engine.child import Child, Command
-from studies.engine.events import Event, Interrupted, Stopped
+from studies.engine.child import Child, Command, set_aside
+from studies.engine.events import Event, Interrupted, Stopped, Unreachable
 from studies.engine.records import Result, Trial
 from studies.engine.study import Study
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.01
 HEARTBEAT_SECONDS = 10
 LOOK_SECONDS = 1.0
 """Between two looks at the validation values of running trials."""
 EQUAL_FAILURES = 3
 """So many equal failures before any success: the study is broken, not the arm."""
+MOST_ATTEMPTS = 100
+"""A trial that is ended so often by SIGTERM has an enemy on this machine."""
 MIN_FREE_BYTES = 200 * 2**20
+LONGEST_WAIT_SECONDS = 30
+"""Between two tries to reach a database that is away; the first comes after a second."""
+PATIENCE_SECONDS = 3600
+"""After so long without a database, and when no trial runs any more, the dispatcher ends."""
 
 
 class Ledger(Protocol):
-    """Where attempts are recorded; `number` names one."""
+    """Where attempts are recorded; `number` names one.
+
+    Methods may raise `Unreachable`; they are called again with the same arguments then.
+    """
 
     def enqueue(self, *trials: Trial) -> None:
         """Queue those of `trials` that are not queued."""
 
-    def claim(self, trial: Trial) -> int:
-        """Mark the queued `trial` as running; its number."""
+    def claim(self, trial: Trial) -> int | None:
+        """Mark the queued `trial` as running; its number, None where another host has it."""
 
     def heartbeat(self, number: int) -> None:
         """Show that attempt `number` is being watched."""
 
-    def tell(self, number: int, result: Result) -> None:
-        """Record what attempt `number` found."""
+    def tell(self, number: int, result: Result) -> bool | None:
+        """Record what attempt `number` found; False where another host has taken it over."""
 
     def give_back(self, number: int, trial: Trial) -> None:
         """Mark attempt `number` as interrupted and queue `trial` again."""
+
+
+class Hosts(Protocol):
+    """The other dispatchers that work on the study."""
+
+    def tries(self, trial: Trial) -> int:
+        """How often `trial`, which runs here, has failed before, on any host."""
+
+    def look(self, away: Mapping[str, Trial]) -> tuple[list[tuple[Trial, Result]], list[Trial]]:
+        """What became of `away`: results, and trials that are queued again."""
 
 
 class Source(Protocol):
@@ -66,50 +85,100 @@ class Loop:
         command: Command,
         ledger: Ledger,
         signals: list[int],
+        hosts: Hosts | None = None,
+        say: Callable[[str], None] = lambda message: None,
         lagging: Callable[[Path], str | None] = lambda run_dir: None,
     ) -> None:
         """`lagging` says why the trial in a run folder is to be ended early, see `Pruning`."""
         self._study, self._runs_dir, self._slot_count = study, runs_dir, slot_count
         self._on_event, self._command, self._ledger = on_event, command, ledger
-        self._signals, self._lagging = signals, lagging
+        self._signals, self._hosts, self._say = signals, hosts, say
+        self._lagging = lagging
         self._running: dict[int, Child] = {}
         """By the number that the ledger gave."""
+        self._ended: dict[int, Child] = {}
+        """Ended, and not yet told."""
+        self._away: dict[str, Trial] = {}
+        """By key: what other hosts have claimed."""
+        self._heartbeat = time.monotonic()
+        self._outage = _Outage(say)
+        self._waited = False
         self._attempts: dict[str, int] = {}
         self._first_failures: list[str] | None = []
 
     def work(self, queue: Source) -> None:
-        """Run all of `queue`; however it ends, no child is left."""
-        started = heartbeat = looked = time.monotonic()
+        """Run all of `queue`; however it ends, no child is left.
+
+        Where the database does not answer, children train on, and what they find is told later.
+        """
+        started = looked = time.monotonic()
         max_hours = self._study.budget.max_hours
         try:
-            while queue or self._running:
+            while queue or self._running or self._ended or self._away:
                 if self._signals:
                     raise Interrupted
                 late = max_hours is not None and time.monotonic() - started > max_hours * 3600
-                while queue and len(self._running) < self._slot_count and not late:
-                    self._start(queue.pop(0))
                 for number, child in list(self._running.items()):
                     if child.poll():
-                        del self._running[number]
-                        for again in self._finish(number, child):
-                            queue.append(again)
+                        self._ended[number] = self._running.pop(number)
                 if time.monotonic() - looked > LOOK_SECONDS:
                     looked = time.monotonic()
                     for child in self._running.values():
                         if reason := self._lagging(child.run_dir):
                             child.prune(reason)
-                if late and queue and not self._running:
+                if self._outage.over(idle=not self._running):
+                    try:
+                        self._talk(queue, late)
+                        self._outage.end()
+                    except Unreachable as error:
+                        self._outage.begin(error)
+                left = len(queue) + len(self._away)
+                if late and left and not self._running and not self._ended:
                     raise Stopped(
-                        f"budget.max_hours ({max_hours:g}) is used up with {len(queue)} trials "
+                        f"budget.max_hours ({max_hours:g}) is used up with {left} trials "
                         "left: run the same command again to continue"
                     )
-                if time.monotonic() - heartbeat > HEARTBEAT_SECONDS:
-                    heartbeat = time.monotonic()
-                    for number in self._running:
-                        self._ledger.heartbeat(number)
                 time.sleep(POLL_SECONDS)
         finally:
             self._end_children()
+
+    def _talk(self, queue: Source, late: bool) -> None:
+        """All that needs the database: tell what has ended, start what is next, show life."""
+        for number, child in list(self._ended.items()):
+            for trial in self._finish(number, child):
+                queue.append(trial)
+        while queue and len(self._running) < self._slot_count and not late:
+            trial = queue.pop(0)
+            try:
+                self._start(trial)
+            except Unreachable:
+                queue.append(trial)
+                raise
+        if time.monotonic() - self._heartbeat > HEARTBEAT_SECONDS:
+            self._heartbeat = time.monotonic()
+            for number in self._running:
+                self._ledger.heartbeat(number)
+            for trial in self._hear(waiting=not queue and not self._running):
+                queue.append(trial)
+
+    def _hear(self, waiting: bool) -> list[Trial]:
+        """Take in what other hosts did; the trials that nobody runs any more."""
+        if self._hosts is None:
+            return []
+        found, again = self._hosts.look(self._away)
+        for trial, result in found:
+            del self._away[trial.key]
+            run_dir = runs.trial_dir(trial, self._runs_dir)
+            self._on_event(Event("elsewhere", trial, run_dir, result=result))
+        for trial in again:
+            del self._away[trial.key]
+        if waiting and self._away and not again and not self._waited:
+            self._waited = True
+            self._say(
+                f"nothing left to start here: waiting for {len(self._away)} trials of other hosts "
+                "(Ctrl-C leaves them alone; --report fetches their results later)"
+            )
+        return again
 
     def _start(self, trial: Trial) -> None:
         free = shutil.disk_usage(self._runs_dir).free
@@ -121,6 +190,9 @@ class Loop:
         slot = min(set(range(self._slot_count)) - {c.slot for c in self._running.values()})
         run_dir = runs.trial_dir(trial, self._runs_dir)
         number = self._ledger.claim(trial)
+        if number is None:
+            self._away[trial.key] = trial
+            return
         self._running[number] = Child(
             trial,
             run_dir,
@@ -133,19 +205,28 @@ class Loop:
 
     def _finish(self, number: int, child: Child) -> list[Trial]:
         """Record an ended child; the trial again where it is to be retried."""
+        if child.preempted and child.attempt < MOST_ATTEMPTS:  # the system asked it to end
+            return self._give_back(number, child)
         result = child.result(self._study.objective.metric)
-        self._ledger.tell(number, result)
         trial = child.trial
-        tries = self._attempts[trial.key] = self._attempts.get(trial.key, 0) + 1
+        before = self._hosts.tries(trial) if self._hosts is not None else 0
+        tries = 1 + max(before, self._attempts.get(trial.key, 0))
         pruned = result.failure is not None and result.failure.kind == "pruned"
         retry = result.status == "failed" and tries <= self._study.budget.retries and not pruned
+        if retry:
+            self._ledger.enqueue(trial)
+        told = self._ledger.tell(number, result)
+        self._ended.pop(number, None)
+        if told is False:
+            set_aside(child.run_dir)
+            self._away[trial.key] = trial
+            self._on_event(Event("interrupted", trial, child.run_dir, child.slot))
+            return []
+        self._attempts[trial.key] = tries
         kind: Literal["done", "failed", "retry"] = "retry" if retry else result.status
         self._on_event(Event(kind, trial, child.run_dir, child.slot, result))
         self._check_first_failures(result)
-        if retry:
-            self._ledger.enqueue(trial)
-            return [trial]
-        return []
+        return [trial] if retry else []
 
     def _check_first_failures(self, result: Result) -> None:
         """Stop where the first trials all fail for one reason, before hours are spent on it."""
@@ -171,16 +252,71 @@ class Loop:
             for number, child in list(self._running.items()):
                 if len(self._signals) > heard:
                     child.kill()
-                if not child.poll():
-                    continue
-                del self._running[number]
-                if runs.state_of(child.trial, self._runs_dir) == "done":  # it was just in time
-                    self._finish(number, child)
-                    continue
-                (child.run_dir / "result.json").unlink(missing_ok=True)  # it was not its own fault
-                self._ledger.give_back(number, child.trial)
-                self._on_event(Event("interrupted", child.trial, child.run_dir, child.slot))
+                if child.poll():
+                    self._ended[number] = self._running.pop(number)
             time.sleep(POLL_SECONDS)
+        try:
+            for number, child in list(self._ended.items()):
+                self._give_up(number, child)
+        except Unreachable as error:
+            self._say(
+                f"the database does not answer ({error}): what has ended is kept in its folder and "
+                "told by the next run"
+            )
+
+    def _give_up(self, number: int, child: Child) -> None:
+        """Tell what was found just in time, else queue the trial again."""
+        if runs.state_of(child.trial, self._runs_dir) == "done":
+            self._finish(number, child)
+            return
+        (child.run_dir / "result.json").unlink(missing_ok=True)  # it was not its own fault
+        self._give_back(number, child)
+
+    def _give_back(self, number: int, child: Child) -> list[Trial]:
+        """Queue an ended child's trial again; the trial."""
+        self._ledger.give_back(number, child.trial)
+        self._ended.pop(number, None)
+        self._on_event(Event("interrupted", child.trial, child.run_dir, child.slot))
+        return [child.trial]
+
+
+class _Outage:
+    """When to ask a database again that did not answer, and what to say of it."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._since: float | None = None
+        self._wait, self._next = 1.0, 0.0
+        self._cause = ""
+
+    def over(self, idle: bool) -> bool:
+        """Whether it is time to ask; raises `Stopped` where `idle` has gone on for too long."""
+        now = time.monotonic()
+        if self._since is not None and idle and now - self._since > PATIENCE_SECONDS:
+            raise Stopped(
+                f"the database has not answered for {PATIENCE_SECONDS / 60:.0f} minutes: "
+                f"{self._cause}. Results are kept in their folders: once it is back, run the same "
+                "command again"
+            )
+        return now >= self._next
+
+    def begin(self, error: Unreachable) -> None:
+        """It did not answer."""
+        self._cause = str(error)
+        if self._since is None:
+            self._since, self._wait = time.monotonic(), 1.0
+            self._say(
+                f"the database does not answer: {error}. Running trials go on, their results are "
+                "kept; trying again"
+            )
+        self._next = time.monotonic() + self._wait
+        self._wait = min(2 * self._wait, LONGEST_WAIT_SECONDS)
+
+    def end(self) -> None:
+        """It answered."""
+        if self._since is not None:
+            self._say(f"the database is back after {time.monotonic() - self._since:.0f} s")
+            self._since = None
 
 
 @contextmanager

@@ -61,6 +61,9 @@ def expand(study: Study) -> tuple[list[Point], Problems]:
 
 def _swept_points(study: Study, problems: Problems) -> Iterator[Point]:
     if not study.sweep:
+        if study.exclude:
+            message = "leaves points out of `sweep`, and there is none: remove it or give a sweep"
+            problems.add(study.place("exclude"), "exclude", message)
         return
     for path in study.sweep:
         _check_path(path, study.place("sweep", path), f"sweep.{path}", problems)

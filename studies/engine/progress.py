@@ -54,7 +54,7 @@ class Progress:
             self._running[event.slot or 0] = (event, time.monotonic())
             if self._console.is_terminal:
                 return
-        if event.kind in ("done", "failed"):
+        if event.kind in ("done", "failed", "elsewhere"):
             self._finished += 1
         self._console.print(self._line(event), soft_wrap=True, highlight=False)
 

@@ -3,6 +3,7 @@
 studies/grid_size.yaml:12: adapter.num_bases: unknown option. Did you mean 'num_basis'?
 """
 
+import functools
 import types
 import typing
 from collections.abc import Sequence
@@ -59,7 +60,7 @@ def load_study(
     studies = {each: _resolve(source, each, problems) for each in _profiles_of(source, profile)}
     study = studies[profile]
     if study is not None:  # with its broken parts left out, so that the rest is checked too
-        problems += verify.points_of(study)[1]
+        problems += verify.points_of(study, refused=bool(problems))[1]
     if study is None or problems:
         raise StudyError(*sorted(set(problems), key=_by_line))
     return study
@@ -82,8 +83,7 @@ def _resolve(source: Source, profile: str, problems: list[str]) -> Study | None:
     )
     own = layers.section(source, "profiles", profile)
     allowed = Source(own.name, {k: v for k, v in own.data.items() if k in IN_PROFILES}, own.places)
-    base = read_yaml(PROFILES / f"{profile}.yaml")
-    merged = layers.overlay(layers.overlay(base, body), allowed)
+    merged = layers.overlay(layers.overlay(_profile(profile), body), allowed)
     data = deepcopy(merged.data)
     try:
         valid = StudyBody.model_validate(data)
@@ -99,6 +99,11 @@ def _resolve(source: Source, profile: str, problems: list[str]) -> Study | None:
     study = Study(**dict(valid), profile=profile, path=Path(source.name))
     study._places.update(merged.places)
     return study
+
+
+@functools.cache
+def _profile(name: str) -> Source:
+    return read_yaml(PROFILES / f"{name}.yaml")
 
 
 def _profile_section_problems(source: Source) -> list[str]:

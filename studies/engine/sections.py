@@ -88,11 +88,15 @@ class After(Section):
     affine: Bool = False
     """Every phi replaced by its best affine fit."""
     landscape: Landscape | None = None
+    spectra: Bool = False
+    """Singular values of every update, and every phi, kept beside the result for the figures."""
 
     @model_validator(mode="after")
     def _asks_something(self) -> "After":
-        if self.para is None and not self.affine and self.landscape is None:
-            raise ValueError("nothing to evaluate: give `para`, `affine: true` or `landscape`")
+        if not (self.para or self.affine or self.landscape or self.spectra):
+            raise ValueError(
+                "nothing to evaluate: give `para`, `affine: true`, `landscape` or `spectra: true`"
+            )
         return self
 
     def names(self, metrics: Iterable[str]) -> list[str]:

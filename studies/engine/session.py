@@ -57,12 +57,16 @@ class Session:
         model or data cannot be fetched.
         """
         self._fetch()
-        page = tracking.Tracking(self._study, self._runs_dir, self._say)
-        with Progress(self._out, len(self._chosen), self._study.objective.metric) as progress:
+        metric = self._study.objective.metric
+        with (
+            tracking.Tracking(self._study, self._runs_dir, self._say) as page,
+            Progress(self._out, len(self._chosen), metric) as progress,
+        ):
 
             def on_event(event: Event) -> None:
                 progress.show(event)
-                if event.result is not None:
+                # another host has the curve, and brings its trials to MLflow itself
+                if event.result is not None and event.kind != "elsewhere":
                     page.end_trial(event.trial, event.result, event.run_dir)
 
             dispatch.run(
@@ -72,6 +76,7 @@ class Session:
                 slot_count=slot_count,
                 retry_failed=retry_failed,
                 on_event=on_event,
+                say=self._say,
                 command=default_command,
             )
 
@@ -79,8 +84,8 @@ class Session:
         """Run what is left of the search; raises as `train`."""
         assert self._search is not None
         self._fetch()
-        page = tracking.Tracking(self._study, self._runs_dir, self._say)
-        self._search.run(slot_count, retry_failed, self._out, page, default_command)
+        with tracking.Tracking(self._study, self._runs_dir, self._say) as page:
+            self._search.run(slot_count, retry_failed, self._out, page, default_command)
 
     def export(self, file: Path, retry_failed: bool) -> int:
         """Write the chosen trials that are still to be run to `file`; how many there are."""

@@ -30,6 +30,10 @@ class TrainSettings:
     """Stops earlier than `epochs` would."""
     eval_every: int | None = None
     """Optimizer steps between evaluations on valid; None evaluates at the end alone."""
+    checkpoint_minutes: float | None = 10.0
+    """Between two checkpoints; None takes one only where the trial is asked to end."""
+    deterministic: bool = False
+    """Slower kernels that give the same bits each time; without effect on a CPU, which does."""
 
     @classmethod
     def read(cls, section: Mapping[str, Any]) -> "TrainSettings":

@@ -2,12 +2,18 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import studies
 
 SLOTS_VARIABLE = "BASIS_ZOO_SLOTS"
 """Tells a trial how many share this machine: only times at the same number can be compared."""
+STORAGE_VARIABLE = "BASIS_ZOO_STORAGE"
+"""Address of the database that several hosts share, see `storage`."""
+SECRETS = (STORAGE_VARIABLE, "PGPASSWORD")
+"""Variables that a trial has no use for."""
 
 
 def cores() -> int:
@@ -38,7 +44,7 @@ def environment(slot: int, slots: int) -> dict[str, str]:
 
     One thread a core over all slots, one GPU a slot in turn, and this checkout's packages.
     """
-    variables = dict(os.environ)
+    variables = {name: value for name, value in os.environ.items() if name not in SECRETS}
     variables.setdefault("OMP_NUM_THREADS", str(max(1, cores() // slots)))
     variables.setdefault("TOKENIZERS_PARALLELISM", "false")
     variables[SLOTS_VARIABLE] = str(slots)
@@ -51,3 +57,8 @@ def environment(slot: int, slots: int) -> dict[str, str]:
     paths = [root, *filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))]
     variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     return variables
+
+
+def deterministic_variables(train: Mapping[str, Any]) -> dict[str, str]:
+    """What the process of a trial with these `train` settings needs before CUDA starts."""
+    return {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if train.get("deterministic") else {}

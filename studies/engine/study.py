@@ -75,6 +75,11 @@ class Train(Section):
     """Stop after this many optimizer steps; null: `epochs` decides."""
     eval_every: Annotated[Int, Field(ge=1)] | None = None
     """Validate every so many optimizer steps; null: at the end alone."""
+    checkpoint_minutes: Annotated[Float, Field(ge=0)] | None = 10.0
+    """Save what a killed trial goes on from this often; 0 or null: only where it is asked to end
+    (SIGTERM)."""
+    deterministic: Bool = False
+    """The same bits each time on a GPU, at some cost of speed; a CPU gives them anyway."""
 
 
 class Adapter(BaseModel):

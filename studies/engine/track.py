@@ -12,12 +12,11 @@ lost, or a study that ran elsewhere, is rebuilt by `track_all`.
 
 import contextlib
 import hashlib
-import json
-import logging
 import os
 import shlex
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -25,18 +24,22 @@ from typing import Any
 
 import yaml
 
+from studies.engine.errors import masked
 from studies.engine.outcome import Study, setting
 from studies.engine.records import Result, Trial
 from studies.engine.report import Report, read_metrics
 from studies.engine.runs import locked
+from studies.engine.view import shared_view
 
 ADDRESS = "127.0.0.1", 5000
 VIEW = "arms"
 """Key of the shared view."""
 BATCH = 1000
 """Metrics a request may carry."""
-
-log = logging.getLogger(__name__)
+PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+"""Seconds and retries of a request, unless the user has set them; MLflow's own (120 and 7) let a
+dead server hold a study up for a quarter of an hour."""
+VARIABLE = "MLFLOW_TRACKING_URI"
 
 
 @dataclass(frozen=True)
@@ -52,46 +55,59 @@ class TrackingError(RuntimeError):
     """MLflow did not take what a study found. Nothing is lost: the trials' folders have it."""
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What is known of a trial's run."""
+
+    run_id: str
+    attempt: int
+    whole: bool
+    """False where it was cut off while being written."""
+    tags: Mapping[str, str]
+
+
 class TrackedStudy:
     """A study being tracked, while its trials end one by one.
-
-    Tracking never stops a study: where MLflow fails (a full disk, a server that is away), the
-    trial is kept for `finish`, which tries again and raises if it still fails.
 
         with TrackedStudy(study, runs_dir) as tracked:
             tracked.end_trial(trial, result, run_dir)      # as often as there are trials
             link = tracked.finish(report)
 
+    Each call raises TrackingError where MLflow fails (a full disk, a server that is away); made
+    again, it goes on from what MLflow has, so nothing is there twice.
+
     Args:
         study: what is tracked; the tags say which arm is its baseline.
         runs_dir: holds `mlflow.db` and `mlartifacts`, unless the environment variable
             MLFLOW_TRACKING_URI names another store.
-
-    Entering raises TrackingError where the store cannot be opened.
     """
 
     def __init__(self, study: Study, runs_dir: Path) -> None:
         self.study = study
         self._runs_dir = runs_dir.resolve()
-        self._pending: list[tuple[Trial, Result, Path]] = []
         self._swept: set[str] = set()
         self._arms: set[str] = set()
+        self._known: dict[str, list[_Run]] | None = None
+        """Runs by point; None: to be asked of MLflow."""
 
     def __enter__(self) -> "TrackedStudy":
         # set before mlflow is first imported: it reports its use to its makers otherwise
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # printed for every run, with user and password
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+        for name, value in PATIENCE.items():
+            os.environ.setdefault(name, value)
         import mlflow
 
-        self._uri = os.environ.get("MLFLOW_TRACKING_URI") or (
-            f"sqlite:///{self._runs_dir / 'mlflow.db'}"
-        )
-        self._failures = (mlflow.MlflowException, OSError)
+        self._uri = os.environ.get(VARIABLE) or f"sqlite:///{self._runs_dir / 'mlflow.db'}"
+        self._failures = (mlflow.MlflowException, OSError, sqlite3.Error)
         self._spec_sha = hashlib.sha256(self.study.path.read_bytes()).hexdigest()
         self._runs_dir.mkdir(parents=True, exist_ok=True)
         # two processes that create the database at once leave a file that no MLflow can open
         with self._explained(), locked(self._runs_dir / ".mlflow.lock"):
             self._client = mlflow.MlflowClient(self._uri)
             self._experiment = self._open_experiment()
+            self._set_write_ahead()
             self._write_view()
         return self
 
@@ -101,31 +117,23 @@ class TrackedStudy:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for trial, result, run_dir in self._pending:
-            log.warning("trial %s (%s) is not in MLflow: %s", trial.key, result.status, run_dir)
+        self._known = None
 
     def end_trial(self, trial: Trial, result: Result, run_dir: Path) -> None:
         """Make the run of a trial that ended, done or failed; again with the same is no new run.
 
         `run_dir` is the trial's folder; metrics.jsonl and log.txt are read from it where they are.
         """
-        try:
+        with self._explained():
+            if trial.arm not in self._arms:
+                self._arms.add(trial.arm)
+                self._swept |= set(trial.swept)
+                self._write_view()
             self._track(trial, result, run_dir)
-        except self._failures as error:
-            log.warning(
-                "MLflow did not take trial %s, trying again at the end: %s", trial.key, error
-            )
-            self._pending.append((trial, result, run_dir))
 
     def finish(self, report: Report) -> MlflowLink:
-        """Write what was kept back, the summary run, the note and the view.
-
-        Raises TrackingError; results and report are on the disk whatever happens here.
-        """
+        """Write the summary run, the note and the view."""
         with self._explained():
-            while self._pending:
-                self._track(*self._pending[0])
-                self._pending.pop(0)
             self._write_summary(report)
             self._client.set_experiment_tag(self._experiment, "mlflow.note.content", report.note)
             self._write_view()
@@ -139,31 +147,44 @@ class TrackedStudy:
             f"#/experiments/{self._experiment}/runs"
             f"?workflowType=machine_learning&viewStateShareKey={VIEW}"
         )
+        shown = masked(self._uri)
         if self._uri.startswith(("http://", "https://")):
-            return MlflowLink("", f"{self._uri.rstrip('/')}/{page}")
-        command = (
-            f"mlflow ui --backend-store-uri {shlex.quote(self._uri)} --host {host} --port {port}"
-        )
+            return MlflowLink("", f"{shown.replace('***@', '').rstrip('/')}/{page}")
+        # what is printed must not hold a password; the shell has it
+        store = shlex.quote(self._uri) if shown == self._uri else f'"${VARIABLE}"'
+        command = f"mlflow ui --backend-store-uri {store} --host {host} --port {port}"
         return MlflowLink(command, f"http://{host}:{port}/{page}")
 
-    def retire_others(self, trials: Sequence[Trial]) -> None:
-        """Mark runs of points that are not among `trials` as superseded."""
+    def show_only(self, trials: Sequence[Trial]) -> None:
+        """Show the arms of `trials`, and mark runs of other points as superseded."""
         points = {trial.key for trial in trials}
+        self._arms = {trial.arm for trial in trials}
+        self._swept = {path for trial in trials for path in trial.swept}
         with self._explained():
-            for run in self._runs("tags.kind = 'trial' and tags.superseded = 'false'"):
-                if run.data.tags["point"] not in points:
-                    self._client.set_tag(run.info.run_id, "superseded", "true")
+            for point, found in self._index().items():
+                for run in found if point not in points else ():
+                    self._tag(run, {"superseded": "true"})
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
         except self._failures as error:
+            self._known = None  # what was written last may or may not be there
             raise TrackingError(
-                f"MLflow at {self._uri} did not take study {self.study.name!r}: {error}. The "
-                f"results are in {self._runs_dir}; once MLflow works, "
+                f"MLflow at {masked(self._uri)} did not take study {self.study.name!r}: "
+                f"{masked(str(error))}. The results are in {self._runs_dir}; once MLflow works, "
                 f"python run_study.py {self.study.path.name} --report tracks them"
             ) from error
+
+    def _set_write_ahead(self) -> None:
+        """One wait for the disk a commit instead of four, and a page that reads meanwhile.
+
+        The file keeps it: https://www.sqlite.org/wal.html
+        """
+        if self._uri.startswith("sqlite:///"):
+            with contextlib.closing(sqlite3.connect(self._uri.removeprefix("sqlite:///"))) as file:
+                file.execute("PRAGMA journal_mode = WAL")
 
     def _open_experiment(self) -> str:
         name = f"{self.study.name} ({self.study.profile})"
@@ -177,31 +198,39 @@ class TrackedStudy:
         return known.experiment_id
 
     def _track(self, trial: Trial, result: Result, run_dir: Path) -> None:
-        if trial.arm not in self._arms:
-            self._arms.add(trial.arm)
-            self._swept |= set(trial.swept)
-            self._write_view()
-        others = self._runs(f"tags.kind = 'trial' and tags.point = '{trial.key}'")
-        same = [run for run in others if run.data.tags["attempt"] == str(result.attempt)]
-        ended = [run for run in same if run.info.status in ("FINISHED", "FAILED")]
-        for run in same:
-            if run not in ended:  # cut off while being written: metrics cannot be written twice
-                self._client.delete_run(run.info.run_id)
+        known = self._index().setdefault(trial.key, [])
+        for run in [run for run in known if run.attempt == result.attempt and not run.whole]:
+            self._client.delete_run(run.run_id)  # metrics cannot be written twice
+            known.remove(run)
         tags = self._tags(trial, result)
-        if ended:
-            for name, value in tags.items():  # an arm may have been renamed since
-                if ended[0].data.tags.get(name) != value and name != "superseded":
-                    self._client.set_tag(ended[0].info.run_id, name, value)
-            run_id = ended[0].info.run_id
-        else:
+        if not any(run.attempt == result.attempt for run in known):
             run_id = self._write_run(trial, result, run_dir, tags)
+            known.append(_Run(run_id, result.attempt, True, tags))
         # the latest attempt is the one that counts, whichever was tracked last
-        attempts = {run_id: result.attempt} | {
-            run.info.run_id: int(run.data.tags["attempt"]) for run in others if run not in same
-        }
-        latest = max(attempts, key=attempts.__getitem__)
-        for one in attempts:
-            self._client.set_tag(one, "superseded", "false" if one == latest else "true")
+        latest = max(known, key=lambda run: run.attempt).run_id
+        for i, run in enumerate(known):
+            superseded = str(run.run_id != latest).lower()
+            # an arm may have been renamed since
+            wanted = (tags if run.attempt == result.attempt else {}) | {"superseded": superseded}
+            known[i] = self._tag(run, wanted)
+
+    def _tag(self, run: _Run, tags: Mapping[str, str]) -> _Run:
+        """Write those of `tags` that `run` has not; the run with them."""
+        for name, value in tags.items():
+            if run.tags.get(name) != value:
+                self._client.set_tag(run.run_id, name, value)
+        return replace(run, tags={**run.tags, **tags})
+
+    def _index(self) -> dict[str, list[_Run]]:
+        """The runs of every point."""
+        if self._known is None:
+            found: dict[str, list[_Run]] = {}
+            for run in self._runs("tags.kind = 'trial'"):
+                tags, whole = run.data.tags, run.info.status in ("FINISHED", "FAILED")
+                known = _Run(run.info.run_id, int(tags["attempt"]), whole, tags)
+                found.setdefault(tags["point"], []).append(known)
+            self._known = found
+        return self._known
 
     def _tags(self, trial: Trial, result: Result) -> dict[str, str]:
         tags = {
@@ -282,35 +311,8 @@ class TrackedStudy:
         self._client.set_terminated(run_id)
 
     def _write_view(self) -> None:
-        objective = self.study.objective
-        metrics = [objective.metric, objective.select_on, "train/loss"]
-        widths = {f"metrics.`{name}`": 170 for name in metrics if name}
-        widths |= {f"params.`{name}`": 150 for name in [*sorted(self._swept), "seed"]}
-        view = {
-            "searchFilter": "tags.kind = 'trial' and tags.superseded = 'false'",
-            "orderByKey": f"metrics.`{objective.metric}`",
-            "orderByAsc": objective.direction == "minimize",
-            "startTime": "ALL",
-            "lifecycleFilter": "Active",
-            "modelVersionFilter": "All Runs",
-            "datasetsFilter": [],
-            "groupBy": {
-                "aggregateFunction": "average",
-                "groupByKeys": [{"mode": "tag", "groupByData": "arm"}],
-            },
-            "selectedColumns": ["attributes.`Duration`", *widths],
-            "columnOrder": ["attributes.`Run Name`", *widths],
-            "columnWidths": {"attributes.`Run Name`": 260} | widths,
-            "groupsExpanded": {f"tag.arm.{arm}": False for arm in sorted(self._arms)},
-            "runsHiddenMode": "SHOW_ALL",  # the charts draw ten arms otherwise
-            "runsExpanded": {},
-            "runsPinned": [],
-            "runsHidden": [],
-            "runListHidden": False,
-        }
-        self._client.set_experiment_tag(
-            self._experiment, f"mlflow.sharedViewState.{VIEW}", json.dumps(view)
-        )
+        view = shared_view(self.study.objective, self._swept, self._arms)
+        self._client.set_experiment_tag(self._experiment, f"mlflow.sharedViewState.{VIEW}", view)
 
     def _runs(self, query: str) -> list[Any]:
         found, token = [], None
@@ -330,12 +332,13 @@ def track_all(
 ) -> MlflowLink:
     """Make the study's page show exactly `trials` (each with its folder) and `report`.
 
-    Runs that are there already stay; runs of other points are marked as superseded.
+    Runs that are there already stay; runs of other points are marked as superseded. Raises
+    TrackingError at the first thing that MLflow does not take.
     """
     with TrackedStudy(study, runs_dir) as tracked:
+        tracked.show_only([trial for trial, _, _ in trials])
         for trial, result, run_dir in trials:
             tracked.end_trial(trial, result, run_dir)
-        tracked.retire_others([trial for trial, _, _ in trials])
         return tracked.finish(report)
 
 

@@ -1,49 +1,89 @@
 """The boundary behind which MLflow may fail: what it does not take is said, kept and offered again.
 
-Results are in the trials' folders before MLflow hears of them, so nothing here can lose one.
+Results are in the trials' folders before MLflow hears of them, so nothing here can lose one: the
+folders are the spool, and `deliver` brings all of them.
 """
 
 import logging
+import queue
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 
 from studies.engine import track
+from studies.engine.errors import masked
 from studies.engine.records import Result, Trial
 from studies.engine.report import Report
 from studies.engine.study import Study
 
+RETRY_SECONDS = 30.0
+"""Between two attempts while MLflow is away."""
+
+Found = tuple[Trial, Result, Path]
+
 
 class Tracking:
-    """A study in MLflow while it runs."""
+    """A study in MLflow while it runs, written by a thread: however slow MLflow is, nobody waits.
+
+    with Tracking(study, runs_dir, say) as page:
+        page.end_trial(trial, result, run_dir)
+
+    Leaving waits for the request that is under way; what is still queued then is left to `deliver`.
+    """
 
     def __init__(self, study: Study, runs_dir: Path, say: Callable[[str], None]) -> None:
-        """Open the study's page; `say` gets one line where something fails."""
+        """`say` gets one line where something fails, the first time of each trial."""
         self._study, self._runs_dir, self._say = study, runs_dir, say
-        self._live: track.TrackedStudy | None = None
+        self._queue: queue.SimpleQueue[Found | None] = queue.SimpleQueue()
+        self._leaving = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         # "Creating initial MLflow database tables" is no news to someone who waits for results
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-        try:
-            self._live = track.TrackedStudy(study, runs_dir).__enter__()
-        except Exception as error:
-            self._failed(error)
+
+    def __enter__(self) -> "Tracking":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._leaving.set()
+        self._queue.put(None)
+        self._thread.join()
 
     def end_trial(self, trial: Trial, result: Result, run_dir: Path) -> None:
-        """Show a trial that ended; after a failure nothing more is shown until `deliver`."""
-        if self._live is None:
-            return
-        try:
-            self._live.end_trial(trial, result, run_dir)
-        except Exception as error:
-            self._live = None
-            self._failed(error)
+        """Show a trial that ended as soon as MLflow takes it; returns at once."""
+        self._queue.put((trial, result, run_dir))
 
-    def _failed(self, error: Exception) -> None:
-        self._say(f"MLflow: {_line(error)}. Training goes on; tried again at the end")
+    def _work(self) -> None:
+        page = track.TrackedStudy(self._study, self._runs_dir)
+        self._until_taken(page.__enter__)
+        while not self._leaving.is_set():
+            found = self._queue.get()
+            if found is not None:
+                self._until_taken(lambda found=found: page.end_trial(*found))
+
+    def _until_taken(self, call: Callable[[], object]) -> None:
+        """Make `call` until it works, or the study is left."""
+        said = False
+        while not self._leaving.is_set():
+            try:
+                call()
+                return
+            except Exception as error:
+                if not said:
+                    self._say(f"MLflow: {_line(error)}. Training goes on; tried again by itself")
+                said = True
+                self._leaving.wait(RETRY_SECONDS)
 
 
 def deliver(
     study: Study,
-    found: Sequence[tuple[Trial, Result, Path]],
+    found: Sequence[Found],
     report: Report,
     runs_dir: Path,
     say: Callable[[str], None],
@@ -57,4 +97,4 @@ def deliver(
 
 
 def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+    return masked(" ".join(f"{type(error).__name__}: {error}".split()).rstrip("."))

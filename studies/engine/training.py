@@ -8,54 +8,31 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.utils import ModelOutput
 
 import adapters
-from studies.engine.failures import NotFinite
+from studies.engine.batches import LengthGrouped
+from studies.engine.failures import DoesNotFit, NotFinite, is_out_of_memory
 from studies.engine.metrics_file import MetricsFile
+from studies.engine.preemption import Preemption
+from studies.engine.saving import ResumingTrainer, Saver
 from studies.engine.settings import TrainSettings
+from studies.engine.training_progress import Progress
 
 Loss = Callable[[ModelOutput, Tensor, "Tensor | int | None"], Tensor]
 LINES = 200
 """About how many lines of training metrics a trial writes, however long it is."""
-WARM_UP_STEPS = 5
-"""First steps that the median step time leaves out, where there are more than twice as many."""
 
 
-@dataclass
-class Progress:
-    """What a run of the loop leaves behind."""
-
-    losses: list[float] = field(default_factory=list)
-    """Mean loss of each optimizer step."""
-    step_seconds: list[float] = field(default_factory=list)
-    seconds: float = 0.0
-    """Wall time of the loop without evaluations."""
-    tokens: int = 0
-
-    @property
-    def final_loss(self) -> float:
-        """Mean loss of the last tenth of the steps."""
-        last = self.losses[-max(1, len(self.losses) // 10) :]
-        return statistics.fmean(last)
-
-    @property
-    def median_step_seconds(self) -> float:
-        """Median time of one step, first steps left out."""
-        enough = len(self.step_seconds) > 2 * WARM_UP_STEPS
-        return statistics.median(self.step_seconds[WARM_UP_STEPS if enough else 0 :])
-
-
-class AdapterTrainer(Trainer):
+class AdapterTrainer(ResumingTrainer):
     """A Trainer with the adapters' parameter groups, given batches and a check of every loss."""
 
     def __init__(
@@ -66,8 +43,10 @@ class AdapterTrainer(Trainer):
         settings: TrainSettings,
         progress: Progress,
         loss: Loss,
+        micro_batch: int,
     ) -> None:
         self._loader = loader
+        self._micro_batch = micro_batch
         self._settings = settings
         self._progress = progress
         self.step_loss = 0.0
@@ -91,14 +70,28 @@ class AdapterTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | None = None
     ) -> Tensor:
-        """One forward and backward pass.
+        """Forward and backward passes of one batch, `micro_batch` rows at a time.
+
+        Parts of a batch stay padded as the batch is, and `num_items_in_batch` counts the whole
+        step, so that their gradients add up to the batch's.
 
         Raises:
             NotFinite: the loss is NaN or infinite.
+            DoesNotFit: memory is used up.
         """
         # a batch of images has no tokens: its rows are counted
         self._progress.tokens += inputs.get("input_ids", inputs["labels"]).numel()
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        rows, size = len(inputs["labels"]), self._micro_batch
+        losses = []
+        for start in range(0, rows, size):
+            part = {name: values[start : start + size] for name, values in inputs.items()}
+            try:
+                losses.append(super().training_step(model, part, num_items_in_batch))
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise DoesNotFit(f"{min(size, rows)} rows at once: {error}") from error
+                raise
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         value = loss.item()
         if not math.isfinite(value):
             raise NotFinite(f"the training loss is {value} at step {self.state.global_step + 1}")
@@ -115,8 +108,10 @@ class Watch(TrainerCallback):
         progress: Progress,
         metrics: MetricsFile,
         on_evaluate: Callable[[int], None],
+        preemption: Preemption,
     ) -> None:
         self.trainer: AdapterTrainer | None = None
+        self._preemption = preemption
         self._settings = settings
         self._progress = progress
         self._metrics = metrics
@@ -128,8 +123,9 @@ class Watch(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Decide how often a line is written."""
+        """Decide how often a line is written; evaluate where an earlier attempt was to."""
         self._every = max(1, state.max_steps // LINES)
+        self._evaluate(state)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -169,11 +165,15 @@ class Watch(TrainerCallback):
                     "train/grad_norm": self._grad_norm,
                 },
             )
-        every = self._settings.eval_every
-        if every and step % every == 0 and step < state.max_steps:  # the end is evaluated anyway
-            before = time.perf_counter()
-            self._on_evaluate(step)
-            self._progress.seconds -= time.perf_counter() - before
+        self._evaluate(state)
+
+    def _evaluate(self, state: TrainerState) -> None:
+        """Evaluate where it is time to and was not done; the end is evaluated anyway."""
+        step, every = state.global_step, self._settings.eval_every
+        if every and step % every == 0 and self._progress.evaluated < step < state.max_steps:
+            with self._progress.paused(), self._preemption.anywhere():
+                self._on_evaluate(step)
+            self._progress.evaluated = step
 
 
 def train(
@@ -187,26 +187,38 @@ def train(
     metrics: MetricsFile,
     on_evaluate: Callable[[int], None],
     loss: Loss,
+    saver: Saver,
+    micro_batch: int,
 ) -> Progress:
     """Train `model` in place; `loss` is that of the task, see `Prepared.loss`.
 
     `dtype` other than float32 means mixed precision. `folder` is the Trainer's own; it is empty
-    afterwards. `on_evaluate` is called with the step every `settings.eval_every` steps.
+    afterwards. `on_evaluate` is called with the step every `settings.eval_every` steps. `saver`
+    takes checkpoints and says where to go on. `micro_batch` is the most rows of one forward pass.
 
     Raises:
         NotFinite: a loss or gradient is NaN or infinite.
+        DoesNotFit: `micro_batch` rows need more memory than there is.
+        Preempted: the trial was asked to end; a checkpoint was taken.
     """
     progress = Progress()
-    watch = Watch(settings, progress, metrics, on_evaluate)
+    watch = Watch(settings, progress, metrics, on_evaluate, saver.preemption)
     arguments = _arguments(settings, len(loader), dtype, dropout_seed, folder)
-    trainer = AdapterTrainer(model, arguments, loader, settings, progress, loss)
+    trainer = AdapterTrainer(model, arguments, loader, settings, progress, loss, micro_batch)
     trainer.add_callback(watch)
     trainer.add_callback(adapters.StepCallback())  # methods that act between steps
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(saver)
     watch.trainer = trainer
-    began = time.perf_counter()
-    trainer.train()
-    progress.seconds += time.perf_counter() - began
+    saver.attach(trainer, progress, metrics)
+    folder_found = None
+    if saver.found is not None:
+        folder_found = str(saver.found.folder)
+        steps_an_epoch = math.ceil(len(loader) / settings.gradient_accumulation)
+        assert isinstance(loader.batch_sampler, LengthGrouped)
+        loader.batch_sampler.epoch = saver.found.step // steps_an_epoch
+    with progress.running(), saver.saved_when_preempted(), saver.preemption.whole():
+        trainer.train(resume_from_checkpoint=folder_found)
     return progress
 
 

@@ -18,32 +18,38 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from studies.engine.preemption import PREEMPTED, Preempted, Preemption, preemptible
 from studies.engine.records import Cost, Result, Trial, read_trial, write_record
+from studies.engine.slots import deterministic_variables
 
 
-def run_trial(trial: Trial, run_dir: Path) -> Result:
+def run_trial(trial: Trial, run_dir: Path, preemption: Preemption | None = None) -> Result:
     """Run `trial` and write metrics.jsonl and result.json into `run_dir`.
 
-    What goes wrong becomes a failed `Result`; its traceback goes to stderr, which is the trial's
-    log.txt when the dispatcher runs this.
+    Goes on from a checkpoint where `run_dir` has one that is of this trial and of this code. What
+    goes wrong becomes a failed `Result`; its traceback goes to stderr, which is the trial's log.txt
+    when the dispatcher runs this.
 
     Raises:
         OSError: `run_dir` cannot be written at all.
+        Preempted: `preemption` was asked; what could be saved is saved, and there is no result.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "result.json").unlink(missing_ok=True)  # of an earlier attempt
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    from studies.engine import checkpoint
     from studies.engine.environment import environment, set_threads
     from studies.engine.failures import failure_of
 
     set_threads()
     found: dict[str, Any] = {}
     try:
-        _run(trial, run_dir, found)
+        _run_as_it_fits(trial, run_dir, found, preemption or Preemption())
         found["status"] = "done"
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
-        found = {"status": "failed", "failure": failure_of(error), "data": found.get("data", {})}
+        kept = {name: found[name] for name in ("data", "micro_batch", "notes") if name in found}
+        found = {"status": "failed", "failure": failure_of(error), **kept}
     finally:
         shutil.rmtree(run_dir / "trainer", ignore_errors=True)
     result = Result(
@@ -54,10 +60,59 @@ def run_trial(trial: Trial, run_dir: Path) -> Result:
         **found,
     )
     write_record(run_dir / "result.json", result)
+    if result.status == "done" or (result.failure and result.failure.kind == "not_finite"):
+        checkpoint.remove(run_dir)  # another failure may be repaired: the next attempt goes on
     return result
 
 
-def _run(trial: Trial, run_dir: Path, found: dict[str, Any]) -> None:
+def _run_as_it_fits(
+    trial: Trial, run_dir: Path, found: dict[str, Any], preemption: Preemption
+) -> None:
+    """`_run` with the largest micro-batch that fits: train.batch_size, else a half, a quarter, ...
+
+    The rows of an optimizer step, their order and the scale of the loss stay the same.
+    """
+    from studies.engine.environment import determinism, reset_peak_memory
+    from studies.engine.failures import DoesNotFit
+    from studies.engine.settings import TrainSettings
+
+    settings = TrainSettings.read(trial.config["train"])
+    rows = settings.batch_size
+    while True:
+        with determinism(settings.deterministic):
+            try:
+                return _run(trial, run_dir, found, preemption, rows)
+            except DoesNotFit as error:
+                if rows == 1:
+                    raise
+                reason = str(error)
+        # out of the handler: the error's frames held the model
+        rows = found["micro_batch"] = rows // 2
+        _note(found, f"{reason}: retried with {rows} at once")
+        _free_memory()
+        reset_peak_memory()
+
+
+def _note(found: dict[str, Any], text: str) -> None:
+    line = " ".join(text.split())
+    found["notes"] = (*found.get("notes", ()), line if len(line) <= 300 else line[:297] + "...")
+    sys.stderr.write(f"{line}\n")
+
+
+def _free_memory() -> None:
+    """Give back what nobody holds any more."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _run(
+    trial: Trial, run_dir: Path, found: dict[str, Any], preemption: Preemption, micro_batch: int
+) -> None:
     """Fill `found` with data, metrics and cost, in this order."""
     import torch
     from transformers import set_seed
@@ -67,11 +122,13 @@ def _run(trial: Trial, run_dir: Path, found: dict[str, Any]) -> None:
     from studies import backbones, tasks
     from studies.engine.after import evaluate_after
     from studies.engine.batches import train_loader
-    from studies.engine.environment import peak_memory_bytes
-    from studies.engine.failures import NotFinite
+    from studies.engine.checkpoint import Identity
+    from studies.engine.environment import code_versions, device_name, peak_memory_bytes
+    from studies.engine.failures import NotFinite, is_out_of_memory
     from studies.engine.matching import matched
     from studies.engine.metrics_file import MetricsFile
     from studies.engine.plugins import load_plugins
+    from studies.engine.saving import Saver
     from studies.engine.seeds import derive
     from studies.engine.settings import TrainSettings
     from studies.engine.training import train
@@ -100,14 +157,30 @@ def _run(trial: Trial, run_dir: Path, found: dict[str, Any]) -> None:
     prepared = tasks.prepare(config["task"], data, processor)
     metrics = MetricsFile(run_dir / "metrics.jsonl")
 
+    identity = Identity(trial.key, code_versions())
+    saver = Saver(run_dir, identity, settings.checkpoint_minutes, preemption, prepared.draws)
+    if saver.found is not None and saver.found.state["device"] != device_name():
+        there = saver.found.state["device"]
+        _note(found, f"the first {saver.found.step} steps were trained on another device: {there}")
+
+    half = None if dtype is torch.float32 else dtype
+    eval_rows = settings.eval_batch_size
+
+    def evaluate(name: str) -> dict[str, float]:
+        nonlocal eval_rows
+        while True:
+            try:
+                return prepared.evaluate(model, name, eval_rows, half)
+            except Exception as error:
+                if not is_out_of_memory(error) or eval_rows == 1:
+                    raise
+            eval_rows //= 2  # out of the handler: the error's frames held the batch
+            _note(found, f"evaluated with {eval_rows} rows at once, more need too much memory")
+            _free_memory()
+
     def measure(*names: str) -> dict[str, float]:
-        half = None if dtype is torch.float32 else dtype
         return {
-            f"{name}/{metric}": value
-            for name in names
-            for metric, value in prepared.evaluate(
-                model, name, settings.eval_batch_size, half
-            ).items()
+            f"{name}/{metric}": value for name in names for metric, value in evaluate(name).items()
         }
 
     def score(step: int, *names: str) -> dict[str, float]:
@@ -119,12 +192,13 @@ def _run(trial: Trial, run_dir: Path, found: dict[str, Any]) -> None:
         metrics.write(step, values)
         return values
 
+    loader = train_loader(
+        prepared.train, prepared.collate, settings.batch_size, derive(trial.seed, "order")
+    )
     try:
         progress = train(
             model,
-            train_loader(
-                prepared.train, prepared.collate, settings.batch_size, derive(trial.seed, "order")
-            ),
+            loader,
             settings,
             dtype=dtype,
             dropout_seed=derive(trial.seed, "dropout"),
@@ -132,8 +206,11 @@ def _run(trial: Trial, run_dir: Path, found: dict[str, Any]) -> None:
             metrics=metrics,
             on_evaluate=lambda step: score(step, "valid"),
             loss=prepared.loss,
+            saver=saver,
+            micro_batch=micro_batch,
         )
-        last = score(len(progress.losses), "valid", "test")
+        with saver.saved_when_preempted():
+            last = score(len(progress.losses), "valid", "test")
     finally:
         metrics.close()
     counts = adapters.count_parameters(model)
@@ -148,12 +225,13 @@ def _run(trial: Trial, run_dir: Path, found: dict[str, Any]) -> None:
         total_parameters=counts["total"],
         train_seconds=round(progress.seconds, 3),
         step_seconds=progress.median_step_seconds,
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=max(progress.peak_memory_bytes, peak_memory_bytes()),
         tokens_per_second=round(progress.tokens / progress.seconds, 1),
+        data_share=round(loader.seconds / progress.seconds, 5),
     )
     if "after" in config:
         found["metrics"] |= evaluate_after(
-            model, config["after"], adapter, last, measure, trial.seed
+            model, config["after"], adapter, last, measure, trial.seed, run_dir
         )
 
 
@@ -166,14 +244,20 @@ def _rows(task: str, split_seed: int) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the trial in RUN_DIR; 0 where it is done, 1 where it failed."""
+    """Run the trial in RUN_DIR; 0 where it is done, 1 where it failed, 75 where SIGTERM came."""
     parser = argparse.ArgumentParser(
         prog="python -m studies.engine.trial", description="Run the trial of a run folder."
     )
     parser.add_argument("run_dir", type=Path, help="folder with a trial.json")
     given = parser.parse_args(arguments)
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # a trial runs on one device
-    result = run_trial(read_trial(given.run_dir), given.run_dir)
+    with preemptible() as preemption:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # a trial runs on one device
+        trial = read_trial(given.run_dir)
+        os.environ |= deterministic_variables(trial.config.get("train", {}))
+        try:
+            result = run_trial(trial, given.run_dir, preemption)
+        except Preempted:
+            return PREEMPTED
     return 0 if result.status == "done" else 1
 
 

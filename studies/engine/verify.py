@@ -8,17 +8,20 @@ from typing import Any
 from studies.engine import checks, published, search, tuning
 from studies.engine.errors import did_you_mean
 from studies.engine.points import Point, Problems, expand, place_of
-from studies.engine.records import Cost
+from studies.engine.records import Cost, deciding
 from studies.engine.study import Study
 
 
-def points_of(study: Study) -> tuple[list[Point], list[str]]:
-    """The arms of `study`, and every problem found in resolving and checking them."""
+def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[str]]:
+    """The arms of `study`, and every problem found in resolving and checking them.
+
+    Where the file is `refused` already, the check that takes long (fitting starts) is left out.
+    """
     points, problems = expand(study)
     _check_names(study, points, problems)
     for point in points:
         _ask(study, point, "backbone", checks.check_backbone, problems)
-        _ask(study, point, "adapter", checks.check_adapter, problems)
+        _ask(study, point, "adapter", checks.check_adapter_options, problems)
     metrics = _check_task(study, points, problems)
     if metrics is not None:
         _check_objective(study, metrics, problems)
@@ -29,6 +32,9 @@ def points_of(study: Study) -> tuple[list[Point], list[str]]:
         search.check(study, points, metrics, problems)
     if points and not problems:
         tuning.check(study, points, problems)
+    if not problems and not refused:
+        for point in points:
+            _ask(study, point, "adapter", checks.check_adapter, problems)
     return points, list(problems)
 
 
@@ -38,7 +44,7 @@ def _check_names(study: Study, points: list[Point], problems: Problems) -> None:
     by_config: dict[str, Point] = {}
     for point in points:
         twin = by_name.setdefault(point.arm, point)
-        same = by_config.setdefault(_canonical(point.config), point)
+        same = by_config.setdefault(_canonical(deciding(point.config)), point)
         if twin is not point and same is point:
             problems.add(point.place, "arms", f"two arms are called '{point.arm}'; rename one")
         if same is not point:

@@ -18,13 +18,22 @@ from studies.engine.errors import StudyError
 Location = tuple[str | int, ...]
 """Keys and list positions that lead to a value, e.g. ("arms", 0, "name")."""
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 100_000
+MAX_DEPTH = 32
+"""Of lists and mappings within each other."""
+MAX_VALUES = 3_000
+"""Keys included; reading takes time in proportion to them."""
+
+TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 
 _PREFIX = "tag:yaml.org,2002:"
 
 
 class _Loader(yaml.SafeLoader):
     """A SafeLoader that resolves plain scalars by YAML 1.2's core schema and knows no aliases."""
+
+    depth = 0
+    values = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()
@@ -33,9 +42,22 @@ class _Loader(yaml.SafeLoader):
             refused = "anchors and aliases are not allowed: write the value out"
         elif getattr(event, "tag", None) is not None:
             refused = f"tags such as {event.tag!r} are not allowed"
+        elif self.depth > MAX_DEPTH:
+            refused = TOO_DEEP
+        elif self.values > MAX_VALUES:
+            refused = f"more than {MAX_VALUES:,} values; `sweep` lists need fewer than `arms`"
         if refused:
             raise yaml.composer.ComposerError(None, None, refused, event.start_mark)
-        return super().compose_node(parent, index)
+        self.depth += 1
+        self.values += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def fetch_flow_collection_start(self, kind: Any) -> None:
+        if self.flow_level > MAX_DEPTH:  # the scanner runs a thousand characters ahead
+            raise yaml.scanner.ScannerError(None, None, TOO_DEEP, self.get_mark())
+        super().fetch_flow_collection_start(kind)
 
 
 # https://yaml.org/spec/1.2.2/#103-core-schema
@@ -113,7 +135,9 @@ def _text(path: Path, name: str) -> str:
         reason = getattr(error, "strerror", None) or error
         raise StudyError(f"{name}: cannot be read: {reason}") from None
     if len(content) > MAX_BYTES:
-        raise StudyError(f"{name}: {len(content):,} bytes is no study file (limit {MAX_BYTES:,})")
+        raise StudyError(
+            f"{name}:1: {len(content):,} bytes are no study file, the limit is {MAX_BYTES:,}"
+        )
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -132,8 +156,6 @@ def _compose(text: str, name: str) -> yaml.Node | None:
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise StudyError(f"{name}:{line}: not text: character #x{error.character:04x}") from None
-    except RecursionError:
-        raise StudyError(f"{name}: nested too deeply") from None
 
 
 def _line(node: yaml.Node) -> int:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from basis_zoo import get_basis, get_grid, get_start, stack_parameters
 from basis_zoo.nonlinearity import Nonlinearity
@@ -144,3 +145,29 @@ def test_probes_resolve_what_zero_amplitudes_hide():
     )
     pull = (want - anchor).sum(0).detach()
     assert float((got.double() - pull).norm()) <= 1e-4 * float(pull.norm())
+
+
+class _NoReading(TorchDispatchMode):
+    """Refuses what would make the host wait for a device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert name not in ("_local_scalar_dense", "is_nonzero", "nonzero"), name
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("family", ["sinc", "hat"])
+def test_a_lagging_fit_reads_nothing_and_follows_the_range_a_fit_later(family, monkeypatch):
+    phi, numbers = made(family)
+    fitter = ProxyFitter(1e-6, waits=False)
+    fitter.fit(phi, numbers, torch.tensor(0.01))
+    wide = torch.tensor(0.3)
+    monkeypatch.setattr(fitter, "_receive", lambda: None)  # reads the host's own copy
+    with monkeypatch.context() as patch, _NoReading():
+        patch.setattr(torch.Tensor, "tolist", lambda self: pytest.fail("a tensor was read"))
+        first = fitter.fit(phi, numbers, wide)
+    monkeypatch.undo()
+    fits = [first] + [fitter.fit(phi, numbers, wide) for _ in range(6)]
+    assert first.bound > 1e-6
+    assert fits[-1].bound <= 1e-6
+    assert error_of(fits[-1].proxy, phi, numbers, 0.3) <= 5e-6

@@ -3,6 +3,7 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -114,3 +115,21 @@ def grid_study(fabricate):
     fabricate.add("lora", base, {"adapter.method": "lora"})
     paper = {"adapter.num_basis": 64, "adapter.start": "paper"}
     return fabricate.add("paper-start", [0.48, 0.48, 0.48], paper)
+
+
+@pytest.fixture
+def make(tiny_bert: Path, tiny_csv: Path) -> Any:
+    """A trial of 8 steps; keyword arguments replace keys of its sections."""
+
+    def build(seed: int = 0, split_seed: int = 0, **sections: dict[str, Any]) -> Trial:
+        base = {
+            "backbone": {"name": str(tiny_bert)},
+            "task": {"name": str(tiny_csv), "train_rows": 128, "valid_rows": 60, "test_rows": 90},
+            "adapter": {"method": "lora", "r": 4, "alpha": 8, "target_modules": ["query", "value"]},
+            "train": {"epochs": 1, "batch_size": 16, "learning_rate": 0.02, "warmup_ratio": 0.1},
+        }
+        config = {name: {**values, **sections.get(name, {})} for name, values in base.items()}
+        config["split_seed"] = split_seed
+        return Trial(study="s", profile="p", arm="a", seed=seed, config=config)
+
+    return build

@@ -1,6 +1,6 @@
 """Trials that take milliseconds, for tests of the dispatcher; also a program that dispatches them.
 
-    python fake_trials.py RUNS_DIR JOURNAL SECONDS SLOTS
+    python fake_trials.py RUNS_DIR JOURNAL SECONDS SLOTS [HEARTBEAT]
 
 A fake trial does what its configuration's `fake` mapping says and writes a line to the journal when
 it starts and when it has written its result.
@@ -27,10 +27,18 @@ def note(word):
 
 if fake.get("stubborn"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def save(*signal_and_frame):
+    os.makedirs(run_dir + "/checkpoint-1", exist_ok=True)
+    sys.exit(75)
+
+if fake.get("saves"):
+    signal.signal(signal.SIGTERM, save)
 note("start")
+if attempt <= fake.get("preempted", 0):
+    save()
 time.sleep(fake.get("seconds", 0))
 if "exit" in fake:
-    print("the last words")
+    print(fake.get("says", "the last words"), os.environ.get(fake.get("variable", ""), ""))
     sys.exit(fake["exit"])
 if fake.get("killed"):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -84,18 +92,25 @@ def command(journal: Path, run_dir: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    from studies.engine import dispatch, slots
-    from studies.engine.events import Interrupted
+    from studies.engine import dispatch, hosts, loop, slots
+    from studies.engine.errors import StudyError
+    from studies.engine.events import Interrupted, Stopped
 
     slots.gpus = lambda: 0  # torch would take most of the time of these tests
-    runs_dir, journal, seconds, slot_count = sys.argv[1:]
+    runs_dir, journal, seconds, slot_count, *heartbeat = sys.argv[1:]
+    if heartbeat:
+        loop.HEARTBEAT_SECONDS = float(heartbeat[0])
+        hosts.STALE_SECONDS = 10 * loop.HEARTBEAT_SECONDS
     try:
         dispatch.run(
             make_study(),
             make_trials(*[{"seconds": float(seconds)}] * 4, seeds=(0, 1)),
             Path(runs_dir),
             slot_count=int(slot_count),
+            say=functools.partial(print, flush=True),
             command=functools.partial(command, Path(journal)),
         )
     except Interrupted:
         sys.exit(130)
+    except (Stopped, StudyError) as error:
+        sys.exit(str(error))

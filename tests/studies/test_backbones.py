@@ -15,7 +15,7 @@ from studies.backbones.minilm import MINILM
     ("spec", "message"),
     [
         ("minilmm", r"unknown backbone 'minilmm'\. Did you mean 'minilm'\?"),
-        ("bert base", "Registered: minilm.*owner/name"),
+        ("bert base", "Registered: .*minilm.*owner/name"),
         ("./no-such-folder", "is no folder with a config.json"),
         ({"name": "minilm", "dtyp": "float32"}, r"unknown key 'dtyp'\. Did you mean 'dtype'\?"),
         ({"name": "minilm", "dtype": "int8"}, "`dtype` must be one of float32, bfloat16"),

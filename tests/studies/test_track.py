@@ -1,10 +1,13 @@
 import json
+import re
+import resource
 import sqlite3
 
 import pytest
 
 from studies.engine.report import write_report
 from studies.engine.track import TrackedStudy, TrackingError, track_all
+from studies.engine.tracking import deliver
 
 TRIALS = "tags.kind = 'trial'"
 
@@ -172,24 +175,46 @@ def test_a_renamed_arm_and_a_dropped_one_are_shown_as_such(tracked):
     assert len(runs(tracked)) == 15
 
 
-def test_a_trial_that_mlflow_refused_is_kept_for_the_end(tracked, monkeypatch, caplog):
+def test_a_trial_that_mlflow_refused_is_taken_when_offered_again(tracked, monkeypatch):
     report = report_of(tracked)
     with TrackedStudy(tracked.study, tracked.runs_dir) as study:
         with monkeypatch.context() as broken:
             broken.setattr(study._client, "log_batch", lambda *a, **k: raise_disk_full())
-            study.end_trial(*tracked.rows[0])
-        assert "disk is full" in caplog.text
+            with pytest.raises(TrackingError, match=r"disk is full.*--report tracks them"):
+                study.end_trial(*tracked.rows[0])
+        assert [run.info.status for run in runs(tracked)] == ["RUNNING"]
+        study.end_trial(*tracked.rows[0])
         study.finish(report)
     assert [run.info.status for run in runs(tracked)] == ["FINISHED"]
 
 
-def test_what_still_fails_at_the_end_says_what_to_do(tracked, monkeypatch):
+def test_a_run_that_is_there_twice_counts_once(tracked):
+    track(tracked)
+    client, experiment = store(tracked)
+    run = runs(tracked)[0]
+    twin = client.create_run(experiment.experiment_id, tags=run.data.tags)
+    client.set_terminated(twin.info.run_id)
+    track(tracked)
+    shown = runs(tracked, f"{TRIALS} and tags.superseded = 'false'")
+    assert len(shown) == len(tracked.rows)
+
+
+def test_a_full_disk_is_said_and_everything_is_there_once_there_is_room(tracked):
+    said = []
     report = report_of(tracked)
-    with TrackedStudy(tracked.study, tracked.runs_dir) as study:
-        monkeypatch.setattr(study._client, "log_batch", lambda *a, **k: raise_disk_full())
-        study.end_trial(*tracked.rows[0])
-        with pytest.raises(TrackingError, match="--report tracks them"):
-            study.finish(report)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (tracked.runs_dir / "mlflow.db").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 2**12, hard))  # no file may grow beyond
+    try:
+        link = deliver(tracked.study, tracked.rows, report, tracked.runs_dir, said.append)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert link is None
+    assert re.search(r"disk.*All results are kept; `--report` brings them", said[0]), said
+    assert deliver(tracked.study, tracked.rows, report, tracked.runs_dir, pytest.fail)
+    found = runs(tracked)
+    assert len(found) == len({run.data.tags["point"] for run in found}) == len(tracked.rows)
+    assert {run.info.status for run in found} == {"FINISHED", "FAILED"}
 
 
 def test_the_environment_names_another_store(tracked, monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import adapters
 from studies.engine.failures import LONGEST, NotFinite, failure_of
-from studies.engine.records import Result, Trial, read_result, write_record
+from studies.engine.records import Result, read_result, write_record
 from studies.engine.trial import run_trial
 
 ADAPTERS: dict[str, dict[str, Any]] = {
@@ -23,24 +23,6 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "head_only": {"method": "head_only"},
     "full": {"method": "full"},
 }
-
-
-@pytest.fixture
-def make(tiny_bert: Path, tiny_csv: Path) -> Any:
-    """A trial of 8 steps; keyword arguments replace keys of its sections."""
-
-    def build(seed: int = 0, split_seed: int = 0, **sections: dict[str, Any]) -> Trial:
-        base = {
-            "backbone": {"name": str(tiny_bert)},
-            "task": {"name": str(tiny_csv), "train_rows": 128, "valid_rows": 60, "test_rows": 90},
-            "adapter": {"method": "lora", "r": 4, "alpha": 8, "target_modules": ["query", "value"]},
-            "train": {"epochs": 1, "batch_size": 16, "learning_rate": 0.02, "warmup_ratio": 0.1},
-        }
-        config = {name: {**values, **sections.get(name, {})} for name, values in base.items()}
-        config["split_seed"] = split_seed
-        return Trial(study="s", profile="p", arm="a", seed=seed, config=config)
-
-    return build
 
 
 def lines(run_dir: Path) -> list[dict[str, float]]:
@@ -65,6 +47,7 @@ def test_a_trial_writes_metrics_cost_data_and_environment(
     assert result.data["rows"] == {"train": 128, "valid": 60, "test": 90}
     cost = result.cost
     assert cost is not None and cost.step_seconds > 0 and cost.tokens_per_second
+    assert cost.data_share is not None and 0 < cost.data_share < 1
     assert cost.peak_memory_bytes > 10**7 and cost.adapter_parameters <= cost.trainable_parameters
     assert (cost.phi_parameters > 0) == (method == "basis")
     written = lines(tmp_path)

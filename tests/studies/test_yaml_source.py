@@ -82,9 +82,9 @@ def test_places_are_those_of_the_keys(tmp_path: Path, monkeypatch: pytest.Monkey
         ('a: "\\ud800"\n', "x.yaml:1: "),
         (b"\x7fELF\x02\x01\x00\xff\xfe", "x.yaml:1: not UTF-8 text; is this a binary file?"),
         (b"a: 1\nb: \x00\n", "x.yaml:2: not text: character #x0000"),
-        ("a: " + "[" * 5000 + "\n", "x.yaml: nested too deeply"),
+        ("a: " + "[" * 5000 + "\n", "x.yaml:1: not valid YAML: nested more than 32 levels deep"),
         ("a: 1\n---\nb: 2\n", "x.yaml:2: not valid YAML"),
-        ("a: " + "x" * 1_000_001, "x.yaml: 1,000,004 bytes is no study file"),
+        ("a: " + "x" * 100_001, "x.yaml:1: 100,004 bytes are no study file"),
     ],
 )
 def test_what_is_refused_is_named_with_its_line(

@@ -41,16 +41,33 @@ GRADIENT_CANDIDATES = tuple(
 )  # fmt: skip
 
 
+# The choices below follow bench/results/tiles_h200.json (bf16, r 16, BA in plain tf32, before the
+# kernels went over to tf32x3); `python -m adapters.bench tune` measures them anew.
+
+
 def merge_tile(rows: int, columns: int, rank: int, proxy: Proxy) -> Tile:
     """The tile for W of (rows, columns) and a padded rank."""
     if rank > 64:
         return Tile(32, 64, 1, 4, 1)
-    return Tile(64, 128, 1, 8, 1) if isinstance(proxy, ChebyshevProxy) else Tile(32, 64, 1, 4, 1)
+    if _MIDDLE <= rows * columns < _LARGE:
+        return Tile(32, 64, 8, 2, 3)  # 4096 x 4096: 25.3 us, table 32.5 (one chunk: 34.6)
+    if isinstance(proxy, ChebyshevProxy) and rows * columns < _MIDDLE:
+        return Tile(64, 64, 1, 4, 1)  # 4864 x 896: 12.0 us, (64, 128, 1, 8, 1): 14.0
+    return Tile(32, 64, 1, 4, 1)  # 14336 x 4096: 84.1 us, (64, 128, 1, 4, 1): 98.1
 
 
 def gradient_tile(rows: int, columns: int, rank: int, proxy: Proxy) -> Tile:
     """The tile for G of (rows, columns) and a padded rank."""
-    chunks = 8 if rows * columns >= 2**22 else 2
+    size = rows * columns
+    chunks = 8 if size >= _SMALL else 2
     if rank > 64:
         return Tile(32, 32, chunks, 4, 1)
-    return Tile(64, 64, chunks, 4, 1)
+    if _MIDDLE <= size < _LARGE:
+        return Tile(32, 32, 16, 1, 3)  # 4096 x 4096: 71.2 us, (64, 64, 8, 4, 1): 79.0
+    if isinstance(proxy, ChebyshevProxy) and _SMALL <= size < _MIDDLE:
+        return Tile(64, 32, 8, 4, 3)  # 4864 x 896: 38.6 us, (64, 64, 8, 4, 1): 41.7
+    return Tile(64, 64, chunks, 4, 1)  # 14336 x 4096: 255 us, the best of all 253
+
+
+_SMALL, _MIDDLE, _LARGE = 2**22, 2**23, 2**25
+"""Entries of W between which shapes were measured."""

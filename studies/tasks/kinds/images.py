@@ -47,7 +47,7 @@ class Images(Prepared):
         require(("PIL",), f"task: {spec.name} holds images, which", "packaged")
         self._names = tuple(data.info.metrics)
         self._processor, self._augment = processor, spec.augment
-        self._draw = random.Random("augment")
+        self.draws = random.Random("augment")
         self._size: dict[str, Any] = {}
         if spec.image_size is not None:
             side = {"height": spec.image_size, "width": spec.image_size}
@@ -83,7 +83,7 @@ class Images(Prepared):
 
         images = [Image.open(io.BytesIO(e["image"])).convert("RGB") for e in examples]
         if augment:
-            images = [crop_and_flip(image, self._draw) for image in images]
+            images = [crop_and_flip(image, self.draws) for image in images]
         pixels = self._processor(images=images, return_tensors="pt", **self._size)["pixel_values"]
         return {"pixel_values": pixels, "labels": torch.tensor([e["labels"] for e in examples])}
 

@@ -1,5 +1,6 @@
 """A task's rows made ready for one model: all that a training loop needs to know of a task."""
 
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ class Prepared(ABC):
     """Training examples, how they become batches, the loss, and what is measured."""
 
     train: Examples
+    draws: random.Random | None = None
+    """What `collate` draws from, beside the global generators; saved with a checkpoint."""
 
     @abstractmethod
     def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:

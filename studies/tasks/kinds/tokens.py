@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput
 
 from studies.engine.batches import Encoded
 from studies.tasks.kinds.prepared import Example
+from studies.tasks.token_cache import tokenise
 
 IGNORED = -100
 """The label that the loss leaves out."""
@@ -117,4 +118,4 @@ def next_token_loss(
 
 
 def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    return tokenizer(list(texts), return_attention_mask=False)["input_ids"] if texts else []
+    return tokenise(tokenizer, texts, return_attention_mask=False)["input_ids"]

@@ -1,9 +1,12 @@
 """phi and its slope on a block in registers, and what the kernels must know of a proxy."""
 
+import functools
+
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from adapters.ops.merge.tiles import Tile
 from basis_zoo.proxy import ChebyshevProxy, TableProxy
 from basis_zoo.proxy.chebyshev import HORNER_DEGREE
 
@@ -88,12 +91,18 @@ def piece(x, edges, SIZE: tl.constexpr, STEPS: tl.constexpr, ASM: tl.constexpr):
 
 
 def kind_of(proxy: Fusable) -> dict[str, int | bool]:
-    """What the kernels must know of a proxy when they are compiled."""
+    """What the kernels must know of a proxy when they are compiled; not to be changed."""
     if isinstance(proxy, ChebyshevProxy):
-        horner = proxy.degree <= HORNER_DEGREE
-        return {"TABLE": False, "SIZE": proxy.degree, "STEPS": 0, "HORNER": horner}
-    steps = 0 if proxy.pieces <= _SCAN else (proxy.pieces - 1).bit_length()
-    return {"TABLE": True, "SIZE": proxy.pieces, "STEPS": steps, "HORNER": False}
+        return _kind(False, proxy.degree)
+    return _kind(True, proxy.pieces)
+
+
+@functools.lru_cache(maxsize=256)
+def _kind(table: bool, size: int) -> dict[str, int | bool]:
+    if not table:
+        return {"TABLE": False, "SIZE": size, "STEPS": 0, "HORNER": size <= HORNER_DEGREE}
+    steps = 0 if size <= _SCAN else (size - 1).bit_length()
+    return {"TABLE": True, "SIZE": size, "STEPS": steps, "HORNER": False}
 
 
 def numbers_of(proxy: Fusable) -> tuple[Tensor, Tensor, Tensor]:
@@ -103,6 +112,18 @@ def numbers_of(proxy: Fusable) -> tuple[Tensor, Tensor, Tensor]:
     return proxy.edges, proxy.records, proxy.edges
 
 
-def padded_rank(b: Tensor) -> int:
+def padded_rank(rank: int) -> int:
     """The rank as the tensor cores take it: a power of two of at least 16."""
-    return max(16, triton.next_power_of_2(b.shape[1]))
+    return max(16, triton.next_power_of_2(rank))
+
+
+@functools.lru_cache(maxsize=1024)
+def layout(rows: int, columns: int, rank: int, tile: Tile) -> tuple[tuple[int, int], dict]:
+    """The grid of programs and the constants of a walk over a matrix; not to be changed."""
+    span = tile.columns * tile.chunks
+    even = rows % tile.rows == 0 and columns % span == 0
+    constants = {
+        "EVEN": even, "RANK": padded_rank(rank), "BM": tile.rows, "BN": tile.columns,
+        "CHUNKS": tile.chunks, "STAGES": tile.stages, "num_warps": tile.warps,
+    }  # fmt: skip
+    return (triton.cdiv(rows, tile.rows), triton.cdiv(columns, span)), constants

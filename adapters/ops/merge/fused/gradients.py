@@ -22,6 +22,7 @@ from adapters.ops.merge.fused.evaluation import (
     gather,
     gather4,
     kind_of,
+    layout,
     numbers_of,
     padded_rank,
     piece,
@@ -191,23 +192,19 @@ def merge_gradients(
     (m, n), k = grad.shape, b.shape[1]
     outer = precision or ("tf32x3" if grad.dtype == torch.float32 else "tf32")
     precision = precision or "tf32x3"
-    tile = tile or gradient_tile(m, n, padded_rank(b), proxy)
     kind = kind_of(proxy)
-    span = tile.columns * tile.chunks
-    across, down = triton.cdiv(m, tile.rows), triton.cdiv(n, span)
+    grid, constants = layout(m, n, k, tile or gradient_tile(m, n, padded_rank(k), proxy))
+    across, down = grid
     count = proxy.degree + 1 if isinstance(proxy, ChebyshevProxy) else _MOMENTS * proxy.pieces
     width = max(16, triton.next_power_of_2(count))
     db_parts = b.new_empty(down, m, k, dtype=torch.float32)
     da_parts = b.new_empty(across, k, n, dtype=torch.float32)
     empty = b.new_zeros if kind["TABLE"] else b.new_empty
     parts = empty(across * down, width, dtype=torch.float32)
-    _gradient_kernel[(across, down)](
+    _gradient_kernel[grid](
         grad, b, a, db_parts, da_parts, parts, *numbers_of(proxy), scale,
         m, n, k, *b.stride(), *a.stride(),
-        **kind, EVEN=m % tile.rows == 0 and n % span == 0, PRECISION=precision, OUTER=outer,
-        ASM=b.is_cuda, RANK=padded_rank(b), WIDTH=width,
-        BM=tile.rows, BN=tile.columns, CHUNKS=tile.chunks, STAGES=tile.stages,
-        num_warps=tile.warps,
+        **kind, **constants, PRECISION=precision, OUTER=outer, ASM=b.is_cuda, WIDTH=width,
     )  # fmt: skip
     db = b.new_empty(m, k, dtype=torch.float32)
     da = b.new_empty(k, n, dtype=torch.float32)

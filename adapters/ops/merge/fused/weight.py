@@ -15,6 +15,7 @@ from adapters.ops.merge.fused.evaluation import (
     gather,
     gather4,
     kind_of,
+    layout,
     numbers_of,
     padded_rank,
     piece,
@@ -106,7 +107,7 @@ def merged_weight(
             5e-4 of its size, across the kinks of phi: slopes were wrong by 10 % (RMS).
         tile: Block sizes instead of the measured ones.
     """
-    m, n = b.shape[0], a.shape[1]
+    (m, k), n = b.shape, a.shape[1]
     if weight is not None and not weight.is_contiguous():
         if weight.t().is_contiguous():
             options = {"dtype": dtype, "seed": seed, "precision": precision, "tile": tile}
@@ -117,16 +118,12 @@ def merged_weight(
     if not out.numel():
         return out
     precision = precision or "tf32x3"
-    tile = tile or merge_tile(m, n, padded_rank(b), proxy)
-    span = tile.columns * tile.chunks
-    _merge_kernel[(triton.cdiv(m, tile.rows), triton.cdiv(n, span))](
+    grid, constants = layout(m, n, k, tile or merge_tile(m, n, padded_rank(k), proxy))
+    _merge_kernel[grid](
         out if weight is None else weight, b, a, out, *numbers_of(proxy), scale, seed or 0,
-        m, n, b.shape[1], *b.stride(), *a.stride(),
-        **kind_of(proxy), HAS_W=weight is not None,
+        m, n, k, *b.stride(), *a.stride(),
+        **kind_of(proxy), **constants, HAS_W=weight is not None,
         STOCHASTIC=seed is not None and dtype == torch.bfloat16,
-        EVEN=m % tile.rows == 0 and n % span == 0, PRECISION=precision,
-        ASM=b.is_cuda, RANK=padded_rank(b),
-        BM=tile.rows, BN=tile.columns, CHUNKS=tile.chunks, STAGES=tile.stages,
-        num_warps=tile.warps,
+        PRECISION=precision, ASM=b.is_cuda,
     )  # fmt: skip
     return out

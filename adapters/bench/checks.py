@@ -1,0 +1,105 @@
+"""The merge and its gradients on this device against float64, before anything is timed."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adapters.bench.cases import KINDS, Case, case, kind
+from adapters.ops import merge
+from adapters.ops.linear import merged_linear
+from adapters.ops.merge import reference
+from basis_zoo.proxy import proxy_size
+
+LIMITS = {
+    (torch.float32, "ieee"): (1e-5, 1e-5),
+    (torch.float32, None): (1e-5, 1e-5),
+    (torch.bfloat16, None): (4e-3, 1e-3),
+}
+"""Relative RMS error of W' and of the gradients, by dtype of W and precision of the products."""
+
+
+def error(got: Tensor, want: Tensor) -> float:
+    """Relative RMS error."""
+    got, want = got.detach(), want.detach()
+    return float((got.double() - want.double()).norm() / want.double().norm().clamp_min(1e-30))
+
+
+def check(device: str, told: list[dict[str, Any]], *, quick: bool = False) -> bool:
+    """Every kind of proxy at odd and even shapes, and one whole layer; prints what is wrong.
+
+    Args:
+        device: `cuda` or `cpu`.
+        told: Gets a row for each comparison.
+        quick: Fewer shapes.
+    """
+    for row in itertools.chain(_merges(device, quick), _layer(device), _repeats(device)):
+        told.append(row)
+        if not row["fine"]:
+            shown = {name: value for name, value in row.items() if name != "fine"}
+            print(f"WRONG {shown}", flush=True)
+    return all(row["fine"] for row in told)
+
+
+def _merges(device: str, quick: bool) -> Iterator[dict[str, Any]]:
+    shapes = [((257, 515), 3)] if quick else [((257, 515), 3), ((128, 1024), 16)]
+    cases = list(itertools.product(KINDS, shapes))
+    if not quick:
+        cases += [("degree 8", ((300, 200), 200)), ("table, few", ((300, 200), 200))]
+    for name, (shape, rank) in cases:
+        made = kind(name, shape, rank, device, seed=1)
+        for (dtype, precision), limits in LIMITS.items():
+            if precision and device == "cpu":
+                continue
+            w, g = (torch.randn(shape, device=device).to(dtype) for _ in range(2))
+            errors = _errors(made, w, g, precision)
+            fine = errors[0] < limits[0] and max(errors[1:]) < limits[1]
+            yield {
+                "kind": name, "size": proxy_size(made.proxy), "shape": shape, "rank": rank,
+                "dtype": str(dtype), "precision": precision, "errors": errors, "fine": fine,
+            }  # fmt: skip
+
+
+def _errors(made: Case, w: Tensor, g: Tensor, precision: str | None) -> list[float]:
+    """Errors of W', dB, dA and the moments of phi."""
+    b, a, proxy, _ = made
+    wide = (b.double(), a.double(), proxy, 1.7)
+    want = [reference.merged_weight(w.double(), *wide)]
+    want += reference.merge_gradients(g.double(), *wide)
+    if precision is None:
+        got = [merge.merged_weight(w, b, a, proxy, 1.7)]
+        got += merge.merge_gradients(g, b, a, proxy, 1.7)
+    else:
+        from adapters.ops.merge import fused
+
+        got = [fused.merged_weight(w, b, a, proxy, 1.7, precision=precision)]
+        got += fused.merge_gradients(g, b, a, proxy, 1.7, precision=precision)
+    return [error(one, other) for one, other in zip(got, want, strict=True)]
+
+
+def _layer(device: str) -> Iterator[dict[str, Any]]:
+    """y and every gradient of one layer against autograd through the definition in float64."""
+    b, a, _, phi = made = case("sinc", 0.05, (96, 160), 8, device)
+    x = torch.randn(40, 160, device=device)
+    w, dy = torch.randn(96, 160, device=device), torch.randn(40, 96, device=device)
+    points = [t.clone().requires_grad_() for t in (x, b, a)]
+    y = merged_linear(points[0], w, None, *points[1:], made.proxy, 1.7)
+    got = [y, *torch.autograd.grad(y, points, dy)]
+    points = [t.double().requires_grad_() for t in (x, b, a)]
+    update = phi.double()(points[1] @ points[2])
+    y = points[0] @ (w.double() + 1.7 * update).T
+    want = [y, *torch.autograd.grad(y, points, dy.double())]
+    errors = [error(one, other) for one, other in zip(got, want, strict=True)]
+    # tf32 is allowed to the dense products of y, x and G, as everywhere in torch
+    yield {"kind": "layer", "errors": errors, "fine": max(errors) < 2e-3}
+
+
+def _repeats(device: str) -> Iterator[dict[str, Any]]:
+    """Gradients twice, bit for bit."""
+    b, a, proxy, _ = kind("degree 8", (1000, 900), 8, device)
+    g = torch.randn(1000, 900, device=device)
+    first, again = (merge.merge_gradients(g, b, a, proxy, 1.0) for _ in range(2))
+    same = all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+    yield {"kind": "repeated", "fine": same}

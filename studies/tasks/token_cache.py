@@ -1,0 +1,86 @@
+"""Texts to tokens, once for each text set and tokenizer: every trial of a study wants the same.
+
+`<cache>/tokens/<key>.npz` holds the tokens as flat arrays with offsets. The key is a hash of the
+tokenizer's own definition, the options and the texts; small sets are quicker made than read.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from studies.archives import cache_folder
+
+Fields = dict[str, list[list[int]]]
+"""input_ids and the like, one list for each text."""
+
+MIN_TEXTS = 4096
+"""Smaller sets are not kept: tokenising them takes well under a second."""
+
+
+def tokenise(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    **options: Any,
+) -> Fields:
+    """What `tokenizer(texts, pairs, **options)` gives, from the cache where it was made before.
+
+    Args:
+        tokenizer: Only fast tokenizers are cached: they can be told apart by their definition.
+        texts: Any number of texts.
+        pairs: Second sentences, one for each text, or None.
+        options: Of the call, such as `truncation` and `max_length`; not `return_tensors`.
+    """
+    given = [list(texts)] if pairs is None else [list(texts), list(pairs)]
+    if not texts:
+        return {"input_ids": []}
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or len(texts) < MIN_TEXTS:
+        return dict(tokenizer(*given, **options))
+    backend.no_truncation()  # what an earlier call left is no part of the definition
+    backend.no_padding()
+    digest = hashlib.sha256(backend.to_str().encode())
+    digest.update(json.dumps([given, options], sort_keys=True).encode())
+    path = cache_folder() / "tokens" / f"{digest.hexdigest()[:32]}.npz"
+    found = _read(path)
+    if found is None:
+        found = {key: list(value) for key, value in tokenizer(*given, **options).items()}
+        _write(path, found)
+    return found
+
+
+def _write(path: Path, fields: Fields) -> None:
+    ids = fields["input_ids"]
+    arrays = {"offsets": np.cumsum([0, *map(len, ids)])}
+    for key, rows in fields.items():
+        arrays[f"field_{key}"] = np.fromiter((t for row in rows for t in row), dtype=np.int32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _read(path: Path) -> Fields | None:
+    """The fields, or None where the file is absent or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            offsets = file["offsets"].tolist()
+            flat = {key.removeprefix("field_"): file[key] for key in file.files if key != "offsets"}
+    except (FileNotFoundError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+    spans = list(itertools.pairwise(offsets))
+    return {key: [part[a:b].tolist() for a, b in spans] for key, part in flat.items()}

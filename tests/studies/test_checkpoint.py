@@ -1,0 +1,337 @@
+"""Checkpoints: a trial that was cut off goes on to the numbers of one that was not."""
+
+import errno
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from studies.engine import checkpoint, dispatch, resuming, runs, saving, slots, training
+from studies.engine.checkpoint import CheckpointError, Identity
+from studies.engine.environment import code_versions
+from studies.engine.events import Interrupted
+from studies.engine.preemption import PREEMPTED, Preempted, Preemption
+from studies.engine.records import Trial, read_result, write_record
+from studies.engine.trial import run_trial
+
+_spec = importlib.util.spec_from_file_location(
+    "fake_trials", Path(__file__).with_name("fake_trials.py")
+)
+fake_trials = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fake_trials)
+LEARNED_GRID = {
+    "method": "basis",
+    "basis": "sinc",
+    "num_basis": 6,
+    "grid": "learned",
+    "start": "anchored",
+    "input_scale": "rms",
+    "input_scale_options": {"value": 1.0, "momentum": 0.9},
+}
+METHODS: dict[str, dict[str, Any]] = {
+    "lora": {"method": "lora", "dropout": 0.2},
+    "basis": LEARNED_GRID,
+    "adalora": {"method": "adalora"},
+    "elalora": {"method": "elalora", "interval": 1, "initial_steps": 1, "final_steps": 2},
+    "dylora": {"method": "dylora"},
+}
+# 100 rows: 7 batches an epoch, so the last of its 4 optimizer steps has one batch instead of two
+TRAIN = {"epochs": 2, "gradient_accumulation": 2, "eval_every": 3, "warmup_ratio": 0.25}
+IDENTITY = Identity("key", {"torch": "2"})
+
+
+def lines(run_dir: Path) -> list[dict[str, float]]:
+    """metrics.jsonl without the times."""
+    text = (run_dir / "metrics.jsonl").read_text()
+    return [{k: v for k, v in json.loads(x).items() if k != "seconds"} for x in text.splitlines()]
+
+
+@pytest.fixture
+def trial(make: Any) -> Trial:
+    return make(adapter=METHODS["lora"], task={"train_rows": 100}, train=TRAIN)
+
+
+@pytest.fixture
+def run_until(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs a trial that is asked to end while it does optimizer step `last`."""
+
+    def run(trial: Trial, run_dir: Path, last: int) -> None:
+        preemption, real = Preemption(), training.Watch.on_step_begin
+
+        def on_step_begin(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            if state.global_step == last - 1:
+                preemption.ask()
+            real(self, args, state, control, **rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training.Watch, "on_step_begin", on_step_begin)
+            with pytest.raises(Preempted):
+                run_trial(trial, run_dir, preemption)
+        assert not (run_dir / "result.json").exists()
+
+    return run
+
+
+def names(run_dir: Path) -> list[str]:
+    return sorted(path.name for path in run_dir.iterdir())
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_trial_cut_off_twice_gives_the_bits_of_one_that_was_not(
+    method: str, make: Any, run_until: Any, tmp_path: Path, capsys: Any
+) -> None:
+    trial = make(adapter=METHODS[method], task={"train_rows": 100}, train=TRAIN)
+    whole = run_trial(trial, tmp_path / "whole")
+    assert whole.status == "done", whole.failure
+    cut = tmp_path / "cut"
+    run_until(trial, cut, 3)  # its evaluation is left for later
+    run_until(trial, cut, 4)  # the end of an epoch
+    result = run_trial(trial, cut)
+    assert result.metrics == whole.metrics
+    assert lines(cut) == lines(tmp_path / "whole")
+    assert [line["step"] for line in lines(cut) if "valid/loss" in line] == [3, 6, 8]
+    assert result.cost is not None and result.cost.tokens_per_second
+    assert "goes on after step 4" in capsys.readouterr().err
+    assert names(cut) == ["metrics.jsonl", "result.json"]  # no checkpoint is left
+
+
+@pytest.mark.parametrize("last", [5, 8])
+def test_a_trial_cut_off_in_mid_epoch_or_before_the_last_evaluation_goes_on(
+    last: int, trial: Trial, run_until: Any, tmp_path: Path
+) -> None:
+    whole = run_trial(trial, tmp_path / "whole")
+    run_until(trial, tmp_path / "cut", last)
+    assert names(tmp_path / "cut") == [f"checkpoint-{last}", "metrics.jsonl"]
+    assert run_trial(trial, tmp_path / "cut").metrics == whole.metrics
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+
+
+def test_what_changed_is_in_the_checkpoint_and_frozen_weights_are_not(
+    make: Any, run_until: Any, tmp_path: Path
+) -> None:
+    run_until(make(adapter=LEARNED_GRID, train=TRAIN), tmp_path, 2)
+    held = load_file(tmp_path / "checkpoint-2" / checkpoint.TENSORS)
+    kinds = {name.split(".")[0] for name in held}
+    assert kinds == {"parameter", "buffer", "optimizer", "random"}
+    assert all("measured" in name for name in held if name.startswith("buffer."))
+    assert not any("embeddings" in name or "base_layer" in name for name in held)
+    assert {path.suffix for path in (tmp_path / "checkpoint-2").iterdir()} == {
+        ".json",
+        ".jsonl",
+        ".safetensors",
+    }
+
+
+def test_checkpoints_are_taken_by_the_clock_and_the_last_two_are_kept(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[tuple[int, list[str]]] = []
+    real = saving.Saver.on_step_end
+
+    def on_step_end(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        real(self, args, state, control, **rest)
+        taken.append((state.global_step, [n for n in names(tmp_path) if "checkpoint" in n]))
+
+    monkeypatch.setattr(saving.Saver, "on_step_end", on_step_end)
+    often = trial.model_copy(deep=True)
+    often.config["train"]["checkpoint_minutes"] = 1e-9
+    assert often.key == trial.key  # how often is saved decides no result
+    run_trial(often, tmp_path)
+    assert taken[4] == (5, ["checkpoint-4", "checkpoint-5"])
+    for minutes in (0, None, 60.0):
+        taken.clear()
+        often.config["train"]["checkpoint_minutes"] = minutes
+        run_trial(often, tmp_path)
+        assert not any(found for _, found in taken)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_taken(
+    trial: Trial, run_until: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = run_trial(trial, tmp_path / "whole")
+    cut = tmp_path / "cut"
+    run_until(trial, cut, 2)
+    run_until(trial, cut, 5)
+    flip(cut / "checkpoint-5" / checkpoint.TENSORS)
+    assert run_trial(trial, cut).metrics == whole.metrics
+    said = capsys.readouterr().err
+    assert "checkpoint-5 is not used: tensors.safetensors is not what was written" in said
+    assert "goes on after step 2" in said
+
+
+def test_with_no_usable_checkpoint_a_trial_begins_anew(
+    trial: Trial, run_until: Any, tmp_path: Path
+) -> None:
+    whole = run_trial(trial, tmp_path / "whole")
+    run_until(trial, tmp_path / "cut", 5)
+    (tmp_path / "cut" / "checkpoint-5" / checkpoint.STATE).unlink()
+    result = run_trial(trial, tmp_path / "cut")
+    assert result.metrics == whole.metrics
+
+
+def test_a_change_of_device_on_the_way_is_noted(
+    trial: Trial, run_until: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(saving, "device_name", lambda: "another GPU")
+        run_until(trial, tmp_path, 5)
+    result = run_trial(trial, tmp_path)
+    assert result.notes == ("the first 5 steps were trained on another device: another GPU",)
+
+
+def test_another_trials_and_other_codes_checkpoints_are_refused(tmp_path: Path) -> None:
+    save(tmp_path)
+    for identity, reason in (
+        (Identity("other", IDENTITY.versions), "it is of trial key, this is other"),
+        (Identity("key", {"torch": "3"}), r"other code \(torch 2 there, 3 here\)"),
+    ):
+        with pytest.raises(CheckpointError, match=reason):
+            checkpoint.read(tmp_path / "checkpoint-1", identity)
+
+
+def save(run_dir: Path, step: int = 1) -> Path:
+    return checkpoint.save(run_dir, IDENTITY, step, {"a": torch.ones(3)}, {"b": [1.5]}, {"c": "d"})
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "state.json", "tensors.safetensors", "c"])
+def test_any_file_altered_cut_short_or_missing_is_noticed(name: str, tmp_path: Path) -> None:
+    def cut(path: Path) -> None:
+        path.write_bytes(path.read_bytes()[:-1])
+
+    for damage in (flip, cut, Path.unlink):
+        folder = save(tmp_path)
+        assert checkpoint.read(folder, IDENTITY).state == {"b": [1.5]}
+        damage(folder / name)
+        with pytest.raises(CheckpointError):
+            checkpoint.read(folder, IDENTITY)
+
+
+@pytest.mark.parametrize("when", ["tensors", "sync", "rename"])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 1)
+
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    place = {
+        "tensors": (checkpoint, "save_file"),
+        "sync": (os, "fsync"),
+        "rename": (Path, "rename"),
+    }
+    monkeypatch.setattr(*place[when], full)
+    with pytest.raises(OSError, match="No space left"):
+        save(tmp_path, 2)
+    monkeypatch.undo()
+    assert names(tmp_path) == ["checkpoint-1"]
+    assert checkpoint.last(tmp_path, IDENTITY, pytest.fail).step == 1
+
+
+def test_a_full_disk_costs_the_checkpoint_not_the_trial(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    whole = run_trial(trial, tmp_path / "whole")
+
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    often = trial.model_copy(deep=True)
+    often.config["train"]["checkpoint_minutes"] = 1e-9
+    assert run_trial(often, tmp_path / "full").metrics == whole.metrics
+    assert "none is taken of step 1" in capsys.readouterr().err
+    assert names(tmp_path / "full") == ["metrics.jsonl", "result.json"]
+
+
+def test_tensors_of_another_model_are_refused() -> None:
+    model = torch.nn.Linear(2, 3)
+    tensors = resuming.model_tensors(model, resuming.versions(model))
+    resuming.load_model(model, tensors)
+    for wrong in (
+        {**tensors, "parameter.bias": torch.ones(4)},
+        {**tensors, "parameter.more": torch.ones(1)},
+        {"parameter.bias": torch.ones(3)},
+    ):
+        with pytest.raises(CheckpointError, match="another model's"):
+            resuming.load_model(model, wrong)
+
+
+def test_files_of_safetensors_and_json_alone_are_read(tmp_path: Path) -> None:
+    """A pickle in the place of the tensors is refused though its hash is right."""
+    folder = save(tmp_path)
+    torch.save({"a": torch.ones(3)}, folder / checkpoint.TENSORS)
+    manifest = json.loads((folder / checkpoint.MANIFEST).read_text())
+    manifest["files"][checkpoint.TENSORS] = checkpoint._sha256(folder / checkpoint.TENSORS)
+    manifest.pop("sha256")
+    manifest["sha256"] = checkpoint._digest(manifest)
+    (folder / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoint.read(folder, IDENTITY)
+
+
+def test_sigterm_saves_and_the_command_goes_on(make: Any, tmp_path: Path) -> None:
+    trial = make(task={"train_rows": 200}, train={"epochs": 40, "batch_size": 4})
+    write_record(tmp_path / "trial.json", trial)
+    command = [sys.executable, "-m", "studies.engine.trial", str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    metrics = tmp_path / "metrics.jsonl"
+    end = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text()):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == PREEMPTED
+    assert read_result(tmp_path) is None
+    (folder,) = (n for n in names(tmp_path) if n.startswith("checkpoint-"))
+    step = int(re.sub(r"\D", "", folder))
+    assert 0 < step < 2000
+    found = checkpoint.read(tmp_path / folder, Identity(trial.key, code_versions()))
+    assert found.state["progress"]["losses"] and len(found.state["progress"]["losses"]) == step
+
+
+def test_ctrl_c_and_the_same_command_again_give_the_same_numbers(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = make(task={"train_rows": 200}, train={"epochs": 6, "batch_size": 4})
+    whole = run_trial(trial, tmp_path / "whole")
+    study = fake_trials.make_study()
+    monkeypatch.setattr(slots, "gpus", lambda: 0)
+    run_dir = runs.trial_dir(trial, tmp_path / "runs")
+
+    def interrupt() -> None:
+        metrics, end = run_dir / "metrics.jsonl", time.monotonic() + 120
+        while not (metrics.exists() and metrics.read_text()) and time.monotonic() < end:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    with pytest.raises(Interrupted):
+        dispatch.run(study, [trial], tmp_path / "runs")
+    watcher.join()
+    assert runs.result_of(trial, tmp_path / "runs") is None
+    assert list(run_dir.glob("checkpoint-*"))
+    dispatch.run(study, [trial], tmp_path / "runs")
+    result = runs.result_of(trial, tmp_path / "runs")
+    assert result is not None and result.metrics == whole.metrics and result.attempt == 2
+    assert lines(run_dir) == lines(tmp_path / "whole")
+    assert "goes on after step" in (run_dir / "log.txt").read_text()
+    assert not list(run_dir.glob("*checkpoint-*"))
