@@ -446,7 +446,6 @@ class _Sampler:
         self._study.sampler = (
             RandomSampler(seed) if random else TPESampler(seed=seed, n_startup_trials=spec.startup)
         )
-
         for row in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if "ordinal" not in row.user_attrs:  # cut off while it was being asked for
                 self._study.tell(row.number, state=TrialState.FAIL)
