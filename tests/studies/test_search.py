@@ -383,3 +383,10 @@ def test_importances_find_what_decides() -> None:
 
 def load_spec() -> Search:
     return Search.model_validate(yaml.safe_load(STUDY)["search"])
+
+
+def test_a_search_is_refused_where_hosts_share_a_database(lab, monkeypatch) -> None:
+    monkeypatch.setenv("BASIS_ZOO_STORAGE", "postgresql://user@nowhere/database")
+    with pytest.raises(StudyError, match="the search of s is one host's"):
+        lab.run()
+    assert lab.noted("start") == []
