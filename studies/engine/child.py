@@ -79,8 +79,9 @@ class Child:
 
     @property
     def preempted(self) -> bool:
-        """Whether it ended because it was asked to, not by its time limit: it can go on later."""
-        return self._process.returncode == PREEMPTED and not self._timed_out
+        """Whether the system asked it to end, not we ourselves: it can go on later."""
+        ours = self._timed_out or self._pruned is not None
+        return self._process.returncode == PREEMPTED and not ours
 
     def terminate(self) -> None:
         """Ask it to end; `poll` kills it when it does not."""

@@ -391,8 +391,14 @@ def run_search(
 ) -> None:
     """Run the points of the study's search that are left; arguments and errors are those of `run`.
 
-    `make` gives the trial of a point. One dispatcher works on a search, whatever the storage.
+    `make` gives the trial of a point. One host works on a search: where several share a database,
+    this is refused, since each would choose other points.
     """
+    if storage.configured() is not None:
+        raise StudyError(
+            f"the search of {study.name} is one host's: run it without {storage.STORAGE_VARIABLE}; "
+            "with the same --runs its seeds can be shared afterwards"
+        )
     folder = runs.study_dir(study, runs_dir)
     database = runs_dir / "optuna.db"
     refusal = f"{folder} is in use: another run of this study is under way; wait, or use --runs DIR"
@@ -446,7 +452,6 @@ class _Sampler:
         self._study.sampler = (
             RandomSampler(seed) if random else TPESampler(seed=seed, n_startup_trials=spec.startup)
         )
-
         for row in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if "ordinal" not in row.user_attrs:  # cut off while it was being asked for
                 self._study.tell(row.number, state=TrialState.FAIL)

@@ -42,7 +42,8 @@ search:
 """
 
 SCRIPT = """
-import json, os, sys, time
+import json, os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: os._exit(75))  # PREEMPTED, as a real trial that is ended
 run_dir, journal, seconds, broken = sys.argv[1:]
 trial = json.load(open(run_dir + "/trial.json"))
 adapter, train = trial["config"]["adapter"], trial["config"]["train"]

@@ -44,6 +44,23 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return fake_points.Lab(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a search that has ended, to be copied."""
+    lab = fake_points.Lab(tmp_path_factory.mktemp("searched"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slots, "gpus", lambda: 0)
+        lab.run(slot_count=2)
+    return lab.folder
+
+
+@pytest.fixture
+def finished(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A search that has ended."""
+    monkeypatch.setattr(slots, "gpus", lambda: 0)
+    return fake_points.Lab(shutil.copytree(searched, tmp_path / "lab"))
+
+
 def rows(lab) -> list[optuna.trial.FrozenTrial]:
     storage = f"sqlite:///{lab.runs_dir / 'optuna.db'}"
     [name] = [n for n in optuna.get_all_study_names(storage) if "/search-" in n]
@@ -54,9 +71,8 @@ def history(lab):
     return search.history(lab.study, lab.make, lab.runs_dir)
 
 
-def test_each_point_is_new_and_told(lab) -> None:
-    events = lab.run(slot_count=2)
-    assert [e.kind for e in events].count("done") == 8
+def test_each_point_is_new_and_told(finished) -> None:
+    lab = finished
     found = history(lab)
     assert len({trial.key for trial, _ in found}) == len(found) == 8
     assert [trial.arm for trial, _ in found] == [f"phi #{i}" for i in range(1, 9)]
@@ -66,8 +82,8 @@ def test_each_point_is_new_and_told(lab) -> None:
     assert sorted(lab.noted("start")) == sorted(trial.key for trial, _ in found)
 
 
-def test_the_same_command_runs_nothing_again_and_more_trials_go_on(lab) -> None:
-    lab.run(slot_count=2)
+def test_the_same_command_runs_nothing_again_and_more_trials_go_on(finished) -> None:
+    lab = finished
     before = [trial.key for trial, _ in history(lab)]
     assert {event.kind for event in lab.run()} == {"found"}
     lab.write(STUDY.replace("trials: 8", "trials: 10"))
@@ -125,8 +141,8 @@ def test_killed_at_any_time_every_point_runs_once_and_counts_once(tmp_path, slot
     assert len(lab.noted("start")) <= 8 + 2 * slot_count
 
 
-def test_the_database_is_made_again_from_the_files(lab) -> None:
-    lab.run(slot_count=2)
+def test_the_database_is_made_again_from_the_files(finished) -> None:
+    lab = finished
     (lab.runs_dir / "optuna.db").unlink()
     lab.write(STUDY.replace("trials: 8", "trials: 10"))
     assert [event.kind for event in lab.run()].count("done") == 2
@@ -134,8 +150,8 @@ def test_the_database_is_made_again_from_the_files(lab) -> None:
     assert len(lab.noted("start")) == 10
 
 
-def test_a_point_whose_files_are_gone_is_run_again(lab) -> None:
-    lab.run(slot_count=2)
+def test_a_point_whose_files_are_gone_is_run_again(finished) -> None:
+    lab = finished
     trial, _ = history(lab)[4]
     shutil.rmtree(runs.trial_dir(trial, lab.runs_dir))
     events = [event for event in lab.run() if event.kind != "found"]
@@ -146,11 +162,11 @@ def test_a_point_whose_files_are_gone_is_run_again(lab) -> None:
     assert len(history(lab)) == 8
 
 
-def test_an_edited_study_starts_a_history_of_its_own(lab) -> None:
-    lab.run(slot_count=2)
-    lab.write(STUDY.replace("eval_every: 10", "eval_every: 10, batch_size: 8"))
+def test_an_edited_study_starts_a_history_of_its_own(finished) -> None:
+    lab = finished
+    lab.write(STUDY.replace("eval_every: 10", "batch_size: 8").replace("trials: 8", "trials: 2"))
     assert history(lab) == []
-    assert [event.kind for event in lab.run(slot_count=2)].count("done") == 8
+    assert [event.kind for event in lab.run(slot_count=2)].count("done") == 2
 
 
 def test_failed_points_are_told_and_tried_again_only_when_asked(lab) -> None:
@@ -191,7 +207,9 @@ def test_a_lagging_point_is_ended_and_not_chosen(lab, monkeypatch) -> None:
 
 
 def test_a_small_space_is_searched_without_repeats(lab) -> None:
-    text = STUDY.replace("{int: [4, 64], log: true}", "[4, 8]")
+    text = STUDY.replace("{int: [4, 64], log: true}", "[4, 8]").replace(
+        "[sinc, sine, hat]", "[sinc, hat]"
+    )
     text = text.replace("{float: [1.0e-4, 1.0e-1], log: true}", "[1.0e-3, 1.0e-2]")
     lab.write(text)
     lab.run(slot_count=2)
@@ -204,8 +222,8 @@ def test_the_front_is_what_nothing_beats(lab) -> None:
     assert search.front(spec, values) == [True, True, False, False, True, True]
 
 
-def test_a_tie_is_broken_by_the_next_objective(lab) -> None:
-    lab.run(slot_count=2)
+def test_a_tie_is_broken_by_the_next_objective(finished) -> None:
+    lab = finished
     same = [
         (t, r.model_copy(update={"metrics": r.metrics | {"valid/accuracy": 0.5}}))
         for t, r in history(lab)
@@ -365,3 +383,10 @@ def test_importances_find_what_decides() -> None:
 
 def load_spec() -> Search:
     return Search.model_validate(yaml.safe_load(STUDY)["search"])
+
+
+def test_a_search_is_refused_where_hosts_share_a_database(lab, monkeypatch) -> None:
+    monkeypatch.setenv("BASIS_ZOO_STORAGE", "postgresql://user@nowhere/database")
+    with pytest.raises(StudyError, match="the search of s is one host's"):
+        lab.run()
+    assert lab.noted("start") == []
