@@ -137,7 +137,9 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
         trials = earlier if tuning else plan(study, given.plugin, choices or ())
         chosen = only(trials, given.only) if given.only else trials
         dispatch.pull(study, chosen, given.runs)
-        slot_count = min(given.slots or slots.default_slots(), len(chosen))
+        slot_count = min(
+            given.slots or slots.default_slots(study.budget.gpus_per_trial), len(chosen)
+        )
         if given.plan:
             out.print(plan_table(chosen, given.runs, slot_count))
             return DONE

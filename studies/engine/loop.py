@@ -175,7 +175,7 @@ class Loop:
             run_dir,
             slot,
             self._command,
-            slots.environment(slot, self._slot_count),
+            slots.environment(slot, self._slot_count, self._study.budget.gpus_per_trial),
             self._study.budget.per_trial_minutes * 60,
         )
         self._on_event(Event("started", trial, run_dir, slot))
