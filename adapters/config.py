@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import peft
 from peft import PeftConfig
 
+from adapters.kinds import check_kinds
 from adapters.patterns import check_depth_start, check_phi_pattern
 from adapters.placement import check_layers
 from adapters.registration import peft_type
@@ -121,10 +123,34 @@ class BasisConfig(PeftConfig):
         default=SCHEMA_VERSION, metadata={"help": "version of these settings as saved"}
     )
 
+    @classmethod
+    def check_kwargs(cls, **kwargs: Any) -> dict[str, Any]:
+        """Refuse a saved configuration that is not whole: PEFT would go on with defaults.
+
+        Raises:
+            ValueError: A setting is missing or unknown. One that another version of PEFT may have
+                saved is left to PEFT, which warns.
+        """
+        known = cls.__dataclass_fields__
+        own = [name for name in cls.__annotations__ if name not in kwargs]
+        if own and kwargs.get("schema_version", SCHEMA_VERSION) == SCHEMA_VERSION:
+            raise ValueError(
+                f"the saved configuration lacks {', '.join(own)}: it was not written whole, or was "
+                "edited; save the adapter again, or restore its adapter_config.json"
+            )
+        for name in set(kwargs) - set(known):
+            if kwargs.get("peft_version") == peft.__version__:
+                raise ValueError(
+                    f"the saved configuration has an unknown setting {name!r}."
+                    f"{did_you_mean(name, list(known))} Remove it from adapter_config.json"
+                )
+        return super().check_kwargs(**kwargs)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = peft_type("basis")
         self.interval = _pair(self.interval)
+        check_kinds(self)
         if isinstance(self.target_modules, list | tuple):
             self.target_modules = set(self.target_modules)
         if isinstance(self.exclude_modules, list | tuple):
@@ -149,10 +175,13 @@ class BasisConfig(PeftConfig):
                 "`rounding` 'stochastic' is of W', which `path` 'split' does not make: "
                 "take path 'merged', or rounding 'nearest'"
             )
-        self.build_nonlinearity()
-        self.build_input_scale()
-        check_depth_start(self)
-        check_phi_pattern(self)
+        try:
+            self.build_nonlinearity()
+            self.build_input_scale()
+            check_depth_start(self)
+            check_phi_pattern(self)
+        except TypeError as error:  # an option that a part has not, or of a kind it cannot take
+            raise ValueError(f"the options of phi cannot be used: {error}") from error
 
     def build_basis(self) -> Basis:
         """The family."""
@@ -195,7 +224,8 @@ class BasisConfig(PeftConfig):
 
 
 def _pair(interval: Any) -> tuple[float, float]:
-    if not isinstance(interval, list | tuple) or len(interval) != 2:
+    pair = isinstance(interval, list | tuple) and len(interval) == 2
+    if not pair or not all(isinstance(end, int | float) for end in interval):
         raise ValueError(f"`interval` must be two ends such as (-3.0, 3.0), got {interval!r}")
     return (float(interval[0]), float(interval[1]))
 

@@ -6,7 +6,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
 from peft.utils.quantization_utils import get_quantization_kwargs
-from torch import nn
+from torch import Tensor, nn
 
 from adapters.batch import PhiBatch
 from adapters.config import BasisConfig
@@ -15,6 +15,7 @@ from adapters.names import depths
 from adapters.patterns import config_for, expand_words
 from adapters.placement import adaptable, has_words, resolve
 from adapters.registration import register_method
+from adapters.saved import check_saved
 from adapters.sharing import tie
 
 
@@ -35,6 +36,21 @@ class BasisModel(BaseTuner):
         layers = {n: m for n, m in model.named_modules() if isinstance(m, BasisLinear)}
         made = tie(layers, adapter_name, config.sharing, config.sharing_scope)
         model.__dict__["_basis_ties"][adapter_name] = made
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls,
+        model: nn.Module,
+        config: BasisConfig,
+        adapter_name: str,
+        state_dict: dict[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """As PEFT's; refuses what is not a whole adapter of this model, where PEFT only warns."""
+        remapped = super()._remap_adapter_state_dict_for_load(
+            model, config, adapter_name, state_dict
+        )
+        check_saved(remapped, model.state_dict(), adapter_name)
+        return remapped
 
     def _prepare_model(self, peft_config: BasisConfig, model: nn.Module) -> None:
         """Put names in the place of words; the saved configuration holds the names."""

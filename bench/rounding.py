@@ -56,7 +56,7 @@ def train(size: float, way: str, seed: int, steps: int) -> Told:
     true = size * HALF_ULP * factors[0] @ factors[1] / TRUE_RANK**0.5
     config = BasisConfig(
         r=RANK, alpha=2.0 * RANK * size * HALF_ULP, target_modules=["0"], start="identity",
-        interval=(-3.0, 3.0), num_basis=16, bandwidth="spacing", b_std=0.1, **options,
+        linear=True, num_basis=16, bandwidth="spacing", b_std=0.1, **options,
     )  # fmt: skip
     model = get_peft_model(base.to(dtype), config).train()
     layer = next(m for m in model.modules() if isinstance(m, BasisLinear))

@@ -9,11 +9,11 @@ from basis_zoo import Nonlinearity, get_basis, get_grid, get_start
 from basis_zoo.proxy import Proxy, fit_proxy, range_radius
 
 KINDS = {
-    "degree 4": ("sine", 0.3),
+    "degree 4": ("sinc", 0.005),
     "degree 8": ("sinc", 0.05),
     "degree 12": ("sinc", 0.15),
-    "degree 32": ("sinc", 0.9),
-    "table, few": ("hat", 0.02),
+    "degree 48": ("sinc", 0.9),
+    "table, few": ("hat", 0.1),
     "table, 16": ("hat", 0.5),
     "table, many": ("hat", 2.0),
 }

@@ -33,12 +33,19 @@ def seconds(call: Call, device: str, count: int, *, warmup: int = 2) -> list[flo
     return times
 
 
-def alternate(calls: list[Call], device: str, count: int) -> list[list[float]]:
-    """Seconds of each call, in turns, so that a busy machine slows all of them alike."""
-    times: list[list[float]] = [[] for _ in calls]
-    for index in range(count):
-        for one, held in zip(calls, times, strict=True):
-            held += seconds(one, device, 1, warmup=0 if index else 2)
+def alternate(calls: list[Call], count: int) -> list[list[tuple[float, float]]]:
+    """Seconds by the clock and of this process on its processors, for calls on a CPU.
+
+    The calls take turns, so that a busy machine slows all of them alike; processor time leaves
+    out most of what other processes do.
+    """
+    times: list[list[tuple[float, float]]] = [[] for _ in calls]
+    for index in range(-2, count):
+        for call, held in zip(calls, times, strict=True):
+            began = time.perf_counter(), time.process_time()
+            call()
+            if index >= 0:
+                held.append((time.perf_counter() - began[0], time.process_time() - began[1]))
     return times
 
 

@@ -5,6 +5,7 @@
 """
 
 import errno
+import glob
 import hashlib
 import os
 import shutil
@@ -72,7 +73,10 @@ def fetch(archive: Archive, sources: Sources | None = None) -> Path:
 def _fill(archive: Archive, sources: Sources | None, cache: Path, folder: Path) -> None:
     """Get the archive, unpack it into a temporary folder, and rename that to `folder`."""
     folder.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetching-") as name:
+    prefix = f".fetching-{archive.filename}-"
+    for left in cache.glob(f"{glob.escape(prefix)}*"):
+        shutil.rmtree(left)  # of a process that was killed: the lock is ours
+    with tempfile.TemporaryDirectory(dir=cache, prefix=prefix) as name:
         work = Path(name)
         file = cache / archive.filename
         if file.is_file():

@@ -1,7 +1,11 @@
 """Take named members out of a zip or tar archive; no name in the archive decides a path."""
 
+import errno
+import gzip
 import hashlib
 import io
+import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -16,6 +20,12 @@ CHUNK = 1 << 20
 NESTED_LIMIT = 1 << 30
 """Bytes that an archive inside an archive may have; it is read into memory."""
 
+DAMAGED = (
+    zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError,
+    RuntimeError, ValueError, struct.error,
+)  # fmt: skip
+"""What the standard library raises of archives that are damaged, encrypted or of unknown kinds."""
+
 
 def unpack(archive: Archive, file: Path, folder: Path) -> None:
     """Write every member of `archive`, found in `file`, below `folder`.
@@ -25,7 +35,7 @@ def unpack(archive: Archive, file: Path, folder: Path) -> None:
         OSError: `folder` cannot be written, e.g. the disk is full.
     """
     left = {m.source[0]: m for m in archive.members if len(m.source) == 1}
-    if left and tarfile.is_tarfile(file):
+    if left and not zipfile.is_zipfile(file):
         _in_one_pass(archive, file, folder, left)
     for member in archive.members:
         if member.source[0] in left or len(member.source) > 1:
@@ -38,19 +48,16 @@ def _in_one_pass(archive: Archive, file: Path, folder: Path, left: dict[str, Mem
 
     Looking a name up in a compressed tar reads all of it: minutes for many members.
     """
-    try:
-        with tarfile.open(file, "r|*") as outer:
-            for entry in outer:
-                if entry.name not in left or not entry.isreg():
-                    continue  # what remains in `left` is looked up, and refused, by name
-                content = outer.extractfile(entry)
-                assert content is not None
-                member = left.pop(entry.name)
-                _copy(content, member, _target(folder, member), archive.filename)
-                if not left:
-                    return
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ArchiveError(f"{archive.filename} is not a readable archive: {error}") from error
+    with _explained(archive.filename), tarfile.open(file, "r|*") as outer:
+        for entry in outer:
+            if entry.name not in left or not entry.isreg():
+                continue  # what remains in `left` is looked up, and refused, by name
+            content = outer.extractfile(entry)
+            assert content is not None
+            member = left.pop(entry.name)
+            _copy(content, member, _target(folder, member), archive.filename)
+            if not left:
+                return
 
 
 def _target(folder: Path, member: Member) -> Path:
@@ -90,16 +97,35 @@ def _copy(content: IO[bytes], member: Member, target: Path, where: str) -> None:
 
 
 @contextmanager
+def _explained(where: str) -> Iterator[None]:
+    """Say which archive is damaged."""
+    try:
+        yield
+    except DAMAGED as error:
+        raise ArchiveError(f"{where} is not a readable archive: {error}") from error
+    except OSError as error:
+        # bzip2 names no number, a wrong offset is an invalid seek; others are the disk's
+        if error.errno in (None, errno.EINVAL):
+            raise ArchiveError(f"{where} is not a readable archive: {error}") from error
+        raise
+
+
+@contextmanager
 def _open(stream: IO[bytes], name: str, where: str) -> Iterator[IO[bytes]]:
     """The regular file `name` inside the zip or tar archive `stream`."""
-    try:
+    with _explained(where):
         if zipfile.is_zipfile(stream):
             stream.seek(0)
-            with zipfile.ZipFile(stream) as outer, outer.open(name) as content:
-                yield content
+            with zipfile.ZipFile(stream) as outer:
+                if name not in outer.namelist():
+                    raise ArchiveError(f"{where} has no member {name}")
+                with outer.open(name) as content:
+                    yield content
             return
         stream.seek(0)
         with tarfile.open(fileobj=stream) as outer:
+            if name not in outer.getnames():
+                raise ArchiveError(f"{where} has no member {name}")
             entry = outer.getmember(name)
             if not entry.isreg():  # a link could name any other file
                 raise ArchiveError(f"{where}: {name} is not a regular file; it is not unpacked")
@@ -107,7 +133,3 @@ def _open(stream: IO[bytes], name: str, where: str) -> Iterator[IO[bytes]]:
             assert content is not None
             with content:
                 yield content
-    except KeyError as error:
-        raise ArchiveError(f"{where} has no member {name}") from error
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise ArchiveError(f"{where} is not a readable archive: {error}") from error

@@ -127,8 +127,10 @@ class Child:
             name = signal.Signals(-code).name
             hint = "; perhaps the machine ran out of memory" if name == "SIGKILL" else ""
             return Failure(kind="signal", message=f"killed by {name}{hint}")
+        if code == PREEMPTED:
+            return Failure(kind="signal", message=f"ended by SIGTERM in {self.attempt} attempts")
         said = last_line(self.run_dir / "log.txt") or "it said nothing"
-        return _without_result(f"ended with exit code {code} and no result: {said}")
+        return without_result(f"ended with exit code {code} and no result: {said}")
 
     def _signal(self, number: signal.Signals) -> None:
         try:
@@ -141,7 +143,8 @@ def _train(trial: Trial) -> Mapping[str, Any]:
     return trial.config.get("train", {})
 
 
-def _without_result(message: str) -> Failure:
+def without_result(message: str) -> Failure:
+    """The failure of a trial whose process ended saying `message`."""
     if "No space left on device" in message:
         return Failure(
             kind="disk_full", message=f"{message}. Free space below --runs, then --retry-failed"

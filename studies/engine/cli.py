@@ -68,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         "--slots",
         type=_slots,
         metavar="N",
-        help="trials at once, a number or auto (default): one a GPU, without a GPU one a core",
+        help="trials at once: a number, or auto to measure how many fit into memory; default: one "
+        "a GPU, without a GPU one a core",
     )
     parser.add_argument(
         "--export-plan",
@@ -105,10 +106,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _slots(text: str) -> int | None:
-    """None for auto."""
+def _slots(text: str) -> int:
+    """0 for auto."""
     if text == "auto":
-        return None
+        return 0
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(
             f"expected auto or a whole number of at least 1, got {text!r}"
@@ -119,7 +120,7 @@ def _slots(text: str) -> int | None:
 def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) -> int:
     study = load_study(given.study, given.profile, given.plugin)
     # these need torch, Optuna and MLflow: a file in error is refused without waiting for them
-    from studies.engine import dispatch, slots
+    from studies.engine import dispatch, packing, runs, slots
     from studies.engine.plan import only, plan, plan_table, plan_tuning
     from studies.engine.session import Session
     from studies.engine.tuning import choose
@@ -152,6 +153,11 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
             if given.bring:
                 session.bring_in(given.bring, last=not tuning)
             elif not given.report:
+                if given.slots == 0 and session.unfinished:
+                    folder = runs.study_dir(study, given.runs)
+                    slot_count = packing.measured_slots(
+                        chosen, folder, lambda message: say(message, "dim")
+                    )
                 session.train(slot_count, given.retry_failed)
         except Stopped as stopped:
             say(str(stopped))

@@ -34,7 +34,8 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, NotFinite):
         return Failure(kind="not_finite", message=message)
     if is_out_of_memory(error):
-        advice = "Lower train.batch_size or task.max_length, or set backbone.gradient_checkpointing"
+        # batches are made smaller without being asked
+        advice = "Lower task.max_length or the slots, or set backbone.gradient_checkpointing"
         return Failure(kind="out_of_memory", message=f"{message}. {advice}")
     if _is_disk_full(error):
         return Failure(

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from studies.engine import runs
 from studies.engine.child import set_aside
+from studies.engine.errors import StudyError
 from studies.engine.records import Result, Trial, read_result, write_record
+from studies.engine.report import read_metrics
 from studies.engine.study import Study
 
 
@@ -50,7 +52,8 @@ def import_results(study: Study, trials: Sequence[Trial], source: Path, runs_dir
 def _import_one(
     study: Study, by_key: dict[str, Trial], folder: Path, runs_dir: Path, found: Imported
 ) -> None:
-    result = read_result(folder)
+    whole = (folder / "result.json").is_file()
+    result = read_result(folder) if whole else None
     if result is None:
         found.refused.append((folder, "result.json is not whole, or of another version"))
         return
@@ -66,6 +69,15 @@ def _import_one(
     if here is not None and (here.status == "done" or result.status == "failed"):
         found.known.append(trial)
         return
+    if folder.is_symlink() or any(path.is_symlink() for path in folder.rglob("*")):
+        found.refused.append((folder, "it holds a link, which may lead anywhere"))
+        return
+    try:
+        if (folder / "metrics.jsonl").exists():
+            read_metrics(folder / "metrics.jsonl")
+    except (StudyError, OSError) as error:
+        found.refused.append((folder, str(error)))
+        return
     _copy(folder, runs.trial_dir(trial, runs_dir), trial, result)
     found.taken.append(trial)
 
@@ -73,7 +85,9 @@ def _import_one(
 def _copy(source: Path, target: Path, trial: Trial, result: Result) -> None:
     """`source` as the folder of `trial`; result.json last, so that it vouches for the rest."""
     attempt = set_aside(target)
-    skipped = shutil.ignore_patterns("attempt-*", "result.json", "trial.json", "pid", ".*")
+    skipped = shutil.ignore_patterns(
+        "attempt-*", "*checkpoint-*", "result.json", "trial.json", "pid", ".*"
+    )
     with tempfile.TemporaryDirectory(dir=target) as scratch:
         whole = Path(scratch) / "files"
         shutil.copytree(source, whole, ignore=skipped)

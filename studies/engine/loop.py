@@ -14,10 +14,12 @@ from studies.engine.events import Event, Interrupted, Stopped, Unreachable
 from studies.engine.records import Result, Trial
 from studies.engine.study import Study
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.01
 HEARTBEAT_SECONDS = 10
 EQUAL_FAILURES = 3
 """So many equal failures before any success: the study is broken, not the arm."""
+MOST_ATTEMPTS = 100
+"""A trial that is ended so often by SIGTERM has an enemy on this machine."""
 MIN_FREE_BYTES = 200 * 2**20
 LONGEST_WAIT_SECONDS = 30
 """Between two tries to reach a database that is away; the first comes after a second."""
@@ -182,7 +184,7 @@ class Loop:
 
     def _finish(self, number: int, child: Child) -> list[Trial]:
         """Record an ended child; the trial again where it is to be retried."""
-        if child.preempted:  # by the system: nobody here asked it to end
+        if child.preempted and child.attempt < MOST_ATTEMPTS:  # the system asked it to end
             return self._give_back(number, child)
         result = child.result(self._study.objective.metric)
         trial = child.trial

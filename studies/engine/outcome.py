@@ -108,6 +108,8 @@ class Outcome:
     """Arm to indices into `environments`."""
     after: tuple[ArmAfter, ...] = ()
     """What was evaluated after training."""
+    notes: tuple[str, ...] = ()
+    """What trials went through, each with its arm and seed."""
 
     @property
     def majority(self) -> float | None:
@@ -179,6 +181,9 @@ def collect(study: Study, pairs: Pairs, choices: Sequence[Choice] = ()) -> Outco
         environments=environments,
         environment_of={arm: _indices(arm, done, environments) for arm in values},
         after=gather(sorted(done, key=lambda pair: pair[0].arm != study.baseline), metric),
+        notes=tuple(
+            f"`{trial.arm}` seed {trial.seed}: {note}" for trial, r in done for note in r.notes
+        ),
     )
 
 

@@ -33,7 +33,7 @@ def read_plan(path: Path) -> Plan:
         StudyError: there is none, or it was written by another version.
     """
     try:
-        return Plan.model_validate_json(path.read_text(encoding="utf-8"))
+        return Plan.model_validate_json(path.read_bytes())
     except OSError as error:
         raise StudyError(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:

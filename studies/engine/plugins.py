@@ -57,8 +57,10 @@ def _load(file: Path) -> str:
     sys.modules[name] = module  # dataclasses look their module up while it is being executed
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # SystemExit too: a plug-in does not end the study
         del sys.modules[name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
         line = _line_in(error, file)
         raise StudyError(
             f"plug-in {file}{line}: {type(error).__name__}: {error}. Nothing was started"
@@ -69,7 +71,7 @@ def _load(file: Path) -> str:
 def _line_in(error: BaseException, file: Path) -> str:
     """`:line` of the plug-in's line that raised, or nothing."""
     if isinstance(error, SyntaxError):
-        return f":{error.lineno}"
+        return f":{error.lineno or 1}"
     line = ""
     trace = error.__traceback__
     while trace is not None:

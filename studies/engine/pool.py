@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from studies.engine.child import LEASH, checked, last_line, set_aside
+from studies.engine import slots
+from studies.engine.child import LEASH, checked, last_line, set_aside, without_result
+from studies.engine.preemption import PREEMPTED
 from studies.engine.records import Failure, Result, Trial, read_result, write_record
 from studies.engine.worker import RETIRES
 
@@ -34,13 +36,17 @@ class Worker:
         """Start it; `log` gets what it says while it has no trial."""
         self.slot = slot
         self._environment, self._log = dict(environment), log
+        self._own: dict[str, str] = {}
+        """Variables of the trial in hand."""
         self.task: Task | None = None
         self._start()
 
     def give(self, task: Task) -> None:
         """Hand over `task`; files of an earlier attempt are moved aside."""
         assert self.task is None
-        if self._retired or self._process.poll() is not None:
+        own = slots.deterministic_variables(task.trial.config.get("train", {}))
+        if own != self._own or self._retired or self._process.poll() is not None:
+            self._own = own
             self._replace()
         self.task = task
         self._attempt = set_aside(task.run_dir)
@@ -83,6 +89,16 @@ class Worker:
         write_record(task.run_dir / "result.json", found)
         return found
 
+    @property
+    def lives(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
+    def terminate(self) -> None:
+        """Ask the process to end; a trial in hand is saved."""
+        if self.lives:
+            self._process.terminate()
+
     def kill(self) -> None:
         """End the process and what it started."""
         try:
@@ -116,7 +132,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self._environment,
+                env=self._environment | self._own,
                 pass_fds=(theirs,),
                 start_new_session=True,  # a Ctrl-C is ours; its whole group can be ended
             )
@@ -145,7 +161,10 @@ class Worker:
             name = signal.Signals(-code).name
             hint = "; perhaps the machine ran out of memory" if name == "SIGKILL" else ""
             return Failure(kind="signal", message=f"its worker was killed by {name}{hint}")
+        if code == PREEMPTED:
+            message = (
+                "its worker was asked to end (SIGTERM); --retry-failed goes on from what it saved"
+            )
+            return Failure(kind="signal", message=message)
         said = last_line(task.run_dir / "log.txt") or last_line(self._log) or "it said nothing"
-        return Failure(
-            kind="exception", message=f"its worker ended with exit code {code}, no result: {said}"
-        )
+        return without_result(f"its worker ended with exit code {code}, no result: {said}")

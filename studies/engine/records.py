@@ -8,10 +8,11 @@ import hashlib
 import json
 import os
 import tempfile
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 SCHEMA = 1
 """Version of the files `trial.json` and `result.json`."""
@@ -20,14 +21,26 @@ SCHEMA = 1
 class Record(BaseModel):
     """A strict, frozen value."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # NaN as such: as null it could not be read again, and a trial that failed would be run again
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=80)]
+"""What may become the name of a folder."""
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _is_moment(text: str) -> str:
+    if text:
+        datetime.fromisoformat(text)
+    return text
 
 
 class Trial(Record):
     """One training run with every setting resolved."""
 
-    study: str
-    profile: str
+    study: Name
+    profile: Name
     arm: str
     """Label of the arm; trials that differ only in `seed` share it."""
     seed: int
@@ -46,12 +59,12 @@ class Trial(Record):
     @property
     def key(self) -> str:
         """16 hex digits that name this point: a hash of what decides its result, not of labels."""
-        content = [_deciding(self.config), self.seed, sorted(self.plugin_hashes)]
+        content = [deciding(self.config), self.seed, sorted(self.plugin_hashes)]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _deciding(config: dict[str, Any]) -> dict[str, Any]:
+def deciding(config: dict[str, Any]) -> dict[str, Any]:
     """`config` without what decides no result, so that it may change while a study runs."""
     train = dict(config.get("train", {}))
     train.pop("checkpoint_minutes", None)
@@ -77,13 +90,13 @@ class Cost(Record):
     phi_parameters: int
     """Trainable parameters of the nonlinearities alone."""
     total_parameters: int
-    train_seconds: float
-    step_seconds: float
+    train_seconds: Amount
+    step_seconds: Amount
     """Median seconds of one optimizer step."""
     peak_memory_bytes: int
     """Peak device memory on a GPU, peak resident memory of the process on a CPU."""
-    tokens_per_second: float | None = None
-    data_share: float | None = None
+    tokens_per_second: Amount | None = None
+    data_share: Amount | None = None
     """Share of the training time in which batches were made and nothing was trained."""
 
 
@@ -103,10 +116,10 @@ class Result(Record):
     reference_parameters."""
     environment: dict[str, Any] = {}
     """python, torch, transformers, peft, device, driver, git commit, host."""
-    started: str = ""
+    started: Annotated[str, AfterValidator(_is_moment)] = ""
     """UTC, ISO 8601."""
-    seconds: float = 0.0
-    attempt: int = 1
+    seconds: Amount = 0.0
+    attempt: Annotated[int, Field(ge=1)] = 1
     micro_batch: int | None = None
     """Rows of one forward pass where fewer than train.batch_size fitted into memory."""
     notes: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from studies.engine.statistics import ALPHA, FEW_SEEDS
 def remarks(outcome: Outcome) -> list[str]:
     """Warnings about `outcome`, the gravest first; empty for a sound study."""
     return [*_baseline(outcome), *_data(outcome), *_environments(outcome), *_seeds(outcome),
-            *_chance(outcome)]  # fmt: skip
+            *_chance(outcome), *outcome.notes]  # fmt: skip
 
 
 def reading(outcome: Outcome) -> list[str]:

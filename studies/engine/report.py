@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from studies.engine import after_plots, after_tables, plots, rendering, spectra_plots
+from studies.engine.errors import StudyError
 from studies.engine.outcome import Outcome, Pairs, Study, collect
 from studies.engine.panels import is_number
 from studies.engine.remarks import reading, remarks
@@ -152,16 +153,24 @@ def read_curves(outcome: Outcome, trials_dir: Path) -> plots.Curves:
 
 
 def read_metrics(file: Path) -> list[dict[str, float]]:
-    """The lines of a metrics.jsonl; a last line cut short by a killed process is left out."""
-    lines = file.read_text(encoding="utf-8").splitlines()
+    """The lines of a metrics.jsonl; a last line cut short by a killed process is left out.
+
+    Raises `StudyError` where another line is no mapping with numbers for `step` and `seconds`.
+    """
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     entries = []
     for number, line in enumerate(lines, start=1):
         try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                break
-            raise ValueError(f"{file.name}:{number} is not JSON: {line[:80]!r}") from error
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        if isinstance(entry, dict) and all(is_number(entry.get(k)) for k in ("step", "seconds")):
+            entries.append(entry)
+        elif number < len(lines):
+            raise StudyError(
+                f'{file}:{number}: expected {{"step": ..., "seconds": ...}}, got {line[:80]!r}: '
+                "remove this file, the learning curve alone is lost"
+            )
     return entries
 
 

@@ -125,7 +125,7 @@ def _run(
     from studies.engine.after import evaluate_after
     from studies.engine.batches import train_loader
     from studies.engine.checkpoint import Identity
-    from studies.engine.environment import code_versions, peak_memory_bytes
+    from studies.engine.environment import code_versions, device_name, peak_memory_bytes
     from studies.engine.failures import NotFinite, is_out_of_memory
     from studies.engine.matching import matched
     from studies.engine.metrics_file import MetricsFile
@@ -161,9 +161,9 @@ def _run(
 
     identity = Identity(trial.key, code_versions())
     saver = Saver(run_dir, identity, settings.checkpoint_minutes, preemption, prepared.draws)
-    if saver.found is not None:
-        device = saver.found.state["device"]
-        _note(found, f"went on from a checkpoint after step {saver.found.step}, made on {device}")
+    if saver.found is not None and saver.found.state["device"] != device_name():
+        there = saver.found.state["device"]
+        _note(found, f"the first {saver.found.step} steps were trained on another device: {there}")
 
     half = None if dtype is torch.float32 else dtype
     eval_rows = settings.eval_batch_size

@@ -8,7 +8,7 @@ from typing import Any
 from studies.engine import checks, published, tuning
 from studies.engine.errors import did_you_mean
 from studies.engine.points import Point, Problems, expand, place_of
-from studies.engine.records import Cost
+from studies.engine.records import Cost, deciding
 from studies.engine.study import Study
 
 
@@ -43,7 +43,7 @@ def _check_names(study: Study, points: list[Point], problems: Problems) -> None:
     by_config: dict[str, Point] = {}
     for point in points:
         twin = by_name.setdefault(point.arm, point)
-        same = by_config.setdefault(_canonical(point.config), point)
+        same = by_config.setdefault(_canonical(deciding(point.config)), point)
         if twin is not point and same is point:
             problems.add(point.place, "arms", f"two arms are called '{point.arm}'; rename one")
         if same is not point:

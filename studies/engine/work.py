@@ -15,7 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from studies.engine import runs, slots
+from studies.engine import packing, runs, slots
+from studies.engine.child import GRACE_SECONDS
 from studies.engine.errors import StudyError
 from studies.engine.loop import MIN_FREE_BYTES, stop_signals
 from studies.engine.plan_file import Plan, read_plan
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with runs.locked(given.runs / ".work.lock", refusal), stop_signals() as signals:
             work = Work(plans, given.runs, given.retry_failed, signals)
             work.fetch()
-            work.run(given.slots or slots.default_slots(), given.minutes)
+            work.run(work.slots(given.slots), given.minutes)
     except StudyError as error:
         _say(str(error))
         return BAD_INPUT
@@ -57,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--slots",
         type=_slots,
-        default=0,
-        help="trials at once, a number or auto (default): one a GPU, without a GPU one a core",
+        help="trials at once: a number, or auto to measure how many fit into memory; default: one "
+        "a GPU, without a GPU one a core",
     )
     parser.add_argument(
         "--minutes", type=float, help="start nothing that would probably end later than this"
@@ -119,6 +120,13 @@ class Work:
             except ArchiveError as error:
                 raise StudyError(str(error)) from error
 
+    def slots(self, asked: int | None) -> int:
+        """How many trials to run at once; 0 asks to measure that, None for the default."""
+        if asked == 0 and self._todo:
+            trials = [task.trial for task in self._todo]
+            return packing.measured_slots(trials, self._runs_dir, _say)
+        return asked or slots.default_slots()
+
     def run(self, slot_count: int, minutes: float | None) -> None:
         """Run what is left, `slot_count` trials at a time; however it ends, no worker is left."""
         queue = list(self._todo)
@@ -143,8 +151,7 @@ class Work:
                     break
                 time.sleep(POLL_SECONDS)
         finally:
-            for worker in workers:
-                worker.close()
+            _end(workers)
         if queue and not self._signals:
             _say(f"{len(queue)} trials were not started: time or space is used up")
 
@@ -206,6 +213,18 @@ class Work:
             f"[{ended}/{len(self._results)}] {result.status:<6} {trial.study} {trial.arm} "
             f"seed {trial.seed}  {found}  {result.seconds:.0f} s  (about {rest:.0f} min left)"
         )
+
+
+def _end(workers: Sequence[Worker]) -> None:
+    """Let workers save the trials in hand, and end all; those that take too long are killed."""
+    busy = [worker for worker in workers if worker.task]
+    for worker in busy:
+        worker.terminate()
+    asked = time.monotonic()
+    while any(w.lives for w in busy) and time.monotonic() - asked < GRACE_SECONDS:
+        time.sleep(POLL_SECONDS)
+    for worker in workers:
+        worker.close()
 
 
 def _say(text: str) -> None:

@@ -14,7 +14,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
+from studies.engine.preemption import PREEMPTED, Preempted, Preemption, preemptible
 from studies.engine.records import Result, read_trial
 from studies.engine.trial import run_trial
 
@@ -23,20 +25,33 @@ RETIRES = "retires"
 
 
 def main() -> int:
-    """Work until stdin ends; 1 after a trial that may have left the process unfit for another."""
+    """Work until stdin ends (0) or SIGTERM comes (75); 1 after a trial that may have left the
+    process unfit for another."""
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # a trial runs on one device
     _import_what_trials_need()
-    with os.fdopen(int(sys.argv[1]), "w", buffering=1) as answers:
-        answers.write("ready\n")
-        for line in sys.stdin:
-            run_dir = Path(line.rstrip("\n"))
-            with _output_to(run_dir / "log.txt"):
-                result = run_trial(read_trial(run_dir), run_dir)
+    try:
+        with (
+            os.fdopen(int(sys.argv[1]), "w", buffering=1) as answers,
+            preemptible() as preemption,
+        ):
+            return _work(answers, preemption)
+    except Preempted:
+        return PREEMPTED
+
+
+def _work(answers: TextIO, preemption: Preemption) -> int:
+    answers.write("ready\n")
+    for line in sys.stdin:
+        run_dir = Path(line.rstrip("\n"))
+        with _output_to(run_dir / "log.txt"):
+            result = run_trial(read_trial(run_dir), run_dir, preemption)
+        with preemption.whole():
             _clean_up()
             if _is_tainted(result):
                 answers.write(f"{result.key} {RETIRES}\n")
                 return 1
             answers.write(f"{result.key}\n")
+        preemption.check()
     return 0
 
 

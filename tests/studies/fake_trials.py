@@ -27,10 +27,18 @@ def note(word):
 
 if fake.get("stubborn"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def save(*signal_and_frame):
+    os.makedirs(run_dir + "/checkpoint-1", exist_ok=True)
+    sys.exit(75)
+
+if fake.get("saves"):
+    signal.signal(signal.SIGTERM, save)
 note("start")
+if attempt <= fake.get("preempted", 0):
+    save()
 time.sleep(fake.get("seconds", 0))
 if "exit" in fake:
-    print("the last words")
+    print(fake.get("says", "the last words"), os.environ.get(fake.get("variable", ""), ""))
     sys.exit(fake["exit"])
 if fake.get("killed"):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,11 +1,15 @@
 """The cache of package archives, against an index in a folder; nothing here uses the network."""
 
 import errno
+import functools
 import hashlib
+import http.server
 import io
 import multiprocessing
 import os
 import tarfile
+import threading
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -242,6 +246,54 @@ def test_damaged_cache_is_filled_again(index: Index) -> None:
 
 def _fetch_in_child(archive: Archive, sources: Sources) -> str:
     return str(fetch(archive, sources))
+
+
+def test_kill_9_while_downloading_leaves_a_cache_that_works(index: Index, tmp_path: Path) -> None:
+    go_on = threading.Event()
+
+    class Slow(http.server.SimpleHTTPRequestHandler):
+        """Sends half of an archive, and the rest when it is told to."""
+
+        def copyfile(self, source, outputfile) -> None:
+            content = source.read()
+            half = len(content) // 2 if self.path.endswith(".zip") else 0
+            outputfile.write(content[:half])
+            outputfile.flush()
+            if half:
+                go_on.wait(60)
+            outputfile.write(content[half:])
+
+        def log_message(self, *arguments) -> None: ...
+
+    handler = functools.partial(Slow, directory=str(index.root))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sources = Sources((f"http://127.0.0.1:{server.server_port}/simple",), ())
+    try:
+        process = multiprocessing.get_context("fork").Process(
+            target=fetch, args=(index.archive, sources)
+        )
+        process.start()
+        cache_dir = tmp_path / "cache"
+        wait_until(lambda: list(cache_dir.glob(".fetching-*/*.zip")))
+        process.kill()
+        process.join()
+        assert list(cache_dir.glob(".fetching-*/*.zip")) and not is_cached(index.archive)
+        go_on.set()
+        folder = fetch(index.archive, sources)
+    finally:
+        go_on.set()
+        server.shutdown()
+        server.server_close()
+    assert (folder / "rows.txt").read_bytes() == ROWS
+    assert not list(cache_dir.glob(".fetching-*"))
+
+
+def wait_until(holds, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
 
 
 def test_two_processes_do_not_collide(index: Index) -> None:

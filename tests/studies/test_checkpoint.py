@@ -1,12 +1,14 @@
 """Checkpoints: a trial that was cut off goes on to the numbers of one that was not."""
 
 import errno
+import importlib.util
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from studies.engine import checkpoint, resuming, saving, training
+from studies.engine import checkpoint, dispatch, resuming, runs, saving, slots, training
 from studies.engine.checkpoint import CheckpointError, Identity
+from studies.engine.environment import code_versions
+from studies.engine.events import Interrupted
 from studies.engine.preemption import PREEMPTED, Preempted, Preemption
 from studies.engine.records import Trial, read_result, write_record
 from studies.engine.trial import run_trial
 
+_spec = importlib.util.spec_from_file_location(
+    "fake_trials", Path(__file__).with_name("fake_trials.py")
+)
+fake_trials = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fake_trials)
 LEARNED_GRID = {
     "method": "basis",
     "basis": "sinc",
@@ -80,7 +89,7 @@ def names(run_dir: Path) -> list[str]:
 
 @pytest.mark.parametrize("method", list(METHODS))
 def test_a_trial_cut_off_twice_gives_the_bits_of_one_that_was_not(
-    method: str, make: Any, run_until: Any, tmp_path: Path
+    method: str, make: Any, run_until: Any, tmp_path: Path, capsys: Any
 ) -> None:
     trial = make(adapter=METHODS[method], task={"train_rows": 100}, train=TRAIN)
     whole = run_trial(trial, tmp_path / "whole")
@@ -93,7 +102,7 @@ def test_a_trial_cut_off_twice_gives_the_bits_of_one_that_was_not(
     assert lines(cut) == lines(tmp_path / "whole")
     assert [line["step"] for line in lines(cut) if "valid/loss" in line] == [3, 6, 8]
     assert result.cost is not None and result.cost.tokens_per_second
-    assert ["after step 4" in note for note in result.notes] == [True]
+    assert "goes on after step 4" in capsys.readouterr().err
     assert names(cut) == ["metrics.jsonl", "result.json"]  # no checkpoint is left
 
 
@@ -174,7 +183,17 @@ def test_with_no_usable_checkpoint_a_trial_begins_anew(
     run_until(trial, tmp_path / "cut", 5)
     (tmp_path / "cut" / "checkpoint-5" / checkpoint.STATE).unlink()
     result = run_trial(trial, tmp_path / "cut")
-    assert result.metrics == whole.metrics and result.notes == ()
+    assert result.metrics == whole.metrics
+
+
+def test_a_change_of_device_on_the_way_is_noted(
+    trial: Trial, run_until: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(saving, "device_name", lambda: "another GPU")
+        run_until(trial, tmp_path, 5)
+    result = run_trial(trial, tmp_path)
+    assert result.notes == ("the first 5 steps were trained on another device: another GPU",)
 
 
 def test_another_trials_and_other_codes_checkpoints_are_refused(tmp_path: Path) -> None:
@@ -284,11 +303,35 @@ def test_sigterm_saves_and_the_command_goes_on(make: Any, tmp_path: Path) -> Non
     (folder,) = (n for n in names(tmp_path) if n.startswith("checkpoint-"))
     step = int(re.sub(r"\D", "", folder))
     assert 0 < step < 2000
-    found = checkpoint.read(tmp_path / folder, saving_identity(trial))
+    found = checkpoint.read(tmp_path / folder, Identity(trial.key, code_versions()))
     assert found.state["progress"]["losses"] and len(found.state["progress"]["losses"]) == step
 
 
-def saving_identity(trial: Trial) -> Identity:
-    from studies.engine.environment import code_versions
+def test_ctrl_c_and_the_same_command_again_give_the_same_numbers(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = make(task={"train_rows": 200}, train={"epochs": 6, "batch_size": 4})
+    whole = run_trial(trial, tmp_path / "whole")
+    study = fake_trials.make_study()
+    monkeypatch.setattr(slots, "gpus", lambda: 0)
+    run_dir = runs.trial_dir(trial, tmp_path / "runs")
 
-    return Identity(trial.key, code_versions())
+    def interrupt() -> None:
+        metrics, end = run_dir / "metrics.jsonl", time.monotonic() + 120
+        while not (metrics.exists() and metrics.read_text()) and time.monotonic() < end:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    with pytest.raises(Interrupted):
+        dispatch.run(study, [trial], tmp_path / "runs")
+    watcher.join()
+    assert runs.result_of(trial, tmp_path / "runs") is None
+    assert list(run_dir.glob("checkpoint-*"))
+    dispatch.run(study, [trial], tmp_path / "runs")
+    result = runs.result_of(trial, tmp_path / "runs")
+    assert result is not None and result.metrics == whole.metrics and result.attempt == 2
+    assert lines(run_dir) == lines(tmp_path / "whole")
+    assert "goes on after step" in (run_dir / "log.txt").read_text()
+    assert not list(run_dir.glob("*checkpoint-*"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from studies.engine import cli, fetching, runs, session, tracking
+from studies.engine import cli, fetching, packing, runs, session, tracking
 from studies.engine.plan import plan
 from studies.engine.schema import load_study
 
@@ -78,6 +78,28 @@ def test_plan_starts_nothing(study: Path, capsys) -> None:
     assert cli.main(["s.yaml", "--plan"]) == cli.DONE
     assert "3 trials: 3 waiting" in capsys.readouterr().out
     assert not Path("runs").exists() and not Path("journal").exists()
+
+
+def test_slots_auto_measures_the_trials_that_are_left(study: Path, monkeypatch) -> None:
+    measured, given = [], []
+    real = session.dispatch.run
+
+    def run(*arguments, slot_count: int, **options) -> None:
+        given.append(slot_count)
+        real(*arguments, slot_count=slot_count, **options)
+
+    def measured_slots(trials, folder, say) -> int:
+        measured.append((len(trials), str(folder)))
+        return 2
+
+    monkeypatch.setattr(session.dispatch, "run", run)
+    monkeypatch.setattr(packing, "measured_slots", measured_slots)
+    assert cli.main(["s.yaml", "--slots", "auto", "--plan"]) == cli.DONE
+    assert not measured
+    assert cli.main(["s.yaml", "--slots", "auto"]) == cli.DONE
+    assert measured == [(3, "runs/s/embedded")] and given == [2]
+    assert cli.main(["s.yaml", "--slots", "auto"]) == cli.DONE
+    assert len(measured) == 1  # nothing is left
 
 
 def test_only_runs_a_part(study: Path) -> None:

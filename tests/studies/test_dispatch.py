@@ -3,6 +3,7 @@
 import collections
 import functools
 import importlib.util
+import itertools
 import os
 import shutil
 import signal
@@ -300,6 +301,57 @@ def test_a_signal_leaves_a_study_that_continues(lab: Lab) -> None:
     done = sum(lab.result(trial) is not None for trial in trials)
     assert lab.run(trials, slot_count=8).count("found") == done
     lab.assert_each_done_once(trials)
+
+
+def test_a_trial_that_the_system_ends_is_queued_again_and_goes_on(lab: Lab) -> None:
+    trials = make_trials({"preempted": 2}, {})
+    kinds = lab.run(trials)
+    assert kinds.count("interrupted") == 2 and kinds.count("done") == 2
+    assert "retry" not in kinds and lab.states() == {"COMPLETE": 2, "FAIL": 2}
+    folder = runs.trial_dir(trials[0], lab.runs_dir)
+    assert (folder / "checkpoint-1").is_dir()  # stays where the next attempt looks for it
+    assert lab.result(trials[0]).attempt == 3
+    lab.assert_each_done_once(trials)
+
+
+def test_a_trial_that_is_ended_for_ever_fails(lab: Lab, monkeypatch) -> None:
+    monkeypatch.setattr(loop, "MOST_ATTEMPTS", 3)
+    trials = make_trials({"preempted": 99})
+    assert lab.run(trials).count("interrupted") == 2
+    assert lab.result(trials[0]).failure.message == "ended by SIGTERM in 3 attempts"
+
+
+def test_a_deterministic_trial_gets_the_variables_that_cublas_reads(lab: Lab) -> None:
+    fake = {"exit": 1, "says": "workspace", "variable": "CUBLAS_WORKSPACE_CONFIG"}
+    (plain,) = make_trials(fake)
+    exact = plain.model_copy(update={"config": plain.config | {"train": {"deterministic": True}}})
+    lab.run([plain, exact])
+    assert lab.result(plain).failure.message.endswith("workspace")
+    assert lab.result(exact).failure.message.endswith("workspace :4096:8")
+
+
+@pytest.mark.parametrize("jump", [-1e6, 1e6])
+def test_a_clock_that_jumps_ends_no_trial(lab: Lab, jump: float, monkeypatch) -> None:
+    real, calls = time.time, itertools.count()
+    monkeypatch.setattr(time, "time", lambda: real() + jump * next(calls))
+    trials = make_trials({"seconds": 0.2})
+    assert lab.run(trials, make_study(per_trial_minutes=1, max_hours=1)) == ["started", "done"]
+
+
+def test_a_trial_that_saves_at_its_time_limit_has_failed_and_can_go_on(lab: Lab) -> None:
+    trials = make_trials({"saves": True, "seconds": 60})
+    lab.run(trials, make_study(per_trial_minutes=0.01))
+    failure = lab.result(trials[0]).failure
+    assert failure.kind == "timeout"
+    assert "--retry-failed goes on from its checkpoint" in failure.message
+    assert lab.states() == {"FAIL": 1}
+
+
+def test_a_trial_that_finds_the_disk_full_says_so(lab: Lab) -> None:
+    said = "OSError: [Errno 28] No space left on device: 'result.json'"
+    lab.run(make_trials({"exit": 1, "says": said}, {}))
+    failure = lab.result(make_trials({"exit": 1, "says": said})[0]).failure
+    assert failure.kind == "disk_full" and "Free space below --runs" in failure.message
 
 
 def test_a_slot_gets_its_share_of_the_cores_unless_the_user_says_otherwise(monkeypatch) -> None:

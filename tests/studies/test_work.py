@@ -155,6 +155,7 @@ def test_a_signal_ends_the_workers_and_the_rest_is_run_later(study: Path) -> Non
     assert process.returncode == work.INTERRUPTED, printed
     assert "run the same command again" in printed
     assert not list(Path("far").rglob("result.json"))
+    assert list(Path("far").rglob("checkpoint-*/manifest.json"))  # where it goes on
 
 
 @pytest.mark.parametrize(

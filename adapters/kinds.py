@@ -1,0 +1,46 @@
+"""Whether the values of a dataclass are of the kinds that its annotations say."""
+
+import math
+import types
+import typing
+from typing import Any
+
+_LIKE = {float: (float, int), list: (list, tuple, set), tuple: (tuple, list), Any: (object,)}
+"""What passes for a kind: JSON knows neither tuples nor sets."""
+
+
+def check_kinds(settings: Any) -> None:
+    """Hold the annotated fields of the class of `settings` to their annotations.
+
+    Raises:
+        ValueError: A value is of another kind, or not finite.
+    """
+    for name, annotation in typing.get_type_hints(type(settings)).items():
+        if name not in type(settings).__annotations__:
+            continue
+        value = getattr(settings, name)
+        if not _fits(value, annotation):
+            expected = getattr(annotation, "__name__", str(annotation))
+            expected = expected if not typing.get_args(annotation) else str(annotation)
+            raise ValueError(f"`{name}` must be {expected}, got {value!r}")
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    inner = typing.get_args(annotation)
+    if isinstance(annotation, types.UnionType):
+        return any(_fits(value, each) for each in inner)
+    kind = typing.get_origin(annotation) or annotation
+    if isinstance(value, bool) and kind not in (bool, Any):
+        return False
+    if not isinstance(value, _LIKE.get(kind, (kind,))):
+        return False
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    if kind is dict:
+        return all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
+    if kind is list:
+        return all(_fits(each, inner[0]) for each in value)
+    if kind is tuple:
+        pairs = zip(value, inner, strict=False)
+        return len(value) == len(inner) and all(_fits(v, each) for v, each in pairs)
+    return True

@@ -1,0 +1,224 @@
+"""How the engine behaves when studies are large or bad: times that do not depend on training.
+
+    python bench/engine.py yaml [N]      # N bad study files (10,000): how long each takes to refuse
+    python bench/engine.py trials [N]    # N trials (1,000) that do nothing: dispatch, plan, report
+
+Each prints a table and writes its part of bench/results/engine.json.
+"""
+
+import argparse
+import collections
+import functools
+import importlib.util
+import json
+import os
+import platform
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "bench" / "results" / "engine.json"
+PLACE = re.compile(r"[^:]+:\d+: .+")
+
+
+def main() -> None:
+    """Run one benchmark and write what it found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["yaml", "trials"])
+    parser.add_argument("count", type=int, nargs="?")
+    parser.add_argument("--slots", type=int, default=2, help="trials at once")
+    given = parser.parse_args()
+    found = (
+        yaml(given.count or 10_000)
+        if given.what == "yaml"
+        else trials(given.count or 1_000, given.slots)
+    )
+    for name, value in found.items():
+        if isinstance(value, dict):
+            print(f"{name:<44} {'  '.join(f'{k} {v}' for k, v in value.items())}")
+        else:
+            print(f"{name:<44} {value}")
+    OUT.parent.mkdir(exist_ok=True)
+    known = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
+    known[given.what] = {"machine": machine(), **found}
+    OUT.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+
+
+def machine() -> dict[str, Any]:
+    """What the times depend on."""
+    import mlflow
+    import optuna
+    import pydantic
+
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    return {
+        "cores": os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        "optuna": optuna.__version__,
+        "mlflow": mlflow.__version__,
+        "pydantic": pydantic.VERSION,
+        "commit": commit,
+    }
+
+
+def module(path: str) -> ModuleType:
+    """The test helper at `path`, below tests/studies."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / "tests/studies" / path)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def yaml(count: int) -> dict[str, Any]:
+    """Refuse `count` bad study files; milliseconds of processor time by kind of fault."""
+    from studies.engine.errors import StudyError
+    from studies.engine.schema import load_study
+
+    bad_studies = module("bad_studies.py")
+    times: dict[str, list[float]] = collections.defaultdict(list)
+    wall: list[float] = []
+    faults = collections.Counter[str]()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        file = Path(f"{bad_studies.NAME}.yaml")
+        file.write_bytes(bad_studies.bad_study(random.Random(0))[1])
+        load_study(bad_studies.SHIPPED[0])  # imports torch and peft, once a process
+        for seed in range(count):
+            kind, content = bad_studies.bad_study(random.Random(seed))
+            file.write_bytes(content)
+            began, began_wall = time.process_time(), time.perf_counter()
+            try:
+                load_study(file)
+                faults["accepted"] += 1
+            except StudyError as error:
+                placed = all(PLACE.fullmatch(problem) for problem in error.problems)
+                faults["refused with place and reason" if placed else "no place"] += 1
+            times[kind].append(1000 * (time.process_time() - began))
+            wall.append(1000 * (time.perf_counter() - began_wall))
+        os.chdir(ROOT)
+    every = [each for kind in times.values() for each in kind]
+    table = {kind: spread(times[kind]) for kind in sorted(times)}
+    return {
+        "files": count,
+        **faults,
+        "ms of processor time": spread(every),
+        "ms by the clock": spread(wall),
+        "share under 50 ms of processor time": round(sum(t < 50 for t in every) / count, 5),
+        **table,
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, 99th percentile and largest of `values`."""
+    ordered = sorted(values)
+    return {
+        "median": round(statistics.median(ordered), 2),
+        "p99": round(ordered[int(0.99 * (len(ordered) - 1))], 2),
+        "max": round(ordered[-1], 2),
+    }
+
+
+def trials(count: int, slot_count: int) -> dict[str, Any]:
+    """Dispatch, plan, report and track `count` trials that do nothing."""
+    from rich.console import Console
+
+    from studies.engine import dispatch, runs, slots, track
+    from studies.engine.plan import plan_table
+    from studies.engine.report import write_report
+
+    fake = module("fake_trials.py")
+    slots.gpus = lambda: 0
+    seeds = 10
+    planned = fake.make_trials(*[{}] * (-(-count // seeds)), seeds=tuple(range(seeds)))[:count]
+    with tempfile.TemporaryDirectory() as folder:
+        runs_dir, journal = Path(folder) / "runs", Path(folder) / "journal"
+        path = Path(folder) / "fake.yaml"
+        path.write_text("name: fake\n", encoding="utf-8")
+        study = fake.make_study().model_copy(update={"baseline": "arm0", "path": path})
+        command = functools.partial(fake.command, journal)
+        bare = bare_seconds(command, planned[0], Path(folder) / "bare")
+        run = functools.partial(dispatch.run, study, planned, runs_dir, slot_count=slot_count,
+                                command=command)  # fmt: skip
+        memory: list[int] = []
+        ended = 0
+
+        def on_event(event: Any) -> None:
+            nonlocal ended
+            ended += event.kind == "done"
+            if event.kind == "done" and ended in (max(1, count // 10), count):
+                memory.append(psutil.Process().memory_info().rss)
+
+        cpu = time.process_time()
+        wall = timed(lambda: run(on_event=on_event))
+        cpu = time.process_time() - cpu
+        assert ended == count
+        found = {
+            "trials": count,
+            "slots": slot_count,
+            "ms of a bare process": round(1000 * bare, 1),
+            "ms a trial and slot, by the clock": round(1000 * wall * slot_count / count, 1),
+            "ms of the dispatcher's processor time a trial": round(1000 * cpu / count, 2),
+            "MB resident after a tenth and after all": [round(m / 1e6) for m in memory],
+            "s to find that all is done": round(timed(run), 2),
+        }
+        console = Console(file=open(os.devnull, "w"))
+        found["s of the plan's table"] = round(
+            timed(lambda: console.print(plan_table(planned, runs_dir, slot_count))), 2
+        )
+        rows = [(t, runs.result_of(t, runs_dir), runs.trial_dir(t, runs_dir)) for t in planned]
+        out = runs.study_dir(study, runs_dir) / "report"
+        began = time.perf_counter()
+        report = write_report(study, [(t, r) for t, r, _ in rows], out)
+        found["s of the report"] = round(time.perf_counter() - began, 2)
+        for what in ("to track all in MLflow", "to track them again", "of the MLflow view's query"):
+            began = time.perf_counter()
+            if "query" in what:
+                with track.TrackedStudy(study, runs_dir) as tracked:
+                    tracked._client.search_runs(
+                        [tracked._experiment], "tags.superseded = 'false'", max_results=100
+                    )
+            else:
+                track.track_all(study, rows, report, runs_dir)
+            found[f"s {what}"] = round(time.perf_counter() - began, 2)
+    return found
+
+
+def bare_seconds(command: Callable[[Path], Sequence[str]], trial: Any, folder: Path) -> float:
+    """Median time of the same process without a dispatcher."""
+    from studies.engine.records import write_record
+
+    run_dir = folder / trial.key
+    write_record(run_dir / "trial.json", trial)
+    times = []
+    for _ in range(20):
+        began = time.perf_counter()
+        subprocess.run(command(run_dir), check=True, env=os.environ)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds that `call` takes."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main()
