@@ -153,7 +153,8 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
             if given.bring:
                 session.bring_in(given.bring, last=not tuning)
             elif not given.report:
-                if given.slots == 0 and session.unfinished:
+                alone = study.budget.gpus_per_trial == 1
+                if given.slots == 0 and alone and session.unfinished:
                     folder = runs.study_dir(study, given.runs)
                     slot_count = packing.measured_slots(
                         chosen, folder, lambda message: say(message, "dim")
@@ -194,7 +195,7 @@ def _queue(given: argparse.Namespace, name: str, out: Console) -> int:
     arguments = [str(given.study.resolve()), "--profile", given.profile]
     arguments += [part for each in given.only for part in ("--only", each)]
     arguments += [part for each in given.plugin for part in ("--plugin", str(each.resolve()))]
-    arguments += ["--slots", str(given.slots)] if given.slots else []
+    arguments += ["--slots", str(given.slots or "auto")] if given.slots is not None else []
     # each would try again what another has just seen fail
     retry = ["--retry-failed"] if given.retry_failed else []
     folder = given.runs / "slurm"
