@@ -24,8 +24,10 @@ GRACE_SECONDS = 30.0
 """Between SIGTERM and SIGKILL: a step is finished and a checkpoint written."""
 
 
-def default_command(run_dir: Path) -> Sequence[str]:
-    """The trainer, in this interpreter."""
+def default_command(run_dir: Path, processes: int = 1) -> Sequence[str]:
+    """The trainer, in this interpreter; in several `processes` see `ranks`."""
+    if processes > 1:
+        return [sys.executable, "-m", "studies.engine.ranks", str(processes), str(run_dir)]
     return [sys.executable, "-m", "studies.engine.trial", str(run_dir)]
 
 

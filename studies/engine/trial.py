@@ -6,6 +6,7 @@ Knows neither Optuna nor MLflow, so a bare GPU machine needs only torch, transfo
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from studies.engine.preemption import PREEMPTED, Preempted, Preemption, preemptible
+from studies.engine.ranks import joined, ranks
 from studies.engine.records import Cost, Result, Trial, read_trial, write_record
 from studies.engine.slots import deterministic_variables
 
@@ -83,7 +85,7 @@ def _run_as_it_fits(
             try:
                 return _run(trial, run_dir, found, preemption, rows)
             except DoesNotFit as error:
-                if rows == 1:
+                if rows == 1 or ranks().count > 1:  # the others would be a step ahead
                     raise
                 reason = str(error)
         # out of the handler: the error's frames held the model
@@ -250,12 +252,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("run_dir", type=Path, help="folder with a trial.json")
     given = parser.parse_args(arguments)
-    with preemptible() as preemption:
+    several = ranks().count > 1  # they cannot agree on a step to end after: SIGTERM ends them
+    with contextlib.nullcontext(Preemption()) if several else preemptible() as preemption:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # a trial runs on one device
         trial = read_trial(given.run_dir)
         os.environ |= deterministic_variables(trial.config.get("train", {}))
         try:
-            result = run_trial(trial, given.run_dir, preemption)
+            with joined(given.run_dir) as folder:
+                result = run_trial(trial, folder, preemption)
         except Preempted:
             return PREEMPTED
     return 0 if result.status == "done" else 1
