@@ -79,7 +79,8 @@ class Child:
     @property
     def preempted(self) -> bool:
         """Whether it ended because it was asked to, not by its time limit: it can go on later."""
-        return self._process.returncode == PREEMPTED and not self._timed_out
+        asked = self._process.returncode == PREEMPTED and not self._timed_out
+        return asked and read_result(self.run_dir) is None  # the signal may have come too late
 
     def terminate(self) -> None:
         """Ask it to end; `poll` kills it when it does not."""

@@ -89,7 +89,9 @@ class AdapterTrainer(ResumingTrainer):
                 losses.append(super().training_step(model, part, num_items_in_batch))
             except Exception as error:
                 if is_out_of_memory(error):
-                    raise DoesNotFit(f"{min(size, rows)} rows at once: {error}") from error
+                    count = min(size, rows)
+                    word = "row" if count == 1 else "rows"
+                    raise DoesNotFit(f"{count} {word} at once: {error}") from error
                 raise
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         value = loss.item()
