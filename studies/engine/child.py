@@ -57,7 +57,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**environment, **slots.deterministic_variables(_train(trial))},
+                env={**slots.deterministic_variables(_train(trial)), **environment},
                 start_new_session=True,  # a Ctrl-C is ours to pass on; its whole group can be ended
             )
         (run_dir / "pid").write_text(str(self._process.pid), encoding="ascii")

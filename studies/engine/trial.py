@@ -246,7 +246,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with preemptible() as preemption:
             trial = read_trial(given.run_dir)
-            os.environ |= deterministic_variables(trial.config.get("train", {}))
+            for name, value in deterministic_variables(trial.config.get("train", {})).items():
+                os.environ.setdefault(name, value)
             result = run_trial(trial, given.run_dir, preemption)
     except Preempted:
         return PREEMPTED

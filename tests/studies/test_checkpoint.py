@@ -4,10 +4,7 @@ import errno
 import importlib.util
 import json
 import os
-import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -18,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from studies.engine import checkpoint, dispatch, resuming, runs, saving, slots, training
+from studies.engine import trial as engine_trial
 from studies.engine.checkpoint import CheckpointError, Identity
-from studies.engine.environment import code_versions
 from studies.engine.events import Interrupted
-from studies.engine.preemption import PREEMPTED, Preempted, Preemption
-from studies.engine.records import Trial, read_result, write_record
+from studies.engine.preemption import PREEMPTED, Preempted, Preemption, preemptible
+from studies.engine.records import Trial, write_record
 from studies.engine.trial import run_trial
 
 _spec = importlib.util.spec_from_file_location(
@@ -309,24 +306,29 @@ def test_files_of_safetensors_and_json_alone_are_read(tmp_path: Path) -> None:
         checkpoint.read(folder, IDENTITY)
 
 
-def test_sigterm_saves_and_the_command_goes_on(make: Any, tmp_path: Path) -> None:
-    trial = make(task={"train_rows": 200}, train={"epochs": 40, "batch_size": 4})
+def test_the_command_says_by_its_exit_code_that_it_was_asked_to_end(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("SIGTERM was not heard")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(engine_trial, "run_trial", asked)
     write_record(tmp_path / "trial.json", trial)
-    command = [sys.executable, "-m", "studies.engine.trial", str(tmp_path)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    metrics = tmp_path / "metrics.jsonl"
-    end = time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text()):
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == PREEMPTED
-    assert read_result(tmp_path) is None
-    (folder,) = (n for n in names(tmp_path) if n.startswith("checkpoint-"))
-    step = int(re.sub(r"\D", "", folder))
-    assert 0 < step < 2000
-    found = checkpoint.read(tmp_path / folder, Identity(trial.key, code_versions()))
-    assert found.state["progress"]["losses"] and len(found.state["progress"]["losses"]) == step
+    assert engine_trial.main([str(tmp_path)]) == PREEMPTED
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_sigterm_waits_where_a_step_is_under_way() -> None:
+    reached = []
+    with pytest.raises(Preempted), preemptible() as preemption:
+        with preemption.whole():
+            os.kill(os.getpid(), signal.SIGTERM)
+            reached.append("the end of the step")
+            with preemption.anywhere():
+                reached.append("an evaluation")
+    assert reached == ["the end of the step"]
 
 
 def test_ctrl_c_and_the_same_command_again_give_the_same_numbers(
