@@ -115,6 +115,27 @@ def test_a_trial_cut_off_in_mid_epoch_or_before_the_last_evaluation_goes_on(
     assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
 
 
+def test_a_trial_killed_after_a_checkpoint_goes_on_and_repeats_no_evaluation(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run_trial(trial, tmp_path / "whole")
+    often = trial.model_copy(deep=True)
+    often.config["train"]["checkpoint_minutes"] = 1e-9
+    real = training.Watch.on_step_begin
+
+    def on_step_begin(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        if state.global_step == 3:  # which was evaluated, and saved after that
+            raise KeyboardInterrupt
+        real(self, args, state, control, **rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Watch, "on_step_begin", on_step_begin)
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(often, tmp_path / "killed")
+    assert run_trial(trial, tmp_path / "killed").metrics == whole.metrics
+    assert lines(tmp_path / "killed") == lines(tmp_path / "whole")
+
+
 def test_what_changed_is_in_the_checkpoint_and_frozen_weights_are_not(
     make: Any, run_until: Any, tmp_path: Path
 ) -> None:
