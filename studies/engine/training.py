@@ -93,7 +93,9 @@ class AdapterTrainer(ResumingTrainer):
                 losses.append(super().training_step(model, part, num_items_in_batch))
             except Exception as error:
                 if is_out_of_memory(error):
-                    raise DoesNotFit(f"{min(size, rows)} rows at once: {error}") from error
+                    count = min(size, rows)
+                    word = "row" if count == 1 else "rows"
+                    raise DoesNotFit(f"{count} {word} at once: {error}") from error
                 raise
         if not losses:  # fewer rows than processes
             losses.append(torch.zeros((), device=self.args.device))

@@ -45,8 +45,9 @@ def run_trial(trial: Trial, run_dir: Path, preemption: Preemption | None = None)
 
     set_threads()
     found: dict[str, Any] = {}
+    preemption = preemption or Preemption()
     try:
-        _run_as_it_fits(trial, run_dir, found, preemption or Preemption())
+        _run_as_it_fits(trial, run_dir, found, preemption)
         found["status"] = "done"
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
@@ -54,16 +55,17 @@ def run_trial(trial: Trial, run_dir: Path, preemption: Preemption | None = None)
         found = {"status": "failed", "failure": failure_of(error), **kept}
     finally:
         shutil.rmtree(run_dir / "trainer", ignore_errors=True)
-    result = Result(
-        key=trial.key,
-        environment=environment(),
-        started=started,
-        seconds=round(time.monotonic() - clock, 3),
-        **found,
-    )
-    write_record(run_dir / "result.json", result)
-    if result.status == "done" or (result.failure and result.failure.kind == "not_finite"):
-        checkpoint.remove(run_dir)  # another failure may be repaired: the next attempt goes on
+    with preemption.whole():
+        result = Result(
+            key=trial.key,
+            environment=environment(),
+            started=started,
+            seconds=round(time.monotonic() - clock, 3),
+            **found,
+        )
+        write_record(run_dir / "result.json", result)
+        if result.status == "done" or (result.failure and result.failure.kind == "not_finite"):
+            checkpoint.remove(run_dir)  # another failure may be repaired: the next goes on
     return result
 
 
@@ -253,15 +255,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run_dir", type=Path, help="folder with a trial.json")
     given = parser.parse_args(arguments)
     several = ranks().count > 1  # they cannot agree on a step to end after: SIGTERM ends them
-    with contextlib.nullcontext(Preemption()) if several else preemptible() as preemption:
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # a trial runs on one device
-        trial = read_trial(given.run_dir)
-        os.environ |= deterministic_variables(trial.config.get("train", {}))
-        try:
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # a trial runs on one device
+    try:
+        with contextlib.nullcontext(Preemption()) if several else preemptible() as preemption:
+            trial = read_trial(given.run_dir)
+            for name, value in deterministic_variables(trial.config.get("train", {})).items():
+                os.environ.setdefault(name, value)
             with joined(given.run_dir) as folder:
                 result = run_trial(trial, folder, preemption)
-        except Preempted:
-            return PREEMPTED
+    except Preempted:
+        return PREEMPTED
     return 0 if result.status == "done" else 1
 
 

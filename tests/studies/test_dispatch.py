@@ -314,6 +314,12 @@ def test_a_trial_that_the_system_ends_is_queued_again_and_goes_on(lab: Lab) -> N
     lab.assert_each_done_once(trials)
 
 
+def test_a_trial_that_is_asked_to_end_when_it_is_done_is_done(lab: Lab) -> None:
+    trials = make_trials({"exits_with": 75})
+    assert lab.run(trials) == ["started", "done"]
+    assert lab.states() == {"COMPLETE": 1}
+
+
 def test_a_trial_that_is_ended_for_ever_fails(lab: Lab, monkeypatch) -> None:
     monkeypatch.setattr(loop, "MOST_ATTEMPTS", 3)
     trials = make_trials({"preempted": 99})
