@@ -180,6 +180,7 @@ def trials(count: int, slot_count: int) -> dict[str, Any]:
         found["s of the plan's table"] = round(
             timed(lambda: console.print(plan_table(planned, runs_dir, slot_count))), 2
         )
+        found["s to read, check and plan as many trials"] = round(planning(Path(folder), count), 2)
         rows = [(t, runs.result_of(t, runs_dir), runs.trial_dir(t, runs_dir)) for t in planned]
         out = runs.study_dir(study, runs_dir) / "report"
         began = time.perf_counter()
@@ -196,6 +197,24 @@ def trials(count: int, slot_count: int) -> dict[str, Any]:
                 track.track_all(study, rows, report, runs_dir)
             found[f"s {what}"] = round(time.perf_counter() - began, 2)
     return found
+
+
+def planning(folder: Path, count: int) -> float:
+    """Seconds to read, check and plan a study of `count` trials: arms with 10 seeds each."""
+    from studies.engine.plan import plan
+    from studies.engine.schema import load_study
+
+    path = folder / "large.yaml"
+    arms = -(-count // 10)
+    path.write_text(
+        "name: large\nquestion: How long does a plan take?\n"
+        "adapter: {method: basis, basis: sinc}\nbaseline: num_basis=4\n"
+        f"sweep: {{adapter.num_basis: {list(range(4, 4 + arms))}}}\n"
+        f"seeds: {list(range(10))}\nobjective: {{metric: test/accuracy}}\n",
+        encoding="utf-8",
+    )
+    load_study(next((ROOT / "studies").glob("*.yaml")))  # imports torch and peft
+    return timed(lambda: plan(load_study(path)))
 
 
 def bare_seconds(command: Callable[[Path], Sequence[str]], trial: Any, folder: Path) -> float:

@@ -102,7 +102,7 @@ def _slots(text: str) -> int | None:
 def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) -> int:
     study = load_study(given.study, given.profile, given.plugin)
     # these need torch, Optuna and MLflow: a file in error is refused without waiting for them
-    from studies.engine import slots
+    from studies.engine import edited, slots
     from studies.engine.plan import only, plan, plan_table, plan_tuning
     from studies.engine.session import Session
     from studies.engine.tuning import choose
@@ -116,6 +116,9 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
         trials = earlier if tuning else plan(study, given.plugin, choices or ())
         chosen = only(trials, given.only) if given.only else trials
         slot_count = min(given.slots or slots.default_slots(), len(chosen))
+        if not tuning:
+            for line in edited.remarks(study, [*earlier, *trials], given.runs, keep=not given.plan):
+                say(line, "yellow")
         if given.plan:
             out.print(plan_table(chosen, given.runs, slot_count))
             return DONE

@@ -60,10 +60,11 @@ def write_report(
     outcome = collect(study, pairs, choices)
     out_dir.mkdir(parents=True, exist_ok=True)
     figures: list[Path] = []
-    if any(arm.values for arm in outcome.arms):
-        figures += plots.save(plots.plot_comparison(outcome), out_dir, "comparison")
-    if curves := read_curves(outcome, trials_dir or out_dir.parent / "trials"):
-        figures += plots.save(plots.plot_learning_curves(outcome, curves), out_dir, "learning")
+    drawn = outcome.drawn()
+    if any(arm.values for arm in drawn.arms):
+        figures += plots.save(plots.plot_comparison(drawn), out_dir, "comparison")
+    if curves := read_curves(drawn, trials_dir or out_dir.parent / "trials"):
+        figures += plots.save(plots.plot_learning_curves(drawn, curves), out_dir, "learning")
     report_md, report_json = out_dir / "report.md", out_dir / "report.json"
     shown = [path.name for path in figures if path.suffix == ".png"]
     report_md.write_text(rendering.markdown(outcome, shown), encoding="utf-8")
