@@ -117,7 +117,8 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
         chosen = only(trials, given.only) if given.only else trials
         slot_count = min(given.slots or slots.default_slots(), len(chosen))
         if not tuning:
-            for line in edited.remarks(study, [*earlier, *trials], given.runs, keep=not given.plan):
+            training = not (given.plan or given.export_plan)
+            for line in edited.remarks(study, [*earlier, *trials], given.runs, keep=training):
                 say(line, "yellow")
         if given.plan:
             out.print(plan_table(chosen, given.runs, slot_count))
