@@ -125,7 +125,7 @@ def _slots(text: str) -> int:
 def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) -> int:
     study = load_study(given.study, given.profile, given.plugin)
     # these need torch, Optuna and MLflow: a file in error is refused without waiting for them
-    from studies.engine import dispatch, packing, runs, slots
+    from studies.engine import dispatch, edited, packing, runs, slots
     from studies.engine.plan import only, plan, plan_table, plan_tuning
     from studies.engine.search_stage import SearchStage
     from studies.engine.session import Session
@@ -157,6 +157,10 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
         slot_count = min(
             given.slots or slots.default_slots(study.budget.gpus_per_trial), len(chosen)
         )
+        if not tuning:
+            training = not (given.plan or given.export_plan)
+            for line in edited.remarks(study, [*earlier, *trials], given.runs, keep=training):
+                say(line, "yellow")
         if given.plan:
             out.print(plan_table(chosen, given.runs, slot_count))
             return DONE
