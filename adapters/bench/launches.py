@@ -84,6 +84,7 @@ class _StandIn:
 
 @contextmanager
 def standing_in(calls: Calls) -> Iterator[None]:
+    """Within, merges and their gradients are counted in `calls` and not computed."""
     true = merge._implementation
     merge._implementation = lambda *_: _StandIn(calls)
     try:
