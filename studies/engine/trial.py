@@ -125,7 +125,7 @@ def _run(
     import adapters
     from studies import backbones, tasks
     from studies.engine.after import evaluate_after
-    from studies.engine.batches import train_loader
+    from studies.engine.batches import spare_workers, train_loader
     from studies.engine.checkpoint import Identity
     from studies.engine.environment import code_versions, device_name, peak_memory_bytes
     from studies.engine.failures import NotFinite, is_out_of_memory
@@ -162,7 +162,7 @@ def _run(
     metrics = MetricsFile(run_dir / "metrics.jsonl")
 
     identity = Identity(trial.key, code_versions())
-    saver = Saver(run_dir, identity, settings.checkpoint_minutes, preemption, prepared.draws)
+    saver = Saver(run_dir, identity, settings.checkpoint_minutes, preemption)
     if saver.found is not None and saver.found.state["device"] != device_name():
         there = saver.found.state["device"]
         _note(found, f"the first {saver.found.step} steps were trained on another device: {there}")
@@ -197,7 +197,11 @@ def _run(
         return values
 
     loader = train_loader(
-        prepared.train, prepared.collate, settings.batch_size, derive(trial.seed, "order")
+        prepared.train,
+        prepared.collate,
+        settings.batch_size,
+        derive(trial.seed, "order"),
+        spare_workers() if prepared.slow_batches else 0,
     )
     try:
         progress = train(
