@@ -24,7 +24,13 @@ def overlay(base: Source, over: Source) -> Source:
             _forget(places, (section,))
     if isinstance(data.get("adapter"), dict) and isinstance(new.get("adapter"), dict):
         data["adapter"] = inherited(data["adapter"], new["adapter"])
-    merged = _merge(data, new, (), over.places, places)
+    under: dict[str | int, dict[Location, str]] = {}
+    for at, place in over.places.items():
+        if at:
+            under.setdefault(at[0], {})[at] = place
+    merged = dict(data)
+    for key, value in new.items():
+        merged[key] = _merge(data.get(key), value, (key,), under.get(key, {}), places)
     return Source(over.name, merged, places)
 
 
@@ -59,7 +65,7 @@ def _merge(
             depth = len(where)
             places.update({at: place for at, place in new.items() if at[:depth] == where})
         return over
-    if where and where in new:
+    if where in new:
         places[where] = new[where]
     merged = dict(base)
     for key, value in over.items():

@@ -21,7 +21,7 @@ Location = tuple[str | int, ...]
 MAX_BYTES = 100_000
 MAX_DEPTH = 32
 """Of lists and mappings within each other."""
-MAX_VALUES = 3_000
+MAX_VALUES = 2_000
 """Keys included; reading takes time in proportion to them."""
 
 TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
