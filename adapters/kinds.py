@@ -1,5 +1,6 @@
 """Whether the values of a dataclass are of the kinds that its annotations say."""
 
+import functools
 import math
 import types
 import typing
@@ -15,14 +16,18 @@ def check_kinds(settings: Any) -> None:
     Raises:
         ValueError: A value is of another kind, or not finite.
     """
-    for name, annotation in typing.get_type_hints(type(settings)).items():
-        if name not in type(settings).__annotations__:
-            continue
+    for name, annotation in _own_kinds(type(settings)).items():
         value = getattr(settings, name)
         if not _fits(value, annotation):
             expected = getattr(annotation, "__name__", str(annotation))
             expected = expected if not typing.get_args(annotation) else str(annotation)
             raise ValueError(f"`{name}` must be {expected}, got {value!r}")
+
+
+@functools.cache
+def _own_kinds(of: type) -> dict[str, Any]:
+    """The annotations of the fields that `of` itself adds to its bases."""
+    return {name: h for name, h in typing.get_type_hints(of).items() if name in of.__annotations__}
 
 
 def _fits(value: Any, annotation: Any) -> bool:

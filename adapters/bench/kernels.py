@@ -70,8 +70,8 @@ def tables(run: Run, device: str, quick: bool) -> None:
     w = _weight(SQUARE, device)
     smooth = kind("degree 8", SQUARE, RANK, device)
     base = _merge_us(smooth, w, device, quick), _gradient_us(smooth, w, device, quick)
-    for label, options in list(_KINKED.items())[: 1 if quick else None]:
-        made = case(label.split(",")[0], 0.05, SQUARE, RANK, device, bandwidth=1.0, **options)
+    for label in list(_KINKED)[: 1 if quick else None]:
+        made = kinked(label, SQUARE, device)
         times = _merge_us(made, w, device, quick), _gradient_us(made, w, device, quick)
         for what, us, other, goal in zip(
             ("merge", "gradient pass"), times, base, (1.3, 2.0), strict=True
@@ -80,6 +80,12 @@ def tables(run: Run, device: str, quick: bool) -> None:
                 Row("table", f"{what}, {label} ({proxy_size(made.proxy)} pieces)", us / other, goal,
                     ours=us, other=other, against="degree 8", unit="us")
             )  # fmt: skip
+
+
+def kinked(label: str, shape: tuple[int, int], device: str) -> Case:
+    """One of `_KINKED` on a range that holds the two kinks nearest to zero."""
+    family, options = label.split(",")[0], _KINKED[label]
+    return case(family, 0.1, shape, RANK, device, bandwidth=1.0, **options)
 
 
 def gradients(run: Run, device: str, quick: bool) -> None:

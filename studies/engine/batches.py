@@ -103,6 +103,10 @@ class Pad:
         return batch
 
 
+MOST_WORKERS = 8
+"""More processes than this wait for each other."""
+
+
 class TimedLoader(DataLoader[Example]):
     """A loader that knows how long its batches took."""
 
@@ -125,11 +129,25 @@ def train_loader(
     collate: Callable[[Sequence[Example]], dict[str, Tensor]],
     batch_size: int,
     seed: int,
+    workers: int = 0,
 ) -> TimedLoader:
-    """Batches for training, pinned where there is a GPU; iterating again is the next epoch."""
+    """Batches for training, pinned where there is a GPU; iterating again is the next epoch.
+
+    `workers` processes make batches ahead; the batches are the same however many there are.
+    """
     sampler = LengthGrouped(data.lengths, batch_size, seed)
-    pinned = torch.cuda.is_available()
-    return TimedLoader(data, batch_sampler=sampler, collate_fn=collate, pin_memory=pinned)
+    return TimedLoader(
+        data,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        num_workers=workers,
+    )
+
+
+def spare_workers() -> int:
+    """Processes that may make batches while a GPU trains: none on a CPU, whose cores do train."""
+    return min(MOST_WORKERS, torch.get_num_threads()) if torch.cuda.is_available() else 0
 
 
 def eval_batches(data: Encoded, pad: Pad, batch_size: int) -> Iterator[dict[str, Tensor]]:

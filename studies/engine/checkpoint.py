@@ -11,6 +11,7 @@ A folder gets its name when all of it is on the disk; the one before it is kept 
 more after.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -27,6 +28,16 @@ from torch import Tensor
 
 SCHEMA = 1
 KEPT = 2
+NOT_WHOLE = (
+    SafetensorError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What reading something else than a checkpoint raises."""
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
 
@@ -77,7 +88,8 @@ def save(
         try:
             save_file({name: t.contiguous() for name, t in tensors.items()}, scratch / TENSORS)
         except SafetensorError as error:  # its I/O errors carry text alone
-            raise OSError(None, f"{error}", str(scratch)) from error
+            number = errno.ENOSPC if "No space left" in str(error) else errno.EIO
+            raise OSError(number, os.strerror(number), str(scratch)) from error
         for name, text in {**texts, STATE: json.dumps(state)}.items():
             (scratch / name).write_text(text, encoding="utf-8")
         files = {path.name: _sha256(path) for path in sorted(scratch.iterdir())}
@@ -123,9 +135,9 @@ def read(folder: Path, identity: Identity) -> Checkpoint:
         return _read(folder, identity)
     except OSError as error:
         raise CheckpointError(f"{error.filename}: {error.strerror}") from error
-    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+    except CheckpointError:
+        raise
+    except NOT_WHOLE as error:
         raise CheckpointError(f"it cannot be read ({type(error).__name__}: {error})") from error
 
 

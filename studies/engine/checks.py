@@ -18,6 +18,12 @@ def common_options() -> Sequence[str]:
 
 def check_adapter_options(adapter: dict[str, Any]) -> None:
     """Raises `ValueError` where a word or a number of `adapter` is wrong; nothing is fitted."""
+    _check_options(_canonical(adapter))
+
+
+@functools.cache
+def _check_options(canonical: str) -> None:
+    adapter = json.loads(canonical)
     start, options = adapter.get("start"), adapter.get("start_options") or {}
     if adapter.get("method") == "basis" and start is not None and isinstance(options, dict):
         importlib.import_module("basis_zoo").get_start(start, **options)
@@ -30,7 +36,12 @@ def check_adapter(adapter: dict[str, Any]) -> None:
 
     Starts are fitted, which takes up to a second for hundreds of functions: each adapter once.
     """
-    _build(json.dumps(adapter, sort_keys=True, default=repr))
+    _build(_canonical(adapter))
+
+
+def _canonical(adapter: dict[str, Any]) -> str:
+    """`adapter` as a key: a study asks of each arm several times."""
+    return json.dumps(adapter, sort_keys=True, default=repr)
 
 
 @functools.cache

@@ -24,8 +24,10 @@ GRACE_SECONDS = 30.0
 """Between SIGTERM and SIGKILL: a step is finished and a checkpoint written."""
 
 
-def default_command(run_dir: Path) -> Sequence[str]:
-    """The trainer, in this interpreter."""
+def default_command(run_dir: Path, processes: int = 1) -> Sequence[str]:
+    """The trainer, in this interpreter; in several `processes` see `ranks`."""
+    if processes > 1:
+        return [sys.executable, "-m", "studies.engine.ranks", str(processes), str(run_dir)]
     return [sys.executable, "-m", "studies.engine.trial", str(run_dir)]
 
 
@@ -58,7 +60,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**environment, **slots.deterministic_variables(_train(trial))},
+                env={**slots.deterministic_variables(_train(trial)), **environment},
                 start_new_session=True,  # a Ctrl-C is ours to pass on; its whole group can be ended
             )
         (run_dir / "pid").write_text(str(self._process.pid), encoding="ascii")
@@ -81,7 +83,8 @@ class Child:
     def preempted(self) -> bool:
         """Whether the system asked it to end, not we ourselves: it can go on later."""
         ours = self._timed_out or self._pruned is not None
-        return self._process.returncode == PREEMPTED and not ours
+        asked = self._process.returncode == PREEMPTED and not ours
+        return asked and read_result(self.run_dir) is None  # the signal may have come too late
 
     def terminate(self) -> None:
         """Ask it to end; `poll` kills it when it does not."""

@@ -125,7 +125,7 @@ def _slots(text: str) -> int:
 def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) -> int:
     study = load_study(given.study, given.profile, given.plugin)
     # these need torch, Optuna and MLflow: a file in error is refused without waiting for them
-    from studies.engine import dispatch, packing, runs, slots
+    from studies.engine import dispatch, edited, packing, runs, slots
     from studies.engine.plan import only, plan, plan_table, plan_tuning
     from studies.engine.search_stage import SearchStage
     from studies.engine.session import Session
@@ -154,7 +154,13 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
         )
         chosen = only(trials, given.only) if given.only else trials
         dispatch.pull(study, chosen, given.runs)
-        slot_count = min(given.slots or slots.default_slots(), len(chosen))
+        slot_count = min(
+            given.slots or slots.default_slots(study.budget.gpus_per_trial), len(chosen)
+        )
+        if not tuning:
+            training = not (given.plan or given.export_plan)
+            for line in edited.remarks(study, [*earlier, *trials], given.runs, keep=training):
+                say(line, "yellow")
         if given.plan:
             out.print(plan_table(chosen, given.runs, slot_count))
             return DONE
@@ -169,7 +175,8 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
             if given.bring:
                 session.bring_in(given.bring, last=not tuning)
             elif not given.report:
-                if given.slots == 0 and session.unfinished:
+                alone = study.budget.gpus_per_trial == 1
+                if given.slots == 0 and alone and session.unfinished:
                     folder = runs.study_dir(study, given.runs)
                     slot_count = packing.measured_slots(
                         chosen, folder, lambda message: say(message, "dim")
@@ -210,7 +217,7 @@ def _queue(given: argparse.Namespace, name: str, out: Console) -> int:
     arguments = [str(given.study.resolve()), "--profile", given.profile]
     arguments += [part for each in given.only for part in ("--only", each)]
     arguments += [part for each in given.plugin for part in ("--plugin", str(each.resolve()))]
-    arguments += ["--slots", str(given.slots)] if given.slots else []
+    arguments += ["--slots", str(given.slots or "auto")] if given.slots is not None else []
     # each would try again what another has just seen fail
     retry = ["--retry-failed"] if given.retry_failed else []
     folder = given.runs / "slurm"

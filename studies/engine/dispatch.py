@@ -197,7 +197,7 @@ class _Table:
             self._storage, self._study = _open(
                 study, server.address, server.engine_options, str(server)
             )
-        self._id = self._storage.get_study_id_from_name(self._name)
+            self._id = self._storage.get_study_id_from_name(self._name)
 
     @contextlib.contextmanager
     def locked(self, wait: bool = True) -> Iterator[bool]:

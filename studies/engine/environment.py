@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from studies.engine.ranks import ranks
 from studies.engine.slots import SLOTS_VARIABLE
 
 
@@ -38,6 +39,8 @@ def environment() -> dict[str, Any]:
         "trials_at_once": int(os.environ.get(SLOTS_VARIABLE, "1")),
         "host": platform.node(),
     }
+    if (count := ranks().count) > 1:
+        record["processes"] = count
     if torch.cuda.is_available():
         record |= {"cuda": torch.version.cuda, "driver": _driver()}
     return record | _git()

@@ -74,6 +74,9 @@ def _is_disk_full(error: BaseException) -> bool:
 
 def _one_line(error: BaseException) -> str:
     text = re.sub(r"\s+", " ", str(error)).strip()
-    own = isinstance(error, NotFinite) or type(error).__name__ in ("StudyError", "ArchiveError")
+    own = isinstance(error, NotFinite | DoesNotFit) or type(error).__name__ in (
+        "StudyError",
+        "ArchiveError",
+    )
     line = text if own else f"{type(error).__name__}: {text}".removesuffix(": ")
     return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from studies.engine import runs, slots
 from studies.engine.child import Child, Command, set_aside
 from studies.engine.events import Event, Interrupted, Stopped, Unreachable
+from studies.engine.outage import Outage
 from studies.engine.records import Result, Trial
 from studies.engine.study import Study
 
@@ -23,10 +24,6 @@ EQUAL_FAILURES = 3
 MOST_ATTEMPTS = 100
 """A trial that is ended so often by SIGTERM has an enemy on this machine."""
 MIN_FREE_BYTES = 200 * 2**20
-LONGEST_WAIT_SECONDS = 30
-"""Between two tries to reach a database that is away; the first comes after a second."""
-PATIENCE_SECONDS = 3600
-"""After so long without a database, and when no trial runs any more, the dispatcher ends."""
 
 
 class Ledger(Protocol):
@@ -101,7 +98,7 @@ class Loop:
         self._away: dict[str, Trial] = {}
         """By key: what other hosts have claimed."""
         self._heartbeat = time.monotonic()
-        self._outage = _Outage(say)
+        self._outage = Outage(say)
         self._waited = False
         self._attempts: dict[str, int] = {}
         self._first_failures: list[str] | None = []
@@ -198,7 +195,7 @@ class Loop:
             run_dir,
             slot,
             self._command,
-            slots.environment(slot, self._slot_count),
+            slots.environment(slot, self._slot_count, self._study.budget.gpus_per_trial),
             self._study.budget.per_trial_minutes * 60,
         )
         self._on_event(Event("started", trial, run_dir, slot))
@@ -278,45 +275,6 @@ class Loop:
         self._ended.pop(number, None)
         self._on_event(Event("interrupted", child.trial, child.run_dir, child.slot))
         return [child.trial]
-
-
-class _Outage:
-    """When to ask a database again that did not answer, and what to say of it."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._since: float | None = None
-        self._wait, self._next = 1.0, 0.0
-        self._cause = ""
-
-    def over(self, idle: bool) -> bool:
-        """Whether it is time to ask; raises `Stopped` where `idle` has gone on for too long."""
-        now = time.monotonic()
-        if self._since is not None and idle and now - self._since > PATIENCE_SECONDS:
-            raise Stopped(
-                f"the database has not answered for {PATIENCE_SECONDS / 60:.0f} minutes: "
-                f"{self._cause}. Results are kept in their folders: once it is back, run the same "
-                "command again"
-            )
-        return now >= self._next
-
-    def begin(self, error: Unreachable) -> None:
-        """It did not answer."""
-        self._cause = str(error)
-        if self._since is None:
-            self._since, self._wait = time.monotonic(), 1.0
-            self._say(
-                f"the database does not answer: {error}. Running trials go on, their results are "
-                "kept; trying again"
-            )
-        self._next = time.monotonic() + self._wait
-        self._wait = min(2 * self._wait, LONGEST_WAIT_SECONDS)
-
-    def end(self) -> None:
-        """It answered."""
-        if self._since is not None:
-            self._say(f"the database is back after {time.monotonic() - self._since:.0f} s")
-            self._since = None
 
 
 @contextmanager

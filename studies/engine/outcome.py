@@ -1,9 +1,10 @@
 """What a study found: its trials gathered by arm, compared and annotated, before any rendering."""
 
+import functools
 import math
 import statistics as stdlib_statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,9 @@ from studies.engine.tuning import Choice
 
 Pairs = Sequence[tuple[Trial, Result]]
 """Every trial that ran with what it found, in the order of the plan."""
+
+DRAWN = 40
+"""Arms that a figure shows at most: more cannot be told apart, and take minutes to draw."""
 
 
 class Objective(Protocol):
@@ -114,13 +118,23 @@ class Outcome:
     search: SearchOutcome | None = None
     """What the search for one arm's settings found."""
 
+    def drawn(self) -> "Outcome":
+        """With the arms that figures show: of more than `DRAWN`, the baseline and the best."""
+        if len(self.arms) <= DRAWN:
+            return self
+        sign = -1 if self.direction == "maximize" else 1
+        known = [arm for arm in self.arms if arm.values and not arm.is_baseline]
+        known.sort(key=lambda arm: sign * (arm.summary.mean or 0.0))
+        best = {arm.name for arm in known[: DRAWN - 1]}
+        return replace(self, arms=tuple(a for a in self.arms if a.is_baseline or a.name in best))
+
     @property
     def majority(self) -> float | None:
         """Share of the most frequent class in the test set, where the task reports one."""
         shares = {d["majority"]["test"] for d in self.data if "test" in d.get("majority", {})}
         return shares.pop() if len(shares) == 1 else None
 
-    @property
+    @functools.cached_property
     def seeds(self) -> tuple[int, ...]:
         """Every seed that some arm ran."""
         return tuple(sorted({seed for arm in self.arms for seed in arm.keys}))
@@ -142,6 +156,7 @@ def collect(
     metric = study.objective.metric
     faults = [_fault(trial, result, metric) for trial, result in pairs]
     done = [pair for pair, fault in zip(pairs, faults, strict=True) if fault is None]
+    every, done_of = _by_arm(pairs), _by_arm(done)
     values: dict[str, dict[int, float]] = {trial.arm: {} for trial, _ in pairs}
     for trial, result in sorted(done, key=lambda pair: pair[0].seed):
         values[trial.arm][trial.seed] = result.metrics[metric]
@@ -149,7 +164,8 @@ def collect(
     notes = {arm.name: arm.note for arm in study.arms}
     arms = []
     for name in sorted(values, key=lambda arm: arm != study.baseline):  # stable: baseline first
-        trials = sorted((t for t, _ in pairs if t.arm == name), key=lambda t: t.seed)
+        trials = sorted((t for t, _ in every[name]), key=lambda t: t.seed)
+        own = done_of.get(name, [])
         is_baseline = name == study.baseline
         x = None if axis is None or is_baseline else setting(trials[0], axis)
         figure = None
@@ -163,11 +179,11 @@ def collect(
                 values=values[name],
                 summary=summarize(list(values[name].values())),
                 comparison=comparisons.get(name),
-                cost=_cost([r.cost for t, r in done if t.arm == name and r.cost]),
+                cost=_cost([r.cost for _, r in own if r.cost]),
                 published=figure,
                 keys={t.seed: t.key for t in trials},
                 x=x,
-                note="; ".join(filter(None, (notes.get(name, ""), _matched(name, done)))),
+                note="; ".join(filter(None, (notes.get(name, ""), _matched(own)))),
             )
         )
     environments = _distinct(_without_host(r.environment) for _, r in done)
@@ -187,7 +203,7 @@ def collect(
         failed=tuple(fault for fault in faults if fault is not None),
         data=_distinct(r.data for _, r in done),
         environments=environments,
-        environment_of={arm: _indices(arm, done, environments) for arm in values},
+        environment_of={arm: _indices(done_of.get(arm, []), environments) for arm in values},
         after=gather(sorted(done, key=lambda pair: pair[0].arm != study.baseline), metric),
         notes=tuple(
             f"`{trial.arm}` seed {trial.seed}: {note}" for trial, r in done for note in r.notes
@@ -203,10 +219,17 @@ def _verdicts(study: Study, done: Pairs) -> list[Verdict]:
     return judge(study.claims, results, study.objective.metric, study.objective.direction)
 
 
-def _matched(arm: str, done: Pairs) -> str:
-    """What size was chosen for an arm that is matched to the baseline."""
-    for trial, result in done:
-        if trial.arm == arm and result.chosen:
+def _by_arm(pairs: Pairs) -> dict[str, list[tuple[Trial, Result]]]:
+    found: dict[str, list[tuple[Trial, Result]]] = {}
+    for trial, result in pairs:
+        found.setdefault(trial.arm, []).append((trial, result))
+    return found
+
+
+def _matched(done: Pairs) -> str:
+    """What size was chosen for an arm that is matched to the baseline, by its finished trials."""
+    for _, result in done:
+        if result.chosen:
             c = result.chosen
             size = f"{c['option']} = {c['value']}" if c.get("option") else "no size to choose"
             return (
@@ -290,6 +313,6 @@ def _distinct(values: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], .
     return tuple(found)
 
 
-def _indices(arm: str, done: Pairs, environments: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
-    known = (_without_host(r.environment) for t, r in done if t.arm == arm)
+def _indices(done: Pairs, environments: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+    known = (_without_host(r.environment) for _, r in done)
     return tuple(sorted({environments.index(e) for e in known if e}))

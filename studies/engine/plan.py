@@ -14,7 +14,7 @@ from studies.engine.errors import StudyError, did_you_mean
 from studies.engine.labels import shown
 from studies.engine.plugins import load_plugins
 from studies.engine.points import Point
-from studies.engine.records import Trial
+from studies.engine.records import Result, Trial
 from studies.engine.study import Study
 from studies.engine.yaml_source import parse_scalar
 
@@ -132,7 +132,11 @@ def _paths(trial: Trial) -> list[str]:
 
 def plan_table(trials: Sequence[Trial], runs_dir: Path, slots: int) -> RenderableType:
     """Arms × seeds with the state of each trial, the counts, and how long the rest will take."""
-    states = {(trial.arm, trial.seed): runs.state_of(trial, runs_dir) for trial in trials}
+    results = [runs.result_of(trial, runs_dir) for trial in trials]
+    states = {
+        (trial.arm, trial.seed): result.status if result else runs.state_of(trial, runs_dir)
+        for trial, result in zip(trials, results, strict=True)
+    }
     seeds = list(dict.fromkeys(trial.seed for trial in trials))
     table = Table(title=f"{trials[0].study} ({trials[0].profile})", title_justify="left")
     table.add_column("arm")
@@ -145,18 +149,16 @@ def plan_table(trials: Sequence[Trial], runs_dir: Path, slots: int) -> Renderabl
             cells.append(Text(state or "-", style=STYLES.get(state or "", "dim")))
         table.add_row(Text(arm), *cells)
     counts = {state: list(states.values()).count(state) for state in STYLES}
+    known = list(zip(trials, results, strict=True))
     summary = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
-    return Group(
-        table, Text(f"{len(trials)} trials: {summary}"), Text(estimate(trials, runs_dir, slots))
-    )
+    return Group(table, Text(f"{len(trials)} trials: {summary}"), Text(estimate(known, slots)))
 
 
-def estimate(trials: Sequence[Trial], runs_dir: Path, slots: int) -> str:
+def estimate(known: Sequence[tuple[Trial, Result | None]], slots: int) -> str:
     """How long what is left will take, from the median time of finished trials, arm by arm."""
     seconds: dict[str, list[float]] = {}
     left: list[Trial] = []
-    for trial in trials:
-        result = runs.result_of(trial, runs_dir)
+    for trial, result in known:
         if result is None:
             left.append(trial)
         elif result.status == "done":

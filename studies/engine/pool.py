@@ -132,7 +132,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self._environment | self._own,
+                env=self._own | self._environment,
                 pass_fds=(theirs,),
                 start_new_session=True,  # a Ctrl-C is ours; its whole group can be ended
             )

@@ -131,11 +131,16 @@ class Result(Record):
 
 def write_record(path: Path, record: Record) -> None:
     """Write `record` to `path` so that a reader sees the whole file or none."""
+    write_text(path, record.model_dump_json(indent=2))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` so that a reader sees the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(record.model_dump_json(indent=2))
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from studies.engine.outcome import Outcome
+from studies.engine.outcome import DRAWN, Outcome
 from studies.engine.statistics import ALPHA, FEW_SEEDS
 
 
@@ -49,6 +49,11 @@ def reading(outcome: Outcome) -> list[str]:
         lines.append(
             "No setting was tuned: every arm has the learning rate that the study gives it, which "
             "may suit some arms better than others."
+        )
+    if len(outcome.arms) > DRAWN:
+        lines.append(
+            f"The figures show the baseline and the {DRAWN - 1} best of {len(outcome.arms)} arms; "
+            "the tables show all."
         )
     if outcome.verdicts:
         lines.append(

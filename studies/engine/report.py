@@ -70,15 +70,16 @@ def write_report(
     outcome = collect(study, pairs, choices, search)
     out_dir.mkdir(parents=True, exist_ok=True)
     figures: list[Path] = []
-    if any(arm.values for arm in outcome.arms):
-        figures += plots.save(plots.plot_comparison(outcome), out_dir, "comparison")
     trials_dir = trials_dir or out_dir.parent / "trials"
-    if curves := read_curves(outcome, trials_dir):
-        figures += plots.save(plots.plot_learning_curves(outcome, curves), out_dir, "learning")
-    drawn = after_plots.figures(outcome) | spectra_plots.figures(outcome, trials_dir)
+    drawn = outcome.drawn()
+    if any(arm.values for arm in drawn.arms):
+        figures += plots.save(plots.plot_comparison(drawn), out_dir, "comparison")
+    if curves := read_curves(drawn, trials_dir):
+        figures += plots.save(plots.plot_learning_curves(drawn, curves), out_dir, "learning")
+    more_figures = after_plots.figures(drawn) | spectra_plots.figures(drawn, trials_dir)
     if search is not None:
-        drawn |= search_report.figures(search, outcome)
-    for name, figure in drawn.items():
+        more_figures |= search_report.figures(search, outcome)
+    for name, figure in more_figures.items():
         figures += plots.save(figure, out_dir, name)
     report_md, report_json = out_dir / "report.md", out_dir / "report.json"
     more = after_tables.markdown(outcome.after, outcome.metric)

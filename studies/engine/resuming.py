@@ -91,8 +91,8 @@ def load_optimizer(
     scheduler.load_state_dict(state["schedule"])
 
 
-def random_state(draws: random.Random | None) -> tuple[Tensors, State]:
-    """The generators of torch (all devices), numpy and Python, and the task's own `draws`."""
+def random_state() -> tuple[Tensors, State]:
+    """The generators of torch (all devices), numpy and Python."""
     tensors = {"random.torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         states = torch.cuda.get_rng_state_all()
@@ -101,28 +101,21 @@ def random_state(draws: random.Random | None) -> tuple[Tensors, State]:
     state = {
         "python": random.getstate(),
         "numpy": [str(kind), keys.tolist(), *rest],
-        "draws": None if draws is None else draws.getstate(),
     }
     return _copied(tensors), json.loads(json.dumps(state))
 
 
-def load_random(tensors: Mapping[str, Tensor], state: State, draws: random.Random | None) -> None:
+def load_random(tensors: Mapping[str, Tensor], state: State) -> None:
     """Put `random_state` back."""
     torch.set_rng_state(tensors["random.torch"])
     if torch.cuda.is_available():
         for index, each in _below("random.cuda.", tensors).items():
             if int(index) < torch.cuda.device_count():
                 torch.cuda.set_rng_state(each, int(index))
-    random.setstate(_python_state(state["python"]))
+    version, numbers, following = state["python"]
+    random.setstate((version, tuple(numbers), following))
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-    if draws is not None:
-        draws.setstate(_python_state(state["draws"]))
-
-
-def _python_state(state: list[Any]) -> tuple[Any, ...]:
-    version, numbers, following = state
-    return version, tuple(numbers), following
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:

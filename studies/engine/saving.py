@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -31,7 +30,6 @@ class ResumingTrainer(Trainer):
     """A Trainer that goes on from the checkpoint `found`."""
 
     found: Checkpoint | None = None
-    draws: Random | None = None
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         assert self.found is not None
@@ -48,7 +46,7 @@ class ResumingTrainer(Trainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if self.found is not None:
-            resuming.load_random(self.found.tensors, self.found.state["random"], self.draws)
+            resuming.load_random(self.found.tensors, self.found.state["random"])
 
     def _run_epoch(self, *arguments: Any, **options: Any) -> None:
         if self.state.global_step < self.state.max_steps:  # else the evaluation alone was left
@@ -63,7 +61,6 @@ class Saver(TrainerCallback):
         identity: What a checkpoint must be of to be used.
         minutes: Between two checkpoints.
         preemption: Whether the trial was asked to end.
-        draws: The task's own source of random numbers.
     """
 
     def __init__(
@@ -72,12 +69,11 @@ class Saver(TrainerCallback):
         identity: Identity,
         minutes: float | None,
         preemption: Preemption,
-        draws: Random | None = None,
     ) -> None:
         self.preemption = preemption
         self.found = checkpoint.last(run_dir, identity, _say)
         """Where the training goes on."""
-        self._run_dir, self._identity, self._draws = run_dir, identity, draws
+        self._run_dir, self._identity = run_dir, identity
         self._seconds = minutes * 60 if minutes else None
         self._last = time.monotonic()
         self._saved = self.found.step if self.found else 0
@@ -87,7 +83,7 @@ class Saver(TrainerCallback):
         self._trainer, self._progress, self._metrics = trainer, progress, metrics
         self._buffers = resuming.versions(trainer.model)
         if self.found is not None:
-            trainer.found, trainer.draws = self.found, self._draws
+            trainer.found = self.found
             progress.restore(self.found.state["progress"])
             metrics.restore((self.found.folder / METRICS).read_text(encoding="utf-8"))
             _say(f"goes on after step {self.found.step}, from {self.found.folder.name}")
@@ -127,7 +123,7 @@ class Saver(TrainerCallback):
         optimizer, numbers = resuming.optimizer_state(
             trainer.optimizer, trainer.lr_scheduler, trainer.accelerator.scaler
         )
-        generators, random = resuming.random_state(self._draws)
+        generators, random = resuming.random_state()
         tensors = optimizer | generators | resuming.model_tensors(trainer.model, self._buffers)
         self._progress.peak_memory_bytes = max(
             self._progress.peak_memory_bytes, peak_memory_bytes()

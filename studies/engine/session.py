@@ -1,13 +1,15 @@
 """One call of the command line on one study: fetch, train, report, track."""
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from studies.archives import ArchiveError
-from studies.engine import dispatch, runs, tracking
+from studies.engine import dispatch, runs, slots, tracking
 from studies.engine.child import default_command
+from studies.engine.errors import StudyError
 from studies.engine.events import Event, Stopped
 from studies.engine.fetching import fetch_for
 from studies.engine.importing import import_results
@@ -58,6 +60,12 @@ class Session:
         """
         self._fetch()
         metric = self._study.objective.metric
+        processes = self._study.budget.gpus_per_trial
+        if 0 < slots.gpus() < processes:
+            raise StudyError(
+                f"{self._study.place('budget', 'gpus_per_trial')}: budget.gpus_per_trial: this "
+                f"machine has {slots.gpus()} GPUs, got {processes}"
+            )
         with (
             tracking.Tracking(self._study, self._runs_dir, self._say) as page,
             Progress(self._out, len(self._chosen), metric) as progress,
@@ -77,7 +85,9 @@ class Session:
                 retry_failed=retry_failed,
                 on_event=on_event,
                 say=self._say,
-                command=default_command,
+                command=default_command
+                if processes == 1
+                else functools.partial(default_command, processes=processes),
             )
 
     def find(self, slot_count: int, retry_failed: bool) -> None:

@@ -30,19 +30,20 @@ def gpus() -> int:
     return torch.cuda.device_count()
 
 
-def default_slots() -> int:
-    """One trial a GPU; without a GPU one trial a core.
+def default_slots(gpus_per_trial: int = 1) -> int:
+    """One trial for each `gpus_per_trial` GPUs; without a GPU one trial a core.
 
     A trial with one thread beats half as many with two: imports, tokenising and small products do
     not use the second.
     """
-    return gpus() or cores()
+    return max(1, (gpus() or cores()) // gpus_per_trial)
 
 
-def environment(slot: int, slots: int) -> dict[str, str]:
+def environment(slot: int, slots: int, gpus_per_trial: int = 1) -> dict[str, str]:
     """Variables for the trial in `slot` (0 to slots - 1); what the user has set stays.
 
-    One thread a core over all slots, one GPU a slot in turn, and this checkout's packages.
+    One thread a core over all slots, `gpus_per_trial` GPUs a slot in turn, and this checkout's
+    packages.
     """
     variables = {name: value for name, value in os.environ.items() if name not in SECRETS}
     variables.setdefault("OMP_NUM_THREADS", str(max(1, cores() // slots)))
@@ -52,7 +53,9 @@ def environment(slot: int, slots: int) -> dict[str, str]:
     if count:
         named = variables.get("CUDA_VISIBLE_DEVICES")
         names = named.split(",") if named else [str(i) for i in range(count)]
-        variables["CUDA_VISIBLE_DEVICES"] = names[slot % len(names)]
+        first = slot * gpus_per_trial
+        own = [names[i % len(names)] for i in range(first, first + gpus_per_trial)]
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(own)
     root = str(Path(studies.__file__).resolve().parents[1])
     paths = [root, *filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))]
     variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))

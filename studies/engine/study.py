@@ -171,6 +171,8 @@ class Budget(Section):
     """No new trial is started after this; the same command continues."""
     retries: Int = Field(0, ge=0, le=10)
     """How often a failed trial is tried again by itself."""
+    gpus_per_trial: Int = Field(1, ge=1, le=64)
+    """Processes of one trial, each with a GPU and its share of every batch's rows; see `ranks`."""
 
 
 class StudyBody(Section):

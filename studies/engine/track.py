@@ -34,8 +34,8 @@ from studies.engine.view import shared_view
 ADDRESS = "127.0.0.1", 5000
 VIEW = "arms"
 """Key of the shared view."""
-BATCH = 1000
-"""Metrics a request may carry."""
+BATCH = 900
+"""Metrics a request carries; MLflow takes 1000 entries, of which 100 may be params."""
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 """Seconds and retries of a request, unless the user has set them; MLflow's own (120 and 7) let a
 dead server hold a study up for a quarter of an hour."""
@@ -283,9 +283,9 @@ class TrackedStudy:
             for name, value in final.items()
             if (name, last, value) not in logged
         ]
-        self._client.log_batch(run_id, params=[Param(k, str(v)) for k, v in params.items()])
-        for i in range(0, len(metrics), BATCH):
-            self._client.log_batch(run_id, metrics[i : i + BATCH])
+        written = [Param(name, str(value)) for name, value in params.items()]
+        for i in range(0, max(len(metrics), 1), BATCH):
+            self._client.log_batch(run_id, metrics[i : i + BATCH], written if i == 0 else [])
         self._client.log_text(run_id, yaml.safe_dump(trial.config, sort_keys=False), "config.yaml")
         self._client.log_text(run_id, trial.model_dump_json(indent=2), "trial.json")
         self._client.log_text(run_id, result.model_dump_json(indent=2), "result.json")

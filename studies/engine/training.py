@@ -23,6 +23,7 @@ from studies.engine.batches import LengthGrouped
 from studies.engine.failures import DoesNotFit, NotFinite, is_out_of_memory
 from studies.engine.metrics_file import MetricsFile
 from studies.engine.preemption import Preemption
+from studies.engine.ranks import ranks
 from studies.engine.saving import ResumingTrainer, Saver
 from studies.engine.settings import TrainSettings
 from studies.engine.training_progress import Progress
@@ -50,6 +51,7 @@ class AdapterTrainer(ResumingTrainer):
         self._settings = settings
         self._progress = progress
         self.step_loss = 0.0
+        self.ranks = ranks()
         super().__init__(
             model=model, args=args, train_dataset=loader.dataset, compute_loss_func=loss
         )
@@ -81,6 +83,8 @@ class AdapterTrainer(ResumingTrainer):
         """
         # a batch of images has no tokens: its rows are counted
         self._progress.tokens += inputs.get("input_ids", inputs["labels"]).numel()
+        if self.ranks.count > 1:
+            inputs = self.ranks.share(inputs)
         rows, size = len(inputs["labels"]), self._micro_batch
         losses = []
         for start in range(0, rows, size):
@@ -89,14 +93,23 @@ class AdapterTrainer(ResumingTrainer):
                 losses.append(super().training_step(model, part, num_items_in_batch))
             except Exception as error:
                 if is_out_of_memory(error):
-                    raise DoesNotFit(f"{min(size, rows)} rows at once: {error}") from error
+                    count = min(size, rows)
+                    word = "row" if count == 1 else "rows"
+                    raise DoesNotFit(f"{count} {word} at once: {error}") from error
                 raise
+        if not losses:  # fewer rows than processes
+            losses.append(torch.zeros((), device=self.args.device))
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-        value = loss.item()
-        if not math.isfinite(value):
-            raise NotFinite(f"the training loss is {value} at step {self.state.global_step + 1}")
-        self.step_loss += value  # a share of the step's mean, see `Prepared.loss`
+        self.step_loss += loss.item()  # a share of the step's mean, see `Prepared.loss`
+        if self.ranks.count == 1:  # else all stop together, once the shares are added up
+            self.check_loss()
         return loss
+
+    def check_loss(self) -> None:
+        """Raise `NotFinite` where the loss of the step is NaN or infinite."""
+        if not math.isfinite(self.step_loss):
+            step = self.state.global_step + 1
+            raise NotFinite(f"the training loss is {self.step_loss} at step {step}")
 
 
 class Watch(TrainerCallback):
@@ -137,6 +150,9 @@ class Watch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Clip the step's whole gradient; the Trainer's own clipping is off."""
+        assert self.trainer is not None
+        self.trainer.step_loss = self.trainer.ranks.sum(kwargs["model"], self.trainer.step_loss)
+        self.trainer.check_loss()
         limit = self._settings.max_grad_norm
         norm = adapters.clip_gradients(kwargs["model"], math.inf if limit is None else limit)
         self._grad_norm = norm.item()
@@ -219,6 +235,7 @@ def train(
         loader.batch_sampler.epoch = saver.found.step // steps_an_epoch
     with progress.running(), saver.saved_when_preempted(), saver.preemption.whole():
         trainer.train(resume_from_checkpoint=folder_found)
+    trainer.ranks.check_equal(model)
     return progress
 
 

@@ -6,6 +6,7 @@ Knows neither Optuna nor MLflow, so a bare GPU machine needs only torch, transfo
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from studies.engine.preemption import PREEMPTED, Preempted, Preemption, preemptible
+from studies.engine.ranks import joined, ranks
 from studies.engine.records import Cost, Result, Trial, read_trial, write_record
 from studies.engine.slots import deterministic_variables
 
@@ -43,8 +45,9 @@ def run_trial(trial: Trial, run_dir: Path, preemption: Preemption | None = None)
 
     set_threads()
     found: dict[str, Any] = {}
+    preemption = preemption or Preemption()
     try:
-        _run_as_it_fits(trial, run_dir, found, preemption or Preemption())
+        _run_as_it_fits(trial, run_dir, found, preemption)
         found["status"] = "done"
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
@@ -52,16 +55,17 @@ def run_trial(trial: Trial, run_dir: Path, preemption: Preemption | None = None)
         found = {"status": "failed", "failure": failure_of(error), **kept}
     finally:
         shutil.rmtree(run_dir / "trainer", ignore_errors=True)
-    result = Result(
-        key=trial.key,
-        environment=environment(),
-        started=started,
-        seconds=round(time.monotonic() - clock, 3),
-        **found,
-    )
-    write_record(run_dir / "result.json", result)
-    if result.status == "done" or (result.failure and result.failure.kind == "not_finite"):
-        checkpoint.remove(run_dir)  # another failure may be repaired: the next attempt goes on
+    with preemption.whole():
+        result = Result(
+            key=trial.key,
+            environment=environment(),
+            started=started,
+            seconds=round(time.monotonic() - clock, 3),
+            **found,
+        )
+        write_record(run_dir / "result.json", result)
+        if result.status == "done" or (result.failure and result.failure.kind == "not_finite"):
+            checkpoint.remove(run_dir)  # another failure may be repaired: the next goes on
     return result
 
 
@@ -83,7 +87,7 @@ def _run_as_it_fits(
             try:
                 return _run(trial, run_dir, found, preemption, rows)
             except DoesNotFit as error:
-                if rows == 1:
+                if rows == 1 or ranks().count > 1:  # the others would be a step ahead
                     raise
                 reason = str(error)
         # out of the handler: the error's frames held the model
@@ -121,7 +125,7 @@ def _run(
     import adapters
     from studies import backbones, tasks
     from studies.engine.after import evaluate_after
-    from studies.engine.batches import train_loader
+    from studies.engine.batches import spare_workers, train_loader
     from studies.engine.checkpoint import Identity
     from studies.engine.environment import code_versions, device_name, peak_memory_bytes
     from studies.engine.failures import NotFinite, is_out_of_memory
@@ -158,7 +162,7 @@ def _run(
     metrics = MetricsFile(run_dir / "metrics.jsonl")
 
     identity = Identity(trial.key, code_versions())
-    saver = Saver(run_dir, identity, settings.checkpoint_minutes, preemption, prepared.draws)
+    saver = Saver(run_dir, identity, settings.checkpoint_minutes, preemption)
     if saver.found is not None and saver.found.state["device"] != device_name():
         there = saver.found.state["device"]
         _note(found, f"the first {saver.found.step} steps were trained on another device: {there}")
@@ -193,7 +197,11 @@ def _run(
         return values
 
     loader = train_loader(
-        prepared.train, prepared.collate, settings.batch_size, derive(trial.seed, "order")
+        prepared.train,
+        prepared.collate,
+        settings.batch_size,
+        derive(trial.seed, "order"),
+        spare_workers() if prepared.slow_batches else 0,
     )
     try:
         progress = train(
@@ -250,14 +258,17 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("run_dir", type=Path, help="folder with a trial.json")
     given = parser.parse_args(arguments)
-    with preemptible() as preemption:
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # a trial runs on one device
-        trial = read_trial(given.run_dir)
-        os.environ |= deterministic_variables(trial.config.get("train", {}))
-        try:
-            result = run_trial(trial, given.run_dir, preemption)
-        except Preempted:
-            return PREEMPTED
+    several = ranks().count > 1  # they cannot agree on a step to end after: SIGTERM ends them
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # a trial runs on one device
+    try:
+        with contextlib.nullcontext(Preemption()) if several else preemptible() as preemption:
+            trial = read_trial(given.run_dir)
+            for name, value in deterministic_variables(trial.config.get("train", {})).items():
+                os.environ.setdefault(name, value)
+            with joined(given.run_dir) as folder:
+                result = run_trial(trial, folder, preemption)
+    except Preempted:
+        return PREEMPTED
     return 0 if result.status == "done" else 1
 
 

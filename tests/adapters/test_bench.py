@@ -14,7 +14,7 @@ from adapters.bench.launches import count
 from adapters.bench.record import Row, Run, place, row_of
 from adapters.ops import merge
 from adapters.ops.merge import blocked
-from basis_zoo.proxy import ChebyshevProxy, proxy_size
+from basis_zoo.proxy import ChebyshevProxy, TableProxy, proxy_size
 
 
 def test_a_wrong_kernel_is_not_timed(monkeypatch, capsys, tmp_path):
@@ -45,6 +45,12 @@ def test_a_kind_is_what_it_is_called(name):
     assert isinstance(proxy, ChebyshevProxy) == (called == "degree")
     if size.isdigit():
         assert proxy_size(proxy) == int(size)
+
+
+@pytest.mark.parametrize("label", list(kernels._KINKED))
+def test_families_with_kinks_are_measured_as_tables(label):
+    proxy = kernels.kinked(label, (128, 1024), "cpu").proxy
+    assert isinstance(proxy, TableProxy) and proxy.pieces > 1
 
 
 def test_a_run_is_written_and_reported(monkeypatch, tmp_path):

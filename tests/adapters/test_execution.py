@@ -5,10 +5,13 @@ import json
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import adapters
 from adapters import BasisConfig, BasisLinear
+from adapters.bench.launches import Calls, standing_in
 from adapters.ops import merge
+from basis_zoo.proxy import ProxyFitter
 
 TARGETS = ["q_proj", "down_proj"]
 CHECKPOINTING = {"none": None, "reentrant": True, "not reentrant": False}
@@ -120,6 +123,49 @@ def test_phi_is_fitted_once_a_step_and_every_micro_batch_reaches_it(family):
     torch.optim.SGD(trained(model).values(), lr=1e-2).step()
     model(**llama.batch(2, 5))
     assert batch.fits == 2
+
+
+def test_a_captured_pass_makes_its_own_fit(family, monkeypatch):
+    llama = family("llama")
+    model = attach(llama, merge_once=True).train()
+    batch = layers(model)[0].batches["default"]
+    model(**llama.batch())
+    monkeypatch.setattr("adapters.batch._is_captured", lambda: True)
+    for count in (2, 3):  # a replay must read the numbers, though none has changed here
+        model(**llama.batch())
+        assert batch.fits == count
+    monkeypatch.undo()
+    model(**llama.batch())
+    assert batch.fits == 4
+
+
+class _NoReading(TorchDispatchMode):
+    """Refuses what would make the host wait for a device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert name not in ("_local_scalar_dense", "is_nonzero", "nonzero"), name
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("options", [{}, {"basis": "hat"}, {"input_scale": "rms"}], ids=str)
+def test_a_step_on_a_gpu_would_not_wait_for_it(family, monkeypatch, options):
+    model = attach(family("llama"), **options).train()
+    layer = layers(model)[0]
+    batch = layer.batches["default"]
+    batch.lagging = ("cuda", "cpu")
+    x = torch.randn(5, layer.in_features, requires_grad=True)
+    layer(x).sum().backward()  # the first fit may wait
+    with torch.no_grad():
+        layer.basis_A["default"].mul_(1.1)
+    fitted = batch.fits
+    monkeypatch.setattr(ProxyFitter, "_receive", lambda self: None)  # reads the host's own copy
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: pytest.fail("a tensor was read"))
+    with standing_in(Calls()), _NoReading():
+        batch.begin_pass(True)
+        layer(x).sum().backward()
+        batch.end_pass()
+    assert batch.fits == fitted + 1
 
 
 @pytest.mark.parametrize("sharing", ["none", "all"])

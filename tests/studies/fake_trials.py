@@ -52,6 +52,7 @@ with open(run_dir + "/.tmp", "w") as file:
     json.dump(result, file)
 os.replace(run_dir + "/.tmp", run_dir + "/result.json")
 note("done")
+sys.exit(fake.get("exits_with", 0))
 """
 
 

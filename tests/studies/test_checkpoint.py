@@ -4,10 +4,7 @@ import errno
 import importlib.util
 import json
 import os
-import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -18,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from studies.engine import checkpoint, dispatch, resuming, runs, saving, slots, training
+from studies.engine import trial as engine_trial
 from studies.engine.checkpoint import CheckpointError, Identity
-from studies.engine.environment import code_versions
 from studies.engine.events import Interrupted
-from studies.engine.preemption import PREEMPTED, Preempted, Preemption
-from studies.engine.records import Trial, read_result, write_record
+from studies.engine.preemption import PREEMPTED, Preempted, Preemption, preemptible
+from studies.engine.records import Trial, write_record
 from studies.engine.trial import run_trial
 
 _spec = importlib.util.spec_from_file_location(
@@ -106,15 +103,37 @@ def test_a_trial_cut_off_twice_gives_the_bits_of_one_that_was_not(
     assert names(cut) == ["metrics.jsonl", "result.json"]  # no checkpoint is left
 
 
-@pytest.mark.parametrize("last", [5, 8])
+@pytest.mark.parametrize("last", [5, 7])
 def test_a_trial_cut_off_in_mid_epoch_or_before_the_last_evaluation_goes_on(
-    last: int, trial: Trial, run_until: Any, tmp_path: Path
+    last: int, make: Any, run_until: Any, tmp_path: Path
 ) -> None:
+    trial = make(task={"train_rows": 100}, train={**TRAIN, "max_steps": 7})
     whole = run_trial(trial, tmp_path / "whole")
     run_until(trial, tmp_path / "cut", last)
     assert names(tmp_path / "cut") == [f"checkpoint-{last}", "metrics.jsonl"]
     assert run_trial(trial, tmp_path / "cut").metrics == whole.metrics
     assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+
+
+def test_a_trial_killed_after_a_checkpoint_goes_on_and_repeats_no_evaluation(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run_trial(trial, tmp_path / "whole")
+    often = trial.model_copy(deep=True)
+    often.config["train"]["checkpoint_minutes"] = 1e-9
+    real = training.Watch.on_step_begin
+
+    def on_step_begin(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        if state.global_step == 3:  # which was evaluated, and saved after that
+            raise KeyboardInterrupt
+        real(self, args, state, control, **rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Watch, "on_step_begin", on_step_begin)
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(often, tmp_path / "killed")
+    assert run_trial(trial, tmp_path / "killed").metrics == whole.metrics
+    assert lines(tmp_path / "killed") == lines(tmp_path / "whole")
 
 
 def test_what_changed_is_in_the_checkpoint_and_frozen_weights_are_not(
@@ -223,6 +242,27 @@ def test_any_file_altered_cut_short_or_missing_is_noticed(name: str, tmp_path: P
             checkpoint.read(folder, IDENTITY)
 
 
+MANIFESTS = ["[]", "3", "{}", "[" * 100_000, '{"sha256": 1}', '{"step": Infinity}', "\x00"]
+
+
+@pytest.mark.parametrize("text", MANIFESTS, ids=range(len(MANIFESTS)))
+def test_a_manifest_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    folder = save(tmp_path)
+    (folder / checkpoint.MANIFEST).write_text(text)
+    with pytest.raises(CheckpointError):
+        checkpoint.read(folder, IDENTITY)
+
+
+def test_a_checkpoint_that_was_being_written_is_ignored_and_cleared_away(
+    trial: Trial, tmp_path: Path
+) -> None:
+    half = tmp_path / ".checkpoint-3"
+    half.mkdir()
+    (half / checkpoint.TENSORS).write_bytes(b"half")
+    assert run_trial(trial, tmp_path).status == "done"
+    assert names(tmp_path) == ["metrics.jsonl", "result.json"]
+
+
 @pytest.mark.parametrize("when", ["tensors", "sync", "rename"])
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
     when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -287,24 +327,29 @@ def test_files_of_safetensors_and_json_alone_are_read(tmp_path: Path) -> None:
         checkpoint.read(folder, IDENTITY)
 
 
-def test_sigterm_saves_and_the_command_goes_on(make: Any, tmp_path: Path) -> None:
-    trial = make(task={"train_rows": 200}, train={"epochs": 40, "batch_size": 4})
+def test_the_command_says_by_its_exit_code_that_it_was_asked_to_end(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("SIGTERM was not heard")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(engine_trial, "run_trial", asked)
     write_record(tmp_path / "trial.json", trial)
-    command = [sys.executable, "-m", "studies.engine.trial", str(tmp_path)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    metrics = tmp_path / "metrics.jsonl"
-    end = time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text()):
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == PREEMPTED
-    assert read_result(tmp_path) is None
-    (folder,) = (n for n in names(tmp_path) if n.startswith("checkpoint-"))
-    step = int(re.sub(r"\D", "", folder))
-    assert 0 < step < 2000
-    found = checkpoint.read(tmp_path / folder, Identity(trial.key, code_versions()))
-    assert found.state["progress"]["losses"] and len(found.state["progress"]["losses"]) == step
+    assert engine_trial.main([str(tmp_path)]) == PREEMPTED
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_sigterm_waits_where_a_step_is_under_way() -> None:
+    reached = []
+    with pytest.raises(Preempted), preemptible() as preemption:
+        with preemption.whole():
+            os.kill(os.getpid(), signal.SIGTERM)
+            reached.append("the end of the step")
+            with preemption.anywhere():
+                reached.append("an evaluation")
+    assert reached == ["the end of the step"]
 
 
 def test_ctrl_c_and_the_same_command_again_give_the_same_numbers(

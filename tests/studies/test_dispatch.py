@@ -284,7 +284,7 @@ def test_no_trial_outlives_its_dispatcher(lab: Lab, number: signal.Signals) -> N
     driver = start_driver(lab, seconds=60)
     wait_until(lambda: sum(lab.noted("start").values()) == 2)
     driver.send_signal(number)
-    assert driver.wait(5) == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    assert driver.wait(60) == (-signal.SIGKILL if number == signal.SIGKILL else 130)
     wait_until(lambda: not any(lives(pid) for pid in lab.pids()), seconds=30)
     if number != signal.SIGKILL:
         assert lab.states() == {"WAITING": 8, "FAIL": 2}
@@ -295,7 +295,7 @@ def test_a_signal_leaves_a_study_that_continues(lab: Lab) -> None:
     wait_until(lambda: sum(lab.noted("done").values()) >= 1)
     wait_until(lambda: len(lab.pids()) > sum(lab.noted("done").values()))
     driver.send_signal(signal.SIGINT)
-    assert driver.wait(20) == 130
+    assert driver.wait(120) == 130
     assert lab.states()["RUNNING"] == 0 and lab.states()["WAITING"] > 0
     trials = make_trials(*[{"seconds": 0.4}] * 4, seeds=(0, 1))
     done = sum(lab.result(trial) is not None for trial in trials)
@@ -312,6 +312,12 @@ def test_a_trial_that_the_system_ends_is_queued_again_and_goes_on(lab: Lab) -> N
     assert (folder / "checkpoint-1").is_dir()  # stays where the next attempt looks for it
     assert lab.result(trials[0]).attempt == 3
     lab.assert_each_done_once(trials)
+
+
+def test_a_trial_that_is_asked_to_end_when_it_is_done_is_done(lab: Lab) -> None:
+    trials = make_trials({"exits_with": 75})
+    assert lab.run(trials) == ["started", "done"]
+    assert lab.states() == {"COMPLETE": 1}
 
 
 def test_a_trial_that_is_ended_for_ever_fails(lab: Lab, monkeypatch) -> None:

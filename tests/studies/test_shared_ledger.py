@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from studies.engine import child, hosts, loop, runs
+from studies.engine import child, hosts, loop, outage, runs
 from studies.engine.attempts import Row
 from studies.engine.events import Interrupted, Stopped, Unreachable
 from studies.engine.records import Failure, Result, Trial, write_record
@@ -363,7 +363,7 @@ class Silent:
 
 
 def make_loop(tmp_path: Path, ledger: Silent, monkeypatch, signals=()):
-    monkeypatch.setattr(loop.slots, "environment", lambda slot, count: {})
+    monkeypatch.setattr(loop.slots, "environment", lambda *given: {})
     events, said = [], []
     made = loop.Loop(
         fake_trials.make_study(retries=0), tmp_path, 1, events.append,
@@ -392,7 +392,7 @@ def test_a_result_found_during_an_outage_is_told_after_it(tmp_path, monkeypatch)
 
 
 def test_an_outage_without_end_ends_the_dispatcher_and_keeps_results(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(loop, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(outage, "PATIENCE_SECONDS", 0.3)
     ledger = Silent()
     made, _, said = make_loop(tmp_path, ledger, monkeypatch)
     ledger_claim = ledger.claim

@@ -12,6 +12,7 @@ import torch
 
 from studies import backbones, tasks
 from studies.backbones import Head
+from studies.engine.batches import train_loader
 from studies.engine.records import Trial
 from studies.engine.trial import run_trial
 from studies.tasks import packaged
@@ -141,6 +142,23 @@ def test_a_vision_transformer_learns_colours(
     result = run(tiny_vit, folder, tmp_path / "run", ["q_proj", "v_proj"], augment=augment)
     assert result.metrics["test/accuracy"] > 0.6
     assert result.cost.trainable_parameters - result.cost.adapter_parameters == 3 * (2 * 16 + 1)
+
+
+def test_batches_made_ahead_are_the_same_and_every_epoch_is_augmented_anew(
+    tiny_vit: Path, folder: Path
+) -> None:
+    spec = {"name": "pets", "data": str(folder), "augment": True, "train_rows": 40}
+    data = tasks.load(spec)
+    _, processor = backbones.load(str(tiny_vit), tasks.head(spec, data))
+    prepared = tasks.prepare(spec, data, processor)
+    loaders = [train_loader(prepared.train, prepared.collate, 8, 3, workers=n) for n in (0, 2)]
+    epochs = [[list(loader) for _ in range(2)] for loader in loaders]
+    for one, two in zip(*epochs, strict=True):
+        for here, ahead in zip(one, two, strict=True):
+            assert torch.equal(here["pixel_values"], ahead["pixel_values"])
+            assert torch.equal(here["labels"], ahead["labels"])
+    means = [sorted(b["pixel_values"].mean().item() for b in epoch) for epoch in epochs[0]]
+    assert means[0] != means[1]
 
 
 def test_image_size_decides_the_number_of_patches(tiny_vit: Path, folder: Path) -> None:

@@ -4,13 +4,16 @@ import io
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from studies.backbones.conversion import require
+from studies.engine.batches import spare_workers
 from studies.tasks.kinds.prepared import Example, Prepared, evaluating
 from studies.tasks.metrics import named_classification_metrics
 from studies.tasks.rows import Picture
@@ -21,7 +24,7 @@ CROP_AREA = (0.5, 1.0)
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Pictures(Dataset[Example]):
     """Images as examples; they are decoded, and augmented, when a batch is made."""
 
     rows: Sequence[Picture]
@@ -37,17 +40,18 @@ class Pictures:
 
     def __getitem__(self, index: int) -> Example:
         row = self.rows[index]
-        return {"image": row.image, "labels": self.classes[row.label]}
+        return {"image": row.image, "labels": self.classes[row.label], "index": index}
 
 
 class Images(Prepared):
     """One class for each image; the loss is cross-entropy."""
 
+    slow_batches = True
+
     def __init__(self, spec: TaskSpec, data: TaskData, processor: Any) -> None:
         require(("PIL",), f"task: {spec.name} holds images, which", "packaged")
         self._names = tuple(data.info.metrics)
         self._processor, self._augment = processor, spec.augment
-        self.draws = random.Random("augment")
         self._size: dict[str, Any] = {}
         if spec.image_size is not None:
             side = {"height": spec.image_size, "width": spec.image_size}
@@ -68,9 +72,12 @@ class Images(Prepared):
         """The metrics that the task declares."""
         data, outputs, labels = self._splits[split], [], []
         with evaluating(model, autocast) as device:
-            for start in range(0, len(data), batch_size):
-                stop = min(start + batch_size, len(data))
-                batch = self._batch([data[i] for i in range(start, stop)], augment=False)
+            for batch in DataLoader(
+                data,
+                batch_size,
+                collate_fn=partial(self._batch, augment=False),
+                num_workers=spare_workers(),
+            ):
                 labels.append(batch.pop("labels").numpy())
                 logits = model(pixel_values=batch["pixel_values"].to(device)).logits
                 outputs.append(logits.double().cpu().numpy())
@@ -83,7 +90,9 @@ class Images(Prepared):
 
         images = [Image.open(io.BytesIO(e["image"])).convert("RGB") for e in examples]
         if augment:
-            images = [crop_and_flip(image, self.draws) for image in images]
+            # by the batch's rows: the same in every process, and another in every epoch
+            draw = random.Random(str([e["index"] for e in examples]))
+            images = [crop_and_flip(image, draw) for image in images]
         pixels = self._processor(images=images, return_tensors="pt", **self._size)["pixel_values"]
         return {"pixel_values": pixels, "labels": torch.tensor([e["labels"] for e in examples])}
 

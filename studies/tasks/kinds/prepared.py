@@ -1,6 +1,5 @@
 """A task's rows made ready for one model: all that a training loop needs to know of a task."""
 
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,8 +29,9 @@ class Prepared(ABC):
     """Training examples, how they become batches, the loss, and what is measured."""
 
     train: Examples
-    draws: random.Random | None = None
-    """What `collate` draws from, beside the global generators; saved with a checkpoint."""
+    slow_batches: bool = False
+    """Whether making a batch takes about as long as a step on a GPU, so that processes of their
+    own make batches ahead. `collate` then draws from nothing but its examples."""
 
     @abstractmethod
     def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:

@@ -1,0 +1,159 @@
+"""A study file edited between two runs: only new points run, finished ones keep their meaning."""
+
+import functools
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from studies.engine import cli, fetching, runs, session, slots, tracking
+from studies.engine.plan import plan
+from studies.engine.schema import load_study
+
+_spec = importlib.util.spec_from_file_location(
+    "fake_trials", Path(__file__).with_name("fake_trials.py")
+)
+fake_trials = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fake_trials)
+
+STUDY = """\
+name: s
+question: Which?
+adapter: {method: basis, basis: sinc, num_basis: 8}
+arms:
+  - {name: eight}
+  - {name: lora, adapter: {method: lora}}
+baseline: lora
+objective: {metric: test/accuracy}
+seeds: [0, 1]
+claims:
+  - {claim: "eight wins", arm: eight, than: lora, expect: better}
+"""
+
+
+class NoPage:
+    def __init__(self, *arguments) -> None: ...
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *arguments) -> None: ...
+
+    def end_trial(self, *arguments) -> None: ...
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch, capsys):
+    """Runs the study as it is written then; what was started, and what was said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(slots, "gpus", lambda: 0)
+    command = functools.partial(fake_trials.command, tmp_path / "journal")
+    monkeypatch.setattr(session, "default_command", command)
+    monkeypatch.setattr(fetching.backbones, "fetch", lambda spec: None)
+    monkeypatch.setattr(fetching.tasks, "fetch", lambda spec: None)
+    script = fake_trials.SCRIPT.replace('["fake"]', '.get("fake", {})')
+    monkeypatch.setattr(fake_trials, "SCRIPT", script)
+    monkeypatch.setattr(tracking, "Tracking", NoPage)
+    link = tracking.track.MlflowLink("", "http://server/#/x")
+    monkeypatch.setattr(tracking, "deliver", lambda *a: link)
+
+    def of(text: str, *more: str) -> tuple[int, str]:
+        Path("s.yaml").write_text(text)
+        journal = tmp_path / "journal"
+        before = journal.read_text().count("start") if journal.exists() else 0
+        assert cli.main(["s.yaml", *more]) == cli.DONE
+        started = journal.read_text().count("start") if journal.exists() else 0
+        return started - before, capsys.readouterr().err
+
+    return of
+
+
+def test_a_new_seed_and_a_new_arm_add_their_trials_only(run) -> None:
+    assert run(STUDY) == (4, "")
+    assert run(STUDY.replace("[0, 1]", "[0, 1, 2]")) == (2, "")
+    more = STUDY.replace("  - {name: lora", "  - {name: nine, set: {adapter.num_basis: 9}}\n"
+                         "  - {name: lora").replace("[0, 1]", "[0, 1, 2]")  # fmt: skip
+    assert run(more) == (3, "")
+    assert run(more) == (0, "")
+
+
+def test_an_arm_with_other_settings_is_another_arm_and_what_it_had_is_kept(run) -> None:
+    run(STUDY)
+    results = {p: p.read_bytes() for p in Path("runs").rglob("result.json")}
+    started, said = run(STUDY.replace("num_basis: 8", "num_basis: 9"))
+    assert started == 2
+    assert "s.yaml was edited: of 4 finished trials 2 are kept, 2 of 4 are new or waiting" in said
+    assert "arm 'eight' has other settings or seeds: what it found before (seeds 0, 1)" in said
+    assert {p: p.read_bytes() for p in results} == results  # not one byte of them
+    report = json.loads(Path("runs/s/embedded/report/report.json").read_text())
+    keys = {key for arm in report["arms"] for key in arm["keys"].values()}
+    assert keys == {trial.key for trial in plan(load_study("s.yaml"))}
+    assert run(STUDY)[0] == 0  # undone: everything is there again
+
+
+def test_a_renamed_arm_keeps_its_trials_and_a_dropped_one_is_left_out(run) -> None:
+    run(STUDY)
+    started, said = run(STUDY.replace("eight", "acht"))
+    assert started == 0
+    assert "arm 'eight' is now called 'acht'; its trials are kept" in said
+    dropped = STUDY.replace("  - {name: eight}\n", "  - {name: nine, set: {adapter.r: 4}}\n")
+    started, said = run(dropped.replace("arm: eight", "arm: nine"))
+    assert started == 2
+    assert "arm 'eight' is no more: what it found before (seeds 0, 1) stays" in said
+
+
+def test_a_claim_that_was_changed_after_the_results_is_said_to_be(run) -> None:
+    run(STUDY, "--plan")
+    assert not Path("runs").exists()
+    run(STUDY)
+    softer = STUDY.replace("expect: better", "expect: not_worse, margin: 0.1")
+    for more in ((), ("--report",), ("--plan",)):
+        started, said = run(softer, *more)
+        assert started == 0
+        assert "claims of s.yaml were changed after results were there" in said
+    assert run(STUDY) == (0, "")
+
+
+def test_labels_notes_and_budgets_are_no_part_of_a_trial(run) -> None:
+    run(STUDY)
+    edited = STUDY.replace("Which?", "Which one?").replace("{name: eight}",
+        "{name: eight, note: eight functions}") + "budget: {per_trial_minutes: 5}\n"  # fmt: skip
+    assert run(edited) == (0, "")
+
+
+def test_another_direction_of_the_objective_is_refused(run, capsys) -> None:
+    run(STUDY)
+    Path("s.yaml").write_text(STUDY.replace("metric: test/accuracy", "metric: test/accuracy, "
+                                            "direction: minimize"))  # fmt: skip
+    assert cli.main(["s.yaml"]) == cli.BAD_INPUT
+    assert "'test/accuracy' is to maximize, got minimize" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that root cannot write")
+def test_a_folder_that_cannot_be_written_is_named(run, capsys) -> None:
+    Path("s.yaml").write_text(STUDY)
+    assert cli.main(["s.yaml", "--runs", "/sys/basis-zoo"]) == cli.INCOMPLETE
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and printed.startswith("/sys/basis-zoo")
+    assert not Path("journal").exists()
+
+
+def test_a_runs_folder_that_is_a_file_is_named_and_nothing_is_started(run, capsys) -> None:
+    Path("s.yaml").write_text(STUDY)
+    Path("runs").write_text("")
+    assert cli.main(["s.yaml"]) == cli.INCOMPLETE
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and "runs" in printed and "Finished trials are kept" in printed
+    assert not Path("journal").exists()
+
+
+def test_two_runs_at_once_of_one_study_are_refused(run, capsys) -> None:
+    run(STUDY)
+    study = load_study("s.yaml")
+    with runs.locked(runs.study_dir(study, Path("runs")) / ".lock"):
+        assert cli.main(["s.yaml"]) == cli.BAD_INPUT
+    assert "another run of this study is under way; wait, or use --runs DIR" in (
+        capsys.readouterr().err
+    )

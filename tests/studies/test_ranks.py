@@ -1,0 +1,153 @@
+"""One trial in several processes: the numbers of one process, one result, and no orphan."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studies.engine import ranks, slots
+from studies.engine.records import read_result, write_record
+from studies.engine.study import Budget
+from studies.engine.trial import run_trial
+
+ROOT = Path(ranks.__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def without_dropout(tiny_bert: Path, tmp_path: Path) -> Path:
+    """Processes draw masks of their own, so only without them are their numbers those of one."""
+    folder = tmp_path / "bert"
+    shutil.copytree(tiny_bert, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def launched(count: int, run_dir: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "studies.engine.ranks", str(count), str(run_dir)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, **options)
+
+
+def test_two_processes_train_as_one(make: Any, without_dropout: Path, tmp_path: Path) -> None:
+    trial = make(
+        backbone={"name": str(without_dropout)},
+        adapter={"method": "basis", "basis": "sinc", "num_basis": 8, "start": "anchored"},
+        train={"batch_size": 127, "epochs": 3, "eval_every": 3},  # every other batch has one row
+    )
+    alone = run_trial(trial, tmp_path / "one")
+    write_record(tmp_path / "two" / "trial.json", trial)
+    done = launched(2, tmp_path / "two")
+    together = read_result(tmp_path / "two")
+    assert done.returncode == 0 and together.status == "done", done.stderr
+    assert together.metrics == pytest.approx(alone.metrics, rel=1e-4, abs=1e-6)
+    assert together.metrics["train/loss"] != 0
+    curves = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("one", "two")]
+    losses = [
+        [
+            values["train/loss"]
+            for line in curve.splitlines()
+            if "train/loss" in (values := json.loads(line))
+        ]
+        for curve in curves
+    ]
+    assert len(losses[0]) == 6 and losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert together.environment["processes"] == 2 and "processes" not in alone.environment
+    left = sorted(path.name for path in (tmp_path / "two").iterdir())
+    assert left == ["metrics.jsonl", "result.json", "trial.json"]
+
+
+def test_a_loss_that_is_not_finite_ends_all_with_one_result(make: Any, tmp_path: Path) -> None:
+    trial = make(train={"learning_rate": 1e30, "warmup_ratio": 0.0})
+    write_record(tmp_path / "trial.json", trial)
+    assert launched(2, tmp_path).returncode == 1
+    failure = read_result(tmp_path).failure
+    assert (failure.kind, failure.message) == ("not_finite", "the training loss is nan at step 2")
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+SLEEPER = """
+import os, pathlib, sys, time
+pathlib.Path(sys.argv[1], os.environ["BASIS_ZOO_RANK"]).write_text(str(os.getpid()))
+if sys.argv[2] == os.environ["BASIS_ZOO_RANK"]:
+    sys.exit(9)
+time.sleep(60)
+"""
+
+
+def test_one_process_that_fails_ends_the_others(tmp_path: Path) -> None:
+    began = time.monotonic()
+    assert ranks.launch(3, [sys.executable, "-c", SLEEPER, str(tmp_path), "1"]) == 9
+    assert time.monotonic() - began < 50
+    assert not any(lives(int(path.read_text())) for path in tmp_path.iterdir())
+
+
+def test_no_process_outlives_the_launcher(tmp_path: Path) -> None:
+    script = (
+        "import sys; from studies.engine.ranks import launch; "
+        f"launch(2, [sys.executable, '-c', {SLEEPER!r}, {str(tmp_path)!r}, 'none'])"
+    )
+    launcher = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
+    end = time.monotonic() + 60
+    while len([path for path in tmp_path.iterdir() if path.read_text()]) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    pids = [int(path.read_text()) for path in tmp_path.iterdir()]
+    assert all(map(lives, pids))
+    launcher.send_signal(signal.SIGKILL)
+    launcher.wait()
+    while any(map(lives, pids)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+DIVERGED = """
+import os, pathlib, sys, torch
+from studies.engine.ranks import joined, ranks
+run_dir = pathlib.Path(sys.argv[1])
+with joined(run_dir):
+    model = torch.nn.Linear(2, 2)
+    torch.nn.init.constant_(model.weight, 1.0)
+    torch.nn.init.constant_(model.bias, float(ranks().rank))
+    ranks().check_equal(model)
+"""
+
+
+def test_parameters_that_differ_are_refused(tmp_path: Path, monkeypatch, capfd) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert ranks.launch(2, [sys.executable, "-c", DIVERGED, str(tmp_path)]) == 1
+    assert "Set budget.gpus_per_trial: 1" in capfd.readouterr().err
+
+
+def test_a_slot_gets_its_gpus_and_a_process_one_of_them(monkeypatch) -> None:
+    monkeypatch.setattr(slots, "gpus", lambda: 4)
+    monkeypatch.setattr(slots, "cores", lambda: 16)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert slots.default_slots(2) == 2 and slots.default_slots(8) == 1
+    given = [slots.environment(slot, 2, 2) for slot in range(2)]
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in given] == ["0,1", "2,3"]
+    monkeypatch.setattr(os, "environ", given[1])
+    own = [ranks._environment(rank, 2, "file") for rank in range(2)]
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in own] == ["2", "3"]
+    assert {each["OMP_NUM_THREADS"] for each in own} == {"4"}
+
+
+def test_the_budget_says_how_many(monkeypatch) -> None:
+    assert Budget().gpus_per_trial == 1
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        Budget(gpus_per_trial=0)
