@@ -260,7 +260,9 @@ def _search(
         session.deliver()
         return INCOMPLETE
     try:
-        session.find(given.slots or slots.default_slots(), given.retry_failed)
+        session.find(
+            given.slots or slots.default_slots(study.budget.gpus_per_trial), given.retry_failed
+        )
     except Stopped as stopped:
         say(str(stopped))
         session.deliver()

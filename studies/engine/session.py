@@ -8,7 +8,7 @@ from rich.console import Console
 
 from studies.archives import ArchiveError
 from studies.engine import dispatch, runs, slots, tracking
-from studies.engine.child import default_command
+from studies.engine.child import Command, default_command
 from studies.engine.errors import StudyError
 from studies.engine.events import Event, Stopped
 from studies.engine.fetching import fetch_for
@@ -59,13 +59,7 @@ class Session:
         model or data cannot be fetched.
         """
         self._fetch()
-        metric = self._study.objective.metric
-        processes = self._study.budget.gpus_per_trial
-        if 0 < slots.gpus() < processes:
-            raise StudyError(
-                f"{self._study.place('budget', 'gpus_per_trial')}: budget.gpus_per_trial: this "
-                f"machine has {slots.gpus()} GPUs, got {processes}"
-            )
+        metric, command = self._study.objective.metric, self._command()
         with (
             tracking.Tracking(self._study, self._runs_dir, self._say) as page,
             Progress(self._out, len(self._chosen), metric) as progress,
@@ -85,17 +79,16 @@ class Session:
                 retry_failed=retry_failed,
                 on_event=on_event,
                 say=self._say,
-                command=default_command
-                if processes == 1
-                else functools.partial(default_command, processes=processes),
+                command=command,
             )
 
     def find(self, slot_count: int, retry_failed: bool) -> None:
         """Run what is left of the search; raises as `train`."""
         assert self._search is not None
         self._fetch()
+        command = self._command()
         with tracking.Tracking(self._study, self._runs_dir, self._say) as page:
-            self._search.run(slot_count, retry_failed, self._out, page, default_command)
+            self._search.run(slot_count, retry_failed, self._out, page, command)
 
     def export(self, file: Path, retry_failed: bool) -> int:
         """Write the chosen trials that are still to be run to `file`; how many there are."""
@@ -154,6 +147,18 @@ class Session:
             self._print(f"MLflow: {link.command}")
         self._print(f"        {link.url}")
         return True
+
+    def _command(self) -> Command:
+        """What trains a trial, on as many GPUs as the study gives one."""
+        processes = self._study.budget.gpus_per_trial
+        if processes == 1:
+            return default_command
+        if 0 < slots.gpus() < processes:
+            raise StudyError(
+                f"{self._study.place('budget', 'gpus_per_trial')}: budget.gpus_per_trial: this "
+                f"machine has {slots.gpus()} GPUs, got {processes}"
+            )
+        return functools.partial(default_command, processes=processes)
 
     def _fetch(self) -> None:
         """Fetch what the trials that are left need, once, before several of them want it."""

@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from studies.engine import ranks, slots
+from studies.engine.errors import StudyError
 from studies.engine.records import read_result, write_record
+from studies.engine.schema import load_study
+from studies.engine.session import Session
 from studies.engine.study import Budget
 from studies.engine.trial import run_trial
 
@@ -151,3 +155,26 @@ def test_the_budget_says_how_many(monkeypatch) -> None:
     assert Budget().gpus_per_trial == 1
     with pytest.raises(ValueError, match="greater than or equal to 1"):
         Budget(gpus_per_trial=0)
+
+
+def test_a_study_starts_its_trials_in_as_many_processes(monkeypatch, tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(STUDY)
+    study = load_study(path)
+    of = Session(study, [], [], tmp_path, Console(), print)
+    monkeypatch.setattr(slots, "gpus", lambda: 2)
+    with pytest.raises(StudyError, match=r"s\.yaml:6: budget\.gpus_per_trial: .* 2 GPUs, got 3"):
+        of._command()
+    monkeypatch.setattr(slots, "gpus", lambda: 4)
+    assert of._command()(tmp_path)[1:] == ["-m", "studies.engine.ranks", "3", str(tmp_path)]
+
+
+STUDY = """\
+name: s
+question: Which?
+adapter: {method: lora}
+sweep: {adapter.r: [2, 4]}
+baseline: "r=2"
+budget: {gpus_per_trial: 3}
+objective: {metric: test/accuracy}
+"""
