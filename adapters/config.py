@@ -37,7 +37,7 @@ class BasisConfig(PeftConfig):
     target_modules: list[str] | str | None = field(
         default=None, metadata={"help": "words of adapters.placement, names or a pattern"}
     )
-    layers: list[int] | str = field(
+    layers: list | str = field(
         default="all", metadata={"help": "blocks: all, odd, even, first_last_<k> or indices"}
     )
     exclude_modules: list[str] | str | None = field(
@@ -59,7 +59,7 @@ class BasisConfig(PeftConfig):
         default_factory=dict,
         metadata={"help": "other options of phi by word, module name or pattern"},
     )
-    depth_start: dict[str, tuple[float, float]] = field(
+    depth_start: dict[str, Any] = field(
         default_factory=dict,
         metadata={"help": "a number of phi in the first and in the last block, linear between"},
     )
@@ -155,6 +155,10 @@ class BasisConfig(PeftConfig):
             self.target_modules = set(self.target_modules)
         if isinstance(self.exclude_modules, list | tuple):
             self.exclude_modules = set(self.exclude_modules)
+        for option in ("target_modules", "exclude_modules", "modules_to_save"):
+            names = getattr(self, option) or []
+            named = [names] if isinstance(names, str) else names
+            _require("" not in named, option, "names, none of them empty", names)
         _require(isinstance(self.r, int) and self.r >= 1, "r", "an integer >= 1", self.r)
         _require(self.alpha > 0, "alpha", "positive", self.alpha)
         _require(self.b_std > 0, "b_std", "positive", self.b_std)

@@ -44,7 +44,7 @@ def _fits(value: Any, annotation: Any) -> bool:
     if kind is dict:
         return all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
     if kind is list:
-        return all(_fits(each, inner[0]) for each in value)
+        return not inner or all(_fits(each, inner[0]) for each in value)
     if kind is tuple:
         pairs = zip(value, inner, strict=False)
         return len(value) == len(inner) and all(_fits(v, each) for v, each in pairs)

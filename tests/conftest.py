@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# the same examples in every run; another draw: --hypothesis-profile=default
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 torch.set_num_threads(1)  # test files run in parallel, one process a core
 os.environ.setdefault("OMP_NUM_THREADS", "1")
