@@ -15,7 +15,7 @@ Importances = Callable[
     [search.Search, Sequence[tuple[search.Settings, Sequence[float]]]],
     Sequence[Mapping[str, float]],
 ]
-"""As `studies.engine.dispatch.importances`."""
+"""As `studies.engine.store.importances`."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from studies.engine import dispatch, search, tracking
+from studies.engine import dispatch, search, store, tracking
 from studies.engine.child import Command
 from studies.engine.events import Event
 from studies.engine.plan import plan_search
@@ -84,7 +84,7 @@ class SearchStage:
 
     def outcome(self) -> SearchOutcome:
         """What was found so far."""
-        return gather(self._study, self._history(), dispatch.importances)
+        return gather(self._study, self._history(), store.importances)
 
     def _history(self) -> list[tuple[Trial, Result]]:
         return search.history(self._study, self._make, self._runs_dir)

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import optuna
 import pytest
 
-from studies.engine import cli, dispatch, hosts, runs, session, slots, storage
+from studies.engine import cli, dispatch, hosts, runs, session, slots, storage, store
 from studies.engine.errors import StudyError
 from studies.engine.records import Trial
 
@@ -116,7 +116,7 @@ def noted(folder: Path, word: str) -> collections.Counter[str]:
 
 
 def rows() -> list[hosts.Row]:
-    return dispatch._Table(make_study(), storage.configured()).rows()
+    return store.Table(make_study(), storage.configured()).rows()
 
 
 def complete() -> list[str]:
@@ -191,7 +191,7 @@ def test_many_open_a_fresh_database_at_once(postgres, monkeypatch) -> None:
     monkeypatch.setenv(slots.STORAGE_VARIABLE, postgres.create("fresh"))
     server = storage.configured()
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
-        tables = list(pool.map(lambda _: dispatch._Table(make_study(), server), range(6)))
+        tables = list(pool.map(lambda _: store.Table(make_study(), server), range(6)))
     assert [table.rows() for table in tables] == [[]] * 6
 
 
@@ -200,7 +200,7 @@ def test_planning_and_claiming_by_several_at_once_is_done_once(url: str, tmp_pat
     barrier = threading.Barrier(4)
 
     def work(name: str) -> list[str]:
-        table = dispatch._Table(make_study(), server)
+        table = store.Table(make_study(), server)
         ledger = hosts.SharedLedger(table, "test/accuracy", tmp_path / name, name)
         barrier.wait(60)
         todo = ledger.sync(trials, False, lambda event: None)

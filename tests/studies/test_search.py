@@ -15,7 +15,18 @@ import optuna
 import pytest
 import yaml
 
-from studies.engine import cli, dispatch, fetching, loop, runs, search, session, slots, tracking
+from studies.engine import (
+    cli,
+    dispatch,
+    fetching,
+    loop,
+    runs,
+    search,
+    session,
+    slots,
+    store,
+    tracking,
+)
 from studies.engine.errors import StudyError
 from studies.engine.plan import plan
 from studies.engine.schema import load_study
@@ -100,7 +111,7 @@ def test_tpe_learns_where_good_points_are(lab, objectives: int) -> None:
     for name in ("tpe", "random"):
         lab.write(text.replace("  startup: 3", f"  startup: 8\n  sampler: {name}"))
         storage = optuna.storages.InMemoryStorage()
-        sampler = dispatch._Sampler(lab.study, lab.make, storage)
+        sampler = store.Sampler(lab.study, lab.make, storage)
         found = []
         for ordinal in range(1, 41):
             row = sampler.ask(ordinal)
@@ -175,7 +186,7 @@ def test_failed_points_are_told_and_tried_again_only_when_asked(lab) -> None:
     failed = [trial for trial, result in history(lab) if result.status == "failed"]
     assert 0 < len(failed) < 8 and len(history(lab)) == 8
     assert sum(row.state.name == "FAIL" for row in rows(lab)) == len(failed)
-    outcome = gather(lab.study, history(lab), dispatch.importances)
+    outcome = gather(lab.study, history(lab), store.importances)
     assert [p.state for p in outcome.points].count("failed") == len(failed)
     assert {p.message for p in outcome.points if p.state == "failed"} == {"it broke"}
     lab.run()
@@ -374,7 +385,7 @@ def test_importances_find_what_decides() -> None:
     generator = random.Random(0)
     points = [search.draw(spec.space, generator) for _ in range(60)]
     values = [(-abs(p["train.learning_rate"] - 0.03), p["adapter.num_basis"]) for p in points]
-    accuracy, parameters = dispatch.importances(spec, list(zip(points, values, strict=True)))
+    accuracy, parameters = store.importances(spec, list(zip(points, values, strict=True)))
     assert set(accuracy) == set(parameters) == set(spec.space)
     assert sum(accuracy.values()) == pytest.approx(1)
     assert max(accuracy, key=accuracy.get) == "train.learning_rate"
