@@ -86,8 +86,8 @@ def module(path: str) -> ModuleType:
 
 def yaml(count: int) -> dict[str, Any]:
     """Refuse `count` bad study files; milliseconds of processor time by kind of fault."""
+    from studies.engine.definition.schema import load_study
     from studies.engine.errors import StudyError
-    from studies.engine.schema import load_study
 
     bad_studies = module("bad_studies.py")
     times: dict[str, list[float]] = collections.defaultdict(list)
@@ -137,9 +137,10 @@ def trials(count: int, slot_count: int) -> dict[str, Any]:
     """Dispatch, plan, report and track `count` trials that do nothing."""
     from rich.console import Console
 
-    from studies.engine import dispatch, runs, slots, track
-    from studies.engine.plan import plan_table
-    from studies.engine.report import write_report
+    from studies.engine import runs, slots, track
+    from studies.engine.dispatching import dispatch
+    from studies.engine.planning.plan import plan_table
+    from studies.engine.reporting.report import write_report
 
     fake = module("fake_trials.py")
     slots.gpus = lambda: 0
@@ -196,8 +197,8 @@ def trials(count: int, slot_count: int) -> dict[str, Any]:
 
 def planning(folder: Path, count: int) -> dict[str, float]:
     """Seconds to read, check and plan a study of `count` trials: arms with 10 seeds each."""
-    from studies.engine.plan import plan
-    from studies.engine.schema import load_study
+    from studies.engine.definition.schema import load_study
+    from studies.engine.planning.plan import plan
 
     path = folder / "large.yaml"
     arms = -(-count // 10)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from studies.engine.definition.schema import list_profiles, load_study
 from studies.engine.errors import StudyError
 from studies.engine.events import Interrupted, Stopped
-from studies.engine.schema import list_profiles, load_study
 
 if TYPE_CHECKING:
-    from studies.engine.search_stage import SearchStage
-    from studies.engine.study import Study
+    from studies.engine.definition.study import Study
+    from studies.engine.searching.search_stage import SearchStage
 
 DONE, INCOMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: everything done; a trial failed or is missing; something to correct; Ctrl-C."""
@@ -125,11 +125,13 @@ def _slots(text: str) -> int:
 def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) -> int:
     study = load_study(given.study, given.profile, given.plugin)
     # these need torch, Optuna and MLflow: a file in error is refused without waiting for them
-    from studies.engine import dispatch, edited, packing, runs, slots
-    from studies.engine.plan import only, plan, plan_table, plan_tuning
-    from studies.engine.search_stage import SearchStage
+    from studies.engine import runs, slots
+    from studies.engine.dispatching import dispatch, packing
+    from studies.engine.planning import edited
+    from studies.engine.planning.plan import only, plan, plan_table, plan_tuning
+    from studies.engine.planning.tuning import choose
+    from studies.engine.searching.search_stage import SearchStage
     from studies.engine.session import Session
-    from studies.engine.tuning import choose
 
     starts = not (given.plan or given.report or given.export_plan or given.bring)
     if given.slurm is not None and starts:
@@ -204,8 +206,8 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
 
 def _queue(given: argparse.Namespace, name: str, out: Console) -> int:
     """Queue jobs that run the study as the command line says, each in its own runs folder."""
-    from studies.engine import slurm, storage
-    from studies.engine.yaml_source import parse_scalar
+    from studies.engine.definition.yaml_source import parse_scalar
+    from studies.engine.dispatching import slurm, storage
 
     if given.slurm < 1:
         raise StudyError(f"--slurm: expected a whole number of at least 1, got {given.slurm}")
@@ -240,7 +242,7 @@ def _search(
 ) -> int | None:
     """Bring the search to its end; the exit code where the seeds cannot follow it now."""
     from studies.engine import slots
-    from studies.engine.plan import plan
+    from studies.engine.planning.plan import plan
     from studies.engine.session import Session
 
     if given.plan:

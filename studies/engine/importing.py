@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from studies.engine import runs
-from studies.engine.child import set_aside
+from studies.engine.definition.study import Study
+from studies.engine.dispatching.child import set_aside
 from studies.engine.errors import StudyError
 from studies.engine.records import Result, Trial, read_result, write_record
-from studies.engine.report import read_metrics
-from studies.engine.study import Study
+from studies.engine.reporting.report import read_metrics
 
 
 @dataclass

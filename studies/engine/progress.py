@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from studies.engine.events import Event
-from studies.engine.plan import STYLES, duration
+from studies.engine.planning.plan import STYLES, duration
 from studies.engine.records import Result
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
 from studies.engine.records import Result, Trial, read_result
-from studies.engine.study import Study
 
 State = Literal["done", "failed", "running", "waiting"]
 

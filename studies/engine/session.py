@@ -7,19 +7,20 @@ from pathlib import Path
 from rich.console import Console
 
 from studies.archives import ArchiveError
-from studies.engine import dispatch, runs, slots, tracking
-from studies.engine.child import Command, default_command
+from studies.engine import runs, slots, tracking
+from studies.engine.definition.study import Study
+from studies.engine.dispatching import dispatch
+from studies.engine.dispatching.child import Command, default_command
 from studies.engine.errors import StudyError
 from studies.engine.events import Event, Stopped
-from studies.engine.fetching import fetch_for
 from studies.engine.importing import import_results
-from studies.engine.plan_file import Plan, write_plan
+from studies.engine.planning.plan_file import Plan, write_plan
+from studies.engine.planning.tuning import Choice
 from studies.engine.progress import Progress
 from studies.engine.records import Trial
-from studies.engine.report import write_report
-from studies.engine.search_stage import SearchStage
-from studies.engine.study import Study
-from studies.engine.tuning import Choice
+from studies.engine.reporting.report import write_report
+from studies.engine.searching.search_stage import SearchStage
+from studies.engine.trials.fetching import fetch_for
 
 Say = Callable[[str], None]
 """Takes one message for the person at the terminal."""

@@ -25,9 +25,9 @@ from typing import Any
 import yaml
 
 from studies.engine.errors import masked
-from studies.engine.outcome import Study, setting
 from studies.engine.records import Result, Trial
-from studies.engine.report import Report, read_metrics
+from studies.engine.reporting.outcome import Study, setting
+from studies.engine.reporting.report import Report, read_metrics
 from studies.engine.runs import locked
 from studies.engine.view import shared_view
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import TracebackType
 
 from studies.engine import track
+from studies.engine.definition.study import Study
 from studies.engine.errors import masked
 from studies.engine.records import Result, Trial
-from studies.engine.report import Report
-from studies.engine.study import Study
+from studies.engine.reporting.report import Report
 
 RETRY_SECONDS = 30.0
 """Between two attempts while MLflow is away."""

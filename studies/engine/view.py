@@ -6,7 +6,7 @@ MLflow does not document these keys; where it does not know one, it shows its pl
 import json
 from collections.abc import Iterable
 
-from studies.engine.outcome import Objective
+from studies.engine.reporting.outcome import Objective
 
 LIMIT = 20_000
 """Characters that an experiment's tag may have."""

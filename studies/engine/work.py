@@ -15,12 +15,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from studies.engine import packing, runs, slots
-from studies.engine.child import GRACE_SECONDS
+from studies.engine import runs, slots
+from studies.engine.dispatching import packing
+from studies.engine.dispatching.child import GRACE_SECONDS
+from studies.engine.dispatching.loop import MIN_FREE_BYTES, stop_signals
+from studies.engine.dispatching.pool import Task, Worker
 from studies.engine.errors import StudyError
-from studies.engine.loop import MIN_FREE_BYTES, stop_signals
-from studies.engine.plan_file import Plan, read_plan
-from studies.engine.pool import Task, Worker
+from studies.engine.planning.plan_file import Plan, read_plan
 from studies.engine.records import Result, Trial
 
 DONE, INCOMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -113,7 +114,7 @@ class Work:
                     raise StudyError(f"plug-in {file} is not on this machine: put it there")
         if self._todo:
             from studies.archives import ArchiveError
-            from studies.engine.fetching import fetch_for
+            from studies.engine.trials.fetching import fetch_for
 
             try:
                 fetch_for([task.trial for task in self._todo])

@@ -1,6 +1,6 @@
 """A process that trains many trials, one after the other: imports are paid for once.
 
-    python -m studies.engine.worker FD          # started by `studies.engine.pool` alone
+    python -m studies.engine.worker FD          # started by `studies.engine.dispatching.pool` alone
 
 Reads run folders, one a line, from stdin; trains the trial of each; writes its key to the file
 descriptor FD once result.json is there, and `retires` where it is unfit for another. What is
@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from studies.engine.preemption import PREEMPTED, Preempted, Preemption, preemptible
 from studies.engine.records import Result, read_trial
-from studies.engine.trial import run_trial
+from studies.engine.trials.preemption import PREEMPTED, Preempted, Preemption, preemptible
+from studies.engine.trials.trial import run_trial
 
 RETIRES = "retires"
 """Follows the key of a worker's last trial."""
@@ -59,7 +59,7 @@ def _import_what_trials_need() -> None:
     import adapters
     from studies import backbones, tasks
     from studies.backbones import loading
-    from studies.engine import batches, environment, failures, training
+    from studies.engine.trials import batches, environment, failures, training
 
     del adapters, backbones, tasks, loading, batches, environment, failures, training
 
@@ -85,7 +85,7 @@ def _clean_up() -> None:
     """Give back what the last trial held, so that the next one's peak memory is its own."""
     import torch
 
-    from studies.engine.environment import reset_peak_memory
+    from studies.engine.trials.environment import reset_peak_memory
 
     gc.collect()
     if torch.cuda.is_available():

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 import studies
-from studies.engine.yaml_source import read_yaml
+from studies.engine.definition.yaml_source import read_yaml
 
 SHIPPED = sorted(Path(studies.__file__).parent.glob("*.yaml"))
 NAME = "bad"

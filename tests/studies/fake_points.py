@@ -11,12 +11,14 @@ from pathlib import Path
 
 import yaml
 
-from studies.engine import dispatch, search, slots
-from studies.engine.plan import plan_search
-from studies.engine.points import Point
+from studies.engine import slots
+from studies.engine.definition.points import Point
+from studies.engine.definition.schema import load_study
+from studies.engine.definition.study import Study
+from studies.engine.dispatching import dispatch
+from studies.engine.planning.plan import plan_search
 from studies.engine.records import Trial
-from studies.engine.schema import load_study
-from studies.engine.study import Study
+from studies.engine.searching import search
 
 STUDY = """\
 name: s

@@ -10,8 +10,8 @@ import functools
 import sys
 from pathlib import Path
 
+from studies.engine.definition.study import Study
 from studies.engine.records import Trial
-from studies.engine.study import Study
 
 SCRIPT = """
 import json, os, signal, sys, time
@@ -93,7 +93,8 @@ def command(journal: Path, run_dir: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    from studies.engine import dispatch, hosts, loop, slots
+    from studies.engine import slots
+    from studies.engine.dispatching import dispatch, hosts, loop
     from studies.engine.errors import StudyError
     from studies.engine.events import Interrupted, Stopped
 

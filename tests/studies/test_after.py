@@ -7,16 +7,16 @@ import pytest
 import torch
 
 import adapters
-from studies.engine.after import filter_normalised, moved
-from studies.engine.after_outcome import gather
-from studies.engine.claims import judge
+from studies.engine.definition.schema import load_study
+from studies.engine.definition.study import ClaimRule
 from studies.engine.errors import StudyError
-from studies.engine.plan import plan, plan_tuning
+from studies.engine.planning.plan import plan, plan_tuning
 from studies.engine.records import Result, Trial
-from studies.engine.report import write_report
-from studies.engine.schema import load_study
-from studies.engine.study import ClaimRule
-from studies.engine.trial import run_trial
+from studies.engine.reporting.after_outcome import gather
+from studies.engine.reporting.claims import judge
+from studies.engine.reporting.report import write_report
+from studies.engine.trials.after import filter_normalised, moved
+from studies.engine.trials.trial import run_trial
 
 AFTER = {
     "para": {"kept": [1.0, 0.25]},

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from studies import backbones
-from studies.engine.batches import LengthGrouped, Pad, encode, eval_batches, train_loader
-from studies.engine.seeds import derive
+from studies.engine.trials.batches import LengthGrouped, Pad, encode, eval_batches, train_loader
+from studies.engine.trials.seeds import derive
 from studies.tasks import Row
 
 LENGTHS = [3 + (7 * i) % 40 for i in range(203)]

@@ -14,13 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from studies.engine import checkpoint, dispatch, resuming, runs, saving, slots, training
-from studies.engine import trial as engine_trial
-from studies.engine.checkpoint import CheckpointError, Identity
+from studies.engine import runs, slots
+from studies.engine.dispatching import dispatch
 from studies.engine.events import Interrupted
-from studies.engine.preemption import PREEMPTED, Preempted, Preemption, preemptible
 from studies.engine.records import Trial, write_record
-from studies.engine.trial import run_trial
+from studies.engine.trials import checkpoint, resuming, saving, training
+from studies.engine.trials import trial as engine_trial
+from studies.engine.trials.checkpoint import CheckpointError, Identity
+from studies.engine.trials.preemption import PREEMPTED, Preempted, Preemption, preemptible
+from studies.engine.trials.trial import run_trial
 
 _spec = importlib.util.spec_from_file_location(
     "fake_trials", Path(__file__).with_name("fake_trials.py")

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from studies.engine.claims import judge
+from studies.engine.definition.schema import load_study
+from studies.engine.definition.study import ClaimRule
 from studies.engine.errors import StudyError
 from studies.engine.records import Cost, Result
-from studies.engine.report import write_report
-from studies.engine.schema import load_study
-from studies.engine.statistics import holm
-from studies.engine.study import ClaimRule
+from studies.engine.reporting.claims import judge
+from studies.engine.reporting.report import write_report
+from studies.engine.reporting.statistics import holm
 
 STUDY = """\
 name: s

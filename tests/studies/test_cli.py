@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from studies.engine import cli, fetching, packing, runs, session, tracking
-from studies.engine.plan import plan
-from studies.engine.schema import load_study
+from studies.engine import cli, runs, session, tracking
+from studies.engine.definition.schema import load_study
+from studies.engine.dispatching import packing
+from studies.engine.planning.plan import plan
+from studies.engine.trials import fetching
 
 _spec = importlib.util.spec_from_file_location(
     "fake_trials", Path(__file__).with_name("fake_trials.py")

@@ -15,7 +15,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from studies.engine import child, dispatch, loop, runs, slots
+from studies.engine import runs, slots
+from studies.engine.dispatching import child, dispatch, loop
 from studies.engine.errors import StudyError
 from studies.engine.events import Event, Stopped
 from studies.engine.records import Trial

@@ -11,9 +11,10 @@ import pytest
 import torch
 from transformers import Trainer
 
-from studies.engine import environment, metrics_file, records, seeds, training
+from studies.engine import records
 from studies.engine.records import Result, Trial, read_result
-from studies.engine.trial import run_trial
+from studies.engine.trials import environment, metrics_file, seeds, training
+from studies.engine.trials.trial import run_trial
 from studies.tasks.kinds.text import TextClassification
 
 
@@ -224,7 +225,7 @@ def test_only_what_decides_a_result_is_in_its_key(trial: Trial) -> None:
 
 
 def test_a_report_says_what_trials_went_through(fabricate: Any) -> None:
-    from studies.engine.report import write_report
+    from studies.engine.reporting.report import write_report
 
     fabricate.add("lora", [0.7, 0.71, 0.72])
     fabricate.add("large", [0.8, 0.81, 0.82])

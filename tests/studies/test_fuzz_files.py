@@ -21,10 +21,10 @@ import studies
 from studies.archives import Archive, ArchiveError, Member
 from studies.archives.unpack import unpack
 from studies.engine import runs, work
+from studies.engine.definition.plugins import load_plugins
 from studies.engine.errors import StudyError
 from studies.engine.importing import import_results
-from studies.engine.plan_file import Plan, read_plan
-from studies.engine.plugins import load_plugins
+from studies.engine.planning.plan_file import Plan, read_plan
 from studies.engine.records import Result, Trial, read_result, write_record
 
 ROOT = Path(studies.__file__).resolve().parents[1]

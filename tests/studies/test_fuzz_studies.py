@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from studies.engine.cli import BAD_INPUT, main
+from studies.engine.definition.schema import load_study
+from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
-from studies.engine.schema import load_study
-from studies.engine.study import Study
 
 _spec = importlib.util.spec_from_file_location(
     "bad_studies", Path(__file__).with_name("bad_studies.py")

@@ -18,7 +18,8 @@ from types import SimpleNamespace
 import optuna
 import pytest
 
-from studies.engine import cli, dispatch, hosts, runs, session, slots, storage, store
+from studies.engine import cli, runs, session, slots
+from studies.engine.dispatching import dispatch, hosts, storage, store
 from studies.engine.errors import StudyError
 from studies.engine.records import Trial
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from studies.engine import index
-from studies.engine.report import write_report
-from studies.engine.study import ClaimRule
+from studies.engine.definition.study import ClaimRule
+from studies.engine.reporting import index
+from studies.engine.reporting.report import write_report
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 import adapters
 from studies.engine.records import Trial
-from studies.engine.trial import run_trial
+from studies.engine.trials.trial import run_trial
 
 OPTIONS = {"aurora": {"alpha": 8}, "vera": {"r": 16}, "fourierft": {"n_frequency": 64}}
 

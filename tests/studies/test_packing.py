@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from studies.engine import packing, slots
+from studies.engine import slots
+from studies.engine.dispatching import packing
 from studies.engine.records import Trial
 
 GIB = 2**30

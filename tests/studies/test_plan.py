@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from studies.engine.definition.plugins import load_plugins
+from studies.engine.definition.schema import load_study
 from studies.engine.errors import StudyError
-from studies.engine.plan import duration, estimate, only, plan, plan_table
-from studies.engine.plugins import load_plugins
+from studies.engine.planning.plan import duration, estimate, only, plan, plan_table
 from studies.engine.records import Failure, Result, Trial, write_record
 from studies.engine.runs import state_of, trial_dir
-from studies.engine.schema import load_study
 
 BODY = """\
 name: s

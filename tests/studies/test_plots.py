@@ -3,9 +3,9 @@ import json
 import pytest
 from matplotlib import image
 
-from studies.engine import plots
-from studies.engine.outcome import collect
-from studies.engine.report import read_curves, read_metrics
+from studies.engine.reporting import plots
+from studies.engine.reporting.outcome import collect
+from studies.engine.reporting.report import read_curves, read_metrics
 
 
 def lines_of(axes):

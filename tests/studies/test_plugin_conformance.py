@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from studies.engine.checks import check_adapter
-from studies.engine.plugins import load_plugins
+from studies.engine.definition.checks import check_adapter
+from studies.engine.definition.plugins import load_plugins
 
 PLUGIN = """
 from basis_zoo import LocationScaleBasis, register_basis

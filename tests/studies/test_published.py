@@ -1,6 +1,6 @@
 import pytest
 
-from studies.engine import published
+from studies.engine.definition import published
 
 
 def test_a_figure_carries_the_difference_to_its_own_harness():

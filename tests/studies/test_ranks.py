@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from studies.engine import ranks, slots
+from studies.engine import slots
+from studies.engine.definition.schema import load_study
+from studies.engine.definition.study import Budget
 from studies.engine.errors import StudyError
 from studies.engine.records import read_result, write_record
-from studies.engine.schema import load_study
 from studies.engine.session import Session
-from studies.engine.study import Budget
-from studies.engine.trial import run_trial
+from studies.engine.trials import ranks
+from studies.engine.trials.trial import run_trial
 
 ROOT = Path(ranks.__file__).resolve().parents[2]
 
@@ -37,7 +38,7 @@ def without_dropout(tiny_bert: Path, tmp_path: Path) -> Path:
 
 def launched(count: int, run_dir: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "studies.engine.ranks", str(count), str(run_dir)]
+    command = [sys.executable, "-m", "studies.engine.trials.ranks", str(count), str(run_dir)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, **options)
 
 
@@ -102,7 +103,7 @@ def test_one_process_that_fails_ends_the_others(tmp_path: Path) -> None:
 
 def test_no_process_outlives_the_launcher(tmp_path: Path) -> None:
     script = (
-        "import sys; from studies.engine.ranks import launch; "
+        "import sys; from studies.engine.trials.ranks import launch; "
         f"launch(2, [sys.executable, '-c', {SLEEPER!r}, {str(tmp_path)!r}, 'none'])"
     )
     launcher = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
@@ -121,7 +122,7 @@ def test_no_process_outlives_the_launcher(tmp_path: Path) -> None:
 
 DIVERGED = """
 import os, pathlib, sys, torch
-from studies.engine.ranks import joined, ranks
+from studies.engine.trials.ranks import joined, ranks
 run_dir = pathlib.Path(sys.argv[1])
 with joined(run_dir):
     model = torch.nn.Linear(2, 2)
@@ -166,7 +167,7 @@ def test_a_study_starts_its_trials_in_as_many_processes(monkeypatch, tmp_path: P
     with pytest.raises(StudyError, match=r"s\.yaml:6: budget\.gpus_per_trial: .* 2 GPUs, got 3"):
         of._command()
     monkeypatch.setattr(slots, "gpus", lambda: 4)
-    assert of._command()(tmp_path)[1:] == ["-m", "studies.engine.ranks", "3", str(tmp_path)]
+    assert of._command()(tmp_path)[1:] == ["-m", "studies.engine.trials.ranks", "3", str(tmp_path)]
 
 
 STUDY = """\

@@ -4,8 +4,8 @@ import random
 import pytest
 from scipy import stats
 
-from studies.engine.outcome import collect
-from studies.engine.report import write_report
+from studies.engine.reporting.outcome import collect
+from studies.engine.reporting.report import write_report
 
 
 def report_of(study):
@@ -161,7 +161,7 @@ def test_the_terminal_table_is_plain_and_narrow(grid_study):
 
 
 def test_the_note_is_cut_at_a_line(grid_study):
-    from studies.engine.rendering import note
+    from studies.engine.reporting.rendering import note
 
     outcome = collect(grid_study.study, grid_study.pairs)
     whole, short = note(outcome), note(outcome, limit=600)

@@ -7,9 +7,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from studies.engine.definition.schema import list_profiles, load_study
+from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
-from studies.engine.schema import list_profiles, load_study
-from studies.engine.study import Study
 
 STUDIES = sorted(Path(load_study.__code__.co_filename).parents[1].glob("*.yaml"))
 

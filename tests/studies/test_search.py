@@ -15,24 +15,16 @@ import optuna
 import pytest
 import yaml
 
-from studies.engine import (
-    cli,
-    dispatch,
-    fetching,
-    loop,
-    runs,
-    search,
-    session,
-    slots,
-    store,
-    tracking,
-)
+from studies.engine import cli, runs, session, slots, tracking
+from studies.engine.definition.schema import load_study
+from studies.engine.definition.sections import Range, Search
+from studies.engine.dispatching import loop, store
 from studies.engine.errors import StudyError
-from studies.engine.plan import plan
-from studies.engine.schema import load_study
-from studies.engine.search_outcome import gather
-from studies.engine.search_stage import SearchStage
-from studies.engine.sections import Range, Search
+from studies.engine.planning.plan import plan
+from studies.engine.reporting.search_outcome import gather
+from studies.engine.searching import search
+from studies.engine.searching.search_stage import SearchStage
+from studies.engine.trials import fetching
 
 DRIVER = Path(__file__).with_name("fake_points.py")
 _spec = importlib.util.spec_from_file_location("fake_points", DRIVER)

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from studies.engine import child, hosts, loop, outage, runs
-from studies.engine.attempts import Row
+from studies.engine import runs
+from studies.engine.dispatching import child, hosts, loop, outage
+from studies.engine.dispatching.attempts import Row
 from studies.engine.events import Interrupted, Stopped, Unreachable
 from studies.engine.records import Failure, Result, Trial, write_record
 

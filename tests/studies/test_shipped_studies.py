@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from studies.engine import schema
-from studies.engine.plan import plan
+from studies.engine.definition import schema
+from studies.engine.planning.plan import plan
 from studies.engine.records import Trial
-from studies.engine.trial import run_trial
+from studies.engine.trials.trial import run_trial
 
 STUDIES = sorted(schema.PROFILES.parent.glob("*.yaml"))
 ASKED_FOR = (

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from studies.engine import cli, slots, slurm
+from studies.engine import cli, slots
+from studies.engine.dispatching import slurm
 from studies.engine.errors import StudyError
 
 pytest.importorskip("submitit", reason="needs submitit: pip install 'basis-zoo[cluster]'")
@@ -112,7 +113,7 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch) -> None:
 def test_the_command_line_makes_a_job_of_everything_it_was_given(tmp_path, monkeypatch) -> None:
     seen = []
     monkeypatch.setattr(slurm, "submit", lambda *given: seen.append(given) or "queued")
-    monkeypatch.setattr("studies.engine.storage.Server.check", lambda server: None)
+    monkeypatch.setattr("studies.engine.dispatching.storage.Server.check", lambda server: None)
     study = ROOT / "studies" / "grid_size.yaml"
     code = cli.main([
         str(study), "--slurm", "2", "--only", "seed=0", "--slots", "3", "--retry-failed",

@@ -9,11 +9,11 @@ import torch
 import adapters
 from adapters.spectrum import phi_curves, spectra
 from studies import backbones
-from studies.engine.plan import plan
-from studies.engine.report import write_report
-from studies.engine.schema import load_study
-from studies.engine.spectra_file import NAME, read_spectra, write_spectra
-from studies.engine.trial import run_trial
+from studies.engine.definition.schema import load_study
+from studies.engine.planning.plan import plan
+from studies.engine.reporting.report import write_report
+from studies.engine.trials.spectra_file import NAME, read_spectra, write_spectra
+from studies.engine.trials.trial import run_trial
 
 STUDY = """\
 name: s

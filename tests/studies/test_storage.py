@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from studies.engine import slots, storage
+from studies.engine import slots
+from studies.engine.dispatching import storage
 from studies.engine.errors import StudyError
 
 

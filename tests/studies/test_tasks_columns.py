@@ -8,7 +8,7 @@ import pytest
 
 from studies import tasks
 from studies.engine.records import Trial
-from studies.engine.trial import run_trial
+from studies.engine.trials.trial import run_trial
 from studies.tasks.rows import Exchange, Item
 
 COLOURS = ("red", "blue", "green")

@@ -8,7 +8,7 @@ import pytest
 
 from studies import backbones, tasks
 from studies.engine.records import Trial
-from studies.engine.trial import run_trial
+from studies.engine.trials.trial import run_trial
 from studies.tasks.commonsense import PARTS
 from studies.tasks.extraction import extract
 

@@ -9,7 +9,7 @@ import pytest
 
 from studies import tasks
 from studies.engine.records import Trial
-from studies.engine.trial import run_trial
+from studies.engine.trials.trial import run_trial
 from studies.tasks.glue import GLUE
 from studies.tasks.metrics import correlation_metrics, named_classification_metrics
 

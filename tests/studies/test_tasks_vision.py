@@ -12,9 +12,9 @@ import torch
 
 from studies import backbones, tasks
 from studies.backbones import Head
-from studies.engine.batches import train_loader
 from studies.engine.records import Trial
-from studies.engine.trial import run_trial
+from studies.engine.trials.batches import train_loader
+from studies.engine.trials.trial import run_trial
 from studies.tasks import packaged
 
 Image = pytest.importorskip("PIL.Image")

@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from studies.engine.report import write_report
+from studies.engine.reporting.report import write_report
 from studies.engine.track import TrackedStudy, TrackingError, track_all
 from studies.engine.tracking import deliver
 

@@ -11,7 +11,7 @@ import pytest
 
 from studies.engine import track, tracking
 from studies.engine.errors import masked
-from studies.engine.report import write_report
+from studies.engine.reporting.report import write_report
 
 _spec = importlib.util.spec_from_file_location(
     "fake_mlflow", Path(__file__).with_name("fake_mlflow.py")

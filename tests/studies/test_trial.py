@@ -13,9 +13,9 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import adapters
-from studies.engine.failures import LONGEST, NotFinite, failure_of
 from studies.engine.records import Result, read_result, write_record
-from studies.engine.trial import run_trial
+from studies.engine.trials.failures import LONGEST, NotFinite, failure_of
+from studies.engine.trials.trial import run_trial
 
 ADAPTERS: dict[str, dict[str, Any]] = {
     "lora": {"method": "lora"},
@@ -207,7 +207,7 @@ def test_failures_are_told_apart(error: Exception, kind: str) -> None:
 def test_the_command_needs_neither_optuna_nor_mlflow(make: Any, tmp_path: Path) -> None:
     write_record(tmp_path / "trial.json", make())
     code = "import sys; sys.modules.update(optuna=None, mlflow=None); "
-    code += "from studies.engine.trial import main; sys.exit(main(sys.argv[1:]))"
+    code += "from studies.engine.trials.trial import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
     )
@@ -219,7 +219,7 @@ def test_the_command_needs_neither_optuna_nor_mlflow(make: Any, tmp_path: Path) 
 
 def test_the_command_fails_with_exit_code_1(make: Any, tmp_path: Path) -> None:
     write_record(tmp_path / "trial.json", make(task={"name": "no-such.csv"}))
-    command = [sys.executable, "-m", "studies.engine.trial", str(tmp_path)]
+    command = [sys.executable, "-m", "studies.engine.trials.trial", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "Traceback" in done.stderr
     result = read_result(tmp_path)

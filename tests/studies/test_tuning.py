@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from studies.engine import cli, runs, slots, tracking
+from studies.engine.definition.schema import load_study
 from studies.engine.errors import StudyError
-from studies.engine.plan import plan, plan_tuning
+from studies.engine.planning.plan import plan, plan_tuning
+from studies.engine.planning.tuning import choose
 from studies.engine.records import Failure, Result, write_record
-from studies.engine.schema import load_study
-from studies.engine.trial import run_trial
-from studies.engine.tuning import choose
+from studies.engine.trials.trial import run_trial
 
 STUDY = """\
 name: s

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from studies.engine import cli, runs, slots, tracking, work
-from studies.engine.plan import plan
-from studies.engine.plan_file import Plan, read_plan, write_plan
+from studies.engine.definition.schema import load_study
+from studies.engine.planning.plan import plan
+from studies.engine.planning.plan_file import Plan, read_plan, write_plan
 from studies.engine.records import read_result, write_record
-from studies.engine.schema import load_study
-from studies.engine.trial import run_trial
+from studies.engine.trials.trial import run_trial
 
 ROOT = Path(work.__file__).resolve().parents[2]
 UNWANTED = ("optuna", "mlflow", "rich", "matplotlib", "scipy", "datasets", "sqlalchemy", "pandas")
@@ -181,7 +181,7 @@ def test_working_needs_nothing_that_a_bare_machine_lacks(tmp_path: Path) -> None
         "import studies.engine.work, studies.engine.worker\n"
         "assert 'torch' not in sys.modules\n"
         "studies.engine.worker._import_what_trials_need()\n"
-        "import studies.engine.fetching\n"
+        "import studies.engine.trials.fetching\n"
         "print('complete')\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from studies.engine.definition.yaml_source import parse_scalar, read_yaml
 from studies.engine.errors import StudyError
-from studies.engine.yaml_source import parse_scalar, read_yaml
 
 
 def written(folder: Path, content: str | bytes) -> Path:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from studies.backbones.conversion import require
-from studies.engine.batches import spare_workers
+from studies.engine.trials.batches import spare_workers
 from studies.tasks.kinds.prepared import Example, Prepared, evaluating
 from studies.tasks.metrics import named_classification_metrics
 from studies.tasks.rows import Picture

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from studies.engine.batches import Encoded
+from studies.engine.trials.batches import Encoded
 from studies.tasks.kinds.prepared import Example, Prepared, evaluating
 from studies.tasks.kinds.tokens import IGNORED, PadLessons, lessons, next_token_loss
 from studies.tasks.task import TaskData, TaskSpec

@@ -9,7 +9,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from studies.engine.batches import Encoded, Pad, encode, eval_batches
+from studies.engine.trials.batches import Encoded, Pad, encode, eval_batches
 from studies.tasks.kinds.prepared import Example, Prepared, evaluating
 from studies.tasks.metrics import correlation_metrics, named_classification_metrics
 from studies.tasks.task import TaskData, TaskSpec

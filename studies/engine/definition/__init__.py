@@ -1,0 +1,1 @@
+"""What a study file may say: from YAML with line numbers to a validated `Study`."""

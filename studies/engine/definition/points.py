@@ -1,0 +1,194 @@
+"""The points of a study: every arm with its configuration resolved."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from studies.engine.definition import labels
+from studies.engine.definition.layers import NAMED, inherited
+from studies.engine.definition.study import Arm, Backbone, Study, Task, Train
+from studies.engine.errors import did_you_mean
+
+MAX_ARMS = 10_000
+
+SECTIONS: Mapping[str, type[BaseModel] | None] = {
+    "backbone": Backbone,
+    "task": Task,
+    "adapter": None,
+    "train": Train,
+}
+"""What a dotted path may start with, and the model of what follows; `split_seed` stands alone."""
+
+
+class Problems(list[str]):
+    """Lines `place: key: message`, each once."""
+
+    def add(self, place: str, key: str, message: str) -> None:
+        """Add a line unless it is there already."""
+        line = f"{place}: {key}: {' '.join(message.split())}"
+        if line not in self:
+            self.append(line)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One arm: what it is called, what it changes, and what results."""
+
+    arm: str
+    swept: dict[str, Any]
+    config: dict[str, Any]
+    place: str
+    """Where the arm stands in the file."""
+    places: dict[str, str] = field(default_factory=dict)
+    """Dotted setting to where this arm sets it."""
+
+
+def expand(study: Study) -> tuple[list[Point], Problems]:
+    """The arms of `study`, sweep first, and every problem found in resolving them."""
+    problems = Problems()
+    points = [*_swept_points(study, problems), *_hand_made_points(study, problems)]
+    reference = next((point for point in points if point.arm == study.baseline), None)
+    if study.match is not None and reference is not None:
+        for point in points:
+            if point is not reference:
+                point.config["match"] = dict(reference.config["adapter"])
+    return points, problems
+
+
+def _swept_points(study: Study, problems: Problems) -> Iterator[Point]:
+    if not study.sweep:
+        if study.exclude:
+            message = "leaves points out of `sweep`, and there is none: remove it or give a sweep"
+            problems.add(study.place("exclude"), "exclude", message)
+        return
+    for path in study.sweep:
+        _check_path(path, study.place("sweep", path), f"sweep.{path}", problems)
+    arms = math.prod(len(values) for values in study.sweep.values())
+    if arms > MAX_ARMS:
+        message = f"{arms:,} arms are too many, the limit is {MAX_ARMS:,}: shorten the lists"
+        problems.add(study.place("sweep"), "sweep", message)
+        return
+    unused = dict(enumerate(study.exclude))
+    names = labels.short_names(study.sweep)
+    for choice in itertools.product(*(enumerate(values) for values in study.sweep.values())):
+        swept = {path: value for path, (_, value) in zip(study.sweep, choice, strict=True)}
+        hits = [i for i, left_out in enumerate(study.exclude) if _matches(left_out, swept)]
+        for hit in hits:
+            unused.pop(hit, None)
+        if hits:
+            continue
+        places = {
+            path: study.place("sweep", path, i)
+            for path, (i, _) in zip(study.sweep, choice, strict=True)
+        }
+        label = " ".join(f"{names[path]}={labels.shown(value)}" for path, value in swept.items())
+        config = _resolve(study, {}, swept, places, problems)
+        yield Point(label, swept, config, study.place("sweep"), places)
+    for i, left_out in unused.items():
+        message = f"{left_out} leaves out no point of the sweep; give values that the sweep has"
+        problems.add(study.place("exclude", i), f"exclude[{i}]", message)
+
+
+def _hand_made_points(study: Study, problems: Problems) -> Iterator[Point]:
+    for i, arm in enumerate(study.arms):
+        places = {f"adapter.{key}": study.place("arms", i, "adapter", key) for key in arm.adapter}
+        places |= {path: study.place("arms", i, "set", path) for path in arm.set}
+        for path in arm.set:
+            _check_path(path, places[path], f"arms[{i}].set.{path}", problems)
+        config = _resolve(study, arm.adapter, arm.set, places, problems)
+        yield Point(arm.name, _changes(arm), config, study.place("arms", i), places)
+
+
+def _changes(arm: Arm) -> dict[str, Any]:
+    return {**{f"adapter.{key}": value for key, value in arm.adapter.items()}, **arm.set}
+
+
+def _matches(left_out: dict[str, Any], swept: dict[str, Any]) -> bool:
+    return bool(left_out) and all(
+        path in swept and swept[path] == value for path, value in left_out.items()
+    )
+
+
+def _check_path(path: str, place: str, key: str, problems: Problems) -> None:
+    """Report a dotted path that leads to no setting; adapter options are left to the method."""
+    first, _, rest = path.partition(".")
+    if path == "split_seed" or (path in NAMED):
+        return
+    known = [*SECTIONS, "split_seed"]
+    if first not in SECTIONS:
+        hint = did_you_mean(first, known)
+        message = f"'{first}' is no section.{hint} Sections: {', '.join(known)}"
+        problems.add(place, key, message)
+    elif not rest:
+        problems.add(place, key, f"name one setting, e.g. {first}.{_example(first)}")
+    elif (model := SECTIONS[first]) is not None and rest not in model.model_fields:
+        hint = did_you_mean(rest, model.model_fields)
+        message = f"unknown setting.{hint} Known: {', '.join(model.model_fields)}"
+        problems.add(place, key, message)
+
+
+def _example(section: str) -> str:
+    return {"adapter": "r", "train": "learning_rate", "task": "train_rows"}.get(section, "name")
+
+
+def _resolve(
+    study: Study,
+    adapter: dict[str, Any],
+    settings: dict[str, Any],
+    places: dict[str, str],
+    problems: Problems,
+) -> dict[str, Any]:
+    """The configuration of one arm: the study's with `adapter` merged in and `settings` set."""
+    config: dict[str, Any] = {
+        "backbone": study.backbone.model_dump(exclude_none=True),
+        "task": study.task.model_dump(exclude_none=True),
+        "adapter": study.adapter.model_dump(),
+        "train": study.train.model_dump(),
+        "split_seed": study.split_seed,
+    }
+    # the method first: another method forgets the options of the old one, then the rest is set
+    over = dict(adapter)
+    if "adapter.method" in settings:
+        over["method"] = settings["adapter.method"]
+    config["adapter"] = inherited(config["adapter"], over) | over
+    for path, value in settings.items():
+        first, _, rest = path.partition(".")
+        if path == "split_seed":
+            config[path] = value
+        elif path in NAMED:
+            config[path] = {"name": value} if isinstance(value, str) else value
+        elif first in SECTIONS and rest:
+            set_path(config[first], rest.split("."), value)
+    for section, model in SECTIONS.items():
+        if model is not None:
+            try:
+                valid = model.model_validate(config[section])
+            except ValidationError as error:
+                for each in error.errors(include_url=False):
+                    key = ".".join(map(str, (section, *each["loc"])))
+                    place = place_of(study, key, places)
+                    problems.add(place, key, f"{each['msg']}, got {each['input']!r}")
+            else:
+                config[section] = valid.model_dump(exclude_none=section in NAMED)
+    return config
+
+
+def set_path(mapping: Any, keys: list[str], value: Any) -> None:
+    """Set the entry of nested mappings that `keys` lead to; mappings on the way are copied."""
+    for key in keys[:-1]:
+        inner = mapping.get(key)
+        mapping[key] = dict(inner) if isinstance(inner, dict) else {}
+        mapping = mapping[key]
+    mapping[keys[-1]] = value
+
+
+def place_of(study: Study, key: str, places: dict[str, str]) -> str:
+    """Where `key` gets its value: in the arm, in the study, or in the profile."""
+    for path in (key, key.partition(".")[0]):
+        if path in places:
+            return places[path]
+    return study.place(*key.split("."))

@@ -1,0 +1,104 @@
+"""The paper's ablation tables, to stand beside our own figures.
+
+The data is `studies/published/lr_lora.yaml`. The paper's harnesses differ from ours and from one
+another, so what a report compares is the *difference to the matched baseline*; the absolute figure
+is shown for orientation only. Percentages become fractions here, the unit of our own metrics.
+"""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TABLES = Path(__file__).parents[2] / "published" / "lr_lora.yaml"
+METRIC = "accuracy"
+"""What every ablation table of the paper measures."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One published figure, as fractions."""
+
+    mean: float
+    std: float | None
+    difference: float | None
+    """Mean minus the baseline of the same harness; None where the paper prints no such baseline."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One ablation table: figures for each swept value."""
+
+    name: str
+    values: tuple[Any, ...]
+    """What was swept; None where the paper's text lost it."""
+    figures: tuple[Figure, ...]
+    baseline: str
+    """The baseline's name and where it is printed; empty where there is none."""
+    baseline_figure: Figure | None
+    """None where there is none, or where it differs from value to value."""
+
+    def at(self, value: Any) -> Figure | None:
+        """The figure for a swept `value`, or None where the paper has none for it.
+
+        Numbers match by value (8 and 8.0), but never a truth value: True is not 1.
+        """
+        if value is None:
+            return None
+        for known, figure in zip(self.values, self.figures, strict=True):
+            if known == value and isinstance(known, bool) == isinstance(value, bool):
+                return figure
+        return None
+
+
+def list_tables() -> list[str]:
+    """Names that a study may give as `published.table`."""
+    return list(_read()["ablations"])
+
+
+def get_table(name: str) -> Table:
+    """The table called `name`; raises ValueError with a suggestion for an unknown one."""
+    tables = _read()["ablations"]
+    if name not in tables:
+        close = difflib.get_close_matches(name, tables, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"unknown published table {name!r}.{hint} Known: {', '.join(tables)}")
+    raw = tables[name]
+    reference = raw["baseline"]
+    base_means: Sequence[float | None] = [None] * len(raw["values"])
+    label, base_figure = "", None
+    if reference is not None:
+        label = f"{reference['name']} ({reference['source']})"
+        if isinstance(reference["mean"], list):
+            base_means = reference["mean"]
+        else:
+            base_means = [reference["mean"]] * len(raw["values"])
+            base_figure = _figure(reference["mean"], reference["std"], reference["mean"])
+    columns = zip(raw["mean"], raw["std"], base_means, strict=True)
+    figures = tuple(_figure(*column) for column in columns)
+    return Table(name, tuple(raw["values"]), figures, label, base_figure)
+
+
+def check(table: str, metric: str) -> None:
+    """Raise ValueError where `table` is unknown or does not measure the study's `metric`."""
+    get_table(table)
+    if metric.rpartition("/")[2] != METRIC:
+        raise ValueError(
+            f"{table} measures {METRIC}, but the study's objective is {metric!r}: "
+            f"use test/{METRIC} or leave `published` out"
+        )
+
+
+def _figure(mean: float, std: float | None, baseline: float | None) -> Figure:
+    # 10 digits: 71.4 / 100 - 67.8 / 100 would carry binary noise into the report
+    difference = None if baseline is None else round((mean - baseline) / 100, 10)
+    return Figure(round(mean / 100, 10), None if std is None else round(std / 100, 10), difference)
+
+
+@cache
+def _read() -> dict[str, Any]:
+    return yaml.safe_load(TABLES.read_text(encoding="utf-8"))

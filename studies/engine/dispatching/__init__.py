@@ -1,0 +1,1 @@
+"""Trials to processes, each exactly once: slots, databases, hosts, job queues."""

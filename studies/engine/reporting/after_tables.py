@@ -1,0 +1,94 @@
+"""What was evaluated after training, as Markdown."""
+
+from collections.abc import Sequence
+
+from studies.engine.reporting.after_outcome import ArmAfter
+from studies.engine.reporting.rendering import interval, table
+from studies.engine.reporting.statistics import Comparison
+
+
+def markdown(arms: Sequence[ArmAfter], metric: str) -> list[str]:
+    """A section for each kind of evaluation; none where nothing was evaluated."""
+    return [part for part in (_para(arms, metric), _affine(arms, metric), _slice(arms)) if part]
+
+
+def _para(arms: Sequence[ArmAfter], metric: str) -> str:
+    pruned = [arm for arm in arms if arm.curve]
+    if not pruned:
+        return ""
+    head = ["arm", "kept", "parameters", f"{metric} [95 %]", "− trained [95 %]", "kept energy",
+            "rank per layer"]  # fmt: skip
+    rows = []
+    for arm in pruned:
+        trained = interval(arm.trained.mean, arm.trained.low, arm.trained.high, "")
+        rows.append([arm.arm, "trained", "", trained, "", "", ""])
+        for kept in arm.curve:
+            s = kept.summary
+            rows.append(
+                [
+                    arm.arm,
+                    f"{kept.share:.4g}",
+                    f"{kept.parameters:,.0f}",
+                    interval(s.mean, s.low, s.high, ""),
+                    _difference(kept.difference),
+                    f"{kept.kept_energy:.1%}",
+                    f"{kept.rank_mean:.1f} ± {kept.rank_spread:.1f}",
+                ]
+            )
+    about = (
+        "PARA: after training, the largest singular values of all layers pooled that fit into the "
+        "share of the trained parameters; every layer becomes a plain LoRA of its own rank. "
+        "Energy is the share of the squared norm of all updates; ranks are mean ± standard "
+        "deviation over the layers."
+    )
+    return f"## Kept parameters\n\n{about}\n\n{table(head, rows)}"
+
+
+def _affine(arms: Sequence[ArmAfter], metric: str) -> str:
+    fitted = [(arm, arm.affine) for arm in arms if arm.affine is not None]
+    if not fitted:
+        return ""
+    head = ["arm", "n", f"{metric} [95 %]", "with affine φ [95 %]", "− trained [95 %]",
+            "non-affine share"]  # fmt: skip
+    rows = [
+        [
+            arm.arm,
+            str(affine.summary.n),
+            interval(arm.trained.mean, arm.trained.low, arm.trained.high, ""),
+            interval(affine.summary.mean, affine.summary.low, affine.summary.high, ""),
+            _difference(affine.difference),
+            f"{affine.non_affine_share:.2%}",
+        ]
+        for arm, affine in fitted
+    ]
+    about = (
+        "After training every φ was replaced by its best affine fit over the entries of BA of its "
+        "module. The non-affine share is the part of φ that the fit loses, as a ratio of "
+        "deviations, mean over modules."
+    )
+    return f"## Affine φ\n\n{about}\n\n{table(head, rows)}"
+
+
+def _slice(arms: Sequence[ArmAfter]) -> str:
+    sliced = [arm for arm in arms if arm.landscape]
+    if not sliced:
+        return ""
+    steps = sorted({step for arm in sliced for step, _ in arm.landscape})
+    rows = []
+    for arm in sliced:
+        means = {step: summary.mean for step, summary in arm.landscape}
+        rows.append([arm.arm, *(_number(means.get(step)) for step in steps)])
+    about = (
+        "Validation loss, mean over seeds, along one random direction through the trained "
+        "parameters, scaled to the norm of each row of each matrix (Li et al. 2018). Arms have "
+        "different parameters: compare shapes within an arm, not heights between arms."
+    )
+    return f"## Loss slice\n\n{about}\n\n{table(['arm', *(f'{s:g}' for s in steps)], rows)}"
+
+
+def _difference(c: Comparison) -> str:
+    return interval(c.difference, c.low, c.high, "+")
+
+
+def _number(value: float | None) -> str:
+    return "—" if value is None else f"{value:.4f}"

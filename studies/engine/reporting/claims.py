@@ -1,0 +1,159 @@
+r"""Rules written before the run, and what the results say of them.
+
+A claim says that a paired difference $d$ lies in a set $S$: `better` is $d > m$, `not_better`
+$d \le m$, `within` $|d| \le m$, with the margin $m$ in the metric's unit (or as a share of `than`
+where `relative`). The verdict is *confirmed* where the interval of $d$ lies in $S$, *refuted* where
+it lies outside, else *not decided*. The interval is a t interval over seeds at the level that
+Holm's step-down grants the claim among the claims of its study, so that all verdicts together are
+wrong in at most 5 % of studies.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from scipy import stats
+
+from studies.engine.definition.study import ClaimRule
+from studies.engine.records import Result, value_of
+from studies.engine.reporting.statistics import ALPHA, summarize
+
+Word = Literal["confirmed", "refuted", "not decided"]
+Results = Mapping[str, Mapping[int, Result]]
+"""Arm to seed to what the finished trial found."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the results say of one claim."""
+
+    claim: str
+    rule: str
+    """The rule in symbols."""
+    word: Word
+    n: int
+    """Seeds that all arms of the claim share."""
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    level: float | None = None
+    """Confidence of the interval [low, high], after Holm."""
+    note: str = ""
+    """Why there is no interval; empty where there is one."""
+
+
+def judge(
+    claims: Sequence[ClaimRule], results: Results, metric: str, direction: str
+) -> list[Verdict]:
+    """A verdict for each of `claims`; `metric` and `direction` are those of the study."""
+    sets = [_set(claim, direction) for claim in claims]
+    samples = [_differences(claim, results, metric) for claim in claims]
+    p_values = [_p(*pair) for pair in zip(samples, sets, strict=True)]
+    levels = _levels(p_values)
+    return [
+        _verdict(*each, metric)
+        for each in zip(claims, samples, sets, p_values, levels, strict=True)
+    ]
+
+
+def rule(claim: ClaimRule, metric: str) -> str:
+    """The claim's rule in symbols."""
+    other = f" (its {claim.than_metric})" if claim.than_metric is not None else ""
+    than = f"`{claim.than}`{other}" if isinstance(claim.than, str) else f"{claim.than:g}"
+    text = f"`{claim.arm}` − {than}"
+    if claim.beyond is not None:
+        text = f"({text}) − (`{claim.beyond.arm}` − `{claim.beyond.than}`{other})"
+    share = f" as a share of {than}" if claim.relative else ""
+    expected = claim.expect.replace("_", " ")
+    return f"{claim.metric or metric}: {text} is {expected} by {claim.margin:g}{share}"
+
+
+def _set(claim: ClaimRule, direction: str) -> tuple[float, float, bool]:
+    """The open interval that the claim, or its opposite (True), is about."""
+    margin, word = claim.margin, claim.expect
+    if word == "within":
+        return -margin, margin, False
+    negated = word.startswith("not_")
+    word = word.removeprefix("not_")
+    if word in ("better", "worse"):
+        word = "higher" if (word == "better") == (direction == "maximize") else "lower"
+    return (margin, math.inf, negated) if word == "higher" else (-math.inf, -margin, negated)
+
+
+def _differences(claim: ClaimRule, results: Results, metric: str) -> list[float]:
+    """One difference a seed that all arms of `claim` finished."""
+    name = claim.metric or metric
+    than_name = claim.than_metric or name
+
+    def of(arm: str | float, seed: int, name: str) -> float | None:
+        if not isinstance(arm, str):
+            return arm
+        result = results.get(arm, {}).get(seed)
+        return None if result is None else value_of(result, name)
+
+    found = []
+    for seed in sorted(results.get(claim.arm, {})):
+        arm, than = of(claim.arm, seed, name), of(claim.than, seed, than_name)
+        if arm is None or than is None:
+            continue
+        scale = abs(than) if claim.relative else 1.0
+        difference = (arm - than) / scale
+        if claim.beyond is not None:
+            other = of(claim.beyond.arm, seed, name)
+            base = of(claim.beyond.than, seed, than_name)
+            if other is None or base is None:
+                continue
+            difference -= (other - base) / (abs(base) if claim.relative else 1.0)
+        found.append(difference)
+    return found
+
+
+def _p(sample: Sequence[float], bounds: tuple[float, float, bool]) -> float | None:
+    """Smallest level at which an interval decides: the largest two-sided p over finite bounds."""
+    summary = summarize(sample)
+    if summary.low is None:
+        return None
+    finite = [bound for bound in bounds[:2] if math.isfinite(bound)]
+    return max(float(stats.ttest_1samp(sample, bound).pvalue) for bound in finite)
+
+
+def _levels(p_values: Sequence[float | None]) -> list[float | None]:
+    """Error level of each claim's interval: Holm's, and that of the first failure after it."""
+    tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    levels: list[float | None] = [None] * len(p_values)
+    level = ALPHA / max(len(tested), 1)
+    failed = False
+    for rank, (p, i) in enumerate(tested):
+        if not failed:
+            level = ALPHA / (len(tested) - rank)
+            failed = p > level
+        levels[i] = level
+    return levels
+
+
+def _verdict(
+    claim: ClaimRule,
+    sample: Sequence[float],
+    bounds: tuple[float, float, bool],
+    p: float | None,
+    level: float | None,
+    metric: str,
+) -> Verdict:
+    summary, text = summarize(sample), rule(claim, metric)
+    if p is None or level is None or summary.mean is None or summary.std is None:
+        note = summary.note or "not testable"
+        if summary.n and summary.std == 0.0:
+            note = "the difference is the same for every seed"
+        return Verdict(
+            claim.claim, text, "not decided", summary.n, summary.mean, note=f"no interval: {note}"
+        )
+    quantile = float(stats.t.ppf(1 - level / 2, summary.n - 1))
+    half = quantile * summary.std / math.sqrt(summary.n)
+    low, high = summary.mean - half, summary.mean + half
+    lower, upper, negated = bounds
+    inside, outside = lower < low and high < upper, high < lower or low > upper
+    word: Word = "not decided"
+    if inside or outside:
+        word = "confirmed" if inside != negated else "refuted"
+    return Verdict(claim.claim, text, word, summary.n, summary.mean, low, high, 1 - level)

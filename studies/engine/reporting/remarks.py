@@ -1,0 +1,122 @@
+"""What a reader of the numbers must be told: too few seeds, other machines, arms at chance."""
+
+from collections.abc import Iterator
+
+from studies.engine.reporting.outcome import DRAWN, Outcome
+from studies.engine.reporting.statistics import ALPHA, FEW_SEEDS
+
+
+def remarks(outcome: Outcome) -> list[str]:
+    """Warnings about `outcome`, the gravest first; empty for a sound study."""
+    return [*_baseline(outcome), *_data(outcome), *_environments(outcome), *_seeds(outcome),
+            *_chance(outcome), *outcome.notes]  # fmt: skip
+
+
+def reading(outcome: Outcome) -> list[str]:
+    """How the table is to be read: what was tested, and what was chosen on which split."""
+    lines = [
+        "Intervals are 95 % t intervals over seeds; they describe the spread over seeds, not over "
+        "test examples.",
+        f"Differences are paired by seed with `{outcome.baseline}`: paired t-test, p corrected by "
+        f"Holm over the arms tested. p > {ALPHA:g} means that these seeds show no evidence of a "
+        "difference; it does not mean that the arms are equal.",
+    ]
+    if outcome.select_on and outcome.select_on != outcome.metric:
+        lines.append(
+            f"Whatever is chosen is chosen on `{outcome.select_on}`; `{outcome.metric}` is only "
+            "reported."
+        )
+    else:
+        lines.append(
+            f"No validation metric was named: a choice made by this table is made on "
+            f"`{outcome.metric}` itself and is optimistic."
+        )
+    if outcome.choices:
+        tuned = ", ".join(f"`{path}`" for path in outcome.choices[0].scores[0][0])
+        lines.append(
+            f"{tuned} was chosen for each arm on `{outcome.select_on}`, from the same values and "
+            "with other seeds than those reported."
+        )
+    elif outcome.search is not None and outcome.search.points:
+        found = outcome.search
+        searched = ", ".join(f"`{path}`" for path in found.points[0].settings)
+        lines.append(
+            f"{searched} of `{found.arm}` were searched on `{found.metrics[0]}` with seed "
+            f"{found.seed}, over {len(found.points)} points; no other arm was searched, which "
+            f"favours `{found.arm}`."
+        )
+    else:
+        lines.append(
+            "No setting was tuned: every arm has the learning rate that the study gives it, which "
+            "may suit some arms better than others."
+        )
+    if len(outcome.arms) > DRAWN:
+        lines.append(
+            f"The figures show the baseline and the {DRAWN - 1} best of {len(outcome.arms)} arms; "
+            "the tables show all."
+        )
+    if outcome.verdicts:
+        lines.append(
+            "A claim is confirmed where the interval of its difference lies where the rule says, "
+            "refuted where it lies wholly elsewhere, else not decided; intervals are paired t "
+            f"intervals, widened by Holm so that all verdicts together err in {ALPHA:.0%}."
+        )
+    if outcome.table is not None:
+        reference = outcome.table.baseline or "no baseline in the same harness"
+        lines.append(
+            f"Paper: {outcome.table.name} of LR-LoRA (arXiv 2606.04325v1), arms matched by "
+            f"`{outcome.axis}` alone; its differences are to {reference}. Model, data and start "
+            "differ from ours: compare differences, never absolute values."
+        )
+    return lines
+
+
+def _baseline(outcome: Outcome) -> Iterator[str]:
+    reference = next((arm for arm in outcome.arms if arm.is_baseline), None)
+    if reference is None or not reference.values:
+        yield f"The baseline `{outcome.baseline}` has no finished seed: nothing is compared."
+
+
+def _data(outcome: Outcome) -> Iterator[str]:
+    if len({str(d.get("hash")) for d in outcome.data}) > 1:
+        yield "Trials saw different data (the hashes differ): their values are not comparable."
+
+
+def _environments(outcome: Outcome) -> Iterator[str]:
+    if len(outcome.environments) < 2:
+        return
+    keys = sorted({k for e in outcome.environments for k in e})
+    differ = [k for k in keys if len({str(e.get(k)) for e in outcome.environments}) > 1]
+    yield (
+        f"Trials ran in {len(outcome.environments)} environments, which differ in "
+        f"{', '.join(differ)}: a difference between arms may come from there."
+    )
+
+
+def _seeds(outcome: Outcome) -> Iterator[str]:
+    finished = [len(arm.values) for arm in outcome.arms]
+    if finished and min(finished) < FEW_SEEDS:
+        yield (
+            f"Too few seeds: at least one arm has {min(finished)}, and below {FEW_SEEDS} a paired "
+            "t-test misses most real effects (at 3 seeds it finds an effect of 1.5 standard "
+            "deviations in 31 % of cases)."
+        )
+    for arm in outcome.arms:
+        missing = [str(seed) for seed in outcome.seeds if seed not in arm.values]
+        if missing and arm.values:
+            yield (
+                f"`{arm.name}` lacks seed {', '.join(missing)}; it is compared on the seeds it "
+                "shares with the baseline."
+            )
+
+
+def _chance(outcome: Outcome) -> Iterator[str]:
+    if outcome.majority is None or not outcome.metric.endswith("/accuracy"):
+        return
+    for arm in outcome.arms:
+        lowest = arm.summary.mean if arm.summary.low is None else arm.summary.low
+        if lowest is not None and lowest <= outcome.majority:
+            yield (
+                f"`{arm.name}` is not clearly above the majority class "
+                f"({arm.summary.mean:.3f} against {outcome.majority:.3f})."
+            )

@@ -1,0 +1,238 @@
+"""A study's outcome as Markdown and as a table for the terminal."""
+
+from collections.abc import Sequence
+from io import StringIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from studies.engine.definition.labels import short_names, shown
+from studies.engine.reporting.outcome import Arm, Outcome
+from studies.engine.reporting.remarks import reading, remarks
+
+NONE = "—"
+
+
+def markdown(outcome: Outcome, figures: Sequence[str] = (), more: Sequence[str] = ()) -> str:
+    """The whole report; `figures` are paths of images relative to it, `more` other sections."""
+    parts = [
+        f"# {outcome.name} ({outcome.profile})",
+        f"**Question.** {outcome.question}",
+        _results(outcome),
+        _claims(outcome),
+        _bullets([f"`{arm.name}`: {arm.note}" for arm in outcome.arms if arm.note]),
+        _bullets([f"**Note.** {remark}" for remark in remarks(outcome)]),
+        _failed(outcome),
+        "\n".join(f"![{name}]({name})" for name in figures),
+        _tuning(outcome),
+        *more,
+        "## How to read it\n\n" + _bullets(reading(outcome)),
+        "## Every seed\n\n" + _every_seed(outcome),
+        "## Data\n\n" + _data(outcome),
+        "## Environment\n\n" + _environment(outcome),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def note(outcome: Outcome, limit: int = 15_000) -> str:
+    """Question, table, remarks and failures in at most `limit` characters, cut at a line."""
+    parts = [f"**{outcome.question}**", _claims(outcome), _results(outcome)]
+    parts += [_bullets(remarks(outcome)), _failed(outcome)]
+    text = "\n\n".join(part for part in parts if part)
+    if len(text) <= limit:
+        return text
+    return text[:limit].rpartition("\n")[0] + "\n\n(cut; all of it is in the summary run)"
+
+
+def terminal(outcome: Outcome) -> str:
+    """A plain table without colours, as wide as its content, with the remarks below it."""
+    table = Table(box=box.SIMPLE, pad_edge=False, title=None)
+    table.add_column("arm")
+    for name in ("n", "mean ± 95 %", f"− {outcome.baseline} ± 95 %", "p (Holm)"):
+        table.add_column(name, justify="right")
+    table.add_column("finding")
+    for name in ("trainable", "phi", "peak mem", "step", "paper diff"):
+        table.add_column(name, justify="right")
+    for arm in outcome.arms:
+        c = arm.comparison
+        table.add_row(
+            arm.name,
+            str(arm.summary.n),
+            _plus_minus(arm.summary.mean, arm.summary.high, ""),
+            _plus_minus(c.difference, c.high, "+") if c else "",
+            _p(c.p_holm) if c else "",
+            _finding(arm, outcome).partition(" of ")[0].partition(":")[0],
+            *_costs(arm),
+            _signed(arm.published.difference) if arm.published and not arm.is_baseline else "",
+        )
+    console = Console(file=StringIO(), width=200, no_color=True, legacy_windows=False)
+    console.print(f"{outcome.name} ({outcome.profile}): {outcome.question}", markup=False)
+    majority = "" if outcome.majority is None else f"; majority class {outcome.majority:.3f}"
+    console.print(f"{outcome.metric}, {_better(outcome)} is better{majority}", markup=False)
+    console.print(table)
+    for verdict in outcome.verdicts:
+        console.print(f"{verdict.word}: {verdict.claim}", markup=False, highlight=False)
+    for remark in remarks(outcome):
+        console.print(f"note: {remark}", markup=False, highlight=False)
+    for f in outcome.failed:
+        console.print(f"failed: {f.arm}, seed {f.seed}: {f.kind}: {f.message}", markup=False)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def _results(outcome: Outcome) -> str:
+    head = ["arm", "n", f"{outcome.metric} [95 %]", f"− {outcome.baseline} [95 %]", "p (Holm)",
+            "finding", "trainable", "φ", "peak memory", "step"]  # fmt: skip
+    if outcome.table is not None:
+        head += ["paper", "paper − baseline"]
+    rows = []
+    for arm in outcome.arms:
+        c, s = arm.comparison, arm.summary
+        row = [
+            f"{arm.name} (baseline)" if arm.is_baseline else arm.name,
+            str(s.n),
+            interval(s.mean, s.low, s.high, ""),
+            interval(c.difference, c.low, c.high, "+") if c else "",
+            _p(c.p_holm) if c else "",
+            _finding(arm, outcome),
+            *_costs(arm),
+        ]
+        if outcome.table is not None:
+            figure = arm.published
+            spread = f" ± {figure.std:.3f}" if figure and figure.std is not None else ""
+            row.append(f"{figure.mean:.3f}{spread}" if figure else NONE)
+            row.append(_signed(figure.difference) if figure and not arm.is_baseline else NONE)
+        rows.append(row)
+    majority = outcome.majority
+    beside = "" if majority is None else f" Majority class of the test set: {majority:.4f}."
+    return f"`{outcome.metric}`, {_better(outcome)} is better.{beside}\n\n{table(head, rows)}"
+
+
+def _claims(outcome: Outcome) -> str:
+    if not outcome.verdicts:
+        return ""
+    rows = []
+    for v in outcome.verdicts:
+        found = v.note or f"{interval(v.difference, v.low, v.high, '+')} at {v.level:.1%}"
+        rows.append([v.claim, f"**{v.word}**", v.rule, str(v.n), found])
+    head = ["claim, written before the run", "verdict", "rule", "n", "difference [interval]"]
+    return "## Claims\n\n" + table(head, rows)
+
+
+def _tuning(outcome: Outcome) -> str:
+    if not outcome.choices:
+        return ""
+    tried = [settings for settings, _ in outcome.choices[0].scores]
+    names = short_names(tried[0])
+    columns = [", ".join(f"{names[k]} {shown(v)}" for k, v in each.items()) for each in tried]
+    rows = []
+    for choice in outcome.choices:
+        cells = [NONE if mean is None else f"{mean:.4f}" for _, mean in choice.scores]
+        marked = [f"**{c}**" if s == choice.settings else c
+                  for c, (s, _) in zip(cells, choice.scores, strict=True)]  # fmt: skip
+        rows.append([choice.arm, *marked])
+    head = f"Mean `{outcome.select_on}` of the stage before the seeds; what was chosen is bold."
+    return f"## Tuning\n\n{head}\n\n" + table(["arm", *columns], rows)
+
+
+def _every_seed(outcome: Outcome) -> str:
+    head = ["arm", *(f"seed {seed}" for seed in outcome.seeds)]
+    rows = []
+    for arm in outcome.arms:
+        cells = []
+        for seed in outcome.seeds:
+            missing = "failed" if seed in arm.keys else NONE
+            cells.append(f"{arm.values[seed]:.4f}" if seed in arm.values else missing)
+        rows.append([arm.name, *cells])
+    return table(head, rows)
+
+
+def _failed(outcome: Outcome) -> str:
+    if not outcome.failed:
+        return ""
+    rows = [
+        [f.arm, str(f.seed), f.kind, f.message.replace("\n", " "), str(f.attempt)]
+        for f in outcome.failed
+    ]
+    head = ["arm", "seed", "kind", "message", "attempt"]
+    return "## Failed trials\n\n" + table(head, rows)
+
+
+def _data(outcome: Outcome) -> str:
+    lines = [f"{key}: {_plain(d[key])}" for d in outcome.data for key in sorted(d)]
+    return _bullets(lines) or "The trials reported nothing about their data."
+
+
+def _environment(outcome: Outcome) -> str:
+    parts = []
+    for i, environment in enumerate(outcome.environments):
+        arms = [arm for arm, where in outcome.environment_of.items() if i in where]
+        who = "All arms" if len(outcome.environments) == 1 else ", ".join(arms)
+        lines = [f"{key}: {_plain(value)}" for key, value in environment.items()]
+        parts.append(f"{who}:\n\n{_bullets(lines)}")
+    return "\n\n".join(parts) or "The trials reported nothing about their environment."
+
+
+def _finding(arm: Arm, outcome: Outcome) -> str:
+    return arm.comparison.words(outcome.direction) if arm.comparison else ""
+
+
+def _costs(arm: Arm) -> list[str]:
+    cost = arm.cost
+    if cost is None:
+        return [NONE] * 4
+    return [
+        f"{cost.trainable_parameters:,}",
+        f"{cost.phi_parameters:,}",
+        f"{cost.peak_memory_bytes / 2**20:,.0f} MiB",
+        f"{cost.step_seconds * 1000:,.0f} ms"
+        if cost.step_seconds >= 0.1
+        else f"{cost.step_seconds * 1000:.1f} ms",
+    ]
+
+
+def interval(mean: float | None, low: float | None, high: float | None, sign: str) -> str:
+    """A mean with its interval, as far as they are known; `sign` is "+" for differences."""
+    if mean is None:
+        return NONE
+    if low is None or high is None:
+        return f"{mean:{sign}.4f}"
+    return f"{mean:{sign}.4f} [{low:{sign}.4f}, {high:{sign}.4f}]"
+
+
+def _plus_minus(mean: float | None, high: float | None, sign: str) -> str:
+    if mean is None:
+        return NONE
+    return f"{mean:{sign}.4f}" + ("" if high is None else f" ±{high - mean:.4f}")
+
+
+def _p(p: float | None) -> str:
+    if p is None:
+        return NONE
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _signed(value: float | None) -> str:
+    return NONE if value is None else f"{value:+.3f}"
+
+
+def _better(outcome: Outcome) -> str:
+    return "higher" if outcome.direction == "maximize" else "lower"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_plain(value[k])}" for k in sorted(value))
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    right = {"n", "p (Holm)", "trainable", "φ", "peak memory", "step"}
+    rule = ["---:" if name in right else "---" for name in head]
+    cells = [head, rule, *([c.replace("|", "\\|") for c in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)

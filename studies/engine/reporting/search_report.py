@@ -1,0 +1,134 @@
+"""A search as Markdown and as a figure: accuracy against parameters, with the Pareto set."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from studies.engine.definition.labels import short_names, shown
+from studies.engine.reporting.outcome import Outcome
+from studies.engine.reporting.panels import (
+    BASELINE,
+    OTHERS,
+    OURS,
+    PAPER,
+    STYLE,
+    new_figure,
+    shared_legend,
+)
+from studies.engine.reporting.rendering import NONE, table
+from studies.engine.reporting.search_outcome import FEW_POINTS, SearchOutcome, SearchPoint
+
+
+def markdown(found: SearchOutcome) -> str:
+    """The section on the search."""
+    states = [point.state for point in found.points]
+    counts = ", ".join(
+        f"{states.count(state)} {state}"
+        for state in ("done", "pruned", "failed")
+        if state in states
+    )
+    about = (
+        f"{len(found.points)} of {found.trials} points ({counts or 'none yet'}) of `{found.arm}`, "
+        f"chosen by {'TPE' if found.sampler == 'tpe' else 'chance'}, each trained once with seed "
+        f"{found.seed}. `{found.metrics[0]}` chooses; the seeds of `{found.arm}` are trained with "
+        f"the chosen point (**bold**). `{found.reported}` of a point stands beside it and decided "
+        "nothing; what a chosen point has on validation is optimistic."
+    )
+    parts = [f"## Search\n\n{about}"]
+    if len(found.metrics) > 1 and found.front:
+        parts.append("### Pareto set\n\n" + _points(found, found.front))
+    parts.append("### What decides\n\n" + _importances(found))
+    if found.points:
+        parts.append("### Every point\n\n" + _points(found, found.points))
+    return "\n\n".join(parts)
+
+
+def figures(found: SearchOutcome, outcome: Outcome) -> dict[str, Figure]:
+    """The first objective against the second; none for one objective or no finished point."""
+    if len(found.metrics) < 2 or not any(point.values for point in found.points):
+        return {}
+    with mpl.rc_context(STYLE):
+        return {"search": _front(found, outcome)}
+
+
+def _front(found: SearchOutcome, outcome: Outcome) -> Figure:
+    """Both splits against the second objective; the front is that of validation on both."""
+    figure = new_figure(outcome, width=10.4, height=4.8)
+    panels = figure.subplots(1, 2, sharey=True)
+    done = [point for point in found.points if point.values]
+    metrics = (found.metrics[0], found.reported)
+    for axes, metric, on in zip(panels, metrics, (_objective, _reported), strict=True):
+        for points, marker, colour, label in (
+            ([p for p in done if not p.on_front], "o", OURS, "point"),
+            ([p for p in found.front if not p.chosen], "D", PAPER, "on the front of validation"),
+            ([p for p in done if p.chosen], "*", OTHERS[2], "chosen"),
+        ):
+            known = [(p.values[1], on(p)) for p in points if on(p) is not None]
+            if known:
+                size = 13 if marker == "*" else 5.5
+                axes.plot(*zip(*known, strict=True), marker, color=colour, ms=size, label=label,
+                          alpha=0.85, zorder=3)  # fmt: skip
+        line = sorted((p.values[1], on(p)) for p in found.front if on(p) is not None)
+        if line:
+            axes.plot(*zip(*line, strict=True), "-", color=PAPER, lw=1.2, zorder=2)
+        axes.set(title=metric, xlabel=found.metrics[1], ylabel=metric)
+        sizes = [p.values[1] for p in done]
+        if min(sizes) > 0 and max(sizes) / min(sizes) > 5:
+            axes.set_xscale("log")
+            axes.set_xlabel(f"{found.metrics[1]} (log scale)")
+    baseline = next((arm for arm in outcome.arms if arm.is_baseline and arm.values), None)
+    if baseline is not None:
+        panels[1].axhline(baseline.summary.mean, color=BASELINE, ls="--", lw=1.2,
+                          label=f"{baseline.name}, mean over its seeds")  # fmt: skip
+    shared_legend(figure)
+    return figure
+
+
+def _objective(point: SearchPoint) -> float | None:
+    return point.values[0]
+
+
+def _reported(point: SearchPoint) -> float | None:
+    return point.reported
+
+
+def _points(found: SearchOutcome, points: Sequence[SearchPoint]) -> str:
+    names = short_names(points[0].settings)
+    head = ["point", *names.values(), *found.metrics, found.reported, "state"]
+    rows = []
+    for point in points:
+        values = [_number(value) for value in point.values] or [NONE] * len(found.metrics)
+        mark = "**" if point.chosen else ""
+        state = point.state if not point.message else f"{point.state}: {point.message}"
+        rows.append(
+            [
+                f"{mark}{point.name}{mark}",
+                *(shown(point.settings[path]) for path in names),
+                *values,
+                NONE if point.reported is None else _number(point.reported),
+                "on the front" if point.on_front and len(found.metrics) > 1 else state,
+            ]
+        )
+    return table(head, rows)
+
+
+def _importances(found: SearchOutcome) -> str:
+    if not found.importances:
+        done = sum(bool(point.values) for point in found.points)
+        return f"{done} finished points are too few to say; it takes {FEW_POINTS}."
+    paths = sorted(found.importances[0], key=lambda path: -found.importances[0][path])
+    names: Mapping[str, str] = short_names(paths)
+    rows = [
+        [names[path], *(f"{shares.get(path, 0.0):.0%}" for shares in found.importances)]
+        for path in paths
+    ]
+    about = (
+        "Importance of each setting for being among the best tenth of the finished points, by "
+        "PED-ANOVA (Watanabe et al. 2023); the shares sum to 1 in each column."
+    )
+    return f"{about}\n\n{table(['setting', *found.metrics], rows)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"

@@ -1,0 +1,1 @@
+"""The points of an adaptive search, one after the other."""

@@ -1,0 +1,1 @@
+"""One trial, from backbone to result: training, checkpoints, seeds, failures, what comes after."""

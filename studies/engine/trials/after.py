@@ -1,0 +1,147 @@
+"""Evaluations of a trained model beyond its own: pruned by PARA, phi made affine, a loss slice.
+
+Each leaves the model as it found it.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adapters.export import (
+    affine_in_force,
+    allocate,
+    build,
+    in_force,
+    layer_updates,
+    source_parameters,
+)
+from studies.engine.definition import checks
+from studies.engine.definition.sections import After, Landscape, Para, landscape_name, para_name
+from studies.engine.trials.seeds import derive
+from studies.engine.trials.spectra_file import write_spectra
+
+Evaluate = Callable[..., Mapping[str, float]]
+"""From names of splits to the model's metrics there, `split/metric`."""
+
+
+def evaluate_after(
+    model: nn.Module,
+    section: Mapping[str, Any],
+    adapter: Mapping[str, Any],
+    trained: Mapping[str, float],
+    evaluate: Evaluate,
+    seed: int,
+    folder: Path,
+) -> dict[str, float]:
+    """The metrics that `section` asks for, see `After.names`; none where they mean nothing.
+
+    Args:
+        model: The trained model.
+        section: `after` of the configuration.
+        adapter: `adapter` of the configuration: a method that adds no matrix to the weight is not
+            pruned, and one without phi is not made affine.
+        trained: The trained model's own metrics.
+        evaluate: Measures `model` as it is.
+        seed: The trial's.
+        folder: Where spectra are kept.
+
+    Raises:
+        ValueError: The update is zero, or the weights are quantised.
+    """
+    after = After.model_validate(section)
+    found: dict[str, float] = {}
+    if after.para is not None and checks.can_be_pruned(adapter):
+        found |= _pruned(model, after.para, evaluate)
+    if after.affine and checks.has_phi(adapter):
+        found |= _affine(model, trained, evaluate)
+    if after.spectra and checks.can_be_pruned(adapter):
+        write_spectra(model, folder)
+    if after.landscape is not None:
+        found |= _landscape(model, after.landscape, evaluate, seed)
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _pruned(model: nn.Module, para: Para, evaluate: Evaluate) -> dict[str, float]:
+    """PARA: the pooled singular values that fit into each share of the trained parameters."""
+    updates = layer_updates(model)
+    source = source_parameters(updates)
+    found: dict[str, float] = {}
+    for share in para.kept:
+        ranks = allocate(updates, budget=float(share), reference=source)
+        export = build(model, "default", updates, ranks)
+        with in_force(updates, export.update_of):
+            metrics = dict(evaluate("valid", "test"))
+        metrics |= {
+            "parameters": export.parameters,
+            "kept_energy": export.kept_energy,
+            "rank_mean": statistics.fmean(ranks),
+            "rank_spread": statistics.pstdev(ranks),
+        }
+        found |= {f"{para_name(share)}/{name}": float(value) for name, value in metrics.items()}
+    return found
+
+
+def _affine(model: nn.Module, trained: Mapping[str, float], evaluate: Evaluate) -> dict[str, float]:
+    with affine_in_force(model) as fits:
+        metrics = evaluate("valid", "test")
+    found = {f"after/affine/{name}": value for name, value in metrics.items()}
+    found |= {
+        f"after/affine/difference/{name}": value - trained[name]
+        for name, value in metrics.items()
+        if name in trained
+    }
+    share = statistics.fmean(fit.lost for fit in fits.values())
+    return found | {"after/affine/non_affine_share": share}
+
+
+def _landscape(
+    model: nn.Module, landscape: Landscape, evaluate: Evaluate, seed: int
+) -> dict[str, float]:
+    direction = filter_normalised(model, derive(seed, "landscape"))
+    found = {}
+    for step in landscape.steps:
+        with moved(direction, step):
+            found[landscape_name(step)] = evaluate("valid")["valid/loss"]
+    return found
+
+
+@torch.no_grad()
+def filter_normalised(model: nn.Module, seed: int) -> dict[nn.Parameter, Tensor]:
+    r"""A random direction in the trained parameters, as large as they are.
+
+    Each row of a matrix, and each vector as a whole, is drawn from a normal distribution and
+    scaled to the norm of its parameters: $d \leftarrow d\,\lVert\theta\rVert / \lVert d\rVert$
+    (Li et al. 2018, arXiv 1712.09913, section 4). What is zero stays zero.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    direction: dict[nn.Parameter, Tensor] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter not in direction:
+            drawn = torch.randn(parameter.shape, generator=draw).to(parameter.device)
+            rows = (1, -1) if parameter.ndim < 2 else (len(parameter), -1)
+            size = parameter.detach().float().reshape(rows).norm(dim=1, keepdim=True)
+            flat = drawn.reshape(rows)
+            flat = flat * size / flat.norm(dim=1, keepdim=True).clamp_min(1e-12)
+            direction[parameter] = flat.reshape(parameter.shape)
+    return direction
+
+
+@contextmanager
+def moved(direction: Mapping[nn.Parameter, Tensor], step: float) -> Iterator[None]:
+    """The parameters of `direction` lie `step` times it further on; afterwards as before."""
+    before = {parameter: parameter.detach().clone() for parameter in direction}
+    try:
+        with torch.no_grad():
+            for parameter, way in direction.items():
+                parameter.add_(way.to(parameter.dtype), alpha=step)
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in before.items():
+                parameter.copy_(value)

@@ -1,0 +1,149 @@
+"""What a trial ran on: enough to say why two results differ."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from studies.engine.slots import SLOTS_VARIABLE
+from studies.engine.trials.ranks import ranks
+
+
+def set_threads() -> int:
+    """Give torch the CPU threads that are ours, and return how many.
+
+    `OMP_NUM_THREADS` decides, which torch has read itself; else the cores this process may run on.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        torch.set_num_threads(max(1, cores or 1))
+    return torch.get_num_threads()
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device, driver, git commit and host."""
+    record: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        **_versions(),
+        "device": device_name(),
+        "threads": torch.get_num_threads(),
+        "trials_at_once": int(os.environ.get(SLOTS_VARIABLE, "1")),
+        "host": platform.node(),
+    }
+    if (count := ranks().count) > 1:
+        record["processes"] = count
+    if torch.cuda.is_available():
+        record |= {"cuda": torch.version.cuda, "driver": _driver()}
+    return record | _git()
+
+
+def code_versions() -> dict[str, Any]:
+    """Versions of the packages and the commit: what decides how a training goes on."""
+    return {"python": platform.python_version(), **_versions(), "commit": _git().get("commit")}
+
+
+def device_name() -> str:
+    """The GPU, or the CPU's instruction set."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    return f"cpu ({torch.backends.cpu.get_cpu_capability()})"
+
+
+@contextmanager
+def determinism(wanted: bool) -> Iterator[None]:
+    """The same bits each time on one device: deterministic kernels, no TF32; restored afterwards.
+
+    cuBLAS reads `CUBLAS_WORKSPACE_CONFIG` when it starts: `deterministic_variables` must be in the
+    environment of the process. An operation without a deterministic kernel warns in the log.
+    """
+    if not wanted:
+        yield
+        return
+    kernels, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        (kernels.deterministic, kernels.benchmark, kernels.allow_tf32, matmul.allow_tf32),
+    )
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    kernels.deterministic, kernels.benchmark = True, False
+    kernels.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        kernels.deterministic, kernels.benchmark, kernels.allow_tf32, matmul.allow_tf32 = before[2]
+
+
+def _versions() -> dict[str, str]:
+    found = {name: version(name) for name in ("torch", "transformers", "peft", "accelerate")}
+    with suppress(PackageNotFoundError):  # the fused kernels' compiler; a CPU does without
+        found["triton"] = version("triton")
+    return found
+
+
+def _driver() -> str | None:
+    query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    lines = _output(*query).splitlines()
+    return lines[0] if lines else None
+
+
+def _git() -> dict[str, Any]:
+    """Commit of the checkout this package runs from; nothing where it is an installed copy."""
+    root = Path(__file__).resolve().parents[3]
+    top = _output("git", "-C", str(root), "rev-parse", "--show-toplevel").strip()
+    if not top or Path(top).resolve() != root:
+        return {}
+    return {
+        "commit": _output("git", "-C", str(root), "rev-parse", "HEAD").strip(),
+        "uncommitted_changes": bool(
+            _output("git", "-C", str(root), "status", "--porcelain", "-uno").strip()
+        ),
+    }
+
+
+def _output(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def reset_peak_memory() -> None:
+    """Let `peak_memory_bytes` speak of what comes now, where the system allows that."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif sys.platform == "linux":
+        try:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        except OSError:  # a container may forbid it: the peak is then the process's whole life
+            return
+
+
+def peak_memory_bytes() -> int:
+    """Peak device memory on a GPU, peak resident memory of this process on a CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    if sys.platform == "linux":
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

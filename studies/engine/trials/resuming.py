@@ -1,0 +1,126 @@
+"""All that a training under way is made of, as tensors and JSON, and back.
+
+Trained parameters, buffers that have changed, what a method remembers, the optimizer, the schedule,
+the loss scale, and every source of random numbers. Frozen weights are made anew from the trial.
+"""
+
+import json
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adapters import hooks
+from studies.engine.trials.checkpoint import CheckpointError
+
+Tensors = dict[str, Tensor]
+State = dict[str, Any]
+Versions = dict[str, tuple[int, int, int]]
+
+
+def versions(model: nn.Module) -> Versions:
+    """Tells later which buffers have been written to or replaced."""
+    return {
+        name: (id(b), b.data_ptr(), -1 if b.is_inference() else b._version)
+        for name, b in model.named_buffers()
+    }
+
+
+def model_tensors(model: nn.Module, before: Versions) -> Tensors:
+    """Trained parameters, buffers that changed since `before`, and what the method remembers."""
+    trained = {f"parameter.{n}": p for n, p in model.named_parameters() if p.requires_grad}
+    now = versions(model)
+    changed = {
+        f"buffer.{name}": buffer
+        for name, buffer in model.named_buffers()
+        if before.get(name) != now[name]
+    }
+    remembered = {f"method.{name}": tensor for name, tensor in hooks.state(model).items()}
+    return _copied({**trained, **changed, **remembered})
+
+
+@torch.no_grad()
+def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put `model_tensors` back.
+
+    Raises:
+        CheckpointError: they are another model's.
+    """
+    trained = {f"parameter.{n}": p for n, p in model.named_parameters() if p.requires_grad}
+    buffers = {f"buffer.{n}": b for n, b in model.named_buffers()}
+    given = {name: t for name, t in tensors.items() if name.startswith(("parameter.", "buffer."))}
+    here = trained | buffers
+    odd = {name for name in given if name not in here} | {n for n in trained if n not in given}
+    odd |= {name for name in given.keys() - odd if here[name].shape != given[name].shape}
+    if odd:
+        raise CheckpointError(f"it is another model's: {', '.join(sorted(odd)[:3])} does not fit")
+    for name, tensor in given.items():
+        here[name].copy_(tensor)
+    hooks.load_state(model, _below("method.", tensors))
+
+
+def optimizer_state(optimizer: Any, scheduler: Any, scaler: Any) -> tuple[Tensors, State]:
+    """State of the optimizer, of its learning rates, and of float16's loss scale."""
+    own = optimizer.state_dict()
+    tensors: Tensors = {}
+    numbers: dict[str, dict[str, Any]] = {}
+    for index, entries in own["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{name}"] = value
+            else:
+                numbers.setdefault(str(index), {})[name] = value
+    state = {"groups": own["param_groups"], "numbers": numbers, "schedule": scheduler.state_dict()}
+    if scaler is not None:
+        state["scale"] = scaler.state_dict()
+    return _copied(tensors), state
+
+
+def load_optimizer(
+    optimizer: Any, scheduler: Any, tensors: Mapping[str, Tensor], state: State
+) -> None:
+    """Put `optimizer_state` back, but for the loss scale."""
+    entries: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in state["numbers"].items()}
+    for name, tensor in _below("optimizer.", tensors).items():
+        index, _, entry = name.partition(".")
+        entries.setdefault(int(index), {})[entry] = tensor
+    optimizer.load_state_dict({"state": entries, "param_groups": state["groups"]})
+    scheduler.load_state_dict(state["schedule"])
+
+
+def random_state() -> tuple[Tensors, State]:
+    """The generators of torch (all devices), numpy and Python."""
+    tensors = {"random.torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states = torch.cuda.get_rng_state_all()
+        tensors |= {f"random.cuda.{i}": state for i, state in enumerate(states)}
+    kind, keys, *rest = np.random.get_state()
+    state = {
+        "python": random.getstate(),
+        "numpy": [str(kind), keys.tolist(), *rest],
+    }
+    return _copied(tensors), json.loads(json.dumps(state))
+
+
+def load_random(tensors: Mapping[str, Tensor], state: State) -> None:
+    """Put `random_state` back."""
+    torch.set_rng_state(tensors["random.torch"])
+    if torch.cuda.is_available():
+        for index, each in _below("random.cuda.", tensors).items():
+            if int(index) < torch.cuda.device_count():
+                torch.cuda.set_rng_state(each, int(index))
+    version, numbers, following = state["python"]
+    random.setstate((version, tuple(numbers), following))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _copied(tensors: Tensors) -> Tensors:
+    return {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
