@@ -103,7 +103,7 @@ def lives(pid: int) -> bool:
 
 
 def start_driver(lab: Lab, seconds: float = 0.5, slot_count: int = 2) -> subprocess.Popen:
-    root = Path(dispatch.__file__).parents[2]
+    root = Path(dispatch.__file__).parents[3]
     return subprocess.Popen(
         [sys.executable, DRIVER, lab.runs_dir, lab.journal, str(seconds), str(slot_count)],
         env=os.environ | {"PYTHONPATH": str(root)},

@@ -66,7 +66,7 @@ class Host:
 
     def __init__(self, folder: Path, name: str, seconds: float, slot_count: int = 1) -> None:
         self.runs_dir, self._log = folder / name, folder / f"{name}.txt"
-        root = Path(dispatch.__file__).parents[2]
+        root = Path(dispatch.__file__).parents[3]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, fake_trials.__file__, self.runs_dir, folder / "journal",

@@ -22,7 +22,7 @@ from studies.engine.session import Session
 from studies.engine.trials import ranks
 from studies.engine.trials.trial import run_trial
 
-ROOT = Path(ranks.__file__).resolve().parents[2]
+ROOT = Path(ranks.__file__).resolve().parents[3]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from studies.engine.definition.schema import list_profiles, load_study
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
 
-STUDIES = sorted(Path(load_study.__code__.co_filename).parents[1].glob("*.yaml"))
+STUDIES = sorted(Path(load_study.__code__.co_filename).parents[2].glob("*.yaml"))
 
 GOOD = """\
 name: good
