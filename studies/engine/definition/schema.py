@@ -29,6 +29,7 @@ EXPECTED = {
     "dict_type": "a mapping",
     "tuple_type": "a list",
     "string_type": "text",
+    "too_short": "at least one value",
 }
 """Words for pydantic's words for Python types."""
 
