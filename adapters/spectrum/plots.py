@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from adapters.spectrum.curves import PhiCurve
@@ -37,7 +38,7 @@ def plot_depth(
             axes.plot(depth, [m.numbers()[measure] for m in chosen], marker="o", label=label)
         axes.set(title=kind, xlabel="block")
     panels[0].set_ylabel(measure.replace("_", " "))
-    panels[0].legend()
+    _legend(figure, panels[0])
     return figure
 
 
@@ -67,7 +68,7 @@ def plot_spectra(methods: Mapping[str, Sequence[ModuleSpectrum]]) -> Figure:
             axes.fill_between(index, low, high, alpha=0.2, color=line.get_color())
         axes.set(title=kind, xlabel="index", xscale="log", yscale="log", ylim=(1e-6, 1.5))
     panels[0].set_ylabel("singular value / largest")
-    panels[0].legend()
+    _legend(figure, panels[0])
     return figure
 
 
@@ -90,8 +91,14 @@ def plot_phi(times: Mapping[str, Sequence[PhiCurve]]) -> Figure:
                 axes.plot(curve.x, curve.y, label=label)
             axes.axvspan(-place.used, place.used, alpha=0.1)
             axes.set(title=f"{kind}, block {place.block} ({depth})", xlabel="x", ylabel="φ(x)")
-    panels[0][0].legend()
+    _legend(figure, panels[0][0])
     return figure
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Below the panels: many arms would hide the lines of one."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5))
 
 
 def _places(curves: Sequence[PhiCurve], kind: str) -> list[PhiCurve]:
