@@ -10,6 +10,7 @@ from rich.console import Console
 from studies.engine.definition.schema import list_profiles, load_study
 from studies.engine.errors import StudyError
 from studies.engine.events import Interrupted, Stopped
+from studies.engine.slots import count_given
 
 if TYPE_CHECKING:
     from studies.engine.definition.study import Study
@@ -71,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--slots",
-        type=_slots,
+        type=count_given,
         metavar="N",
         help="trials at once: a number, or auto to measure how many fit into memory; default: one "
         "a GPU, without a GPU one a core",
@@ -109,17 +110,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="default: ./runs")
     return parser
-
-
-def _slots(text: str) -> int:
-    """0 for auto."""
-    if text == "auto":
-        return 0
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(
-            f"expected auto or a whole number of at least 1, got {text!r}"
-        )
-    return int(text)
 
 
 def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) -> int:

@@ -1,5 +1,6 @@
 """How many trials run at once, and which share of the machine each one gets."""
 
+import argparse
 import os
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,20 @@ STORAGE_VARIABLE = "BASIS_ZOO_STORAGE"
 """Address of the database that several hosts share, see `storage`."""
 SECRETS = (STORAGE_VARIABLE, "PGPASSWORD")
 """Variables that a trial has no use for."""
+
+
+def count_given(text: str) -> int:
+    """What `--slots` says: 0 for auto.
+
+    Raises `argparse.ArgumentTypeError` for anything but auto or a whole number of at least 1.
+    """
+    if text == "auto":
+        return 0
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"expected auto or a whole number of at least 1, got {text!r}"
+        )
+    return int(text)
 
 
 def cores() -> int:

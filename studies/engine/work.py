@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=Path, required=True, help="folder for the results")
     parser.add_argument(
         "--slots",
-        type=_slots,
+        type=slots.count_given,
         help="trials at once: a number, or auto to measure how many fit into memory; default: one "
         "a GPU, without a GPU one a core",
     )
@@ -67,15 +67,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--retry-failed", action="store_true", help="run failed trials again")
     return parser
-
-
-def _slots(text: str) -> int:
-    """0 for auto."""
-    if text == "auto":
-        return 0
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected auto or a number of at least 1, got {text!r}")
-    return int(text)
 
 
 class Work:
