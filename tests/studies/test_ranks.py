@@ -121,14 +121,17 @@ def test_no_process_outlives_the_launcher(tmp_path: Path) -> None:
 
 
 DIVERGED = """
-import os, pathlib, sys, torch
-from studies.engine.trials.ranks import joined, ranks
-run_dir = pathlib.Path(sys.argv[1])
-with joined(run_dir):
-    model = torch.nn.Linear(2, 2)
-    torch.nn.init.constant_(model.weight, 1.0)
-    torch.nn.init.constant_(model.bias, float(ranks().rank))
-    ranks().check_equal(model)
+import pathlib, sys, torch
+from studies.engine.trials.ranks import joined, leave, ranks
+try:
+    with joined(pathlib.Path(sys.argv[1])):
+        model = torch.nn.Linear(2, 2)
+        torch.nn.init.constant_(model.weight, 1.0)
+        torch.nn.init.constant_(model.bias, float(ranks().rank))
+        ranks().check_equal(model)
+except RuntimeError as error:
+    print(error, file=sys.stderr)
+    leave(1)
 """
 
 

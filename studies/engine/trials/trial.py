@@ -22,7 +22,7 @@ from typing import Any
 from studies.engine.records import Cost, Result, Trial, read_trial, write_record
 from studies.engine.slots import deterministic_variables
 from studies.engine.trials.preemption import PREEMPTED, Preempted, Preemption, preemptible
-from studies.engine.trials.ranks import joined, ranks
+from studies.engine.trials.ranks import joined, leave, ranks
 
 
 def run_trial(trial: Trial, run_dir: Path, preemption: Preemption | None = None) -> Result:
@@ -269,7 +269,10 @@ def main(arguments: list[str] | None = None) -> int:
                 result = run_trial(trial, folder, preemption)
     except Preempted:
         return PREEMPTED
-    return 0 if result.status == "done" else 1
+    code = 0 if result.status == "done" else 1
+    if several:
+        leave(code)
+    return code
 
 
 if __name__ == "__main__":
