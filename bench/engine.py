@@ -9,7 +9,6 @@ Each prints a table and writes its part of bench/results/engine.json.
 import argparse
 import collections
 import functools
-import importlib.util
 import json
 import os
 import platform
@@ -22,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import psutil
@@ -30,6 +28,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "bench" / "results" / "engine.json"
 PLACE = re.compile(r"[^:]+:\d+: .+")
+sys.path.insert(0, str(ROOT / "tests/studies/support"))  # the fakes are those of the tests
 
 
 def main() -> None:
@@ -75,21 +74,13 @@ def machine() -> dict[str, Any]:
     }
 
 
-def module(path: str) -> ModuleType:
-    """The test helper at `path`, below tests/studies."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / "tests/studies" / path)
-    assert spec is not None and spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
 def yaml(count: int) -> dict[str, Any]:
     """Refuse `count` bad study files; milliseconds of processor time by kind of fault."""
+    import bad_studies
+
     from studies.engine.definition.schema import load_study
     from studies.engine.errors import StudyError
 
-    bad_studies = module("bad_studies.py")
     times: dict[str, list[float]] = collections.defaultdict(list)
     wall: list[float] = []
     faults = collections.Counter[str]()
@@ -135,6 +126,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def trials(count: int, slot_count: int) -> dict[str, Any]:
     """Dispatch, plan, report and track `count` trials that do nothing."""
+    import fake_trials as fake
     from rich.console import Console
 
     from studies.engine import runs, slots, track
@@ -142,7 +134,6 @@ def trials(count: int, slot_count: int) -> dict[str, Any]:
     from studies.engine.planning.plan import plan_table
     from studies.engine.reporting.report import write_report
 
-    fake = module("fake_trials.py")
     slots.gpus = lambda: 0
     seeds = 10
     planned = fake.make_trials(*[{}] * (-(-count // seeds)), seeds=tuple(range(seeds)))[:count]

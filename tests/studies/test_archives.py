@@ -9,12 +9,12 @@ import multiprocessing
 import os
 import tarfile
 import threading
-import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from studies.archives import Archive, ArchiveError, Member, cache, fetch, is_cached
 from studies.archives.sources import Sources, pip_sources
@@ -260,7 +260,7 @@ def test_kill_9_while_downloading_leaves_a_cache_that_works(index: Index, tmp_pa
             outputfile.write(content[:half])
             outputfile.flush()
             if half:
-                go_on.wait(60)
+                go_on.wait(240)
             outputfile.write(content[half:])
 
         def log_message(self, *arguments) -> None: ...
@@ -287,13 +287,6 @@ def test_kill_9_while_downloading_leaves_a_cache_that_works(index: Index, tmp_pa
         server.server_close()
     assert (folder / "rows.txt").read_bytes() == ROWS
     assert not list(cache_dir.glob(".fetching-*"))
-
-
-def wait_until(holds, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 def test_two_processes_do_not_collide(index: Index) -> None:

@@ -1,18 +1,18 @@
 """Checkpoints: a trial that was cut off goes on to the numbers of one that was not."""
 
 import errno
-import importlib.util
 import json
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
+import fake_trials
 import pytest
 import torch
 from safetensors.torch import load_file
+from waiting import wait_until
 
 from studies.engine import runs, slots
 from studies.engine.dispatching import dispatch
@@ -24,11 +24,6 @@ from studies.engine.trials.checkpoint import CheckpointError, Identity
 from studies.engine.trials.preemption import PREEMPTED, Preempted, Preemption, preemptible
 from studies.engine.trials.trial import run_trial
 
-_spec = importlib.util.spec_from_file_location(
-    "fake_trials", Path(__file__).with_name("fake_trials.py")
-)
-fake_trials = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake_trials)
 LEARNED_GRID = {
     "method": "basis",
     "basis": "sinc",
@@ -364,9 +359,8 @@ def test_ctrl_c_and_the_same_command_again_give_the_same_numbers(
     run_dir = runs.trial_dir(trial, tmp_path / "runs")
 
     def interrupt() -> None:
-        metrics, end = run_dir / "metrics.jsonl", time.monotonic() + 120
-        while not (metrics.exists() and metrics.read_text()) and time.monotonic() < end:
-            time.sleep(0.02)
+        metrics = run_dir / "metrics.jsonl"
+        wait_until(lambda: metrics.exists() and metrics.read_text())
         os.kill(os.getpid(), signal.SIGINT)
 
     watcher = threading.Thread(target=interrupt)

@@ -1,12 +1,12 @@
 """The command line: exit codes, what is printed, and that MLflow can fail without loss."""
 
 import functools
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import fake_trials
 import pytest
 
 from studies.engine import cli, runs, session, tracking
@@ -14,12 +14,6 @@ from studies.engine.definition.schema import load_study
 from studies.engine.dispatching import packing
 from studies.engine.planning.plan import plan
 from studies.engine.trials import fetching
-
-_spec = importlib.util.spec_from_file_location(
-    "fake_trials", Path(__file__).with_name("fake_trials.py")
-)
-fake_trials = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake_trials)
 
 REAL_TRACKING, REAL_DELIVER = tracking.Tracking, tracking.deliver
 ROOT = Path(cli.__file__).resolve().parents[2]

@@ -2,7 +2,6 @@
 
 import collections
 import functools
-import importlib.util
 import itertools
 import os
 import shutil
@@ -12,8 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+import fake_trials
 import optuna
 import pytest
+from waiting import wait_until
 
 from studies.engine import runs, slots
 from studies.engine.dispatching import child, dispatch, loop
@@ -21,10 +22,7 @@ from studies.engine.errors import StudyError
 from studies.engine.events import Event, Stopped
 from studies.engine.records import Trial
 
-DRIVER = Path(__file__).with_name("fake_trials.py")
-_spec = importlib.util.spec_from_file_location("fake_trials", DRIVER)
-fake_trials = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake_trials)
+DRIVER = Path(fake_trials.__file__)
 make_study, make_trials = fake_trials.make_study, fake_trials.make_trials
 
 
@@ -108,13 +106,6 @@ def start_driver(lab: Lab, seconds: float = 0.5, slot_count: int = 2) -> subproc
         [sys.executable, DRIVER, lab.runs_dir, lab.journal, str(seconds), str(slot_count)],
         env=os.environ | {"PYTHONPATH": str(root)},
     )
-
-
-def wait_until(holds, seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def test_every_trial_is_run_once_and_told_to_optuna(lab: Lab) -> None:
@@ -273,7 +264,7 @@ def test_kill_9_at_any_time_then_the_same_command_completes_each_trial_once(lab:
         wait_until(lambda n=waited: sum(lab.noted("done").values()) >= n)
         driver.kill()
         driver.wait()
-        wait_until(lambda: not any(lives(pid) for pid in lab.pids()), seconds=30)
+        wait_until(lambda: not any(lives(pid) for pid in lab.pids()))
     assert lab.states()["RUNNING"] > 0
     assert start_driver(lab, slot_count=4).wait(300) == 0
     lab.assert_each_done_once(make_trials(*[{"seconds": 0.5}] * 4, seeds=(0, 1)))
@@ -285,8 +276,8 @@ def test_no_trial_outlives_its_dispatcher(lab: Lab, number: signal.Signals) -> N
     driver = start_driver(lab, seconds=60)
     wait_until(lambda: sum(lab.noted("start").values()) == 2)
     driver.send_signal(number)
-    assert driver.wait(60) == (-signal.SIGKILL if number == signal.SIGKILL else 130)
-    wait_until(lambda: not any(lives(pid) for pid in lab.pids()), seconds=30)
+    assert driver.wait(240) == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    wait_until(lambda: not any(lives(pid) for pid in lab.pids()))
     if number != signal.SIGKILL:
         assert lab.states() == {"WAITING": 8, "FAIL": 2}
 

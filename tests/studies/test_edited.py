@@ -1,23 +1,17 @@
 """A study file edited between two runs: only new points run, finished ones keep their meaning."""
 
 import functools
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
+import fake_trials
 import pytest
 
 from studies.engine import cli, runs, session, slots, tracking
 from studies.engine.definition.schema import load_study
 from studies.engine.planning.plan import plan
 from studies.engine.trials import fetching
-
-_spec = importlib.util.spec_from_file_location(
-    "fake_trials", Path(__file__).with_name("fake_trials.py")
-)
-fake_trials = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake_trials)
 
 STUDY = """\
 name: s

@@ -1,10 +1,10 @@
 """Study files at random: each is read, or refused by one message with place and reason."""
 
-import importlib.util
 import random
 import re
 from pathlib import Path
 
+import bad_studies
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,12 +13,6 @@ from studies.engine.cli import BAD_INPUT, main
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
-
-_spec = importlib.util.spec_from_file_location(
-    "bad_studies", Path(__file__).with_name("bad_studies.py")
-)
-bad_studies = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(bad_studies)
 
 FILE = f"{bad_studies.NAME}.yaml"
 PROBLEM = re.compile(r"[^:\n]+:[1-9]\d*: \S[^\n]*")

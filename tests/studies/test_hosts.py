@@ -4,34 +4,26 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
-import importlib.util
 import itertools
 import os
 import re
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import fake_trials
 import optuna
+import postgres_server
 import pytest
+from waiting import wait_until
 
 from studies.engine import cli, runs, session, slots
 from studies.engine.dispatching import dispatch, hosts, storage, store
 from studies.engine.errors import StudyError
 from studies.engine.records import Trial
 
-
-def _load(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fake_trials, postgres_server = _load("fake_trials"), _load("postgres_server")
 make_study, make_trials = fake_trials.make_study, fake_trials.make_trials
 PASSWORDS = (postgres_server.PASSWORD, postgres_server.QUOTED)
 HEARTBEAT = "0.3"
@@ -101,13 +93,6 @@ def start(tmp_path: Path):
 
 def trials_of_hosts(seconds: float) -> list[Trial]:
     return make_trials(*[{"seconds": seconds}] * 4, seeds=(0, 1))
-
-
-def wait_until(holds, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 def noted(folder: Path, word: str) -> collections.Counter[str]:
@@ -203,9 +188,9 @@ def test_planning_and_claiming_by_several_at_once_is_done_once(url: str, tmp_pat
     def work(name: str) -> list[str]:
         table = store.Table(make_study(), server)
         ledger = hosts.SharedLedger(table, "test/accuracy", tmp_path / name, name)
-        barrier.wait(60)
+        barrier.wait(240)
         todo = ledger.sync(trials, False, lambda event: None)
-        barrier.wait(60)
+        barrier.wait(240)
         return [trial.key for trial in todo if ledger.claim(trial) is not None]
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:

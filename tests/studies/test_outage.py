@@ -1,20 +1,14 @@
 """A dispatcher whose database does not answer for a while, or never again."""
 
-import importlib.util
 from pathlib import Path
 
+import fake_trials
 import pytest
 
 from studies.engine import runs
 from studies.engine.dispatching import loop, outage
 from studies.engine.events import Interrupted, Stopped, Unreachable
 from studies.engine.records import Result, Trial
-
-_spec = importlib.util.spec_from_file_location(
-    "fake_trials", Path(__file__).with_name("fake_trials.py")
-)
-fake_trials = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake_trials)
 
 
 class Silent:

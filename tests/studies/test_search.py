@@ -1,6 +1,5 @@
 """The search: its points once each whatever is killed, its choice, its report, its refusals."""
 
-import importlib.util
 import math
 import os
 import random
@@ -8,12 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import fake_points
 import optuna
 import pytest
 import yaml
+from waiting import wait_until
 
 from studies.engine import cli, runs, session, slots, tracking
 from studies.engine.definition.schema import load_study
@@ -26,10 +26,7 @@ from studies.engine.searching import search
 from studies.engine.searching.search_stage import SearchStage
 from studies.engine.trials import fetching
 
-DRIVER = Path(__file__).with_name("fake_points.py")
-_spec = importlib.util.spec_from_file_location("fake_points", DRIVER)
-fake_points = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake_points)
+DRIVER = Path(fake_points.__file__)
 STUDY = fake_points.STUDY
 SPACE = {
     "a": ("x", None, 3),
@@ -124,13 +121,10 @@ def test_tpe_learns_where_good_points_are(lab, objectives: int) -> None:
 def test_killed_at_any_time_every_point_runs_once_and_counts_once(tmp_path, slot_count) -> None:
     lab = fake_points.Lab.unchecked(tmp_path)
     command = [sys.executable, str(DRIVER), str(tmp_path), str(slot_count)]
-    environment = os.environ | {"PYTHONPATH": str(DRIVER.parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(DRIVER.parents[3])}
     for done in (2, 5):
         process = subprocess.Popen(command, env=environment)
-        until = time.monotonic() + 120
-        while len(lab.noted("done")) < done and process.poll() is None:
-            assert time.monotonic() < until, "the search does not move"
-            time.sleep(0.02)
+        wait_until(lambda n=done, p=process: len(lab.noted("done")) >= n or p.poll() is not None)
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert subprocess.run(command, check=False, env=environment).returncode == 0

@@ -2,11 +2,11 @@
 
 import collections
 import contextlib
-import importlib.util
 import random
 from pathlib import Path
 from types import SimpleNamespace
 
+import fake_trials
 import pytest
 
 from studies.engine import runs
@@ -15,11 +15,6 @@ from studies.engine.dispatching.attempts import Row
 from studies.engine.events import Unreachable
 from studies.engine.records import Failure, Result, Trial, write_record
 
-_spec = importlib.util.spec_from_file_location(
-    "fake_trials", Path(__file__).with_name("fake_trials.py")
-)
-fake_trials = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake_trials)
 METRIC = "test/accuracy"
 
 

@@ -1,13 +1,14 @@
 """Jobs through submitit, with its local executor in the place of SLURM."""
 
-import importlib.util
-import os
 import signal
+import subprocess
 import sys
-import time
 from pathlib import Path
 
+import fake_trials
+import postgres_server
 import pytest
+from waiting import wait_until
 
 from studies.engine import cli, slots
 from studies.engine.dispatching import slurm
@@ -16,16 +17,6 @@ from studies.engine.errors import StudyError
 pytest.importorskip("submitit", reason="needs submitit: pip install 'basis-zoo[cluster]'")
 ROOT = Path(cli.__file__).resolve().parents[2]
 ADDRESS = "postgresql://ada:hush@127.0.0.1:1/zoo"
-
-
-def _load(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fake_trials, postgres_server = _load("fake_trials"), _load("postgres_server")
 
 
 @pytest.fixture(autouse=True)
@@ -61,33 +52,30 @@ def test_two_jobs_complete_a_study_and_keep_the_password(tmp_path: Path, monkeyp
         assert files and not any(word in content for content in files for word in words)
 
 
+STUDY_PROCESS = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path("left").touch(), sys.exit(0)))
+pathlib.Path("ready").touch()
+time.sleep(240)
+"""
+JOB = """
+import os, signal, sys
+from studies.engine.dispatching import slurm
+job = slurm.Dispatcher([sys.executable, "-c", sys.argv[1]])
+def leave(*_):  # submitit calls `checkpoint` from a signal handler and exits
+    again = job.checkpoint()
+    os._exit(0 if again.function._command == job._command else 3)
+signal.signal(signal.SIGUSR2, leave)
+job()
+os._exit(4)
+"""
+
+
 def test_a_job_that_has_to_go_ends_its_dispatcher_and_is_queued_again(tmp_path: Path) -> None:
-    script = (
-        "import pathlib, signal, sys, time\n"
-        f"left = pathlib.Path({str(tmp_path / 'left')!r})\n"
-        "signal.signal(signal.SIGTERM, lambda *a: (left.touch(), sys.exit(0)))\n"
-        f"pathlib.Path({str(tmp_path / 'ready')!r}).touch()\n"
-        "time.sleep(60)"
-    )
-    job = slurm.Dispatcher([sys.executable, "-c", script])
-    pid = os.fork()
-    if pid == 0:  # a job's process: submitit calls `checkpoint` from a signal handler and exits
-
-        def leave(number, frame):
-            began = time.monotonic()
-            again = job.checkpoint()
-            same = again.function._command == job._command
-            os._exit(0 if same and time.monotonic() - began < slurm.ENDING_SECONDS / 2 else 3)
-
-        signal.signal(signal.SIGUSR2, leave)
-        job()
-        os._exit(4)
-    end = time.monotonic() + 30
-    while not (tmp_path / "ready").exists():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    os.kill(pid, signal.SIGUSR2)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    job = subprocess.Popen([sys.executable, "-c", JOB, STUDY_PROCESS], cwd=tmp_path)
+    wait_until((tmp_path / "ready").exists)
+    job.send_signal(signal.SIGUSR2)
+    assert job.wait() == 0
     assert (tmp_path / "left").exists()
 
 

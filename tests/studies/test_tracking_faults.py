@@ -3,21 +3,13 @@
 MLflow is asked over HTTP by its own client.
 """
 
-import importlib.util
-import time
-from pathlib import Path
-
+import fake_mlflow
 import pytest
+from waiting import wait_until
 
 from studies.engine import track, tracking
 from studies.engine.errors import masked
 from studies.engine.reporting.report import write_report
-
-_spec = importlib.util.spec_from_file_location(
-    "fake_mlflow", Path(__file__).with_name("fake_mlflow.py")
-)
-fake_mlflow = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake_mlflow)
 
 
 @pytest.fixture
@@ -34,13 +26,6 @@ def server(monkeypatch):
 def study(fabricate):
     fabricate.add("lora", [0.7, 0.71], {"adapter.method": "lora"})
     return fabricate.add("G=8", [0.72, 0.73], {"adapter.num_basis": 8})
-
-
-def wait_until(holds, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def assert_each_is_there_once(server, study):

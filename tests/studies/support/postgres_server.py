@@ -53,7 +53,7 @@ class PostgresServer:
             "postgres", "-D", self._data, "-p", str(self._port), "-h", "127.0.0.1",
             "-k", "", "-c", "fsync=off"
         )  # fmt: skip
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while True:
             with contextlib.suppress(OSError), self._connect():
                 return
