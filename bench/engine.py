@@ -8,6 +8,7 @@ Each prints a table and writes its part of bench/results/engine.json.
 
 import argparse
 import collections
+import contextlib
 import functools
 import json
 import os
@@ -37,11 +38,12 @@ def main() -> None:
     parser.add_argument("what", choices=["yaml", "trials"])
     parser.add_argument("count", type=int, nargs="?")
     parser.add_argument("--slots", type=int, default=2, help="trials at once")
+    parser.add_argument("--keep", type=Path, help="leave runs and MLflow's database in this folder")
     given = parser.parse_args()
     found = (
         yaml(given.count or 10_000)
         if given.what == "yaml"
-        else trials(given.count or 1_000, given.slots)
+        else trials(given.count or 1_000, given.slots, given.keep)
     )
     for name, value in found.items():
         if isinstance(value, dict):
@@ -124,8 +126,8 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def trials(count: int, slot_count: int) -> dict[str, Any]:
-    """Dispatch, plan, report and track `count` trials that do nothing."""
+def trials(count: int, slot_count: int, keep: Path | None = None) -> dict[str, Any]:
+    """Dispatch, plan, report and track `count` trials that do nothing; in `keep` if given."""
     import fake_trials as fake
     from rich.console import Console
 
@@ -137,7 +139,9 @@ def trials(count: int, slot_count: int) -> dict[str, Any]:
     slots.gpus = lambda: 0
     seeds = 10
     planned = fake.make_trials(*[{}] * (-(-count // seeds)), seeds=tuple(range(seeds)))[:count]
-    with tempfile.TemporaryDirectory() as folder:
+    if keep is not None:
+        keep.mkdir(parents=True)
+    with contextlib.nullcontext(keep) if keep else tempfile.TemporaryDirectory() as folder:
         runs_dir, journal = Path(folder) / "runs", Path(folder) / "journal"
         path = Path(folder) / "fake.yaml"
         path.write_text("name: fake\n", encoding="utf-8")

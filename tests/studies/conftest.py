@@ -1,5 +1,6 @@
 import json
 import random
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,3 +134,14 @@ def make(tiny_bert: Path, tiny_csv: Path) -> Any:
         return Trial(study="s", profile="p", arm="a", seed=seed, config=config)
 
     return build
+
+
+@pytest.fixture
+def without_dropout(tiny_bert: Path, tmp_path: Path) -> Path:
+    """The tiny BERT without dropout: masks depend on how a batch is split, nothing else does."""
+    folder = tmp_path / "bert"
+    shutil.copytree(tiny_bert, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 from waiting import wait_until
 
@@ -25,15 +25,9 @@ from studies.engine.trials.trial import run_trial
 ROOT = Path(ranks.__file__).resolve().parents[3]
 
 
-@pytest.fixture
-def without_dropout(tiny_bert: Path, tmp_path: Path) -> Path:
-    """Processes draw masks of their own, so only without them are their numbers those of one."""
-    folder = tmp_path / "bert"
-    shutil.copytree(tiny_bert, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
+a_gpu_each = pytest.mark.skipif(
+    torch.cuda.device_count() == 1, reason="NCCL needs a GPU for each of two processes"
+)
 
 
 def launched(count: int, run_dir: Path, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -42,6 +36,7 @@ def launched(count: int, run_dir: Path, **options: Any) -> subprocess.CompletedP
     return subprocess.run(command, env=environment, capture_output=True, text=True, **options)
 
 
+@a_gpu_each
 def test_two_processes_train_as_one(make: Any, without_dropout: Path, tmp_path: Path) -> None:
     trial = make(
         backbone={"name": str(without_dropout)},
@@ -70,6 +65,7 @@ def test_two_processes_train_as_one(make: Any, without_dropout: Path, tmp_path: 
     assert left == ["metrics.jsonl", "result.json", "trial.json"]
 
 
+@a_gpu_each
 def test_a_loss_that_is_not_finite_ends_all_with_one_result(make: Any, tmp_path: Path) -> None:
     trial = make(train={"learning_rate": 1e30, "warmup_ratio": 0.0})
     write_record(tmp_path / "trial.json", trial)
@@ -130,6 +126,7 @@ except RuntimeError as error:
 """
 
 
+@a_gpu_each
 def test_parameters_that_differ_are_refused(tmp_path: Path, monkeypatch, capfd) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     assert ranks.launch(2, [sys.executable, "-c", DIVERGED, str(tmp_path)]) == 1
