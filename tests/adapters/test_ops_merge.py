@@ -77,9 +77,10 @@ def test_families(name):
         _check(*case, torch.float32)
 
 
-@pytest.mark.parametrize("rank", [1, 16, 17, 64] + [256] * ON_GPU)
-def test_ranks(rank):
-    _check(*_case("sinc", 0.3, (19, 35, rank)), torch.float32)
+@pytest.mark.parametrize("tile", [SMALL, None], ids=["small", "chosen"])
+@pytest.mark.parametrize("rank", [1, 16, 17, 64, 100, 256])
+def test_ranks(rank, tile):
+    _check(*_case("sinc", 0.3, (19, 35, rank)), torch.float32, tile)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -42,12 +42,15 @@ GRADIENT_CANDIDATES = tuple(
 
 
 # The choices below follow bench/results/tiles_h200.json (bf16, r 16, BA in plain tf32, before the
-# kernels went over to tf32x3); `python -m adapters.bench tune` measures them anew.
+# kernels went over to tf32x3); `python -m adapters.bench tune` measures them anew. Above rank 16 no
+# times are known: tiles are those that fit into registers and 96 KiB of shared memory.
 
 
 def merge_tile(rows: int, columns: int, rank: int, proxy: Proxy) -> Tile:
     """The tile for W of (rows, columns) and a padded rank."""
     if rank > 64:
+        return Tile(16, 32, 8, 8, 1)
+    if rank > 32:
         return Tile(32, 64, 1, 4, 1)
     if _MIDDLE <= rows * columns < _LARGE:
         return Tile(32, 64, 8, 2, 3)  # 4096 x 4096: 25.3 us, table 32.5 (one chunk: 34.6)
@@ -61,6 +64,8 @@ def gradient_tile(rows: int, columns: int, rank: int, proxy: Proxy) -> Tile:
     size = rows * columns
     chunks = 8 if size >= _SMALL else 2
     if rank > 64:
+        return Tile(16, 16, chunks, 8, 1)
+    if rank > 16:
         return Tile(32, 32, chunks, 4, 1)
     if _MIDDLE <= size < _LARGE:
         return Tile(32, 32, 16, 1, 3)  # 4096 x 4096: 71.2 us, (64, 64, 8, 4, 1): 79.0
