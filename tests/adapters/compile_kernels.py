@@ -74,7 +74,7 @@ def compiled(kernel: JITFunction, arguments: dict[str, Any], capability: int) ->
             if special and value % 16 == 0:
                 attributes[(place,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
-    options = {"num_warps": arguments["num_warps"]}
+    options = {name: arguments[name] for name in ("num_warps", "enable_fp_fusion")}
     binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     return [kernel.fn.__name__, spilled(binary.asm["ptx"], capability), binary.metadata.shared]
 

@@ -216,5 +216,6 @@ def merge_gradients(
         db_parts, da_parts, parts, matrix, db, da, dc,
         m * k, k * n, count, width, down, across, across * down,
         HORNER=kind["HORNER"], WIDTH=lane, BLOCK=block, DEEP=64, num_warps=4,
+        enable_fp_fusion=True,
     )  # fmt: skip
     return db, da, dc
