@@ -101,12 +101,14 @@ def _shares_functions(basis: Basis) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept serves training too
 def _probe(count: int, device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return (torch.rand(count, generator=generator, dtype=torch.float64) - 0.5).to(device)
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept serves training too
 def _first_dropped(degrees: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor([degree + 1 for degree in degrees], device=device)
 
