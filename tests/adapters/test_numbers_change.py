@@ -168,11 +168,16 @@ def test_training_goes_on_after_a_merge_in_inference_mode():
 
 FIRST_IN_INFERENCE_MODE = """
 import torch
-from peft import get_peft_model
-from adapters import BasisConfig
-for options in ({}, {"basis": "hat"}, {"interval": (-0.02, 0.02), "bandwidth": 300.0}):
+import adapters
+for options in (
+    {"init_weights": False},
+    {"init_weights": False, "basis": "hat"},
+    {"init_weights": False, "interval": (-0.02, 0.02), "bandwidth": 300.0},
+    {"method": "nola"},
+    {"method": "randlora_paper"},
+):
     model = torch.nn.Sequential(torch.nn.Linear(8, 8))
-    model = get_peft_model(model, BasisConfig(target_modules=["0"], init_weights=False, **options))
+    model = adapters.attach(model, {"method": "basis", "target_modules": ["0"], **options})
     x = torch.ones(2, 8)
     with torch.inference_mode():
         model(x)
