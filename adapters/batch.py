@@ -147,7 +147,14 @@ class PhiBatch:
                 with unhooked, torch.set_grad_enabled(mode[0]):
                     self._fit(mode)
             self._checked = self._in_pass
-        return self._fits[id(layer)]
+        fitted = self._fits.get(id(layer))
+        if fitted is None:
+            raise RuntimeError(
+                f"this layer is a shallow copy of one that adapter {self.adapter!r} is on, as "
+                "nn.DataParallel makes them: start one process for each GPU (torchrun, accelerate "
+                "launch), let the process see one GPU, or copy the model by copy.deepcopy"
+            )
+        return fitted
 
     def _needed_mode(self) -> tuple[bool, ...]:
         """Whether the fit needs a graph, is made of inference tensors, belongs to a CUDA graph.

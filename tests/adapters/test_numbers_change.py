@@ -166,6 +166,16 @@ def test_training_goes_on_after_a_merge_in_inference_mode():
     require_right(model)
 
 
+def test_a_replica_as_data_parallel_makes_it_is_refused_in_words():
+    model = attach()
+    replica = model.first._replicate_for_data_parallel()
+    replica._parameters, replica._modules = model.first._parameters, model.first._modules
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"nn\.DataParallel makes"):
+            replica(X)
+    require_right(model)
+
+
 FIRST_IN_INFERENCE_MODE = """
 import torch
 import adapters
