@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from adapters.changes import Mark, mark, optimizer_steps, same_numbers
 from adapters.fitted import differentiable, stacked
 from basis_zoo import Nonlinearity, Phi
 from basis_zoo.proxy import Fit, Proxy, ProxyFitter, fit_proxy, proxy_size, range_radius
@@ -46,7 +47,9 @@ class _Fitted(NamedTuple):
 
     proxy: Proxy
     numbers: list[Tensor]
-    versions: list[tuple[int, int, bool]]
+    marks: list[Mark]
+    values: list[Tensor]
+    """Copies of the numbers, where no graph is kept."""
     weights: dict[Any, Tensor]
     """W' by what it depends on beside the proxy."""
 
@@ -72,6 +75,7 @@ class PhiBatch:
         """How often the phis were fitted."""
         self._fits: dict[int, _Fitted] = {}
         self._mode: tuple[bool, ...] | None = None
+        self._steps = 0
         self._seed: int | None = None
         self._in_pass = self._training = self._checked = False
         self._fitters: dict[tuple, ProxyFitter] = {}
@@ -137,13 +141,20 @@ class PhiBatch:
         mode = self._needed_mode()
         if not (self._checked and self._mode == mode and id(layer) in self._fits):
             asked = self.layers if self._in_pass else [layer]
-            if self._mode != mode or not all(map(self._is_current, asked)):
+            if self._mode != mode or not self._hold(asked):
                 # checkpointing counts what a block saves; the fit belongs to no block
                 unhooked = saved_tensors_hooks(lambda saved: saved, lambda saved: saved)
                 with unhooked, torch.set_grad_enabled(mode[0]):
                     self._fit(mode)
             self._checked = self._in_pass
-        return self._fits[id(layer)]
+        fitted = self._fits.get(id(layer))
+        if fitted is None:
+            raise RuntimeError(
+                f"this layer is a shallow copy of one that adapter {self.adapter!r} is on, as "
+                "nn.DataParallel makes them: start one process for each GPU (torchrun, accelerate "
+                "launch), let the process see one GPU, or copy the model by copy.deepcopy"
+            )
+        return fitted
 
     def _needed_mode(self) -> tuple[bool, ...]:
         """Whether the fit needs a graph, is made of inference tensors, belongs to a CUDA graph.
@@ -154,6 +165,16 @@ class PhiBatch:
         graph = torch.is_grad_enabled() or (self._training and not inference)
         return graph, inference, _is_captured()
 
+    def _hold(self, layers: list[HasMember]) -> bool:
+        """Whether the fits of `layers` do; only without gradients may this wait for the device."""
+        graph, _, captured = self._mode or (True, False, False)
+        if not all(map(self._is_current, layers)) or (graph and self._steps != optimizer_steps()):
+            return False
+        if graph or captured:
+            return True
+        now = [n for layer in layers for n in layer.numbers(self.adapter)]
+        return same_numbers(now, [v for layer in layers for v in self._fits[id(layer)].values])
+
     def _is_current(self, layer: HasMember) -> bool:
         fitted = self._fits.get(id(layer))
         if fitted is None:
@@ -162,10 +183,10 @@ class PhiBatch:
         if len(numbers) != len(fitted.numbers):
             return False
         same = all(now is then for now, then in zip(numbers, fitted.numbers, strict=True))
-        return same and _versions(numbers) == fitted.versions
+        return same and list(map(mark, numbers)) == fitted.marks
 
     def _fit(self, mode: tuple[bool, ...]) -> None:
-        self._fits, self._mode, self._seed = {}, mode, None
+        self._fits, self._mode, self._seed, self._steps = {}, mode, None, optimizer_steps()
         self.fits += 1
         with torch.no_grad():
             members = [layer.member(self.adapter) for layer in self.layers]
@@ -180,7 +201,9 @@ class PhiBatch:
             sizes.append(proxy_size(fit.proxy))
             for i, proxy in zip(indices, proxies, strict=True):
                 held = self.layers[i].numbers(self.adapter)
-                self._fits[id(self.layers[i])] = _Fitted(proxy, held, _versions(held), {})
+                values = [] if mode[0] else [n.detach().clone() for n in held]
+                fitted = _Fitted(proxy, held, list(map(mark, held)), values, {})
+                self._fits[id(self.layers[i])] = fitted
         self._bounds, self.degree = bounds, max(sizes)
 
     def _fit_group(
@@ -211,11 +234,6 @@ class PhiBatch:
 
 def _is_captured() -> bool:
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
-
-
-def _versions(numbers: list[Tensor]) -> list[tuple[int, int, bool]]:
-    """In-place changes move the first, an assignment to `.data` the second, freezing the third."""
-    return [(n._version, n.data_ptr(), n.requires_grad) for n in numbers]
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from adapters.batch import Member, PhiBatch
+from adapters.changes import mark, put_weight, restore_weight
 from adapters.config import BasisConfig
 from adapters.ops.linear import make_weight, merged_linear, working_dtype
 from adapters.ops.merge import merged_weight, product
@@ -75,7 +76,7 @@ class BasisLinear(nn.Module, BaseTunerLayer):
         self.basis_A, self.basis_B = nn.ParameterDict(), nn.ParameterDict()
         self.basis_phi, self.basis_scale = nn.ModuleDict(), nn.ModuleDict()
         self._disable_adapters, self.merged_adapters = False, []
-        self._unmerged: nn.Module | Tensor | None = None
+        self._unmerged: nn.Module | list[nn.Parameter] | None = None
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, r, config, batch)
 
@@ -183,7 +184,6 @@ class BasisLinear(nn.Module, BaseTunerLayer):
             merged = (weight.to(update.dtype) + update).to(weight.dtype)
         return merged.T if self.transposed else merged
 
-    @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Put W' in the place of W; W is kept, so that `unmerge` restores it bit for bit.
 
@@ -196,16 +196,21 @@ class BasisLinear(nn.Module, BaseTunerLayer):
             return
         self._require_mergeable()
         merged = self.merged_adapters + names
-        if self._unmerged is not None:
-            self._restore()
-        new = self.merged_weight(self.get_base_weight(), merged)
-        if safe_merge and not torch.isfinite(new).all():
-            raise ValueError(f"the merged weight is not finite; adapters {names} seem to be broken")
-        if self.quantization_backend is None:
-            self._unmerged = self.get_base_layer().weight.data
-        else:  # quantising anew is lossy, so the original stays aside whole
-            self._unmerged, self.base_layer = self.base_layer, copy.deepcopy(self.base_layer)
-        self.set_base_weight(new)
+        weight = self._unmerged_weight()
+        # in inference mode W' would be of no use to training
+        with torch.inference_mode(weight.is_inference()), torch.no_grad():
+            new = self.merged_weight(weight, merged)
+            if safe_merge and not torch.isfinite(new).all():
+                raise ValueError(
+                    f"the merged weight is not finite; adapters {names} seem to be broken"
+                )
+            if self._unmerged is not None:
+                self._restore()
+            if self.quantization_backend is None:
+                self._unmerged = [put_weight(self.get_base_layer(), new)]
+            else:  # quantising anew is lossy, so the original stays aside whole
+                self._unmerged, self.base_layer = self.base_layer, copy.deepcopy(self.base_layer)
+                self.set_base_weight(new)
         self.merged_adapters = merged
 
     def unmerge(self) -> None:
@@ -216,11 +221,23 @@ class BasisLinear(nn.Module, BaseTunerLayer):
         self._restore()
         self.merged_adapters = []
 
+    def _unmerged_weight(self) -> Tensor:
+        """W, dequantised where it is quantised; also while W' is in its place."""
+        if isinstance(self._unmerged, list):
+            return self._unmerged[0].data.to(self.get_base_weight())
+        if self._unmerged is None:
+            return self.get_base_weight()
+        merged, self.base_layer = self.base_layer, self._unmerged
+        try:
+            return self.get_base_weight()
+        finally:
+            self.base_layer = merged
+
     def _restore(self) -> None:
-        if isinstance(self._unmerged, nn.Module):
-            self.base_layer = self._unmerged
+        if isinstance(self._unmerged, list):
+            restore_weight(self.get_base_layer(), *self._unmerged)
         else:
-            self.get_base_layer().weight.data = self._unmerged
+            self.base_layer = self._unmerged
         self._unmerged = None
 
     def _require_mergeable(self) -> None:
@@ -265,7 +282,7 @@ class BasisLinear(nn.Module, BaseTunerLayer):
         made = None
         if run.merge_once:
             dtype = working_dtype(x)
-            of_weight = () if weight is None else (weight.data_ptr(), weight._version)
+            of_weight = () if weight is None else mark(weight)
 
             @torch.no_grad()
             def make() -> Tensor:

@@ -17,6 +17,7 @@ class Bank:
         self._shape, self._seed = shape, seed
         self._held: dict[torch.device, Tensor] = {}
 
+    @torch.inference_mode(False)  # what is kept serves training too
     def on(self, device: torch.device) -> Tensor:
         """The numbers, float32 of the shape given."""
         if device not in self._held:

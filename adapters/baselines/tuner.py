@@ -17,6 +17,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adapters.changes import put_weight, restore_weight
 from adapters.registration import peft_type
 
 
@@ -127,7 +128,7 @@ class UpdateLinear(nn.Module, BaseTunerLayer):
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
         self.add_module(self.adapter_layer_names[0], nn.ModuleDict())
         self._disable_adapters, self.merged_adapters = False, []
-        self._unmerged_weight: Tensor | None = None
+        self._unmerged: list[nn.Parameter] = []
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config)
 
@@ -159,7 +160,6 @@ class UpdateLinear(nn.Module, BaseTunerLayer):
         """`peft.convert_to_lora` may read `get_delta_weight`."""
         return self.update_type.mergeable
 
-    @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Put W + dW, summed in float32, in the place of W; W is kept for `unmerge`.
 
@@ -170,14 +170,19 @@ class UpdateLinear(nn.Module, BaseTunerLayer):
         names = [n for n in check_adapters_to_merge(self, adapter_names) or [] if n in self.updates]
         if not names:
             return
-        base = self.get_base_layer()
-        original = base.weight.data if self._unmerged_weight is None else self._unmerged_weight
-        update = sum(self.get_delta_weight(name) for name in self.merged_adapters + names)
-        new = (original.to(update.dtype) + update).to(original.dtype)
-        if safe_merge and not torch.isfinite(new).all():
-            raise ValueError(f"the merged weight is not finite; adapters {names} seem to be broken")
-        self._unmerged_weight = original
-        base.weight.data = new
+        base, held = self.get_base_layer(), self._unmerged
+        original = held[0].to(base.weight) if held else base.weight
+        # in inference mode W + dW would be of no use to training
+        with torch.inference_mode(original.is_inference()), torch.no_grad():
+            update = sum(self.get_delta_weight(name) for name in self.merged_adapters + names)
+            new = (original.to(update.dtype) + update).to(original.dtype)
+            if safe_merge and not torch.isfinite(new).all():
+                raise ValueError(
+                    f"the merged weight is not finite; adapters {names} seem to be broken"
+                )
+            if held:
+                restore_weight(base, *held)
+            self._unmerged = [put_weight(base, new)]
         self.merged_adapters.extend(names)
 
     def unmerge(self) -> None:
@@ -185,8 +190,8 @@ class UpdateLinear(nn.Module, BaseTunerLayer):
         if not self.merged:
             warnings.warn("already unmerged, nothing to do", stacklevel=2)
             return
-        self.get_base_layer().weight.data = self._unmerged_weight
-        self._unmerged_weight = None
+        restore_weight(self.get_base_layer(), *self._unmerged)
+        self._unmerged = []
         self.merged_adapters.clear()
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

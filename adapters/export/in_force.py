@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
+from adapters.changes import put_weight, restore_weight
 from adapters.export.updates import LayerUpdate
 
 
@@ -28,7 +29,6 @@ def in_force(
     """
     if any(update.layer.merged for update in updates):
         raise ValueError("the adapter is merged: call `unmerge_adapter` first")
-    kept = []
     for update in updates:
         base = update.layer.get_base_layer()
         if not base.weight.is_floating_point():
@@ -36,18 +36,20 @@ def in_force(
                 f"the weight of {update.name!r} is quantised ({base.weight.dtype}), and nothing "
                 "can be added to it exactly: load the base dequantised"
             )
-        kept.append((update.layer, base, base.weight.data))
+    kept = []
     try:
-        for update, (layer, base, weight) in zip(updates, kept, strict=True):
-            added = delta(update)
+        for update in updates:
+            added, base = delta(update), update.layer.get_base_layer()
             if added is not None:
-                base.weight.data = _sum(weight, added.T if isinstance(base, Conv1D) else added)
-            layer.merged_adapters = [update.adapter]  # so that only the base layer computes
+                new = _sum(base.weight, added.T if isinstance(base, Conv1D) else added)
+                kept.append((base, put_weight(base, new)))
+            update.layer.merged_adapters = [update.adapter]  # so that only the base layer computes
         yield
     finally:
-        for layer, base, weight in kept:
-            base.weight.data = weight
-            layer.merged_adapters = []
+        for base, weight in kept:
+            restore_weight(base, weight)
+        for update in updates:
+            update.layer.merged_adapters = []
 
 
 @torch.no_grad()

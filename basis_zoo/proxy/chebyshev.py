@@ -20,6 +20,7 @@ HORNER_DEGREE = 12
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept serves training too
 def points(count: int, device: torch.device) -> Tensor:
     """`count` Chebyshev points of the first kind on [-1, 1], (count,) float64."""
     j = torch.arange(count, dtype=torch.float64)
@@ -27,6 +28,7 @@ def points(count: int, device: torch.device) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept serves training too
 def analysis_matrix(count: int, device: torch.device) -> Tensor:
     """Values at `points(count)` to coefficients 0..count-1, (count, count) float64."""
     j = torch.arange(count, dtype=torch.float64)
@@ -36,6 +38,7 @@ def analysis_matrix(count: int, device: torch.device) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept serves training too
 def power_matrix(degree: int, device: torch.device) -> Tensor:
     """Chebyshev coefficients to those of the powers 1, u, u^2, ..., float64; (P+1, P+1)."""
     size = degree + 1
@@ -50,6 +53,7 @@ def power_matrix(degree: int, device: torch.device) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept serves training too
 def derivative_matrix(degree: int, device: torch.device) -> Tensor:
     """Coefficients of a sum of T_p to those of its derivative, float64; (P+1, P+1)."""
     size = degree + 1
@@ -121,6 +125,7 @@ class ChebyshevProxy(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept serves training too
 def moment_matrix(degree: int, device: torch.device) -> Tensor:
     """What makes the moments of T_p of sums over T_0, T_0 u, T_2, T_2 u, ..., (P+1, P+1) float64.
 
@@ -134,6 +139,7 @@ def moment_matrix(degree: int, device: torch.device) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept serves training too
 def _terms_matrix(degree: int, device: torch.device) -> Tensor:
     """Coefficients to the terms of the value and of the slope in u, (2, P + 1, P + 1) float64."""
     derivative = derivative_matrix(degree, device)

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from basis_zoo.basis import Basis, LinearBasis
+from basis_zoo.basis import Basis, LinearBasis, LocationScaleBasis
 from basis_zoo.phi import Phi, PhiParameters
 from basis_zoo.proxy.chebyshev import ChebyshevProxy, analysis_matrix, points
 from basis_zoo.proxy.exact import ExactProxy
@@ -35,6 +35,8 @@ _LEVELS = (3, 6, 10)
 PIECES = (1, 4, 16, 64, 256, 1024, 4096)
 ROOMS = (0, 3, 7, 15, 63, 255, 1023, 4095)
 """Breakpoints that a table has room for."""
+_SEEN = 2.0
+"""Points this many widths of a function apart see it: one of them lies within its width."""
 _FEWER_PIECES = 1024.0
 """A table goes one size down if its error is this much below the tolerance: at 4 times the width
 of a piece the error of a cubic is 256 times as large."""
@@ -84,9 +86,28 @@ class Target(NamedTuple):
         return self.phi(x, self.both)
 
     def unless_blind(self, errors: Tensor, spacing: Tensor) -> Tensor:
-        """`errors`, infinite where points at this distance could miss all that phi does."""
+        """`errors`, infinite where points at this distance could miss all that phi does.
+
+        Args:
+            errors: (*batch,) or (*batch, n).
+            spacing: (*batch,).
+        """
         low, high = self.phi.basis.interval
-        return torch.where(spacing <= (high - low) / 4, errors, torch.inf)
+        seen = (spacing <= (high - low) / 4) & (spacing <= _SEEN * self._narrowest())
+        seen = seen if errors.ndim == seen.ndim else seen[..., None]
+        return torch.where(seen, errors, torch.inf)
+
+    def _narrowest(self) -> Tensor:
+        """The width 1 / omega of the narrowest function in the range, (*batch,); inf for none.
+
+        Functions of bounded support do not count: tables are cut where that ends.
+        """
+        basis, own = self.phi.basis, self.own
+        if not isinstance(basis, LocationScaleBasis) or math.isfinite(basis.support):
+            return torch.full_like(self.radius, torch.inf)
+        width = 1 / own.bandwidth.detach()
+        inside = own.grid.detach().abs() <= self.radius[..., None] + width
+        return torch.where(inside, width, torch.inf).amin(-1)
 
     @torch.no_grad()
     def reach(self) -> Tensor:
@@ -101,12 +122,14 @@ def _shares_functions(basis: Basis) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept serves training too
 def _probe(count: int, device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return (torch.rand(count, generator=generator, dtype=torch.float64) - 0.5).to(device)
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept serves training too
 def _first_dropped(degrees: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor([degree + 1 for degree in degrees], device=device)
 
@@ -158,7 +181,7 @@ class ChebyshevPlan:
         coefficients = values[0] @ matrix
         with torch.no_grad():
             errors = _tails(values @ matrix, values, served).amax(0)
-            errors = target.unless_blind(errors, math.pi / count * target.radius[..., None])
+            errors = target.unless_blind(errors, math.pi / count * target.radius)
             if self.kinked:
                 kinks = inner_breakpoints(target.phi, target.own, target.radius)
                 inside = count_breakpoints(kinks, target.radius)

@@ -122,6 +122,7 @@ def test_the_degree_follows_the_range_up_and_down():
     assert degrees[-1] == degrees[0]
 
 
+@torch.no_grad()  # a graph of it all takes 15 GiB
 def test_what_no_proxy_resolves_is_evaluated_exactly():
     phi, numbers = made("sinc", num_basis=4000)
     fit = fit_proxy(phi, numbers, torch.tensor(3.0), tolerance=1e-7)

@@ -1,0 +1,73 @@
+"""Whether tensors are as they were when something was made of them.
+
+torch counts the in-place changes of a tensor, but not those that go through `.data`, as most code
+for moving averages writes them, nor those of fused optimizers (torch 2.13).
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+_steps = [0]
+
+
+@torch.compiler.disable
+def _count(*_: Any) -> None:
+    _steps[0] += 1
+
+
+register_optimizer_step_post_hook(_count)
+
+
+def optimizer_steps() -> int:
+    """Steps of all optimizers of this process so far."""
+    return _steps[0]
+
+
+class Mark(NamedTuple):
+    """What torch tells of a tensor without a look at its numbers."""
+
+    version: int
+    """Moved by in-place changes; inference tensors have none."""
+    place: int
+    """Moved by an assignment to `.data`."""
+    trained: bool
+
+
+def mark(tensor: Tensor) -> Mark:
+    """The mark of `tensor`, which does not wait for the device."""
+    version = 0 if tensor.is_inference() else tensor._version
+    return Mark(version, tensor.data_ptr(), tensor.requires_grad)
+
+
+@torch.no_grad()
+def same_numbers(now: Sequence[Tensor], then: Sequence[Tensor]) -> bool:
+    """Whether tensors hold the same numbers, pair by pair; waits for the device once."""
+    groups: dict[tuple, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
+    for pair in zip(now, then, strict=True):
+        for tensor, group in zip(pair, groups[pair[0].device, pair[0].dtype], strict=True):
+            group.append(tensor.reshape(-1))
+    return all(torch.equal(torch.cat(new), torch.cat(old)) for new, old in groups.values())
+
+
+def put_weight(base: nn.Module, weight: Tensor) -> nn.Parameter:
+    """Put `weight` in the place of the weight of `base` alone, whatever shares that one.
+
+    Returns:
+        The parameter that was there, for `restore_weight`.
+    """
+    kept = base.weight
+    base.weight = nn.Parameter(weight, requires_grad=kept.requires_grad)
+    return kept
+
+
+def restore_weight(base: nn.Module, kept: nn.Parameter) -> None:
+    """Put back what `put_weight` returned, where and as what `base` has been moved meanwhile."""
+    now = base.weight
+    if (kept.device, kept.dtype) != (now.device, now.dtype):
+        kept.data = kept.data.to(now.device, now.dtype)
+    base.weight = kept
