@@ -104,6 +104,7 @@ def test_tpe_learns_where_good_points_are(lab, objectives: int) -> None:
         found = []
         for ordinal in range(1, 41):
             row = sampler.ask(ordinal)
+            sampler.keep(row)
             error = abs(math.log10(row.settings["train.learning_rate"]) + 1.5)
             found.append(error)
             if ordinal % 10 == 0:
@@ -136,6 +137,24 @@ def test_killed_at_any_time_every_point_runs_once_and_counts_once(tmp_path, slot
     states = [row.state.name for row in rows(lab)]
     assert states.count("COMPLETE") == 8 and "RUNNING" not in states
     assert len(lab.noted("start")) <= 8 + 2 * slot_count
+
+
+@pytest.mark.parametrize("files_gone", [False, True])
+def test_killed_between_asking_for_a_known_point_and_dropping_it(finished, files_gone) -> None:
+    lab = finished
+    trial, _ = history(lab)[0]
+    storage = optuna.storages.RDBStorage(f"sqlite:///{lab.runs_dir / 'optuna.db'}")
+    sampler = store.Sampler(lab.study, lab.make, storage)
+    settings = search.settings_of(search.wanted(lab.study), trial)
+    if files_gone:  # the point itself runs too
+        shutil.rmtree(runs.trial_dir(trial, lab.runs_dir))
+        sampler.keep(sampler.ask(1, settings))
+    sampler.ask(9, settings)
+    lab.run(slot_count=2)
+    states = [row.state.name for row in rows(lab)]
+    assert states.count("COMPLETE") == 8 + files_gone and "RUNNING" not in states
+    assert lab.noted("start").count(trial.key) == 1 + files_gone
+    assert len(history(lab)) == 8
 
 
 def test_the_database_is_made_again_from_the_files(finished) -> None:

@@ -317,6 +317,8 @@ class Sampler:
             directions=[objective.direction for objective in spec.objectives],
             load_if_exists=True,
         )
+        self._storage = storage
+        self._id = storage.get_study_id_from_name(self._study.study_name)
         # a sampler that starts anew with the same seed would ask for its first points again
         seed = derive(spec.seed, f"sampler:{len(self._study.get_trials(deepcopy=False))}")
         random = spec.sampler == "random"
@@ -324,7 +326,7 @@ class Sampler:
             RandomSampler(seed) if random else TPESampler(seed=seed, n_startup_trials=spec.startup)
         )
         for row in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if "ordinal" not in row.user_attrs:  # cut off while it was being asked for
+            if "ordinal" not in row.user_attrs:  # cut off before it was kept
                 self._study.tell(row.number, state=TrialState.FAIL)
 
     def rows(self) -> list[search_points.Row]:
@@ -338,14 +340,21 @@ class Sampler:
         ]
 
     def ask(self, ordinal: int, settings: search.Settings | None = None) -> search_points.Row:
-        """A new row, running: with `settings` of ours, else of the sampler's choice."""
+        """A new row, running: with `settings` of ours, else of the sampler's choice.
+
+        Until it is kept it is none of `rows`, and who starts after a crash does not find it.
+        """
         if settings is not None:
             self._study.enqueue_trial(dict(settings))
         with warnings.catch_warnings():  # a search needs no heartbeats: it has one dispatcher
             warnings.simplefilter("ignore", UserWarning)
             asked = self._study.ask(self._distributions)
-        asked.set_user_attr("ordinal", ordinal)
         return search_points.Row(asked.number, ordinal, asked.params, True)
+
+    def keep(self, row: search_points.Row) -> None:
+        """The point of the asked `row` is to be run."""
+        identity = self._storage.get_trial_id_from_study_id_trial_number(self._id, row.number)
+        self._storage.set_trial_user_attr(identity, "ordinal", row.ordinal)
 
     def tell(self, number: int, values: Sequence[float] | None, pruned: bool = False) -> None:
         """The objectives of a running row; None where it failed, or was `pruned`."""
