@@ -397,6 +397,15 @@ def test_importances_find_what_decides() -> None:
     assert max(parameters, key=parameters.get) == "adapter.num_basis"
 
 
+def test_settings_that_decide_nothing_have_no_importance() -> None:
+    spec = load_spec()
+    generator = random.Random(0)
+    points = [search.draw(spec.space, generator) for _ in range(12)]
+    found = [(point, (0.52, point["adapter.num_basis"])) for point in points]  # all at chance
+    accuracy, parameters = store.importances(spec, found)
+    assert accuracy == {} and sum(parameters.values()) == pytest.approx(1)
+
+
 def load_spec() -> Search:
     return Search.model_validate(yaml.safe_load(STUDY)["search"])
 

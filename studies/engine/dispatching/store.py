@@ -288,10 +288,16 @@ def _point(row: FrozenTrial) -> str:
 def importances(
     spec: search.Search, points: Sequence[tuple[search.Settings, Sequence[float]]]
 ) -> list[dict[str, float]]:
-    """For each objective how much each setting decides it (PED-ANOVA, shares that sum to 1)."""
-    found = []
+    """For each objective how much each setting decides it (PED-ANOVA, shares that sum to 1).
+
+    {} where no setting does: all points have the same value.
+    """
+    found: list[dict[str, float]] = []
     distributions = _distributions(spec)
     for i, objective in enumerate(spec.objectives):
+        if len({values[i] for _, values in points}) == 1:
+            found.append({})  # Optuna would give every setting the same share
+            continue
         one = optuna.create_study(direction=objective.direction)
         for settings, values in points:
             one.add_trial(
