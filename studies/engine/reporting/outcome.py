@@ -170,7 +170,8 @@ def collect(
         x = None if axis is None or is_baseline else setting(trials[0], axis)
         figure = None
         if table is not None:
-            figure = table.baseline_figure if is_baseline else table.at(x)
+            rows = setting(trials[0], "adapter.method") == published.METHOD
+            figure = table.baseline_figure if is_baseline else table.at(x) if rows else None
         arms.append(
             Arm(
                 name=name,

@@ -18,7 +18,8 @@ def reading(outcome: Outcome) -> list[str]:
         "Intervals are 95 % t intervals over seeds; they describe the spread over seeds, not over "
         "test examples.",
         f"Differences are paired by seed with `{outcome.baseline}`: paired t-test, p corrected by "
-        f"Holm over the arms tested. p > {ALPHA:g} means that these seeds show no evidence of a "
+        "Holm over the arms tested. The intervals are not corrected: one may leave out 0 where p "
+        f"and the finding show nothing. p > {ALPHA:g} means that these seeds show no evidence of a "
         "difference; it does not mean that the arms are equal.",
     ]
     if outcome.select_on and outcome.select_on != outcome.metric:
@@ -32,10 +33,16 @@ def reading(outcome: Outcome) -> list[str]:
             f"`{outcome.metric}` itself and is optimistic."
         )
     if outcome.choices:
+        left = [f"`{choice.arm}`" for choice in outcome.choices if not choice.settings]
+        untuned = (
+            f" No value gave a result for {', '.join(left)}: there it is the study's own."
+            if left
+            else ""
+        )
         tuned = ", ".join(f"`{path}`" for path in outcome.choices[0].scores[0][0])
         lines.append(
             f"{tuned} was chosen for each arm on `{outcome.select_on}`, from the same values and "
-            "with other seeds than those reported."
+            f"with other seeds than those reported.{untuned}"
         )
     elif outcome.search is not None and outcome.search.points:
         found = outcome.search
@@ -104,10 +111,12 @@ def _seeds(outcome: Outcome) -> Iterator[str]:
     for arm in outcome.arms:
         missing = [str(seed) for seed in outcome.seeds if seed not in arm.values]
         if missing and arm.values:
-            yield (
-                f"`{arm.name}` lacks seed {', '.join(missing)}; it is compared on the seeds it "
-                "shares with the baseline."
+            compared = (
+                "no arm is compared there"
+                if arm.is_baseline
+                else "it is compared on the seeds it shares with the baseline"
             )
+            yield f"`{arm.name}` lacks seed {', '.join(missing)}; {compared}."
 
 
 def _chance(outcome: Outcome) -> Iterator[str]:
