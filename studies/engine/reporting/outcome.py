@@ -117,6 +117,8 @@ class Outcome:
     """What trials went through, each with its arm and seed."""
     search: SearchOutcome | None = None
     """What the search for one arm's settings found."""
+    claims_changed: bool = False
+    """Whether the claims are others than before the first result."""
 
     def drawn(self) -> "Outcome":
         """With the arms that figures show: of more than `DRAWN`, the baseline and the best."""

@@ -8,8 +8,8 @@ from studies.engine.reporting.statistics import ALPHA, FEW_SEEDS
 
 def remarks(outcome: Outcome) -> list[str]:
     """Warnings about `outcome`, the gravest first; empty for a sound study."""
-    return [*_baseline(outcome), *_data(outcome), *_environments(outcome), *_seeds(outcome),
-            *_chance(outcome), *outcome.notes]  # fmt: skip
+    return [*_claims(outcome), *_baseline(outcome), *_data(outcome), *_environments(outcome),
+            *_seeds(outcome), *_chance(outcome), *outcome.notes]  # fmt: skip
 
 
 def reading(outcome: Outcome) -> list[str]:
@@ -76,6 +76,14 @@ def reading(outcome: Outcome) -> list[str]:
             "differ from ours: compare differences, never absolute values."
         )
     return lines
+
+
+def _claims(outcome: Outcome) -> Iterator[str]:
+    if outcome.claims_changed:
+        yield (
+            "The claims, or the objective that they are about, were changed after results were "
+            "there: what they say may follow from the results."
+        )
 
 
 def _baseline(outcome: Outcome) -> Iterator[str]:
