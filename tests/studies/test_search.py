@@ -12,12 +12,11 @@ from pathlib import Path
 import fake_points
 import optuna
 import pytest
-import yaml
 from waiting import wait_until
 
 from studies.engine import cli, runs, session, slots, tracking
 from studies.engine.definition.schema import load_study
-from studies.engine.definition.sections import Range, Search
+from studies.engine.definition.sections import Range
 from studies.engine.dispatching import loop, store
 from studies.engine.errors import StudyError
 from studies.engine.planning.plan import plan
@@ -383,31 +382,6 @@ def test_a_search_where_everything_fails_stops_and_says_so(command_line, capsys)
     assert cli.main(["s.yaml", "--slots", "1"]) == cli.INCOMPLETE
     assert "the first 3 trials failed alike" in capsys.readouterr().err
     assert len(lab.noted("start")) == 3
-
-
-def test_importances_find_what_decides() -> None:
-    spec = load_spec()
-    generator = random.Random(0)
-    points = [search.draw(spec.space, generator) for _ in range(60)]
-    values = [(-abs(p["train.learning_rate"] - 0.03), p["adapter.num_basis"]) for p in points]
-    accuracy, parameters = store.importances(spec, list(zip(points, values, strict=True)))
-    assert set(accuracy) == set(parameters) == set(spec.space)
-    assert sum(accuracy.values()) == pytest.approx(1)
-    assert max(accuracy, key=accuracy.get) == "train.learning_rate"
-    assert max(parameters, key=parameters.get) == "adapter.num_basis"
-
-
-def test_settings_that_decide_nothing_have_no_importance() -> None:
-    spec = load_spec()
-    generator = random.Random(0)
-    points = [search.draw(spec.space, generator) for _ in range(12)]
-    found = [(point, (0.52, point["adapter.num_basis"])) for point in points]  # all at chance
-    accuracy, parameters = store.importances(spec, found)
-    assert accuracy == {} and sum(parameters.values()) == pytest.approx(1)
-
-
-def load_spec() -> Search:
-    return Search.model_validate(yaml.safe_load(STUDY)["search"])
 
 
 def test_a_search_is_refused_where_hosts_share_a_database(lab, monkeypatch) -> None:
