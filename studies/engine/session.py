@@ -14,6 +14,7 @@ from studies.engine.dispatching.child import Command, default_command
 from studies.engine.errors import StudyError
 from studies.engine.events import Event, Stopped
 from studies.engine.importing import import_results
+from studies.engine.planning import edited
 from studies.engine.planning.plan_file import Plan, write_plan
 from studies.engine.planning.tuning import Choice
 from studies.engine.progress import Progress
@@ -137,7 +138,13 @@ class Session:
         folder = runs.study_dir(self._study, self._runs_dir)
         pairs = [(trial, result) for trial, result, _ in found]
         report = write_report(
-            self._study, pairs, folder / "report", folder / "trials", self._choices, search
+            self._study,
+            pairs,
+            folder / "report",
+            folder / "trials",
+            self._choices,
+            search,
+            edited.claims_changed(self._study, self._runs_dir),
         )
         self._print(report.text)
         self._print(f"Report: {report.markdown}")

@@ -121,11 +121,53 @@ def test_what_has_no_interval_is_not_decided(arms, note) -> None:
     assert verdict.word == "not decided" and note in verdict.note
 
 
+def test_gains_that_differ_by_rounding_alone_are_the_same() -> None:
+    gains = ((0.75, 0.70, 0.70, 0.65), (0.81, 0.80, 0.72, 0.71), (0.72, 0.71, 0.73, 0.72))
+    found = results(**dict(zip("abcd", map(list, zip(*gains, strict=True)), strict=True)))
+    rule = claim(beyond={"arm": "c", "than": "d"}, expect="worse")
+    [verdict] = judge([rule], found, "test/accuracy", "maximize")
+    assert verdict.word == "not decided" and "same for every seed" in verdict.note
+
+
+def test_a_share_of_zero_decides_nothing() -> None:
+    found = results(a=[0.2, 0.3, 0.4], b=[0.1, 0.0, 0.2])  # a correlation of a stuck model is 0
+    rules = [claim(expect="better", relative=True), claim(expect="better")]
+    share, plain = judge(rules, found, "test/accuracy", "maximize")
+    assert share.word == "not decided" and "`b` has 0 at seed 1" in share.note
+    assert plain == judge(rules[1:], found, "test/accuracy", "maximize")[0]  # Holm counts it not
+
+
+@pytest.mark.parametrize(
+    ("expect", "margin", "words"),
+    [  # of 100, 102 and 110 parameters against 100
+        ("higher", 0.0, ("refuted", "confirmed", "confirmed")),
+        ("higher", 0.05, ("refuted", "refuted", "confirmed")),
+        ("not_higher", 0.0, ("confirmed", "refuted", "refuted")),
+        ("not_higher", 0.05, ("confirmed", "confirmed", "refuted")),
+        ("not_lower", 0.0, ("confirmed", "confirmed", "confirmed")),
+        ("within", 0.02, ("confirmed", "confirmed", "refuted")),
+    ],
+)
+def test_a_cost_without_chance_is_decided(expect, margin, words) -> None:
+    def counted(count: int) -> dict[int, Result]:
+        names = set(Cost.model_fields) - {"tokens_per_second", "data_share"}
+        cost = Cost(**(dict.fromkeys(names, 1) | {"trainable_parameters": count}))
+        metrics = {"test/accuracy": 0.5}
+        return {s: Result(key="k", status="done", metrics=metrics, cost=cost) for s in (0, 1, 2)}
+
+    rule = claim(metric="cost/trainable_parameters", relative=True, expect=expect, margin=margin)
+    for count, word in zip((100, 102, 110), words, strict=True):
+        found = {"a": counted(count), "b": counted(100)}
+        [verdict] = judge([rule], found, "test/accuracy", "maximize")
+        assert verdict.word == word and verdict.low == verdict.high == (count - 100) / 100
+
+
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
         ("arm: r=5, than: lora, expect: better", "s.yaml:9: claims[0].arm: no arm is called 'r=5'"),
         ("arm: r=4, than: lor, expect: better", "claims[0].than: no arm is called 'lor'. Did you"),
+        ("arm: r=4, than: 0.0, expect: better, relative: true", "nothing is a share of 0"),
         ("arm: r=4, than: lora, expect: bettr", "Did you mean 'better'?"),
         ("arm: r=4, than: lora, expect: within", "needs a `margin` above 0"),
         ("arm: r=4, than: lora, expect: better, metric: test/loss", "say higher or lower"),

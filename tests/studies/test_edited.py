@@ -11,6 +11,7 @@ import pytest
 from studies.engine import cli, runs, session, slots, tracking
 from studies.engine.definition.schema import load_study
 from studies.engine.planning.plan import plan
+from studies.engine.reporting import index
 from studies.engine.trials import fetching
 
 STUDY = """\
@@ -107,8 +108,31 @@ def test_a_claim_that_was_changed_after_the_results_is_said_to_be(run) -> None:
     for more in ((), ("--report",), ("--plan",)):
         started, said = run(softer, *more)
         assert started == 0
-        assert "claims of s.yaml were changed after results were there" in said
+        assert "the claims of s.yaml" in said and "were changed after results were there" in said
+    report = Path("runs/s/embedded/report/report.md").read_text()
+    assert "| claim, not written before the run | verdict |" in report
+    assert "- **Note.** The claims, or the objective that they are about, were changed" in report
+    index.main(["--add", "runs", "--results", "results"])
+    assert "- the claims were changed after results" in Path("results/INDEX.md").read_text()
     assert run(STUDY) == (0, "")
+    assert "| claim, written before" in Path("runs/s/embedded/report/report.md").read_text()
+
+
+def test_claims_about_another_objective_are_other_claims(run) -> None:
+    run(STUDY)
+    other = STUDY.replace("metric: test/accuracy", "metric: valid/accuracy")
+    assert "were changed after results were there" in run(other, "--plan")[1]
+    claims = STUDY[STUDY.index("claims:") :]
+    assert run(other.replace(claims, ""), "--plan")[1]  # dropped
+    legacy = Path("runs/s/embedded/claims.json")
+    legacy.write_text(json.dumps(json.loads(legacy.read_text())["claims"]))
+    assert run(STUDY) == (0, "")
+
+
+def test_without_claims_another_objective_is_no_matter(run) -> None:
+    without = STUDY[: STUDY.index("claims:")]
+    run(without)
+    assert run(without.replace("metric: test", "metric: valid"), "--plan") == (0, "")
 
 
 def test_labels_notes_and_budgets_are_no_part_of_a_trial(run) -> None:

@@ -1,10 +1,13 @@
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
 from scipy import stats
 
+from studies.engine.planning.tuning import Choice
 from studies.engine.reporting.outcome import collect
+from studies.engine.reporting.remarks import reading
 from studies.engine.reporting.report import write_report
 
 
@@ -41,6 +44,46 @@ def test_the_baseline_stands_first_with_the_papers_own(grid_study):
     _, markdown, data = report_of(grid_study)
     assert [arm["arm"] for arm in data["arms"]] == ["lora", "G=8", "G=64", "G=512", "paper-start"]
     assert row_of(markdown, "lora (baseline)")[10:] == ["0.678 ± 0.002", "—"]
+
+
+def test_the_papers_figures_stand_beside_its_own_method_alone(fabricate):
+    fabricate.study.published = SimpleNamespace(table="table_12_base_rank", x="adapter.r")
+    fabricate.study.baseline = "lora-16"
+    for rank in (4, 16):
+        fabricate.add(f"r={rank}", [0.7, 0.71], {"adapter.r": rank})
+        lora = {"adapter.method": "lora", "adapter.r": rank}
+        fabricate.add(f"lora-{rank}", [0.69, 0.7], lora)
+    _, markdown, _ = report_of(fabricate)
+    assert row_of(markdown, "r=4")[10:] == ["0.581 ± 0.003", "+0.053"]  # to LoRA at rank 4
+    assert row_of(markdown, "lora-4")[10:] == ["—", "—"]
+
+
+def test_a_seed_that_the_baseline_lacks_compares_nothing(fabricate):
+    fabricate.add("lora", [0.7, 0.71, 0.72], failed=(2,)).add("a", [0.8, 0.81, 0.83])
+    _, _, data = report_of(fabricate)
+    assert "`lora` lacks seed 2; no arm is compared there." in data["remarks"]
+
+
+def test_an_interval_without_zero_beside_a_corrected_p_is_explained(fabricate):
+    base = [0.70, 0.72, 0.74, 0.71, 0.73]
+    fabricate.add("lora", base)
+    for name, by in (("a", 0.0025), ("b", 0.0), ("c", 0.0)):
+        noise = [by + e for e in (0.001, -0.001, 0.002, -0.002, 0.0005)]
+        fabricate.add(name, [b + e for b, e in zip(base, noise, strict=True)])
+    _, _, data = report_of(fabricate)
+    found = data["arms"][1]
+    assert found["comparison"]["low"] > 0 and found["finding"] == "no evidence of a difference"
+    assert any("one may leave out 0 where p and the finding show nothing" in line
+               for line in data["reading"])  # fmt: skip
+
+
+def test_an_arm_for_which_tuning_found_nothing_is_named(fabricate):
+    fabricate.add("lora", [0.7, 0.71]).add("a", [0.8, 0.81])
+    rate = {"train.learning_rate": 1e-3}
+    choices = [Choice("lora", rate, ((rate, 0.7),)), Choice("a", {}, ((rate, None),))]
+    outcome = collect(fabricate.study, fabricate.pairs, choices)
+    [line] = [line for line in reading(outcome) if "was chosen for each arm" in line]
+    assert line.endswith("No value gave a result for `a`: there it is the study's own.")
 
 
 def test_a_failed_trial_is_listed_with_its_message(grid_study):

@@ -12,12 +12,11 @@ from pathlib import Path
 import fake_points
 import optuna
 import pytest
-import yaml
 from waiting import wait_until
 
 from studies.engine import cli, runs, session, slots, tracking
 from studies.engine.definition.schema import load_study
-from studies.engine.definition.sections import Range, Search
+from studies.engine.definition.sections import Range
 from studies.engine.dispatching import loop, store
 from studies.engine.errors import StudyError
 from studies.engine.planning.plan import plan
@@ -104,6 +103,7 @@ def test_tpe_learns_where_good_points_are(lab, objectives: int) -> None:
         found = []
         for ordinal in range(1, 41):
             row = sampler.ask(ordinal)
+            sampler.keep(row)
             error = abs(math.log10(row.settings["train.learning_rate"]) + 1.5)
             found.append(error)
             if ordinal % 10 == 0:
@@ -136,6 +136,24 @@ def test_killed_at_any_time_every_point_runs_once_and_counts_once(tmp_path, slot
     states = [row.state.name for row in rows(lab)]
     assert states.count("COMPLETE") == 8 and "RUNNING" not in states
     assert len(lab.noted("start")) <= 8 + 2 * slot_count
+
+
+@pytest.mark.parametrize("files_gone", [False, True])
+def test_killed_between_asking_for_a_known_point_and_dropping_it(finished, files_gone) -> None:
+    lab = finished
+    trial, _ = history(lab)[0]
+    storage = optuna.storages.RDBStorage(f"sqlite:///{lab.runs_dir / 'optuna.db'}")
+    sampler = store.Sampler(lab.study, lab.make, storage)
+    settings = search.settings_of(search.wanted(lab.study), trial)
+    if files_gone:  # the point itself runs too
+        shutil.rmtree(runs.trial_dir(trial, lab.runs_dir))
+        sampler.keep(sampler.ask(1, settings))
+    sampler.ask(9, settings)
+    lab.run(slot_count=2)
+    states = [row.state.name for row in rows(lab)]
+    assert states.count("COMPLETE") == 8 + files_gone and "RUNNING" not in states
+    assert lab.noted("start").count(trial.key) == 1 + files_gone
+    assert len(history(lab)) == 8
 
 
 def test_the_database_is_made_again_from_the_files(finished) -> None:
@@ -364,22 +382,6 @@ def test_a_search_where_everything_fails_stops_and_says_so(command_line, capsys)
     assert cli.main(["s.yaml", "--slots", "1"]) == cli.INCOMPLETE
     assert "the first 3 trials failed alike" in capsys.readouterr().err
     assert len(lab.noted("start")) == 3
-
-
-def test_importances_find_what_decides() -> None:
-    spec = load_spec()
-    generator = random.Random(0)
-    points = [search.draw(spec.space, generator) for _ in range(60)]
-    values = [(-abs(p["train.learning_rate"] - 0.03), p["adapter.num_basis"]) for p in points]
-    accuracy, parameters = store.importances(spec, list(zip(points, values, strict=True)))
-    assert set(accuracy) == set(parameters) == set(spec.space)
-    assert sum(accuracy.values()) == pytest.approx(1)
-    assert max(accuracy, key=accuracy.get) == "train.learning_rate"
-    assert max(parameters, key=parameters.get) == "adapter.num_basis"
-
-
-def load_spec() -> Search:
-    return Search.model_validate(yaml.safe_load(STUDY)["search"])
 
 
 def test_a_search_is_refused_where_hosts_share_a_database(lab, monkeypatch) -> None:

@@ -84,6 +84,14 @@ def test_what_cannot_be_tested_says_why(arm, base, note):
     assert found.words("maximize").startswith("not testable: ")
 
 
+def test_the_rounding_of_two_accuracies_is_no_spread():
+    right = [30082, 30059, 30316, 30247, 30601]  # of 40,000 rows, and one row more on every seed
+    base = {seed: k / 40_000 for seed, k in enumerate(right)}
+    found = compare({seed: (k + 1) / 40_000 for seed, k in enumerate(right)}, base)
+    assert found.p is None and "same for every seed" in found.note
+    assert found.difference == pytest.approx(1 / 40_000)
+
+
 def test_one_seed_and_no_variance_have_no_interval():
     assert (summarize([0.7]).mean, summarize([0.7]).low) == (0.7, None)
     stuck = summarize([0.48, 0.48, 0.48])

@@ -87,11 +87,23 @@ def test_a_value_that_fails_on_a_seed_is_not_chosen(study, tmp_path: Path) -> No
         ("train.learning_rate: [1.0e-3, 1.0e-2], ", "", "nothing to tune"),
         ("1.0e-2]", "-1.0]", "tune.train.learning_rate: Input should be greater than 0, got -1.0"),
         ("train.learning_rate", "train.learning_rat", "Extra inputs are not permitted"),
-        ("train.learning_rate", "task.train_rows", "expected a setting of `train` or `adapter`"),
+        ("train.learning_rate", "task.train_rows", "expected a setting of `train`, or of"),
         (", select_on: valid/accuracy", "", "tuning needs a validation metric"),
+        ("seeds: [7, 8]", "seeds: [7, 0]", "tune.seeds: 0 of `seeds`: what is chosen must"),
+        ("seeds: [7, 8]", "seeds: [7, 7]", "tune.seeds: each once, got 7 repeatedly"),
+        ("1.0e-2]", "1.0e-3]", "tune.train.learning_rate: each once, got 0.001 repeatedly"),
+        ("1.0e-2]", "1.0000001e-3]", "each once, got 0.001 repeatedly (at six digits)"),
+        ("select_on: valid/accuracy", "select_on: test/accuracy", "s.yaml:6: objective.select_on: "
+         "choices are made on validation, never on test: valid/accuracy"),
+        ("select_on: valid/accuracy", "select_on: valid/loss", "'valid/loss' is to minimize"),
+        ("train.learning_rate: [1.0e-3, 1.0e-2]", "adapter.r: [4, -1]", "arm 'a' cannot have -1"),
+        ("train.learning_rate: [1.0e-3, 1.0e-2]", "adapter.r: [4, {b: 1}]", "cannot have {'b': 1}"),
+        ("train.learning_rate: [1.0e-3, 1.0e-2]", "adapter.num_basis: [4, 8]",
+         "tune.adapter.num_basis: the arm 'lora' cannot have 4: method 'lora' has no option"),
+        ("train.learning_rate: [1.0e-3, 1.0e-2]", "adapter: [4, 8]", "expected a setting of"),
         ("{name: a}", "{name: a, set: {train.learning_rate: 0.1}}", "the arm 'a' sets it itself"),
     ],
-)
+)  # fmt: skip
 def test_a_stage_that_means_nothing_is_refused(tmp_path: Path, old, new, message) -> None:
     path = tmp_path / "s.yaml"
     assert old in STUDY

@@ -17,6 +17,8 @@ import yaml
 TABLES = Path(__file__).parents[2] / "published" / "lr_lora.yaml"
 METRIC = "accuracy"
 """What every ablation table of the paper measures."""
+METHOD = "basis"
+"""The adapter whose settings are the rows of every ablation table."""
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,8 @@ class ClaimRule(Section):
             raise ValueError(f"with a `metric` say higher or lower, got expect: {self.expect}")
         if self.than_metric is not None and not isinstance(self.than, str):
             raise ValueError(f"`than_metric` is of an arm, but than is the number {self.than:g}")
+        if self.relative and self.than == 0:
+            raise ValueError("`relative` is as a share of `than`, and nothing is a share of 0")
         if self.arm == self.than and self.than_metric in (None, self.metric):
             raise ValueError(f"'{self.arm}' is compared with itself")
         return self

@@ -32,8 +32,7 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
     if points and metrics is not None and not problems:
         _check_after(study, points, metrics, problems)
         search.check(study, points, metrics, problems)
-    if points and not problems:
-        tuning.check(study, points, problems)
+        tuning.check(study, points, metrics, problems)
     if not problems and not refused:
         for point in points:
             _ask(study, point, "adapter", checks.check_adapter, problems)

@@ -288,10 +288,16 @@ def _point(row: FrozenTrial) -> str:
 def importances(
     spec: search.Search, points: Sequence[tuple[search.Settings, Sequence[float]]]
 ) -> list[dict[str, float]]:
-    """For each objective how much each setting decides it (PED-ANOVA, shares that sum to 1)."""
-    found = []
+    """For each objective how much each setting decides it (PED-ANOVA, shares that sum to 1).
+
+    {} where no setting does: all points have the same value.
+    """
+    found: list[dict[str, float]] = []
     distributions = _distributions(spec)
     for i, objective in enumerate(spec.objectives):
+        if len({values[i] for _, values in points}) == 1:
+            found.append({})  # Optuna would give every setting the same share
+            continue
         one = optuna.create_study(direction=objective.direction)
         for settings, values in points:
             one.add_trial(
@@ -317,6 +323,8 @@ class Sampler:
             directions=[objective.direction for objective in spec.objectives],
             load_if_exists=True,
         )
+        self._storage = storage
+        self._id = storage.get_study_id_from_name(self._study.study_name)
         # a sampler that starts anew with the same seed would ask for its first points again
         seed = derive(spec.seed, f"sampler:{len(self._study.get_trials(deepcopy=False))}")
         random = spec.sampler == "random"
@@ -324,7 +332,7 @@ class Sampler:
             RandomSampler(seed) if random else TPESampler(seed=seed, n_startup_trials=spec.startup)
         )
         for row in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if "ordinal" not in row.user_attrs:  # cut off while it was being asked for
+            if "ordinal" not in row.user_attrs:  # cut off before it was kept
                 self._study.tell(row.number, state=TrialState.FAIL)
 
     def rows(self) -> list[search_points.Row]:
@@ -338,14 +346,21 @@ class Sampler:
         ]
 
     def ask(self, ordinal: int, settings: search.Settings | None = None) -> search_points.Row:
-        """A new row, running: with `settings` of ours, else of the sampler's choice."""
+        """A new row, running: with `settings` of ours, else of the sampler's choice.
+
+        Until it is kept it is none of `rows`, and who starts after a crash does not find it.
+        """
         if settings is not None:
             self._study.enqueue_trial(dict(settings))
         with warnings.catch_warnings():  # a search needs no heartbeats: it has one dispatcher
             warnings.simplefilter("ignore", UserWarning)
             asked = self._study.ask(self._distributions)
-        asked.set_user_attr("ordinal", ordinal)
         return search_points.Row(asked.number, ordinal, asked.params, True)
+
+    def keep(self, row: search_points.Row) -> None:
+        """The point of the asked `row` is to be run."""
+        identity = self._storage.get_trial_id_from_study_id_trial_number(self._id, row.number)
+        self._storage.set_trial_user_attr(identity, "ordinal", row.ordinal)
 
     def tell(self, number: int, values: Sequence[float] | None, pruned: bool = False) -> None:
         """The objectives of a running row; None where it failed, or was `pruned`."""

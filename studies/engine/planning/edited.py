@@ -42,7 +42,7 @@ def remarks(
     }
     lines += [f"arm '{old}' is now called '{new}'; its trials are kept" for old, new in
               sorted(renamed)]  # fmt: skip
-    return lines + _claims(study, folder / "claims.json", bool(before), keep)
+    return lines + _claims(study, runs_dir, bool(before), keep)
 
 
 def _finished(folder: Path) -> Iterator[tuple[str, tuple[str, int]]]:
@@ -68,20 +68,45 @@ def _left_out(gone: dict[str, tuple[str, int]], arms: set[str], folder: Path) ->
     ]
 
 
-def _claims(study: Study, file: Path, known: bool, keep: bool) -> list[str]:
+def claims_changed(study: Study, runs_dir: Path) -> bool:
+    """Whether the claims are others than those that were noted down before the first result."""
+    then, now = _noted(study, runs_dir), _now(study)
+    if then is None or now["claims"] == then["claims"] == []:
+        return False
+    return any(then[key] != now.get(key) for key in then)
+
+
+def _claims(study: Study, runs_dir: Path, known: bool, keep: bool) -> list[str]:
     """Say where the claims are not those that were written before the first result."""
-    now: list[Any] = [claim.model_dump(mode="json") for claim in study.claims]
+    if known and claims_changed(study, runs_dir):
+        return [
+            f"the claims of {study.path.name}, or the objective that they are about, were changed "
+            "after results were there: they were not written before the run "
+            f"({_file(study, runs_dir)} has those that were). A new --runs folder starts afresh"
+        ]
+    if keep and (not known or _noted(study, runs_dir) is None):
+        write_text(_file(study, runs_dir), json.dumps(_now(study), indent=2))
+    return []
+
+
+def _now(study: Study) -> dict[str, Any]:
+    return {
+        "metric": study.objective.metric,
+        "direction": study.objective.direction,
+        "claims": [claim.model_dump(mode="json") for claim in study.claims],
+    }
+
+
+def _noted(study: Study, runs_dir: Path) -> dict[str, Any] | None:
+    """What was noted down; earlier versions noted the claims alone, as a list."""
     try:
-        then = json.loads(file.read_bytes())
+        found = json.loads(_file(study, runs_dir).read_bytes())
     except (FileNotFoundError, ValueError):
-        then = None
-    if then == now:
-        return []
-    if then is None or not known:
-        if keep:
-            write_text(file, json.dumps(now, indent=2))
-        return []
-    return [
-        f"the claims of {study.path.name} were changed after results were there: they were not "
-        f"written before the run ({file} has those that were). A new --runs folder starts afresh"
-    ]
+        return None
+    if isinstance(found, list):
+        return {"claims": found}
+    return found if isinstance(found, dict) and "claims" in found else None
+
+
+def _file(study: Study, runs_dir: Path) -> Path:
+    return runs.study_dir(study, runs_dir) / "claims.json"

@@ -8,7 +8,7 @@ test set is not looked at.
 
 import itertools
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from studies.engine import runs
-from studies.engine.definition import labels
+from studies.engine.definition import checks, labels
 from studies.engine.definition.points import SECTIONS, Point, Problems, set_path
 from studies.engine.definition.study import Study
 from studies.engine.records import Trial
@@ -90,30 +90,70 @@ def choose(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[Choice
     return [_choice(study, arm, tried, values) for arm in arms]
 
 
-def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
-    """Report what the section `tune` cannot mean."""
+def check(
+    study: Study, points: Sequence[Point], metrics: Mapping[str, str], problems: Problems
+) -> None:
+    """Report what the section `tune` cannot mean; `metrics` are those of the task."""
     if not study.tune:
         return
     for path, tried in study.tune.items():
-        place = study.place("tune", path)
+
+        def problem(message: str, path: str = path) -> None:
+            problems.add(study.place("tune", path), f"tune.{path}", message)
+
+        if repeated := _repeated(list(map(labels.shown, tried))):
+            problem(f"each once, got {', '.join(repeated)} repeatedly (at six digits)")
         if path == "seeds":
+            if again := sorted(set(tried) & set(study.seeds)):
+                numbers = ", ".join(map(str, again))
+                problem(f"{numbers} of `seeds`: what is chosen must be tried anew")
             continue
-        if path.partition(".")[0] not in ("train", "adapter"):
-            problems.add(place, f"tune.{path}", "expected a setting of `train` or `adapter`")
+        section, _, setting = path.partition(".")
+        if section not in ("train", "adapter") or not setting or path == "adapter.method":
+            problem("expected a setting of `train`, or of `adapter` but its method")
             continue
         for point in points:
             if path in point.swept:
-                message = f"the arm '{point.arm}' sets it itself: remove it there or here"
-                problems.add(place, f"tune.{path}", message)
+                problem(f"the arm '{point.arm}' sets it itself: remove it there or here")
         for value in tried:
-            try:
-                apply(points[0], {path: value})
-            except ValidationError as error:
-                first = error.errors(include_url=False)[0]
-                problems.add(place, f"tune.{path}", f"{first['msg']}, got {value!r}")
-    if study.objective.select_on is None:
+            for point in points if section == "adapter" else points[:1]:
+                _try(point, path, value, problem)
+    _check_metric(study, metrics, problems)
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    return [name for name in dict.fromkeys(names) if names.count(name) > 1]
+
+
+def _try(point: Point, path: str, value: Any, problem: Callable[[str], None]) -> None:
+    """Report a `value` that the arm cannot have."""
+    try:
+        tried = apply(point, {path: value})
+        if path.startswith("adapter."):
+            checks.check_adapter_options(dict(tried.config["adapter"]))
+    except ValidationError as error:
+        problem(f"{error.errors(include_url=False)[0]['msg']}, got {value!r}")
+    except (ValueError, TypeError) as error:
+        problem(f"the arm '{point.arm}' cannot have {value!r}: {error}")
+
+
+def _check_metric(study: Study, metrics: Mapping[str, str], problems: Problems) -> None:
+    """Report a metric that is none of validation, or whose better is the objective's worse."""
+    metric = study.objective.select_on
+    split, _, name = (metric or "").partition("/")
+    message = ""
+    if split == "test":
+        message = f"choices are made on validation, never on test: valid/{name}"
+    elif split != "valid":
         message = "tuning needs a validation metric, e.g. select_on: valid/accuracy"
-        problems.add(study.place("tune"), "objective.select_on", message)
+    elif metrics.get(name, study.objective.direction) != study.objective.direction:
+        message = (
+            f"tuning takes the values that {study.objective.direction} it, but '{metric}' is to "
+            f"{metrics[name]}: name a metric of the objective's direction"
+        )
+    if message:
+        place = study.place("objective", "select_on") if metric else study.place("tune")
+        problems.add(place, "objective.select_on", message)
 
 
 def _choice(

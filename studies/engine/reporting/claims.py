@@ -5,7 +5,7 @@ $d \le m$, `within` $|d| \le m$, with the margin $m$ in the metric's unit (or as
 where `relative`). The verdict is *confirmed* where the interval of $d$ lies in $S$, *refuted* where
 it lies outside, else *not decided*. The interval is a t interval over seeds at the level that
 Holm's step-down grants the claim among the claims of its study, so that all verdicts together are
-wrong in at most 5 % of studies.
+wrong in at most 5 % of studies. A cost that is the same for every seed is known exactly.
 """
 
 import math
@@ -17,7 +17,7 @@ from scipy import stats
 
 from studies.engine.definition.study import ClaimRule
 from studies.engine.records import Result, value_of
-from studies.engine.reporting.statistics import ALPHA, summarize
+from studies.engine.reporting.statistics import ALPHA, Summary, summarize
 
 Word = Literal["confirmed", "refuted", "not decided"]
 Results = Mapping[str, Mapping[int, Result]]
@@ -48,13 +48,9 @@ def judge(
 ) -> list[Verdict]:
     """A verdict for each of `claims`; `metric` and `direction` are those of the study."""
     sets = [_set(claim, direction) for claim in claims]
-    samples = [_differences(claim, results, metric) for claim in claims]
-    p_values = [_p(*pair) for pair in zip(samples, sets, strict=True)]
-    levels = _levels(p_values)
-    return [
-        _verdict(*each, metric)
-        for each in zip(claims, samples, sets, p_values, levels, strict=True)
-    ]
+    samples = [_sample(claim, results, metric) for claim in claims]
+    levels = _levels([_p(*pair) for pair in zip(samples, sets, strict=True)])
+    return [_verdict(*each, metric) for each in zip(claims, samples, sets, levels, strict=True)]
 
 
 def rule(claim: ClaimRule, metric: str) -> str:
@@ -81,10 +77,24 @@ def _set(claim: ClaimRule, direction: str) -> tuple[float, float, bool]:
     return (margin, math.inf, negated) if word == "higher" else (-math.inf, -margin, negated)
 
 
-def _differences(claim: ClaimRule, results: Results, metric: str) -> list[float]:
-    """One difference a seed that all arms of `claim` finished."""
+@dataclass(frozen=True)
+class _Sample:
+    """One difference a seed that all arms of a claim finished."""
+
+    values: tuple[float, ...]
+    summary: Summary
+    exact: bool
+    """Whether `values` are costs, of which one value on all seeds is no accident."""
+    note: str
+    """Why there can be no interval."""
+
+
+def _sample(claim: ClaimRule, results: Results, metric: str) -> _Sample:
     name = claim.metric or metric
     than_name = claim.than_metric or name
+    pairs = [(claim.arm, claim.than)]
+    if claim.beyond is not None:
+        pairs.append((claim.beyond.arm, claim.beyond.than))
 
     def of(arm: str | float, seed: int, name: str) -> float | None:
         if not isinstance(arm, str):
@@ -92,30 +102,35 @@ def _differences(claim: ClaimRule, results: Results, metric: str) -> list[float]
         result = results.get(arm, {}).get(seed)
         return None if result is None else value_of(result, name)
 
-    found = []
+    found, size, zero = [], 0.0, ""
     for seed in sorted(results.get(claim.arm, {})):
-        arm, than = of(claim.arm, seed, name), of(claim.than, seed, than_name)
-        if arm is None or than is None:
-            continue
-        scale = abs(than) if claim.relative else 1.0
-        difference = (arm - than) / scale
-        if claim.beyond is not None:
-            other = of(claim.beyond.arm, seed, name)
-            base = of(claim.beyond.than, seed, than_name)
-            if other is None or base is None:
-                continue
-            difference -= (other - base) / (abs(base) if claim.relative else 1.0)
-        found.append(difference)
-    return found
+        gains = []
+        for arm, than in pairs:
+            value, base = of(arm, seed, name), of(than, seed, than_name)
+            if value is None or base is None:
+                break
+            if claim.relative and base == 0:
+                zero = f"`{than}` has 0 at seed {seed}, of which nothing is a share"
+                break
+            unit = abs(base) if claim.relative else 1.0
+            size = max(size, abs(value) / unit, abs(base) / unit)
+            gains.append((value - base) / unit)
+        else:
+            found.append(gains[0] - sum(gains[1:]))
+    summary = summarize(found, size)
+    exact = name.startswith("cost/") and than_name.startswith("cost/") and summary.std == 0.0
+    note = zero or summary.note
+    if summary.std == 0.0:
+        note = zero or "the difference is the same for every seed"
+    return _Sample(tuple(found), summary, exact and not zero, note)
 
 
-def _p(sample: Sequence[float], bounds: tuple[float, float, bool]) -> float | None:
+def _p(sample: _Sample, bounds: tuple[float, float, bool]) -> float | None:
     """Smallest level at which an interval decides: the largest two-sided p over finite bounds."""
-    summary = summarize(sample)
-    if summary.low is None:
+    if sample.note:
         return None
     finite = [bound for bound in bounds[:2] if math.isfinite(bound)]
-    return max(float(stats.ttest_1samp(sample, bound).pvalue) for bound in finite)
+    return max(float(stats.ttest_1samp(sample.values, bound).pvalue) for bound in finite)
 
 
 def _levels(p_values: Sequence[float | None]) -> list[float | None]:
@@ -134,24 +149,24 @@ def _levels(p_values: Sequence[float | None]) -> list[float | None]:
 
 def _verdict(
     claim: ClaimRule,
-    sample: Sequence[float],
+    sample: _Sample,
     bounds: tuple[float, float, bool],
-    p: float | None,
     level: float | None,
     metric: str,
 ) -> Verdict:
-    summary, text = summarize(sample), rule(claim, metric)
-    if p is None or level is None or summary.mean is None or summary.std is None:
-        note = summary.note or "not testable"
-        if summary.n and summary.std == 0.0:
-            note = "the difference is the same for every seed"
-        return Verdict(
-            claim.claim, text, "not decided", summary.n, summary.mean, note=f"no interval: {note}"
-        )
+    summary, text = sample.summary, rule(claim, metric)
+    lower, upper, negated = bounds
+    if sample.exact:
+        d = sample.values[0]
+        holds = abs(d) <= claim.margin if claim.expect == "within" else (lower < d < upper)
+        known: Word = "confirmed" if holds != negated else "refuted"
+        return Verdict(claim.claim, text, known, summary.n, d, d, d, 1.0)
+    if level is None or summary.mean is None or summary.std is None:
+        note = f"no interval: {sample.note}"
+        return Verdict(claim.claim, text, "not decided", summary.n, summary.mean, note=note)
     quantile = float(stats.t.ppf(1 - level / 2, summary.n - 1))
     half = quantile * summary.std / math.sqrt(summary.n)
     low, high = summary.mean - half, summary.mean + half
-    lower, upper, negated = bounds
     inside, outside = lower < low and high < upper, high < lower or low > upper
     word: Word = "not decided"
     if inside or outside:

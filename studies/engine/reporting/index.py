@@ -98,9 +98,10 @@ def index(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
 
 
 def _verdicts(report: Mapping[str, Any]) -> list[str]:
-    return [f"- **{c['word']}**: {c['claim']} — {_interval(c)}" for c in report["claims"]] or [
-        "- no claim was written before the run"
-    ]
+    lines = [f"- **{c['word']}**: {c['claim']} — {_interval(c)}" for c in report["claims"]]
+    if report.get("claims_changed"):
+        return [*lines, "- the claims were changed after results were there"]
+    return lines or ["- no claim was written before the run"]
 
 
 def _interval(claim: Mapping[str, Any]) -> str:

@@ -117,6 +117,8 @@ class Outcome:
     """What trials went through, each with its arm and seed."""
     search: SearchOutcome | None = None
     """What the search for one arm's settings found."""
+    claims_changed: bool = False
+    """Whether the claims are others than before the first result."""
 
     def drawn(self) -> "Outcome":
         """With the arms that figures show: of more than `DRAWN`, the baseline and the best."""
@@ -170,7 +172,8 @@ def collect(
         x = None if axis is None or is_baseline else setting(trials[0], axis)
         figure = None
         if table is not None:
-            figure = table.baseline_figure if is_baseline else table.at(x)
+            rows = setting(trials[0], "adapter.method") == published.METHOD
+            figure = table.baseline_figure if is_baseline else table.at(x) if rows else None
         arms.append(
             Arm(
                 name=name,

@@ -8,8 +8,8 @@ from studies.engine.reporting.statistics import ALPHA, FEW_SEEDS
 
 def remarks(outcome: Outcome) -> list[str]:
     """Warnings about `outcome`, the gravest first; empty for a sound study."""
-    return [*_baseline(outcome), *_data(outcome), *_environments(outcome), *_seeds(outcome),
-            *_chance(outcome), *outcome.notes]  # fmt: skip
+    return [*_claims(outcome), *_baseline(outcome), *_data(outcome), *_environments(outcome),
+            *_seeds(outcome), *_chance(outcome), *outcome.notes]  # fmt: skip
 
 
 def reading(outcome: Outcome) -> list[str]:
@@ -18,7 +18,8 @@ def reading(outcome: Outcome) -> list[str]:
         "Intervals are 95 % t intervals over seeds; they describe the spread over seeds, not over "
         "test examples.",
         f"Differences are paired by seed with `{outcome.baseline}`: paired t-test, p corrected by "
-        f"Holm over the arms tested. p > {ALPHA:g} means that these seeds show no evidence of a "
+        "Holm over the arms tested. The intervals are not corrected: one may leave out 0 where p "
+        f"and the finding show nothing. p > {ALPHA:g} means that these seeds show no evidence of a "
         "difference; it does not mean that the arms are equal.",
     ]
     if outcome.select_on and outcome.select_on != outcome.metric:
@@ -32,10 +33,16 @@ def reading(outcome: Outcome) -> list[str]:
             f"`{outcome.metric}` itself and is optimistic."
         )
     if outcome.choices:
+        left = [f"`{choice.arm}`" for choice in outcome.choices if not choice.settings]
+        untuned = (
+            f" No value gave a result for {', '.join(left)}: there it is the study's own."
+            if left
+            else ""
+        )
         tuned = ", ".join(f"`{path}`" for path in outcome.choices[0].scores[0][0])
         lines.append(
             f"{tuned} was chosen for each arm on `{outcome.select_on}`, from the same values and "
-            "with other seeds than those reported."
+            f"with other seeds than those reported.{untuned}"
         )
     elif outcome.search is not None and outcome.search.points:
         found = outcome.search
@@ -71,6 +78,14 @@ def reading(outcome: Outcome) -> list[str]:
     return lines
 
 
+def _claims(outcome: Outcome) -> Iterator[str]:
+    if outcome.claims_changed:
+        yield (
+            "The claims, or the objective that they are about, were changed after results were "
+            "there: what they say may follow from the results."
+        )
+
+
 def _baseline(outcome: Outcome) -> Iterator[str]:
     reference = next((arm for arm in outcome.arms if arm.is_baseline), None)
     if reference is None or not reference.values:
@@ -104,10 +119,12 @@ def _seeds(outcome: Outcome) -> Iterator[str]:
     for arm in outcome.arms:
         missing = [str(seed) for seed in outcome.seeds if seed not in arm.values]
         if missing and arm.values:
-            yield (
-                f"`{arm.name}` lacks seed {', '.join(missing)}; it is compared on the seeds it "
-                "shares with the baseline."
+            compared = (
+                "no arm is compared there"
+                if arm.is_baseline
+                else "it is compared on the seeds it shares with the baseline"
             )
+            yield f"`{arm.name}` lacks seed {', '.join(missing)}; {compared}."
 
 
 def _chance(outcome: Outcome) -> Iterator[str]:

@@ -115,7 +115,8 @@ def _claims(outcome: Outcome) -> str:
     for v in outcome.verdicts:
         found = v.note or f"{interval(v.difference, v.low, v.high, '+')} at {v.level:.1%}"
         rows.append([v.claim, f"**{v.word}**", v.rule, str(v.n), found])
-    head = ["claim, written before the run", "verdict", "rule", "n", "difference [interval]"]
+    written = "not written before the run" if outcome.claims_changed else "written before the run"
+    head = [f"claim, {written}", "verdict", "rule", "n", "difference [interval]"]
     return "## Claims\n\n" + table(head, rows)
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ def write_report(
     trials_dir: Path | None = None,
     choices: Sequence[Choice] = (),
     search: SearchOutcome | None = None,
+    claims_changed: bool = False,
 ) -> Report:
     """Write report.md, report.json and the figures of `pairs` to `out_dir`.
 
@@ -59,6 +60,7 @@ def write_report(
 
         choices: what the tuning stage found, see `studies.engine.planning.tuning`.
         search: what the search found, see `studies.engine.searching.search`.
+        claims_changed: whether the study's claims are others than before its first result.
 
     Raises ValueError where `pairs` is empty or has two results for one arm and seed.
     """
@@ -67,7 +69,7 @@ def write_report(
             f"study {study.name!r} has no results to report: run it first, "
             f"python run_study.py {study.path.name}"
         )
-    outcome = collect(study, pairs, choices, search)
+    outcome = replace(collect(study, pairs, choices, search), claims_changed=claims_changed)
     out_dir.mkdir(parents=True, exist_ok=True)
     figures: list[Path] = []
     trials_dir = trials_dir or out_dir.parent / "trials"
@@ -137,6 +139,7 @@ def as_data(outcome: Outcome) -> dict[str, Any]:
             for choice in outcome.choices
         ],
         "claims": [asdict(verdict) for verdict in outcome.verdicts],
+        "claims_changed": outcome.claims_changed,
         "search": None if outcome.search is None else asdict(outcome.search),
         "after": [asdict(arm) for arm in outcome.after],
         "failed": [asdict(failed) for failed in outcome.failed],

@@ -52,7 +52,8 @@ class SearchOutcome:
     points: tuple[SearchPoint, ...]
     """In the order in which they were asked for."""
     importances: tuple[Mapping[str, float], ...]
-    """For each objective, setting to share; empty where too few points are done."""
+    """For each objective, setting to share ({} where none decides it); empty where too few points
+    are done."""
 
     @property
     def front(self) -> tuple[SearchPoint, ...]:

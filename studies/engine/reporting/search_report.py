@@ -117,15 +117,20 @@ def _importances(found: SearchOutcome) -> str:
     if not found.importances:
         done = sum(bool(point.values) for point in found.points)
         return f"{done} finished points are too few to say; it takes {FEW_POINTS}."
-    paths = sorted(found.importances[0], key=lambda path: -found.importances[0][path])
+    first = found.importances[0]
+    paths = sorted(found.points[0].settings, key=lambda path: -first.get(path, 0.0))
     names: Mapping[str, str] = short_names(paths)
     rows = [
-        [names[path], *(f"{shares.get(path, 0.0):.0%}" for shares in found.importances)]
+        [
+            names[path],
+            *(f"{shares.get(path, 0.0):.0%}" if shares else NONE for shares in found.importances),
+        ]
         for path in paths
     ]
     about = (
         "Importance of each setting for being among the best tenth of the finished points, by "
-        "PED-ANOVA (Watanabe et al. 2023); the shares sum to 1 in each column."
+        "PED-ANOVA (Watanabe et al. 2023); the shares sum to 1 in each column. A column of "
+        f"{NONE}: no setting decides it."
     )
     return f"{about}\n\n{table(['setting', *found.metrics], rows)}"
 

@@ -67,10 +67,12 @@ class Comparison:
         return "better" if (self.difference > 0) == (direction == "maximize") else "worse"
 
 
-def summarize(values: Sequence[float]) -> Summary:
+def summarize(values: Sequence[float], size: float = 0.0) -> Summary:
     """Mean and 95 % t interval of `values`, one value a seed.
 
-    Raises ValueError for a value that is not finite: such a trial is a failed one.
+    Of differences, `size` is the largest number that was subtracted from or subtracted: a spread
+    that its rounding makes is none. Raises ValueError for a value that is not finite: such a trial
+    is a failed one.
     """
     _refuse_not_finite(values)
     n = len(values)
@@ -80,7 +82,7 @@ def summarize(values: Sequence[float]) -> Summary:
     if n == 1:
         return Summary(1, mean, note="one seed has no interval")
     std = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    if std <= 1e-12 * max(abs(v) for v in values):
+    if std <= 1e-12 * max(size, *(abs(v) for v in values)):
         # a t interval of width zero would claim certainty; mostly a model stuck at one class
         return Summary(n, mean, 0.0, note="every seed gave the same value")
     half = float(stats.t.ppf(0.5 + 0.95 / 2, n - 1)) * std / math.sqrt(n)
@@ -94,7 +96,8 @@ def compare(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Comparis
     are not finite.
     """
     seeds = tuple(sorted(arm.keys() & baseline.keys()))
-    differences = summarize([arm[s] - baseline[s] for s in seeds])
+    size = max((abs(v) for s in seeds for v in (arm[s], baseline[s])), default=0.0)
+    differences = summarize([arm[s] - baseline[s] for s in seeds], size)
     if differences.mean is None:
         return Comparison(seeds, note="no seed in common with the baseline")
     if differences.low is None:

@@ -36,7 +36,13 @@ class Sampler(Protocol):
         """Every point that was asked for."""
 
     def ask(self, ordinal: int, settings: search.Settings | None = None) -> Row:
-        """A new row, running: with `settings` of ours, else of the sampler's choice."""
+        """A new row, running: with `settings` of ours, else of the sampler's choice.
+
+        Until it is kept it is none of `rows`, and who starts after a crash does not find it.
+        """
+
+    def keep(self, row: Row) -> None:
+        """The point of the asked `row` is to be run."""
 
     def tell(self, number: int, values: Sequence[float] | None, pruned: bool = False) -> None:
         """The objectives of a running row; None where it failed, or was `pruned`."""
@@ -111,6 +117,7 @@ class Points:
             if trial.key not in self._known:
                 break
             self._sampler.tell(row.number, None)
+        self._sampler.keep(row)
         self._known[trial.key] = ordinal
         self._numbers[trial.key] = row.number
         return trial
@@ -124,6 +131,7 @@ class Points:
         for trial in trials:
             settings = search.settings_of(self._spec, trial)
             row = self._sampler.ask(self._known[trial.key], settings)
+            self._sampler.keep(row)
             self._numbers[trial.key] = row.number
 
     def claim(self, trial: Trial) -> int:

@@ -1,0 +1,36 @@
+"""What a search's settings decide, from its finished points."""
+
+import random
+
+import fake_points
+import pytest
+import yaml
+
+from studies.engine.definition.sections import Search
+from studies.engine.dispatching import store
+from studies.engine.searching import search
+
+
+def test_importances_find_what_decides() -> None:
+    spec = load_spec()
+    generator = random.Random(0)
+    points = [search.draw(spec.space, generator) for _ in range(60)]
+    values = [(-abs(p["train.learning_rate"] - 0.03), p["adapter.num_basis"]) for p in points]
+    accuracy, parameters = store.importances(spec, list(zip(points, values, strict=True)))
+    assert set(accuracy) == set(parameters) == set(spec.space)
+    assert sum(accuracy.values()) == pytest.approx(1)
+    assert max(accuracy, key=accuracy.get) == "train.learning_rate"
+    assert max(parameters, key=parameters.get) == "adapter.num_basis"
+
+
+def test_settings_that_decide_nothing_have_no_importance() -> None:
+    spec = load_spec()
+    generator = random.Random(0)
+    points = [search.draw(spec.space, generator) for _ in range(12)]
+    found = [(point, (0.52, point["adapter.num_basis"])) for point in points]  # all at chance
+    accuracy, parameters = store.importances(spec, found)
+    assert accuracy == {} and sum(parameters.values()) == pytest.approx(1)
+
+
+def load_spec() -> Search:
+    return Search.model_validate(yaml.safe_load(fake_points.STUDY)["search"])
