@@ -166,7 +166,10 @@ def test_only_chooses_by_setting_arm_and_seed(planned) -> None:
     ("conditions", "message"),
     [
         (["adapter.num_bases=8"], "Did you mean 'adapter.num_basis'"),
-        (["adapter.num_basis"], "expected SETTING=VALUE"),
+        (["adapter.num_basis"], "expected SETTING=VALUE, got no '='"),
+        (["num_basis=8"], "'num_basis' is no setting. For the arm .*: --only 'arm=num_basis=8'"),
+        (["num_basis=9"], "'num_basis' is no setting. Did you mean 'adapter.num_basis'"),
+        (["lora"], "got no '='. For the arm of this name: --only 'arm=lora'"),
         (["adapter.num_basis=9"], "no trial has it.*Values: 8, 16"),
         (["arm=lroa"], "Did you mean 'lora'"),
         (["arm=lora", "adapter.num_basis=8"], "no trial matches all of these"),

@@ -86,7 +86,29 @@ def test_a_value_that_fails_on_a_seed_is_not_chosen(study, tmp_path: Path) -> No
         (", seeds: [7, 8]", "", "s.yaml:8: tune: give the stage its own `seeds`"),
         ("train.learning_rate: [1.0e-3, 1.0e-2], ", "", "nothing to tune"),
         ("1.0e-2]", "-1.0]", "tune.train.learning_rate: Input should be greater than 0, got -1.0"),
-        ("train.learning_rate", "train.learning_rat", "Extra inputs are not permitted"),
+        (
+            "train.learning_rate",
+            "train.learning_rat",
+            "tune.train.learning_rat: unknown setting. Did you mean 'learning_rate'?",
+        ),
+        (
+            "train.learning_rate: [1.0e-3, 1.0e-2]",
+            "adapter.alpa: [8]",
+            "s.yaml:8: tune.adapter.alpa: arm 'a', 8: method 'basis' has no option 'alpa'. "
+            "Did you mean 'alpha'?",
+        ),
+        (
+            "train.learning_rate: [1.0e-3, 1.0e-2]",
+            "adapter.num_basis: [4, 8]",
+            "tune.adapter.num_basis: arm 'lora', 4: method 'lora' has no option 'num_basis'",
+        ),
+        ("[7, 8]", "[7, 7]", "tune: each of its `seeds` once, got 7 repeatedly"),
+        (
+            "select_on: valid",
+            "select_on: test",
+            "s.yaml:6: objective.select_on: choices are made on validation, never on test: "
+            "valid/accuracy",
+        ),
         ("train.learning_rate", "task.train_rows", "expected a setting of `train` or `adapter`"),
         (", select_on: valid/accuracy", "", "tuning needs a validation metric"),
         ("{name: a}", "{name: a, set: {train.learning_rate: 0.1}}", "the arm 'a' sets it itself"),

@@ -223,6 +223,10 @@ class StudyBody(Section):
         seeds = tune.get("seeds", ())
         if not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
             raise ValueError(f"give the stage its own `seeds`, a list of numbers, got {seeds}")
+        repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+        if repeated:
+            listed = ", ".join(map(str, repeated))
+            raise ValueError(f"each of its `seeds` once, got {listed} repeatedly")
         if len(tune) == 1:
             raise ValueError("nothing to tune: give a setting, e.g. train.learning_rate: [...]")
         return tune

@@ -17,8 +17,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from studies.engine import runs
-from studies.engine.definition import labels
-from studies.engine.definition.points import SECTIONS, Point, Problems, set_path
+from studies.engine.definition import checks, labels
+from studies.engine.definition.points import SECTIONS, Point, Problems, check_path, set_path
 from studies.engine.definition.study import Study
 from studies.engine.records import Trial
 
@@ -105,12 +105,21 @@ def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
             if path in point.swept:
                 message = f"the arm '{point.arm}' sets it itself: remove it there or here"
                 problems.add(place, f"tune.{path}", message)
-        for value in tried:
+        known = len(problems)
+        check_path(path, place, f"tune.{path}", problems)
+        if len(problems) > known:
+            continue
+        for value, point in itertools.product(tried, points):
             try:
-                apply(points[0], {path: value})
+                config = apply(point, {path: value}).config
+                if path.startswith("adapter."):
+                    checks.check_adapter(dict(config["adapter"]))
             except ValidationError as error:
                 first = error.errors(include_url=False)[0]
                 problems.add(place, f"tune.{path}", f"{first['msg']}, got {value!r}")
+            except ValueError as error:
+                message = f"arm '{point.arm}', {value!r}: {error}"
+                problems.add(place, f"tune.{path}", message)
     if study.objective.select_on is None:
         message = "tuning needs a validation metric, e.g. select_on: valid/accuracy"
         problems.add(study.place("tune"), "objective.select_on", message)
