@@ -14,7 +14,7 @@ from torch import nn
 from adapters.config import BasisConfig
 from adapters.patterns import expand_words
 from adapters.peft_gaps import guard_heads, target_names
-from adapters.placement import check_layers, has_words, resolve
+from adapters.placement import check_layers, has_words, require_some, resolve
 from adapters.training import HEADS
 from basis_zoo.registry import did_you_mean
 
@@ -186,7 +186,11 @@ def attach(model: nn.Module, adapter: dict[str, Any]) -> nn.Module:
     wanted.pop("layers", None)
     if wanted:
         config.target_modules = target_names(model, config, wanted)
-    adapted = guard_heads(get_peft_model(model, config))
+    try:
+        adapted = guard_heads(get_peft_model(model, config))
+    except ValueError:
+        require_some(model, getattr(config, "target_modules", None))
+        raise
     if method.initialise is not None:
         method.initialise(adapted)
     return adapted

@@ -99,6 +99,22 @@ def resolve(model: nn.Module, targets: Targets, layers: Layers = "all") -> list[
     return kept
 
 
+def require_some(model: nn.Module, targets: Targets) -> None:
+    """Refuse names or a pattern of which not one means a linear layer of `model`.
+
+    Raises:
+        ValueError: As said; the message lists what the model has.
+    """
+    linear = adaptable(model)
+    if isinstance(targets, str):
+        found = {name for name in linear if re.fullmatch(targets, name)}
+        _require(found, targets, model, linear)
+    elif targets:
+        names = sorted(targets)
+        found = set().union(*(_matches(model, name, linear) for name in names))
+        _require(found, ", ".join(names), model, linear)
+
+
 def adaptable(model: nn.Module) -> list[str]:
     """The names of the linear layers of `model`; a layer with adapters on counts once."""
     inside = tuple(f"{n}." for n, m in model.named_modules() if isinstance(m, BaseTunerLayer))

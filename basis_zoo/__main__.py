@@ -1,10 +1,12 @@
-"""`python -m basis_zoo list | check | gallery`."""
+"""`python -m basis_zoo list | check | gallery | accuracy`."""
 
 import argparse
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from basis_zoo.basis import Basis, get_basis_class, list_bases
 from basis_zoo.conformance import format_outcomes, run_checks, undeclared
@@ -57,7 +59,14 @@ def _families(name_or_file: str) -> list[Basis]:
         if not names:
             raise ValueError(f"{name_or_file} registers no family: use @register_basis")
     classes = [get_basis_class(name) for name in names]
-    return [cls(**options) for cls in classes for options in cls.variants]
+    return [_variant(cls, options) for cls in classes for options in cls.variants]
+
+
+def _variant(cls: type[Basis], options: dict[str, Any]) -> Basis:
+    try:
+        return cls(**options)
+    except TypeError as error:  # a method that every family must have is missing
+        raise ValueError(f"{cls.__qualname__} cannot be made: {error}") from error
 
 
 def _load(path: Path) -> ModuleType:
@@ -66,8 +75,21 @@ def _load(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"basis_zoo_user_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     sys.modules[module.__name__] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    try:
+        spec.loader.exec_module(module)  # type: ignore[union-attr]
+    except Exception as error:  # someone else's code: whatever it raises is theirs to mend
+        line = _line_in(error, path)
+        raise ValueError(f"{path}{line}: {type(error).__name__}: {error}") from error
     return module
+
+
+def _line_in(error: Exception, path: Path) -> str:
+    """`:line` of the file's line that raised, or nothing."""
+    if isinstance(error, SyntaxError):
+        return f":{error.lineno or 1}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return f":{own[-1]}" if own else ""
 
 
 def _gallery(given: argparse.Namespace) -> int:

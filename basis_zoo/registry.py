@@ -32,8 +32,10 @@ class Registry(Generic[T]):
 
         Raises:
             ValueError: The name is taken or not a lower-case word.
-            TypeError: The class does not extend the registry's base.
+            TypeError: The class does not extend the registry's base, or no name is given.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"a {self._kind} needs a name, a string before its class; got {name!r}")
 
         def add(member: type[T]) -> type[T]:
             if not (isinstance(member, type) and issubclass(member, self._base)):

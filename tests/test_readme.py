@@ -1,5 +1,6 @@
-"""The README's code runs: its Python as it stands, its YAML through a plan with its plug-in."""
+"""The code of the README and of docs/ runs: Python as it stands, YAML through a plan."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,10 +11,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
 
 
 def run(*command: str, cwd: Path) -> str:
@@ -57,6 +63,72 @@ def test_commands_name_flags_that_exist() -> None:
             assert flag in shown
 
 
-def test_named_files_exist() -> None:
-    for path in re.findall(r"\]\(([^)h][^)]*)\)", README):
-        assert (ROOT / path).exists(), path
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_named_files_exist(path: Path) -> None:
+    for name in re.findall(r"\]\(([^)h#][^)#]*)", path.read_text(encoding="utf-8")):
+        assert (path.parent / name).exists(), name
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_table_begins_with_its_head(path: Path) -> None:
+    """A row after a blank line is shown as text."""
+    lines = ["", *path.read_text(encoding="utf-8").splitlines(), ""]
+    for before, line, after in zip(lines, lines[1:], lines[2:], strict=False):
+        if line.startswith("|") and not before.startswith("|"):
+            assert re.fullmatch(r"[-|: ]+", after), line
+
+
+def test_the_zoos_code_runs(tmp_path: Path) -> None:
+    (block,) = blocks("python", page("zoo.md"))
+    (tmp_path / "block.py").write_text(block)
+    run(sys.executable, "block.py", cwd=tmp_path)
+
+
+MODEL = """
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+shape = BertConfig(
+    hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+)
+model = BertForSequenceClassification(shape)
+"""
+TRAIN = """
+optimizer = torch.optim.AdamW(adapters.parameter_groups(model, 1e-3))
+model(input_ids=torch.arange(18).view(2, 9), labels=torch.tensor([0, 1])).loss.backward()
+adapters.clip_gradients(model, 1.0)
+optimizer.step()
+"""
+
+
+def test_the_adapters_code_runs(tmp_path: Path) -> None:
+    attach, patterns, *rest = blocks("python", page("adapter.md"))
+    patterns = f"get_peft_model(BertForSequenceClassification(shape), {patterns.strip()})\n"
+    code = "\n".join((MODEL, attach, TRAIN, *rest, patterns))
+    (tmp_path / "block.py").write_text(code)
+    assert "non affine share" in run(sys.executable, "block.py", cwd=tmp_path)
+    assert (tmp_path / "out/lora/adapter_config.json").is_file()
+
+
+STUDY = """
+question: Which?
+arms: [{name: lora, adapter: {method: lora}}, {name: phi, adapter: {method: basis}}]
+baseline: lora
+objective: {metric: test/accuracy, select_on: valid/accuracy}
+adapter: {method: basis}
+train: {eval_every: 10}
+"""
+TUNE, SEARCH, AFTER, CLAIMS = blocks("yaml", page("studies.md"))
+QUESTIONS, OWN = blocks("yaml", page("tasks.md"))
+
+
+@pytest.mark.parametrize("part", [TUNE, SEARCH, AFTER, AFTER + CLAIMS, QUESTIONS, OWN])
+def test_the_stages_and_tasks_that_are_shown_are_planned(part: str, tmp_path: Path) -> None:
+    study = STUDY.replace("adapter: {method: basis}\n", "") if "\nadapter:" in part else STUDY
+    (tmp_path / "s.yaml").write_text(f"name: s\n{study}{part}")
+    (tmp_path / "my-model").mkdir()
+    (tmp_path / "my-model/config.json").write_text("{}")
+    (tmp_path / "mine.csv").write_text("review,mood\nfine,good\n")
+    row = {"question": "?", "a": "w", "b": "x", "c": "y", "d": "z", "gold": "b"}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(row))
+    run(sys.executable, str(ROOT / "run_study.py"), "s.yaml", "--plan", cwd=tmp_path)

@@ -36,7 +36,7 @@ def check_gradient(s: Subject) -> str:
 
     try:
         torch.autograd.gradcheck(phi, used, eps=1e-6, atol=1e-5, rtol=1e-4)
-    except (torch.autograd.gradcheck.GradcheckError, RuntimeError) as error:  # type: ignore[attr-defined]
+    except RuntimeError as error:  # gradcheck's own error is one
         require(False, f"first derivatives: {_message(error)}")
     return f"{sum(t.numel() for t in used)} inputs"
 
@@ -54,7 +54,7 @@ def check_second_gradient(s: Subject) -> str:
 
     try:
         torch.autograd.gradgradcheck(phi, used, eps=1e-6, atol=1e-4, rtol=1e-3)
-    except (torch.autograd.gradcheck.GradcheckError, RuntimeError) as error:  # type: ignore[attr-defined]
+    except RuntimeError as error:  # gradcheck's own error is one
         require(False, f"second derivatives: {_message(error)}")
     return f"{sum(t.numel() for t in used)} inputs"
 

@@ -1,10 +1,11 @@
 """Run the checks."""
 
 import functools
+import sys
 import time
 from dataclasses import dataclass
 
-from basis_zoo.basis import Basis, get_basis
+from basis_zoo.basis import Basis, get_basis, get_basis_class
 from basis_zoo.conformance.check import ALL_CHECKS, Check, ConformanceError
 from basis_zoo.conformance.subject import Subject
 from basis_zoo.grids import Grid, get_grid, list_grids
@@ -110,8 +111,15 @@ def assert_conforms(name: str, **options: object) -> None:
         more = f" (and {len(failed) - 3} more)" if len(failed) > 3 else ""
         raise ConformanceError(
             f"basis family {name!r} fails {len(failed)} of its checks: {told}{more}. "
-            f"See all of them with: python -m basis_zoo check {name}"
+            f"See all of them with: python -m basis_zoo check {_reached_by(name)}"
         )
+
+
+def _reached_by(name: str) -> str:
+    """What the command `check` knows the family by: a plug-in's is known by its file alone."""
+    module = get_basis_class(name).__module__
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return name if file is None or module.startswith("basis_zoo.") else file
 
 
 @functools.lru_cache(maxsize=256)

@@ -16,7 +16,8 @@ def check_metadata(s: Subject) -> str:
     b = s.basis
     require(bool(b.name), "the family has no name: decorate it with register_basis")
     own = type(b).__doc__ or ""
-    require(len(own) > 20 and not own.startswith(f"{type(b).__name__}("), "no docstring")
+    told = len(own) > 20 and not own.startswith(f"{type(b).__name__}(")  # a dataclass's own
+    require(told, f"the docstring must say what the family is in over 20 letters, got {own!r}")
     require(b.parity in (None, "even", "odd"), f"`parity` is {b.parity!r}")
     require(b.support > 0, f"`support` is {b.support}")
     require(b.smoothness >= -1, f"`smoothness` is {b.smoothness}")

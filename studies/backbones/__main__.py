@@ -5,8 +5,9 @@ python -m studies.backbones fetch NAME...    # put it into the cache, converted 
 """
 
 import argparse
+import sys
 
-from studies.archives import cache_folder
+from studies.archives import ArchiveError, cache_folder
 from studies.backbones.registry import fetch, get_backbone, list_backbones
 
 
@@ -35,4 +36,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, ArchiveError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2 if isinstance(error, ValueError) else 1)

@@ -151,7 +151,8 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
         )
         if not tuning:
             training = not (given.plan or given.export_plan)
-            for line in edited.remarks(study, [*earlier, *trials], given.runs, keep=training):
+            stages = [*earlier, *(search.points if search else ()), *trials]
+            for line in edited.remarks(study, stages, given.runs, keep=training):
                 say(line, "yellow")
         if given.plan:
             out.print(plan_table(chosen, given.runs, slot_count))
@@ -187,10 +188,16 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
             return INCOMPLETE
     delivered = session.deliver()
     if session.unfinished:
-        say(
-            f"{session.unfinished} of {len(chosen)} trials have no result; once the cause is "
-            "repaired, --retry-failed runs them again"
-        )
+        waiting = session.waiting
+        failed = session.unfinished - waiting
+        why = [f"{session.unfinished} of {len(chosen)} trials have no result"]
+        if failed:
+            again = "once the cause is repaired, --retry-failed runs them again"
+            why.append(f"{failed} failed: {again}")
+        if waiting:
+            runs_them = "the same command without --report or --import runs them"
+            why.append(f"{waiting} not run yet: {runs_them}")
+        say("; ".join(why))
     return INCOMPLETE if session.unfinished or not delivered else DONE
 
 

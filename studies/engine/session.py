@@ -54,6 +54,11 @@ class Session:
         """How many of the chosen trials are not done."""
         return sum(self._value(trial) is None for trial in self._chosen)
 
+    @property
+    def waiting(self) -> int:
+        """How many of the chosen trials have not ended in any way."""
+        return sum(runs.result_of(trial, self._runs_dir) is None for trial in self._chosen)
+
     def train(self, slot_count: int, retry_failed: bool) -> None:
         """Run what has no result.
 

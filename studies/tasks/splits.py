@@ -71,7 +71,8 @@ def split_pool(
         kept = "" if len(units) == len(order) else f" in {len(units)} groups that are kept together"
         raise ValueError(
             f"task {spec.name}: asked for train_rows {train}, valid_rows {valid} and test_rows "
-            f"{test}, but the pool has {len(order)} rows{kept}; ask for fewer"
+            f"{test}, but the pool has {len(order)} rows{kept}; ask for fewer in `task` "
+            "(what a study leaves out, its profile sets)"
         )
     return {
         "train": tuple(order[len(order) - train :]),

@@ -149,6 +149,15 @@ def test_attach_places_every_method_alike(family, method):
         adapters.check_options(adapter | {"layers": "odds"})
 
 
+@pytest.mark.parametrize("method", ["basis", "lora"])
+@pytest.mark.parametrize("targets", [["querry", "valeu"], r".*\.querry"])
+def test_names_that_the_model_lacks_are_refused_with_those_it_has(family, method, targets):
+    model = family("bert").model()
+    message = r"querry.* matches no linear layer of Bert.* It has: .*query.* Words: attention"
+    with pytest.raises(ValueError, match=message):
+        adapters.attach(model, {"method": method, "target_modules": targets})
+
+
 def test_patterns_set_rank_and_phi_by_word_name_and_depth(family, tmp_path):
     bert = family("bert")
     config = BasisConfig(

@@ -227,3 +227,10 @@ def test_every_claim_has_a_check() -> None:
     names = {c.name for c in ALL_CHECKS}
     assert names >= CLAIMS_CHECKED
     assert "gradient_reaches_x" in names  # measures ZERO_GRADIENT, claimed or not
+
+
+@pytest.mark.parametrize("name", ["gradient", "second_gradient"])
+def test_a_wrong_derivative_is_told_as_such(name: str) -> None:
+    (check,) = [c for c in ALL_CHECKS if c.name == name]
+    outcome = run_one(check, FAULTS[name][0], get_grid("uniform"))
+    assert "derivatives: Jacobian mismatch" in outcome.detail

@@ -121,6 +121,51 @@ def test_a_file_without_a_family_is_told(tmp_path, capsys) -> None:
     assert "registers no family" in capsys.readouterr().err
 
 
+MINE = """import torch
+from basis_zoo import LocationScaleBasis, register_basis
+
+
+@register_basis{name}
+class Mine(LocationScaleBasis):
+    '''{doc}'''
+
+    {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\nraise RuntimeError('no licence')", "mine.py:2: RuntimeError: no licence"),
+        ("def x(:", "mine.py:1: SyntaxError: invalid syntax"),
+        (MINE.format(name="('mine')", doc="A family of mine", body="x = 1"), "abstract method psi"),
+        (
+            MINE.format(name="", doc="A family of mine.", body="psi = torch.exp"),
+            "mine.py:5: TypeError: a basis family needs a name, a string before its class",
+        ),
+    ],
+)
+def test_a_file_in_error_is_told_in_one_line(
+    text: str, message: str, tmp_path, unregister, capsys
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    assert main(["check", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert message in told and len(told.splitlines()) == 1
+
+
+def test_a_refused_plug_in_is_seen_whole_by_the_command_that_is_named(
+    tmp_path, unregister, capsys
+) -> None:
+    file = tmp_path / "short.py"
+    file.write_text(MINE.format(name="('mine')", doc="Short.", body="psi = torch.nn.Tanhshrink()"))
+    assert main(["check", "--uniform-only", str(file)]) == 1
+    assert "in over 20 letters, got 'Short.'" in capsys.readouterr().out
+    with pytest.raises(ConformanceError, match=f"python -m basis_zoo check {file}"):
+        assert_conforms("mine")
+
+
 def test_names_are_taken_once(unregister) -> None:
     with pytest.raises(ValueError, match=r"already registered as basis_zoo\.families\.sinc\.Sinc"):
         register_basis("sinc")(type("Other", (GaussianRBF,), {}))

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import ViTConfig
 
 from studies import backbones
+from studies.backbones import Head
 from studies.backbones.minilm import MINILM
 
 
@@ -67,6 +69,38 @@ def test_weights_that_are_not_safetensors_are_refused(tiny_bert: Path, tmp_path:
     torch.save({}, tmp_path / "pytorch_model.bin")
     with pytest.raises(OSError, match="safetensors"):
         backbones.load(str(tmp_path), ("bad", "good"))
+
+
+@pytest.mark.parametrize(
+    ("folder", "head", "message"),
+    [
+        ("tiny_bert", "language_model", "is an encoder .*needs a decoder, such as smollm2_135m"),
+        ("tiny_bert", "image_classes", "reads text .*needs a vision model, such as vit_s_img_"),
+        ("tiny_vit", "text_classes", "reads images .*needs a language model, such as minilm"),
+        ("tiny_vit", "language_model", "reads images .*needs a decoder"),
+    ],
+)
+def test_a_head_that_does_not_fit_is_refused_and_what_would_is_named(
+    folder: str, head: str, message: str, request: pytest.FixtureRequest
+) -> None:
+    """A BERT would take the head of a decoder, and its tokens see those they are to predict."""
+    path = request.getfixturevalue(folder)
+    with pytest.raises(ValueError, match=f"backbone: {path} {message}"):
+        backbones.load(str(path), Head(head, ("bad", "good")))
+
+
+@pytest.fixture
+def tiny_vit(tmp_path: Path) -> Path:
+    ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2).save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("module", ["studies.backbones", "studies.tasks"])
+def test_a_name_that_there_is_not_is_told_in_one_line(module: str) -> None:
+    command = [sys.executable, "-m", module, "fetch", "smollm"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "'smollm'" in done.stderr and "Registered: " in done.stderr
 
 
 def test_list_names_licence_and_source() -> None:

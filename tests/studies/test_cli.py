@@ -105,7 +105,9 @@ def test_only_runs_a_part(study: Path) -> None:
 
 def test_report_alone_trains_nothing(study: Path, capsys) -> None:
     assert cli.main(["s.yaml", "--report"]) == cli.INCOMPLETE
-    assert "nothing to report" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "nothing to report" in told and "--retry-failed" not in told
+    assert "3 not run yet: the same command without --report or --import runs them" in told
     assert cli.main(["s.yaml"]) == cli.DONE
     Path("runs/s/embedded/report/report.md").unlink()
     before = Path("journal").read_text()
@@ -124,7 +126,8 @@ def test_a_failed_trial_gives_exit_code_1_and_is_reported(study: Path, monkeypat
     printed = capsys.readouterr()
     assert "exception: ended with exit code 9" in printed.out
     assert printed.out.count("failed") >= 2  # when it happens, and in the report
-    assert "1 of 3 trials have no result" in printed.err and "--retry-failed" in printed.err
+    assert "1 of 3 trials have no result; 1 failed: once the cause is repaired" in printed.err
+    assert "--retry-failed" in printed.err and "not run yet" not in printed.err
 
 
 def test_mlflow_may_fail_and_no_result_is_lost(study: Path, monkeypatch, capsys) -> None:

@@ -154,6 +154,11 @@ def test_a_plug_in_that_is_missing_is_named(tmp_path: Path) -> None:
         load_plugins([tmp_path / "none.py"])
 
 
+def test_a_forgotten_plug_in_is_asked_for(planned) -> None:
+    with pytest.raises(StudyError, match=r"family 'sech'\..* One of your own: --plugin FILE"):
+        planned("sweep: {adapter.basis: [sinc, sech]}\n" + LORA)
+
+
 def test_only_chooses_by_setting_arm_and_seed(planned) -> None:
     trials = planned("sweep: {adapter.num_basis: [8, 16, 32]}\n" + LORA)
     assert {t.arm for t in only(trials, ["adapter.num_basis=8"])} == {"num_basis=8"}
@@ -166,7 +171,10 @@ def test_only_chooses_by_setting_arm_and_seed(planned) -> None:
     ("conditions", "message"),
     [
         (["adapter.num_bases=8"], "Did you mean 'adapter.num_basis'"),
-        (["adapter.num_basis"], "expected SETTING=VALUE"),
+        (["adapter.num_basis"], "expected SETTING=VALUE, got no '='"),
+        (["num_basis=8"], "'num_basis' is no setting. For the arm .*: --only 'arm=num_basis=8'"),
+        (["num_basis=9"], "'num_basis' is no setting. Did you mean 'adapter.num_basis'"),
+        (["lora"], "got no '='. For the arm of this name: --only 'arm=lora'"),
         (["adapter.num_basis=9"], "no trial has it.*Values: 8, 16"),
         (["arm=lroa"], "Did you mean 'lora'"),
         (["arm=lora", "adapter.num_basis=8"], "no trial matches all of these"),

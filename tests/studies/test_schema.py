@@ -141,6 +141,12 @@ def test_bad_input_is_refused_by_place_and_name(problems, old: str, new: str, me
     assert any(line.startswith(message) for line in found), "\n".join(found)
 
 
+def test_arms_that_a_misspelt_section_makes_alike_are_not_blamed(problems) -> None:
+    found = problems("adapter.num_basis: [8, 16]", "adaptor.num_basis: [8, 16]")
+    assert "'adaptor' is no section" in found[0]
+    assert not any("same point" in line for line in found)
+
+
 def test_all_problems_are_listed_at_once_in_the_order_of_the_file(problems) -> None:
     found = problems(
         "question: Does it matter?",

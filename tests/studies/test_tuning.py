@@ -86,7 +86,17 @@ def test_a_value_that_fails_on_a_seed_is_not_chosen(study, tmp_path: Path) -> No
         (", seeds: [7, 8]", "", "s.yaml:8: tune: give the stage its own `seeds`"),
         ("train.learning_rate: [1.0e-3, 1.0e-2], ", "", "nothing to tune"),
         ("1.0e-2]", "-1.0]", "tune.train.learning_rate: Input should be greater than 0, got -1.0"),
-        ("train.learning_rate", "train.learning_rat", "Extra inputs are not permitted"),
+        (
+            "train.learning_rate",
+            "train.learning_rat",
+            "tune.train.learning_rat: unknown setting. Did you mean 'learning_rate'?",
+        ),
+        (
+            "train.learning_rate: [1.0e-3, 1.0e-2]",
+            "adapter.alpa: [8]",
+            "s.yaml:8: tune.adapter.alpa: the arm 'a' cannot have 8: method 'basis' has no option "
+            "'alpa'. Did you mean 'alpha'?",
+        ),
         ("train.learning_rate", "task.train_rows", "expected a setting of `train`, or of"),
         (", select_on: valid/accuracy", "", "tuning needs a validation metric"),
         ("seeds: [7, 8]", "seeds: [7, 0]", "tune.seeds: 0 of `seeds`: what is chosen must"),

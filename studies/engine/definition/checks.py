@@ -24,11 +24,20 @@ def check_adapter_options(adapter: dict[str, Any]) -> None:
 @functools.cache
 def _check_options(canonical: str) -> None:
     adapter = json.loads(canonical)
+    if adapter.get("method") == "basis" and isinstance(adapter.get("basis"), str):
+        _check_family(adapter["basis"])
     start, options = adapter.get("start"), adapter.get("start_options") or {}
     if adapter.get("method") == "basis" and start is not None and isinstance(options, dict):
         importlib.import_module("basis_zoo").get_start(start, **options)
         adapter = {k: v for k, v in adapter.items() if k not in ("start", "start_options")}
     importlib.import_module("adapters").check_options(adapter)
+
+
+def _check_family(name: str) -> None:
+    try:
+        importlib.import_module("basis_zoo.basis").get_basis_class(name)
+    except ValueError as error:
+        raise ValueError(f"{error}. One of your own: --plugin FILE") from error
 
 
 def check_adapter(adapter: dict[str, Any]) -> None:

@@ -43,12 +43,13 @@ def _check_names(study: Study, points: list[Point], problems: Problems) -> None:
     """Report arms that share a name or a configuration, and a baseline that is no arm."""
     by_name: dict[str, Point] = {}
     by_config: dict[str, Point] = {}
+    resolved = not problems  # settings in error are left out, and make arms alike
     for point in points:
         twin = by_name.setdefault(point.arm, point)
         same = by_config.setdefault(_canonical(deciding(point.config)), point)
         if twin is not point and same is point:
             problems.add(point.place, "arms", f"two arms are called '{point.arm}'; rename one")
-        if same is not point:
+        if same is not point and resolved:
             message = f"'{same.arm}' and '{point.arm}' are the same point; remove one"
             problems.add(point.place, "arms", message)
     if study.baseline not in by_name and not (problems and not points):
@@ -80,6 +81,9 @@ def _check_objective(study: Study, metrics: Mapping[str, str], problems: Problem
         if given is not None and given not in known:
             hint = did_you_mean(given, known)
             message = f"the task reports no '{given}'.{hint} Known: {', '.join(known)}"
+            problems.add(study.place("objective", key), f"objective.{key}", message)
+        elif key == "select_on" and given is not None and given.startswith("test/"):
+            message = f"choices are made on validation, never on test: valid/{given[5:]}"
             problems.add(study.place("objective", key), f"objective.{key}", message)
     better = known.get(study.objective.metric, study.objective.direction)
     if better != study.objective.direction:

@@ -80,6 +80,18 @@ def _prepared(
     return points, make
 
 
+def _refusal(condition: str, trials: Sequence[Trial], known: Sequence[str]) -> str:
+    """Why `condition` is none, and what it was probably meant to be."""
+    path, sign, _ = condition.partition("=")
+    arms = [trial.arm for trial in trials]
+    wrong = f"{path!r} is no setting" if sign else "expected SETTING=VALUE, got no '='"
+    if condition in arms:
+        return f"{wrong}. For the arm of this name: --only 'arm={condition}'"
+    last = [name for name in known if name.rpartition(".")[2] == path]
+    hint = f" Did you mean {last[0]!r}?" if last and sign else did_you_mean(path, known)
+    return f"{wrong}.{hint} Settings: {', '.join(known)}"
+
+
 def only(trials: Sequence[Trial], conditions: Sequence[str]) -> list[Trial]:
     """The trials that match `conditions` such as `adapter.num_basis=8`, `arm=lora`, `seed=0`.
 
@@ -94,10 +106,7 @@ def only(trials: Sequence[Trial], conditions: Sequence[str]) -> list[Trial]:
         have = [value for value in have if value is not _ABSENT]
         if not sign or not have:
             known = sorted({"arm", "seed", *(p for trial in trials for p in _paths(trial))})
-            hint = did_you_mean(path, known)
-            raise StudyError(
-                f"--only {condition!r}: expected SETTING=VALUE.{hint} Settings: {', '.join(known)}"
-            )
+            raise StudyError(f"--only {condition!r}: {_refusal(condition, trials, known)}")
         value = text.strip() if path == "arm" else parse_scalar(text)
         if value not in have:
             values = ", ".join(dict.fromkeys(shown(each) for each in have))

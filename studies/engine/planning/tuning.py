@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from studies.engine import runs
 from studies.engine.definition import checks, labels
-from studies.engine.definition.points import SECTIONS, Point, Problems, set_path
+from studies.engine.definition.points import SECTIONS, Point, Problems, check_path, set_path
 from studies.engine.definition.study import Study
 from studies.engine.records import Trial
 
@@ -112,6 +112,10 @@ def check(
         if section not in ("train", "adapter") or not setting or path == "adapter.method":
             problem("expected a setting of `train`, or of `adapter` but its method")
             continue
+        known = len(problems)
+        check_path(path, study.place("tune", path), f"tune.{path}", problems)
+        if len(problems) > known:
+            continue
         for point in points:
             if path in point.swept:
                 problem(f"the arm '{point.arm}' sets it itself: remove it there or here")
@@ -143,8 +147,8 @@ def _check_metric(study: Study, metrics: Mapping[str, str], problems: Problems) 
     split, _, name = (metric or "").partition("/")
     message = ""
     if split == "test":
-        message = f"choices are made on validation, never on test: valid/{name}"
-    elif split != "valid":
+        return  # refused for every study
+    if split != "valid":
         message = "tuning needs a validation metric, e.g. select_on: valid/accuracy"
     elif metrics.get(name, study.objective.direction) != study.objective.direction:
         message = (

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from studies.engine import runs
 from studies.engine.definition import checks
-from studies.engine.definition.points import Point, Problems
+from studies.engine.definition.points import Point, Problems, check_path
 from studies.engine.definition.sections import Domain, Range, Search
 from studies.engine.definition.study import Study
 from studies.engine.errors import did_you_mean
@@ -187,7 +187,7 @@ def check(
         hint = did_you_mean(search.arm, arms)
         problem(f"no arm is called '{search.arm}'.{hint} Arms: {', '.join(arms)}", "arm")
     else:
-        _check_space(search, arms[search.arm], problem)
+        _check_space(study, search, arms[search.arm], problems)
 
 
 def _check_objective(
@@ -211,11 +211,17 @@ def _check_objective(
         problem(f"'{metric}' is to {better}, got {direction}", *where)
 
 
-def _check_space(search: Search, arm: Point, problem: Callable[..., None]) -> None:
+def _check_space(study: Study, search: Search, arm: Point, problems: Problems) -> None:
     """Build the arm with each value, each end of a range, of the space by itself."""
     for path, domain in search.space.items():
+        place, key = study.place("search", "space", path), f"search.space.{path}"
         if path.partition(".")[0] not in ("train", "adapter") or path == "adapter.method":
-            problem("expected a setting of `train`, or of `adapter` but its method", "space", path)
+            message = "expected a setting of `train`, or of `adapter` but its method"
+            problems.add(place, key, message)
+            continue
+        known = len(problems)
+        check_path(path, place, key, problems)
+        if len(problems) > known:
             continue
         ends = (domain.low, domain.high) if isinstance(domain, Range) else domain
         for value in ends:
@@ -224,6 +230,6 @@ def _check_space(search: Search, arm: Point, problem: Callable[..., None]) -> No
                 checks.check_adapter(dict(tried.config["adapter"]))
             except ValidationError as error:
                 first = error.errors(include_url=False)[0]
-                problem(f"{first['msg']}, got {value!r}", "space", path)
+                problems.add(place, key, f"{first['msg']}, got {value!r}")
             except ValueError as error:
-                problem(f"{value!r}: {error}", "space", path)
+                problems.add(place, key, f"{value!r}: {error}")

@@ -34,6 +34,11 @@ class SearchStage:
         return len(self._history()) >= self._spec.trials
 
     @property
+    def points(self) -> list[Trial]:
+        """The points that have ended."""
+        return [trial for trial, _ in self._history()]
+
+    @property
     def choices(self) -> list[Choice]:
         """What validation chose for the arm; nothing where no point is done."""
         best = search.best(self._spec, self._history())
