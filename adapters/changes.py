@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 _steps = [0]
@@ -52,22 +52,3 @@ def same_numbers(now: Sequence[Tensor], then: Sequence[Tensor]) -> bool:
         for tensor, group in zip(pair, groups[pair[0].device, pair[0].dtype], strict=True):
             group.append(tensor.reshape(-1))
     return all(torch.equal(torch.cat(new), torch.cat(old)) for new, old in groups.values())
-
-
-def put_weight(base: nn.Module, weight: Tensor) -> nn.Parameter:
-    """Put `weight` in the place of the weight of `base` alone, whatever shares that one.
-
-    Returns:
-        The parameter that was there, for `restore_weight`.
-    """
-    kept = base.weight
-    base.weight = nn.Parameter(weight, requires_grad=kept.requires_grad)
-    return kept
-
-
-def restore_weight(base: nn.Module, kept: nn.Parameter) -> None:
-    """Put back what `put_weight` returned, where and as what `base` has been moved meanwhile."""
-    now = base.weight
-    if (kept.device, kept.dtype) != (now.device, now.dtype):
-        kept.data = kept.data.to(now.device, now.dtype)
-    base.weight = kept

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
+from adapters.base_weight import put_weight, restore_weight
 from adapters.batch import Member, PhiBatch
-from adapters.changes import mark, put_weight, restore_weight
+from adapters.changes import mark
 from adapters.config import BasisConfig
 from adapters.ops.linear import make_weight, merged_linear, working_dtype
 from adapters.ops.merge import merged_weight, product

@@ -17,7 +17,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adapters.changes import put_weight, restore_weight
+from adapters.base_weight import put_weight, restore_weight
 from adapters.registration import peft_type
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from adapters.changes import put_weight, restore_weight
+from adapters.base_weight import put_weight, restore_weight
 from adapters.export.updates import LayerUpdate
 
 

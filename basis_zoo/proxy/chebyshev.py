@@ -8,27 +8,26 @@ in float64; the cost of an evaluation does not depend on the family or on G.
 Reference: Trefethen, *Approximation Theory and Approximation Practice* (2013), chapters 3, 4, 8.
 """
 
-import functools
 import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from basis_zoo.proxy.constants import constant
+
 HORNER_DEGREE = 12
 """Up to here powers are as exact as Chebyshev polynomials for the coefficients that occur."""
 
 
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what is kept serves training too
+@constant
 def points(count: int, device: torch.device) -> Tensor:
     """`count` Chebyshev points of the first kind on [-1, 1], (count,) float64."""
     j = torch.arange(count, dtype=torch.float64)
     return torch.cos(math.pi * (j + 0.5) / count).to(device)
 
 
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what is kept serves training too
+@constant
 def analysis_matrix(count: int, device: torch.device) -> Tensor:
     """Values at `points(count)` to coefficients 0..count-1, (count, count) float64."""
     j = torch.arange(count, dtype=torch.float64)
@@ -37,8 +36,7 @@ def analysis_matrix(count: int, device: torch.device) -> Tensor:
     return matrix.to(device)
 
 
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what is kept serves training too
+@constant
 def power_matrix(degree: int, device: torch.device) -> Tensor:
     """Chebyshev coefficients to those of the powers 1, u, u^2, ..., float64; (P+1, P+1)."""
     size = degree + 1
@@ -52,8 +50,7 @@ def power_matrix(degree: int, device: torch.device) -> Tensor:
     return t.T.contiguous().to(device)
 
 
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what is kept serves training too
+@constant
 def derivative_matrix(degree: int, device: torch.device) -> Tensor:
     """Coefficients of a sum of T_p to those of its derivative, float64; (P+1, P+1)."""
     size = degree + 1
@@ -124,8 +121,7 @@ class ChebyshevProxy(NamedTuple):
         return (moment_matrix(self.degree, x.device) @ sums).float()
 
 
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what is kept serves training too
+@constant
 def moment_matrix(degree: int, device: torch.device) -> Tensor:
     """What makes the moments of T_p of sums over T_0, T_0 u, T_2, T_2 u, ..., (P+1, P+1) float64.
 
@@ -138,8 +134,7 @@ def moment_matrix(degree: int, device: torch.device) -> Tensor:
     return m.to(device)
 
 
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what is kept serves training too
+@constant
 def _terms_matrix(degree: int, device: torch.device) -> Tensor:
     """Coefficients to the terms of the value and of the slope in u, (2, P + 1, P + 1) float64."""
     derivative = derivative_matrix(degree, device)

@@ -5,7 +5,6 @@ of the next fit. The report is a tensor, so that a fit on a GPU need not wait fo
 """
 
 import bisect
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import Tensor
 from basis_zoo.basis import Basis, LinearBasis, LocationScaleBasis
 from basis_zoo.phi import Phi, PhiParameters
 from basis_zoo.proxy.chebyshev import ChebyshevProxy, analysis_matrix, points
+from basis_zoo.proxy.constants import constant
 from basis_zoo.proxy.exact import ExactProxy
 from basis_zoo.proxy.table import (
     TableProxy,
@@ -121,15 +121,13 @@ def _shares_functions(basis: Basis) -> bool:
     return isinstance(basis, LinearBasis) and type(basis).phi is LinearBasis.phi
 
 
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what is kept serves training too
+@constant
 def _probe(count: int, device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return (torch.rand(count, generator=generator, dtype=torch.float64) - 0.5).to(device)
 
 
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what is kept serves training too
+@constant
 def _first_dropped(degrees: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor([degree + 1 for degree in degrees], device=device)
 

@@ -7,8 +7,9 @@ python -m studies.backbones fetch NAME...    # put it into the cache, converted 
 import argparse
 import sys
 
-from studies.archives import ArchiveError, cache_folder
+from studies.archives import cache_folder
 from studies.backbones.registry import fetch, get_backbone, list_backbones
+from studies.commands import run
 
 
 def main() -> None:
@@ -36,8 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, ArchiveError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2 if isinstance(error, ValueError) else 1)
+    sys.exit(run(main))

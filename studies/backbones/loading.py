@@ -50,9 +50,10 @@ def load_model(
     """
     checked, wanted = check(spec), Head.of(head)
     source = source_of(checked)
-    _check_fit(checked.name, wanted, AutoConfig.from_pretrained(source, trust_remote_code=False))
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    _check_fit(checked.name, wanted, config)
     if wanted.kind == "image_classes":
-        return _image_classifier(checked, wanted, source)
+        return _image_classifier(checked, wanted, source, config)
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if wanted.kind == "language_model":
         model = AutoModelForCausalLM.from_pretrained(source, **_options(checked))
@@ -102,10 +103,10 @@ def source_of(checked: BackboneSpec) -> str:
 
 
 def _image_classifier(
-    checked: BackboneSpec, head: Head, source: str
+    checked: BackboneSpec, head: Head, source: str, config: PretrainedConfig
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
     processor = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
-    if AutoConfig.from_pretrained(source, trust_remote_code=False).model_type == "clip":
+    if config.model_type == "clip":
         from studies.backbones.clip import load_clip_classifier
 
         return load_clip_classifier(source, head, _options(checked)), processor

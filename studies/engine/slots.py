@@ -45,6 +45,12 @@ def gpus() -> int:
     return torch.cuda.device_count()
 
 
+def gpu_names(variables: Mapping[str, str]) -> list[str]:
+    """The GPUs that a process with these environment variables may use; [] without any."""
+    named = [name for name in variables.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return named or [str(i) for i in range(gpus())]
+
+
 def default_slots(gpus_per_trial: int = 1) -> int:
     """One trial for each `gpus_per_trial` GPUs; without a GPU one trial a core.
 
@@ -64,10 +70,8 @@ def environment(slot: int, slots: int, gpus_per_trial: int = 1) -> dict[str, str
     variables.setdefault("OMP_NUM_THREADS", str(max(1, cores() // slots)))
     variables.setdefault("TOKENIZERS_PARALLELISM", "false")
     variables[SLOTS_VARIABLE] = str(slots)
-    count = gpus()
-    if count:
-        named = variables.get("CUDA_VISIBLE_DEVICES")
-        names = named.split(",") if named else [str(i) for i in range(count)]
+    if gpus():
+        names = gpu_names(variables)
         first = slot * gpus_per_trial
         own = [names[i % len(names)] for i in range(first, first + gpus_per_trial)]
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(own)

@@ -8,7 +8,8 @@ python -m studies.tasks table            # the table of docs/tasks.md
 import argparse
 import sys
 
-from studies.archives import ArchiveError, cache_folder
+from studies.archives import cache_folder
+from studies.commands import run
 from studies.tasks import check, fetch, get_task, list_tasks
 from studies.tasks.packaged import PackagedTask
 
@@ -67,8 +68,4 @@ def _list() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, ArchiveError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2 if isinstance(error, ValueError) else 1)
+    sys.exit(run(main))

@@ -20,11 +20,9 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
+from adapters.bench.cases import case
 from adapters.ops.merge.fused.gradients import merge_gradients
 from adapters.ops.merge.fused.weight import merged_weight
-from basis_zoo import get_basis, get_grid, get_start
-from basis_zoo.nonlinearity import Nonlinearity
-from basis_zoo.proxy import fit_proxy
 
 POINTERS = {
     torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.float64: "*fp64"
@@ -42,17 +40,12 @@ def launches(
         found.append((kernel, dict(zip(kernel.arg_names, values, strict=False)) | named))
 
     JITFunction.run = record
-    module = Nonlinearity(
-        get_basis(basis), get_grid("uniform"), get_start("anchored"), bandwidth="spacing"
-    )
-    torch.nn.init.normal_(module.amplitude)
-    fit = fit_proxy(module.phi, module.parameters_in_force(), torch.tensor(reach))
-    b, a = torch.zeros(rows, rank), torch.zeros(rank, columns)
+    b, a, proxy, _ = case(basis, reach, (rows, columns), rank, "cpu")
     weight = torch.zeros(rows, columns, dtype=getattr(torch, dtype))
-    merged_weight(weight, b, a, fit.proxy, 1.0)
+    merged_weight(weight, b, a, proxy, 1.0)
     if weight.dtype == torch.bfloat16:
-        merged_weight(weight, b, a, fit.proxy, 1.0, seed=1)
-    merge_gradients(weight, b, a, fit.proxy, 1.0)
+        merged_weight(weight, b, a, proxy, 1.0, seed=1)
+    merge_gradients(weight, b, a, proxy, 1.0)
     return found
 
 

@@ -66,7 +66,7 @@ def _swept_points(study: Study, problems: Problems) -> Iterator[Point]:
             problems.add(study.place("exclude"), "exclude", message)
         return
     for path in study.sweep:
-        check_path(path, study.place("sweep", path), f"sweep.{path}", problems)
+        _check_path(path, study.place("sweep", path), f"sweep.{path}", problems)
     arms = math.prod(len(values) for values in study.sweep.values())
     if arms > MAX_ARMS:
         message = f"{arms:,} arms are too many, the limit is {MAX_ARMS:,}: shorten the lists"
@@ -98,7 +98,7 @@ def _hand_made_points(study: Study, problems: Problems) -> Iterator[Point]:
         places = {f"adapter.{key}": study.place("arms", i, "adapter", key) for key in arm.adapter}
         places |= {path: study.place("arms", i, "set", path) for path in arm.set}
         for path in arm.set:
-            check_path(path, places[path], f"arms[{i}].set.{path}", problems)
+            _check_path(path, places[path], f"arms[{i}].set.{path}", problems)
         config = _resolve(study, arm.adapter, arm.set, places, problems)
         yield Point(arm.name, _changes(arm), config, study.place("arms", i), places)
 
@@ -113,7 +113,7 @@ def _matches(left_out: dict[str, Any], swept: dict[str, Any]) -> bool:
     )
 
 
-def check_path(path: str, place: str, key: str, problems: Problems) -> None:
+def _check_path(path: str, place: str, key: str, problems: Problems) -> None:
     """Report a dotted path that leads to no setting; adapter options are left to the method."""
     first, _, rest = path.partition(".")
     if path == "split_seed" or (path in NAMED):
@@ -129,6 +129,18 @@ def check_path(path: str, place: str, key: str, problems: Problems) -> None:
         hint = did_you_mean(rest, model.model_fields)
         message = f"unknown setting.{hint} Known: {', '.join(model.model_fields)}"
         problems.add(place, key, message)
+
+
+def is_choosable(path: str, place: str, key: str, problems: Problems) -> bool:
+    """Whether a stage may choose the setting `path`; reports why not."""
+    section, _, setting = path.partition(".")
+    if section not in ("train", "adapter") or not setting or path == "adapter.method":
+        message = "expected a setting of `train`, or of `adapter` but its method"
+        problems.add(place, key, message)
+        return False
+    known = len(problems)
+    _check_path(path, place, key, problems)
+    return len(problems) == known
 
 
 def _example(section: str) -> str:

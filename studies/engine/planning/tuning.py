@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from studies.engine import runs
 from studies.engine.definition import checks, labels
-from studies.engine.definition.points import SECTIONS, Point, Problems, check_path, set_path
+from studies.engine.definition.points import SECTIONS, Point, Problems, is_choosable, set_path
 from studies.engine.definition.study import Study
 from studies.engine.records import Trial
 
@@ -108,19 +108,13 @@ def check(
                 numbers = ", ".join(map(str, again))
                 problem(f"{numbers} of `seeds`: what is chosen must be tried anew")
             continue
-        section, _, setting = path.partition(".")
-        if section not in ("train", "adapter") or not setting or path == "adapter.method":
-            problem("expected a setting of `train`, or of `adapter` but its method")
-            continue
-        known = len(problems)
-        check_path(path, study.place("tune", path), f"tune.{path}", problems)
-        if len(problems) > known:
+        if not is_choosable(path, study.place("tune", path), f"tune.{path}", problems):
             continue
         for point in points:
             if path in point.swept:
                 problem(f"the arm '{point.arm}' sets it itself: remove it there or here")
         for value in tried:
-            for point in points if section == "adapter" else points[:1]:
+            for point in points if path.startswith("adapter.") else points[:1]:
                 _try(point, path, value, problem)
     _check_metric(study, metrics, problems)
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from studies.engine import runs
 from studies.engine.definition import checks
-from studies.engine.definition.points import Point, Problems, check_path
+from studies.engine.definition.points import Point, Problems, is_choosable
 from studies.engine.definition.sections import Domain, Range, Search
 from studies.engine.definition.study import Study
 from studies.engine.errors import did_you_mean
@@ -215,13 +215,7 @@ def _check_space(study: Study, search: Search, arm: Point, problems: Problems) -
     """Build the arm with each value, each end of a range, of the space by itself."""
     for path, domain in search.space.items():
         place, key = study.place("search", "space", path), f"search.space.{path}"
-        if path.partition(".")[0] not in ("train", "adapter") or path == "adapter.method":
-            message = "expected a setting of `train`, or of `adapter` but its method"
-            problems.add(place, key, message)
-            continue
-        known = len(problems)
-        check_path(path, place, key, problems)
-        if len(problems) > known:
+        if not is_choosable(path, place, key, problems):
             continue
         ends = (domain.low, domain.high) if isinstance(domain, Range) else domain
         for value in ends:

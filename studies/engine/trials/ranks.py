@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from studies.engine.dispatching.child import LEASH
 from studies.engine.records import Result, read_result, write_record
-from studies.engine.slots import gpus
+from studies.engine.slots import gpu_names
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -172,9 +172,7 @@ def launch(count: int, command: Sequence[str]) -> int:
 def _environment(rank: int, count: int, meeting: str) -> dict[str, str]:
     """Variables of process `rank`: one of the GPUs, and its share of the threads."""
     own = dict(os.environ) | {RANK: str(rank), COUNT: str(count), MEETING: meeting}
-    given = own.get("CUDA_VISIBLE_DEVICES")
-    names = [str(i) for i in range(gpus())] if given is None else given.split(",")
-    if any(names):
+    if names := gpu_names(own):
         own["CUDA_VISIBLE_DEVICES"] = names[rank % len(names)]
     if "OMP_NUM_THREADS" in own:
         own["OMP_NUM_THREADS"] = str(max(1, int(own["OMP_NUM_THREADS"]) // count))
