@@ -57,7 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print(f"right against float64 ({time.monotonic() - began:.0f} s)", flush=True)
     if given.command == "tune":
-        _save(given.out, "tiles.json", {**run.place, "rows": tune(given.quick)})
+        for rows in tune(given.quick):
+            _save(given.out, "tiles.json", {**run.place, "rows": rows})
         return 0
     for name in given.only or [n for n, (_, devices) in BENCHES.items() if device in devices]:
         print(f"{name} ({time.monotonic() - began:.0f} s)", flush=True)

@@ -1,6 +1,10 @@
 """The time of every candidate tile on this GPU; correctness first."""
 
 import itertools
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
@@ -12,16 +16,25 @@ from adapters.ops.merge.tiles import GRADIENT_CANDIDATES, MERGE_CANDIDATES, Tile
 from basis_zoo.proxy import proxy_size
 
 SHAPES = (SQUARE, TALL, (4864, 896), (896, 896))
+CANDIDATES = {"merge": MERGE_CANDIDATES, "gradient": GRADIENT_CANDIDATES}
 _KEPT = 6
 """Tiles of the first shape that are tried at the others."""
 
 
-def tune(quick: bool) -> list[dict[str, Any]]:
-    """All candidates at 4096 x 4096, the best at other shapes; prints the fastest of each."""
+_COMPILERS = 16
+"""Processes that compile at once, at most."""
+
+
+def tune(quick: bool) -> Iterator[list[dict[str, Any]]]:
+    """All candidates at 4096 x 4096, the best at other shapes; prints the fastest of each.
+
+    Yields what is known so far after each line.
+    """
     told: list[dict[str, Any]] = []
     kinds = list(KINDS)[1:2] if quick else list(KINDS)
-    for shape, name, what in itertools.product(SHAPES, kinds, ("merge", "gradient")):
-        tiles = MERGE_CANDIDATES if what == "merge" else GRADIENT_CANDIDATES
+    compile_all(kinds)
+    for shape, name, what in itertools.product(SHAPES, kinds, CANDIDATES):
+        tiles = CANDIDATES[what]
         if shape != SHAPES[0]:
             seen = [r for r in told if r["kind"] == name and r["what"] == what]
             best = sorted((r for r in seen if r["shape"] == SHAPES[0]), key=lambda r: r["us"])
@@ -33,11 +46,39 @@ def tune(quick: bool) -> list[dict[str, Any]]:
         told += rows
         shown = "  ".join(f"{r['us']:.1f} {tuple(r['tile'])}" for r in rows[:4])
         print(f"{shape[0]} x {shape[1]}, {what}, {name} ({rows[0]['size']}): {shown}", flush=True)
-    return told
+        yield told
+
+
+def compile_all(kinds: list[str]) -> None:
+    """Fill Triton's cache from several processes: compiling one by one takes most of the time."""
+    jobs = [(t, name, what) for name in kinds for what, tiles in CANDIDATES.items() for t in tiles]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(_COMPILERS, os.cpu_count() or 1), spawn) as pool:
+        list(pool.map(_compile, jobs))
+
+
+def _compile(job: tuple[Tile, str, str]) -> None:
+    tile, name, what = job
+    _calls(tile, SHAPES[0], name, what, lambda call: call())
 
 
 def _timed(tile: Tile, shape: tuple[int, int], name: str, what: str, quick: bool) -> dict[str, Any]:
     """Microseconds with one tile; infinite where it needs more than the GPU has."""
+    us, size = _calls(tile, shape, name, what, lambda call: median_us(call, "cuda", quick=quick))
+    return {
+        "shape": list(shape), "kind": name, "what": what, "size": size, "tile": list(tile),
+        "us": float("inf") if us is None else us,
+    }  # fmt: skip
+
+
+def _calls(
+    tile: Tile,
+    shape: tuple[int, int],
+    name: str,
+    what: str,
+    use: Callable[[Callable[[], Any]], Any],
+) -> tuple[Any, int]:
+    """What `use` makes of a kernel's call, None where it does not fit, and the proxy's size."""
     from triton.runtime.errors import OutOfResources
 
     from adapters.ops.merge import fused
@@ -46,10 +87,6 @@ def _timed(tile: Tile, shape: tuple[int, int], name: str, what: str, quick: bool
     w = (0.02 * torch.randn(shape, device="cuda")).bfloat16()
     op = fused.merged_weight if what == "merge" else fused.merge_gradients
     try:
-        us = median_us(lambda: op(w, b, a, proxy, 1.0, tile=tile), "cuda", quick=quick)
+        return use(lambda: op(w, b, a, proxy, 1.0, tile=tile)), proxy_size(proxy)
     except OutOfResources:
-        us = float("inf")
-    return {
-        "shape": list(shape), "kind": name, "what": what, "size": proxy_size(proxy),
-        "tile": list(tile), "us": us,
-    }  # fmt: skip
+        return None, proxy_size(proxy)

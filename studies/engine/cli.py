@@ -118,7 +118,7 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
     from studies.engine import runs, slots
     from studies.engine.dispatching import dispatch, packing
     from studies.engine.planning import edited
-    from studies.engine.planning.plan import only, plan, plan_table, plan_tuning
+    from studies.engine.planning.plan import only, plan, plan_candidates, plan_table, plan_tuning
     from studies.engine.planning.tuning import choose
     from studies.engine.searching.search_stage import SearchStage
     from studies.engine.session import Session
@@ -161,8 +161,10 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
             study, trials, chosen, given.runs, out, say, choices or (), earlier, search
         )
         if given.export_plan:
-            count = session.export(given.export_plan, given.retry_failed)
-            out.print(f"{count} trials written to {given.export_plan}", soft_wrap=True)
+            follow = plan_candidates(study, chosen, given.plugin) if tuning else None
+            count = session.export(given.export_plan, given.retry_failed, follow)
+            more = f", and then the seeds of {len(follow.arms)} tuned arms" if follow else ""
+            out.print(f"{count} trials{more} written to {given.export_plan}", soft_wrap=True)
             return DONE
         try:
             if given.bring:

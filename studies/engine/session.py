@@ -15,7 +15,7 @@ from studies.engine.errors import StudyError
 from studies.engine.events import Event, Stopped
 from studies.engine.importing import import_results
 from studies.engine.planning import edited
-from studies.engine.planning.plan_file import Plan, write_plan
+from studies.engine.planning.plan_file import Plan, Tuning, write_plan
 from studies.engine.planning.tuning import Choice
 from studies.engine.progress import Progress
 from studies.engine.records import Trial
@@ -97,10 +97,17 @@ class Session:
         with tracking.Tracking(self._study, self._runs_dir, self._say) as page:
             self._search.run(slot_count, retry_failed, self._out, page, command)
 
-    def export(self, file: Path, retry_failed: bool) -> int:
-        """Write the chosen trials that are still to be run to `file`; how many there are."""
+    def export(self, file: Path, retry_failed: bool, tuning: Tuning | None) -> int:
+        """Write the chosen trials that are still to be run to `file`; how many there are.
+
+        Where they tune, all of them are written: `tuning` needs their results.
+        """
         states = ("waiting", "running", "failed") if retry_failed else ("waiting", "running")
-        waiting = [t for t in self._chosen if runs.state_of(t, self._runs_dir) in states]
+        waiting = [
+            trial
+            for trial in self._chosen
+            if tuning or runs.state_of(trial, self._runs_dir) in states
+        ]
         write_plan(
             file,
             Plan(
@@ -109,6 +116,7 @@ class Session:
                 metric=self._study.objective.metric,
                 per_trial_minutes=self._study.budget.per_trial_minutes,
                 trials=tuple(waiting),
+                tuning=tuning,
             ),
         )
         return len(waiting)

@@ -12,7 +12,7 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from studies.engine import runs, slots
@@ -21,7 +21,8 @@ from studies.engine.dispatching.child import GRACE_SECONDS
 from studies.engine.dispatching.loop import MIN_FREE_BYTES, stop_signals
 from studies.engine.dispatching.pool import Task, Worker
 from studies.engine.errors import StudyError
-from studies.engine.planning.plan_file import Plan, read_plan
+from studies.engine.planning import tuning
+from studies.engine.planning.plan_file import Candidate, Plan, read_plan
 from studies.engine.records import Result, Trial
 
 DONE, INCOMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -84,14 +85,19 @@ class Work:
         """By study, profile and key."""
         self._todo: list[Task] = []
         self._ran = 0
+        self._trials = [list(plan.trials) for plan in plans]
+        self._tuned = [list(plan.tuning.arms) if plan.tuning else [] for plan in plans]
+        """By plan: the arms that have yet to choose."""
         for plan in plans:
             for trial in plan.trials:
                 self._add(plan, trial)
+        self._choose()
 
     @property
     def unfinished(self) -> int:
-        """Trials that are not done."""
-        return sum(r is None or r.status == "failed" for r in self._results.values())
+        """Trials that are not done, those of arms that have yet to choose among them."""
+        known = sum(r is None or r.status == "failed" for r in self._results.values())
+        return known + sum(map(_trials_to_come, self._tuned))
 
     def fetch(self) -> None:
         """Fetch models and data once, before several workers want them.
@@ -121,9 +127,11 @@ class Work:
 
     def run(self, slot_count: int, minutes: float | None) -> None:
         """Run what is left, `slot_count` trials at a time; however it ends, no worker is left."""
-        queue = list(self._todo)
-        slot_count = min(slot_count, len(queue))
-        _say(f"{len(self._results)} trials, {len(queue)} to run, {slot_count} at once")
+        queue = self._todo
+        to_come = sum(map(_trials_to_come, self._tuned))
+        slot_count = min(slot_count, len(queue) + to_come)
+        then = f", then {to_come} of tuned arms" if to_come else ""
+        _say(f"{len(self._results)} trials, {len(queue)} to run{then}, {slot_count} at once")
         self._began = time.monotonic()
         deadline = None if minutes is None else self._began + minutes * 60
         workers = [
@@ -136,7 +144,7 @@ class Work:
                     task = worker.task
                     result = worker.poll()
                     if task is not None and result is not None:
-                        self._take(task, result, len(queue), slot_count)
+                        self._take(task, result)
                     if worker.task is None and (next_task := self._next(queue, deadline)):
                         worker.give(next_task)
                 if not any(worker.task for worker in workers):
@@ -150,14 +158,15 @@ class Work:
     def table(self) -> str:
         """Done and failed trials of each study, and each failure."""
         lines = ["", f"{'study':<40} {'done':>6} {'failed':>6} {'left':>6}"]
-        for plan in self._plans:
-            found = [self._results[plan.study, plan.profile, t.key] for t in plan.trials]
+        for plan, trials, tuned in zip(self._plans, self._trials, self._tuned, strict=True):
+            found = [self._results[plan.study, plan.profile, t.key] for t in trials]
             done = sum(r is not None and r.status == "done" for r in found)
             failed = sum(r is not None and r.status == "failed" for r in found)
+            left = len(found) - done - failed + _trials_to_come(tuned)
             name = f"{plan.study} ({plan.profile})"
-            lines.append(f"{name:<40} {done:>6} {failed:>6} {len(found) - done - failed:>6}")
-        for plan in self._plans:
-            for trial in plan.trials:
+            lines.append(f"{name:<40} {done:>6} {failed:>6} {left:>6}")
+        for plan, trials in zip(self._plans, self._trials, strict=True):
+            for trial in trials:
                 result = self._results[plan.study, plan.profile, trial.key]
                 if result is not None and result.failure is not None:
                     failure = f"{result.failure.kind}: {result.failure.message}"
@@ -178,6 +187,23 @@ class Work:
             run_dir = runs.trial_dir(trial, self._runs_dir)
             self._todo.append(Task(trial, run_dir, plan.metric, plan.per_trial_minutes * 60))
 
+    def _choose(self) -> None:
+        """Add the seeds of every arm whose tuning trials have all ended."""
+        for plan, trials, tuned in zip(self._plans, self._trials, self._tuned, strict=True):
+            for arm in list(tuned):
+                results = {
+                    key: self._results.get((plan.study, plan.profile, key))
+                    for candidate in arm
+                    for key in candidate.scored_by
+                }
+                if None in results.values():
+                    continue
+                chosen = _best(plan, arm, results).trials
+                tuned.remove(arm)
+                trials += chosen
+                for trial in chosen:
+                    self._add(plan, trial)
+
     def _next(self, queue: list[Task], deadline: float | None) -> Task | None:
         """The next task that will probably end in time; None where there is none."""
         if shutil.disk_usage(self._runs_dir).free < MIN_FREE_BYTES:
@@ -188,11 +214,13 @@ class Work:
                 return queue.pop(i)
         return None
 
-    def _take(self, task: Task, result: Result, left: int, slot_count: int) -> None:
+    def _take(self, task: Task, result: Result) -> None:
         """Record an ended trial and say so."""
         trial = task.trial
         self._ran += 1
         self._results[trial.study, trial.profile, trial.key] = result
+        self._choose()
+        left = len(self._todo) + sum(map(_trials_to_come, self._tuned))
         arm = (trial.study, trial.arm)
         self._seconds[arm] = max(self._seconds.get(arm, 0.0), result.seconds)
         if result.failure is not None:
@@ -200,11 +228,30 @@ class Work:
         else:
             found = f"{task.metric} {result.metrics[task.metric]:.4f}"
         ended = sum(r is not None for r in self._results.values())
+        every = len(self._results) + sum(map(_trials_to_come, self._tuned))
         rest = left * (time.monotonic() - self._began) / self._ran / 60
         _say(
-            f"[{ended}/{len(self._results)}] {result.status:<6} {trial.study} {trial.arm} "
+            f"[{ended}/{every}] {result.status:<6} {trial.study} {trial.arm} "
             f"seed {trial.seed}  {found}  {result.seconds:.0f} s  (about {rest:.0f} min left)"
         )
+
+
+def _best(plan: Plan, arm: Sequence[Candidate], results: Mapping[str, Result | None]) -> Candidate:
+    """What validation chooses; the last resort where no values have a score."""
+    assert plan.tuning is not None
+    metric = plan.tuning.select_on
+    *tried, own = arm
+    scores = [
+        tuning.mean([runs.value_of(results[key], metric) for key in candidate.scored_by])
+        for candidate in tried
+    ]
+    best = tuning.best_of(scores, plan.tuning.direction)
+    return own if best is None else tried[best]
+
+
+def _trials_to_come(tuned: Sequence[Sequence[Candidate]]) -> int:
+    """How many trials arms will run once they have chosen."""
+    return sum(len(candidates[-1].trials) for candidates in tuned)
 
 
 def _end(workers: Sequence[Worker]) -> None:

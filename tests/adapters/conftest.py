@@ -100,7 +100,9 @@ class Family(NamedTuple):
     @torch.no_grad()
     def output(self, model: nn.Module) -> Tensor:
         """The model's answer in evaluation mode."""
-        out = model.eval()(**self.batch())
+        device = next(model.parameters()).device
+        out = model.eval()(**{name: value.to(device) if isinstance(value, Tensor) else value
+                              for name, value in self.batch().items()})  # fmt: skip
         return out.logits_per_image if self.name == "clip" else out.logits
 
 

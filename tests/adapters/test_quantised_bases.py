@@ -1,4 +1,4 @@
-"""Bases quantised by bitsandbytes and torchao, where these are installed; they run on a CPU too."""
+"""Bases quantised by bitsandbytes and torchao, where these are installed; on a CPU and on a GPU."""
 
 import pytest
 import torch
@@ -10,6 +10,16 @@ from adapters import BasisConfig, BasisLinear
 from adapters.export import to_lora
 
 TARGETS = ("q_proj", "down_proj")
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+        ],
+    ),
+]
 SHAPE = {"vocab_size": 67, "hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 1}
 
 
@@ -21,20 +31,24 @@ def folder(tmp_path):
     return tmp_path / "base"
 
 
-def by_torchao(folder):
+def by_torchao(folder, device):
     quantization = pytest.importorskip("torchao.quantization")
     recipe = hf.TorchAoConfig(quantization.Int8WeightOnlyConfig())
-    return hf.AutoModelForCausalLM.from_pretrained(folder, quantization_config=recipe).eval()
+    return (
+        hf.AutoModelForCausalLM.from_pretrained(folder, quantization_config=recipe)
+        .to(device)
+        .eval()
+    )
 
 
-def by_torchao_outside_transformers(folder):
+def by_torchao_outside_transformers(folder, device):
     quantization = pytest.importorskip("torchao.quantization")
-    model = hf.AutoModelForCausalLM.from_pretrained(folder).eval()
+    model = hf.AutoModelForCausalLM.from_pretrained(folder).to(device).eval()
     quantization.quantize_(model.model, quantization.Int8WeightOnlyConfig())
     return model
 
 
-def _by_bitsandbytes(folder, linear, weight, own, **options):
+def _by_bitsandbytes(folder, device, linear, weight, own, **options):
     bnb = pytest.importorskip("bitsandbytes")
     model = hf.AutoModelForCausalLM.from_pretrained(folder).eval()
     for name, module in list(model.named_modules()):
@@ -44,31 +58,33 @@ def _by_bitsandbytes(folder, linear, weight, own, **options):
             )
             new.weight = getattr(bnb.nn, weight)(module.weight.data, requires_grad=False, **options)
             parent, _, last = name.rpartition(".")
-            setattr(model.get_submodule(parent), last, new.to("cpu"))
-    return model
+            setattr(model.get_submodule(parent), last, new.to(device))
+    return model.to(device)
 
 
-def by_eight_bits(folder):
+def by_eight_bits(folder, device):
     fixed = {"has_fp16_weights": False}
-    return _by_bitsandbytes(folder, "Linear8bitLt", "Int8Params", fixed, **fixed)
+    return _by_bitsandbytes(folder, device, "Linear8bitLt", "Int8Params", fixed, **fixed)
 
 
-def by_four_bits(folder):
-    return _by_bitsandbytes(folder, "Linear4bit", "Params4bit", {}, quant_type="nf4")
+def by_four_bits(folder, device):
+    return _by_bitsandbytes(folder, device, "Linear4bit", "Params4bit", {}, quant_type="nf4")
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
     "make", [by_torchao, by_torchao_outside_transformers, by_eight_bits, by_four_bits]
 )
-def test_trains_reloads_merges_and_exports(folder, tmp_path, family, few_steps, make):
+def test_trains_reloads_merges_and_exports(folder, tmp_path, family, few_steps, make, device):
     llama = family("llama")
     torch.manual_seed(0)
     config = BasisConfig(
         r=2, num_basis=8, interval=(-1.0, 1.0), target_modules=list(TARGETS), b_std=0.1
     )
-    model = get_peft_model(make(folder), config)
-    base = llama.output(make(folder))
-    losses = few_steps(model, llama.batch(), rate=3e-2)
+    model = get_peft_model(make(folder, device), config)
+    base = llama.output(make(folder, device))
+    batch = {name: value.to(device) for name, value in llama.batch().items()}
+    losses = few_steps(model, batch, rate=3e-2)
     assert losses[-1] < losses[0]
     want = llama.output(model)
     layers = [m for m in model.modules() if isinstance(m, BasisLinear)]
@@ -84,5 +100,5 @@ def test_trains_reloads_merges_and_exports(folder, tmp_path, family, few_steps, 
         assert torch.equal(llama.output(model), want)
     assert to_lora(model, rank=64).relative_error < 1e-2
     model.save_pretrained(tmp_path / "adapter")
-    again = PeftModel.from_pretrained(make(folder), tmp_path / "adapter")
+    again = PeftModel.from_pretrained(make(folder, device), tmp_path / "adapter").to(device)
     assert torch.equal(llama.output(again), want)

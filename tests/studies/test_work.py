@@ -13,8 +13,9 @@ from waiting import wait_until
 
 from studies.engine import cli, runs, slots, tracking, work
 from studies.engine.definition.schema import load_study
-from studies.engine.planning.plan import plan
+from studies.engine.planning.plan import plan, plan_tuning
 from studies.engine.planning.plan_file import Plan, read_plan, write_plan
+from studies.engine.planning.tuning import choose
 from studies.engine.records import read_result, write_record
 from studies.engine.trials.trial import run_trial
 
@@ -187,3 +188,36 @@ def test_working_needs_nothing_that_a_bare_machine_lacks(tmp_path: Path) -> None
         [sys.executable, str(script)], env=environment, capture_output=True, text=True
     )
     assert done.stdout == "complete\n", done.stderr
+
+
+def test_a_plan_that_tunes_goes_on_with_the_seeds(study: Path, capsys, monkeypatch) -> None:
+    lines = study.read_text().splitlines()
+    kept = [line for line in lines if "name: basis" not in line and "name: lost" not in line]
+    kept.append("tune: {train.learning_rate: [1.0e-5, 0.02], seeds: [7, 8]}")
+    study.write_text("\n".join(kept))
+    whole = export()
+    assert "8 trials, and then the seeds of 2 tuned arms" in capsys.readouterr().out
+    assert [len(candidates) for candidates in whole.tuning.arms] == [3, 3]
+    assert len(export("--only", "arm=lora").tuning.arms) == 1
+    write_plan(Path("part.json"), whole.model_copy(update={"trials": whole.trials[:2]}))
+    assert work.main(["part.json", "--runs", "far"]) == work.INCOMPLETE
+    printed = capsys.readouterr().out
+    assert "2 trials, 2 to run, then 4 of tuned arms" in printed
+    assert "s (embedded)                                  1      1      4" in printed
+    write_plan(Path("plan.json"), whole)
+    assert work.main(["plan.json", "--runs", "far"]) == work.INCOMPLETE
+    printed = capsys.readouterr().out
+    assert "s (embedded)                                  6      6      0" in printed
+    assert "[12/12]" in printed
+    monkeypatch.setattr(
+        tracking, "deliver", lambda *a: tracking.track.MlflowLink("", "http://server/#/x")
+    )
+    assert cli.main(["s.yaml", "--import", "far"]) == cli.INCOMPLETE
+    printed = capsys.readouterr()
+    assert "8 results taken" in printed.out and "4 results taken" in printed.out
+    assert "2 of 4 trials have no result; 2 failed" in printed.err
+    here = load_study(study)
+    chosen = choose(here, plan_tuning(here), Path("runs"))
+    assert {c.arm: dict(c.settings) for c in chosen}["broken"] == {}
+    far = {runs.result_of(trial, Path("far")).status for trial in plan(here, (), chosen)}
+    assert far == {"done", "failed"}

@@ -1,9 +1,10 @@
 """Arms × seeds as `Trial`s, and the table that shows how far they are."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -18,6 +19,7 @@ from studies.engine.definition.study import Study
 from studies.engine.definition.yaml_source import parse_scalar
 from studies.engine.errors import StudyError, did_you_mean
 from studies.engine.planning import tuning
+from studies.engine.planning.plan_file import Candidate, Tuning
 from studies.engine.records import Result, Trial
 from studies.engine.searching import search
 
@@ -33,9 +35,19 @@ def plan(
 
     Raises `StudyError` where an arm cannot be built or a plug-in cannot be imported.
     """
-    points, make = _prepared(study, plugins)
     settings = {choice.arm: choice.settings for choice in choices}
-    points = [tuning.apply(point, settings.get(point.arm, {})) for point in points]
+    points, make = _prepared(study, plugins)
+    return _with_seeds(study, points, make, lambda arm: settings.get(arm, {}))
+
+
+def _with_seeds(
+    study: Study,
+    points: Sequence[Point],
+    make: Callable[[int, Point], Trial],
+    settings: Callable[[str], Mapping[str, Any]],
+) -> list[Trial]:
+    """The trials of the study's seeds, where an arm has `settings(arm)`."""
+    points = [tuning.apply(point, settings(point.arm)) for point in points]
     if study.after is not None:
         after = {"after": study.after.model_dump(mode="json", exclude_none=True)}
         points = [replace(point, config=point.config | after) for point in points]
@@ -46,6 +58,31 @@ def plan_tuning(study: Study, plugins: Sequence[str | Path] = ()) -> list[Trial]
     """Every trial of the stage that chooses settings; none where the study tunes nothing."""
     points, make = _prepared(study, plugins)
     return [make(seed, point) for seed, point in tuning.tuned_points(study, points)]
+
+
+def plan_candidates(
+    study: Study, stage: Sequence[Trial], plugins: Sequence[str | Path] = ()
+) -> Tuning:
+    """What each arm whose tuning trials are all in `stage` may run once they have ended."""
+    points, make = _prepared(study, plugins)
+    keys: dict[str, list[str]] = {}
+    for trial in stage:
+        keys.setdefault(trial.arm, []).append(trial.key)
+    arms: dict[str, list[Candidate]] = {}
+    for settings in (*tuning.combinations(study), {}):
+        trials = _with_seeds(study, points, make, lambda arm, chosen=settings: chosen)
+        for arm in dict.fromkeys(map(tuning.arm_of, stage)):
+            scored_by = keys.get(tuning.label(arm, settings), []) if settings else []
+            if len(scored_by) == len(study.tune["seeds"]) * bool(settings):
+                own = tuple(trial for trial in trials if trial.arm == arm)
+                arms.setdefault(arm, []).append(Candidate(scored_by=tuple(scored_by), trials=own))
+    whole = len(tuning.combinations(study)) + 1
+    assert study.objective.select_on is not None, "refused when the study was read"
+    return Tuning(
+        select_on=study.objective.select_on,
+        direction=study.objective.direction,
+        arms=tuple(tuple(found) for found in arms.values() if len(found) == whole),
+    )
 
 
 def plan_search(study: Study, plugins: Sequence[str | Path] = ()) -> search.Make:
@@ -95,15 +132,15 @@ def _refusal(condition: str, trials: Sequence[Trial], known: Sequence[str]) -> s
 def only(trials: Sequence[Trial], conditions: Sequence[str]) -> list[Trial]:
     """The trials that match `conditions` such as `adapter.num_basis=8`, `arm=lora`, `seed=0`.
 
-    Conditions on one setting are alternatives; different settings must all match. Raises
+    Conditions on one setting are alternatives; different settings must all match. While an arm is
+    tuned, its name means all its trials. Raises
     `StudyError` for a setting that no trial has and a value that no trial gives it.
     """
     wanted: dict[str, list[object]] = {}
     for condition in conditions:
         path, sign, text = condition.partition("=")
         path = path.strip()
-        have = [_setting(trial, path) for trial in trials]
-        have = [value for value in have if value is not _ABSENT]
+        have = [value for trial in trials for value in _values(trial, path)]
         if not sign or not have:
             known = sorted({"arm", "seed", *(p for trial in trials for p in _paths(trial))})
             raise StudyError(f"--only {condition!r}: {_refusal(condition, trials, known)}")
@@ -116,25 +153,28 @@ def only(trials: Sequence[Trial], conditions: Sequence[str]) -> list[Trial]:
     chosen = [
         trial
         for trial in trials
-        if all(_setting(trial, path) in values for path, values in wanted.items())
+        if all(
+            any(value in values for value in _values(trial, path))
+            for path, values in wanted.items()
+        )
     ]
     if not chosen:
         raise StudyError(f"--only {' '.join(conditions)}: no trial matches all of these")
     return chosen
 
 
-_ABSENT = object()
-
-
-def _setting(trial: Trial, path: str) -> object:
-    if path in ("arm", "seed"):
-        return getattr(trial, path)
+def _values(trial: Trial, path: str) -> list[object]:
+    """What `trial` has at `path`: nothing, one value, or the two names of an arm being tuned."""
+    if path == "arm":
+        return list(dict.fromkeys((trial.arm, tuning.arm_of(trial))))
+    if path == "seed":
+        return [trial.seed]
     value: object = trial.config
     for key in path.split("."):
         if not isinstance(value, dict) or key not in value:
-            return _ABSENT
+            return []
         value = value[key]
-    return value
+    return [value]
 
 
 def _paths(trial: Trial) -> list[str]:

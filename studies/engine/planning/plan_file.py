@@ -2,11 +2,29 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
 from studies.engine.errors import StudyError
 from studies.engine.records import SCHEMA, Record, Trial, write_record
+
+
+class Candidate(Record):
+    """Values that an arm may keep: what scores them, and what it then runs."""
+
+    scored_by: tuple[str, ...]
+    """Keys of the tuning trials; none for the arm as the study has it, the last resort."""
+    trials: tuple[Trial, ...]
+    """The arm's trials of the study's seeds."""
+
+
+class Tuning(Record):
+    """The stage after `Plan.trials` where those tune: each arm keeps its best candidate."""
+
+    select_on: str
+    direction: Literal["maximize", "minimize"]
+    arms: tuple[tuple[Candidate, ...], ...]
 
 
 class Plan(Record):
@@ -18,6 +36,7 @@ class Plan(Record):
     """A trial without a finite value of this counts as failed."""
     per_trial_minutes: float
     trials: tuple[Trial, ...]
+    tuning: Tuning | None = None
     schema_version: int = SCHEMA
 
 

@@ -60,6 +60,11 @@ def label(arm: str, settings: Mapping[str, Any]) -> str:
     return f"{arm} [{tried}]"
 
 
+def arm_of(trial: Trial) -> str:
+    """The arm that a trial of the stage is for; that of any other trial is its own."""
+    return trial.arm.rpartition(" [")[0] if trial.arm.endswith("]") else trial.arm
+
+
 def apply(point: Point, settings: Mapping[str, Any]) -> Point:
     """`point` with `settings`, which are part of its configuration, not of what it sweeps.
 
@@ -86,7 +91,7 @@ def choose(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[Choice
             return None
         values.setdefault(trial.arm, []).append(runs.value_of(result, metric))
     tried = combinations(study)
-    arms = dict.fromkeys(trial.arm.rpartition(" [")[0] for trial in trials)
+    arms = dict.fromkeys(map(arm_of, trials))
     return [_choice(study, arm, tried, values) for arm in arms]
 
 
@@ -162,10 +167,19 @@ def _choice(
 ) -> Choice:
     scores: list[tuple[Mapping[str, Any], float | None]] = []
     for settings in tried:
-        found = [value for value in values[label(arm, settings)] if value is not None]
-        whole = len(found) == len(study.tune["seeds"])
-        scores.append((settings, statistics.fmean(found) if whole else None))
-    known = [(score, settings) for settings, score in scores if score is not None]
-    sign = 1 if study.objective.direction == "maximize" else -1
-    best = max(known, key=lambda pair: sign * pair[0], default=(None, {}))
-    return Choice(arm, best[1], tuple(scores))
+        scores.append((settings, mean(values[label(arm, settings)])))
+    best = best_of([score for _, score in scores], study.objective.direction)
+    return Choice(arm, {} if best is None else scores[best][0], tuple(scores))
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """The score of values that were tried; None where a seed failed."""
+    found = [value for value in values if value is not None]
+    return statistics.fmean(found) if found and len(found) == len(values) else None
+
+
+def best_of(scores: Sequence[float | None], direction: str) -> int | None:
+    """Which of `scores` is the best, the first of equals; None where there is none."""
+    sign = 1 if direction == "maximize" else -1
+    known = [i for i, score in enumerate(scores) if score is not None]
+    return max(known, key=lambda i: sign * scores[i], default=None)
