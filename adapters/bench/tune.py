@@ -37,7 +37,7 @@ def tune(quick: bool) -> Iterator[list[dict[str, Any]]]:
         tiles = CANDIDATES[what]
         if shape != SHAPES[0]:
             seen = [r for r in told if r["kind"] == name and r["what"] == what]
-            best = sorted((r for r in seen if r["shape"] == SHAPES[0]), key=lambda r: r["us"])
+            best = sorted((r for r in seen if r["shape"] == list(SHAPES[0])), key=lambda r: r["us"])
             # the winner of a large matrix may leave a small one idle: those of one block stay in
             plain = [tile for tile in tiles if tile.chunks == 1]
             tiles = tuple(dict.fromkeys([Tile(*r["tile"]) for r in best[:_KEPT]] + plain))

@@ -9,6 +9,7 @@ Needs no Optuna, MLflow, rich, matplotlib, scipy or datasets. Results lie in DIR
 """
 
 import argparse
+import bisect
 import shutil
 import sys
 import time
@@ -185,7 +186,9 @@ class Work:
         self._results[identity] = result
         if result is None:
             run_dir = runs.trial_dir(trial, self._runs_dir)
-            self._todo.append(Task(trial, run_dir, plan.metric, plan.per_trial_minutes * 60))
+            task = Task(trial, run_dir, plan.metric, plan.per_trial_minutes * 60)
+            # seeds of a tuned arm before the plans that were named later
+            bisect.insort(self._todo, task, key=lambda other: self._place(other.trial))
 
     def _choose(self) -> None:
         """Add the seeds of every arm whose tuning trials have all ended."""
@@ -203,6 +206,11 @@ class Work:
                 trials += chosen
                 for trial in chosen:
                     self._add(plan, trial)
+
+    def _place(self, trial: Trial) -> int:
+        """Where the trial's plan was named."""
+        names = [(plan.study, plan.profile) for plan in self._plans]
+        return names.index((trial.study, trial.profile))
 
     def _next(self, queue: list[Task], deadline: float | None) -> Task | None:
         """The next task that will probably end in time; None where there is none."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import fake_trials
 import pytest
+from python_path import environment
 
 from studies.engine import cli, runs, session, tracking
 from studies.engine.definition.schema import load_study
@@ -236,7 +237,7 @@ def test_the_script_is_short_and_needs_no_torch_to_refuse_a_file(tmp_path: Path)
         "sys.exit(40 if 'torch' in sys.modules else code)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", watch], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        [sys.executable, "-c", watch], cwd=tmp_path, env=environment(),
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr

@@ -14,6 +14,7 @@ from pathlib import Path
 import fake_trials
 import optuna
 import pytest
+from python_path import environment
 from waiting import wait_until
 
 from studies.engine import runs, slots
@@ -101,10 +102,9 @@ def lives(pid: int) -> bool:
 
 
 def start_driver(lab: Lab, seconds: float = 0.5, slot_count: int = 2) -> subprocess.Popen:
-    root = Path(dispatch.__file__).parents[3]
     return subprocess.Popen(
         [sys.executable, DRIVER, lab.runs_dir, lab.journal, str(seconds), str(slot_count)],
-        env=os.environ | {"PYTHONPATH": str(root)},
+        env=environment(),
     )
 
 

@@ -5,7 +5,6 @@ import concurrent.futures
 import contextlib
 import functools
 import itertools
-import os
 import re
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import fake_trials
 import optuna
 import postgres_server
 import pytest
+from python_path import environment
 from waiting import wait_until
 
 from studies.engine import cli, runs, session, slots
@@ -58,12 +58,11 @@ class Host:
 
     def __init__(self, folder: Path, name: str, seconds: float, slot_count: int = 1) -> None:
         self.runs_dir, self._log = folder / name, folder / f"{name}.txt"
-        root = Path(dispatch.__file__).parents[3]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, fake_trials.__file__, self.runs_dir, folder / "journal",
                  str(seconds), str(slot_count), HEARTBEAT],
-                env=os.environ | {"PYTHONPATH": str(root)}, stdout=log, stderr=log,
+                env=environment(), stdout=log, stderr=log,
             )  # fmt: skip
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from python_path import PYTHON_PATH, environment
 from rich.console import Console
 from waiting import wait_until
 
@@ -31,9 +32,9 @@ a_gpu_each = pytest.mark.skipif(
 
 
 def launched(count: int, run_dir: Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = environment(OMP_NUM_THREADS="1")
     command = [sys.executable, "-m", "studies.engine.trials.ranks", str(count), str(run_dir)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, **options)
+    return subprocess.run(command, env=env, capture_output=True, text=True, **options)
 
 
 @a_gpu_each
@@ -128,7 +129,7 @@ except RuntimeError as error:
 
 @a_gpu_each
 def test_parameters_that_differ_are_refused(tmp_path: Path, monkeypatch, capfd) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", PYTHON_PATH)
     assert ranks.launch(2, [sys.executable, "-c", DIVERGED, str(tmp_path)]) == 1
     assert "Set budget.gpus_per_trial: 1" in capfd.readouterr().err
 

@@ -1,7 +1,6 @@
 """The search: its points once each whatever is killed, its choice, its report, its refusals."""
 
 import math
-import os
 import random
 import shutil
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 import fake_points
 import optuna
 import pytest
+from python_path import environment
 from waiting import wait_until
 
 from studies.engine import cli, runs, session, slots, tracking
@@ -121,13 +121,13 @@ def test_tpe_learns_where_good_points_are(lab, objectives: int) -> None:
 def test_killed_at_any_time_every_point_runs_once_and_counts_once(tmp_path, slot_count) -> None:
     lab = fake_points.Lab.unchecked(tmp_path)
     command = [sys.executable, str(DRIVER), str(tmp_path), str(slot_count)]
-    environment = os.environ | {"PYTHONPATH": str(DRIVER.parents[3])}
+    env = environment()
     for done in (2, 5):
-        process = subprocess.Popen(command, env=environment)
+        process = subprocess.Popen(command, env=env)
         wait_until(lambda n=done, p=process: len(lab.noted("done")) >= n or p.poll() is not None)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert subprocess.run(command, check=False, env=environment).returncode == 0
+    assert subprocess.run(command, check=False, env=env).returncode == 0
     found = history(lab)
     assert len(found) == 8
     assert sorted(trial.arm for trial, _ in found) == sorted(f"phi #{i}" for i in range(1, 9))

@@ -8,6 +8,7 @@ from pathlib import Path
 import fake_trials
 import postgres_server
 import pytest
+from python_path import PYTHON_PATH
 from waiting import wait_until
 
 from studies.engine import cli, slots
@@ -22,7 +23,7 @@ ADDRESS = "postgresql://ada:hush@127.0.0.1:1/zoo"
 @pytest.fixture(autouse=True)
 def environment(monkeypatch) -> None:
     monkeypatch.setenv(slots.STORAGE_VARIABLE, ADDRESS)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", PYTHON_PATH)
 
 
 def queue(folder: Path, *scripts: str) -> slurm.Submitted:

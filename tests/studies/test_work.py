@@ -1,7 +1,6 @@
 """Plans worked off without Optuna and MLflow: same numbers, exactly once, and back into a study."""
 
 import hashlib
-import os
 import shutil
 import signal
 import subprocess
@@ -9,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from python_path import environment
 from waiting import wait_until
 
 from studies.engine import cli, runs, slots, tracking, work
@@ -139,14 +139,14 @@ def test_a_signal_ends_the_workers_and_the_rest_is_run_later(study: Path) -> Non
     write_plan(Path("plan.json"), whole.model_copy(update={"trials": tuple(long)}))
     process = subprocess.Popen(
         [sys.executable, "-m", "studies.engine.work", "plan.json", "--runs", "far", "--slots", "1"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=environment(),
         stdout=subprocess.PIPE,
         text=True,
     )
     wait_until(lambda: list(Path("far").rglob("metrics.jsonl")))
     done = subprocess.run(
         [sys.executable, "-m", "studies.engine.work", "plan.json", "--runs", "far"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        env=environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == work.BAD_INPUT and "another `work` is under way" in done.stdout
     process.send_signal(signal.SIGTERM)
@@ -183,10 +183,8 @@ def test_working_needs_nothing_that_a_bare_machine_lacks(tmp_path: Path) -> None
         "import studies.engine.trials.fetching\n"
         "print('complete')\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, str(script)], env=environment, capture_output=True, text=True
-    )
+    env = environment()
+    done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True)
     assert done.stdout == "complete\n", done.stderr
 
 
@@ -205,10 +203,15 @@ def test_a_plan_that_tunes_goes_on_with_the_seeds(study: Path, capsys, monkeypat
     assert "2 trials, 2 to run, then 4 of tuned arms" in printed
     assert "s (embedded)                                  1      1      4" in printed
     write_plan(Path("plan.json"), whole)
-    assert work.main(["plan.json", "--runs", "far"]) == work.INCOMPLETE
+    renamed = [t.model_copy(update={"study": "later"}) for t in whole.trials if "broken" in t.arm]
+    later = whole.model_copy(update={"study": "later", "trials": tuple(renamed), "tuning": None})
+    write_plan(Path("later.json"), later)
+    arguments = ["plan.json", "later.json", "--runs", "far", "--slots", "1"]
+    assert work.main(arguments) == work.INCOMPLETE
     printed = capsys.readouterr().out
     assert "s (embedded)                                  6      6      0" in printed
-    assert "[12/12]" in printed
+    assert "[16/16]" in printed
+    assert printed.index("later broken") > printed.index("s lora seed 1")
     monkeypatch.setattr(
         tracking, "deliver", lambda *a: tracking.track.MlflowLink("", "http://server/#/x")
     )
