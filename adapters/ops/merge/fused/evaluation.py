@@ -18,6 +18,27 @@ _SCAN = 16
 
 
 @triton.jit
+def halves(x):
+    """The bits of x that tf32 keeps, and the rest."""
+    high = (x.to(tl.uint32, bitcast=True) & 0xFFFFE000).to(tl.float32, bitcast=True)
+    return high, x - high
+
+
+@triton.jit
+def product(b_b, b_a, PRECISION: tl.constexpr):
+    """The product of two blocks; by three of tf32 without the care that `tl.dot` takes of inf."""
+    if PRECISION == "tf32x3":
+        b_high, b_low = halves(b_b)
+        a_high, a_low = halves(b_a)
+        x = tl.dot(b_low, a_high, input_precision="tf32")
+        x = tl.dot(b_high, a_low, x, input_precision="tf32")
+        x = tl.dot(b_high, a_high, x, input_precision="tf32")
+    else:
+        x = tl.dot(b_b, b_a, input_precision=PRECISION)
+    return x
+
+
+@triton.jit
 def scalars(terms, COUNT: tl.constexpr):
     """A tuple of the first terms: read once, not in every block of the walk."""
     held = (tl.load(terms),)

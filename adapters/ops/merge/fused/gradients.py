@@ -27,6 +27,7 @@ from adapters.ops.merge.fused.evaluation import (
     padded_rank,
     piece,
     powers,
+    product,
     scalars,
 )
 from adapters.ops.merge.tiles import Tile, gradient_tile
@@ -76,7 +77,7 @@ def _gradient_kernel(
             b_g = tl.load(g + at).to(tl.float32)
         else:
             b_g = tl.load(g + at, mask=row_in & inside, other=0.0).to(tl.float32)
-        x = tl.dot(b_b, b_a, input_precision=PRECISION)
+        x = product(b_b, b_a, PRECISION)
         if TABLE:
             index = piece(x, edges, SIZE, STEPS, ASM)
             _, c1, c2, c3 = gather4(terms, 8 * index, ASM)

@@ -20,6 +20,7 @@ from adapters.ops.merge.fused.evaluation import (
     padded_rank,
     piece,
     powers,
+    product,
     scalars,
 )
 from adapters.ops.merge.tiles import Tile, merge_tile
@@ -70,7 +71,7 @@ def _merge_kernel(
         b_a = tl.load(a_block, mask=(rank[:, None] < K) & inside, other=0.0).to(tl.float32)
         at = first_row * N + (rows[:, None] * N + columns[None, :])
         mask = None if EVEN else row_in & inside
-        x = tl.dot(b_b, b_a, input_precision=PRECISION)
+        x = product(b_b, b_a, PRECISION)
         if TABLE:
             index = piece(x, edges, SIZE, STEPS, ASM)
             c0, c1, c2, c3 = gather4(terms, 8 * index, ASM)
