@@ -44,15 +44,16 @@ class _MergedLinear(torch.autograd.Function):
         """Gradients of x, B, A and the coefficients; W and the bias are frozen."""
         x, weight, b, a = ctx.saved_tensors
         dx = db = da = dc = None
+        if any(ctx.needs_input_grad[3:6]):
+            grad = dy.flatten(0, -2).T @ x.flatten(0, -2)
+            db, da, dc = merge.merge_gradients(grad, b, a, ctx.proxy, ctx.scale)
+            db, da = db.to(b.dtype), da.to(a.dtype)
+            del grad  # as large as W': never both at once
         if ctx.needs_input_grad[0]:
             made = ctx.made
             if made is None:
                 made = make_weight(dy.dtype, weight, b, a, ctx.proxy, ctx.scale, ctx.seed)
             dx = dy @ made
-        if any(ctx.needs_input_grad[3:6]):
-            grad = dy.flatten(0, -2).T @ x.flatten(0, -2)
-            db, da, dc = merge.merge_gradients(grad, b, a, ctx.proxy, ctx.scale)
-            db, da = db.to(b.dtype), da.to(a.dtype)
         return dx, None, None, db, da, dc, None, None, None, None
 
 

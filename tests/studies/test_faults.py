@@ -61,8 +61,11 @@ def test_a_trial_that_does_not_fit_is_trained_in_parts_of_its_batches(
     result = run_trial(trial, tmp_path / "parts")
     assert result.status == "done", result.failure
     assert result.micro_batch == 4
-    assert [note.split(":")[0] for note in result.notes] == ["16 rows at once", "8 rows at once"]
-    assert all("retried with" in note for note in result.notes)
+    starts = [note.split(": ")[:2] for note in result.notes]
+    assert starts == [
+        ["retried with 8 at once", "16 rows at once"],
+        ["retried with 4 at once", "8 rows at once"],
+    ]
     assert max(tried[-25:]) == 4  # the last epoch: 100 rows
     assert result.metrics == pytest.approx(whole.metrics, rel=1e-3)
     for got, want in zip(lines(tmp_path / "parts"), lines(tmp_path / "whole"), strict=True):
@@ -232,8 +235,8 @@ def test_a_report_says_what_trials_went_through(fabricate: Any) -> None:
     pairs: list[tuple[Trial, Result]] = []
     for trial, result in fabricate.pairs:
         if trial.arm == "large" and trial.seed == 1:
-            notes = ("16 rows at once: retried with 8 at once",)
+            notes = ("retried with 8 at once: 16 rows at once: CUDA out of memory",)
             result = result.model_copy(update={"micro_batch": 8, "notes": notes})
         pairs.append((trial, result))
     report = write_report(fabricate.study, pairs, fabricate.out_dir)
-    assert "`large` seed 1: 16 rows at once: retried with 8 at once" in report.markdown.read_text()
+    assert "`large` seed 1: retried with 8 at once: 16 rows at once: CUDA out of memory" in report.markdown.read_text()

@@ -21,7 +21,6 @@ from studies.engine.errors import StudyError
 from studies.engine.records import read_result, write_record
 from studies.engine.session import Session
 from studies.engine.trials import ranks
-from studies.engine.trials.trial import run_trial
 
 ROOT = Path(ranks.__file__).resolve().parents[3]
 
@@ -44,8 +43,12 @@ def test_two_processes_train_as_one(make: Any, without_dropout: Path, tmp_path: 
         adapter={"method": "basis", "basis": "sinc", "num_basis": 8, "start": "anchored"},
         train={"batch_size": 127, "epochs": 3, "eval_every": 3},  # every other batch has one row
     )
-    alone = run_trial(trial, tmp_path / "one")
-    write_record(tmp_path / "two" / "trial.json", trial)
+    for name in ("one", "two"):
+        write_record(tmp_path / name / "trial.json", trial)
+    command = [sys.executable, "-m", "studies.engine.trials.trial", str(tmp_path / "one")]
+    # of several GPUs it sees one, as from a dispatcher: Trainer would take them all
+    subprocess.run(command, env=slots.environment(0, 1), check=True)
+    alone = read_result(tmp_path / "one")
     done = launched(2, tmp_path / "two")
     together = read_result(tmp_path / "two")
     assert done.returncode == 0 and together.status == "done", done.stderr
@@ -117,7 +120,7 @@ import pathlib, sys, torch
 from studies.engine.trials.ranks import joined, leave, ranks
 try:
     with joined(pathlib.Path(sys.argv[1])):
-        model = torch.nn.Linear(2, 2)
+        model = torch.nn.Linear(2, 2, device="cuda" if torch.cuda.is_available() else "cpu")
         torch.nn.init.constant_(model.weight, 1.0)
         torch.nn.init.constant_(model.bias, float(ranks().rank))
         ranks().check_equal(model)

@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from basis_zoo.proxy import ChebyshevProxy, Proxy
+from basis_zoo.proxy import ChebyshevProxy, Proxy, proxy_size
+from basis_zoo.proxy.chebyshev import HORNER_DEGREE
 
 
 class Tile(NamedTuple):
@@ -43,22 +44,22 @@ GRADIENT_CANDIDATES = tuple(
 )  # fmt: skip
 
 
-# The choices below follow bench/results/tiles_h200.json (bf16, r 16, BA in plain tf32, before the
-# kernels went over to tf32x3); `python -m adapters.bench tune` measures them anew. Above rank 16 no
-# times are known: tiles are those that fit into registers and 96 KiB of shared memory.
+# The choices below follow bench/results/tiles_h100*.json (bf16, r 16); `python -m adapters.bench
+# tune` measures them anew. Above rank 16 no times are known: tiles are those that fit into
+# registers and 96 KiB of shared memory.
 
 
 def merge_tile(rows: int, columns: int, rank: int, proxy: Proxy) -> Tile:
     """The tile for W of (rows, columns) and a padded rank."""
     if rank > 64:
         return Tile(16, 32, 8, 8, 1)
-    if rank > 32:
-        return Tile(32, 64, 1, 4, 1)
-    if _MIDDLE <= rows * columns < _LARGE:
-        return Tile(32, 64, 8, 2, 3)  # 4096 x 4096: 25.3 us, table 32.5 (one chunk: 34.6)
-    if isinstance(proxy, ChebyshevProxy) and rows * columns < _MIDDLE:
-        return Tile(64, 64, 1, 4, 1)  # 4864 x 896: 12.0 us, (64, 128, 1, 8, 1): 14.0
-    return Tile(32, 64, 1, 4, 1)  # 14336 x 4096: 84.1 us, (64, 128, 1, 4, 1): 98.1
+    if rank > 32 or not _is_light(proxy):
+        return Tile(32, 64, 1, 4, 1)  # 4096 x 4096, degree 48: 96.2 us, (32, 128, 4, 4, 3): 102.5
+    if rows * columns >= _MIDDLE:
+        return Tile(32, 128, 4, 4, 3)  # 4096 x 4096: 32.0 us; 14336 x 4096: 92.4
+    if rows * columns >= _SMALL:
+        return Tile(32, 128, 1, 4, 1)  # 4864 x 896: 13.9 us, (32, 64, 1, 4, 1): 14.2
+    return Tile(32, 64, 1, 4, 1)  # 896 x 896: 7.6 us
 
 
 def gradient_tile(rows: int, columns: int, rank: int, proxy: Proxy) -> Tile:
@@ -69,12 +70,26 @@ def gradient_tile(rows: int, columns: int, rank: int, proxy: Proxy) -> Tile:
         return Tile(16, 16, chunks, 8, 1)
     if rank > 16:
         return Tile(32, 32, chunks, 4, 1)
-    if _MIDDLE <= size < _LARGE:
-        return Tile(32, 32, 16, 1, 3)  # 4096 x 4096: 71.2 us, (64, 64, 8, 4, 1): 79.0
-    if isinstance(proxy, ChebyshevProxy) and _SMALL <= size < _MIDDLE:
-        return Tile(64, 32, 8, 4, 3)  # 4864 x 896: 38.6 us, (64, 64, 8, 4, 1): 41.7
-    return Tile(64, 64, chunks, 4, 1)  # 14336 x 4096: 255 us, the best of all 253
+    polynomial = isinstance(proxy, ChebyshevProxy)
+    if polynomial and proxy.degree > HORNER_DEGREE:
+        return Tile(64, 64, chunks, 4, 1)  # 4096 x 4096, degree 48: 346 us
+    if polynomial and size >= _LARGE:
+        return Tile(128, 32, 8, 4, 3)  # 14336 x 4096: 252 us, (32, 32, 16, 1, 3): 273
+    if size >= _MIDDLE:
+        return Tile(32, 32, 16, 1, 3)  # 4096 x 4096: 77.7 us; a table of 16 pieces: 160, others 200
+    if polynomial:
+        return Tile(64, 32, 8, 4, 3)  # 4864 x 896: 38.9 us; 896 x 896: 23.1
+    return Tile(64, 64, chunks, 4, 1)
 
 
+def _is_light(proxy: Proxy) -> bool:
+    """Whether phi costs little beside the traffic, so that a pipeline over a walk pays."""
+    if isinstance(proxy, ChebyshevProxy):
+        return proxy.degree <= HORNER_DEGREE
+    return proxy_size(proxy) <= _FEW
+
+
+_FEW = 8
+"""Pieces of a table that is looked up by few comparisons."""
 _SMALL, _MIDDLE, _LARGE = 2**22, 2**23, 2**25
 """Entries of W between which shapes were measured."""

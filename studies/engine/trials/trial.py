@@ -92,7 +92,7 @@ def _run_as_it_fits(
                 reason = str(error)
         # out of the handler: the error's frames held the model
         rows = found["micro_batch"] = rows // 2
-        _note(found, f"{reason}: retried with {rows} at once")
+        _note(found, f"retried with {rows} at once: {reason}")  # torch's reason may be cut
         _free_memory()
         reset_peak_memory()
 
