@@ -239,4 +239,5 @@ def test_a_report_says_what_trials_went_through(fabricate: Any) -> None:
             result = result.model_copy(update={"micro_batch": 8, "notes": notes})
         pairs.append((trial, result))
     report = write_report(fabricate.study, pairs, fabricate.out_dir)
-    assert "`large` seed 1: retried with 8 at once: 16 rows at once: CUDA out of memory" in report.markdown.read_text()
+    told = "`large` seed 1: retried with 8 at once: 16 rows at once: CUDA out of memory"
+    assert told in report.markdown.read_text()
