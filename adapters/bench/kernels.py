@@ -89,18 +89,18 @@ def kinked(label: str, shape: tuple[int, int], device: str) -> Case:
 
 
 def gradients(run: Run, device: str, quick: bool) -> None:
-    """dB, dA and the moments of phi against reading G once."""
+    """dB, dA and the moments of phi against reading G once, as fast as a copy reads it."""
     ceilings = Ceilings.measured(device, quick)
     for shape, goal in [(SQUARE, 4.0)] if quick else [(SQUARE, 4.0), (TALL, None)]:
         g = _weight(shape, device)
-        read = functools.partial(torch.sum, g.view(torch.int32))
-        base = median_us(read, device, quick=quick)
+        copy = functools.partial(torch.empty_like(g).copy_, g)
+        base = median_us(copy, device, quick=quick) / 2
         us = _gradient_us(kind("degree 8", shape, RANK, device), g, device, quick)
         flops = 6 * g.numel() * RANK  # BA, H A^T and B^T H
         floor = 1e6 * g.numel() * g.element_size() / ceilings.bytes_per_second
         run.add(
             Row("gradient", f"gradient pass, bf16, {_size(shape)}, r {RANK}", us / base, goal,
-                ours=us, other=base, against="reading G", unit="us",
+                ours=us, other=base, against="half a copy of G", unit="us",
                 note=f"bytes {floor:.1f} us, products {1e6 * flops / ceilings.flops:.1f} us")
         )  # fmt: skip
     if device == "cuda" and not quick:

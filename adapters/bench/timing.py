@@ -9,14 +9,29 @@ import torch
 Call = Callable[[], object]
 
 
-def median_us(call: Call, device: str, *, quick: bool = False) -> float:
-    """Median microseconds of `call`; on a GPU its kernels' time, the L2 cache cleared before."""
-    if device == "cuda":
-        from triton.testing import do_bench
+_FLUSH = 2**30
+"""Bytes written before each timed call: the L2 cache is emptied, and the GPU is busy for long
+enough (0.7 ms on an H100) that the host has launched the whole call when it begins."""
 
-        warmup, rep = (5, 20) if quick else (10, 60)
-        return 1e3 * do_bench(call, warmup=warmup, rep=rep, return_mode="median")
-    return 1e6 * statistics.median(seconds(call, device, 3 if quick else 9))
+
+def median_us(call: Call, device: str, *, quick: bool = False) -> float:
+    """Median microseconds of `call`; on a GPU of its kernels, the L2 cache cleared before."""
+    if device != "cuda":
+        return 1e6 * statistics.median(seconds(call, device, 3 if quick else 9))
+    flush = torch.empty(_FLUSH, dtype=torch.uint8, device=device)
+    for _ in range(3):
+        call()
+    events = []
+    for _ in range(20 if quick else 60):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        for value in range(2):
+            flush.fill_(value)
+        start.record()
+        call()
+        end.record()
+        events.append((start, end))
+    synchronize(device)
+    return 1e3 * statistics.median(start.elapsed_time(end) for start, end in events)
 
 
 def seconds(call: Call, device: str, count: int, *, warmup: int = 2) -> list[float]:
