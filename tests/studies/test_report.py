@@ -211,3 +211,12 @@ def test_the_note_is_cut_at_a_line(grid_study):
     assert len(whole) > 1000
     kept, _, said = short.rpartition("\n\n")
     assert whole.startswith(kept + "\n") and said.startswith("(cut")
+
+
+def test_a_published_difference_that_ours_excludes_is_named(fabricate):
+    fabricate.add("lora", [0.70, 0.71, 0.72], {"adapter.method": "lora"})
+    fabricate.add("G=64", [0.70, 0.712, 0.718], {"adapter.num_basis": 64})
+    fabricate.add("G=128", [0.74, 0.755, 0.764], {"adapter.num_basis": 128})
+    text = write_report(fabricate.study, fabricate.pairs, fabricate.out_dir).markdown.read_text()
+    assert "In 1 of 2 arms our 95 % interval" in text
+    assert "leaves out the paper's: `G=64` (paper +0.041, ours [-0.0050, +0.0050])" in text

@@ -9,7 +9,7 @@ from studies.engine.reporting.statistics import ALPHA, FEW_SEEDS
 def remarks(outcome: Outcome) -> list[str]:
     """Warnings about `outcome`, the gravest first; empty for a sound study."""
     return [*_claims(outcome), *_baseline(outcome), *_data(outcome), *_environments(outcome),
-            *_seeds(outcome), *_chance(outcome), *outcome.notes]  # fmt: skip
+            *_seeds(outcome), *_chance(outcome), *_published(outcome), *outcome.notes]  # fmt: skip
 
 
 def reading(outcome: Outcome) -> list[str]:
@@ -90,6 +90,26 @@ def _baseline(outcome: Outcome) -> Iterator[str]:
     reference = next((arm for arm in outcome.arms if arm.is_baseline), None)
     if reference is None or not reference.values:
         yield f"The baseline `{outcome.baseline}` has no finished seed: nothing is compared."
+
+
+def _published(outcome: Outcome) -> Iterator[str]:
+    """Where our interval excludes the paper's difference, though a claim may be undecided."""
+    told, known = [], 0
+    for arm in outcome.arms:
+        found, figure = arm.comparison, arm.published
+        if found is None or found.low is None or found.high is None or figure is None:
+            continue
+        if figure.difference is None:
+            continue
+        known += 1
+        if not found.low <= figure.difference <= found.high:
+            ours = f"[{found.low:+.4f}, {found.high:+.4f}]"
+            told.append(f"`{arm.name}` (paper {figure.difference:+.3f}, ours {ours})")
+    if told:
+        yield (
+            f"In {len(told)} of {known} arms our 95 % interval of the difference to "
+            f"`{outcome.baseline}` leaves out the paper's: {', '.join(told)}."
+        )
 
 
 def _data(outcome: Outcome) -> Iterator[str]:
