@@ -216,8 +216,10 @@ class Work:
         """The next task that will probably end in time; None where there is none."""
         if shutil.disk_usage(self._runs_dir).free < MIN_FREE_BYTES:
             return None
+        # of an arm that never ran nothing better is known than what took longest
+        longest = max(self._seconds.values(), default=0.0)
         for i, task in enumerate(queue):
-            expected = self._seconds.get((task.trial.study, task.trial.arm), 0.0)
+            expected = self._seconds.get(_arm(task.trial), longest)
             if deadline is None or time.monotonic() + expected < deadline:
                 return queue.pop(i)
         return None
@@ -229,7 +231,7 @@ class Work:
         self._results[trial.study, trial.profile, trial.key] = result
         self._choose()
         left = len(self._todo) + sum(map(_trials_to_come, self._tuned))
-        arm = (trial.study, trial.arm)
+        arm = _arm(trial)
         self._seconds[arm] = max(self._seconds.get(arm, 0.0), result.seconds)
         if result.failure is not None:
             found = f"{result.failure.kind}: {result.failure.message}"
@@ -255,6 +257,11 @@ def _best(plan: Plan, arm: Sequence[Candidate], results: Mapping[str, Result | N
     ]
     best = tuning.best_of(scores, plan.tuning.direction)
     return own if best is None else tried[best]
+
+
+def _arm(trial: Trial) -> tuple[str, str]:
+    """Study and arm, which is the same while it is tuned and afterwards."""
+    return trial.study, tuning.arm_of(trial)
 
 
 def _trials_to_come(tuned: Sequence[Sequence[Candidate]]) -> int:

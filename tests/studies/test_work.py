@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,18 @@ def test_no_trial_is_started_that_would_end_too_late(study: Path, capsys) -> Non
     assert work.main(["plan.json", "--runs", "far", "--minutes", "0"]) == work.INCOMPLETE
     assert "2 trials were not started" in capsys.readouterr().out
     assert not list(Path("far").rglob("result.json"))
+
+
+def test_an_arm_that_never_ran_may_take_as_long_as_the_longest(study: Path) -> None:
+    whole = export("--only", "arm=lora", "--only", "arm=basis", "--only", "seed=0")
+    found = work.Work([whole], Path("far"), False, [])
+    Path("far").mkdir()
+    found._seconds = {("s", "lora"): 60.0}
+    near, later = time.monotonic() + 50, time.monotonic() + 70
+    assert found._next(list(found._todo), near) is None
+    found._seconds["s", "basis"] = 1.0
+    assert found._next(list(found._todo), near).trial.arm == "basis"
+    assert found._next(list(found._todo), later) is found._todo[0]
 
 
 def test_a_signal_ends_the_workers_and_the_rest_is_run_later(study: Path) -> None:
