@@ -220,3 +220,11 @@ def test_a_published_difference_that_ours_excludes_is_named(fabricate):
     text = write_report(fabricate.study, fabricate.pairs, fabricate.out_dir).markdown.read_text()
     assert "In 1 of 2 arms our 95 % interval" in text
     assert "leaves out the paper's: `G=64` (paper +0.041, ours [-0.0050, +0.0050])" in text
+
+
+def test_a_published_difference_to_another_baseline_is_not_compared(fabricate):
+    fabricate.study.published.table, fabricate.study.published.x = "table_12_base_rank", "adapter.r"
+    fabricate.add("lora", [0.70, 0.71, 0.72], {"adapter.method": "lora"})
+    fabricate.add("r=4", [0.70, 0.712, 0.718], {"adapter.r": 4})
+    text = write_report(fabricate.study, fabricate.pairs, fabricate.out_dir).markdown.read_text()
+    assert "+0.053" in text and "leaves out" not in text

@@ -95,6 +95,8 @@ def _baseline(outcome: Outcome) -> Iterator[str]:
 def _published(outcome: Outcome) -> Iterator[str]:
     """Where our interval excludes the paper's difference, though a claim may be undecided."""
     told, known = [], 0
+    if outcome.table is None or outcome.table.baseline_figure is None:
+        return  # a baseline of its own for every value: another difference than ours
     for arm in outcome.arms:
         found, figure = arm.comparison, arm.published
         if found is None or found.low is None or found.high is None or figure is None:
