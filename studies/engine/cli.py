@@ -119,7 +119,7 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
     from studies.engine.dispatching import dispatch, packing
     from studies.engine.planning import edited
     from studies.engine.planning.plan import only, plan, plan_candidates, plan_table, plan_tuning
-    from studies.engine.planning.tuning import choose
+    from studies.engine.planning.tuning import arm_of, choose
     from studies.engine.searching.search_stage import SearchStage
     from studies.engine.session import Session
 
@@ -128,7 +128,10 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
         return _queue(given, study.name, out)
     if given.bring and not given.bring.is_dir():
         raise StudyError(f"--import {given.bring}: there is no such folder")
-    earlier = plan_tuning(study, given.plugin)
+    stage = earlier = plan_tuning(study, given.plugin)
+    if earlier and given.only:  # a seed of the next stage says nothing of this one
+        reported = [f"seed={seed}" for seed in study.seeds]
+        earlier = only(earlier, [o for o in given.only if o.replace(" ", "") not in reported])
     dispatch.pull(study, earlier, given.runs)
     choices = choose(study, earlier, given.runs) if earlier else []
     search = None
@@ -144,7 +147,7 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
             if tuning
             else plan(study, given.plugin, search.choices if search else choices or ())
         )
-        chosen = only(trials, given.only) if given.only else trials
+        chosen = only(trials, given.only) if given.only and not tuning else trials
         dispatch.pull(study, chosen, given.runs)
         slot_count = min(
             given.slots or slots.default_slots(study.budget.gpus_per_trial), len(chosen)
@@ -156,10 +159,11 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
                 say(line, "yellow")
         if given.plan:
             out.print(plan_table(chosen, given.runs, slot_count))
+            if tuning:
+                arms = len(dict.fromkeys(map(arm_of, chosen)))
+                out.print(f"then {arms} tuned arms with {len(study.seeds)} seeds each")
             return DONE
-        session = Session(
-            study, trials, chosen, given.runs, out, say, choices or (), earlier, search
-        )
+        session = Session(study, trials, chosen, given.runs, out, say, choices or (), stage, search)
         if given.export_plan:
             follow = plan_candidates(study, chosen, given.plugin) if tuning else None
             count = session.export(given.export_plan, given.retry_failed, follow)
@@ -186,7 +190,13 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
             break
         choices = choose(study, trials, given.runs)
         if choices is None:
-            say("the tuning stage has trials without a result: run the rest of it first", "yellow")
+            open_arms = [t for t in trials if runs.result_of(t, given.runs) is None]
+            names = ", ".join(dict.fromkeys(map(arm_of, open_arms)))
+            say(
+                f"the tuning stage has {len(open_arms)} trials without a result ({names}): run "
+                "them first, or name the other arms by --only 'arm=NAME'",
+                "yellow",
+            )
             return INCOMPLETE
     delivered = session.deliver()
     if session.unfinished:

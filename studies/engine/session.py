@@ -130,10 +130,14 @@ class Session:
         found = import_results(self._study, list(every.values()), source, self._runs_dir)
         dispatch.record(self._study, self._trials, self._runs_dir)
         refused = [*found.refused, *(found.strangers if last else ())]
-        self._print(
-            f"{len(found.taken)} results taken, {len(found.known)} known already, "
-            f"{len(refused)} refused"
+        ours = {trial.key for trial in self._chosen}
+        taken, known = (
+            sum(trial.key in ours for trial in each) for each in (found.taken, found.known)
         )
+        stage = "" if last else "tuning stage: "
+        left = f", {len(found.strangers)} of the next stage" if found.strangers and not last else ""
+        self._print(f"{stage}{taken} results taken, {known} known already, "
+                    f"{len(refused)} refused{left}")  # fmt: skip
         for folder, reason in refused:
             self._say(f"refused: {folder}: {reason}")
 

@@ -10,6 +10,7 @@ Needs no Optuna, MLflow, rich, matplotlib, scipy or datasets. Results lie in DIR
 
 import argparse
 import bisect
+import math
 import shutil
 import sys
 import time
@@ -154,7 +155,9 @@ class Work:
         finally:
             _end(workers)
         if queue and not self._signals:
-            _say(f"{len(queue)} trials were not started: time or space is used up")
+            full = not self._has_space()
+            why = f"less than {MIN_FREE_BYTES // 2**20} MiB are free" if full else "time is used up"
+            _say(f"{len(queue)} trials were not started: {why}")
 
     def table(self) -> str:
         """Done and failed trials of each study, and each failure."""
@@ -184,7 +187,9 @@ class Work:
         if identity in self._results:
             return
         self._results[identity] = result
-        if result is None:
+        if result is not None:
+            self._remember(trial, result)
+        else:
             run_dir = runs.trial_dir(trial, self._runs_dir)
             task = Task(trial, run_dir, plan.metric, plan.per_trial_minutes * 60)
             # seeds of a tuned arm before the plans that were named later
@@ -193,6 +198,7 @@ class Work:
     def _choose(self) -> None:
         """Add the seeds of every arm whose tuning trials have all ended."""
         for plan, trials, tuned in zip(self._plans, self._trials, self._tuned, strict=True):
+            assert plan.tuning is not None or not tuned
             for arm in list(tuned):
                 results = {
                     key: self._results.get((plan.study, plan.profile, key))
@@ -201,11 +207,21 @@ class Work:
                 }
                 if None in results.values():
                     continue
-                chosen = _best(plan, arm, results).trials
+                best, score = _best(plan, arm, results)
                 tuned.remove(arm)
-                trials += chosen
-                for trial in chosen:
+                trials += best.trials
+                for trial in best.trials:
                     self._add(plan, trial)
+                values = ", ".join(f"{path} {value}" for path, value in best.settings.items())
+                told = f"{values} chosen" if values else "no value gave a result: the study's own"
+                shown = "" if score is None else f" ({plan.tuning.select_on} {score:.4f})"
+                _say(f"{plan.study} {best.trials[0].arm}: {told}{shown}")
+
+    def _has_space(self) -> bool:
+        return shutil.disk_usage(self._runs_dir).free >= MIN_FREE_BYTES
+
+    def _plan_of(self, trial: Trial) -> Plan:
+        return self._plans[self._place(trial)]
 
     def _place(self, trial: Trial) -> int:
         """Where the trial's plan was named."""
@@ -214,7 +230,7 @@ class Work:
 
     def _next(self, queue: list[Task], deadline: float | None) -> Task | None:
         """The next task that will probably end in time; None where there is none."""
-        if shutil.disk_usage(self._runs_dir).free < MIN_FREE_BYTES:
+        if not self._has_space():
             return None
         # of an arm that never ran nothing better is known than what took longest
         longest = max(self._seconds.values(), default=0.0)
@@ -224,19 +240,25 @@ class Work:
                 return queue.pop(i)
         return None
 
+    def _remember(self, trial: Trial, result: Result) -> None:
+        """How long the trial's arm may take."""
+        arm = _arm(trial)
+        self._seconds[arm] = max(self._seconds.get(arm, 0.0), result.seconds)
+
     def _take(self, task: Task, result: Result) -> None:
         """Record an ended trial and say so."""
         trial = task.trial
         self._ran += 1
         self._results[trial.study, trial.profile, trial.key] = result
-        self._choose()
+        self._remember(trial, result)
         left = len(self._todo) + sum(map(_trials_to_come, self._tuned))
-        arm = _arm(trial)
-        self._seconds[arm] = max(self._seconds.get(arm, 0.0), result.seconds)
         if result.failure is not None:
             found = f"{result.failure.kind}: {result.failure.message}"
         else:
-            found = f"{task.metric} {result.metrics[task.metric]:.4f}"
+            metric = task.metric
+            if tuning.arm_of(trial) != trial.arm and (select_on := self._plan_of(trial).tuning):
+                metric = select_on.select_on  # what tuning looks at, never the test set
+            found = f"{metric} {result.metrics.get(metric, math.nan):.4f}"
         ended = sum(r is not None for r in self._results.values())
         every = len(self._results) + sum(map(_trials_to_come, self._tuned))
         rest = left * (time.monotonic() - self._began) / self._ran / 60
@@ -244,10 +266,13 @@ class Work:
             f"[{ended}/{every}] {result.status:<6} {trial.study} {trial.arm} "
             f"seed {trial.seed}  {found}  {result.seconds:.0f} s  (about {rest:.0f} min left)"
         )
+        self._choose()
 
 
-def _best(plan: Plan, arm: Sequence[Candidate], results: Mapping[str, Result | None]) -> Candidate:
-    """What validation chooses; the last resort where no values have a score."""
+def _best(
+    plan: Plan, arm: Sequence[Candidate], results: Mapping[str, Result | None]
+) -> tuple[Candidate, float | None]:
+    """What validation chooses, with its mean; the last resort where no values have a score."""
     assert plan.tuning is not None
     metric = plan.tuning.select_on
     *tried, own = arm
@@ -256,7 +281,7 @@ def _best(plan: Plan, arm: Sequence[Candidate], results: Mapping[str, Result | N
         for candidate in tried
     ]
     best = tuning.best_of(scores, plan.tuning.direction)
-    return own if best is None else tried[best]
+    return (own, None) if best is None else (tried[best], scores[best])
 
 
 def _arm(trial: Trial) -> tuple[str, str]:

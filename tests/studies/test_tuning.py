@@ -167,14 +167,14 @@ def test_both_stages_run_and_the_report_says_what_was_chosen(
     text = text.replace(", {name: loha, adapter: {method: loha, r: 1}}", "")
     Path("s.yaml").write_text(text + "tune: {train.learning_rate: [1.0e-4, 0.02], seeds: [9]}\n")
     assert cli.main(["s.yaml", "--report"]) == cli.INCOMPLETE
-    assert "the tuning stage has trials without a result" in capsys.readouterr().err
+    assert "the tuning stage has 2 trials without a result (lora)" in capsys.readouterr().err
     assert cli.main(["s.yaml", "--slots", "2"]) == cli.DONE
     printed = capsys.readouterr().out
     assert printed.count("[2/2] done") == 1 and printed.count("[1/1] done") == 1
     assert cli.main(["s.yaml", "--runs", "copy", "--import", "runs"]) == cli.DONE
     printed = capsys.readouterr()
     assert "2 results taken, 0 known already, 0 refused" in printed.out
-    assert "1 results taken, 2 known already, 0 refused" in printed.out
+    assert "\n1 results taken, 0 known already, 0 refused" in printed.out
     assert "refused:" not in printed.err
     report = Path("runs/s/embedded/report/report.md").read_text()
     assert Path("copy/s/embedded/report/report.md").read_text() == report

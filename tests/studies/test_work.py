@@ -225,12 +225,24 @@ def test_a_plan_that_tunes_goes_on_with_the_seeds(study: Path, capsys, monkeypat
     assert "s (embedded)                                  6      6      0" in printed
     assert "[16/16]" in printed
     assert printed.index("later broken") > printed.index("s lora seed 1")
+    assert "s broken: no value gave a result: the study's own" in printed
+    assert "train.learning_rate" in printed and "chosen (valid/accuracy 0." in printed
+    assert all("test/" not in line for line in printed.splitlines() if "[learning_rate=" in line)
     monkeypatch.setattr(
         tracking, "deliver", lambda *a: tracking.track.MlflowLink("", "http://server/#/x")
     )
+    assert cli.main(["s.yaml", "--plan"]) == cli.DONE
+    assert "then 2 tuned arms with 2 seeds each" in capsys.readouterr().out
+    only_lora = ["s.yaml", "--only", "arm=lora", "--only", "seed=0", "--runs", "part"]
+    assert cli.main([*only_lora, "--import", "far"]) == cli.DONE
+    printed = capsys.readouterr().out
+    assert "tuning stage: 4 results taken, 0 known already, 0 refused, 4 of the next stage" in printed
+    assert "\n1 results taken" in printed
+    assert cli.main(["s.yaml", "--runs", "part", "--report"]) == cli.INCOMPLETE
+    assert "4 trials without a result (broken)" in capsys.readouterr().err
     assert cli.main(["s.yaml", "--import", "far"]) == cli.INCOMPLETE
     printed = capsys.readouterr()
-    assert "8 results taken" in printed.out and "4 results taken" in printed.out
+    assert "tuning stage: 8 results taken" in printed.out and "4 results taken" in printed.out
     assert "2 of 4 trials have no result; 2 failed" in printed.err
     here = load_study(study)
     chosen = choose(here, plan_tuning(here), Path("runs"))

@@ -75,7 +75,9 @@ def plan_candidates(
             scored_by = keys.get(tuning.label(arm, settings), []) if settings else []
             if len(scored_by) == len(study.tune["seeds"]) * bool(settings):
                 own = tuple(trial for trial in trials if trial.arm == arm)
-                arms.setdefault(arm, []).append(Candidate(scored_by=tuple(scored_by), trials=own))
+                arms.setdefault(arm, []).append(
+                    Candidate(scored_by=tuple(scored_by), trials=own, settings=settings)
+                )
     whole = len(tuning.combinations(study)) + 1
     assert study.objective.select_on is not None, "refused when the study was read"
     return Tuning(

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from studies.engine.errors import StudyError
 from studies.engine.records import SCHEMA, Record, Trial, write_record
@@ -17,6 +17,8 @@ class Candidate(Record):
     """Keys of the tuning trials; none for the arm as the study has it, the last resort."""
     trials: tuple[Trial, ...]
     """The arm's trials of the study's seeds."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """The values, by dotted path."""
 
 
 class Tuning(Record):

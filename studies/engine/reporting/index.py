@@ -80,16 +80,17 @@ def index(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         "to be edited by hand. Each study is repeated by "
         "`python run_study.py studies/STUDY.yaml --profile PROFILE`.",
         "",
-        "| study | question | arms × seeds | failed | confirmed | refuted | not decided |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| study | question | arms × seeds | done | failed | confirmed | refuted | not decided |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for folder, report in reports:
         words = [claim["word"] for claim in report["claims"]]
         seeds = max((len(arm["seeds"]) for arm in report["arms"]), default=0)
+        done = sum(len(arm["seeds"]) for arm in report["arms"])
         counts = (words.count(word) for word in ("confirmed", "refuted", "not decided"))
         name = f"[{report['study']} ({report['profile']})]({folder}/report.md)"
         cells = [name, report["question"], f"{len(report['arms'])} × {seeds}",
-                 str(len(report["failed"])), *map(str, counts)]  # fmt: skip
+                 str(done), str(len(report["failed"])), *map(str, counts)]  # fmt: skip
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     for folder, report in reports:
         lines += ["", f"## [{report['study']} ({report['profile']})]({folder}/report.md)", ""]
@@ -99,9 +100,13 @@ def index(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
 
 def _verdicts(report: Mapping[str, Any]) -> list[str]:
     lines = [f"- **{c['word']}**: {c['claim']} — {_interval(c)}" for c in report["claims"]]
+    lines = lines or ["- no claim was written before the run"]
     if report.get("claims_changed"):
-        return [*lines, "- the claims were changed after results were there"]
-    return lines or ["- no claim was written before the run"]
+        lines.append("- the claims were changed after results were there")
+    if known := report.get("published_known"):
+        out = len(report["published_left_out"])
+        lines.append(f"- paper's difference outside our 95 % interval: {out} of {known} arms")
+    return lines
 
 
 def _interval(claim: Mapping[str, Any]) -> str:

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 
-from studies.engine.reporting.outcome import DRAWN, Outcome
+from studies.engine.reporting.outcome import DRAWN, Arm, Outcome
 from studies.engine.reporting.statistics import ALPHA, FEW_SEEDS
 
 
 def remarks(outcome: Outcome) -> list[str]:
     """Warnings about `outcome`, the gravest first; empty for a sound study."""
     return [*_claims(outcome), *_baseline(outcome), *_data(outcome), *_environments(outcome),
-            *_seeds(outcome), *_chance(outcome), *_published(outcome), *outcome.notes]  # fmt: skip
+            *_seeds(outcome), *_chance(outcome), *_published(outcome), *_packed(outcome),
+            *outcome.notes]  # fmt: skip
 
 
 def reading(outcome: Outcome) -> list[str]:
@@ -93,25 +94,35 @@ def _baseline(outcome: Outcome) -> Iterator[str]:
 
 
 def _published(outcome: Outcome) -> Iterator[str]:
-    """Where our interval excludes the paper's difference, though a claim may be undecided."""
-    told, known = [], 0
+    known, out = beyond_the_interval(outcome)
+    if out:
+        told = ", ".join(
+            f"`{arm.name}` (paper {difference:+.3f}, ours [{low:+.4f}, {high:+.4f}])"
+            for arm, difference, low, high in out
+        )
+        yield (
+            f"In {len(out)} of {known} arms our 95 % interval of the difference to "
+            f"`{outcome.baseline}` leaves out the paper's: {told}."
+        )
+
+
+def beyond_the_interval(outcome: Outcome) -> tuple[int, list[tuple[Arm, float, float, float]]]:
+    """Arms that have a published difference, and those whose interval leaves it out.
+
+    Each of these with the paper's difference and our interval; a claim about it may be undecided.
+    """
     if outcome.table is None or outcome.table.baseline_figure is None:
-        return  # a baseline of its own for every value: another difference than ours
+        return 0, []  # a baseline of its own for every value: another difference than ours
+    known, out = 0, []
     for arm in outcome.arms:
         found, figure = arm.comparison, arm.published
         if found is None or found.low is None or found.high is None or figure is None:
             continue
-        if figure.difference is None:
-            continue
-        known += 1
-        if not found.low <= figure.difference <= found.high:
-            ours = f"[{found.low:+.4f}, {found.high:+.4f}]"
-            told.append(f"`{arm.name}` (paper {figure.difference:+.3f}, ours {ours})")
-    if told:
-        yield (
-            f"In {len(told)} of {known} arms our 95 % interval of the difference to "
-            f"`{outcome.baseline}` leaves out the paper's: {', '.join(told)}."
-        )
+        if figure.difference is not None:
+            known += 1
+            if not found.low <= figure.difference <= found.high:
+                out.append((arm, figure.difference, found.low, found.high))
+    return known, out
 
 
 def _data(outcome: Outcome) -> Iterator[str]:
@@ -128,6 +139,15 @@ def _environments(outcome: Outcome) -> Iterator[str]:
         f"Trials ran in {len(outcome.environments)} environments, which differ in "
         f"{', '.join(differ)}: a difference between arms may come from there."
     )
+
+
+def _packed(outcome: Outcome) -> Iterator[str]:
+    most = max((int(e.get("trials_at_once", 1)) for e in outcome.environments), default=1)
+    if most > 1:
+        yield (
+            f"Up to {most} trials shared the machine: step times are of a busy one, and tell "
+            "little of what a step costs (--slots 1 runs one trial at a time)."
+        )
 
 
 def _seeds(outcome: Outcome) -> Iterator[str]:

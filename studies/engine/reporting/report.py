@@ -18,7 +18,7 @@ from studies.engine.reporting import (
 )
 from studies.engine.reporting.outcome import Outcome, Pairs, Study, collect
 from studies.engine.reporting.panels import is_number
-from studies.engine.reporting.remarks import reading, remarks
+from studies.engine.reporting.remarks import beyond_the_interval, reading, remarks
 from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.reporting.statistics import summarize
 
@@ -100,6 +100,7 @@ def write_report(
 def as_data(outcome: Outcome) -> dict[str, Any]:
     """The report as plain values, for JSON."""
     arms = []
+    known, left_out = beyond_the_interval(outcome)
     for arm in outcome.arms:
         finding = arm.comparison.words(outcome.direction) if arm.comparison else None
         arms.append(
@@ -140,6 +141,8 @@ def as_data(outcome: Outcome) -> dict[str, Any]:
         ],
         "claims": [asdict(verdict) for verdict in outcome.verdicts],
         "claims_changed": outcome.claims_changed,
+        "published_known": known,
+        "published_left_out": [arm.name for arm, *_ in left_out],
         "search": None if outcome.search is None else asdict(outcome.search),
         "after": [asdict(arm) for arm in outcome.after],
         "failed": [asdict(failed) for failed in outcome.failed],
