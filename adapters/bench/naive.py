@@ -24,25 +24,35 @@ PATIENCE = 1.0
 
 Updates = tuple[list[Tensor], list[Tensor]]
 """The updates, and what their gradients are taken of."""
+Way = Callable[[], Updates]
+"""Makes the updates of one step."""
 
 
 def _leaves(made: Case) -> list[Tensor]:
     return [made.b.requires_grad_(), made.a.requires_grad_(), *made.nonlinearity.parameters()]
 
 
-def obvious(made: Sequence[Case]) -> Updates:
+def obvious(made: Sequence[Case]) -> Way:
     """All G functions of every entry at once, as a paper's formula is typed, by autograd."""
     leaves, phi = _leaves(made[0]), made[0].nonlinearity
-    x = made[0].b @ made[0].a
-    z = phi.bandwidth * (x[..., None] - phi.grid)
-    return [(phi.amplitude * torch.sinc(z)).sum(-1)], leaves
+
+    def step() -> Updates:
+        x = made[0].b @ made[0].a
+        z = phi.bandwidth * (x[..., None] - phi.grid)
+        return [(phi.amplitude * torch.sinc(z)).sum(-1)], leaves
+
+    return step
 
 
-def direct(made: Sequence[Case]) -> Updates:
+def direct(made: Sequence[Case]) -> Way:
     """All G functions in chunks that are computed anew in the backward pass."""
     leaves, phi = _leaves(made[0]), made[0].nonlinearity
-    exact = ExactProxy.of(phi.phi, phi.parameters_in_force())
-    return [weight_update(made[0].b, made[0].a, exact, 1.0)], leaves
+
+    def step() -> Updates:
+        exact = ExactProxy.of(phi.phi, phi.parameters_in_force())
+        return [weight_update(made[0].b, made[0].a, exact, 1.0)], leaves
+
+    return step
 
 
 class _Layer:
@@ -63,15 +73,21 @@ class _Layer:
         """Nothing is measured."""
 
 
-def ours(made: Sequence[Case]) -> Updates:
-    """The proxies, fitted in every step."""
+def ours(made: Sequence[Case]) -> Way:
+    """The proxies, fitted anew in every step, since its numbers are written."""
     phis, layers = PhiBatch("default", 1e-6), [_Layer(each) for each in made]
     phis.layers = list(layers)
-    updates = [weight_update(*layer.made[:2], phis.proxy(layer), 1.0) for layer in layers]
-    return updates, [leaf for layer in layers for leaf in layer.leaves]
+
+    def step() -> Updates:
+        with torch.no_grad():
+            layers[0].made.b.add_(0)
+        updates = [weight_update(*layer.made[:2], phis.proxy(layer), 1.0) for layer in layers]
+        return updates, [leaf for layer in layers for leaf in layer.leaves]
+
+    return step
 
 
-WAYS: dict[str, Callable[[Sequence[Case]], Updates]] = {
+WAYS: dict[str, Callable[[Sequence[Case]], Way]] = {
     "naive": obvious,
     "direct": direct,
     "ours": ours,
@@ -90,7 +106,8 @@ def naive(run: Run, device: str, quick: bool) -> None:
         ]
         for name, make in list(alive.items()):
             try:
-                times = seconds(lambda make=make, made=made: _both(make, made), device, 3, warmup=1)
+                way = make(made)
+                times = seconds(lambda way=way: _both(way), device, 3, warmup=1)
             except torch.cuda.OutOfMemoryError:
                 del alive[name]
                 torch.cuda.empty_cache()
@@ -114,6 +131,6 @@ def naive(run: Run, device: str, quick: bool) -> None:
         )  # fmt: skip
 
 
-def _both(make: Callable[[Sequence[Case]], Updates], made: Sequence[Case]) -> None:
-    updates, leaves = make(made)
+def _both(way: Way) -> None:
+    updates, leaves = way()
     torch.autograd.grad([update.sum() for update in updates], leaves, allow_unused=True)

@@ -119,7 +119,7 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
     from studies.engine.dispatching import dispatch, packing
     from studies.engine.planning import edited
     from studies.engine.planning.plan import only, plan, plan_candidates, plan_table, plan_tuning
-    from studies.engine.planning.tuning import arm_of, choose
+    from studies.engine.planning.tuning import arm_of, choose_settled
     from studies.engine.searching.search_stage import SearchStage
     from studies.engine.session import Session
 
@@ -128,12 +128,16 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
         return _queue(given, study.name, out)
     if given.bring and not given.bring.is_dir():
         raise StudyError(f"--import {given.bring}: there is no such folder")
-    stage = earlier = plan_tuning(study, given.plugin)
-    if earlier and given.only:  # a seed of the next stage says nothing of this one
+    stage = asked = plan_tuning(study, given.plugin)
+    if stage and given.only:  # a seed of the next stage says nothing of this one
         reported = [f"seed={seed}" for seed in study.seeds]
-        earlier = only(earlier, [o for o in given.only if o.replace(" ", "") not in reported])
-    dispatch.pull(study, earlier, given.runs)
-    choices = choose(study, earlier, given.runs) if earlier else []
+        conditions = [c for c in given.only if c.replace(" ", "") not in reported]
+        asked = only(stage, conditions, tuned=True)
+    dispatch.pull(study, stage, given.runs)
+    every_arm = set(map(arm_of, stage))
+    again = given.retry_failed and not (given.plan or given.report or given.bring)
+    if given.bring and stage:
+        Session(study, stage, asked, given.runs, out, say).bring_in(given.bring, last=False)
     search = None
     if study.search is not None:
         search = SearchStage(study, given.plugin, given.runs)
@@ -141,20 +145,23 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
         if code is not None:
             return code
     while True:
-        tuning = choices is None
-        trials = (
-            earlier
-            if tuning
-            else plan(study, given.plugin, search.choices if search else choices or ())
-        )
-        chosen = only(trials, given.only) if given.only and not tuning else trials
+        choices = choose_settled(study, stage, given.runs)
+        settled = {choice.arm for choice in choices}
+        failed = any(runs.state_of(trial, given.runs) == "failed" for trial in asked)
+        tuning = any(arm_of(trial) not in settled for trial in asked) or (again and failed)
+        if tuning:
+            trials = chosen = asked
+        else:
+            trials = plan(study, given.plugin, search.choices if search else choices)
+            trials = [t for t in trials if not every_arm or t.arm in settled]
+            chosen = only(trials, given.only) if given.only else trials
         dispatch.pull(study, chosen, given.runs)
         slot_count = min(
             given.slots or slots.default_slots(study.budget.gpus_per_trial), len(chosen)
         )
         if not tuning:
             training = not (given.plan or given.export_plan)
-            stages = [*earlier, *(search.points if search else ()), *trials]
+            stages = [*stage, *(search.points if search else ()), *trials]
             for line in edited.remarks(study, stages, given.runs, keep=training):
                 say(line, "yellow")
         if given.plan:
@@ -171,9 +178,9 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
             out.print(f"{count} trials{more} written to {given.export_plan}", soft_wrap=True)
             return DONE
         try:
-            if given.bring:
-                session.bring_in(given.bring, last=not tuning)
-            elif not given.report:
+            if given.bring and not tuning:
+                session.bring_in(given.bring, last=settled == every_arm)
+            elif not (given.report or given.bring):
                 alone = study.budget.gpus_per_trial == 1
                 if given.slots == 0 and alone and session.unfinished:
                     folder = runs.study_dir(study, given.runs)
@@ -188,13 +195,16 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
             return INCOMPLETE
         if not tuning:
             break
-        choices = choose(study, trials, given.runs)
-        if choices is None:
-            open_arms = [t for t in trials if runs.result_of(t, given.runs) is None]
-            names = ", ".join(dict.fromkeys(map(arm_of, open_arms)))
+        again = False
+        settled = {choice.arm for choice in choose_settled(study, stage, given.runs)}
+        names = [arm for arm in dict.fromkeys(map(arm_of, trials)) if arm not in settled]
+        if names:
+            waiting = [t for t in stage if arm_of(t) in names]
+            waiting = [t for t in waiting if runs.result_of(t, given.runs) is None]
             say(
-                f"the tuning stage has {len(open_arms)} trials without a result ({names}): run "
-                "them first, or name the other arms by --only 'arm=NAME'",
+                f"the tuning stage has {len(waiting)} trials without a result "
+                f"({', '.join(names)}): run all trials of these arms first, or name the other arms "
+                "by --only 'arm=NAME'",
                 "yellow",
             )
             return INCOMPLETE

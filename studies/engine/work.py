@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Work off the plans that the command line names; the exit code."""
     given = _parser().parse_args(arguments)
     try:
-        plans = [read_plan(path) for path in given.plans]
+        plans = [read_plan(path) for path in dict.fromkeys(given.plans)]
         refusal = f"{given.runs} is in use: another `work` is under way; wait, or use --runs DIR"
         with runs.locked(given.runs / ".work.lock", refusal), stop_signals() as signals:
             work = Work(plans, given.runs, given.retry_failed, signals)
@@ -81,11 +81,13 @@ class Work:
         self._plans, self._runs_dir, self._signals = plans, runs_dir, signals
         self._retry_failed = retry_failed
         self._began = time.monotonic()
-        self._seconds: dict[tuple[str, str], float] = {}
-        """Longest trial so far of each study and arm."""
+        self._seconds: dict[tuple[str, str, str], float] = {}
+        """Longest trial so far of each study, profile and arm."""
         self._results: dict[tuple[str, str, str], Result | None] = {}
         """By study, profile and key."""
         self._todo: list[Task] = []
+        self._tried: set[tuple[str, str, str]] = set()
+        """Tuning trials of the arms that have chosen."""
         self._ran = 0
         self._trials = [list(plan.trials) for plan in plans]
         self._tuned = [list(plan.tuning.arms) if plan.tuning else [] for plan in plans]
@@ -97,8 +99,14 @@ class Work:
 
     @property
     def unfinished(self) -> int:
-        """Trials that are not done, those of arms that have yet to choose among them."""
-        known = sum(r is None or r.status == "failed" for r in self._results.values())
+        """Trials that are not done, those of arms that have yet to choose among them.
+
+        That a tuning trial failed is forgotten once its arm has chosen without it.
+        """
+        known = sum(
+            r is None or (r.status == "failed" and identity not in self._tried)
+            for identity, r in self._results.items()
+        )
         return known + sum(map(_trials_to_come, self._tuned))
 
     def fetch(self) -> None:
@@ -209,11 +217,13 @@ class Work:
                     continue
                 best, score = _best(plan, arm, results)
                 tuned.remove(arm)
+                self._tried |= {(plan.study, plan.profile, key) for key in results}
                 trials += best.trials
                 for trial in best.trials:
                     self._add(plan, trial)
                 values = ", ".join(f"{path} {value}" for path, value in best.settings.items())
-                told = f"{values} chosen" if values else "no value gave a result: the study's own"
+                own = "no value gave a result: the study's own"
+                told = own if score is None else f"{values or best.scored_by} chosen"
                 shown = "" if score is None else f" ({plan.tuning.select_on} {score:.4f})"
                 _say(f"{plan.study} {best.trials[0].arm}: {told}{shown}")
 
@@ -284,9 +294,9 @@ def _best(
     return (own, None) if best is None else (tried[best], scores[best])
 
 
-def _arm(trial: Trial) -> tuple[str, str]:
-    """Study and arm, which is the same while it is tuned and afterwards."""
-    return trial.study, tuning.arm_of(trial)
+def _arm(trial: Trial) -> tuple[str, str, str]:
+    """Study, profile and arm, which is the same while it is tuned and afterwards."""
+    return trial.study, trial.profile, tuning.arm_of(trial)
 
 
 def _trials_to_come(tuned: Sequence[Sequence[Candidate]]) -> int:

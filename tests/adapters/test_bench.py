@@ -131,7 +131,7 @@ def test_the_three_ways_agree():
     told = {}
     for name, make in naive.WAYS.items():
         made = naive.case("sinc", 0.05, (20, 30), 4, "cpu", num_basis=8, bandwidth=1.0)
-        (update, *_), leaves = make([made])
+        (update, *_), leaves = make([made])()
         told[name] = update - update.mean(), torch.autograd.grad(update.sum(), leaves[:2])[1]
     for name in ("naive", "direct"):  # anchored or not: the same up to a constant
         for one, other in zip(told[name], told["ours"], strict=True):
@@ -179,3 +179,15 @@ def test_the_stand_in_goes_away():
     before = merge._implementation
     count({"method": "basis"})
     assert merge._implementation is before
+
+
+def test_each_update_is_of_its_own_phi():
+    made = [
+        naive.case("sinc", 0.05, (20, 30), 4, "cpu", num_basis=8, bandwidth=1.0, seed=seed)
+        for seed in range(2)
+    ]
+    way = naive.ours(made)
+    for _ in range(2):
+        for update, each in zip(way()[0], made, strict=True):
+            exact = each.nonlinearity(each.b @ each.a)
+            torch.testing.assert_close(update, exact, rtol=0, atol=1e-5)

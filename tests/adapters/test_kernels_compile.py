@@ -16,6 +16,9 @@ SPILLED = 800
 """Bytes a thread; kernels whose tiles did not fit had up to twenty thousand."""
 CASES = [
     (4096, 4096, 16, "bfloat16", "sinc", 0.05),
+    (14336, 4096, 16, "bfloat16", "sinc", 0.05),
+    (14336, 4096, 16, "float32", "sinc", 0.05),
+    (4096, 4096, 32, "bfloat16", "sinc", 0.05),
     (1023, 770, 7, "bfloat16", "hat", 0.5),
     (896, 128, 16, "float32", "sinc", 3.0),
     (4864, 896, 32, "float16", "hat", 3.0),

@@ -137,10 +137,10 @@ def test_an_arm_that_never_ran_may_take_as_long_as_the_longest(study: Path) -> N
     whole = export("--only", "arm=lora", "--only", "arm=basis", "--only", "seed=0")
     found = work.Work([whole], Path("far"), False, [])
     Path("far").mkdir()
-    found._seconds = {("s", "lora"): 60.0}
+    found._seconds = {("s", "embedded", "lora"): 60.0}
     near, later = time.monotonic() + 50, time.monotonic() + 70
     assert found._next(list(found._todo), near) is None
-    found._seconds["s", "basis"] = 1.0
+    found._seconds["s", "embedded", "basis"] = 1.0
     assert found._next(list(found._todo), near).trial.arm == "basis"
     assert found._next(list(found._todo), later) is found._todo[0]
 
@@ -204,7 +204,7 @@ def test_working_needs_nothing_that_a_bare_machine_lacks(tmp_path: Path) -> None
 def test_a_plan_that_tunes_goes_on_with_the_seeds(study: Path, capsys, monkeypatch) -> None:
     lines = study.read_text().splitlines()
     kept = [line for line in lines if "name: basis" not in line and "name: lost" not in line]
-    kept.append("tune: {train.learning_rate: [1.0e-5, 0.02], seeds: [7, 8]}")
+    kept.append("tune: {train.learning_rate: [0.02, 1.0e-5], seeds: [7, 8]}")
     study.write_text("\n".join(kept))
     whole = export()
     assert "8 trials, and then the seeds of 2 tuned arms" in capsys.readouterr().out
@@ -236,7 +236,9 @@ def test_a_plan_that_tunes_goes_on_with_the_seeds(study: Path, capsys, monkeypat
     only_lora = ["s.yaml", "--only", "arm=lora", "--only", "seed=0", "--runs", "part"]
     assert cli.main([*only_lora, "--import", "far"]) == cli.DONE
     printed = capsys.readouterr().out
-    assert "tuning stage: 4 results taken, 0 known already, 0 refused, 4 of the next stage" in printed
+    assert (
+        "tuning stage: 4 results taken, 0 known already, 0 refused, 4 of the next stage" in printed
+    )
     assert "\n1 results taken" in printed
     assert cli.main(["s.yaml", "--import", "far"]) == cli.INCOMPLETE
     printed = capsys.readouterr()

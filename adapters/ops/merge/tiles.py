@@ -62,8 +62,8 @@ def merge_tile(rows: int, columns: int, rank: int, proxy: Proxy) -> Tile:
     return Tile(32, 64, 1, 4, 1)  # 896 x 896: 7.6 us
 
 
-def gradient_tile(rows: int, columns: int, rank: int, proxy: Proxy) -> Tile:
-    """The tile for G of (rows, columns) and a padded rank."""
+def gradient_tile(rows: int, columns: int, rank: int, proxy: Proxy, item_size: int = 2) -> Tile:
+    """The tile for G of (rows, columns), with entries of `item_size` bytes, and a padded rank."""
     size = rows * columns
     chunks = 8 if size >= _SMALL else 2
     if rank > 64:
@@ -73,6 +73,8 @@ def gradient_tile(rows: int, columns: int, rank: int, proxy: Proxy) -> Tile:
     polynomial = isinstance(proxy, ChebyshevProxy)
     if polynomial and proxy.degree > HORNER_DEGREE:
         return Tile(64, 64, chunks, 4, 1)  # 4096 x 4096, degree 48: 346 us
+    if polynomial and size >= _LARGE and item_size > 2:
+        return Tile(64, 64, chunks, 4, 1)  # not timed; the next would need 104 KiB
     if polynomial and size >= _LARGE:
         return Tile(128, 32, 8, 4, 3)  # 14336 x 4096: 252 us, (32, 32, 16, 1, 3): 273
     if size >= _MIDDLE:

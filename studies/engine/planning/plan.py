@@ -122,7 +122,7 @@ def _prepared(
 def _refusal(condition: str, trials: Sequence[Trial], known: Sequence[str]) -> str:
     """Why `condition` is none, and what it was probably meant to be."""
     path, sign, _ = condition.partition("=")
-    arms = [trial.arm for trial in trials]
+    arms = [name for trial in trials for name in (trial.arm, tuning.arm_of(trial))]
     wrong = f"{path!r} is no setting" if sign else "expected SETTING=VALUE, got no '='"
     if condition in arms:
         return f"{wrong}. For the arm of this name: --only 'arm={condition}'"
@@ -131,18 +131,18 @@ def _refusal(condition: str, trials: Sequence[Trial], known: Sequence[str]) -> s
     return f"{wrong}.{hint} Settings: {', '.join(known)}"
 
 
-def only(trials: Sequence[Trial], conditions: Sequence[str]) -> list[Trial]:
+def only(trials: Sequence[Trial], conditions: Sequence[str], *, tuned: bool = False) -> list[Trial]:
     """The trials that match `conditions` such as `adapter.num_basis=8`, `arm=lora`, `seed=0`.
 
-    Conditions on one setting are alternatives; different settings must all match. While an arm is
-    tuned, its name means all its trials. Raises
+    Conditions on one setting are alternatives; different settings must all match. Where `trials`
+    tune, the name of an arm means all its trials. Raises
     `StudyError` for a setting that no trial has and a value that no trial gives it.
     """
     wanted: dict[str, list[object]] = {}
     for condition in conditions:
         path, sign, text = condition.partition("=")
         path = path.strip()
-        have = [value for trial in trials for value in _values(trial, path)]
+        have = [value for trial in trials for value in _values(trial, path, tuned)]
         if not sign or not have:
             known = sorted({"arm", "seed", *(p for trial in trials for p in _paths(trial))})
             raise StudyError(f"--only {condition!r}: {_refusal(condition, trials, known)}")
@@ -156,7 +156,7 @@ def only(trials: Sequence[Trial], conditions: Sequence[str]) -> list[Trial]:
         trial
         for trial in trials
         if all(
-            any(value in values for value in _values(trial, path))
+            any(value in values for value in _values(trial, path, tuned))
             for path, values in wanted.items()
         )
     ]
@@ -165,10 +165,10 @@ def only(trials: Sequence[Trial], conditions: Sequence[str]) -> list[Trial]:
     return chosen
 
 
-def _values(trial: Trial, path: str) -> list[object]:
+def _values(trial: Trial, path: str, tuned: bool) -> list[object]:
     """What `trial` has at `path`: nothing, one value, or the two names of an arm being tuned."""
     if path == "arm":
-        return list(dict.fromkeys((trial.arm, tuning.arm_of(trial))))
+        return [trial.arm, tuning.arm_of(trial)] if tuned else [trial.arm]
     if path == "seed":
         return [trial.seed]
     value: object = trial.config

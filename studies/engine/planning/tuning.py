@@ -82,17 +82,24 @@ def apply(point: Point, settings: Mapping[str, Any]) -> Point:
 
 def choose(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[Choice] | None:
     """A choice for each arm from the stage's `trials`; None while one of them has no result."""
+    choices = choose_settled(study, trials, runs_dir)
+    return choices if len(choices) == len(set(map(arm_of, trials))) else None
+
+
+def choose_settled(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[Choice]:
+    """A choice for each arm of which every trial in the stage's `trials` has a result."""
     metric = study.objective.select_on
     assert metric is not None, "refused when the study was read"
     values: dict[str, list[float | None]] = {}
+    waiting = set()
     for trial in trials:
         result = runs.result_of(trial, runs_dir)
         if result is None:
-            return None
+            waiting.add(arm_of(trial))
         values.setdefault(trial.arm, []).append(runs.value_of(result, metric))
     tried = combinations(study)
     arms = dict.fromkeys(map(arm_of, trials))
-    return [_choice(study, arm, tried, values) for arm in arms]
+    return [_choice(study, arm, tried, values) for arm in arms if arm not in waiting]
 
 
 def check(

@@ -194,7 +194,9 @@ def merge_gradients(
     outer = precision or ("tf32x3" if grad.dtype == torch.float32 else "tf32")
     precision = precision or "tf32x3"
     kind = kind_of(proxy)
-    grid, constants = layout(m, n, k, tile or gradient_tile(m, n, padded_rank(k), proxy))
+    grid, constants = layout(
+        m, n, k, tile or gradient_tile(m, n, padded_rank(k), proxy, grad.element_size())
+    )
     across, down = grid
     count = proxy.degree + 1 if isinstance(proxy, ChebyshevProxy) else _MOMENTS * proxy.pieces
     width = max(16, triton.next_power_of_2(count))
