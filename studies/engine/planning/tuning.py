@@ -88,6 +88,8 @@ def choose(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[Choice
 
 def choose_settled(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[Choice]:
     """A choice for each arm of which every trial in the stage's `trials` has a result."""
+    if not trials:
+        return []
     metric = study.objective.select_on
     assert metric is not None, "refused when the study was read"
     values: dict[str, list[float | None]] = {}
