@@ -14,6 +14,7 @@ from studies.engine.slots import count_given
 
 if TYPE_CHECKING:
     from studies.engine.definition.study import Study
+    from studies.engine.records import Trial
     from studies.engine.searching.search_stage import SearchStage
 
 DONE, INCOMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -119,7 +120,7 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
     from studies.engine.dispatching import dispatch, packing
     from studies.engine.planning import edited
     from studies.engine.planning.plan import only, plan, plan_candidates, plan_table, plan_tuning
-    from studies.engine.planning.tuning import arm_of, choose_settled
+    from studies.engine.planning.tuning import arm_of, choose
     from studies.engine.searching.search_stage import SearchStage
     from studies.engine.session import Session
 
@@ -135,8 +136,8 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
         asked = only(stage, conditions, tuned=True)
     dispatch.pull(study, stage, given.runs)
     every_arm = set(map(arm_of, stage))
-    again = given.retry_failed and not (given.plan or given.report or given.bring)
-    if given.bring and stage:
+    acts = not (given.plan or given.export_plan)
+    if given.bring and acts and stage:
         Session(study, stage, asked, given.runs, out, say).bring_in(given.bring, last=False)
     search = None
     if study.search is not None:
@@ -144,11 +145,17 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
         code = _search(study, search, given, out, say)
         if code is not None:
             return code
+    retry = given.retry_failed and not (given.plan or given.report or given.bring)
+    over = acts and not starts  # a report or an import: no trial of the stage will be run
     while True:
-        choices = choose_settled(study, stage, given.runs)
+        choices = choose(study, stage, given.runs)
         settled = {choice.arm for choice in choices}
-        failed = any(runs.state_of(trial, given.runs) == "failed" for trial in asked)
-        tuning = any(arm_of(trial) not in settled for trial in asked) or (again and failed)
+        open_arms = [arm for arm in dict.fromkeys(map(arm_of, asked)) if arm not in settled]
+        if open_arms and over:
+            say(_open_stage(stage, open_arms, given.runs), "yellow")
+            return INCOMPLETE
+        failed = retry and any(runs.state_of(trial, given.runs) == "failed" for trial in asked)
+        tuning = bool(open_arms) or failed
         if tuning:
             trials = chosen = asked
         else:
@@ -160,17 +167,16 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
             given.slots or slots.default_slots(study.budget.gpus_per_trial), len(chosen)
         )
         if not tuning:
-            training = not (given.plan or given.export_plan)
             stages = [*stage, *(search.points if search else ()), *trials]
-            for line in edited.remarks(study, stages, given.runs, keep=training):
+            for line in edited.remarks(study, stages, given.runs, keep=acts):
                 say(line, "yellow")
         if given.plan:
             out.print(plan_table(chosen, given.runs, slot_count))
             if tuning:
-                arms = len(dict.fromkeys(map(arm_of, chosen)))
+                arms = len(set(map(arm_of, chosen)))
                 out.print(f"then {arms} tuned arms with {len(study.seeds)} seeds each")
             return DONE
-        session = Session(study, trials, chosen, given.runs, out, say, choices or (), stage, search)
+        session = Session(study, trials, chosen, given.runs, out, say, choices, stage, search)
         if given.export_plan:
             follow = plan_candidates(study, chosen, given.plugin) if tuning else None
             count = session.export(given.export_plan, given.retry_failed, follow)
@@ -178,9 +184,9 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
             out.print(f"{count} trials{more} written to {given.export_plan}", soft_wrap=True)
             return DONE
         try:
-            if given.bring and not tuning:
+            if given.bring:
                 session.bring_in(given.bring, last=settled == every_arm)
-            elif not (given.report or given.bring):
+            elif not given.report:
                 alone = study.budget.gpus_per_trial == 1
                 if given.slots == 0 and alone and session.unfinished:
                     folder = runs.study_dir(study, given.runs)
@@ -195,19 +201,7 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
             return INCOMPLETE
         if not tuning:
             break
-        again = False
-        settled = {choice.arm for choice in choose_settled(study, stage, given.runs)}
-        names = [arm for arm in dict.fromkeys(map(arm_of, trials)) if arm not in settled]
-        if names:
-            waiting = [t for t in stage if arm_of(t) in names]
-            waiting = [t for t in waiting if runs.result_of(t, given.runs) is None]
-            say(
-                f"the tuning stage has {len(waiting)} trials without a result "
-                f"({', '.join(names)}): run all trials of these arms first, or name the other arms "
-                "by --only 'arm=NAME'",
-                "yellow",
-            )
-            return INCOMPLETE
+        retry, over = False, True
     delivered = session.deliver()
     if session.unfinished:
         waiting = session.waiting
@@ -221,6 +215,19 @@ def _run(given: argparse.Namespace, out: Console, say: Callable[[str], None]) ->
             why.append(f"{waiting} not run yet: {runs_them}")
         say("; ".join(why))
     return INCOMPLETE if session.unfinished or not delivered else DONE
+
+
+def _open_stage(stage: "Sequence[Trial]", arms: Sequence[str], runs_dir: Path) -> str:
+    """What is missing before the seeds of `arms` can follow."""
+    from studies.engine import runs
+    from studies.engine.planning.tuning import arm_of
+
+    own = [trial for trial in stage if arm_of(trial) in arms]
+    waiting = sum(runs.result_of(trial, runs_dir) is None for trial in own)
+    return (
+        f"the tuning stage has {waiting} trials without a result ({', '.join(arms)}): run all "
+        "trials of these arms first, or name the other arms by --only 'arm=NAME'"
+    )
 
 
 def _queue(given: argparse.Namespace, name: str, out: Console) -> int:

@@ -79,6 +79,7 @@ class Work:
         self, plans: Sequence[Plan], runs_dir: Path, retry_failed: bool, signals: list[int]
     ) -> None:
         self._plans, self._runs_dir, self._signals = plans, runs_dir, signals
+        self._names = [(plan.study, plan.profile) for plan in plans]
         self._retry_failed = retry_failed
         self._began = time.monotonic()
         self._seconds: dict[tuple[str, str, str], float] = {}
@@ -107,7 +108,12 @@ class Work:
             r is None or (r.status == "failed" and identity not in self._tried)
             for identity, r in self._results.items()
         )
-        return known + sum(map(_trials_to_come, self._tuned))
+        return known + self._to_come
+
+    @property
+    def _to_come(self) -> int:
+        """Trials of the arms that have yet to choose."""
+        return sum(map(_trials_to_come, self._tuned))
 
     def fetch(self) -> None:
         """Fetch models and data once, before several workers want them.
@@ -138,9 +144,8 @@ class Work:
     def run(self, slot_count: int, minutes: float | None) -> None:
         """Run what is left, `slot_count` trials at a time; however it ends, no worker is left."""
         queue = self._todo
-        to_come = sum(map(_trials_to_come, self._tuned))
-        slot_count = min(slot_count, len(queue) + to_come)
-        then = f", then {to_come} of tuned arms" if to_come else ""
+        slot_count = min(slot_count, len(queue) + self._to_come)
+        then = f", then {self._to_come} of tuned arms" if self._to_come else ""
         _say(f"{len(self._results)} trials, {len(queue)} to run{then}, {slot_count} at once")
         self._began = time.monotonic()
         deadline = None if minutes is None else self._began + minutes * 60
@@ -222,21 +227,17 @@ class Work:
                 for trial in best.trials:
                     self._add(plan, trial)
                 values = ", ".join(f"{path} {value}" for path, value in best.settings.items())
-                own = "no value gave a result: the study's own"
-                told = own if score is None else f"{values or best.scored_by} chosen"
-                shown = "" if score is None else f" ({plan.tuning.select_on} {score:.4f})"
-                _say(f"{plan.study} {best.trials[0].arm}: {told}{shown}")
+                told = "no value gave a result: the study's own"
+                if score is not None:
+                    told = f"{values} chosen ({plan.tuning.select_on} {score:.4f})"
+                _say(f"{plan.study} {best.trials[0].arm}: {told}")
 
     def _has_space(self) -> bool:
         return shutil.disk_usage(self._runs_dir).free >= MIN_FREE_BYTES
 
-    def _plan_of(self, trial: Trial) -> Plan:
-        return self._plans[self._place(trial)]
-
     def _place(self, trial: Trial) -> int:
         """Where the trial's plan was named."""
-        names = [(plan.study, plan.profile) for plan in self._plans]
-        return names.index((trial.study, trial.profile))
+        return self._names.index((trial.study, trial.profile))
 
     def _next(self, queue: list[Task], deadline: float | None) -> Task | None:
         """The next task that will probably end in time; None where there is none."""
@@ -261,16 +262,16 @@ class Work:
         self._ran += 1
         self._results[trial.study, trial.profile, trial.key] = result
         self._remember(trial, result)
-        left = len(self._todo) + sum(map(_trials_to_come, self._tuned))
+        left = len(self._todo) + self._to_come
         if result.failure is not None:
             found = f"{result.failure.kind}: {result.failure.message}"
         else:
-            metric = task.metric
-            if tuning.arm_of(trial) != trial.arm and (select_on := self._plan_of(trial).tuning):
-                metric = select_on.select_on  # what tuning looks at, never the test set
+            metric, stage = task.metric, self._plans[self._place(trial)].tuning
+            if stage is not None and tuning.arm_of(trial) != trial.arm:
+                metric = stage.select_on  # what tuning looks at, never the test set
             found = f"{metric} {result.metrics.get(metric, math.nan):.4f}"
         ended = sum(r is not None for r in self._results.values())
-        every = len(self._results) + sum(map(_trials_to_come, self._tuned))
+        every = len(self._results) + self._to_come
         rest = left * (time.monotonic() - self._began) / self._ran / 60
         _say(
             f"[{ended}/{every}] {result.status:<6} {trial.study} {trial.arm} "

@@ -83,12 +83,14 @@ class Family(NamedTuple):
         model = FAMILIES[self.name]()
         return model.to(self.dtype).eval()
 
-    def batch(self, rows: int = 4, length: int = 8) -> dict[str, Tensor]:
+    def batch(
+        self, rows: int = 4, length: int = 8, device: torch.device | str = "cpu"
+    ) -> dict[str, Tensor]:
         """Inputs with labels, always the same."""
         g = torch.Generator().manual_seed(1)
-        ids = torch.randint(3, 67, (rows, length), generator=g)
-        pixels = torch.randn(rows, 3, 16, 16, generator=g).to(self.dtype)
-        classes = torch.arange(rows) % 3
+        ids = torch.randint(3, 67, (rows, length), generator=g).to(device)
+        pixels = torch.randn(rows, 3, 16, 16, generator=g).to(device, self.dtype)
+        classes = torch.arange(rows, device=device) % 3
         if self.name in ("vit", "dinov2"):
             return {"pixel_values": pixels, "labels": classes}
         if self.name == "clip":
@@ -100,9 +102,7 @@ class Family(NamedTuple):
     @torch.no_grad()
     def output(self, model: nn.Module) -> Tensor:
         """The model's answer in evaluation mode."""
-        device = next(model.parameters()).device
-        out = model.eval()(**{name: value.to(device) if isinstance(value, Tensor) else value
-                              for name, value in self.batch().items()})  # fmt: skip
+        out = model.eval()(**self.batch(device=next(model.parameters()).device))
         return out.logits_per_image if self.name == "clip" else out.logits
 
 

@@ -35,19 +35,18 @@ def plan(
 
     Raises `StudyError` where an arm cannot be built or a plug-in cannot be imported.
     """
-    settings = {choice.arm: choice.settings for choice in choices}
     points, make = _prepared(study, plugins)
-    return _with_seeds(study, points, make, lambda arm: settings.get(arm, {}))
+    return _with_seeds(study, points, make, {choice.arm: choice.settings for choice in choices})
 
 
 def _with_seeds(
     study: Study,
     points: Sequence[Point],
     make: Callable[[int, Point], Trial],
-    settings: Callable[[str], Mapping[str, Any]],
+    settings: Mapping[str, Mapping[str, Any]],
 ) -> list[Trial]:
-    """The trials of the study's seeds, where an arm has `settings(arm)`."""
-    points = [tuning.apply(point, settings(point.arm)) for point in points]
+    """The trials of the study's seeds, with the settings of the arms that have some."""
+    points = [tuning.apply(point, settings.get(point.arm, {})) for point in points]
     if study.after is not None:
         after = {"after": study.after.model_dump(mode="json", exclude_none=True)}
         points = [replace(point, config=point.config | after) for point in points]
@@ -68,22 +67,27 @@ def plan_candidates(
     keys: dict[str, list[str]] = {}
     for trial in stage:
         keys.setdefault(trial.arm, []).append(trial.key)
-    arms: dict[str, list[Candidate]] = {}
-    for settings in (*tuning.combinations(study), {}):
-        trials = _with_seeds(study, points, make, lambda arm, chosen=settings: chosen)
-        for arm in dict.fromkeys(map(tuning.arm_of, stage)):
-            scored_by = keys.get(tuning.label(arm, settings), []) if settings else []
-            if len(scored_by) == len(study.tune["seeds"]) * bool(settings):
-                own = tuple(trial for trial in trials if trial.arm == arm)
-                arms.setdefault(arm, []).append(
-                    Candidate(scored_by=tuple(scored_by), trials=own, settings=settings)
-                )
-    whole = len(tuning.combinations(study)) + 1
+
+    def scored_by(arm: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(keys.get(tuning.label(arm, settings), ())) if settings else ()
+
+    tried, seeds = tuning.combinations(study), len(study.tune["seeds"])
+    arms: dict[str, list[Candidate]] = {
+        arm: []
+        for arm in dict.fromkeys(map(tuning.arm_of, stage))
+        if all(len(scored_by(arm, settings)) == seeds for settings in tried)
+    }
+    for settings in (*tried, {}):
+        trials = _with_seeds(study, points, make, dict.fromkeys(arms, settings))
+        for arm, candidates in arms.items():
+            own = tuple(trial for trial in trials if trial.arm == arm)
+            known = scored_by(arm, settings)
+            candidates.append(Candidate(scored_by=known, trials=own, settings=settings))
     assert study.objective.select_on is not None, "refused when the study was read"
     return Tuning(
         select_on=study.objective.select_on,
         direction=study.objective.direction,
-        arms=tuple(tuple(found) for found in arms.values() if len(found) == whole),
+        arms=tuple(map(tuple, arms.values())),
     )
 
 
@@ -135,8 +139,8 @@ def only(trials: Sequence[Trial], conditions: Sequence[str], *, tuned: bool = Fa
     """The trials that match `conditions` such as `adapter.num_basis=8`, `arm=lora`, `seed=0`.
 
     Conditions on one setting are alternatives; different settings must all match. Where `trials`
-    tune, the name of an arm means all its trials. Raises
-    `StudyError` for a setting that no trial has and a value that no trial gives it.
+    are `tuned`, the name of an arm means all its trials. Raises `StudyError` for a setting that no
+    trial has and a value that no trial gives it.
     """
     wanted: dict[str, list[object]] = {}
     for condition in conditions:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from studies.engine.errors import StudyError
 from studies.engine.records import SCHEMA, Record, Trial, write_record
@@ -17,8 +17,8 @@ class Candidate(Record):
     """Keys of the tuning trials; none for the arm as the study has it, the last resort."""
     trials: tuple[Trial, ...]
     """The arm's trials of the study's seeds."""
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """The values, by dotted path."""
+    settings: dict[str, Any]
+    """The values, by dotted path; none in the last resort."""
 
 
 class Tuning(Record):

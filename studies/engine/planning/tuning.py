@@ -80,13 +80,7 @@ def apply(point: Point, settings: Mapping[str, Any]) -> Point:
     return replace(point, config=config)
 
 
-def choose(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[Choice] | None:
-    """A choice for each arm from the stage's `trials`; None while one of them has no result."""
-    choices = choose_settled(study, trials, runs_dir)
-    return choices if len(choices) == len(set(map(arm_of, trials))) else None
-
-
-def choose_settled(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[Choice]:
+def choose(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[Choice]:
     """A choice for each arm of which every trial in the stage's `trials` has a result."""
     if not trials:
         return []

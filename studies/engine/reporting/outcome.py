@@ -72,6 +72,11 @@ class Arm:
     note: str = ""
     """What the study's author says about the arm."""
 
+    @property
+    def published_difference(self) -> float | None:
+        """The paper's difference to its own baseline; None for the baseline itself."""
+        return self.published.difference if self.published and not self.is_baseline else None
+
 
 @dataclass(frozen=True)
 class Failed:

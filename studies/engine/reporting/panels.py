@@ -70,11 +70,6 @@ def difference_of(arm: Arm) -> Estimate:
     return (c.difference, c.low, c.high) if c else (None, None, None)
 
 
-def published_difference(arm: Arm) -> float | None:
-    """The paper's difference to its own baseline; None for the baseline itself."""
-    return arm.published.difference if arm.published and not arm.is_baseline else None
-
-
 def draw_series(
     axes: Axes,
     places: Sequence[float],

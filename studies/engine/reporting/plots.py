@@ -25,7 +25,6 @@ from studies.engine.reporting.panels import (
     is_number,
     mean_of,
     new_figure,
-    published_difference,
     ramp,
     shared_legend,
 )
@@ -89,7 +88,7 @@ def _sweep(outcome: Outcome) -> Figure:
     whole = [a for a in shown if len(a.values) > 2] or shown
     seeds = [value for arm in shown for value in arm.values.values()]
     fit(left, [mean_of(a) for a in whole], seeds)
-    paper = [(places[a.name], d) for a in main if (d := published_difference(a)) is not None]
+    paper = [(places[a.name], d) for a in main if (d := a.published_difference) is not None]
     fit(right, [difference_of(a) for a in whole], [0.0, *(d for _, d in paper)])
     name = f"{outcome.baseline} (baseline)"
     if baseline:
@@ -143,7 +142,7 @@ def _rows(outcome: Outcome) -> Figure:
             if mean is not None:
                 axes.errorbar(mean, y, xerr=half(*ends), fmt="D", color=colour, ms=5, capsize=3,
                               label=label)  # fmt: skip
-        if (published := published_difference(arm)) is not None:
+        if (published := arm.published_difference) is not None:
             right.plot(published, y + 0.22, "s", color=PAPER, ms=5,
                        label="paper, to its own baseline")  # fmt: skip
     if baseline := _baseline(outcome):

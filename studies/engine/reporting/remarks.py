@@ -115,13 +115,12 @@ def beyond_the_interval(outcome: Outcome) -> tuple[int, list[tuple[Arm, float, f
         return 0, []  # a baseline of its own for every value: another difference than ours
     known, out = 0, []
     for arm in outcome.arms:
-        found, figure = arm.comparison, arm.published
-        if found is None or found.low is None or found.high is None or figure is None:
+        found, paper = arm.comparison, arm.published_difference
+        if found is None or found.low is None or found.high is None or paper is None:
             continue
-        if figure.difference is not None:
-            known += 1
-            if not found.low <= figure.difference <= found.high:
-                out.append((arm, figure.difference, found.low, found.high))
+        known += 1
+        if not found.low <= paper <= found.high:
+            out.append((arm, paper, found.low, found.high))
     return known, out
 
 

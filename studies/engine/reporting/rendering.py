@@ -64,7 +64,7 @@ def terminal(outcome: Outcome) -> str:
             _p(c.p_holm) if c else "",
             _finding(arm, outcome).partition(" of ")[0].partition(":")[0],
             *_costs(arm),
-            _signed(arm.published.difference) if arm.published and not arm.is_baseline else "",
+            _signed(arm.published_difference) if arm.published and not arm.is_baseline else "",
         )
     console = Console(file=StringIO(), width=200, no_color=True, legacy_windows=False)
     console.print(f"{outcome.name} ({outcome.profile}): {outcome.question}", markup=False)

@@ -1,10 +1,11 @@
 """The environment of a subprocess that imports this repository, and whatever this process can."""
 
 import os
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
-PYTHON_PATH = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+from studies.engine import slots
+
+PYTHON_PATH = slots.environment(0, 1)["PYTHONPATH"]
+"""As a dispatcher sets it: this checkout first."""
 
 
 def environment(**changes: str) -> dict[str, str]:
