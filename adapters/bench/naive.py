@@ -18,7 +18,7 @@ from basis_zoo.proxy import ExactProxy
 
 SIDES = {"cuda": 4096, "cpu": 256}
 COUNTS = (4, 8, 16, 32, 50, 64, 128, 256, 512)
-RANK, LAYERS = 16, 8
+RANK, LAYERS = 16, 32
 PATIENCE = 1.0
 """Seconds of one update after which a way is not tried with more functions."""
 

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from adapters.bench.cases import KINDS, kind
+from adapters.bench.checks import LIMITS, error
 from adapters.bench.kernels import RANK, SQUARE, TALL
 from adapters.bench.timing import median_us
+from adapters.ops.merge import reference
 from adapters.ops.merge.tiles import GRADIENT_CANDIDATES, MERGE_CANDIDATES, Tile
 from basis_zoo.proxy import proxy_size
 
@@ -38,9 +40,9 @@ def tune(quick: bool) -> Iterator[list[dict[str, Any]]]:
         if shape != SHAPES[0]:
             seen = [r for r in told if r["kind"] == name and r["what"] == what]
             best = sorted((r for r in seen if r["shape"] == list(SHAPES[0])), key=lambda r: r["us"])
-            # the winner of a large matrix may leave a small one idle: those of one block stay in
-            plain = [tile for tile in tiles if tile.chunks == 1]
-            tiles = tuple(dict.fromkeys([Tile(*r["tile"]) for r in best[:_KEPT]] + plain))
+            # the winner of a large matrix may leave a small one idle: those of few blocks stay in
+            short = [tile for tile in tiles if tile.chunks <= (1 if what == "merge" else 4)]
+            tiles = tuple(dict.fromkeys([Tile(*r["tile"]) for r in best[:_KEPT]] + short))
         rows = [_timed(tile, shape, name, what, quick) for tile in tiles]
         rows.sort(key=lambda r: r["us"])
         told += rows
@@ -63,12 +65,42 @@ def _compile(job: tuple[Tile, str, str]) -> None:
 
 
 def _timed(tile: Tile, shape: tuple[int, int], name: str, what: str, quick: bool) -> dict[str, Any]:
-    """Microseconds with one tile; infinite where it needs more than the GPU has."""
+    """Microseconds with one tile; infinite where it is wrong or needs more than the GPU has."""
     us, size = _calls(tile, shape, name, what, lambda call: median_us(call, "cuda", quick=quick))
+    if shape == SHAPES[0] and us is not None and (errors := tile_errors(tile, shape, name, what)):
+        print(f"WRONG {what}, {name}, {tuple(tile)}: {errors}", flush=True)
+        us = None
     return {
         "shape": list(shape), "kind": name, "what": what, "size": size, "tile": list(tile),
         "us": float("inf") if us is None else us,
     }  # fmt: skip
+
+
+def tile_errors(
+    tile: Tile,
+    shape: tuple[int, int],
+    name: str,
+    what: str,
+    dtype: torch.dtype = torch.bfloat16,
+    precision: str | None = None,
+) -> list[float]:
+    """Relative errors against float64 where one is too large, else an empty list."""
+    from adapters.ops.merge import fused
+
+    b, a, proxy, _ = kind(name, shape, RANK, "cuda", seed=1)
+    g = (0.02 * torch.randn(shape, device="cuda")).to(dtype)
+    wide = (g.double(), b.double(), a.double(), proxy, 1.0)
+    limits, options = LIMITS[dtype, precision], {"tile": tile, "precision": precision}
+    if what == "merge":
+        got = [fused.merged_weight(g, b, a, proxy, 1.0, **options)]
+        want = [reference.merged_weight(*wide)]
+        limit = limits[0]
+    else:
+        got = list(fused.merge_gradients(g, b, a, proxy, 1.0, **options))
+        want = list(reference.merge_gradients(*wide))
+        limit = limits[1]
+    errors = [error(one, other) for one, other in zip(got, want, strict=True)]
+    return errors if max(errors) > limit else []
 
 
 def _calls(

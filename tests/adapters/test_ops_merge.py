@@ -1,8 +1,14 @@
 """The fused merge against the float64 reference: values and all gradients."""
 
+import contextlib
+import itertools
+
 import pytest
 import torch
 
+from adapters.bench.cases import KINDS
+from adapters.bench.checks import LIMITS
+from adapters.bench.tune import CANDIDATES, tile_errors
 from adapters.ops.merge import reference
 from adapters.ops.merge.tiles import Tile
 from basis_zoo import get_basis, get_grid, get_start, list_bases
@@ -12,6 +18,7 @@ from basis_zoo.proxy import ChebyshevProxy, TableProxy, fit_proxy, range_radius
 ON_GPU = torch.cuda.is_available()
 pytest.importorskip("triton", reason="triton is not installed: pip install triton")
 
+OutOfResources = pytest.importorskip("triton.runtime.errors").OutOfResources
 fused = pytest.importorskip("adapters.ops.merge.fused")
 DEVICE = "cuda" if ON_GPU else "cpu"
 SMALL = Tile(16, 32, 2, 4, 1)
@@ -75,6 +82,29 @@ def test_families(name):
         case = _case(name, radius, (7, 40, 2), seed)
         assert isinstance(case[2], ChebyshevProxy | TableProxy)
         _check(*case, torch.float32)
+
+
+@pytest.mark.parametrize(("name", "radius"), [("sinc", 0.05), ("sinc", 1.0), ("hat", 0.05)])
+def test_the_default_precision_is_enough_for_bfloat16(name, radius):
+    b, a, proxy = _case(name, radius, (48, 40, 16))
+    g = torch.randn(48, 40, device=DEVICE).bfloat16()
+    wide = (g.double(), b.double(), a.double(), proxy, 1.7)
+    assert _error(fused.merged_weight(g, b, a, proxy, 1.7), reference.merged_weight(*wide)) < 8e-3
+    want = reference.merge_gradients(*wide)
+    for one, other in zip(fused.merge_gradients(g, b, a, proxy, 1.7), want, strict=True):
+        assert _error(one, other) < 1e-3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not ON_GPU, reason="needs a CUDA device")
+@pytest.mark.parametrize("name", list(KINDS))
+@pytest.mark.parametrize("what", ["merge", "gradient"])
+def test_every_tile_that_is_tried_is_right(name, what):
+    """A compiler can be wrong at one tile: Triton 3.6 was, in sums over lanes."""
+    for tile, (dtype, precision) in itertools.product(CANDIDATES[what], LIMITS):
+        with contextlib.suppress(OutOfResources):
+            errors = tile_errors(tile, (256, 1024), name, what, dtype, precision)
+            assert not errors, (tile, dtype, precision)
 
 
 @pytest.mark.parametrize("tile", [SMALL, None], ids=["small", "chosen"])

@@ -16,6 +16,7 @@ from studies.tasks.kinds.tokens import (
     encode_pairs,
     lessons,
     next_token_loss,
+    places_of_labels,
 )
 from studies.tasks.rows import Item
 
@@ -111,6 +112,26 @@ def test_lessons_are_trained_on_answers_or_on_all(
     assert tokenizer.decode(example["input_ids"]) == "ask: yes<end>"
     kept = [t for t in example["labels"] if t != IGNORED]
     assert tokenizer.decode(kept) == ("sk: yes<end>" if train_on_inputs else " yes<end>")
+
+
+@pytest.mark.parametrize("train_on_inputs", [False, True])
+def test_the_loss_reads_the_logits_of_the_last_places_only(
+    loaded: tuple[Any, Any], train_on_inputs: bool
+) -> None:
+    model, tokenizer = loaded
+    options = {"max_length": 64, "train_on_inputs": train_on_inputs, "end": True}
+    pairs = [("a long context:", " yes"), ("the longest context:", " n")]
+    batch = PadLessons(tokenizer.pad_token_id)(lessons(pairs, tokenizer, **options).examples)
+    labels = batch.pop("labels")
+    places = places_of_labels(labels)
+    first = min(row.ne(IGNORED).nonzero()[0].item() for row in labels)
+    assert places == labels.shape[1] - first + 1
+    few = model(**batch, logits_to_keep=places)
+    assert few.logits.shape[1] == places
+    torch.testing.assert_close(
+        next_token_loss(few, labels), next_token_loss(model(**batch), labels)
+    )
+    assert places_of_labels(torch.full((2, 5), IGNORED)) == 1
 
 
 def test_a_long_prompt_is_cut_and_its_answer_kept(loaded: tuple[Any, Any]) -> None:

@@ -36,16 +36,18 @@ MERGE_CANDIDATES = tuple(
 GRADIENT_CANDIDATES = tuple(
     Tile(*sizes)
     for sizes in (
-        (64, 64, 8, 4, 1), (64, 64, 8, 4, 2), (64, 64, 8, 4, 3), (32, 64, 8, 4, 2),
-        (64, 32, 8, 4, 3), (128, 64, 4, 8, 2), (128, 32, 8, 4, 3), (128, 32, 8, 8, 3),
-        (64, 128, 4, 8, 2), (32, 128, 8, 4, 2), (64, 64, 16, 4, 3), (64, 64, 4, 4, 3),
-        (32, 32, 16, 1, 3), (64, 64, 8, 8, 3), (32, 64, 8, 2, 3), (128, 64, 8, 4, 2),
+        (64, 16, 16, 1, 3), (64, 16, 8, 1, 3), (64, 16, 32, 1, 3), (64, 16, 16, 1, 2),
+        (32, 32, 16, 1, 3), (32, 32, 8, 1, 3), (32, 16, 32, 1, 3), (32, 16, 16, 1, 3),
+        (32, 16, 8, 1, 3), (64, 32, 16, 4, 3), (64, 32, 8, 4, 3), (64, 16, 4, 1, 3),
+        (128, 32, 16, 4, 3), (128, 32, 8, 4, 3), (64, 64, 8, 4, 1), (64, 64, 8, 4, 2),
+        (64, 64, 8, 4, 3), (64, 64, 4, 4, 3), (64, 16, 2, 1, 2), (64, 64, 16, 4, 3),
+        (32, 32, 4, 1, 3), (64, 32, 8, 1, 3), (32, 16, 4, 1, 3), (64, 32, 2, 4, 1),
     )
 )  # fmt: skip
 
 
-# The choices below follow bench/results/tiles_h100*.json (bf16, r 16); `python -m adapters.bench
-# tune` measures them anew. Above rank 16 no times are known: tiles are those that fit into
+# The choices below follow bench/results/tiles_h100.json (bf16, r 16), which `python -m
+# adapters.bench tune` writes. Above rank 16 no times are known: tiles are those that fit into
 # registers and 96 KiB of shared memory.
 
 
@@ -62,26 +64,18 @@ def merge_tile(rows: int, columns: int, rank: int, proxy: Proxy) -> Tile:
     return Tile(32, 64, 1, 4, 1)  # 896 x 896: 7.6 us
 
 
-def gradient_tile(rows: int, columns: int, rank: int, proxy: Proxy, item_size: int = 2) -> Tile:
-    """The tile for G of (rows, columns), with entries of `item_size` bytes, and a padded rank."""
-    size = rows * columns
-    chunks = 8 if size >= _SMALL else 2
+def gradient_tile(rows: int, columns: int, rank: int, proxy: Proxy) -> Tile:
+    """The tile for G of (rows, columns) and a padded rank."""
+    chunks = 16 if rows * columns >= _MIDDLE else 8
     if rank > 64:
         return Tile(16, 16, chunks, 8, 1)
     if rank > 16:
         return Tile(32, 32, chunks, 4, 1)
-    polynomial = isinstance(proxy, ChebyshevProxy)
-    if polynomial and proxy.degree > HORNER_DEGREE:
-        return Tile(64, 64, chunks, 4, 1)  # 4096 x 4096, degree 48: 346 us
-    if polynomial and size >= _LARGE and item_size > 2:
-        return Tile(64, 64, chunks, 4, 1)  # not timed; the next would need 104 KiB
-    if polynomial and size >= _LARGE:
-        return Tile(128, 32, 8, 4, 3)  # 14336 x 4096: 252 us, (32, 32, 16, 1, 3): 273
-    if size >= _MIDDLE:
-        return Tile(32, 32, 16, 1, 3)  # 4096 x 4096: 77.7 us; a table of 16 pieces: 160, others 200
-    if polynomial:
-        return Tile(64, 32, 8, 4, 3)  # 4864 x 896: 38.9 us; 896 x 896: 23.1
-    return Tile(64, 64, chunks, 4, 1)
+    if isinstance(proxy, ChebyshevProxy) and proxy.degree > HORNER_DEGREE:
+        return Tile(32, 16, chunks, 1, 3)  # 4096 x 4096, degree 48: 307 us, (64, 64, 16, 4, 3): 346
+    if _is_light(proxy):
+        return Tile(64, 16, chunks, 1, 3)  # 4096 x 4096: 52.9 us, (32, 32, 16, 1, 3): 58.5
+    return Tile(32, 32, chunks, 1, 3)  # 4096 x 4096, 16 pieces: 161 us, (64, 16, 16, 1, 3): 167
 
 
 def _is_light(proxy: Proxy) -> bool:
@@ -93,5 +87,5 @@ def _is_light(proxy: Proxy) -> bool:
 
 _FEW = 8
 """Pieces of a table that is looked up by few comparisons."""
-_SMALL, _MIDDLE, _LARGE = 2**22, 2**23, 2**25
+_SMALL, _MIDDLE = 2**22, 2**23
 """Entries of W between which shapes were measured."""

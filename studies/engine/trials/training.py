@@ -4,6 +4,7 @@ The Trainer brings the loop, mixed precision, accumulation and schedules. Ours a
 groups, the clipping (phi on its own), the batches, the checks for finite numbers and the clock.
 """
 
+import inspect
 import math
 import statistics
 import time
@@ -27,6 +28,7 @@ from studies.engine.trials.ranks import ranks
 from studies.engine.trials.saving import ResumingTrainer, Saver
 from studies.engine.trials.settings import TrainSettings
 from studies.engine.trials.training_progress import Progress
+from studies.tasks.kinds.tokens import places_of_labels
 
 Loss = Callable[[ModelOutput, Tensor, "Tensor | int | None"], Tensor]
 LINES = 200
@@ -52,6 +54,8 @@ class AdapterTrainer(ResumingTrainer):
         self._progress = progress
         self.step_loss = 0.0
         self.ranks = ranks()
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._takes_places = "logits_to_keep" in inspect.signature(inner.forward).parameters
         super().__init__(
             model=model, args=args, train_dataset=loader.dataset, compute_loss_func=loss
         )
@@ -88,7 +92,9 @@ class AdapterTrainer(ResumingTrainer):
         rows, size = len(inputs["labels"]), self._micro_batch
         losses = []
         for start in range(0, rows, size):
-            part = {name: values[start : start + size] for name, values in inputs.items()}
+            part: dict[str, Any] = {name: v[start : start + size] for name, v in inputs.items()}
+            if self._takes_places and part["labels"].ndim == 2:
+                part["logits_to_keep"] = places_of_labels(part["labels"])
             try:
                 losses.append(super().training_step(model, part, num_items_in_batch))
             except Exception as error:

@@ -104,13 +104,21 @@ def lessons(
     )
 
 
+def places_of_labels(labels: Tensor) -> int:
+    """How many last positions of (batch, length) have the logits that `next_token_loss` reads."""
+    columns = (labels != IGNORED).any(dim=0).nonzero()
+    return labels.shape[1] - max(0, int(columns[0]) - 1) if len(columns) else 1
+
+
 def next_token_loss(
     outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
 ) -> Tensor:
     """Cross-entropy in float32 of each label by the logits before it, averaged over the labels.
 
-    Only positions with a label are raised to float32: logits are the largest tensor of a step.
+    Logits may be those of the last positions only, see `places_of_labels`. Only positions with a
+    label are raised to float32: logits are the largest tensor of a step.
     """
+    labels = labels[:, -outputs.logits.shape[1] :]
     wanted = labels[:, 1:] != IGNORED
     logits, targets = outputs.logits[:, :-1][wanted], labels[:, 1:][wanted]
     total = functional.cross_entropy(logits.float(), targets, reduction="sum")

@@ -21,6 +21,7 @@ from adapters.ops.merge.fused.evaluation import (
     clenshaw,
     gather,
     gather4,
+    inner_precision,
     kind_of,
     layout,
     numbers_of,
@@ -38,6 +39,22 @@ _MOMENTS = 4
 
 
 @triton.jit
+def _lane_sums(t, WARPS: tl.constexpr, PRECISION: tl.constexpr):
+    """The sum of a block, spread over lanes as the tensor cores spread a product over them."""
+    if PRECISION == "ieee":  # not their layout: Triton 3.6 would add up wrongly
+        first = tl.arange(0, WARPS)[:, None, None] + tl.arange(0, 8)[None, :, None] == 0
+        first = first & (tl.arange(0, 4)[None, None, :] == 0)
+        sums = tl.where(first, tl.sum(tl.sum(t, 1), 0), 0.0)
+    else:
+        WIDE: tl.constexpr = t.shape[0] // (16 * WARPS)
+        LONG: tl.constexpr = t.shape[1] // 8
+        t = tl.reshape(t, [WIDE, WARPS, 2, 8, LONG, 4, 2])
+        t = tl.permute(t, [1, 3, 5, 0, 2, 4, 6])
+        sums = tl.sum(tl.reshape(t, [WARPS, 8, 4, WIDE * LONG * 4]), 3)
+    return sums
+
+
+@triton.jit
 def _gradient_kernel(
     g, b, a, db, da, moments, radius, terms, edges, scale,
     M, N, K, b_row, b_col, a_row, a_col,
@@ -45,6 +62,7 @@ def _gradient_kernel(
     EVEN: tl.constexpr, PRECISION: tl.constexpr, OUTER: tl.constexpr, ASM: tl.constexpr,
     RANK: tl.constexpr, WIDTH: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, CHUNKS: tl.constexpr, STAGES: tl.constexpr,
+    WARPS: tl.constexpr,
 ):  # fmt: skip
     first_row = tl.program_id(0).to(tl.int64) * BM
     rows = tl.arange(0, BM)
@@ -59,14 +77,15 @@ def _gradient_kernel(
         b_b = b_b / undo
     if HORNER:
         held = scalars(terms + (SIZE + 1), SIZE)
+        sums = (tl.zeros([BM], dtype=tl.float32),)
+        for p in tl.static_range(1, SIZE + 1):  # noqa: B007
+            sums = sums + (tl.zeros([WARPS, 8, 4], dtype=tl.float32),)  # noqa: RUF005
     b_bt = tl.trans(b_b) * (undo * scale)
     b_db = tl.zeros([BM, RANK], dtype=tl.float32)
     program = (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)).to(tl.int64)
     own = moments + program * WIDTH
     slot = tl.arange(0, WIDTH)
     total = tl.zeros([WIDTH], dtype=tl.float32)
-    sums = tl.zeros([BM, 16], dtype=tl.float32)
-    degree = tl.arange(0, 16)[None, :]
     for chunk in tl.range(0, CHUNKS, num_stages=STAGES):
         columns = (tl.program_id(1) * CHUNKS + chunk) * BN + tl.arange(0, BN)
         inside = columns[None, :] < N
@@ -77,7 +96,7 @@ def _gradient_kernel(
             b_g = tl.load(g + at).to(tl.float32)
         else:
             b_g = tl.load(g + at, mask=row_in & inside, other=0.0).to(tl.float32)
-        x = product(b_b, b_a, PRECISION)
+        x = product(b_b, b_a, PRECISION, ASM)
         if TABLE:
             index = piece(x, edges, SIZE, STEPS, ASM)
             _, c1, c2, c3 = gather4(terms, 8 * index, ASM)
@@ -97,14 +116,19 @@ def _gradient_kernel(
                 double = 4 * x * x - 2
                 before = b_g * (2 * x * x - 1)  # T_{-2} = T_2
                 term = b_g
+                # G keeps the layout of its load, which is not that of a product
+                grown = (sums[0] + tl.sum(b_g, 1),)
                 for p in tl.static_range(0, SIZE + 1, 2):
-                    sums += tl.where(degree == p, tl.sum(term, 1)[:, None], 0.0)
+                    if p > 0:
+                        grown = grown + (sums[p] + _lane_sums(term, WARPS, PRECISION),)  # noqa: RUF005
                     if p + 1 <= SIZE:
-                        sums += tl.where(degree == p + 1, tl.sum(term * x, 1)[:, None], 0.0)
+                        odd = _lane_sums(term * x, WARPS, PRECISION)
+                        grown = grown + (sums[p + 1] + odd,)  # noqa: RUF005
                     if p + 2 <= SIZE:
                         after = double * term - before
                         before = term
                         term = after
+                sums = grown
             else:
                 h = b_g * clenshaw(x, terms + (SIZE + 1), SIZE - 1)
                 before = tl.zeros_like(x) + 1.0
@@ -122,36 +146,39 @@ def _gradient_kernel(
     db_block = db + (tl.program_id(1).to(tl.int64) * M + first_row + rows[:, None]) * K
     tl.store(db_block + rank[None, :], b_db * scale, mask=row_in & in_rank)
     if HORNER:
-        total = tl.sum(sums, 0)
-        tl.store(own + tl.arange(0, 16), total * scale)
+        tl.store(own, tl.sum(sums[0], 0) * scale)
+        for p in tl.static_range(1, SIZE + 1):
+            moment = tl.sum(tl.sum(tl.sum(sums[p], 2), 1), 0)
+            tl.store(own + p, moment * scale)
     elif not TABLE:
         tl.store(own + slot, total * scale)
+
+
+@triton.jit
+def _add_parts(parts, count, size, block, place, BLOCK: tl.constexpr, DEEP: tl.constexpr):
+    """Add `count` parts of `size` numbers at one block of BLOCK; DEEP parts are read at a time."""
+    at = block * BLOCK + tl.arange(0, BLOCK)
+    deep = tl.arange(0, DEEP)[:, None]
+    inside = at[None, :] < size
+    total = tl.zeros([DEEP, BLOCK], dtype=tl.float32)
+    for start in range(0, count, DEEP):
+        part = parts + (start + deep).to(tl.int64) * size + at[None, :]
+        total += tl.load(part, mask=(start + deep < count) & inside, other=0.0)
+    tl.store(place + at, tl.sum(total, 0), mask=at < size)
 
 
 @triton.jit
 def _finish_kernel(
     db_parts, da_parts, moment_parts, transform, db, da, dc,
     DB, DA, MOMENTS, STRIDE, db_count, da_count, programs,
-    HORNER: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, DEEP: tl.constexpr,
+    HORNER: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+    FEW: tl.constexpr, MANY: tl.constexpr, DEEP: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0).to(tl.int64)
-    db_blocks = tl.cdiv(DB, BLOCK)
+    moment_blocks = tl.cdiv(MOMENTS, WIDTH)
     da_blocks = tl.cdiv(DA, BLOCK)
-    lane = tl.arange(0, BLOCK)
-    if program < db_blocks + da_blocks:
-        parts, size, count, place, block = db_parts, DB, db_count, db, program
-        if program >= db_blocks:
-            parts, size, count, place = da_parts, DA, da_count, da
-            block = program - db_blocks
-        at = block * BLOCK + lane
-        total = tl.zeros([BLOCK], dtype=tl.float32)
-        part = parts + at
-        for _ in range(0, count):
-            total += tl.load(part, mask=at < size, other=0.0)
-            part += size
-        tl.store(place + at, total, mask=at < size)
-    else:
-        column = (program - db_blocks - da_blocks) * WIDTH + tl.arange(0, WIDTH)
+    if program < moment_blocks:  # first, since it takes longest
+        column = program * WIDTH + tl.arange(0, WIDTH)
         deep = tl.arange(0, DEEP)
         held = tl.zeros([DEEP, WIDTH], dtype=tl.float64)
         for start in range(0, programs, DEEP):
@@ -166,6 +193,11 @@ def _finish_kernel(
             matrix = tl.load(transform + square[:, None] + square[None, :] * MOMENTS, mask, 0.0)
             moment = tl.sum(matrix * moment[:, None], 0)
         tl.store(dc + column, moment.to(tl.float32), mask=column < MOMENTS)
+    elif program < moment_blocks + da_blocks:
+        _add_parts(da_parts, da_count, DA, program - moment_blocks, da, BLOCK, MANY)
+    else:
+        block = program - moment_blocks - da_blocks
+        _add_parts(db_parts, db_count, DB, block, db, BLOCK, FEW)
 
 
 def merge_gradients(
@@ -192,11 +224,9 @@ def merge_gradients(
         grad = grad.contiguous()
     (m, n), k = grad.shape, b.shape[1]
     outer = precision or ("tf32x3" if grad.dtype == torch.float32 else "tf32")
-    precision = precision or "tf32x3"
+    precision = precision or inner_precision(proxy, grad.dtype)
     kind = kind_of(proxy)
-    grid, constants = layout(
-        m, n, k, tile or gradient_tile(m, n, padded_rank(k), proxy, grad.element_size())
-    )
+    grid, constants = layout(m, n, k, tile or gradient_tile(m, n, padded_rank(k), proxy))
     across, down = grid
     count = proxy.degree + 1 if isinstance(proxy, ChebyshevProxy) else _MOMENTS * proxy.pieces
     width = max(16, triton.next_power_of_2(count))
@@ -208,17 +238,18 @@ def merge_gradients(
         grad, b, a, db_parts, da_parts, parts, *numbers_of(proxy), scale,
         m, n, k, *b.stride(), *a.stride(),
         **kind, **constants, PRECISION=precision, OUTER=outer, ASM=b.is_cuda, WIDTH=width,
+        WARPS=min(constants["num_warps"], constants["BM"] // 16),
     )  # fmt: skip
     db = b.new_empty(m, k, dtype=torch.float32)
     da = b.new_empty(k, n, dtype=torch.float32)
     dc = torch.empty_like(proxy.coefficients, dtype=torch.float32)
-    block, lane = 512, min(width, 64)
+    block, lane = 128, min(width, 64)
     matrix = moment_matrix(proxy.degree, b.device) if kind["HORNER"] else parts
     blocks = triton.cdiv(m * k, block) + triton.cdiv(k * n, block) + triton.cdiv(count, lane)
     _finish_kernel[(blocks,)](
         db_parts, da_parts, parts, matrix, db, da, dc,
         m * k, k * n, count, width, down, across, across * down,
-        HORNER=kind["HORNER"], WIDTH=lane, BLOCK=block, DEEP=64, num_warps=4,
-        enable_fp_fusion=True,
+        HORNER=kind["HORNER"], WIDTH=lane, BLOCK=block, FEW=8, MANY=32, DEEP=4096 // lane,
+        num_warps=4, enable_fp_fusion=True,
     )  # fmt: skip
     return db, da, dc

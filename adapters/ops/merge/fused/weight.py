@@ -14,6 +14,7 @@ from adapters.ops.merge.fused.evaluation import (
     clenshaw,
     gather,
     gather4,
+    inner_precision,
     kind_of,
     layout,
     numbers_of,
@@ -71,7 +72,7 @@ def _merge_kernel(
         b_a = tl.load(a_block, mask=(rank[:, None] < K) & inside, other=0.0).to(tl.float32)
         at = first_row * N + (rows[:, None] * N + columns[None, :])
         mask = None if EVEN else row_in & inside
-        x = product(b_b, b_a, PRECISION)
+        x = product(b_b, b_a, PRECISION, ASM)
         if TABLE:
             index = piece(x, edges, SIZE, STEPS, ASM)
             c0, c1, c2, c3 = gather4(terms, 8 * index, ASM)
@@ -104,8 +105,7 @@ def merged_weight(
     """`reference.merged_weight` on the device of `b`.
 
     Args:
-        precision: Of the product BA: `tf32x3` (the default) or `ieee`. Plain `tf32` moves x by
-            5e-4 of its size, across the kinks of phi: slopes were wrong by 10 % (RMS).
+        precision: Of the product BA: `bf16x3`, `tf32x3` or `ieee`; see `inner_precision`.
         tile: Block sizes instead of the measured ones.
     """
     (m, k), n = b.shape, a.shape[1]
@@ -118,7 +118,7 @@ def merged_weight(
     out = torch.empty(m, n, dtype=dtype, device=b.device)
     if not out.numel():
         return out
-    precision = precision or "tf32x3"
+    precision = precision or inner_precision(proxy, dtype)
     grid, constants = layout(m, n, k, tile or merge_tile(m, n, padded_rank(k), proxy))
     _merge_kernel[grid](
         out if weight is None else weight, b, a, out, *numbers_of(proxy), scale, seed or 0,
