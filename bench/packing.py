@@ -5,7 +5,7 @@
 
 Each number of slots gets `rounds` trials a slot, from the head of the plan and cut to `steps`
 steps, in fresh folders by `studies.engine.work`: starting the processes is counted, as it is in a
-study. Prints a table and writes packing.json.
+study; one trial runs before. Prints a table and writes packing.json.
 """
 
 import argparse
@@ -40,6 +40,7 @@ def main() -> None:
     if (most := given.rounds * max(given.slots)) > len(plan.trials):
         parser.error(f"{given.plan} has {len(plan.trials)} trials, {most} are needed")
     rows: list[dict[str, float]] = []
+    measure(plan.model_copy(update={"trials": plan.trials[:1]}), 1)  # files and kernels are cached
     print(f"{'slots':>5} {'trials':>6} {'seconds':>8} {'an hour':>8} {'ratio':>6}")
     for count in given.slots:
         head = plan.model_copy(update={"trials": plan.trials[: given.rounds * count]})

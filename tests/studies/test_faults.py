@@ -234,10 +234,14 @@ def test_a_report_says_what_trials_went_through(fabricate: Any) -> None:
     fabricate.add("large", [0.8, 0.81, 0.82])
     pairs: list[tuple[Trial, Result]] = []
     for trial, result in fabricate.pairs:
-        if trial.arm == "large" and trial.seed == 1:
-            notes = ("retried with 8 at once: 16 rows at once: CUDA out of memory",)
+        if trial.seed > 0:
+            notes = tuple(
+                f"retried with {rows} at once: {2 * rows} rows at once: CUDA out of memory. Tried"
+                for rows in (16, 8)
+            )
             result = result.model_copy(update={"micro_batch": 8, "notes": notes})
         pairs.append((trial, result))
     report = write_report(fabricate.study, pairs, fabricate.out_dir)
-    told = "`large` seed 1: retried with 8 at once: 16 rows at once: CUDA out of memory"
-    assert told in report.markdown.read_text()
+    told = "retried with 8 at once: 16 rows at once: CUDA out of memory\n"
+    text = report.markdown.read_text()
+    assert f"`lora` seeds 1, 2; `large` seeds 1, 2: {told}" in text and "with 16" not in text

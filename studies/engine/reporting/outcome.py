@@ -118,7 +118,7 @@ class Outcome:
     """Arm to indices into `environments`."""
     after: tuple[ArmAfter, ...] = ()
     """What was evaluated after training."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[tuple[str, int, str], ...] = ()
     """What trials went through, each with its arm and seed."""
     search: SearchOutcome | None = None
     """What the search for one arm's settings found."""
@@ -213,9 +213,7 @@ def collect(
         environments=environments,
         environment_of={arm: _indices(done_of.get(arm, []), environments) for arm in values},
         after=gather(sorted(done, key=lambda pair: pair[0].arm != study.baseline), metric),
-        notes=tuple(
-            f"`{trial.arm}` seed {trial.seed}: {note}" for trial, r in done for note in r.notes
-        ),
+        notes=tuple((trial.arm, trial.seed, note) for trial, r in done for note in r.notes),
         search=search,
     )
 

@@ -10,7 +10,7 @@ def remarks(outcome: Outcome) -> list[str]:
     """Warnings about `outcome`, the gravest first; empty for a sound study."""
     return [*_claims(outcome), *_baseline(outcome), *_data(outcome), *_environments(outcome),
             *_seeds(outcome), *_chance(outcome), *_published(outcome), *_packed(outcome),
-            *outcome.notes]  # fmt: skip
+            *_of_trials(outcome)]  # fmt: skip
 
 
 def reading(outcome: Outcome) -> list[str]:
@@ -133,11 +133,13 @@ def _environments(outcome: Outcome) -> Iterator[str]:
     if len(outcome.environments) < 2:
         return
     keys = sorted({k for e in outcome.environments for k in e})
+    keys = [k for k in keys if k != "trials_at_once"]  # what `_packed` tells
     differ = [k for k in keys if len({str(e.get(k)) for e in outcome.environments}) > 1]
-    yield (
-        f"Trials ran in {len(outcome.environments)} environments, which differ in "
-        f"{', '.join(differ)}: a difference between arms may come from there."
-    )
+    if differ:
+        yield (
+            f"Trials ran in environments that differ in {', '.join(differ)}: a difference between "
+            "arms may come from there."
+        )
 
 
 def _packed(outcome: Outcome) -> Iterator[str]:
@@ -178,3 +180,18 @@ def _chance(outcome: Outcome) -> Iterator[str]:
                 f"`{arm.name}` is not clearly above the majority class "
                 f"({arm.summary.mean:.3f} against {outcome.majority:.3f})."
             )
+
+
+def _of_trials(outcome: Outcome) -> Iterator[str]:
+    """What trials noted; of notes that begin alike a trial's last, which tells what it ended at."""
+    last = {(arm, seed, *note.split()[:2]): note for arm, seed, note in outcome.notes}
+    told: dict[str, dict[str, list[str]]] = {}
+    for (arm, seed, *_), note in last.items():
+        reason = note.split(". ")[0]  # torch's message of what is used up goes on for lines
+        told.setdefault(reason, {}).setdefault(arm, []).append(str(seed))
+    for reason, arms in told.items():
+        who = [
+            f"`{arm}` {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}"
+            for arm, seeds in arms.items()
+        ]
+        yield f"{'; '.join(who)}: {reason}"
