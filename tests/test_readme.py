@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from studies.engine import cli
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -123,7 +125,10 @@ QUESTIONS, OWN = blocks("yaml", page("tasks.md"))
 
 
 @pytest.mark.parametrize("part", [TUNE, SEARCH, AFTER, AFTER + CLAIMS, QUESTIONS, OWN])
-def test_the_stages_and_tasks_that_are_shown_are_planned(part: str, tmp_path: Path) -> None:
+def test_the_stages_and_tasks_that_are_shown_are_planned(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     study = STUDY.replace("adapter: {method: basis}\n", "") if "\nadapter:" in part else STUDY
     (tmp_path / "s.yaml").write_text(f"name: s\n{study}{part}")
     (tmp_path / "my-model").mkdir()
@@ -131,4 +136,4 @@ def test_the_stages_and_tasks_that_are_shown_are_planned(part: str, tmp_path: Pa
     (tmp_path / "mine.csv").write_text("review,mood\nfine,good\n")
     row = {"question": "?", "a": "w", "b": "x", "c": "y", "d": "z", "gold": "b"}
     (tmp_path / "questions.jsonl").write_text(json.dumps(row))
-    run(sys.executable, str(ROOT / "run_study.py"), "s.yaml", "--plan", cwd=tmp_path)
+    assert cli.main(["s.yaml", "--plan"]) == cli.DONE

@@ -11,7 +11,7 @@ from studies.engine.definition.study import Study
 from studies.engine.dispatching.child import set_aside
 from studies.engine.errors import StudyError
 from studies.engine.records import Result, Trial, read_result, write_record
-from studies.engine.reporting.report import read_metrics
+from studies.engine.trials.metrics_file import read_metrics
 
 
 @dataclass

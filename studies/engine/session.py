@@ -19,7 +19,6 @@ from studies.engine.planning.plan_file import Plan, Tuning, write_plan
 from studies.engine.planning.tuning import Choice
 from studies.engine.progress import Progress
 from studies.engine.records import Trial
-from studies.engine.reporting.report import write_report
 from studies.engine.searching.search_stage import SearchStage
 from studies.engine.trials.fetching import fetch_for
 
@@ -152,6 +151,8 @@ class Session:
         if not found and (search is None or not search.points):
             self._say(f"no trial of {self._study.name} has a result yet: nothing to report")
             return False
+        from studies.engine.reporting.report import write_report  # matplotlib takes a second
+
         folder = runs.study_dir(self._study, self._runs_dir)
         pairs = [(trial, result) for trial, result, _ in found]
         report = write_report(

@@ -20,16 +20,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from studies.engine.errors import masked
 from studies.engine.records import Result, Trial
 from studies.engine.reporting.outcome import Study, setting
-from studies.engine.reporting.report import Report, read_metrics
 from studies.engine.runs import locked
+from studies.engine.trials.metrics_file import read_metrics
 from studies.engine.view import shared_view
+
+if TYPE_CHECKING:  # matplotlib takes a second
+    from studies.engine.reporting.report import Report
 
 ADDRESS = "127.0.0.1", 5000
 VIEW = "arms"
@@ -131,7 +134,7 @@ class TrackedStudy:
                 self._write_view()
             self._track(trial, result, run_dir)
 
-    def finish(self, report: Report) -> MlflowLink:
+    def finish(self, report: "Report") -> MlflowLink:
         """Write the summary run, the note and the view."""
         with self._explained():
             self._write_summary(report)
@@ -295,7 +298,7 @@ class TrackedStudy:
         self._client.set_terminated(run_id, status, end)
         return run_id
 
-    def _write_summary(self, report: Report) -> None:
+    def _write_summary(self, report: "Report") -> None:
         known = self._runs("tags.kind = 'summary'")
         if known:
             run_id = known[0].info.run_id
@@ -327,7 +330,7 @@ class TrackedStudy:
 def track_all(
     study: Study,
     trials: Sequence[tuple[Trial, Result, Path]],
-    report: Report,
+    report: "Report",
     runs_dir: Path,
 ) -> MlflowLink:
     """Make the study's page show exactly `trials` (each with its folder) and `report`.

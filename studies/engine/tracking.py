@@ -10,12 +10,15 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from studies.engine import track
 from studies.engine.definition.study import Study
 from studies.engine.errors import masked
 from studies.engine.records import Result, Trial
-from studies.engine.reporting.report import Report
+
+if TYPE_CHECKING:  # matplotlib takes a second
+    from studies.engine.reporting.report import Report
 
 RETRY_SECONDS = 30.0
 """Between two attempts while MLflow is away."""
@@ -84,7 +87,7 @@ class Tracking:
 def deliver(
     study: Study,
     found: Sequence[Found],
-    report: Report,
+    report: "Report",
     runs_dir: Path,
     say: Callable[[str], None],
 ) -> track.MlflowLink | None:

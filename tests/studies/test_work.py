@@ -211,12 +211,13 @@ def test_a_plan_that_tunes_goes_on_with_the_seeds(study: Path, capsys, monkeypat
     assert [len(candidates) for candidates in whole.tuning.arms] == [3, 3]
     assert len(export("--only", "arm=lora").tuning.arms) == 1
     write_plan(Path("part.json"), whole.model_copy(update={"trials": whole.trials[:2]}))
-    assert work.main(["part.json", "--runs", "far"]) == work.INCOMPLETE
+    assert work.main(["part.json", "--runs", "far", "--minutes", "0"]) == work.INCOMPLETE
     printed = capsys.readouterr().out
     assert "2 trials, 2 to run, then 4 of tuned arms" in printed
-    assert "s (embedded)                                  1      1      4" in printed
+    assert "s (embedded)                                  0      0      6" in printed
     write_plan(Path("plan.json"), whole)
-    renamed = [t.model_copy(update={"study": "later"}) for t in whole.trials if "broken" in t.arm]
+    as_later = {"study": "later", "arm": "plain"}
+    renamed = [t.model_copy(update=as_later) for t in whole.trials if "lora" in t.arm]
     later = whole.model_copy(update={"study": "later", "trials": tuple(renamed), "tuning": None})
     write_plan(Path("later.json"), later)
     arguments = ["plan.json", "later.json", "--runs", "far", "--slots", "1"]
@@ -224,7 +225,7 @@ def test_a_plan_that_tunes_goes_on_with_the_seeds(study: Path, capsys, monkeypat
     printed = capsys.readouterr().out
     assert "s (embedded)                                  4      4      0" in printed
     assert "[10/10]" in printed
-    assert printed.index("later broken") > printed.index("s lora seed 1")
+    assert printed.index("later plain") > printed.index("s lora seed 1")
     assert "s broken: no value gave a result: the study's own" in printed
     assert "train.learning_rate" in printed and "chosen (valid/accuracy 0." in printed
     assert all("test/" not in line for line in printed.splitlines() if "[learning_rate=" in line)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy import stats
+import scipy
 
 from studies.engine.definition.study import ClaimRule
 from studies.engine.records import Result, value_of
@@ -130,7 +130,7 @@ def _p(sample: _Sample, bounds: tuple[float, float, bool]) -> float | None:
     if sample.note:
         return None
     finite = [bound for bound in bounds[:2] if math.isfinite(bound)]
-    return max(float(stats.ttest_1samp(sample.values, bound).pvalue) for bound in finite)
+    return max(float(scipy.stats.ttest_1samp(sample.values, bound).pvalue) for bound in finite)
 
 
 def _levels(p_values: Sequence[float | None]) -> list[float | None]:
@@ -164,7 +164,7 @@ def _verdict(
     if level is None or summary.mean is None or summary.std is None:
         note = f"no interval: {sample.note}"
         return Verdict(claim.claim, text, "not decided", summary.n, summary.mean, note=note)
-    quantile = float(stats.t.ppf(1 - level / 2, summary.n - 1))
+    quantile = float(scipy.stats.t.ppf(1 - level / 2, summary.n - 1))
     half = quantile * summary.std / math.sqrt(summary.n)
     low, high = summary.mean - half, summary.mean + half
     inside, outside = lower < low and high < upper, high < lower or low > upper

@@ -1,6 +1,5 @@
 """Pieces that the figures in `plots` are drawn from: one panel's marks, limits and colours."""
 
-import math
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -108,11 +107,6 @@ def fit(axes: Axes, estimates: Sequence[Estimate], values: Sequence[float] = ())
 def half(low: float | None, high: float | None) -> float | None:
     """Half the width of an interval, as matplotlib wants it; None where there is no interval."""
     return None if low is None or high is None else (high - low) / 2
-
-
-def is_number(value: Any) -> bool:
-    """Whether `value` has a place on an axis of numbers; a truth value has none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def ramp(n: int) -> list[str]:

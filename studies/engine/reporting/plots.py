@@ -22,12 +22,12 @@ from studies.engine.reporting.panels import (
     draw_series,
     fit,
     half,
-    is_number,
     mean_of,
     new_figure,
     ramp,
     shared_legend,
 )
+from studies.engine.trials.metrics_file import is_number
 
 Curves = Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
 """Metric to arm to points (step, mean over seeds)."""

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from studies.engine.errors import StudyError
 from studies.engine.planning.tuning import Choice
 from studies.engine.reporting import (
     after_plots,
@@ -17,10 +16,10 @@ from studies.engine.reporting import (
     spectra_plots,
 )
 from studies.engine.reporting.outcome import Outcome, Pairs, Study, collect
-from studies.engine.reporting.panels import is_number
 from studies.engine.reporting.remarks import beyond_the_interval, reading, remarks
 from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.reporting.statistics import summarize
+from studies.engine.trials.metrics_file import is_number, read_metrics
 
 SCHEMA = 1
 """Version of `report.json`."""
@@ -172,28 +171,6 @@ def read_curves(outcome: Outcome, trials_dir: Path) -> plots.Curves:
             if len(means) > 1:
                 curves.setdefault(metric, {})[arm.name] = means
     return curves
-
-
-def read_metrics(file: Path) -> list[dict[str, float]]:
-    """The lines of a metrics.jsonl; a last line cut short by a killed process is left out.
-
-    Raises `StudyError` where another line is no mapping with numbers for `step` and `seconds`.
-    """
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    entries = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            entry = None
-        if isinstance(entry, dict) and all(is_number(entry.get(k)) for k in ("step", "seconds")):
-            entries.append(entry)
-        elif number < len(lines):
-            raise StudyError(
-                f'{file}:{number}: expected {{"step": ..., "seconds": ...}}, got {line[:80]!r}: '
-                "remove this file, the learning curve alone is lost"
-            )
-    return entries
 
 
 def _points(log: list[dict[str, float]], metric: str) -> Mapping[float, float]:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from scipy import stats
+import scipy  # its parts are imported where they are first used
 
 FEW_SEEDS = 5
 """Below this a paired t-test misses most real effects: at 1.5 standard deviations its power is
@@ -85,7 +85,7 @@ def summarize(values: Sequence[float], size: float = 0.0) -> Summary:
     if std <= 1e-12 * max(size, *(abs(v) for v in values)):
         # a t interval of width zero would claim certainty; mostly a model stuck at one class
         return Summary(n, mean, 0.0, note="every seed gave the same value")
-    half = float(stats.t.ppf(0.5 + 0.95 / 2, n - 1)) * std / math.sqrt(n)
+    half = float(scipy.stats.t.ppf(0.5 + 0.95 / 2, n - 1)) * std / math.sqrt(n)
     return Summary(n, mean, std, mean - half, mean + half)
 
 
@@ -105,7 +105,7 @@ def compare(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Comparis
         if differences.n > 1:
             reason = "the difference is the same for every seed"
         return Comparison(seeds, differences.mean, note=reason)
-    p = stats.ttest_rel([arm[s] for s in seeds], [baseline[s] for s in seeds]).pvalue
+    p = scipy.stats.ttest_rel([arm[s] for s in seeds], [baseline[s] for s in seeds]).pvalue
     return Comparison(seeds, differences.mean, differences.low, differences.high, float(p))
 
 

@@ -9,7 +9,7 @@ import statistics
 from pathlib import Path
 
 from studies.engine.definition.sections import Search
-from studies.engine.reporting.report import read_metrics
+from studies.engine.trials.metrics_file import read_metrics
 
 Curve = dict[int, float]
 """Step to validation value."""

@@ -5,6 +5,9 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from studies.engine.errors import StudyError
 
 
 class MetricsFile:
@@ -36,3 +39,30 @@ class MetricsFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def read_metrics(file: Path) -> list[dict[str, float]]:
+    """The lines of a metrics.jsonl; a last line cut short by a killed process is left out.
+
+    Raises `StudyError` where another line is no mapping with numbers for `step` and `seconds`.
+    """
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        if isinstance(entry, dict) and all(is_number(entry.get(k)) for k in ("step", "seconds")):
+            entries.append(entry)
+        elif number < len(lines):
+            raise StudyError(
+                f'{file}:{number}: expected {{"step": ..., "seconds": ...}}, got {line[:80]!r}: '
+                "remove this file, the learning curve alone is lost"
+            )
+    return entries
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` has a place on an axis of numbers; a truth value has none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
