@@ -39,19 +39,38 @@ _MOMENTS = 4
 
 
 @triton.jit
-def _lane_sums(t, WARPS: tl.constexpr, PRECISION: tl.constexpr):
-    """The sum of a block, spread over lanes as the tensor cores spread a product over them."""
-    if PRECISION == "ieee":  # not their layout: Triton 3.6 would add up wrongly
-        first = tl.arange(0, WARPS)[:, None, None] + tl.arange(0, 8)[None, :, None] == 0
-        first = first & (tl.arange(0, 4)[None, None, :] == 0)
-        sums = tl.where(first, tl.sum(tl.sum(t, 1), 0), 0.0)
+def _no_sums(BM: tl.constexpr, LANES: tl.constexpr):
+    """Where `_part_sums` of blocks are added up."""
+    if LANES:
+        sums = tl.zeros([8, 4], dtype=tl.float32)
     else:
-        WIDE: tl.constexpr = t.shape[0] // (16 * WARPS)
-        LONG: tl.constexpr = t.shape[1] // 8
-        t = tl.reshape(t, [WIDE, WARPS, 2, 8, LONG, 4, 2])
-        t = tl.permute(t, [1, 3, 5, 0, 2, 4, 6])
-        sums = tl.sum(tl.reshape(t, [WARPS, 8, 4, WIDE * LONG * 4]), 3)
+        sums = tl.zeros([BM], dtype=tl.float32)
     return sums
+
+
+@triton.jit
+def _part_sums(t, LANES: tl.constexpr):
+    """The sum of a block but for the last step: over what a lane holds of it, or over its rows.
+
+    The first is for one warp and a product of the tensor cores, which spread it over 8 x 4 lanes.
+    In another layout Triton 3.6 would add up wrongly.
+    """
+    if LANES:
+        WIDE: tl.constexpr = t.shape[0] // 16
+        LONG: tl.constexpr = t.shape[1] // 8
+        t = tl.permute(tl.reshape(t, [WIDE, 2, 8, LONG, 4, 2]), [2, 4, 0, 1, 3, 5])
+        sums = tl.sum(tl.reshape(t, [8, 4, WIDE * LONG * 4]), 2)
+    else:
+        sums = tl.sum(t, 1)
+    return sums
+
+
+@triton.jit
+def _whole_sum(sums, LANES: tl.constexpr):
+    """The last step."""
+    if LANES:
+        sums = tl.sum(sums, 1)
+    return tl.sum(sums, 0)
 
 
 @triton.jit
@@ -62,7 +81,7 @@ def _gradient_kernel(
     EVEN: tl.constexpr, PRECISION: tl.constexpr, OUTER: tl.constexpr, ASM: tl.constexpr,
     RANK: tl.constexpr, WIDTH: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, CHUNKS: tl.constexpr, STAGES: tl.constexpr,
-    WARPS: tl.constexpr,
+    LANES: tl.constexpr,
 ):  # fmt: skip
     first_row = tl.program_id(0).to(tl.int64) * BM
     rows = tl.arange(0, BM)
@@ -79,7 +98,7 @@ def _gradient_kernel(
         held = scalars(terms + (SIZE + 1), SIZE)
         sums = (tl.zeros([BM], dtype=tl.float32),)
         for p in tl.static_range(1, SIZE + 1):  # noqa: B007
-            sums = sums + (tl.zeros([WARPS, 8, 4], dtype=tl.float32),)  # noqa: RUF005
+            sums = sums + (_no_sums(BM, LANES),)  # noqa: RUF005
     b_bt = tl.trans(b_b) * (undo * scale)
     b_db = tl.zeros([BM, RANK], dtype=tl.float32)
     program = (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)).to(tl.int64)
@@ -120,9 +139,10 @@ def _gradient_kernel(
                 grown = (sums[0] + tl.sum(b_g, 1),)
                 for p in tl.static_range(0, SIZE + 1, 2):
                     if p > 0:
-                        grown = grown + (sums[p] + _lane_sums(term, WARPS, PRECISION),)  # noqa: RUF005
+                        even = _part_sums(term, LANES)
+                        grown = grown + (sums[p] + even,)  # noqa: RUF005
                     if p + 1 <= SIZE:
-                        odd = _lane_sums(term * x, WARPS, PRECISION)
+                        odd = _part_sums(term * x, LANES)
                         grown = grown + (sums[p + 1] + odd,)  # noqa: RUF005
                     if p + 2 <= SIZE:
                         after = double * term - before
@@ -148,8 +168,7 @@ def _gradient_kernel(
     if HORNER:
         tl.store(own, tl.sum(sums[0], 0) * scale)
         for p in tl.static_range(1, SIZE + 1):
-            moment = tl.sum(tl.sum(tl.sum(sums[p], 2), 1), 0)
-            tl.store(own + p, moment * scale)
+            tl.store(own + p, _whole_sum(sums[p], LANES) * scale)
     elif not TABLE:
         tl.store(own + slot, total * scale)
 
@@ -238,7 +257,7 @@ def merge_gradients(
         grad, b, a, db_parts, da_parts, parts, *numbers_of(proxy), scale,
         m, n, k, *b.stride(), *a.stride(),
         **kind, **constants, PRECISION=precision, OUTER=outer, ASM=b.is_cuda, WIDTH=width,
-        WARPS=min(constants["num_warps"], constants["BM"] // 16),
+        LANES=precision != "ieee" and constants["num_warps"] == 1,
     )  # fmt: skip
     db = b.new_empty(m, k, dtype=torch.float32)
     da = b.new_empty(k, n, dtype=torch.float32)
