@@ -8,6 +8,8 @@ from torch import Tensor
 from basis_zoo import Nonlinearity, get_basis, get_grid, get_start
 from basis_zoo.proxy import Proxy, fit_proxy, range_radius
 
+RANK = 16
+"""Of a single weight, unless a case says otherwise."""
 KINDS = {
     "degree 4": ("sinc", 0.005),
     "degree 8": ("sinc", 0.05),

@@ -5,7 +5,7 @@ import math
 
 import torch
 
-from adapters.bench.cases import KINDS, Case, case, kind
+from adapters.bench.cases import KINDS, RANK, Case, case, kind
 from adapters.bench.floors import Ceilings
 from adapters.bench.record import Row, Run
 from adapters.bench.timing import median_us
@@ -14,7 +14,6 @@ from basis_zoo import get_basis, list_bases
 from basis_zoo.proxy import proxy_size
 
 SQUARE, TALL = (4096, 4096), (14336, 4096)
-RANK = 16
 _KINKED = {"hat": {}, "relu": {}, "bspline, degree 1": {"degree": 1}}
 
 

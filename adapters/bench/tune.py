@@ -9,16 +9,18 @@ from typing import Any
 
 import torch
 
-from adapters.bench.cases import KINDS, kind
-from adapters.bench.checks import LIMITS, error
-from adapters.bench.kernels import RANK, SQUARE, TALL
+from adapters.bench.cases import KINDS, RANK, kind
+from adapters.bench.checks import What, tile_errors
+from adapters.bench.kernels import SQUARE, TALL
 from adapters.bench.timing import median_us
-from adapters.ops.merge import reference
 from adapters.ops.merge.tiles import GRADIENT_CANDIDATES, MERGE_CANDIDATES, Tile
 from basis_zoo.proxy import proxy_size
 
 SHAPES = (SQUARE, TALL, (4864, 896), (896, 896))
-CANDIDATES = {"merge": MERGE_CANDIDATES, "gradient": GRADIENT_CANDIDATES}
+CANDIDATES: dict[What, tuple[Tile, ...]] = {
+    "merge": MERGE_CANDIDATES,
+    "gradient": GRADIENT_CANDIDATES,
+}
 _KEPT = 6
 """Tiles of the first shape that are tried at the others."""
 
@@ -59,12 +61,14 @@ def compile_all(kinds: list[str]) -> None:
         list(pool.map(_compile, jobs))
 
 
-def _compile(job: tuple[Tile, str, str]) -> None:
+def _compile(job: tuple[Tile, str, What]) -> None:
     tile, name, what = job
     _calls(tile, SHAPES[0], name, what, lambda call: call())
 
 
-def _timed(tile: Tile, shape: tuple[int, int], name: str, what: str, quick: bool) -> dict[str, Any]:
+def _timed(
+    tile: Tile, shape: tuple[int, int], name: str, what: What, quick: bool
+) -> dict[str, Any]:
     """Microseconds with one tile; infinite where it is wrong or needs more than the GPU has."""
     us, size = _calls(tile, shape, name, what, lambda call: median_us(call, "cuda", quick=quick))
     if shape == SHAPES[0] and us is not None and (errors := tile_errors(tile, shape, name, what)):
@@ -76,38 +80,11 @@ def _timed(tile: Tile, shape: tuple[int, int], name: str, what: str, quick: bool
     }  # fmt: skip
 
 
-def tile_errors(
-    tile: Tile,
-    shape: tuple[int, int],
-    name: str,
-    what: str,
-    dtype: torch.dtype = torch.bfloat16,
-    precision: str | None = None,
-) -> list[float]:
-    """Relative errors against float64 where one is too large, else an empty list."""
-    from adapters.ops.merge import fused
-
-    b, a, proxy, _ = kind(name, shape, RANK, "cuda", seed=1)
-    g = (0.02 * torch.randn(shape, device="cuda")).to(dtype)
-    wide = (g.double(), b.double(), a.double(), proxy, 1.0)
-    limits, options = LIMITS[dtype, precision], {"tile": tile, "precision": precision}
-    if what == "merge":
-        got = [fused.merged_weight(g, b, a, proxy, 1.0, **options)]
-        want = [reference.merged_weight(*wide)]
-        limit = limits[0]
-    else:
-        got = list(fused.merge_gradients(g, b, a, proxy, 1.0, **options))
-        want = list(reference.merge_gradients(*wide))
-        limit = limits[1]
-    errors = [error(one, other) for one, other in zip(got, want, strict=True)]
-    return errors if max(errors) > limit else []
-
-
 def _calls(
     tile: Tile,
     shape: tuple[int, int],
     name: str,
-    what: str,
+    what: What,
     use: Callable[[Callable[[], Any]], Any],
 ) -> tuple[Any, int]:
     """What `use` makes of a kernel's call, None where it does not fit, and the proxy's size."""

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from adapters.bench.cases import KINDS
-from adapters.bench.checks import LIMITS
-from adapters.bench.tune import CANDIDATES, tile_errors
+from adapters.bench.checks import LIMITS, tile_errors
+from adapters.bench.tune import CANDIDATES
 from adapters.ops.merge import reference
 from adapters.ops.merge.tiles import Tile
 from basis_zoo import get_basis, get_grid, get_start, list_bases

@@ -211,10 +211,10 @@ def test_a_plan_that_tunes_goes_on_with_the_seeds(study: Path, capsys, monkeypat
     assert [len(candidates) for candidates in whole.tuning.arms] == [3, 3]
     assert len(export("--only", "arm=lora").tuning.arms) == 1
     write_plan(Path("part.json"), whole.model_copy(update={"trials": whole.trials[:2]}))
-    assert work.main(["part.json", "--runs", "far", "--minutes", "0"]) == work.INCOMPLETE
+    assert work.main(["part.json", "--runs", "far"]) == work.INCOMPLETE
     printed = capsys.readouterr().out
     assert "2 trials, 2 to run, then 4 of tuned arms" in printed
-    assert "s (embedded)                                  0      0      6" in printed
+    assert "s (embedded)                                  1      1      4" in printed
     write_plan(Path("plan.json"), whole)
     as_later = {"study": "later", "arm": "plain"}
     renamed = [t.model_copy(update=as_later) for t in whole.trials if "lora" in t.arm]
@@ -241,6 +241,8 @@ def test_a_plan_that_tunes_goes_on_with_the_seeds(study: Path, capsys, monkeypat
         "tuning stage: 2 results taken, 0 known already, 0 refused, 4 of the next stage" in printed
     )
     assert "\n1 results taken" in printed
+    assert cli.main(["s.yaml", "--runs", "part", "--report"]) == cli.INCOMPLETE
+    assert "2 of 4 trials have no result; 2 failed" in capsys.readouterr().err
     assert cli.main(["s.yaml", "--import", "far"]) == cli.INCOMPLETE
     printed = capsys.readouterr()
     assert "tuning stage: 4 results taken" in printed.out and "4 results taken" in printed.out

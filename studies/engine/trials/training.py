@@ -4,7 +4,6 @@ The Trainer brings the loop, mixed precision, accumulation and schedules. Ours a
 groups, the clipping (phi on its own), the batches, the checks for finite numbers and the clock.
 """
 
-import inspect
 import math
 import statistics
 import time
@@ -28,7 +27,7 @@ from studies.engine.trials.ranks import ranks
 from studies.engine.trials.saving import ResumingTrainer, Saver
 from studies.engine.trials.settings import TrainSettings
 from studies.engine.trials.training_progress import Progress
-from studies.tasks.kinds.tokens import places_of_labels
+from studies.tasks.kinds.tokens import arguments_of, places_of_labels
 
 Loss = Callable[[ModelOutput, Tensor, "Tensor | int | None"], Tensor]
 LINES = 200
@@ -54,8 +53,7 @@ class AdapterTrainer(ResumingTrainer):
         self._progress = progress
         self.step_loss = 0.0
         self.ranks = ranks()
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._takes_places = "logits_to_keep" in inspect.signature(inner.forward).parameters
+        self._takes_places = "logits_to_keep" in arguments_of(model)
         super().__init__(
             model=model, args=args, train_dataset=loader.dataset, compute_loss_func=loss
         )

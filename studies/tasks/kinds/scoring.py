@@ -4,7 +4,6 @@ Contexts that several choices share are run through the model once; their keys a
 read again for every choice. Batches hold contexts of like length.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from studies.tasks.kinds.tokens import Tokens
+from studies.tasks.kinds.tokens import Tokens, arguments_of
 
 MIN_SHARED = 2
 """Choices of one context from which running it once pays."""
@@ -97,8 +96,7 @@ class _Forward:
 
     def __init__(self, model: nn.Module, device: torch.device, pad_token: int) -> None:
         self._model, self._device, self._pad = model, device, pad_token
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-        taken = inspect.signature(inner.forward).parameters
+        taken = arguments_of(model)
         self._positions = "position_ids" in taken
         self._keep = "logits_to_keep" in taken
         self.caches = self._positions and "past_key_values" in taken

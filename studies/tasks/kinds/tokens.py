@@ -1,11 +1,12 @@
 """Prompts and answers as tokens of a language model."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
@@ -102,6 +103,12 @@ def lessons(
             for tokens in encode_pairs(pairs, tokenizer)
         )
     )
+
+
+def arguments_of(model: nn.Module) -> Collection[str]:
+    """What the forward pass of a model, adapted or not, can be given."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return inspect.signature(inner.forward).parameters
 
 
 def places_of_labels(labels: Tensor) -> int:

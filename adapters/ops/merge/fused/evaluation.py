@@ -38,15 +38,13 @@ def rounded_halves(x, ASM: tl.constexpr):
 @triton.jit
 def product(b_b, b_a, PRECISION: tl.constexpr, ASM: tl.constexpr):
     """The product of two blocks: by three products of halves, without `tl.dot`'s care for inf."""
-    if PRECISION == "bf16x3":
-        b_high, b_low = rounded_halves(b_b, ASM)
-        a_high, a_low = rounded_halves(b_a, ASM)
-        x = tl.dot(b_low, a_high)
-        x = tl.dot(b_high, a_low, x)
-        x = tl.dot(b_high, a_high, x)
-    elif PRECISION == "tf32x3":
-        b_high, b_low = halves(b_b)
-        a_high, a_low = halves(b_a)
+    if PRECISION == "bf16x3" or PRECISION == "tf32x3":
+        if PRECISION == "bf16x3":
+            b_high, b_low = rounded_halves(b_b, ASM)
+            a_high, a_low = rounded_halves(b_a, ASM)
+        else:
+            b_high, b_low = halves(b_b)
+            a_high, a_low = halves(b_a)
         x = tl.dot(b_low, a_high, input_precision="tf32")
         x = tl.dot(b_high, a_low, x, input_precision="tf32")
         x = tl.dot(b_high, a_high, x, input_precision="tf32")
