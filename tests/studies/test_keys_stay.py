@@ -1,0 +1,92 @@
+"""Keys of trials, written down: a key that changed makes every finished trial run again."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studies.engine.definition import schema
+from studies.engine.planning.plan import plan, plan_tuning
+from studies.engine.records import Trial
+
+SHIPPED = schema.PROFILES.parent
+
+FIRST_AND_LAST = {
+    ("grid_size", "embedded"): ("39467c5811e67808", "8c3123b91b5e3f9f"),
+    ("grid_size", "paper_glue"): ("cf3d3d071f038f54", "e7b88085709fa855"),
+    ("methods", "smollm2"): ("e757bfb300539f44", "e2645311b5e5d1bb"),
+    ("base_rank", "paper_vision"): ("bfb18535b8811f27", "423b0693acaf013e"),
+    ("model_scale", "gpu"): ("9828e2bb0ca070af", "37bf66e011b1979f"),
+    ("learned_phi_search", "embedded"): ("46d0ca6ea3026403", "a738f1a9ccd47ed4"),
+    ("para", "paper"): ("34fdd37b95142a0d", "a1d510c4088da48f"),
+}
+
+COLUMNS = """\
+name: columns
+question: Does it read columns?
+backbone: {name: smollm2_135m, dtype: float32, gradient_checkpointing: true, attention: null}
+task:
+  name: ./rows.csv
+  text: [question]
+  label: answer
+  template: "Q: {question}"
+  choices: [one, two]
+  max_length: 128
+  evaluate: loglikelihood
+  augment: false
+  valid_rows: null
+adapter: {method: lora, r: 4, target_modules: [q_proj]}
+sweep:
+  task.train_rows: [10, 20]
+  backbone.dtype: [bfloat16]
+  train.epochs: [1]
+arms:
+  - {name: base, set: {task.max_length: null, train.max_grad_norm: null}}
+  - {name: other, set: {backbone: minilm, task: {name: ./rows.csv, text: question, label: answer}}}
+baseline: base
+objective: {metric: test/accuracy}
+seeds: [7]
+train: {schedule: cosine, checkpoint_minutes: null}
+"""
+
+
+def ends(trials: list[Trial]) -> tuple[str, str]:
+    return trials[0].key, trials[-1].key
+
+
+@pytest.mark.parametrize(("name", "profile"), FIRST_AND_LAST)
+def test_keys_of_shipped_studies(name: str, profile: str) -> None:
+    trials = plan(schema.load_study(SHIPPED / f"{name}.yaml", profile))
+    assert ends(trials) == FIRST_AND_LAST[name, profile]
+
+
+def test_keys_of_the_tuning_stage() -> None:
+    study = schema.load_study(SHIPPED / "methods.yaml", "smollm2")
+    assert ends(plan_tuning(study)) == ("8d266179aed6d19d", "ce31d1e97673f219")
+
+
+def test_keys_of_a_task_with_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.csv").write_text("question,answer,one,two\nq,a,a,b\n")
+    Path("columns.yaml").write_text(COLUMNS)
+    trials = plan(schema.load_study("columns.yaml"))
+    assert {trial.arm: trial.key for trial in trials} == {
+        "train_rows=10 dtype=bfloat16 epochs=1": "a767316f63854370",
+        "train_rows=20 dtype=bfloat16 epochs=1": "89bb33b82dd19fa5",
+        "base": "6427084e1ae49e1f",
+        "other": "36799f4d6879f75a",
+    }
+
+
+def test_a_configuration_holds_what_was_given_and_all_of_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.csv").write_text("question,answer,one,two\nq,a,a,b\n")
+    Path("columns.yaml").write_text(COLUMNS)
+    config: dict[str, Any] = plan(schema.load_study("columns.yaml"))[-2].config
+    assert config["backbone"] == {
+        "name": "smollm2_135m", "dtype": "float32", "gradient_checkpointing": True
+    }  # fmt: skip
+    assert "max_length" not in config["task"] and config["task"]["augment"] is False
+    assert config["train"]["max_grad_norm"] is None and config["train"]["max_steps"] is None
