@@ -16,7 +16,7 @@ from adapters.patterns import expand_words
 from adapters.peft_gaps import guard_heads, target_names
 from adapters.placement import check_layers, has_words, require_some, resolve
 from adapters.training import HEADS
-from basis_zoo.registry import did_you_mean
+from basis_zoo.registry import Registry, did_you_mean
 
 COMMON_OPTIONS = (
     "r",
@@ -118,29 +118,18 @@ class Method:
             raise ValueError(f"method {self.name!r} refuses {kept}: {error}") from error
 
 
-_METHODS: dict[str, Method] = {}
+_METHODS: Registry[Method] = Registry("method", Method, origin=lambda method: method.formula)
+get_method = _METHODS.find
+list_methods = _METHODS.names
 
 
 def register_method(method: Method) -> None:
-    """Add a method; a taken name is an error."""
-    if method.name in _METHODS:
-        raise ValueError(f"method {method.name!r} is already registered")
-    _METHODS[method.name] = method
+    """Make a method known by its name.
 
-
-def get_method(name: str) -> Method:
-    """The method called `name`."""
-    if name not in _METHODS:
-        raise ValueError(
-            f"unknown method {name!r}.{did_you_mean(name, _METHODS)} "
-            f"Registered: {', '.join(list_methods())}"
-        )
-    return _METHODS[name]
-
-
-def list_methods() -> list[str]:
-    """The names of all methods, sorted."""
-    return sorted(_METHODS)
+    Raises:
+        ValueError: The name is taken or not a lower-case word.
+    """
+    _METHODS.add(method.name, method)
 
 
 def check_options(adapter: dict[str, Any]) -> None:

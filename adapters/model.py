@@ -14,7 +14,7 @@ from adapters.layer import BasisLinear
 from adapters.names import depths
 from adapters.patterns import config_for, expand_words
 from adapters.placement import adaptable, has_words, resolve
-from adapters.registration import register_method
+from adapters.registration import register_with_peft
 from adapters.saved import check_saved
 from adapters.sharing import tie
 
@@ -155,4 +155,4 @@ def _hold_ties(model: nn.Module, _: Any = None) -> None:
             made.hold()
 
 
-register_method("basis", BasisConfig, BasisModel)
+register_with_peft("basis", BasisConfig, BasisModel)

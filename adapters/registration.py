@@ -22,7 +22,7 @@ def peft_type(name: str) -> PeftType:
     return PeftType[key]
 
 
-def register_method(name: str, config: type[PeftConfig], model: type[BaseTuner]) -> None:
+def register_with_peft(name: str, config: type[PeftConfig], model: type[BaseTuner]) -> None:
     """Register a tuner with PEFT once; importing twice is harmless."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from basis_zoo.registry import Registry
+from basis_zoo.registry import ClassRegistry
 
 if TYPE_CHECKING:
     from numpy import ndarray as Array
@@ -235,7 +235,7 @@ class LocationScaleBasis(LinearBasis):
         return self.psi_oracle(bandwidth * (x[:, None] - grid))
 
 
-_BASES: Registry[Basis] = Registry("basis family", Basis)
+_BASES: ClassRegistry[Basis] = ClassRegistry("basis family", Basis, shipped="basis_zoo.families")
 register_basis = _BASES.register
 list_bases = _BASES.names
 get_basis_class = _BASES.get_class

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from basis_zoo.registry import Registry
+from basis_zoo.registry import ClassRegistry
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Grid(ABC):
         """
 
 
-_GRIDS: Registry[Grid] = Registry("grid", Grid)
+_GRIDS: ClassRegistry[Grid] = ClassRegistry("grid", Grid)
 register_grid = _GRIDS.register
 list_grids = _GRIDS.names
 

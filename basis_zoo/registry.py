@@ -1,31 +1,110 @@
-"""A registry answers by name and never overwrites."""
+"""A registry answers by name and never overwrites. Imports nothing heavy."""
 
 import dataclasses
 import difflib
+import importlib
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
+M = TypeVar("M")
 T = TypeVar("T")
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` where a known name is close to `name`, else an empty string."""
-    close = difflib.get_close_matches(str(name), list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the nearest of `known`, in any case, or nothing."""
+    spelled = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(str(name).lower(), spelled, n=1)
+    return f" Did you mean {spelled[close[0]]!r}?" if close else ""
 
 
-class Registry(Generic[T]):
-    """Names to classes of frozen dataclasses.
+class Registry(Generic[M]):
+    """Names to members.
+
+    Args:
+        kind: What is registered, for messages: `task`.
+        base: What every member is an instance of.
+        origin: Where a member comes from, for the message that its name is taken; by default the
+            class of the member.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        base: type,
+        origin: Callable[[M], str] = lambda member: _place(type(member)),
+    ) -> None:
+        self._kind = kind
+        self._base = base
+        self._origin = origin
+        self._members: dict[str, M] = {}
+
+    def add(self, name: str, member: M) -> M:
+        """Make `member` known by `name`.
+
+        Raises:
+            ValueError: The name is taken or not a lower-case word.
+            TypeError: The member is not of the registry's kind.
+        """
+        self._check(name, member)
+        if not (isinstance(name, str) and name.isidentifier() and name == name.lower()):
+            raise ValueError(f"the name of a {self._kind} is a lower-case word, got {name!r}")
+        taken = self._members.get(name)
+        if taken is not None and not self._same(taken, member):
+            raise ValueError(
+                f"{self._kind} {name!r} is already registered as {self._origin(taken)}; "
+                f"give {self._origin(member)} another name"
+            )
+        self._members[name] = member
+        return member
+
+    def find(self, name: str) -> M:
+        """The member registered under `name`.
+
+        Raises:
+            ValueError: There is none; the message suggests the nearest name.
+        """
+        if name not in self._members:
+            raise ValueError(self.unknown(name))
+        return self._members[name]
+
+    def unknown(self, name: object) -> str:
+        """The message that there is no `name`: what was meant, and what there is."""
+        return (
+            f"unknown {self._kind} {name!r}.{did_you_mean(name, self._members)} "
+            f"Registered: {', '.join(self.names()) or 'none'}"
+        )
+
+    def names(self) -> list[str]:
+        """The registered names, sorted."""
+        return sorted(self._members)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._members
+
+    def _check(self, name: str, member: M) -> None:
+        if not isinstance(member, self._base):
+            raise TypeError(
+                f"{self._kind} {name!r} must be a {self._base.__name__}, got {member!r}"
+            )
+
+    def _same(self, taken: M, member: M) -> bool:
+        """Whether `member` may replace `taken`, as it is the same thing again."""
+        return False
+
+
+class ClassRegistry(Registry[type[T]]):
+    """Names to classes of frozen dataclasses, which are made with options.
 
     Args:
         kind: What is registered, for messages: `basis family`.
         base: The class that every member must extend.
+        shipped: The module whose import registers the members that ship; it is imported before
+            the first member is looked up or added.
     """
 
-    def __init__(self, kind: str, base: type[T]) -> None:
-        self._kind = kind
-        self._base = base
-        self._members: dict[str, type[T]] = {}
+    def __init__(self, kind: str, base: type[T], shipped: str | None = None) -> None:
+        super().__init__(kind, base, origin=_place)
+        self._shipped = shipped
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
         """Class decorator that adds a member under `name`.
@@ -38,21 +117,9 @@ class Registry(Generic[T]):
             raise TypeError(f"a {self._kind} needs a name, a string before its class; got {name!r}")
 
         def add(member: type[T]) -> type[T]:
-            if not (isinstance(member, type) and issubclass(member, self._base)):
-                raise TypeError(
-                    f"{self._kind} {name!r} must be a subclass of {self._base.__name__}, "
-                    f"got {member!r}"
-                )
-            if not (name.isidentifier() and name == name.lower()):
-                raise ValueError(f"the name of a {self._kind} is a lower-case word, got {name!r}")
-            taken = self._members.get(name)
-            if taken is not None and _place(taken) != _place(member):
-                raise ValueError(
-                    f"{self._kind} {name!r} is already registered as {_place(taken)}; "
-                    f"give {_place(member)} another name"
-                )
+            self._load()
+            self.add(name, member)
             member.name = name  # type: ignore[attr-defined]
-            self._members[name] = member
             return member
 
         return add
@@ -77,17 +144,32 @@ class Registry(Generic[T]):
             raise ValueError(f"{self._kind} {name!r} refuses {options}: {error}") from error
 
     def get_class(self, name: str) -> type[T]:
-        """The class registered under `name`."""
-        if name not in self._members:
-            raise ValueError(
-                f"unknown {self._kind} {name!r}.{did_you_mean(name, self._members)} "
-                f"Registered: {', '.join(self.names())}"
-            )
-        return self._members[name]
+        """The class registered under `name`.
+
+        Raises:
+            ValueError: There is none; the message suggests the nearest name.
+        """
+        self._load()
+        return self.find(name)
 
     def names(self) -> list[str]:
         """The registered names, sorted."""
-        return sorted(self._members)
+        self._load()
+        return super().names()
+
+    def _load(self) -> None:
+        shipped, self._shipped = self._shipped, None
+        if shipped is not None:
+            importlib.import_module(shipped)
+
+    def _check(self, name: str, member: type[T]) -> None:
+        if not (isinstance(member, type) and issubclass(member, self._base)):
+            raise TypeError(
+                f"{self._kind} {name!r} must be a subclass of {self._base.__name__}, got {member!r}"
+            )
+
+    def _same(self, taken: type[T], member: type[T]) -> bool:
+        return _place(taken) == _place(member)  # its file was read again
 
 
 def _place(member: type) -> str:

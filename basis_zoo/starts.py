@@ -10,7 +10,7 @@ from torch import Tensor
 
 from basis_zoo.basis import Basis
 from basis_zoo.fit import fit_amplitudes, responses
-from basis_zoo.registry import Registry
+from basis_zoo.registry import ClassRegistry
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Start(ABC):
         """
 
 
-_STARTS: Registry[Start] = Registry("start", Start)
+_STARTS: ClassRegistry[Start] = ClassRegistry("start", Start)
 register_start = _STARTS.register
 list_starts = _STARTS.names
 

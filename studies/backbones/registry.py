@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from basis_zoo.registry import Registry, did_you_mean
 from studies.archives import Archive, is_cached
 from studies.archives import fetch as fetch_archive
 from studies.backbones.conversion import Conversion, convert, converted_folder
 from studies.backbones.terms import Terms
-from studies.names import hint, unknown
 
 DType = Literal["float32", "bfloat16", "float16"]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -72,39 +72,20 @@ class BackboneSpec:
     """Hold the frozen weights in NF4; needs a GPU and the package bitsandbytes."""
 
 
-_BACKBONES: dict[str, Backbone] = {}
+_BACKBONES: Registry[Backbone] = Registry(
+    "backbone", Backbone, origin=lambda backbone: backbone.archive.requirement
+)
+get_backbone = _BACKBONES.find
+list_backbones = _BACKBONES.names
 
 
 def register_backbone(backbone: Backbone) -> Backbone:
     """Make a packaged backbone known by its name.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is taken or not a lower-case word.
     """
-    if backbone.name in _BACKBONES:
-        raise ValueError(
-            f"backbone {backbone.name!r} is already registered, from "
-            f"{_BACKBONES[backbone.name].archive.requirement}; "
-            f"{backbone.archive.requirement} needs another name"
-        )
-    _BACKBONES[backbone.name] = backbone
-    return backbone
-
-
-def list_backbones() -> list[str]:
-    """Names of the packaged backbones."""
-    return sorted(_BACKBONES)
-
-
-def get_backbone(name: str) -> Backbone:
-    """The packaged backbone of that name.
-
-    Raises:
-        ValueError: there is none; the message suggests the closest.
-    """
-    if name not in _BACKBONES:
-        raise ValueError(unknown("backbone", name, _BACKBONES))
-    return _BACKBONES[name]
+    return _BACKBONES.add(backbone.name, backbone)
 
 
 def check(spec: str | Mapping[str, Any]) -> BackboneSpec:
@@ -117,7 +98,9 @@ def check(spec: str | Mapping[str, Any]) -> BackboneSpec:
     entry = {key: value for key, value in given.items() if value is not None}
     for key in entry:
         if key not in _KEYS:
-            raise ValueError(f"backbone: unknown key {key!r}.{hint(key, _KEYS)} Keys: {_KEYS}")
+            raise ValueError(
+                f"backbone: unknown key {key!r}.{did_you_mean(key, _KEYS)} Keys: {_KEYS}"
+            )
     name = entry.get("name")
     if not isinstance(name, str) or not name:
         raise ValueError(f"backbone: `name` must be a non-empty string, got {name!r}")
@@ -159,7 +142,7 @@ def _kind(name: str) -> Literal["packaged", "folder", "hub"]:
     if _HUB_ID.fullmatch(name):
         return "hub"
     raise ValueError(
-        f"{unknown('backbone', name, _BACKBONES)}. A hub id has the form owner/name; "
+        f"{_BACKBONES.unknown(name)}. A hub id has the form owner/name; "
         f"a local folder starts with ./ or /"
     )
 

@@ -1,8 +1,6 @@
 """The one error that a person who writes study files meets."""
 
-import difflib
 import re
-from collections.abc import Iterable
 
 
 class StudyError(ValueError):
@@ -20,12 +18,6 @@ def one_line(text: str) -> str:
     """`text` on one line that a terminal only shows: white space is one blank, the rest escaped."""
     words = " ".join(text.split())
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the nearest of `known`, or nothing where none is near."""
-    close = difflib.get_close_matches(given, list(known), n=1)
-    return f" Did you mean '{close[0]}'?" if close else ""
 
 
 def masked(text: str) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from studies.names import hint
+from basis_zoo.registry import did_you_mean
 from studies.tasks.metrics import CLASSIFICATION, INSTRUCTION, multiple_choice_names
 from studies.tasks.rows import AnyRow, Exchange, Item, Row
 from studies.tasks.task import Kind, TaskInfo, TaskSpec
@@ -72,7 +72,7 @@ def check_columns(spec: TaskSpec, columns: Sequence[str]) -> None:
     for key, column in wanted(spec):
         if column not in columns:
             raise ValueError(
-                f"task: {spec.name} has no column {column!r}.{hint(column, columns)} "
+                f"task: {spec.name} has no column {column!r}.{did_you_mean(column, columns)} "
                 f"Set `task.{key}` to one of: {', '.join(map(str, columns))}"
             )
 

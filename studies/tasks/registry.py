@@ -6,8 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from basis_zoo.registry import Registry, did_you_mean
 from studies.backbones.head import Head
-from studies.names import hint, unknown
 from studies.tasks.entries import checked
 from studies.tasks.hub import HubDataset
 from studies.tasks.tables import TableFile, is_table
@@ -16,28 +16,13 @@ from studies.tasks.task import Task, TaskData, TaskInfo, TaskSpec, entry_of
 if TYPE_CHECKING:
     from studies.tasks.kinds.prepared import Prepared
 
-_TASKS: dict[str, Task] = {}
+_TASKS: Registry[Task] = Registry("task", Task)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
-def register_task(name: str, task: Task) -> Task:
-    """Make a task known by a name that studies can use.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-    if name in _TASKS:
-        raise ValueError(
-            f"task {name!r} is already registered as {type(_TASKS[name]).__name__}; "
-            f"{type(task).__name__} needs another name"
-        )
-    _TASKS[name] = task
-    return task
-
-
-def list_tasks() -> list[str]:
-    """Names of the registered tasks."""
-    return sorted(_TASKS)
+register_task = _TASKS.add
+"""Make a task known by a name that studies can use."""
+list_tasks = _TASKS.names
 
 
 def get_task(name: str) -> Task:
@@ -47,7 +32,7 @@ def get_task(name: str) -> Task:
         ValueError: none of these; the message suggests the closest registered name.
     """
     if name in _TASKS:
-        return _TASKS[name]
+        return _TASKS.find(name)
     if is_table(name):
         return TableFile()
     if name.startswith((".", "/", "~")):
@@ -57,7 +42,7 @@ def get_task(name: str) -> Task:
     if _HUB_ID.fullmatch(name):
         return HubDataset()
     raise ValueError(
-        f"{unknown('task', name, _TASKS)}. Besides: a .csv, .tsv, .jsonl or .parquet file, "
+        f"{_TASKS.unknown(name)}. Besides: a .csv, .tsv, .jsonl or .parquet file, "
         f"a folder (starts with ./ or /), or a hub id owner/name"
     )
 
@@ -72,7 +57,9 @@ def parse(spec: str | Mapping[str, Any]) -> TaskSpec:
     keys = [field.name for field in fields(TaskSpec)]
     for key, value in entry.items():
         if key not in keys:
-            raise ValueError(f"task: unknown key {key!r}.{hint(key, keys)} Keys: {', '.join(keys)}")
+            raise ValueError(
+                f"task: unknown key {key!r}.{did_you_mean(key, keys)} Keys: {', '.join(keys)}"
+            )
         entry[key] = checked(key, value)
     if "name" not in entry:
         raise ValueError("task: `name` is missing")

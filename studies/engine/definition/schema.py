@@ -13,11 +13,12 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from basis_zoo.registry import did_you_mean
 from studies.engine.definition import layers, verify
 from studies.engine.definition.plugins import load_plugins
 from studies.engine.definition.study import Study, StudyBody
 from studies.engine.definition.yaml_source import Location, Source, read_yaml
-from studies.engine.errors import StudyError, did_you_mean
+from studies.engine.errors import StudyError
 
 PROFILES = Path(__file__).resolve().parents[2] / "profiles"
 

@@ -5,10 +5,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from basis_zoo.registry import did_you_mean
 from studies.engine.definition import checks, published
 from studies.engine.definition.points import Point, Problems, expand, place_of
 from studies.engine.definition.study import Study
-from studies.engine.errors import did_you_mean
 from studies.engine.planning import tuning
 from studies.engine.records import Cost, deciding
 from studies.engine.searching import search

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from basis_zoo.registry import did_you_mean
 from studies.engine import runs
 from studies.engine.definition import verify
 from studies.engine.definition.labels import shown
@@ -17,7 +18,7 @@ from studies.engine.definition.plugins import load_plugins
 from studies.engine.definition.points import Point
 from studies.engine.definition.study import Study
 from studies.engine.definition.yaml_source import parse_scalar
-from studies.engine.errors import StudyError, did_you_mean
+from studies.engine.errors import StudyError
 from studies.engine.planning import tuning
 from studies.engine.planning.plan_file import Candidate, Tuning
 from studies.engine.records import Result, Trial

@@ -19,12 +19,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from basis_zoo.registry import did_you_mean
 from studies.engine import runs
 from studies.engine.definition import checks
 from studies.engine.definition.points import Point, Problems, is_choosable
 from studies.engine.definition.sections import Domain, Range, Search
 from studies.engine.definition.study import Study
-from studies.engine.errors import did_you_mean
 from studies.engine.planning import tuning
 from studies.engine.records import Cost, Result, Trial, read_trial, value_of
 
