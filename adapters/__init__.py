@@ -7,7 +7,6 @@ from adapters.hooks import StepCallback, after_step, on_attach
 from adapters.layer import BasisLinear
 from adapters.matching import match
 from adapters.methods import (
-    COMMON_OPTIONS,
     Method,
     attach,
     check_options,
@@ -18,10 +17,12 @@ from adapters.methods import (
 from adapters.model import BasisModel
 from adapters.monitor import monitor
 from adapters.peft_gaps import merge_and_unload
+from adapters.section import COMMON_OPTIONS, AdapterSection
 from adapters.training import clip_gradients, count_parameters, parameter_groups, phi_parameters
 
 __all__ = [
     "COMMON_OPTIONS",
+    "AdapterSection",
     "BasisConfig",
     "BasisLinear",
     "BasisModel",

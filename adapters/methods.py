@@ -15,19 +15,9 @@ from adapters.config import BasisConfig
 from adapters.patterns import expand_words
 from adapters.peft_gaps import guard_heads, target_names
 from adapters.placement import check_layers, has_words, require_some, resolve
+from adapters.section import COMMON_OPTIONS, check_common
 from adapters.training import HEADS
 from basis_zoo.registry import Registry, did_you_mean
-
-COMMON_OPTIONS = (
-    "r",
-    "alpha",
-    "target_modules",
-    "exclude_modules",
-    "layers_to_transform",
-    "layers",
-    "modules_to_save",
-)
-"""Options that say where and how large an adapter is; arms of other methods inherit them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +196,7 @@ def _split(adapter: dict[str, Any]) -> tuple[Method, PeftConfig | None]:
     if name is None:
         raise ValueError(f"`adapter` needs a `method`, one of: {', '.join(list_methods())}")
     method = get_method(name)
+    check_common(adapter)
     return method, method.build(options)
 
 

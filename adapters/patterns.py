@@ -1,16 +1,13 @@
 """Options that differ from module to module: by pattern, and by depth."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from peft.utils.other import get_pattern_key
 from torch import nn
 
 from adapters.placement import WORDS, resolve
 from basis_zoo.registry import did_you_mean
-
-if TYPE_CHECKING:
-    from adapters.config import BasisConfig
 
 PHI_OPTIONS = (
     *("basis", "num_basis", "interval", "basis_options", "grid", "grid_options", "start"),
@@ -23,7 +20,18 @@ DEPTH_OPTIONS = ("bandwidth", "b_std", "input_scale")
 """Numbers that `depth_start` may set, beside `start_options.<name>`."""
 
 
-def check_phi_pattern(config: "BasisConfig") -> None:
+class Patterned(Protocol):
+    """A dataclass of settings that may differ from module to module, such as `BasisConfig`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    phi_pattern: dict[str, dict[str, Any]]
+    depth_start: dict[str, Any]
+
+
+Config = TypeVar("Config", bound=Patterned)
+
+
+def check_phi_pattern(config: Patterned) -> None:
     """Refuse a `phi_pattern` with an unknown option or a value that cannot be built.
 
     Raises:
@@ -42,7 +50,7 @@ def check_phi_pattern(config: "BasisConfig") -> None:
             raise ValueError(f"`phi_pattern` {pattern!r}: {error}") from error
 
 
-def check_depth_start(config: "BasisConfig") -> None:
+def check_depth_start(config: Patterned) -> None:
     """Refuse a `depth_start` with an unknown number, or one that cannot be built at both ends.
 
     Raises:
@@ -72,7 +80,7 @@ def expand_words(pattern: dict[str, Any], model: nn.Module) -> dict[str, Any]:
     return expanded
 
 
-def config_for(config: "BasisConfig", name: str, depth: float) -> "BasisConfig":
+def config_for(config: Config, name: str, depth: float) -> Config:
     """The settings of the module `name` at `depth` (0 first block, 1 last); patterns win."""
     options = _at_depth(config, depth) if config.depth_start else {}
     key = get_pattern_key(config.phi_pattern.keys(), name)
@@ -80,7 +88,7 @@ def config_for(config: "BasisConfig", name: str, depth: float) -> "BasisConfig":
     return _with(config, options) if options else config
 
 
-def _at_depth(config: "BasisConfig", depth: float) -> dict[str, Any]:
+def _at_depth(config: Patterned, depth: float) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for option, (first, last) in config.depth_start.items():
         value = first + (last - first) * depth
@@ -92,5 +100,5 @@ def _at_depth(config: "BasisConfig", depth: float) -> dict[str, Any]:
     return options
 
 
-def _with(config: "BasisConfig", options: dict[str, Any]) -> "BasisConfig":
+def _with(config: Config, options: dict[str, Any]) -> Config:
     return dataclasses.replace(config, **options, phi_pattern={}, depth_start={})

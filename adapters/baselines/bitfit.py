@@ -1,6 +1,7 @@
 """BitFit: only biases are trained, and the task's head."""
 
-from adapters.methods import COMMON_OPTIONS, Method, register_method
+from adapters.methods import Method, register_method
+from adapters.section import COMMON_OPTIONS
 from adapters.training import HEADS
 
 

@@ -4,18 +4,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from basis_zoo.registry import Registry, did_you_mean
+from pydantic import Field
+
+from basis_zoo.registry import Registry
 from studies.archives import Archive, is_cached
 from studies.archives import fetch as fetch_archive
 from studies.backbones.conversion import Conversion, convert, converted_folder
 from studies.backbones.terms import Terms
+from studies.sections import Bool, Line, NamedSection
 
-DType = Literal["float32", "bfloat16", "float16"]
+Kind = Literal["packaged", "folder", "hub"]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_KEYS = ("name", "dtype", "attention", "gradient_checkpointing", "quantization")
-_ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,6 @@ class Backbone:
         return convert(self.name, self.conversion, self.archives)
 
 
-@dataclass(frozen=True)
-class BackboneSpec:
-    """A checked `backbone:` entry."""
-
-    name: str
-    kind: Literal["packaged", "folder", "hub"]
-    dtype: DType = "float32"
-    attention: str | None = None
-    """`attn_implementation` of transformers; None leaves the choice to it."""
-    gradient_checkpointing: bool = False
-    quantization: Literal["4bit"] | None = None
-    """Hold the frozen weights in NF4; needs a GPU and the package bitsandbytes."""
-
-
 _BACKBONES: Registry[Backbone] = Registry(
     "backbone", Backbone, origin=lambda backbone: backbone.archive.requirement
 )
@@ -88,31 +75,41 @@ def register_backbone(backbone: Backbone) -> Backbone:
     return _BACKBONES.add(backbone.name, backbone)
 
 
+class BackboneSpec(NamedSection):
+    """The pretrained model, and how its weights are held."""
+
+    name: Annotated[Line, Field(examples=["minilm", "Qwen/Qwen2-0.5B", "./folder"])]
+    """A shipped backbone's name, a hub id, or a local folder with a config.json."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the frozen weights, and of mixed precision where it is not float32."""
+    attention: (
+        Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None
+    ) = None
+    """`attn_implementation` of transformers; null leaves the choice to it."""
+    gradient_checkpointing: Bool = False
+    """Make activations again in the backward pass: less memory, more time."""
+    quantization: Literal["4bit"] | None = None
+    """Hold the frozen weights in NF4; needs a GPU and the package bitsandbytes; null: not."""
+
+    @property
+    def kind(self) -> Kind:
+        """Where the weights are.
+
+        Raises:
+            ValueError: an unknown name, or a folder without a model.
+        """
+        return _kind(self.name)
+
+
 def check(spec: str | Mapping[str, Any]) -> BackboneSpec:
     """Check a `backbone:` entry without fetching or importing anything heavy.
 
     Raises:
         ValueError: unknown name or key, a folder that does not exist, a value out of range.
     """
-    given = {"name": spec} if isinstance(spec, str) else spec
-    entry = {key: value for key, value in given.items() if value is not None}
-    for key in entry:
-        if key not in _KEYS:
-            raise ValueError(
-                f"backbone: unknown key {key!r}.{did_you_mean(key, _KEYS)} Keys: {_KEYS}"
-            )
-    name = entry.get("name")
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"backbone: `name` must be a non-empty string, got {name!r}")
-    _check_choice("dtype", entry.get("dtype", "float32"), get_args(DType))
-    if entry.get("attention") is not None:
-        _check_choice("attention", entry["attention"], _ATTENTION)
-    _check_choice(
-        "gradient_checkpointing", entry.get("gradient_checkpointing", False), (True, False)
-    )
-    if "quantization" in entry:
-        _check_choice("quantization", entry["quantization"], ("4bit",))
-    return BackboneSpec(kind=_kind(name), **entry)
+    checked = BackboneSpec.read("backbone", spec)
+    _kind(checked.name)
+    return checked
 
 
 def fetch(spec: str | Mapping[str, Any]) -> Path | None:
@@ -128,7 +125,7 @@ def fetch(spec: str | Mapping[str, Any]) -> Path | None:
     return get_backbone(checked.name).folder()
 
 
-def _kind(name: str) -> Literal["packaged", "folder", "hub"]:
+def _kind(name: str) -> Kind:
     if name in _BACKBONES:
         return "packaged"
     if name.startswith((".", "/", "~")) or Path(name).is_absolute():
@@ -145,9 +142,3 @@ def _kind(name: str) -> Literal["packaged", "folder", "hub"]:
         f"{_BACKBONES.unknown(name)}. A hub id has the form owner/name; "
         f"a local folder starts with ./ or /"
     )
-
-
-def _check_choice(key: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        allowed = ", ".join(map(str, choices))
-        raise ValueError(f"backbone: `{key}` must be one of {allowed}, got {value!r}")

@@ -26,9 +26,10 @@ from studies.tasks.registry import (
 from studies.tasks.rows import Exchange, Item, Picture, Row
 from studies.tasks.sarcasm import Sarcasm
 from studies.tasks.social_iqa import SocialIqa
+from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import describe
 from studies.tasks.strategyqa import StrategyQA
-from studies.tasks.task import Task, TaskData, TaskInfo, TaskSpec
+from studies.tasks.task import Task, TaskData, TaskInfo
 from studies.tasks.vision import VISION
 from studies.tasks.vitaminc import VitaminC
 from studies.tasks.winogrande import WinoGrande

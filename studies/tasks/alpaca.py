@@ -11,9 +11,10 @@ from typing import Any
 from studies.tasks.hub import load_tables
 from studies.tasks.metrics import INSTRUCTION
 from studies.tasks.rows import Exchange
+from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
 from studies.tasks.tables import is_table, read_records
-from studies.tasks.task import Task, TaskData, TaskInfo, TaskSpec
+from studies.tasks.task import Task, TaskData, TaskInfo
 
 HUB = "tatsu-lab/alpaca"
 _WITH_INPUT = (

@@ -18,16 +18,16 @@ over the eight sets.
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from studies.archives import cache_folder
 from studies.tasks.metrics import multiple_choice_names
 from studies.tasks.rows import AnyRow, Item
+from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
 from studies.tasks.tables import read_records
-from studies.tasks.task import Task, TaskData, TaskInfo, TaskSpec
+from studies.tasks.task import Task, TaskData, TaskInfo
 
 PARTS = (
     "boolq",
@@ -84,7 +84,9 @@ class Commonsense(Task):
         kept, removed = clean(_items(_find(folder, f"{self._mixture}.json"), ""))
         pool = [item for item in kept if item.identity not in asked]
         valid = min(VALID_ROWS, len(pool) // 10) if spec.valid_rows is None else spec.valid_rows
-        splits = split_pool(pool, replace(spec, test_rows=0, valid_rows=valid), split_seed)
+        splits = split_pool(
+            pool, spec.model_copy(update={"test_rows": 0, "valid_rows": valid}), split_seed
+        )
         splits = {"train": splits["train"], "valid": splits["valid"], "test": test}
         check_disjoint(splits)
         return TaskData(self.info(spec), (), splits, {**removed, "in_test": len(kept) - len(pool)})

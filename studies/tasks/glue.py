@@ -10,14 +10,15 @@ Rows come from the hub (`nyu-mll/glue`), or from the folder `task.data` with fil
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from studies.tasks.hub import load_tables, local_tables
 from studies.tasks.metrics import CLASSIFICATION, CORRELATION
 from studies.tasks.rows import Row
+from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
-from studies.tasks.task import Direction, Task, TaskData, TaskInfo, TaskSpec
+from studies.tasks.task import Direction, Task, TaskData, TaskInfo
 
 HUB = "nyu-mll/glue"
 LICENCE = "other (each set has its own terms, see gluebenchmark.com)"
@@ -64,7 +65,9 @@ class Glue(Task):
         kept, removed = clean(self._rows(spec, tables["train"]))
         pool = [row for row in kept if row.identity not in asked]
         valid = max(1, len(pool) // 10) if spec.valid_rows is None else spec.valid_rows
-        splits = split_pool(pool, replace(spec, test_rows=0, valid_rows=valid), split_seed)
+        splits = split_pool(
+            pool, spec.model_copy(update={"test_rows": 0, "valid_rows": valid}), split_seed
+        )
         splits = {"train": splits["train"], "valid": splits["valid"], "test": test}
         check_disjoint(splits)
         removed = {**removed, "in_test": len(kept) - len(pool)}

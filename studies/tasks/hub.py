@@ -4,15 +4,15 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from studies.tasks.labelled import class_names
 from studies.tasks.records import Record, check_columns, describe_columns, rows_of
 from studies.tasks.rows import AnyRow
+from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
-from studies.tasks.task import Task, TaskData, TaskInfo, TaskSpec
+from studies.tasks.task import Task, TaskData, TaskInfo
 
 READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 """The builder of `datasets` for a file's ending."""
@@ -121,7 +121,9 @@ def assign(
 
     def take(name: str, rows: Sequence[AnyRow], count: int | None) -> None:
         free = [row for row in rows if row.identity not in taken]
-        part = replace(spec, train_rows=count or len(free), valid_rows=0, test_rows=0)
+        part = spec.model_copy(
+            update={"train_rows": count or len(free), "valid_rows": 0, "test_rows": 0}
+        )
         chosen[name] = split_pool(free, part, split_seed)["train"]
         taken.update(row.identity for row in chosen[name])
 

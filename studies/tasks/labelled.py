@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from studies.tasks.rows import AnyRow
+from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
-from studies.tasks.task import TaskData, TaskInfo, TaskSpec
+from studies.tasks.task import TaskData, TaskInfo
 
 MAX_CLASSES = 1000
 

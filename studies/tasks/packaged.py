@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -10,8 +9,9 @@ from studies.archives import Archive, fetch
 from studies.tasks.metrics import CLASSIFICATION, multiple_choice_names
 from studies.tasks.rows import AnyRow
 from studies.tasks.rows_cache import cached_rows, rows_file
+from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
-from studies.tasks.task import Direction, Kind, Task, TaskData, TaskInfo, TaskSpec
+from studies.tasks.task import Direction, Kind, Task, TaskData, TaskInfo
 
 
 class PackagedTask(Task):
@@ -76,12 +76,9 @@ class PackagedTask(Task):
     def with_defaults(self, spec: TaskSpec) -> TaskSpec:
         """`spec` with the task's own numbers of rows where it names none."""
         train, valid, test = self.default_rows
-        return replace(
-            spec,
-            train_rows=train if spec.train_rows is None else spec.train_rows,
-            valid_rows=valid if spec.valid_rows is None else spec.valid_rows,
-            test_rows=test if spec.test_rows is None else spec.test_rows,
-        )
+        own = {"train_rows": train, "valid_rows": valid, "test_rows": test}
+        missing = {key: rows for key, rows in own.items() if getattr(spec, key) is None}
+        return spec.model_copy(update=missing)
 
     def _metrics(self, spec: TaskSpec) -> Mapping[str, Direction]:
         if self.kind == "multiple_choice":

@@ -12,7 +12,8 @@ from typing import Any
 from basis_zoo.registry import did_you_mean
 from studies.tasks.metrics import CLASSIFICATION, INSTRUCTION, multiple_choice_names
 from studies.tasks.rows import AnyRow, Exchange, Item, Row
-from studies.tasks.task import Kind, TaskInfo, TaskSpec
+from studies.tasks.spec import TaskSpec
+from studies.tasks.task import Kind, TaskInfo
 
 Record = Mapping[str, Any]
 _FIELD = re.compile(r"\{([^{}]+)\}")

@@ -2,16 +2,15 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from basis_zoo.registry import Registry, did_you_mean
+from basis_zoo.registry import Registry
 from studies.backbones.head import Head
-from studies.tasks.entries import checked
 from studies.tasks.hub import HubDataset
+from studies.tasks.spec import TaskSpec
 from studies.tasks.tables import TableFile, is_table
-from studies.tasks.task import Task, TaskData, TaskInfo, TaskSpec, entry_of
+from studies.tasks.task import Task, TaskData, TaskInfo
 
 if TYPE_CHECKING:
     from studies.tasks.kinds.prepared import Prepared
@@ -53,17 +52,7 @@ def parse(spec: str | Mapping[str, Any]) -> TaskSpec:
     Raises:
         ValueError: unknown key, or a value of the wrong kind or out of range.
     """
-    entry = entry_of(spec)
-    keys = [field.name for field in fields(TaskSpec)]
-    for key, value in entry.items():
-        if key not in keys:
-            raise ValueError(
-                f"task: unknown key {key!r}.{did_you_mean(key, keys)} Keys: {', '.join(keys)}"
-            )
-        entry[key] = checked(key, value)
-    if "name" not in entry:
-        raise ValueError("task: `name` is missing")
-    return TaskSpec(**entry)
+    return TaskSpec.read("task", spec)
 
 
 def check(spec: str | Mapping[str, Any]) -> TaskInfo:
@@ -100,8 +89,9 @@ def load(spec: str | Mapping[str, Any], split_seed: int = 0) -> TaskData:
 
 def prepare(spec: str | Mapping[str, Any], data: TaskData, processor: Any) -> "Prepared":
     """`data` made ready for a model that takes what `processor` (or tokenizer) gives."""
-    parsed = parse(spec)
-    return get_task(parsed.name).prepare(parsed, data, processor)
+    from studies.tasks import kinds  # torch is imported no earlier than here
+
+    return kinds.prepare(parse(spec), data, processor)
 
 
 def head(spec: str | Mapping[str, Any], data: TaskData) -> Head:

@@ -8,15 +8,14 @@ situation of the test set are left out.
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from studies.tasks.bigbench import BIGBENCH, choices_of, examples
 from studies.tasks.evals import EVALS
 from studies.tasks.packaged import PackagedTask
 from studies.tasks.rows import AnyRow, Item, normalised
+from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import split_pool
-from studies.tasks.task import TaskSpec
 
 TEST = "test"
 _CHOICES = re.compile(r"(.*?)\s*A: (.*?); B: (.*?); C: (.*?)\.?$", re.S)
@@ -59,9 +58,11 @@ class SocialIqa(PackagedTask):
         seen = {item.group for item in test}
         pool = [item._replace(part="") for item in items if item.part != TEST]
         pool = [item for item in pool if item.group not in seen]
-        whole = replace(spec, train_rows=spec.test_rows, valid_rows=0, test_rows=0)
+        whole = spec.model_copy(
+            update={"train_rows": spec.test_rows, "valid_rows": 0, "test_rows": 0}
+        )
         chosen = split_pool(test, whole, split_seed)["train"]
-        rest = split_pool(pool, replace(spec, test_rows=0), split_seed)
+        rest = split_pool(pool, spec.model_copy(update={"test_rows": 0}), split_seed)
         return {"train": rest["train"], "valid": rest["valid"], "test": chosen}
 
 

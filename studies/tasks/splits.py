@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from studies.tasks.rows import AnyRow
-from studies.tasks.task import TaskData, TaskSpec
+from studies.tasks.spec import TaskSpec
+from studies.tasks.task import TaskData
 
 SPLITS = ("train", "valid", "test")
 VALID_SHARE, TEST_SHARE = 0.1, 0.2

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from studies.tasks.labelled import from_pool
 from studies.tasks.records import check_columns, describe_columns, rows_of
-from studies.tasks.task import Task, TaskData, TaskInfo, TaskSpec
+from studies.tasks.spec import TaskSpec
+from studies.tasks.task import Task, TaskData, TaskInfo
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 

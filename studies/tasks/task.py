@@ -3,13 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from studies.backbones.head import Head, HeadKind
 from studies.tasks.rows import AnyRow
-
-if TYPE_CHECKING:
-    from studies.tasks.kinds.prepared import Prepared
+from studies.tasks.spec import TaskSpec
 
 Direction = Literal["maximize", "minimize"]
 
@@ -29,52 +27,6 @@ HEADS: Mapping[Kind, HeadKind] = {
     "image_classification": "image_classes",
 }
 """What a model must give for each kind of task."""
-
-
-@dataclass(frozen=True)
-class TaskSpec:
-    """A checked `task:` entry."""
-
-    name: str
-    train_rows: int | None = None
-    """None takes the task's default."""
-    valid_rows: int | None = None
-    test_rows: int | None = None
-    max_length: int = 128
-    """Tokens a text is cut to."""
-    text: str | tuple[str, ...] = "text"
-    """Column of the text, or the two columns of a pair, for files and hub data sets."""
-    label: str = "label"
-    """Column of the label, for files and hub data sets."""
-    template: str | None = None
-    """The prompt with `{column}` for each column's value: makes a file or hub data set a
-    multiple-choice task (with `choices`) or an instruction task (without)."""
-    choices: str | tuple[str, ...] | None = None
-    """Columns of the choices, or the one column with a list of them; `label` then holds the right
-    one's place, letter or text."""
-    data: str | None = None
-    """Local file or folder with the task's own data, instead of the hub."""
-    train_on_inputs: bool | None = None
-    """Whether a language model is trained on the prompt's tokens too; None: the task's default."""
-    scoring: Literal["sum", "normalised"] | None = None
-    """Which log-likelihood decides `accuracy`; None: the task's own rule."""
-    evaluate: Literal["loglikelihood", "generation", "both"] = "loglikelihood"
-    """How multiple-choice answers are found."""
-    max_new_tokens: int = 32
-    """Length of generated answers."""
-    beams: int = 1
-    """Beams of generated answers."""
-    image_size: int | None = None
-    """Side of the square that images are cut to; None: the backbone's own."""
-    augment: bool = False
-    """Random crops and flips of training images."""
-    prompts: tuple[str, ...] = ()
-    """Templates with `{}` for a class's name, for CLIP; () is the task's own."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The one or two columns of text."""
-        return (self.text,) if isinstance(self.text, str) else self.text
 
 
 @dataclass(frozen=True)
@@ -152,15 +104,3 @@ class Task(ABC):
     def head(self, spec: TaskSpec, data: TaskData) -> Head:
         """What the model must give."""
         return Head(HEADS[data.info.kind], data.labels)
-
-    def prepare(self, spec: TaskSpec, data: TaskData, processor: Any) -> "Prepared":
-        """`data` made ready for a model with this tokenizer or image processor."""
-        from studies.tasks.kinds import prepare  # torch is imported no earlier than here
-
-        return prepare(spec, data, processor)
-
-
-def entry_of(spec: str | Mapping[str, Any]) -> dict[str, Any]:
-    """A `task:` entry in its mapping form; a key that is None counts as not given."""
-    given = {"name": spec} if isinstance(spec, str) else spec
-    return {key: value for key, value in given.items() if value is not None}

@@ -14,8 +14,9 @@ from studies.backbones.head import Head
 from studies.tasks.hub import load_tables
 from studies.tasks.metrics import CLASSIFICATION
 from studies.tasks.rows import Picture
+from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint
-from studies.tasks.task import HEADS, Task, TaskData, TaskInfo, TaskSpec
+from studies.tasks.task import HEADS, Task, TaskData, TaskInfo
 
 VALID_SHARE = 0.1
 

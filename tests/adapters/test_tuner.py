@@ -304,6 +304,9 @@ def test_a_merge_that_is_not_finite_is_refused(family):
         ({"method": "basis", "interval": [1]}, "`interval` must be two ends"),
         ({"method": "basis", "bandwidth": 0}, "`bandwidth` must be positive"),
         ({"method": "lora", "num_basis": 8}, "method 'lora' has no option 'num_basis'"),
+        ({"method": "lora", "r": "8"}, "option 'r' must be a whole number, got '8'"),
+        ({"method": "dora", "alpha": [1]}, "option 'alpha' must be a number, got"),
+        ({"method": "lora", "target_modules": 5}, "'target_modules' must be text or a list, got 5"),
     ],
 )
 def test_a_wrong_option_is_refused_by_name(options, message):

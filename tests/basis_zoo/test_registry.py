@@ -69,7 +69,7 @@ def test_a_class_may_come_again_from_its_own_file_only() -> None:
     made()
     again = made()
     assert type(registry.get("thing", size=2)) is again
-    with pytest.raises(ValueError, match="has no option 'sise'. Did you mean 'size'"):
+    with pytest.raises(ValueError, match=r"has no option 'sise'\. Did you mean 'size'"):
         registry.get("thing", sise=2)
 
 

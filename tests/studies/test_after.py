@@ -142,7 +142,11 @@ def test_the_seeds_are_evaluated_and_the_tuning_is_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("kept: [1.0, 0.25]", "kept: [1.5]", "s.yaml:9: after.para.kept[0]: input should be less"),
+        (
+            "kept: [1.0, 0.25]",
+            "kept: [1.5]",
+            "s.yaml:9: after.para.kept[0]: expected at most 1, got 1.5",
+        ),
         ("kept: [1.0, 0.25]", "kept: [0.25, 0.25]", "each share once"),
         ("kept: [1.0, 0.25]", "kepp: [1.0]", "Did you mean 'kept'?"),
         ("{para: {kept: [1.0, 0.25]}, affine: true}", "{}", "nothing to evaluate"),

@@ -19,11 +19,23 @@ from studies.backbones.minilm import MINILM
         ("minilmm", r"unknown backbone 'minilmm'\. Did you mean 'minilm'\?"),
         ("bert base", "Registered: .*minilm.*owner/name"),
         ("./no-such-folder", "is no folder with a config.json"),
-        ({"name": "minilm", "dtyp": "float32"}, r"unknown key 'dtyp'\. Did you mean 'dtype'\?"),
-        ({"name": "minilm", "dtype": "int8"}, "`dtype` must be one of float32, bfloat16"),
-        ({"name": "minilm", "attention": "fast"}, "`attention` must be one of eager, sdpa"),
-        ({"name": "minilm", "gradient_checkpointing": "yes"}, "`gradient_checkpointing` must be"),
-        ({"dtype": "float32"}, "`name` must be a non-empty string, got None"),
+        (
+            {"name": "minilm", "dtyp": "float32"},
+            r"backbone\.dtyp: unknown key\. Did you mean 'dtype'\?",
+        ),
+        (
+            {"name": "minilm", "dtype": "int8"},
+            r"backbone\.dtype: expected one of float32, bfloat16",
+        ),
+        (
+            {"name": "minilm", "attention": "fast"},
+            r"backbone\.attention: expected one of eager, sdpa",
+        ),
+        (
+            {"name": "minilm", "gradient_checkpointing": "yes"},
+            r"backbone\.gradient_checkpointing: expected true or false",
+        ),
+        ({"dtype": "float32"}, r"backbone\.name: required, but not given"),
     ],
 )
 def test_bad_entries_are_refused_by_name(spec: object, message: str) -> None:

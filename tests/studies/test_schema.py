@@ -1,5 +1,7 @@
 """Study files: what is refused, by place and name, and how profiles are laid over each other."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,8 +93,8 @@ def test_every_study_that_ships_is_valid_under_every_profile(path: Path, profile
         ("select_on: valid/accuracy", "select_on: eval/accuracy",
          "good.yaml:11: objective.select_on: the task reports no 'eval/accuracy'."),
         ("metric: test/accuracy", "metric: test/accuracy, direction: maximise",
-         "good.yaml:11: objective.direction: input should be 'maximize' or 'minimize'. "
-         "Did you mean 'maximize'?, got 'maximise'"),
+         "good.yaml:11: objective.direction: expected one of maximize, minimize, "
+         "got 'maximise'. Did you mean 'maximize'?"),
         ("metric: test/accuracy", "metric: test/accuracy, direction: minimize",
          "good.yaml:11: objective.direction: 'test/accuracy' is to maximize, got minimize"),
         ("table_15_grid_size", "table_15_grid_sise", "good.yaml:12: published.table: unknown"),
@@ -108,7 +110,7 @@ def test_every_study_that_ships_is_valid_under_every_profile(path: Path, profile
         ("question: Does it matter?", "question: x\nseeds: [1.5]", "good.yaml:3: seeds[0]: "),
         ("question: Does it matter?", "question: x\nseeds: [true]", "good.yaml:3: seeds[0]: "),
         ("question: Does it matter?", "question: x\ntrain: {learning_rate: fast}",
-         "good.yaml:3: train.learning_rate: input should be a valid number, got 'fast'"),
+         "good.yaml:3: train.learning_rate: expected a number, got 'fast'"),
         ("question: Does it matter?", "question: x\ntrain: {learning_rte: 1e-3}",
          "good.yaml:3: train.learning_rte: unknown key. Did you mean 'learning_rate'?"),
         ("question: Does it matter?", "question: x\ntask: movie_sentence",
@@ -117,10 +119,18 @@ def test_every_study_that_ships_is_valid_under_every_profile(path: Path, profile
          "good.yaml:3: task.train_rows: "),
         ("question: Does it matter?", "question: x\nbackbone: minilmm",
          "good.yaml:3: backbone.name: unknown backbone 'minilmm'. Did you mean 'minilm'?"),
-        ("question: Does it matter?", "question: x\nbackbone: {dtype: int3}",
-         "good.yaml:3: backbone.dtype: "),
+        ("question: Does it matter?", "question: x\nbackbone: {dtype: float31}",
+         "good.yaml:3: backbone.dtype: expected one of float32, bfloat16, float16, "
+         "got 'float31'. Did you mean 'float32'?"),
+        ("question: Does it matter?", "question: x\ntask: {scoring: best}",
+         "good.yaml:3: task.scoring: expected one of sum, normalised, got 'best'"),
+        ("question: Does it matter?", "question: x\ntask: {text: [a, b, c]}",
+         "good.yaml:3: task.text: expected one column or a list of one or two, got ['a', 'b',"),
+        ("adapter.num_basis: [8, 16]", "task.max_lenth: [8]",
+         "good.yaml:5: sweep.task.max_lenth: unknown setting. Did you mean 'max_length'?"),
+        ("adapter: {method: basis", "adapter: {methods: basis", "good.yaml:3: adapter: needs a"),
         ("question: Does it matter?", "question: x\nbudget: {per_trial_minutes: -1}",
-         "good.yaml:3: budget.per_trial_minutes: input should be greater than 0, got -1"),
+         "good.yaml:3: budget.per_trial_minutes: expected more than 0, got -1"),
         ("question: Does it matter?", "question: x\nexclude: [{adapter.num_basis: 9}]",
          "good.yaml:3: exclude[0]: "),
         ("question: Does it matter?", "question: x\nplaces: {}", "good.yaml:3: places: unknown"),
@@ -145,6 +155,19 @@ def test_arms_that_a_misspelt_section_makes_alike_are_not_blamed(problems) -> No
     found = problems("adapter.num_basis: [8, 16]", "adaptor.num_basis: [8, 16]")
     assert "'adaptor' is no section" in found[0]
     assert not any("same point" in line for line in found)
+
+
+def test_a_swept_value_in_error_is_reported_once(problems) -> None:
+    found = problems("adapter.num_basis: [8, 16]", "task.max_length: [0]")
+    assert found[0] == "good.yaml:5: task.max_length: expected at least 1, got 0"
+    assert not any("max_length" in line for line in found[1:] if "published" not in line)
+
+
+def test_sections_are_known_without_torch() -> None:
+    code = "import sys, studies.engine.definition.study as s; s.StudyBody; "
+    code += "print({'torch', 'transformers', 'peft'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_all_problems_are_listed_at_once_in_the_order_of_the_file(problems) -> None:
@@ -174,7 +197,7 @@ def test_layers_profile_study_and_the_studys_profile(tmp_path: Path, monkeypatch
     Path("good.yaml").write_text(text)
     study = load_study("good.yaml")
     assert (study.train.epochs, study.train.batch_size) == (1, 7)
-    adapter = study.adapter.model_dump()
+    adapter = study.adapter
     assert adapter["r"] == 3 and adapter["target_modules"] == ["query", "value"]
     assert study.task.max_length == 32
     gpu = load_study("good.yaml", "gpu")
@@ -185,9 +208,7 @@ def test_layers_profile_study_and_the_studys_profile(tmp_path: Path, monkeypatch
 def test_a_bare_name_replaces_the_section_and_a_mapping_is_merged(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("good.yaml").write_text(GOOD + "task: commonsense_170k\n")
-    assert load_study("good.yaml").task.model_dump(exclude_none=True) == {
-        "name": "commonsense_170k"
-    }
+    assert load_study("good.yaml").task.given() == {"name": "commonsense_170k"}
     Path("good.yaml").write_text(GOOD + "task: {train_rows: 5}\n")
     task = load_study("good.yaml").task
     assert (task.name, task.train_rows) == ("movie_sentences", 5)

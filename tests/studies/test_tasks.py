@@ -14,11 +14,15 @@ from studies.archives import Archive, ArchiveError
 from studies.tasks import packaged
 from studies.tasks.metrics import classification_metrics
 from studies.tasks.rows import Row, normalised
+from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
-from studies.tasks.task import TaskSpec
 
 POOL = [Row(f"sentence number {i}", "ab"[i % 2]) for i in range(100)]
-SPEC = TaskSpec("pool", train_rows=50, valid_rows=10, test_rows=20)
+SPEC = TaskSpec(name="pool", train_rows=50, valid_rows=10, test_rows=20)
+
+
+def spec_of(train: int, valid: int, test: int) -> TaskSpec:
+    return TaskSpec(name="pool", train_rows=train, valid_rows=valid, test_rows=test)
 
 
 @pytest.mark.parametrize(
@@ -28,10 +32,19 @@ SPEC = TaskSpec("pool", train_rows=50, valid_rows=10, test_rows=20)
         ("./no-such.csv", "no such file ./no-such.csv"),
         ("./no-such-folder", "no such file or folder"),
         ({"name": "movie_sentences", "train_row": 5}, r"Did you mean 'train_rows'\?"),
-        ({"name": "movie_sentences", "test_rows": 0}, "`test_rows` must be an integer of at least"),
-        ({"name": "movie_sentences", "max_length": "32"}, "`max_length` must be an integer"),
-        ({"name": "a/b", "text": ["x", "y", "z"]}, "`text` must name one or two columns"),
-        ({"train_rows": 5}, "`name` is missing"),
+        (
+            {"name": "movie_sentences", "test_rows": 0},
+            r"^task\.test_rows: expected at least 1, got 0$",
+        ),
+        (
+            {"name": "movie_sentences", "max_length": "32"},
+            r"task\.max_length: expected a whole number, got '32'",
+        ),
+        (
+            {"name": "a/b", "text": ["x", "y", "z"]},
+            r"task\.text: expected one column or a list of one or two, got",
+        ),
+        ({"train_rows": 5}, r"task\.name: required, but not given"),
     ],
 )
 def test_bad_entries_are_refused_by_name(spec: object, message: str) -> None:
@@ -82,14 +95,14 @@ def test_the_split_depends_on_its_seed_alone() -> None:
 
 
 def test_more_training_rows_leave_valid_and_test_alone() -> None:
-    few, many = (split_pool(POOL, TaskSpec("p", n, 10, 20), 0) for n in (20, 70))
+    few, many = (split_pool(POOL, spec_of(n, 10, 20), 0) for n in (20, 70))
     assert (few["valid"], few["test"]) == (many["valid"], many["test"])
     assert set(few["train"]) <= set(many["train"])
 
 
 def test_too_few_rows_is_an_error_with_the_count() -> None:
     with pytest.raises(ValueError, match=r"has 100 rows; ask for fewer .*its profile sets"):
-        split_pool(POOL, TaskSpec("p", 90, 10, 20), 0)
+        split_pool(POOL, spec_of(90, 10, 20), 0)
 
 
 def test_a_text_in_two_splits_is_a_leak() -> None:

@@ -71,9 +71,12 @@ def test_choices_may_be_one_column_with_a_list(tmp_path: Path) -> None:
         ({"choices": ["choice0", "choice9"]}, "no column 'choice9'.*`task.choices`"),
         ({"template": "{questions}"}, "no column 'questions'.*Did you mean 'question'"),
         ({"template": None}, "`choices` needs a `template`"),
-        ({"scoring": "best"}, "`scoring` must be one of sum, normalised, got 'best'"),
-        ({"choices": ["choice0"]}, "`choices` must name two or more columns"),
-        ({"train_on_inputs": "yes"}, "`train_on_inputs` must be one of true, false"),
+        ({"scoring": "best"}, r"task\.scoring: expected one of sum, normalised, got 'best'"),
+        (
+            {"choices": ["choice0"]},
+            r"task\.choices: expected one column or a list of two or more, got",
+        ),
+        ({"train_on_inputs": "yes"}, r"task\.train_on_inputs: expected true or false, got 'yes'"),
     ],
 )
 def test_bad_columns_are_named(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from studies.tasks import packaged
 from studies.tasks.packaged import PackagedTask
 from studies.tasks.rows import Exchange, Item, Picture, Row
 from studies.tasks.rows_cache import cached_rows
+from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
-from studies.tasks.task import TaskSpec
 
 COUNT = 40
 
@@ -150,7 +150,7 @@ def test_vitaminc_is_a_pair_of_texts_split_by_article(archives: Path) -> None:
 
 def test_a_cut_group_is_dropped_not_shared() -> None:
     rows = [Row(f"text {n}", "ab"[n % 2], group=str(n // 5)) for n in range(50)]
-    splits = split_pool(rows, TaskSpec("p", None, 3, 7), 0)
+    splits = split_pool(rows, TaskSpec(name="p", valid_rows=3, test_rows=7), 0)
     check_disjoint(splits)
     assert {name: len(part) for name, part in splits.items()} == {
         "train": 35,
@@ -158,7 +158,7 @@ def test_a_cut_group_is_dropped_not_shared() -> None:
         "test": 7,
     }
     with pytest.raises(ValueError, match="in 10 groups that are kept together; ask for fewer"):
-        split_pool(rows, TaskSpec("p", 40, 3, 7), 0)
+        split_pool(rows, TaskSpec(name="p", train_rows=40, valid_rows=3, test_rows=7), 0)
 
 
 def test_a_group_in_two_splits_is_a_leak() -> None:

@@ -3,21 +3,26 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from basis_zoo.registry import did_you_mean
+from studies.backbones import BackboneSpec
 from studies.engine.definition import labels
 from studies.engine.definition.layers import NAMED, inherited
-from studies.engine.definition.study import Arm, Backbone, Study, Task, Train
+from studies.engine.definition.study import Arm, Study
+from studies.engine.definition.train import Train
+from studies.sections import NamedSection, Section, dotted, reason
+from studies.tasks import TaskSpec
 
 MAX_ARMS = 10_000
 
-SECTIONS: Mapping[str, type[BaseModel] | None] = {
-    "backbone": Backbone,
-    "task": Task,
+SECTIONS: Mapping[str, type[Section] | None] = {
+    "backbone": BackboneSpec,
+    "task": TaskSpec,
     "adapter": None,
     "train": Train,
 }
@@ -45,6 +50,8 @@ class Point:
     """Where the arm stands in the file."""
     places: dict[str, str] = field(default_factory=dict)
     """Dotted setting to where this arm sets it."""
+    refused: frozenset[str] = frozenset()
+    """Sections that do not validate, which is reported already."""
 
 
 def expand(study: Study) -> tuple[list[Point], Problems]:
@@ -86,8 +93,8 @@ def _swept_points(study: Study, problems: Problems) -> Iterator[Point]:
             for path, (i, _) in zip(study.sweep, choice, strict=True)
         }
         label = " ".join(f"{names[path]}={labels.shown(value)}" for path, value in swept.items())
-        config = _resolve(study, {}, swept, places, problems)
-        yield Point(label, swept, config, study.place("sweep"), places)
+        config, refused = _resolve(study, {}, swept, places, problems)
+        yield Point(label, swept, config, study.place("sweep"), places, refused)
     for i, left_out in unused.items():
         message = f"{left_out} leaves out no point of the sweep; give values that the sweep has"
         problems.add(study.place("exclude", i), f"exclude[{i}]", message)
@@ -99,8 +106,8 @@ def _hand_made_points(study: Study, problems: Problems) -> Iterator[Point]:
         places |= {path: study.place("arms", i, "set", path) for path in arm.set}
         for path in arm.set:
             _check_path(path, places[path], f"arms[{i}].set.{path}", problems)
-        config = _resolve(study, arm.adapter, arm.set, places, problems)
-        yield Point(arm.name, _changes(arm), config, study.place("arms", i), places)
+        config, refused = _resolve(study, arm.adapter, arm.set, places, problems)
+        yield Point(arm.name, _changes(arm), config, study.place("arms", i), places, refused)
 
 
 def _changes(arm: Arm) -> dict[str, Any]:
@@ -153,12 +160,15 @@ def _resolve(
     settings: dict[str, Any],
     places: dict[str, str],
     problems: Problems,
-) -> dict[str, Any]:
-    """The configuration of one arm: the study's with `adapter` merged in and `settings` set."""
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """The configuration of one arm, the study's with `adapter` merged in and `settings` set.
+
+    The second value holds the sections that do not validate.
+    """
     config: dict[str, Any] = {
-        "backbone": study.backbone.model_dump(exclude_none=True),
-        "task": study.task.model_dump(exclude_none=True),
-        "adapter": study.adapter.model_dump(),
+        "backbone": study.backbone.given(),
+        "task": study.task.given(),
+        "adapter": deepcopy(study.adapter),
         "train": study.train.model_dump(),
         "split_seed": study.split_seed,
     }
@@ -175,18 +185,20 @@ def _resolve(
             config[path] = {"name": value} if isinstance(value, str) else value
         elif first in SECTIONS and rest:
             set_path(config[first], rest.split("."), value)
+    refused = set()
     for section, model in SECTIONS.items():
         if model is not None:
             try:
                 valid = model.model_validate(config[section])
             except ValidationError as error:
+                refused.add(section)
                 for each in error.errors(include_url=False):
-                    key = ".".join(map(str, (section, *each["loc"])))
-                    place = place_of(study, key, places)
-                    problems.add(place, key, f"{each['msg']}, got {each['input']!r}")
+                    key = dotted((section, *each["loc"]))
+                    problems.add(place_of(study, key, places), key, reason(each, model))
             else:
-                config[section] = valid.model_dump(exclude_none=section in NAMED)
-    return config
+                named = isinstance(valid, NamedSection)
+                config[section] = valid.given() if named else valid.model_dump()
+    return config, frozenset(refused)
 
 
 def set_path(mapping: Any, keys: list[str], value: Any) -> None:

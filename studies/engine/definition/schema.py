@@ -4,14 +4,12 @@ studies/grid_size.yaml:12: adapter.num_bases: unknown option. Did you mean 'num_
 """
 
 import functools
-import types
-import typing
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from basis_zoo.registry import did_you_mean
 from studies.engine.definition import layers, verify
@@ -19,20 +17,12 @@ from studies.engine.definition.plugins import load_plugins
 from studies.engine.definition.study import Study, StudyBody
 from studies.engine.definition.yaml_source import Location, Source, read_yaml
 from studies.engine.errors import StudyError
+from studies.sections import dotted, reason
 
 PROFILES = Path(__file__).resolve().parents[2] / "profiles"
 
 IN_PROFILES = frozenset(StudyBody.model_fields) - {"name", "question", "claims"}
 """What a study may say differently for a profile."""
-
-EXPECTED = {
-    "model_type": "a mapping",
-    "dict_type": "a mapping",
-    "tuple_type": "a list",
-    "string_type": "text",
-    "too_short": "at least one value",
-}
-"""Words for pydantic's words for Python types."""
 
 
 def list_profiles() -> list[str]:
@@ -172,23 +162,7 @@ def _problem(error: Any, merged: Source) -> str:
         ),
         f"{merged.name}:1",
     )
-    key = _dotted(location)
-    given = error.get("input")
-    if error["type"] == "missing":
-        message = "required, but not given"
-    elif error["type"] == "extra_forbidden":
-        known = _fields_at(StudyBody, location[:-1])
-        hint = did_you_mean(str(location[-1]), known)
-        message = f"unknown key.{hint} Known: {', '.join(known)}"
-    elif error["type"] == "value_error":
-        message = str(error["ctx"]["error"])
-    elif error["type"] in EXPECTED:
-        message = f"expected {EXPECTED[error['type']]}, got {_short(given)}"
-    else:
-        message = error["msg"][:1].lower() + error["msg"][1:]
-        if error["type"] == "literal_error":
-            message += "." + did_you_mean(str(given), error["ctx"]["expected"].split("'")[1::2])
-        message = f"{message.rstrip('.')}, got {_short(given)}"
+    key, message = dotted(location), reason(error, StudyBody)
     return f"{place}: {key}: {message}" if key else f"{place}: {message}"
 
 
@@ -201,36 +175,6 @@ def _without_echoes(errors: list[Any]) -> list[Any]:
         if each["type"] != "too_short"
         or not any(place[:-1] == each["loc"] and place != each["loc"] for place in places)
     ]
-
-
-def _dotted(location: Location) -> str:
-    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in location)
-    return text.removeprefix(".")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
-    """Names of the keys that the model at `location` below `model` has."""
-    kind: Any = model
-    for key in location:
-        if isinstance(key, int):
-            continue
-        info = getattr(kind, "model_fields", {}).get(key)
-        kind = _model_in(info.annotation) if info else None
-    return list(getattr(kind, "model_fields", {}))
-
-
-def _model_in(annotation: Any) -> Any:
-    """The model that an annotation such as `Published | None` or `tuple[Arm, ...]` speaks of."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if isinstance(annotation, types.GenericAlias | types.UnionType):
-        return next((m for m in map(_model_in, typing.get_args(annotation)) if m), None)
-    return None
 
 
 def _by_line(problem: str) -> tuple[str, int, str]:

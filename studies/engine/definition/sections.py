@@ -1,43 +1,12 @@
-"""What every section of a study file is made of, and the sections `after` and `search`."""
+"""The sections `after` and `search` of a study."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    Strict,
-    StringConstraints,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-Int = Annotated[int, Strict()]
-Float = Annotated[float, Strict()]
-Bool = Annotated[bool, Strict()]
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError(f"expected printable text on one line, got {text!r}")
-    return text
-
-
-Line = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_printable)
-]
-"""Printable text on one line."""
-
-
-class Section(BaseModel):
-    """Refuses unknown keys; a value that cannot be changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
+from studies.sections import Bool, Float, Int, Line, Section
 
 PARA_FACTS = ("parameters", "kept_energy", "rank_mean", "rank_spread")
 """What is said of a pruned adapter beside its metrics: LoRA parameters, share of the squared norm

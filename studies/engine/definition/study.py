@@ -3,92 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    StringConstraints,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PrivateAttr, StringConstraints, field_validator, model_validator
 
-from studies.engine.definition.sections import After, Bool, Float, Int, Line, Search, Section
+from studies.backbones import BackboneSpec
+from studies.engine.definition.sections import After, Search
+from studies.engine.definition.train import Train
 from studies.engine.definition.yaml_source import Location
-
-
-class Backbone(Section):
-    """The pretrained model; values are checked by `studies.backbones`."""
-
-    name: Line
-    """A shipped backbone's name, a hub id or a local folder."""
-    dtype: str | None = None
-    attention: str | None = None
-    gradient_checkpointing: Bool | None = None
-    quantization: str | None = None
-
-
-class Task(Section):
-    """The data; values are checked by `studies.tasks`."""
-
-    name: Line
-    """A shipped task's name, a hub id or a local folder."""
-    train_rows: Annotated[Int, Field(ge=1)] | None = None
-    valid_rows: Annotated[Int, Field(ge=1)] | None = None
-    test_rows: Annotated[Int, Field(ge=1)] | None = None
-    max_length: Annotated[Int, Field(ge=1)] | None = None
-    text: str | tuple[str, ...] | None = None
-    """Column(s) with the text, for data that is no shipped task."""
-    label: str | None = None
-    """Column with the label, for data that is no shipped task."""
-    template: str | None = None
-    """Prompt with `{column}`s, for multiple-choice questions and instructions of your own."""
-    choices: str | tuple[str, ...] | None = None
-    """Columns with the choices, or the one column with a list of them."""
-    data: Line | None = None
-    """Local file or folder with the task's own data."""
-    train_on_inputs: Bool | None = None
-    scoring: str | None = None
-    evaluate: str | None = None
-    max_new_tokens: Annotated[Int, Field(ge=1)] | None = None
-    beams: Annotated[Int, Field(ge=1)] | None = None
-    image_size: Annotated[Int, Field(ge=1)] | None = None
-    augment: Bool | None = None
-    prompts: tuple[str, ...] | None = None
-
-
-class Train(Section):
-    """How one trial is trained; the same for all arms unless swept."""
-
-    epochs: Float = Field(3.0, gt=0)
-    batch_size: Int = Field(16, ge=1)
-    eval_batch_size: Int = Field(64, ge=1)
-    learning_rate: Float = Field(1e-3, gt=0)
-    weight_decay: Float = Field(0.0, ge=0)
-    warmup_ratio: Float = Field(0.1, ge=0, lt=1)
-    schedule: Literal["constant", "linear", "cosine"] = "linear"
-    gradient_accumulation: Int = Field(1, ge=1)
-    """Batches that make one optimizer step."""
-    max_grad_norm: Annotated[Float, Field(gt=0)] | None = 1.0
-    """Per clipping group; null: gradients are not clipped."""
-    max_steps: Annotated[Int, Field(ge=1)] | None = None
-    """Stop after this many optimizer steps; null: `epochs` decides."""
-    eval_every: Annotated[Int, Field(ge=1)] | None = None
-    """Validate every so many optimizer steps; null: at the end alone."""
-    checkpoint_minutes: Annotated[Float, Field(ge=0)] | None = 10.0
-    """Save what a killed trial goes on from this often; 0 or null: only where it is asked to end
-    (SIGTERM)."""
-    deterministic: Bool = False
-    """The same bits each time on a GPU, at some cost of speed; a CPU gives them anyway."""
-
-
-class Adapter(BaseModel):
-    """The adapter; all options but the method's name are checked by `adapters`."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    method: Line
-    """A name from `adapters.list_methods()`."""
+from studies.sections import Bool, Float, Int, Line, Section
+from studies.tasks import TaskSpec
 
 
 class Objective(Section):
@@ -183,9 +105,12 @@ class StudyBody(Section):
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=80)]
     """The file's name without `.yaml`."""
     question: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-    backbone: Backbone
-    task: Task
-    adapter: Adapter
+    backbone: BackboneSpec
+    """The pretrained model."""
+    task: TaskSpec
+    """The data."""
+    adapter: dict[str, Any]
+    """The method and its options, which package `adapters` checks."""
     train: Train = Train()
     seeds: Annotated[tuple[Annotated[Int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)]
     split_seed: Int = Field(0, ge=0, lt=2**32)
@@ -208,6 +133,13 @@ class StudyBody(Section):
     claims: tuple[ClaimRule, ...] = ()
     """Rules written before the run."""
     budget: Budget = Budget()
+
+    @field_validator("adapter")
+    @classmethod
+    def _has_a_method(cls, adapter: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(adapter.get("method"), str):
+            raise ValueError(f"needs a `method`, e.g. lora, got {adapter.get('method')!r}")
+        return adapter
 
     @field_validator("seeds")
     @classmethod

@@ -172,7 +172,7 @@ def _ask(
 ) -> Any:
     """What `check` says of the point's `section`; its refusal becomes a problem with a place."""
     given = point.config[section]
-    if not isinstance(given, dict):
+    if section in point.refused or not isinstance(given, dict):
         return None  # reported when the point was resolved
     try:
         return check(dict(given))

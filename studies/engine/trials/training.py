@@ -19,13 +19,13 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.utils import ModelOutput
 
 import adapters
+from studies.engine.definition.train import Train
 from studies.engine.trials.batches import LengthGrouped
 from studies.engine.trials.failures import DoesNotFit, NotFinite, is_out_of_memory
 from studies.engine.trials.metrics_file import MetricsFile
 from studies.engine.trials.preemption import Preemption
 from studies.engine.trials.ranks import ranks
 from studies.engine.trials.saving import ResumingTrainer, Saver
-from studies.engine.trials.settings import TrainSettings
 from studies.engine.trials.training_progress import Progress
 from studies.tasks.kinds.tokens import arguments_of, places_of_labels
 
@@ -42,7 +42,7 @@ class AdapterTrainer(ResumingTrainer):
         model: nn.Module,
         args: TrainingArguments,
         loader: DataLoader[Any],
-        settings: TrainSettings,
+        settings: Train,
         progress: Progress,
         loss: Loss,
         micro_batch: int,
@@ -121,7 +121,7 @@ class Watch(TrainerCallback):
 
     def __init__(
         self,
-        settings: TrainSettings,
+        settings: Train,
         progress: Progress,
         metrics: MetricsFile,
         on_evaluate: Callable[[int], None],
@@ -199,7 +199,7 @@ class Watch(TrainerCallback):
 def train(
     model: nn.Module,
     loader: DataLoader[Any],
-    settings: TrainSettings,
+    settings: Train,
     *,
     dtype: torch.dtype,
     dropout_seed: int,
@@ -244,7 +244,7 @@ def train(
 
 
 def _arguments(
-    settings: TrainSettings,
+    settings: Train,
     batches: int,
     dtype: torch.dtype,
     dropout_seed: int,

@@ -76,11 +76,11 @@ def _run_as_it_fits(
 
     The rows of an optimizer step, their order and the scale of the loss stay the same.
     """
+    from studies.engine.definition.train import Train
     from studies.engine.trials.environment import determinism, reset_peak_memory
     from studies.engine.trials.failures import DoesNotFit
-    from studies.engine.trials.settings import TrainSettings
 
-    settings = TrainSettings.read(trial.config["train"])
+    settings = Train.read("train", trial.config["train"])
     rows = settings.batch_size
     while True:
         with determinism(settings.deterministic):
@@ -125,6 +125,7 @@ def _run(
     import adapters
     from studies import backbones, tasks
     from studies.engine.definition.plugins import load_plugins
+    from studies.engine.definition.train import Train
     from studies.engine.trials.after import evaluate_after
     from studies.engine.trials.batches import spare_workers, train_loader
     from studies.engine.trials.checkpoint import Identity
@@ -134,14 +135,13 @@ def _run(
     from studies.engine.trials.metrics_file import MetricsFile
     from studies.engine.trials.saving import Saver
     from studies.engine.trials.seeds import derive
-    from studies.engine.trials.settings import TrainSettings
     from studies.engine.trials.training import train
 
     logging.set_verbosity_error()  # "newly initialized" is what a head is meant to be
     logging.disable_progress_bar()
     config = trial.config
     load_plugins(trial.plugins, trial.plugin_hashes)
-    settings = TrainSettings.read(config["train"])
+    settings = Train.read("train", config["train"])
     backbone = backbones.check(config["backbone"])
     data = _rows(json.dumps(config["task"], sort_keys=True), config.get("split_seed", 0))
     found["data"] = tasks.describe(data)

@@ -8,7 +8,8 @@ from studies.tasks.kinds.instruction import Instruction
 from studies.tasks.kinds.multiple_choice import MultipleChoice
 from studies.tasks.kinds.prepared import Prepared
 from studies.tasks.kinds.text import TextClassification, TextRegression
-from studies.tasks.task import Kind, TaskData, TaskSpec
+from studies.tasks.spec import TaskSpec
+from studies.tasks.task import Kind, TaskData
 
 KINDS: Mapping[Kind, Callable[[TaskSpec, TaskData, Any], Prepared]] = {
     "text_classification": TextClassification,

@@ -17,7 +17,8 @@ from studies.engine.trials.batches import spare_workers
 from studies.tasks.kinds.prepared import Example, Prepared, evaluating
 from studies.tasks.metrics import named_classification_metrics
 from studies.tasks.rows import Picture
-from studies.tasks.task import TaskData, TaskSpec
+from studies.tasks.spec import TaskSpec
+from studies.tasks.task import TaskData
 
 CROP_AREA = (0.5, 1.0)
 """Share of an image's area that a random crop keeps."""

@@ -11,7 +11,8 @@ from transformers.utils import ModelOutput
 from studies.engine.trials.batches import Encoded
 from studies.tasks.kinds.prepared import Example, Prepared, evaluating
 from studies.tasks.kinds.tokens import IGNORED, PadLessons, lessons, next_token_loss
-from studies.tasks.task import TaskData, TaskSpec
+from studies.tasks.spec import TaskSpec
+from studies.tasks.task import TaskData
 
 
 class Instruction(Prepared):

@@ -20,7 +20,8 @@ from studies.tasks.kinds.prepared import Example, Prepared, evaluating
 from studies.tasks.kinds.scoring import log_likelihoods
 from studies.tasks.kinds.tokens import PadLessons, encode_pairs, lessons, next_token_loss
 from studies.tasks.rows import Item
-from studies.tasks.task import TaskData, TaskSpec
+from studies.tasks.spec import TaskSpec
+from studies.tasks.task import TaskData
 
 
 class MultipleChoice(Prepared):

@@ -12,7 +12,8 @@ from transformers.utils import ModelOutput
 from studies.engine.trials.batches import Encoded, Pad, encode, eval_batches
 from studies.tasks.kinds.prepared import Example, Prepared, evaluating
 from studies.tasks.metrics import correlation_metrics, named_classification_metrics
-from studies.tasks.task import TaskData, TaskSpec
+from studies.tasks.spec import TaskSpec
+from studies.tasks.task import TaskData
 
 
 class TextClassification(Prepared):

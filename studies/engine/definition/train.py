@@ -1,0 +1,39 @@
+"""The section `train` of a study, which is also how a trial is trained."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from studies.sections import Bool, Float, Int, Section
+
+
+class Train(Section):
+    """How one trial is trained; the same for all arms unless swept."""
+
+    epochs: Float = Field(3.0, gt=0)
+    """Passes over the training rows; a fraction ends within one."""
+    batch_size: Int = Field(16, ge=1)
+    """Rows of one forward pass."""
+    eval_batch_size: Int = Field(64, ge=1)
+    """Rows of one forward pass in evaluations."""
+    learning_rate: Float = Field(1e-3, gt=0)
+    """Of AdamW, at its highest."""
+    weight_decay: Float = Field(0.0, ge=0)
+    """Of AdamW, per optimizer step and unit of learning rate."""
+    warmup_ratio: Float = Field(0.1, ge=0, lt=1)
+    """Share of all optimizer steps in which the learning rate rises from 0."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """How the learning rate falls after the warm-up; linear and cosine end at 0."""
+    gradient_accumulation: Int = Field(1, ge=1)
+    """Batches that make one optimizer step."""
+    max_grad_norm: Annotated[Float, Field(gt=0)] | None = 1.0
+    """Largest norm of the gradient, per clipping group; null: gradients are not clipped."""
+    max_steps: Annotated[Int, Field(ge=1)] | None = None
+    """Stop after this many optimizer steps; null: `epochs` decides."""
+    eval_every: Annotated[Int, Field(ge=1)] | None = None
+    """Validate every so many optimizer steps; null: at the end alone."""
+    checkpoint_minutes: Annotated[Float, Field(ge=0)] | None = 10.0
+    """Minutes between two saves of what a killed trial goes on from; 0 or null: only where it is
+    asked to end (SIGTERM)."""
+    deterministic: Bool = False
+    """The same bits each time on a GPU, at some cost of speed; a CPU gives them anyway."""

@@ -1,0 +1,88 @@
+"""The section `task` of a study: which data, and how it is read."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator
+
+from studies.sections import Bool, Int, Line, NamedSection
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+Count = Annotated[Int, Field(ge=1)]
+
+
+def _columns(least: int, most: int | None, what: str) -> BeforeValidator:
+    """Takes one column, or from `least` to `most` of them."""
+
+    def check(given: Any) -> Any:
+        several = isinstance(given, list | tuple)
+        names = given if several else [given]
+        fits = not several or (least <= len(given) and (most is None or len(given) <= most))
+        if not fits or not all(isinstance(name, str) and name for name in names):
+            raise ValueError(f"expected one column or a list of {what}, got {given!r}")
+        return tuple(given) if several else given
+
+    return BeforeValidator(check)
+
+
+class TaskSpec(NamedSection):
+    """The data that is trained and tested on; `studies.tasks` checks what one task needs."""
+
+    name: Annotated[Line, Field(examples=["movie_sentences", "./rows.csv", "owner/name:subset"])]
+    """A shipped task's name, a local table or folder, or a hub id."""
+    train_rows: Annotated[Count | None, Field(examples=[2000])] = None
+    """Rows that are trained on; null: the task's own number."""
+    valid_rows: Count | None = None
+    """Rows that choices are made on; null: the task's own number."""
+    test_rows: Count | None = None
+    """Rows that the arms are compared on; null: the task's own number."""
+    max_length: Count = 128
+    """Tokens a text is cut to."""
+    text: Annotated[
+        str | tuple[str, ...],
+        _columns(1, 2, "one or two"),
+        Field(examples=["text", ["question", "sentence"]]),
+    ] = "text"
+    """Column of the text, or the two columns of a pair, for tables and hub data sets."""
+    label: Text = "label"
+    """Column of the label, for tables and hub data sets."""
+    template: Annotated[Text | None, Field(examples=["Q: {question}\\nA:"])] = None
+    """Prompt with `{column}` for each column's value: makes a table or hub data set a
+    multiple-choice task (with `choices`) or an instruction task (without); null: neither."""
+    choices: Annotated[
+        str | tuple[str, ...] | None,
+        _columns(2, None, "two or more"),
+        Field(examples=[["first", "second"]]),
+    ] = None
+    """Columns of the choices, or the one column with a list of them; `label` then holds the right
+    one's place, letter or text."""
+    data: Annotated[Line | None, Field(examples=["data/alpaca.json"])] = None
+    """Local file or folder with the task's own data; null: the hub or a package archive."""
+    train_on_inputs: Bool | None = None
+    """Whether a language model is trained on the prompt's tokens too; null: the task's default."""
+    scoring: Literal["sum", "normalised"] | None = None
+    """Which log-likelihood of a choice decides `accuracy`: of all its characters together, or
+    divided by their number; null: the task's own rule."""
+    evaluate: Literal["loglikelihood", "generation", "both"] = "loglikelihood"
+    """How multiple-choice answers are found."""
+    max_new_tokens: Count = 32
+    """Length of generated answers, in tokens."""
+    beams: Count = 1
+    """Beams of generated answers; 1 is greedy."""
+    image_size: Annotated[Count | None, Field(examples=[224])] = None
+    """Side of the square that images are cut to, in pixels; null: the backbone's own."""
+    augment: Bool = False
+    """Random crops and flips of training images."""
+    prompts: Annotated[tuple[str, ...], Field(examples=[["a photo of a {}."]])] = ()
+    """Templates with `{}` for a class's name, for CLIP; none: the task's own."""
+
+    @field_validator("prompts")
+    @classmethod
+    def _have_a_place(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
+        if not all("{}" in prompt for prompt in prompts):
+            raise ValueError(f"every one must contain {{}}, got {list(prompts)!r}")
+        return prompts
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The one or two columns of text."""
+        return (self.text,) if isinstance(self.text, str) else self.text
