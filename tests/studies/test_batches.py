@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from studies import backbones
-from studies.engine.trials.batches import LengthGrouped, Pad, encode, eval_batches, train_loader
+from studies.engine.trials.batches import LengthGrouped, train_loader
 from studies.engine.trials.seeds import derive
 from studies.tasks import Row
+from studies.tasks.encoding import Pad, encode, eval_batches
 
 LENGTHS = [3 + (7 * i) % 40 for i in range(203)]
 

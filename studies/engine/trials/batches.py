@@ -1,63 +1,18 @@
-"""Rows to batches: tokenised once, grouped by length, padded to the longest of the batch."""
+"""Batches for training: rows of like length together, in an order drawn anew each epoch."""
 
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import PreTrainedTokenizerBase
+from torch.utils.data import DataLoader, Sampler
 
-from studies.tasks import Row
-from studies.tasks.token_cache import tokenise
+from studies.tasks.encoding import Example, Examples
 
-if TYPE_CHECKING:
-    from studies.tasks.kinds.prepared import Examples
-
-Example = dict[str, Any]
 WINDOW = 8
 """Batches whose rows are sorted together: long enough to save padding, short enough to mix."""
-
-
-@dataclass(frozen=True)
-class Encoded(Dataset[Example]):
-    """Tokenised rows with their class indices."""
-
-    examples: tuple[Example, ...]
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> Example:
-        return self.examples[index]
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each row."""
-        return [len(example["input_ids"]) for example in self.examples]
-
-
-def encode(
-    rows: Sequence[Row],
-    labels: Sequence[str],
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-) -> Encoded:
-    """Tokenise `rows`, cut to `max_length` tokens; `labels` gives the class indices."""
-    index = {label: place for place, label in enumerate(labels)}
-    texts, pairs = [row.text for row in rows], None
-    if rows and rows[0].pair is not None:
-        pairs = [row.pair for row in rows]
-    tokens = tokenise(tokenizer, texts, pairs, truncation=True, max_length=max_length)
-    return Encoded(
-        tuple(
-            {**{key: tokens[key][i] for key in tokens}, "labels": index[row.label]}
-            for i, row in enumerate(rows)
-        )
-    )
 
 
 class LengthGrouped(Sampler[list[int]]):
@@ -89,24 +44,6 @@ class LengthGrouped(Sampler[list[int]]):
         yield from batches
 
 
-@dataclass(frozen=True)
-class Pad:
-    """Collates rows: every field is padded to the longest row on the tokenizer's side."""
-
-    tokenizer: PreTrainedTokenizerBase
-
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """(batch, longest) for every field, (batch,) for the labels."""
-        rest = [{k: v for k, v in example.items() if k != "labels"} for example in examples]
-        batch = dict(self.tokenizer.pad(rest, return_tensors="pt"))
-        batch["labels"] = torch.tensor([example["labels"] for example in examples])
-        return batch
-
-
-MOST_WORKERS = 8
-"""More processes than this wait for each other."""
-
-
 class TimedLoader(DataLoader[Example]):
     """A loader that knows how long its batches took."""
 
@@ -125,7 +62,7 @@ class TimedLoader(DataLoader[Example]):
 
 
 def train_loader(
-    data: "Examples",
+    data: Examples,
     collate: Callable[[Sequence[Example]], dict[str, Tensor]],
     batch_size: int,
     seed: int,
@@ -143,15 +80,3 @@ def train_loader(
         pin_memory=torch.cuda.is_available(),
         num_workers=workers,
     )
-
-
-def spare_workers() -> int:
-    """Processes that may make batches while a GPU trains: none on a CPU, whose cores do train."""
-    return min(MOST_WORKERS, torch.get_num_threads()) if torch.cuda.is_available() else 0
-
-
-def eval_batches(data: Encoded, pad: Pad, batch_size: int) -> Iterator[dict[str, Tensor]]:
-    """Batches for evaluation, shortest rows first; the metrics do not depend on the order."""
-    order = sorted(range(len(data)), key=data.lengths.__getitem__)
-    for start in range(0, len(order), batch_size):
-        yield pad([data[index] for index in order[start : start + batch_size]])

@@ -127,7 +127,7 @@ def _run(
     from studies.engine.definition.plugins import load_plugins
     from studies.engine.definition.train import Train
     from studies.engine.trials.after import evaluate_after
-    from studies.engine.trials.batches import spare_workers, train_loader
+    from studies.engine.trials.batches import train_loader
     from studies.engine.trials.checkpoint import Identity
     from studies.engine.trials.environment import code_versions, device_name, peak_memory_bytes
     from studies.engine.trials.failures import NotFinite, is_out_of_memory
@@ -136,6 +136,7 @@ def _run(
     from studies.engine.trials.saving import Saver
     from studies.engine.trials.seeds import derive
     from studies.engine.trials.training import train
+    from studies.tasks.encoding import spare_workers
 
     logging.set_verbosity_error()  # "newly initialized" is what a head is meant to be
     logging.disable_progress_bar()

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from studies.backbones.conversion import require
-from studies.engine.trials.batches import spare_workers
-from studies.tasks.kinds.prepared import Example, Prepared, evaluating
+from studies.tasks.encoding import Example, spare_workers
+from studies.tasks.kinds.prepared import Prepared, evaluating
 from studies.tasks.metrics import named_classification_metrics
 from studies.tasks.rows import Picture
 from studies.tasks.spec import TaskSpec

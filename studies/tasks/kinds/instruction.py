@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from studies.engine.trials.batches import Encoded
-from studies.tasks.kinds.prepared import Example, Prepared, evaluating
+from studies.tasks.encoding import Encoded, Example
+from studies.tasks.kinds.prepared import Prepared, evaluating
 from studies.tasks.kinds.tokens import IGNORED, PadLessons, lessons, next_token_loss
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import TaskData

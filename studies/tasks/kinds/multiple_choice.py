@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
+from studies.tasks.encoding import Example
 from studies.tasks.extraction import extract
 from studies.tasks.kinds.generation import generate
-from studies.tasks.kinds.prepared import Example, Prepared, evaluating
+from studies.tasks.kinds.prepared import Prepared, evaluating
 from studies.tasks.kinds.scoring import log_likelihoods
 from studies.tasks.kinds.tokens import PadLessons, encode_pairs, lessons, next_token_loss
 from studies.tasks.rows import Item

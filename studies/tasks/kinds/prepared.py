@@ -3,26 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.utils import ModelOutput
 
-Example = dict[str, Any]
-
-
-class Examples(Protocol):
-    """Training examples with the length that decides which are batched together."""
-
-    @property
-    def lengths(self) -> Sequence[int]:
-        """Tokens of each example; all equal where nothing is padded."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Example: ...
+from studies.tasks.encoding import Example, Examples
 
 
 class Prepared(ABC):

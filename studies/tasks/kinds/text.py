@@ -9,8 +9,8 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from studies.engine.trials.batches import Encoded, Pad, encode, eval_batches
-from studies.tasks.kinds.prepared import Example, Prepared, evaluating
+from studies.tasks.encoding import Encoded, Example, Pad, encode, eval_batches
+from studies.tasks.kinds.prepared import Prepared, evaluating
 from studies.tasks.metrics import correlation_metrics, named_classification_metrics
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import TaskData

@@ -11,8 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from studies.engine.trials.batches import Encoded
-from studies.tasks.kinds.prepared import Example
+from studies.tasks.encoding import Encoded, Example
 from studies.tasks.token_cache import tokenise
 
 IGNORED = -100
