@@ -111,7 +111,8 @@ def reason(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     if kind == "literal_error":
         words = context["expected"].split("'")[1::2]
         hint = did_you_mean(given, words)
-        return f"expected one of {', '.join(words)}, got {_short(given)}.{hint}".rstrip(".")
+        one_of = "one of " if len(words) > 1 else ""
+        return f"expected {one_of}{', '.join(words)}, got {_short(given)}.{hint}".rstrip(".")
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind].format(**context)}, got {_short(given)}"
     return f"{error['msg'][:1].lower()}{error['msg'][1:].rstrip('.')}, got {_short(given)}"

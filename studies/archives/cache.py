@@ -1,7 +1,8 @@
 """The cache of unpacked members: one folder an archive, complete or absent.
 
 - `<cache>/<archive's file name>`: an archive that a user placed there; used, never deleted.
-- `<cache>/unpacked/<package>-<version>-<hash>/`: members, put there by one atomic rename.
+- `<cache>/unpacked/<package>-<version>-<hash>/`: members, put there by one atomic rename, and
+  checked against their sha256 before each use.
 """
 
 import errno
@@ -16,7 +17,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from studies.archives.archive import Archive, ArchiveError
-from studies.archives.download import CHUNK, download
+from studies.archives.download import download
+from studies.archives.files import is_whole, say_damaged, sha256_of, sync
 from studies.archives.index import find
 from studies.archives.sources import Sources, pip_sources
 from studies.archives.unpack import unpack
@@ -39,12 +41,16 @@ def cache_folder() -> Path:
 
 
 def is_cached(archive: Archive) -> bool:
-    """Whether `fetch` would need neither the network nor a placed archive."""
+    """Whether `fetch` would need neither the network nor a placed archive.
+
+    Each member is read and checked against its sha256, once a process for as long as the file stays
+    the same.
+
+    Raises:
+        OSError: a member cannot be read.
+    """
     folder = _unpacked(archive)
-    return all(
-        (folder / m.target).is_file() and (folder / m.target).stat().st_size == m.size
-        for m in archive.members
-    )
+    return all(is_whole(folder / m.target, m.size, m.sha256) for m in archive.members)
 
 
 def fetch(archive: Archive, sources: Sources | None = None) -> Path:
@@ -57,10 +63,10 @@ def fetch(archive: Archive, sources: Sources | None = None) -> Path:
         ArchiveError: not cached and not to be had, a wrong sha256, a broken archive, a full disk.
     """
     folder = _unpacked(archive)
-    if is_cached(archive):
-        return folder
     cache = cache_folder()
     try:
+        if is_cached(archive):
+            return folder
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / f".{archive.filename}.lock"):
             if not is_cached(archive):
@@ -73,6 +79,9 @@ def fetch(archive: Archive, sources: Sources | None = None) -> Path:
 def _fill(archive: Archive, sources: Sources | None, cache: Path, folder: Path) -> None:
     """Get the archive, unpack it into a temporary folder, and rename that to `folder`."""
     folder.parent.mkdir(exist_ok=True)
+    for m in archive.members:
+        if (folder / m.target).exists() and not is_whole(folder / m.target, m.size, m.sha256):
+            say_damaged(folder / m.target, f"{archive.filename} is fetched again")
     prefix = f".fetching-{archive.filename}-"
     for left in cache.glob(f"{glob.escape(prefix)}*"):
         shutil.rmtree(left)  # of a process that was killed: the lock is ours
@@ -87,7 +96,8 @@ def _fill(archive: Archive, sources: Sources | None, cache: Path, folder: Path) 
         content = work / "content"
         content.mkdir()
         unpack(archive, file, content)
-        if folder.exists():  # a file in it was removed or cut short
+        sync(content)
+        if folder.exists():  # a file in it is gone or damaged
             shutil.rmtree(folder)
         content.replace(folder)
 
@@ -119,14 +129,11 @@ def _download(archive: Archive, sources: Sources, file: Path) -> None:
 
 
 def _check_placed(archive: Archive, file: Path) -> None:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    if digest.hexdigest() != archive.sha256:
+    found = sha256_of(file)
+    if found != archive.sha256:
         raise ArchiveError(
             f"{file} is not the file we know as {archive.requirement}: expected sha256 "
-            f"{archive.sha256}, got {digest.hexdigest()}. Replace it, or remove it to fetch it."
+            f"{archive.sha256}, got {found}. Replace it, or remove it to fetch it."
         )
 
 

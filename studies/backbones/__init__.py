@@ -17,6 +17,7 @@ from studies.backbones.registry import (
     check,
     fetch,
     get_backbone,
+    identity,
     list_backbones,
     register_backbone,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "check",
     "fetch",
     "get_backbone",
+    "identity",
     "list_backbones",
     "load",
     "register_backbone",

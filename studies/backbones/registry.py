@@ -11,7 +11,8 @@ from pydantic import Field
 from basis_zoo.registry import Registry
 from studies.archives import Archive, is_cached
 from studies.archives import fetch as fetch_archive
-from studies.backbones.conversion import Conversion, convert, converted_folder
+from studies.archives.files import sha256_of
+from studies.backbones.conversion import Conversion, convert, converted_folder, converted_hashes
 from studies.backbones.terms import Terms
 from studies.sections import Bool, Line, NamedSection
 
@@ -43,7 +44,21 @@ class Backbone:
         """Whether `folder` needs neither the network nor a conversion."""
         if self.conversion is None:
             return is_cached(self.archive)
-        return converted_folder(self.name, self.conversion, self.archives).is_dir()
+        folder = converted_folder(self.name, self.conversion, self.archives)
+        return converted_hashes(folder) is not None
+
+    def hashes(self) -> dict[str, str]:
+        """The sha256 of each file of `folder` that a model is loaded from.
+
+        Raises:
+            studies.archives.ArchiveError: as `folder`.
+        """
+        folder = self.folder()
+        if self.conversion is None:
+            return {member.target: member.sha256 for member in self.archive.members}
+        found = converted_hashes(folder)
+        assert found is not None, "checked by `folder`"
+        return found
 
     def folder(self) -> Path:
         """The folder to load from, made first where the cache lacks it.
@@ -123,6 +138,26 @@ def fetch(spec: str | Mapping[str, Any]) -> Path | None:
     if checked.kind != "packaged":
         return None
     return get_backbone(checked.name).folder()
+
+
+def identity(spec: str | Mapping[str, Any]) -> dict[str, Any]:
+    """What a trial's numbers come from: the backbone's name, and the sha256 of each of its files.
+
+    The hashes are those of the files that are there, checked or read by this process: every file of
+    a packaged backbone, those directly in a local folder, None for a hub id.
+
+    Raises:
+        ValueError: as `check`.
+        studies.archives.ArchiveError: a packaged backbone cannot be had.
+    """
+    checked = check(spec)
+    hashes = None
+    if checked.kind == "packaged":
+        hashes = get_backbone(checked.name).hashes()
+    elif checked.kind == "folder":
+        files = sorted(Path(checked.name).expanduser().iterdir())
+        hashes = {file.name: sha256_of(file) for file in files if file.is_file()}
+    return {"name": checked.name, "sha256": hashes}
 
 
 def _kind(name: str) -> Kind:

@@ -9,13 +9,13 @@ import base64
 import gzip
 import hashlib
 import json
-import os
-import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from studies.archives import Archive, cache_folder
+from studies.archives.files import replacing, say_damaged
 from studies.tasks.rows import AnyRow, Exchange, Item, Picture, Row
 
 
@@ -39,12 +39,8 @@ def cached_rows(file: Path, make: Callable[[], Sequence[AnyRow]]) -> list[AnyRow
 def _write(file: Path, rows: Sequence[AnyRow]) -> None:
     body = "".join(f"{json.dumps(_plain(row), ensure_ascii=False)}\n" for row in rows).encode()
     head = {"rows": len(rows), "type": type(rows[0]).__name__, "sha256": _sha256(body)}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    with os.fdopen(handle, "wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as out:
+    with replacing(file) as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as out:
         out.write(json.dumps(head).encode() + b"\n" + body)
-    os.chmod(name, 0o644)
-    os.replace(name, file)
 
 
 def _read(file: Path) -> list[AnyRow] | None:
@@ -52,12 +48,15 @@ def _read(file: Path) -> list[AnyRow] | None:
     try:
         with gzip.open(file, "rb") as stream:
             head, body = json.loads(stream.readline()), stream.read()
-    except (FileNotFoundError, EOFError, gzip.BadGzipFile, ValueError):
+        if head["sha256"] == _sha256(body):
+            make = _MAKERS[head["type"]]
+            return [make(*json.loads(line)) for line in body.decode().split("\n")[:-1]]
+    except FileNotFoundError:
         return None
-    if head.get("sha256") != _sha256(body):
-        return None
-    make = _MAKERS[head["type"]]
-    return [make(*json.loads(line)) for line in body.decode().split("\n")[:-1]]
+    except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, KeyError, TypeError):
+        pass
+    say_damaged(file, "its rows are read again")
+    return None
 
 
 def _plain(row: AnyRow) -> list[Any]:

