@@ -14,7 +14,7 @@ class AdapterSection(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     method: Annotated[str, Field(examples=["basis", "lora"])]
-    """A name of docs/methods.md."""
+    """A name of `docs/methods.md`."""
     r: Annotated[Whole | None, Field(examples=[8])] = None
     """Rank of the factors."""
     alpha: Annotated[Annotated[float, Strict()] | None, Field(examples=[16])] = None
@@ -30,7 +30,7 @@ class AdapterSection(BaseModel):
     layers: Annotated[str | list[Whole] | None, Field(examples=["odd", "first_last_2", [0, 5]])] = (
         None
     )
-    """Blocks to adapt, by a word (all, odd, even, first_last_<k>) or by index from 0; null: all."""
+    """Blocks to adapt: all, odd, even, `first_last_<k>`, or indices from 0; null: all."""
     modules_to_save: Annotated[list[str] | None, Field(examples=[["classifier"]])] = None
     """Modules that are trained and saved whole; null: the task's head."""
 

@@ -31,9 +31,9 @@ class TaskSpec(NamedSection):
     """A shipped task's name, a local table or folder, or a hub id."""
     train_rows: Annotated[Count | None, Field(examples=[2000])] = None
     """Rows that are trained on; null: the task's own number."""
-    valid_rows: Count | None = None
+    valid_rows: Annotated[Count | None, Field(examples=[500])] = None
     """Rows that choices are made on; null: the task's own number."""
-    test_rows: Count | None = None
+    test_rows: Annotated[Count | None, Field(examples=[2500])] = None
     """Rows that the arms are compared on; null: the task's own number."""
     max_length: Count = 128
     """Tokens a text is cut to."""
@@ -57,11 +57,11 @@ class TaskSpec(NamedSection):
     one's place, letter or text."""
     data: Annotated[Line | None, Field(examples=["data/alpaca.json"])] = None
     """Local file or folder with the task's own data; null: the hub or a package archive."""
-    train_on_inputs: Bool | None = None
+    train_on_inputs: Annotated[Bool | None, Field(examples=[True])] = None
     """Whether a language model is trained on the prompt's tokens too; null: the task's default."""
     scoring: Literal["sum", "normalised"] | None = None
-    """Which log-likelihood of a choice decides `accuracy`: of all its characters together, or
-    divided by their number; null: the task's own rule."""
+    """Which log-likelihood of a choice decides `accuracy`: its sum over tokens, or that sum divided
+    by the choice's number of characters; null: the task's own rule."""
     evaluate: Literal["loglikelihood", "generation", "both"] = "loglikelihood"
     """How multiple-choice answers are found."""
     max_new_tokens: Count = 32

@@ -16,7 +16,10 @@ of all updates, mean and standard deviation over layers of the ranks."""
 class Para(Section):
     """Ranks cut after training, by one threshold over all layers (PARA, arXiv 2604.27796)."""
 
-    kept: Annotated[tuple[Annotated[Float, Field(gt=0, le=1)], ...], Field(min_length=1)]
+    kept: Annotated[
+        tuple[Annotated[Float, Field(gt=0, le=1)], ...],
+        Field(min_length=1, examples=[[1.0, 0.5, 0.25]]),
+    ]
     """Shares of the trained parameters that are kept, each evaluated."""
 
     @field_validator("kept")
@@ -54,9 +57,11 @@ class After(Section):
     """Evaluations of every trained model beyond its own; they become metrics `after/...`."""
 
     para: Para | None = None
+    """Ranks cut after training; null: none."""
     affine: Bool = False
     """Every phi replaced by its best affine fit."""
     landscape: Landscape | None = None
+    """The validation loss along a line; null: not."""
     spectra: Bool = False
     """Singular values of every update, and every phi, kept beside the result for the figures."""
 
@@ -138,9 +143,10 @@ def _domain(given: Any) -> Domain:
 class SearchObjective(Section):
     """What a search wants of a point; never a metric of the test set."""
 
-    metric: Line
-    """valid/<metric> or cost/<field>."""
+    metric: Annotated[Line, Field(examples=["valid/accuracy", "cost/trainable_parameters"])]
+    """`valid/<metric>` or `cost/<field>`."""
     direction: Literal["maximize", "minimize"] = "maximize"
+    """Which way is better."""
 
 
 class Pruning(Section):
@@ -159,18 +165,23 @@ class Pruning(Section):
 class Search(Section):
     """The stage before the seeds in which Optuna chooses what to try, point by point."""
 
-    arm: Line
+    arm: Annotated[Line, Field(examples=["phi"])]
     """The arm whose settings are searched; its seeds are trained with the best point."""
-    trials: Int = Field(ge=1)
+    trials: Int = Field(ge=1, examples=[60])
     """Points, however each ends."""
     sampler: Literal["tpe", "random"] = "tpe"
+    """Optuna's, which chooses the points."""
     startup: Int = Field(10, ge=1)
     """Random points before the sampler learns from them."""
-    space: Annotated[dict[str, Annotated[Any, BeforeValidator(_domain)]], Field(min_length=1)]
-    """Dotted settings of `adapter` and `train`, each with what it may be."""
+    space: Annotated[
+        dict[str, Annotated[Any, BeforeValidator(_domain)]],
+        Field(min_length=1, examples=[{"adapter.num_basis": {"int": [4, 128], "log": True}}]),
+    ]
+    """Dotted settings of `adapter` and `train`, each with what it may be: a list of values, or
+    `{int: [low, high]}` or `{float: [low, high]}`, with `log: true` where factors count."""
     objectives: Annotated[tuple[SearchObjective, ...], Field(min_length=1, max_length=3)]
     """The first one chooses; with two or more the report shows the Pareto set."""
-    seed: Int = Field(ge=0, lt=2**32)
+    seed: Int = Field(ge=0, lt=2**32, examples=[1000])
     """Of the sampler and of every point's training; not one of `seeds`."""
     pruning: Pruning | None = None
-    """On the first objective; needs `train.eval_every`."""
+    """On the first objective; needs `train.eval_every`. Null: every point runs to its end."""

@@ -16,59 +16,68 @@ from studies.tasks import TaskSpec
 class Objective(Section):
     """What is compared, and what choices are made on."""
 
-    metric: Line
-    """As in results, e.g. test/accuracy."""
+    metric: Annotated[Line, Field(examples=["test/accuracy"])]
+    """As in results: `test/` or `valid/` and a metric of the task."""
     direction: Literal["maximize", "minimize"] = "maximize"
-    select_on: Line | None = None
-    """Metric that chooses between checkpoints or arms, e.g. valid/accuracy."""
+    """Which way is better; it must be the task's own."""
+    select_on: Annotated[Line | None, Field(examples=["valid/accuracy"])] = None
+    """Metric of validation that choices are made on, such as those of `tune`; null: none."""
 
 
 class Arm(Section):
     """One arm written by hand."""
 
-    name: Annotated[Line, Field(max_length=80)]
-    note: str = ""
+    name: Annotated[Line, Field(max_length=80, examples=["lora"])]
+    """What the arm is called in the report, in `baseline` and in `claims`."""
+    note: Annotated[str, Field(examples=["same rank, no nonlinearity"])] = ""
     """Shown beside the arm in the report."""
-    adapter: dict[str, Any] = {}
+    adapter: Annotated[dict[str, Any], Field(examples=[{"method": "lora"}])] = {}
     """Merged over the study's adapter; another `method` inherits only the common options."""
-    set: dict[str, Any] = {}
-    """Dotted settings of this arm, e.g. {train.learning_rate: 1e-4}."""
+    set: Annotated[dict[str, Any], Field(examples=[{"train.learning_rate": 1e-4}])] = {}
+    """Dotted settings of this arm."""
 
 
 class Published(Section):
     """A table of the paper to show beside ours."""
 
-    table: Line
-    x: Line
+    table: Annotated[Line, Field(examples=["table_15_grid_size"])]
+    """A name of `studies/published/lr_lora.yaml`."""
+    x: Annotated[Line, Field(examples=["adapter.num_basis"])]
     """The swept setting that the table's rows stand for."""
 
 
 class Gain(Section):
     """One arm's difference to another."""
 
-    arm: Line
-    than: Line
+    arm: Annotated[Line, Field(examples=["num_basis=512"])]
+    """The arm whose gain it is."""
+    than: Annotated[Line, Field(examples=["num_basis=8"])]
+    """The arm that it is measured from."""
 
 
 class ClaimRule(Section):
     """A rule written before the run: what is claimed of one arm against another, or a number."""
 
-    claim: Line
+    claim: Annotated[Line, Field(examples=["More functions are better"])]
     """In words."""
-    arm: Line
-    than: Line | Float
-    """An arm, or a number."""
+    arm: Annotated[Line, Field(examples=["num_basis=512"])]
+    """The arm of which something is claimed."""
+    than: Annotated[Line | Float, Field(examples=["lora"])]
+    """The arm, or the number, that it is compared with."""
     expect: Literal[
         "better", "not_better", "worse", "not_worse", "higher", "not_higher", "lower", "not_lower",
         "within",
     ]  # fmt: skip
+    """What is claimed of `arm`: better or worse by the objective, higher or lower by a `metric`, or
+    within `margin` of `than`."""
     margin: Float = Field(0.0, ge=0)
     """By how much, in the metric's unit; with `relative` as a share of `than`."""
-    metric: Line | None = None
+    metric: Annotated[Line | None, Field(examples=["cost/peak_memory_bytes"])] = None
     """A metric of the results or `cost/<field>`; null: the objective."""
-    than_metric: Line | None = None
+    than_metric: Annotated[Line | None, Field(examples=["valid/accuracy"])] = None
     """The metric that is taken of `than`; null: the same as of `arm`."""
     relative: Bool = False
+    """Whether `margin` is a share of `than` instead of a difference."""
     beyond: Gain | None = None
     """The difference is compared with this one instead of 0."""
 
@@ -91,20 +100,30 @@ class Budget(Section):
     """Where to stop."""
 
     per_trial_minutes: Float = Field(60.0, gt=0)
-    max_hours: Annotated[Float, Field(gt=0)] | None = None
-    """No new trial is started after this; the same command continues."""
+    """Minutes after which a trial is ended, as failed."""
+    max_hours: Annotated[Annotated[Float, Field(gt=0)] | None, Field(examples=[12])] = None
+    """Hours after which no new trial is started; the same command continues. Null: no limit."""
     retries: Int = Field(0, ge=0, le=10)
     """How often a failed trial is tried again by itself."""
     gpus_per_trial: Int = Field(1, ge=1, le=64)
-    """Processes of one trial, each with a GPU and its share of every batch's rows; see `ranks`."""
+    """Processes of one trial, each with a GPU and its share of every batch's rows."""
 
 
 class StudyBody(Section):
     """A study file merged with its profile."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=80)]
+    name: Annotated[
+        str,
+        StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=80),
+        Field(examples=["my_study"]),
+    ]
     """The file's name without `.yaml`."""
-    question: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    question: Annotated[
+        str,
+        StringConstraints(strip_whitespace=True, min_length=1),
+        Field(examples=["Does the number of basis functions matter?"]),
+    ]
+    """What the study is to answer, in words."""
     backbone: BackboneSpec
     """The pretrained model."""
     task: TaskSpec
@@ -112,15 +131,31 @@ class StudyBody(Section):
     adapter: dict[str, Any]
     """The method and its options, which package `adapters` checks."""
     train: Train = Train()
-    seeds: Annotated[tuple[Annotated[Int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)]
+    """How one trial is trained."""
+    seeds: Annotated[
+        tuple[Annotated[Int, Field(ge=0, lt=2**32)], ...],
+        Field(min_length=1, examples=[[0, 1, 2]]),
+    ]
+    """Every arm is trained once with each, all different; arms are compared seed by seed."""
     split_seed: Int = Field(0, ge=0, lt=2**32)
-    sweep: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = {}
+    """What the rows are split into training, validation and test by."""
+    sweep: Annotated[
+        dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]],
+        Field(examples=[{"adapter.r": [4, 8]}]),
+    ] = {}
+    """Dotted settings and their values; every combination is an arm."""
     arms: tuple[Arm, ...] = ()
-    exclude: tuple[dict[str, Any], ...] = ()
-    baseline: Line
+    """Arms written by hand, after those of `sweep`."""
+    exclude: Annotated[tuple[dict[str, Any], ...], Field(examples=[[{"adapter.r": 4}]])] = ()
+    """Combinations of `sweep` that are left out: dotted settings and the value of each."""
+    baseline: Annotated[Line, Field(examples=["lora"])]
     """The arm that all others are compared with, paired by seed."""
     objective: Objective
-    tune: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = {}
+    """What is compared."""
+    tune: Annotated[
+        dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]],
+        Field(examples=[{"train.learning_rate": [1e-3, 4e-3], "seeds": [100]}]),
+    ] = {}
     """Dotted settings and the values that every arm tries before `seeds`, and the `seeds` of that
     stage; validation chooses."""
     search: Search | None = None
@@ -128,11 +163,14 @@ class StudyBody(Section):
     after: After | None = None
     """Evaluations made on the trained model of every trial of `seeds`."""
     match: Literal["parameters"] | None = None
-    """parameters: every arm's size is chosen for the baseline's number of trained parameters."""
+    """parameters: every arm's size is chosen for the baseline's number of trained parameters; null:
+    sizes stay as they are."""
     published: Published | None = None
+    """A table of the paper to show beside ours."""
     claims: tuple[ClaimRule, ...] = ()
     """Rules written before the run."""
     budget: Budget = Budget()
+    """Where to stop."""
 
     @field_validator("adapter")
     @classmethod

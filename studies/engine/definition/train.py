@@ -19,7 +19,7 @@ class Train(Section):
     learning_rate: Float = Field(1e-3, gt=0)
     """Of AdamW, at its highest."""
     weight_decay: Float = Field(0.0, ge=0)
-    """Of AdamW, per optimizer step and unit of learning rate."""
+    """Of AdamW: each step takes this times the learning rate off every weight; phi has none."""
     warmup_ratio: Float = Field(0.1, ge=0, lt=1)
     """Share of all optimizer steps in which the learning rate rises from 0."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
@@ -28,9 +28,9 @@ class Train(Section):
     """Batches that make one optimizer step."""
     max_grad_norm: Annotated[Float, Field(gt=0)] | None = 1.0
     """Largest norm of the gradient, per clipping group; null: gradients are not clipped."""
-    max_steps: Annotated[Int, Field(ge=1)] | None = None
+    max_steps: Annotated[Annotated[Int, Field(ge=1)] | None, Field(examples=[500])] = None
     """Stop after this many optimizer steps; null: `epochs` decides."""
-    eval_every: Annotated[Int, Field(ge=1)] | None = None
+    eval_every: Annotated[Annotated[Int, Field(ge=1)] | None, Field(examples=[100])] = None
     """Validate every so many optimizer steps; null: at the end alone."""
     checkpoint_minutes: Annotated[Float, Field(ge=0)] | None = 10.0
     """Minutes between two saves of what a killed trial goes on from; 0 or null: only where it is
