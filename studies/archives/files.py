@@ -62,7 +62,7 @@ def sync(folder: Path) -> None:
     """Put every file below `folder` on the disk: a rename may get there before its content."""
     for file in folder.rglob("*"):
         if file.is_file():
-            with file.open("rb") as stream:
+            with file.open("r+b") as stream:  # Windows syncs what can be written alone
                 os.fsync(stream.fileno())
 
 
