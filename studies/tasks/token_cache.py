@@ -79,7 +79,8 @@ def _read(path: Path) -> Fields | None:
     if written != hashlib.sha256(body).hexdigest().encode():
         say_damaged(path, "its texts are tokenised again")
         return None
-    with np.load(io.BytesIO(body), allow_pickle=False) as file:
+    stream = io.BytesIO(body)
+    with np.load(stream, allow_pickle=False) as file:
         offsets = file["offsets"].tolist()
         flat = {key.removeprefix("field_"): file[key] for key in file.files if key != "offsets"}
     spans = list(itertools.pairwise(offsets))
