@@ -2,7 +2,7 @@
 
 import sys
 
-from studies.engine.cli import main
+from studies.engine.command.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

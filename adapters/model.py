@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from adapters.batch import PhiBatch
 from adapters.config import BasisConfig
 from adapters.layer import BasisLinear
-from adapters.names import depths
+from adapters.module_names import depths
 from adapters.patterns import config_for, expand_words
 from adapters.placement import adaptable, has_words, resolve
 from adapters.registration import register_with_peft

@@ -19,7 +19,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from adapters.names import block_of, kind_of
+from adapters.module_names import block_of, kind_of
 from basis_zoo.registry import did_you_mean
 
 WORDS = ("attention", "mlp", "qkv", "gate_up", "all")

@@ -22,7 +22,7 @@ from typing import NamedTuple, Protocol
 
 from torch import nn
 
-from adapters.names import block_of, kind_of
+from adapters.module_names import block_of, kind_of
 
 _SHARED = {
     "none": (),

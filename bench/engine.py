@@ -1,7 +1,8 @@
 """How the engine behaves when studies are large or bad: times that do not depend on training.
 
     python bench/engine.py yaml [N]      # N bad study files (10,000): how long each takes to refuse
-    python bench/engine.py trials [N]    # N trials (1,000) that do nothing: dispatch, plan, report
+    python bench/engine.py trials [N]    # N trials (1,000) that do nothing: the loop, plan, report
+    python bench/engine.py study         # grid_size (embedded): processor time beyond training
 
 Each prints a table and writes its part of bench/results/engine.json.
 """
@@ -35,16 +36,12 @@ sys.path.insert(0, str(ROOT / "tests/studies/support"))  # the fakes are those o
 def main() -> None:
     """Run one benchmark and write what it found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["yaml", "trials"])
+    parser.add_argument("what", choices=list(BENCHES))
     parser.add_argument("count", type=int, nargs="?")
     parser.add_argument("--slots", type=int, default=2, help="trials at once")
     parser.add_argument("--keep", type=Path, help="leave runs and MLflow's database in this folder")
     given = parser.parse_args()
-    found = (
-        yaml(given.count or 10_000)
-        if given.what == "yaml"
-        else trials(given.count or 1_000, given.slots, given.keep)
-    )
+    found = BENCHES[given.what](given)
     for name, value in found.items():
         if isinstance(value, dict):
             print(f"{name:<44} {'  '.join(f'{k} {v}' for k, v in value.items())}")
@@ -54,6 +51,13 @@ def main() -> None:
     known = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
     known[given.what] = {"machine": machine(), **found}
     OUT.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+
+
+BENCHES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "yaml": lambda given: yaml(given.count or 10_000),
+    "trials": lambda given: trials(given.count or 1_000, given.slots, given.keep),
+    "study": lambda given: study_beyond_training(given.slots),
+}
 
 
 def machine() -> dict[str, Any]:
@@ -127,16 +131,18 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def trials(count: int, slot_count: int, keep: Path | None = None) -> dict[str, Any]:
-    """Dispatch, plan, report and track `count` trials that do nothing; in `keep` if given."""
+    """Run, plan, report and track `count` trials that do nothing; in `keep` if given."""
     import fake_trials as fake
     from rich.console import Console
 
-    from studies.engine import runs, slots, track
-    from studies.engine.dispatching import dispatch
-    from studies.engine.planning.plan import plan_table
+    from studies.engine.command import dispatch
+    from studies.engine.command.plan_table import plan_table
+    from studies.engine.planning import runs
     from studies.engine.reporting.report import write_report
+    from studies.engine.tracking import pages
+    from studies.engine.trials import devices
 
-    slots.gpus = lambda: 0
+    devices.gpus = lambda: 0
     seeds = 10
     planned = fake.make_trials(*[{}] * (-(-count // seeds)), seeds=tuple(range(seeds)))[:count]
     if keep is not None:
@@ -146,10 +152,8 @@ def trials(count: int, slot_count: int, keep: Path | None = None) -> dict[str, A
         path = Path(folder) / "fake.yaml"
         path.write_text("name: fake\n", encoding="utf-8")
         study = fake.make_study().model_copy(update={"baseline": "arm0", "path": path})
-        command = functools.partial(fake.command, journal)
-        bare = bare_seconds(command, planned[0], Path(folder) / "bare")
-        run = functools.partial(dispatch.run, study, planned, runs_dir, slot_count=slot_count,
-                                command=command)  # fmt: skip
+        run = functools.partial(dispatch.run, study, planned, runs_dir,
+                                fake.runners(journal, slot_count))  # fmt: skip
         memory: list[int] = []
         ended = 0
 
@@ -164,13 +168,10 @@ def trials(count: int, slot_count: int, keep: Path | None = None) -> dict[str, A
         found = {
             "trials": count,
             "slots": slot_count,
-            "ms of a bare process": round(1000 * bare, 1),
             "ms a trial and slot, by the clock": round(
                 1000 * spent["clock"] * slot_count / count, 1
             ),
-            "ms of the dispatcher's processor time a trial": round(
-                1000 * spent["processor"] / count, 2
-            ),
+            "ms of the loop's processor time a trial": round(1000 * spent["processor"] / count, 2),
             "MB resident after a tenth and after all": [round(m / 1e6) for m in memory],
             "s to find that all is done": timed(run),
         }
@@ -185,9 +186,36 @@ def trials(count: int, slot_count: int, keep: Path | None = None) -> dict[str, A
         pairs = [(trial, result) for trial, result, _ in rows]
         found["s of the report"] = timed(lambda: reports.append(write_report(study, pairs, out)))
         for what in ("s to track all in MLflow", "s to track them again"):
-            found[what] = timed(lambda: track.track_all(study, rows, reports[0], runs_dir))
+            found[what] = timed(lambda: pages.track_all(study, rows, reports[0], runs_dir, print))
         found["s of the MLflow view's query"] = timed(lambda: view(study, runs_dir))
     return found
+
+
+def study_beyond_training(slot_count: int) -> dict[str, Any]:
+    """Processor seconds that a real study takes a trial beyond what its trials say they did.
+
+    The whole command is measured, its start, report and MLflow page included.
+    """
+    text = (ROOT / "studies" / "grid_size.yaml").read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "grid_size.yaml"
+        path.write_text(text, encoding="utf-8")
+        command = [sys.executable, str(ROOT / "run_study.py"), str(path), "--slots",
+                   str(slot_count), "--runs", f"{folder}/runs"]  # fmt: skip
+        began, before = time.perf_counter(), os.times()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        clock, after = time.perf_counter() - began, os.times()
+        results = [json.loads(file.read_text()) for file in Path(folder).rglob("result.json")]
+    spent = sum(after[2:4]) - sum(before[2:4])
+    inside = sum(result["cost"]["processor_seconds"] for result in results)
+    return {
+        "trials": len(results),
+        "slots": slot_count,
+        "s by the clock": round(clock, 1),
+        "processor s of the command and its processes": round(spent, 1),
+        "processor s in training, evaluation and after": round(inside, 1),
+        "processor s beyond these, a trial": round((spent - inside) / len(results), 2),
+    }
 
 
 def planning(folder: Path, count: int) -> dict[str, float]:
@@ -217,20 +245,6 @@ def view(study: Any, runs_dir: Path) -> None:
     query = "tags.kind = 'trial' and tags.superseded = 'false'"
     found = client.search_runs([experiment.experiment_id], query, max_results=100)
     assert found
-
-
-def bare_seconds(command: Callable[[Path], Sequence[str]], trial: Any, folder: Path) -> float:
-    """Median time of the same process without a dispatcher."""
-    from studies.engine.records import write_record
-
-    run_dir = folder / trial.key
-    write_record(run_dir / "trial.json", trial)
-    times = []
-    for _ in range(20):
-        began = time.perf_counter()
-        subprocess.run(command(run_dir), check=True, env=os.environ)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
 
 
 def timed(call: Callable[[], object]) -> dict[str, float]:

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from adapters.bench.record import place
-from studies.engine import slots
 from studies.engine.planning.plan_file import Plan, read_plan, write_plan
 from studies.engine.records import read_result
+from studies.engine.running import slots
 
 ROOT = Path(__file__).resolve().parents[1]
 

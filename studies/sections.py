@@ -2,7 +2,7 @@
 
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -103,9 +103,7 @@ def reason(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     if kind == "missing":
         return "required, but not given"
     if kind == "extra_forbidden":
-        known = fields_at(model, error["loc"][:-1])
-        hint = did_you_mean(error["loc"][-1], known)
-        return f"unknown key.{hint} Known: {', '.join(known)}"
+        return unlike("unknown key", error["loc"][-1], fields_at(model, error["loc"][:-1]))
     if kind == "value_error":
         return str(context["error"])
     if kind == "literal_error":
@@ -116,6 +114,12 @@ def reason(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind].format(**context)}, got {_short(given)}"
     return f"{error['msg'][:1].lower()}{error['msg'][1:].rstrip('.')}, got {_short(given)}"
+
+
+def unlike(message: str, name: object, known: Iterable[str], among: str = "Known") -> str:
+    """`message`, which says that there is no `name`, with the nearest of `known`, and all."""
+    known = list(known)
+    return f"{message}.{did_you_mean(name, known)} {among}: {', '.join(known)}"
 
 
 def dotted(location: Sequence[str | int]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from studies.engine import cli
+from studies.engine.command import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from peft import AdaLoraConfig
 from peft.tuners.adalora.layer import RankAllocator
 from torch import Tensor, nn
 
-from adapters.baselines.names import LORA_NAMES
+from adapters.baselines.lora_options import LORA_NAMES
 from adapters.hooks import Hooks, register_hooks
 from adapters.methods import Method, register_method
 

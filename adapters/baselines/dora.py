@@ -2,7 +2,7 @@
 
 from peft import LoraConfig
 
-from adapters.baselines.names import LORA_NAMES
+from adapters.baselines.lora_options import LORA_NAMES
 from adapters.methods import Method, register_method
 
 register_method(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from peft import LoraConfig
 
-from adapters.baselines.names import LORA_NAMES
+from adapters.baselines.lora_options import LORA_NAMES
 from adapters.baselines.tuner import require
 from adapters.hooks import Hooks, register_hooks
 from adapters.methods import Method, register_method

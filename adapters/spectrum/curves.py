@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.layer import BasisLinear
-from adapters.names import block_of, short_kind
+from adapters.module_names import block_of, short_kind
 from adapters.ops.merge import product
 
 

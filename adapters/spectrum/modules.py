@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from adapters.export.svd import of_product
 from adapters.export.updates import LayerUpdate, layer_updates
 from adapters.layer import BasisLinear
-from adapters.names import block_of, short_kind
+from adapters.module_names import block_of, short_kind
 from adapters.ops.merge import product
 from adapters.spectrum.measures import effective_rank, singular_values, stable_rank
 from adapters.spectrum.usage import (

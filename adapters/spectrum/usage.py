@@ -60,12 +60,13 @@ def non_affine_share(phi: Nonlinearity, x: Tensor) -> Tensor:
     """The part of phi over x that no affine function explains, as a ratio of deviations."""
     x = x.detach().flatten().double()
     y = phi(x)
-    design = torch.stack([x, torch.ones_like(x)], dim=-1)
-    fit = design @ torch.linalg.lstsq(design.cpu(), y[:, None].cpu()).solution.to(y)
-    spread = (y - y.mean()).norm()
+    x, y = x - x.mean(), y - y.mean()
+    spread = y.norm()
     if spread == 0:
         return torch.tensor(0.0)
-    return ((y - fit[:, 0]).norm() / spread).cpu()
+    # sums, not a library's least squares, whose last bits depend on where memory lies
+    slope = (x * y).sum() / x.square().sum().clamp_min(torch.finfo(x.dtype).tiny)
+    return ((y - slope * x).norm() / spread).cpu()
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from studies.archives.archive import Archive, ArchiveError
 from studies.archives.download import download
-from studies.archives.files import is_whole, say_damaged, sha256_of, sync
+from studies.archives.files import is_whole, say_damaged, sha256_of, sync_folder
 from studies.archives.index import find
 from studies.archives.sources import Sources, pip_sources
 from studies.archives.unpack import unpack
@@ -96,7 +96,7 @@ def _fill(archive: Archive, sources: Sources | None, cache: Path, folder: Path) 
         content = work / "content"
         content.mkdir()
         unpack(archive, file, content)
-        sync(content)
+        sync_folder(content)
         if folder.exists():  # a file in it is gone or damaged
             shutil.rmtree(folder)
         content.replace(folder)

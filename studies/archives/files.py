@@ -3,11 +3,9 @@
 import hashlib
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+
+from studies.files import sync
 
 _Mark = tuple[int, int, int]
 _HASHES: dict[Path, tuple[_Mark, str]] = {}
@@ -41,29 +39,11 @@ def is_whole(file: Path, size: int, sha256: str) -> bool:
         return False
 
 
-@contextmanager
-def replacing(file: Path) -> Iterator[IO[bytes]]:
-    """A stream whose content takes the place of `file` once it is whole and on the disk."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Put every file below `folder` on the disk: a rename may get there before its content."""
     for file in folder.rglob("*"):
         if file.is_file():
-            with file.open("r+b") as stream:  # Windows syncs what can be written alone
-                os.fsync(stream.fileno())
+            sync(file)
 
 
 def say_damaged(file: Path, remedy: str) -> None:

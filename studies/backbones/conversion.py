@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from studies.archives import Archive, ArchiveError, cache_folder
 from studies.archives import fetch as fetch_archive
-from studies.archives.files import is_whole, say_damaged, sha256_of, sync
+from studies.archives.files import is_whole, say_damaged, sha256_of, sync_folder
 
 HASHES = "hashes.json"
 """The file of a converted folder that tells what the others are."""
@@ -87,7 +87,7 @@ def convert(name: str, conversion: Conversion, archives: Sequence[Archive]) -> P
             made.mkdir()
             conversion.run(sources, made)
             _write_hashes(made)
-            sync(made)
+            sync_folder(made)
             if folder.exists():  # a file in it is gone or damaged
                 shutil.rmtree(folder)
             made.rename(folder)

@@ -7,16 +7,21 @@ off trials and its results can be imported elsewhere.
 import hashlib
 import json
 import math
-import os
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-SCHEMA = 1
-"""Version of the files `trial.json` and `result.json`."""
+from studies import files
+from studies.engine.labels import shown_settings
+
+SCHEMA = 2
+"""Version of `trial.json`, `result.json` and plan files. 1 had no stages: a trial of a tuning stage
+was called `ARM [SETTINGS]`, a point of a search `ARM #NUMBER`."""
+
+Stage = Literal["search", "tune", "seeds"]
+"""What a trial is for: to choose the settings of an arm, or to measure the arm."""
 
 
 class Record(BaseModel):
@@ -43,8 +48,13 @@ class Trial(Record):
     study: Name
     profile: Name
     arm: str
-    """Label of the arm; trials that differ only in `seed` share it."""
+    """Name of the arm; trials of a stage that differ only in `seed` share it."""
     seed: int
+    stage: Stage = "seeds"
+    candidate: dict[str, Any] = {}
+    """The dotted settings that a stage before the seeds tries out on the arm."""
+    point: Annotated[int, Field(ge=1)] | None = None
+    """Which point of its search this is, from 1; None in the other stages."""
     swept: dict[str, Any] = {}
     """The dotted settings in which this arm differs from the study's body."""
     config: dict[str, Any]
@@ -58,6 +68,13 @@ class Trial(Record):
     schema_version: int = SCHEMA
 
     @property
+    def label(self) -> str:
+        """The arm, and what is tried out on it: `lora`, `lora [learning_rate=0.001]`, `phi #3`."""
+        if self.stage == "search":
+            return f"{self.arm} #{self.point}"
+        return f"{self.arm} [{shown_settings(self.candidate)}]" if self.candidate else self.arm
+
+    @property
     def key(self) -> str:
         """16 hex digits that name this point: a hash of what decides its result, not of labels."""
         content = [deciding(self.config), self.seed, sorted(self.plugin_hashes)]
@@ -69,8 +86,9 @@ def deciding(config: dict[str, Any]) -> dict[str, Any]:
     """`config` without what decides no result, so that it may change while a study runs."""
     train = dict(config.get("train", {}))
     train.pop("checkpoint_minutes", None)
-    if not train.get("deterministic"):
-        train.pop("deterministic", None)  # off as it was before there was a choice
+    for name, before in (("deterministic", False), ("threads", 1)):
+        if train.get(name) == before:
+            del train[name]  # as it was before there was a choice
     return {**config, "train": train} if "train" in config else config
 
 
@@ -100,6 +118,8 @@ class Cost(Record):
     tokens_per_second: Amount | None = None
     data_share: Amount | None = None
     """Share of the training time in which batches were made and nothing was trained."""
+    processor_seconds: Amount | None = None
+    """Processor time of training, evaluations and `after`, on all threads of the trial."""
 
 
 class Result(Record):
@@ -113,6 +133,8 @@ class Result(Record):
     cost: Cost | None = None
     data: dict[str, Any] = {}
     """hash, rows per split, majority class share per split, source, licence."""
+    backbone: dict[str, Any] = {}
+    """name, and sha256 of each file that the weights were read from."""
     chosen: dict[str, Any] = {}
     """The size that was chosen inside the trial: option, value, parameters,
     reference_parameters."""
@@ -130,23 +152,8 @@ class Result(Record):
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write `record` to `path` so that a reader sees the whole file or none."""
-    write_text(path, record.model_dump_json(indent=2))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader sees the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    """Write `record` to `path`, whole or not at all."""
+    files.write_text(path, record.model_dump_json(indent=2))
 
 
 def read_result(run_dir: Path) -> Result | None:
@@ -154,7 +161,7 @@ def read_result(run_dir: Path) -> Result | None:
     path = run_dir / "result.json"
     try:
         return Result.model_validate_json(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):  # not there, not whole, or a folder
         return None
 
 

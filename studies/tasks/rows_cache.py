@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from studies.archives import Archive, cache_folder
-from studies.archives.files import replacing, say_damaged
+from studies.archives.files import say_damaged
+from studies.files import replacing
 from studies.tasks.rows import AnyRow, Exchange, Item, Picture, Row
 
 
@@ -39,8 +40,9 @@ def cached_rows(file: Path, make: Callable[[], Sequence[AnyRow]]) -> list[AnyRow
 def _write(file: Path, rows: Sequence[AnyRow]) -> None:
     body = "".join(f"{json.dumps(_plain(row), ensure_ascii=False)}\n" for row in rows).encode()
     head = {"rows": len(rows), "type": type(rows[0]).__name__, "sha256": _sha256(body)}
-    with replacing(file) as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as out:
-        out.write(json.dumps(head).encode() + b"\n" + body)
+    with replacing(file) as scratch, scratch.open("wb") as raw:
+        with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as out:
+            out.write(json.dumps(head).encode() + b"\n" + body)
 
 
 def _read(file: Path) -> list[AnyRow] | None:

@@ -17,7 +17,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from studies.archives import cache_folder
-from studies.archives.files import replacing, say_damaged
+from studies.archives.files import say_damaged
+from studies.files import replacing
 
 Fields = dict[str, list[list[int]]]
 """input_ids and the like, one list for each text."""
@@ -65,7 +66,7 @@ def _write(path: Path, fields: Fields) -> None:
         arrays[f"field_{key}"] = np.fromiter((t for row in rows for t in row), dtype=np.int32)
     body = io.BytesIO()
     np.savez(body, **arrays)
-    with replacing(path) as file:
+    with replacing(path) as scratch, scratch.open("wb") as file:
         file.write(f"{hashlib.sha256(body.getbuffer()).hexdigest()}\n".encode())
         file.write(body.getbuffer())
 

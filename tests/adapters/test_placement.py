@@ -8,7 +8,7 @@ from torch import nn
 
 import adapters
 from adapters import BasisConfig, BasisLinear
-from adapters.names import block_of, depths, kind_of, short_kind
+from adapters.module_names import block_of, depths, kind_of, short_kind
 from adapters.placement import adaptable, resolve
 
 # family: (qkv, gate_up, rest of attention, rest of mlp), by last names

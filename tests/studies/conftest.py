@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from studies.engine.records import Cost, Failure, Result, Trial, write_record
+from studies.engine.tracking import mlflow_client
 
 
 @dataclass
@@ -145,3 +146,11 @@ def without_dropout(tiny_bert: Path, tmp_path: Path) -> Path:
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """mlflow.db with its tables: making them takes seconds, once is enough."""
+    file = tmp_path_factory.mktemp("database") / "mlflow.db"
+    mlflow_client.prepare(file, pytest.fail)
+    return file

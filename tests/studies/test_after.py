@@ -216,7 +216,10 @@ def test_the_report_has_a_curve_with_intervals(fabricate) -> None:
         more |= {f"after/landscape/{step:g}": 0.5 + step**2 for step in (-0.5, 0, 0.5)}
         metrics = result.metrics | more
         fabricate.rows[i] = (trial, result.model_copy(update={"metrics": metrics}), folder)
-    lora, phi = gather(fabricate.pairs, "test/accuracy")
+    results: dict[str, dict[int, Result]] = {}
+    for trial, result in fabricate.pairs:
+        results.setdefault(trial.arm, {})[trial.seed] = result
+    lora, phi = gather(results, "test/accuracy")
     assert [kept.share for kept in lora.curve] == [1.0, 0.25]
     assert lora.curve[1].difference.difference == pytest.approx(-0.011)
     assert phi.affine is not None

@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import load_file
 from waiting import wait_until
 
-from studies.engine import runs, slots
-from studies.engine.dispatching import dispatch
-from studies.engine.events import Interrupted
+from studies.engine.command import dispatch
+from studies.engine.planning import runs
 from studies.engine.records import Trial, write_record
-from studies.engine.trials import checkpoint, resuming, saving, training
+from studies.engine.running.events import Interrupted
+from studies.engine.running.local import LocalRunner
+from studies.engine.trials import checkpoint, devices, resuming, saving, training
 from studies.engine.trials import trial as engine_trial
 from studies.engine.trials.checkpoint import CheckpointError, Identity
 from studies.engine.trials.preemption import PREEMPTED, Preempted, Preemption, preemptible
@@ -355,8 +356,11 @@ def test_ctrl_c_and_the_same_command_again_give_the_same_numbers(
     trial = make(task={"train_rows": 200}, train={"epochs": 6, "batch_size": 4})
     whole = run_trial(trial, tmp_path / "whole")
     study = fake_trials.make_study()
-    monkeypatch.setattr(slots, "gpus", lambda: 0)
+    monkeypatch.setattr(devices, "gpus", lambda: 0)
     run_dir = runs.trial_dir(trial, tmp_path / "runs")
+
+    def runner(left: int) -> LocalRunner:
+        return LocalRunner(1, tmp_path / "workers")
 
     def interrupt() -> None:
         metrics = run_dir / "metrics.jsonl"
@@ -366,11 +370,11 @@ def test_ctrl_c_and_the_same_command_again_give_the_same_numbers(
     watcher = threading.Thread(target=interrupt)
     watcher.start()
     with pytest.raises(Interrupted):
-        dispatch.run(study, [trial], tmp_path / "runs")
+        dispatch.run(study, [trial], tmp_path / "runs", runner)
     watcher.join()
     assert runs.result_of(trial, tmp_path / "runs") is None
     assert list(run_dir.glob("checkpoint-*"))
-    dispatch.run(study, [trial], tmp_path / "runs")
+    dispatch.run(study, [trial], tmp_path / "runs", runner)
     result = runs.result_of(trial, tmp_path / "runs")
     assert result is not None and result.metrics == whole.metrics and result.attempt == 2
     assert lines(run_dir) == lines(tmp_path / "whole")

@@ -1,6 +1,5 @@
 """The command line: exit codes, what is printed, and that MLflow can fail without loss."""
 
-import functools
 import os
 import subprocess
 import sys
@@ -10,14 +9,18 @@ import fake_trials
 import pytest
 from python_path import environment
 
-from studies.engine import cli, runs, session, tracking
+from studies import files
+from studies.engine.command import cli, session
 from studies.engine.definition.schema import load_study
-from studies.engine.dispatching import packing
+from studies.engine.planning import runs
 from studies.engine.planning.plan import plan
+from studies.engine.program import program
+from studies.engine.running import local, packing
+from studies.engine.tracking import background
 from studies.engine.trials import fetching
 
-REAL_TRACKING, REAL_DELIVER = tracking.Tracking, tracking.deliver
-ROOT = Path(cli.__file__).resolve().parents[2]
+REAL_TRACKING, REAL_DELIVER = background.Tracking, background.deliver
+ROOT = Path(cli.__file__).resolve().parents[3]
 STUDY = """\
 name: s
 question: Which?
@@ -35,16 +38,15 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A study whose trials are fakes and whose page is not made."""
     monkeypatch.chdir(tmp_path)
     Path("s.yaml").write_text(STUDY)
-    command = functools.partial(fake_trials.command, tmp_path / "journal")
-    monkeypatch.setattr(session, "default_command", command)
+    monkeypatch.setattr(local, "LocalRunner", fake_trials.local_runner(tmp_path / "journal"))
     monkeypatch.setattr(fetching.backbones, "fetch", lambda spec: None)
     monkeypatch.setattr(fetching.tasks, "fetch", lambda spec: None)
     monkeypatch.setattr(
         fake_trials, "SCRIPT", fake_trials.SCRIPT.replace('["fake"]', '.get("fake", {})')
     )
-    monkeypatch.setattr(tracking, "Tracking", NoPage)
-    link = tracking.track.MlflowLink("mlflow ui", "http://127.0.0.1:5000/#/x")
-    monkeypatch.setattr(tracking, "deliver", lambda *a: link)
+    monkeypatch.setattr(background, "Tracking", NoPage)
+    link = background.pages.MlflowLink("mlflow ui", "http://127.0.0.1:5000/#/x")
+    monkeypatch.setattr(background, "deliver", lambda *a: link)
     return Path("s.yaml")
 
 
@@ -79,17 +81,17 @@ def test_plan_starts_nothing(study: Path, capsys) -> None:
 
 def test_slots_auto_measures_the_trials_that_are_left(study: Path, monkeypatch) -> None:
     measured, given = [], []
-    real = session.dispatch.run
+    real = local.LocalRunner
 
-    def run(*arguments, slot_count: int, **options) -> None:
+    def runner(slot_count: int, *arguments):
         given.append(slot_count)
-        real(*arguments, slot_count=slot_count, **options)
+        return real(slot_count, *arguments)
 
     def measured_slots(trials, folder, say) -> int:
         measured.append((len(trials), str(folder)))
         return 2
 
-    monkeypatch.setattr(session.dispatch, "run", run)
+    monkeypatch.setattr(local, "LocalRunner", runner)
     monkeypatch.setattr(packing, "measured_slots", measured_slots)
     assert cli.main(["s.yaml", "--slots", "auto", "--plan"]) == cli.DONE
     assert not measured
@@ -119,7 +121,7 @@ def test_report_alone_trains_nothing(study: Path, capsys) -> None:
 
 def test_a_failed_trial_gives_exit_code_1_and_is_reported(study: Path, monkeypatch, capsys) -> None:
     script = fake_trials.SCRIPT.replace(
-        'note("start")', "note('start')\nif not key < SPLIT: sys.exit(9)"
+        'note("start", key)', "note('start', key)\n    if not key < SPLIT: os._exit(9)"
     )
     keys = sorted(trial.key for trial in plan(load_study(study)))
     monkeypatch.setattr(fake_trials, "SCRIPT", script.replace("SPLIT", repr(keys[2])))
@@ -135,9 +137,9 @@ def test_mlflow_may_fail_and_no_result_is_lost(study: Path, monkeypatch, capsys)
     def refuse(*arguments):
         raise RuntimeError("the server is away")
 
-    monkeypatch.setattr(tracking, "Tracking", REAL_TRACKING)
-    monkeypatch.setattr(tracking, "deliver", REAL_DELIVER)
-    monkeypatch.setattr(tracking.track.TrackedStudy, "__enter__", refuse)
+    monkeypatch.setattr(background, "Tracking", REAL_TRACKING)
+    monkeypatch.setattr(background, "deliver", REAL_DELIVER)
+    monkeypatch.setattr(background.pages.TrackedStudy, "__enter__", refuse)
     assert cli.main(["s.yaml"]) == cli.INCOMPLETE
     printed = capsys.readouterr()
     assert "[3/3] done" in printed.out and "Report: " in printed.out
@@ -160,12 +162,12 @@ def test_a_trial_that_mlflow_refuses_is_offered_again_at_the_end(
             calls.append("refused")
             raise RuntimeError("busy")
 
-    monkeypatch.setattr(tracking, "Tracking", REAL_TRACKING)
-    monkeypatch.setattr(tracking, "deliver", REAL_DELIVER)
-    monkeypatch.setattr(tracking.track, "TrackedStudy", Page)
-    link = tracking.track.MlflowLink("", "http://server/#/x")
+    monkeypatch.setattr(background, "Tracking", REAL_TRACKING)
+    monkeypatch.setattr(background, "deliver", REAL_DELIVER)
+    monkeypatch.setattr(background.pages, "TrackedStudy", Page)
+    link = background.pages.MlflowLink("", "http://server/#/x")
     monkeypatch.setattr(
-        tracking.track, "track_all", lambda study, found, *rest: calls.append(len(found)) or link
+        background.pages, "track_all", lambda study, found, *rest: calls.append(len(found)) or link
     )
     assert cli.main(["s.yaml"]) == cli.DONE
     assert set(calls[:-1]) == {"refused"} and calls[-1] == 3
@@ -190,7 +192,15 @@ def test_bad_input_gives_exit_code_2_and_one_message(study, capsys, arguments, m
 
 
 @pytest.mark.parametrize(
-    "arguments", [["s.yaml", "--slots", "0"], ["s.yaml", "--profile", "x"], []]
+    "arguments",
+    [
+        ["s.yaml", "--slots", "0"],
+        ["s.yaml", "--profile", "x"],
+        ["s.yaml", "--plan", "--report"],
+        ["s.yaml", "--plan", "--report", "--export-plan", "plan.json"],
+        ["s.yaml", "--report", "--import", "far"],
+        [],
+    ],
 )
 def test_bad_arguments_give_exit_code_2(study: Path, arguments: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -209,7 +219,7 @@ def test_what_cannot_be_fetched_is_said_and_nothing_is_started(study, monkeypatc
 
 
 def test_a_second_run_of_a_study_is_refused(study: Path, capsys) -> None:
-    with runs.locked(runs.study_dir(load_study(study), Path("runs")) / ".lock"):
+    with files.locked(runs.study_dir(load_study(study), Path("runs")) / ".lock"):
         assert cli.main(["s.yaml"]) == cli.BAD_INPUT
     assert "runs/s/embedded is in use" in capsys.readouterr().err
 
@@ -222,7 +232,7 @@ def test_a_folder_that_cannot_be_written_is_named(study: Path, capsys) -> None:
 
 def test_ctrl_c_gives_130_and_says_how_to_continue(study: Path, monkeypatch, capsys) -> None:
     script = fake_trials.SCRIPT.replace(
-        'note("start")', f'note("start"); os.kill({os.getpid()}, 2); time.sleep(60)'
+        'note("start", key)', f'note("start", key); os.kill({os.getpid()}, 2); time.sleep(60)'
     )
     monkeypatch.setattr(fake_trials, "SCRIPT", script)
     assert cli.main(["s.yaml"]) == cli.INTERRUPTED
@@ -242,3 +252,33 @@ def test_the_script_is_short_and_needs_no_torch_to_refuse_a_file(tmp_path: Path)
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("x.yaml:1: expected")
+
+
+def test_a_shipped_study_is_found_by_its_name_from_any_folder(study: Path, capsys) -> None:
+    assert cli.main(["list"]) == cli.DONE
+    printed = capsys.readouterr().out
+    assert "grid_size " in printed and "Does the number of basis functions G matter" in printed
+    assert cli.main(["grid_sizes", "--plan"]) == cli.BAD_INPUT
+    assert "no study of this name ships. Did you mean 'grid_size'?" in capsys.readouterr().err
+    assert cli.main(["grid_size", "--plan"]) == cli.DONE
+    assert "27 trials: 27 waiting" in capsys.readouterr().out
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("module", ["studies", "studies.engine.command.cli"])
+def test_the_command_is_also_a_module(module: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", module, "absent.yaml"]
+    env = environment()
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == cli.BAD_INPUT
+    assert "absent.yaml: there is no such file" in done.stderr
+
+
+def test_a_message_tells_one_to_run_what_was_run(monkeypatch) -> None:
+    for given, told in (
+        ("run_study.py", "python run_study.py"),
+        ("/usr/bin/basis-zoo-study", "basis-zoo-study"),
+        ("/x/studies/__main__.py", "python -m studies"),
+    ):
+        monkeypatch.setattr(sys, "argv", [given])
+        assert program() == told

@@ -1,11 +1,12 @@
 """The dispatcher: each trial exactly once, whatever is killed, and nothing lost."""
 
-import collections
-import functools
+import contextlib
 import itertools
 import os
+import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,68 +15,21 @@ from pathlib import Path
 import fake_trials
 import optuna
 import pytest
+from lab import Lab, lives
 from python_path import environment
 from waiting import wait_until
 
-from studies.engine import runs, slots
-from studies.engine.dispatching import child, dispatch, loop
+from studies import files
+from studies.engine.definition.study import Budget
 from studies.engine.errors import StudyError
-from studies.engine.events import Event, Stopped
-from studies.engine.records import Trial
+from studies.engine.planning import runs
+from studies.engine.running import loop
+from studies.engine.running.events import Stopped
+from studies.engine.running.protocols import Queue, Task
+from studies.engine.searching.optuna_storage import OptunaLedger
 
 DRIVER = Path(fake_trials.__file__)
 make_study, make_trials = fake_trials.make_study, fake_trials.make_trials
-
-
-class Lab:
-    """A run folder, and what has happened there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.runs_dir, self.journal = folder / "runs", folder / "journal"
-        self.events: list[Event] = []
-
-    def run(self, trials: list[Trial], study=None, **options) -> list[str]:
-        """Dispatch; the kinds of the events in order."""
-        self.events.clear()
-        dispatch.run(
-            study or make_study(),
-            trials,
-            self.runs_dir,
-            on_event=self.events.append,
-            command=functools.partial(fake_trials.command, self.journal),
-            **options,
-        )
-        return [event.kind for event in self.events]
-
-    def noted(self, word: str) -> collections.Counter[str]:
-        """How often each key is in the journal with `word`."""
-        lines = self.journal.read_text().splitlines() if self.journal.exists() else []
-        return collections.Counter(line.split()[1] for line in lines if line.startswith(word))
-
-    def pids(self) -> list[int]:
-        """Processes of all trials that ever started."""
-        lines = self.journal.read_text().splitlines()
-        return [int(line.split()[2]) for line in lines if line.startswith("start")]
-
-    def rows(self) -> list[optuna.trial.FrozenTrial]:
-        """Optuna's trials."""
-        url = f"sqlite:///{self.runs_dir / 'optuna.db'}"
-        return optuna.load_study(study_name="fake/embedded", storage=url).trials
-
-    def states(self) -> collections.Counter[str]:
-        """How many of Optuna's trials are in each state."""
-        return collections.Counter(row.state.name for row in self.rows())
-
-    def result(self, trial: Trial):
-        """The trial's result."""
-        return runs.result_of(trial, self.runs_dir)
-
-    def assert_each_done_once(self, trials: list[Trial]) -> None:
-        """Every trial has a result, none was run again after it had one, Optuna says the same."""
-        assert [self.result(t).failure for t in trials if self.result(t).status != "done"] == []
-        assert set(self.noted("done").values()) == {1}  # written after the result: may be cut off
-        complete = [row.user_attrs["point"] for row in self.rows() if row.state.name == "COMPLETE"]
-        assert sorted(complete) == sorted(trial.key for trial in trials)
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +45,6 @@ def lab(tmp_path: Path, empty_database: Path) -> Lab:
     (tmp_path / "runs").mkdir()
     shutil.copy(empty_database, tmp_path / "runs")
     return Lab(tmp_path)
-
-
-def lives(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def start_driver(lab: Lab, seconds: float = 0.5, slot_count: int = 2) -> subprocess.Popen:
@@ -147,10 +93,35 @@ def test_a_lost_database_is_made_again_from_the_results(lab: Lab) -> None:
     assert lab.states() == {"COMPLETE": 2}
 
 
-def test_a_database_that_is_none_is_named_with_the_remedy(lab: Lab) -> None:
-    (lab.runs_dir / "optuna.db").write_bytes(b"no database" * 1000)
-    with pytest.raises(Stopped, match=r"optuna\.db cannot be used: .*remove that file"):
-        lab.run(make_trials({}))
+@pytest.mark.parametrize("found", [b"no database" * 1000, b"", "folder", "half"])
+def test_a_database_that_is_none_is_set_aside_and_made_again(lab: Lab, found) -> None:
+    trials, file, said = make_trials({}), lab.runs_dir / "optuna.db", []
+    lab.run(trials)
+    file.unlink()
+    if found == "folder":
+        file.mkdir()
+    elif found == "half":  # killed while its tables were made
+        with contextlib.closing(sqlite3.connect(file)) as connection:
+            connection.execute("CREATE TABLE studies (study_id INTEGER)")
+    else:
+        file.write_bytes(found)
+    assert lab.run(trials, say=said.append) == ["found"]
+    assert lab.states() == {"COMPLETE": 1}
+    assert (lab.runs_dir / "optuna.db.broken-1").exists()
+    (line,) = said
+    assert re.search(r"optuna\.db is no whole database \(.+\) and is now called optuna\.db\.", line)
+    assert line.endswith("it is made again from the trials' folders")
+    assert lab.run(trials, say=pytest.fail) == ["found"]
+
+
+def test_a_full_disk_is_no_broken_database(lab: Lab, monkeypatch) -> None:
+    def full(*arguments, **options):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(sqlite3, "connect", full)
+    with pytest.raises(Stopped, match=r"optuna\.db cannot be used: .*disk is full.*make room"):
+        lab.run(make_trials({}), say=pytest.fail)
+    assert [path.name for path in lab.runs_dir.glob("optuna.db*")] == ["optuna.db"]
 
 
 def test_part_of_a_study_leaves_the_rest_for_later(lab: Lab) -> None:
@@ -186,7 +157,7 @@ def test_retries_of_the_budget_are_taken(lab: Lab) -> None:
 
 
 def test_a_trial_that_takes_too_long_is_ended_even_if_it_is_stubborn(lab: Lab, monkeypatch) -> None:
-    monkeypatch.setattr(child, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(loop, "GRACE_SECONDS", 0.2)
     trials = make_trials({"seconds": 60}, {"seconds": 60, "stubborn": True})
     lab.run(trials, make_study(per_trial_minutes=0.005), slot_count=2)
     for trial in trials:
@@ -218,7 +189,7 @@ def test_a_trial_without_a_usable_result_fails_by_name(lab: Lab, fake, kind, mes
 def test_three_equal_failures_at_the_start_stop_the_study(lab: Lab) -> None:
     broken = [{"failures": 9, "message": f"nan at step {i}"} for i in range(5)]
     with pytest.raises(
-        Stopped, match=r"first 3 trials failed alike.*nan at step 2.*--retry-failed"
+        Stopped, match=r"first 3 trials of fake failed alike.*nan at step 2.*--retry-failed"
     ):
         lab.run(make_trials(*broken))
     assert len(lab.noted("start")) == 3
@@ -252,7 +223,7 @@ def test_the_hours_of_the_budget_end_the_study(lab: Lab) -> None:
 
 
 def test_a_second_dispatcher_is_refused(lab: Lab) -> None:
-    with runs.locked(runs.study_dir(make_study(), lab.runs_dir) / ".lock"):
+    with files.locked(runs.study_dir(make_study(), lab.runs_dir) / ".lock"):
         with pytest.raises(StudyError, match=rf"in use.*process {os.getpid()}"):
             lab.run(make_trials({}))
     assert lab.run(make_trials({})) == ["started", "done"]
@@ -265,10 +236,9 @@ def test_kill_9_at_any_time_then_the_same_command_completes_each_trial_once(lab:
         driver.kill()
         driver.wait()
         wait_until(lambda: not any(lives(pid) for pid in lab.pids()))
-    assert lab.states()["RUNNING"] > 0
     assert start_driver(lab, slot_count=4).wait(300) == 0
     lab.assert_each_done_once(make_trials(*[{"seconds": 0.5}] * 4, seeds=(0, 1)))
-    assert lab.states()["RUNNING"] == lab.states()["WAITING"] == 0
+    assert lab.states() == {"COMPLETE": 8}
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -279,7 +249,17 @@ def test_no_trial_outlives_its_dispatcher(lab: Lab, number: signal.Signals) -> N
     assert driver.wait(240) == (-signal.SIGKILL if number == signal.SIGKILL else 130)
     wait_until(lambda: not any(lives(pid) for pid in lab.pids()))
     if number != signal.SIGKILL:
-        assert lab.states() == {"WAITING": 8, "FAIL": 2}
+        assert lab.states() == {"FAIL": 2}
+
+
+def test_a_hangup_that_nohup_ignores_ends_no_study(lab: Lab) -> None:
+    command = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", sys.executable, DRIVER,
+               lab.runs_dir, lab.journal, "0.3", "4"]  # fmt: skip
+    driver = subprocess.Popen(command, env=environment())
+    wait_until(lambda: sum(lab.noted("start").values()) >= 2)
+    driver.send_signal(signal.SIGHUP)
+    assert driver.wait(240) == 0
+    assert lab.states() == {"COMPLETE": 8}
 
 
 def test_a_signal_leaves_a_study_that_continues(lab: Lab) -> None:
@@ -288,7 +268,6 @@ def test_a_signal_leaves_a_study_that_continues(lab: Lab) -> None:
     wait_until(lambda: len(lab.pids()) > sum(lab.noted("done").values()))
     driver.send_signal(signal.SIGINT)
     assert driver.wait(120) == 130
-    assert lab.states()["RUNNING"] == 0 and lab.states()["WAITING"] > 0
     trials = make_trials(*[{"seconds": 0.4}] * 4, seeds=(0, 1))
     done = sum(lab.result(trial) is not None for trial in trials)
     assert lab.run(trials, slot_count=8).count("found") == done
@@ -352,16 +331,65 @@ def test_a_trial_that_finds_the_disk_full_says_so(lab: Lab) -> None:
     assert failure.kind == "disk_full" and "Free space below --runs" in failure.message
 
 
-def test_a_slot_gets_its_share_of_the_cores_unless_the_user_says_otherwise(monkeypatch) -> None:
-    monkeypatch.setattr(slots, "cores", lambda: 8)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert slots.environment(0, 2)["OMP_NUM_THREADS"] == "4"
-    assert slots.environment(0, 16)["OMP_NUM_THREADS"] == "1"
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert slots.environment(0, 2)["OMP_NUM_THREADS"] == "3"
+def test_any_storage_of_optuna_may_keep_the_record(lab: Lab, tmp_path: Path, monkeypatch) -> None:
+    url = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    monkeypatch.setenv("BASIS_ZOO_STORAGE", url)
+    trials = make_trials({}, {})
+    lab.run(trials)
+    rows = optuna.load_study(study_name="fake/embedded", storage=url).trials
+    assert {row.user_attrs["point"] for row in rows} == {trial.key for trial in trials}
+    assert lab.run(trials) == ["found", "found"]
 
 
-def test_slots_share_the_gpus_in_turn(monkeypatch) -> None:
-    monkeypatch.setattr(slots, "gpus", lambda: 2)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    assert [slots.environment(i, 3)["CUDA_VISIBLE_DEVICES"] for i in range(3)] == ["4", "7", "4"]
+def test_a_storage_that_is_none_is_refused_without_its_password(lab: Lab, monkeypatch) -> None:
+    for url in ("nonsense://user:secret@host/db", "postgresql+nodriver://user:secret@host/db"):
+        monkeypatch.setenv("BASIS_ZOO_STORAGE", url)
+        with pytest.raises(
+            (StudyError, Stopped), match=r"BASIS_ZOO_STORAGE|cannot be used"
+        ) as told:
+            lab.run(make_trials({}))
+        assert "secret" not in str(told.value)
+    assert not lab.noted("start")
+
+
+def test_rows_that_an_earlier_version_left_waiting_or_running_end_no_command(lab: Lab) -> None:
+    url = f"sqlite:///{lab.runs_dir / 'optuna.db'}"
+    old = optuna.create_study(study_name="fake/embedded", storage=url, direction="maximize")
+    trials = make_trials({}, {})
+    for trial in trials:
+        old.enqueue_trial({}, user_attrs={"point": trial.key})
+    old.ask()
+    assert lab.run(trials).count("done") == 2
+    assert lab.states() == {"COMPLETE": 2, "FAIL": 2}
+
+
+def test_a_record_that_fails_leaves_no_trial_behind(lab: Lab, monkeypatch) -> None:
+    failures = iter([OSError(28, "No space left on device")])
+    real = OptunaLedger._add
+
+    def add(self, *arguments) -> None:
+        for failure in failures:
+            raise failure
+        real(self, *arguments)
+
+    monkeypatch.setattr(OptunaLedger, "_add", add)
+    trials = make_trials({"seconds": 1}, {"seconds": 1}, {"saves": True, "seconds": 60})
+    with pytest.raises(OSError, match="No space left"):
+        lab.run(trials, slot_count=3)
+    assert not any(lives(pid) for pid in lab.pids())
+    assert lab.result(trials[2]) is None
+    assert (runs.trial_dir(trials[2], lab.runs_dir) / "checkpoint-1").is_dir()
+    assert lab.run([*trials[:2]]).count("found") >= 1
+    assert set(lab.noted("done").values()) == {1}
+
+
+def test_hours_count_from_the_first_trial_of_a_study(lab: Lab) -> None:
+    trials = make_trials({"seconds": 0.3})
+    later = [trial.model_copy(update={"study": "later"}) for trial in make_trials({})]
+    tasks = [
+        Task(trial, runs.trial_dir(trial, lab.runs_dir), "test/accuracy", Budget(max_hours=hours))
+        for trial, hours in ((trials[0], 1.0), (later[0], 0.1 / 3600))
+    ]
+    runner = fake_trials.make_runner(lab.journal.parent, 1, str(lab.journal))
+    loop.Loop(Queue(tasks), runner, lab.runs_dir, signals=[]).work()
+    assert lab.result(later[0]).status == "done"

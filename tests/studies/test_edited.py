@@ -1,6 +1,5 @@
 """A study file edited between two runs: only new points run, finished ones keep their meaning."""
 
-import functools
 import json
 import sys
 from pathlib import Path
@@ -8,11 +7,15 @@ from pathlib import Path
 import fake_trials
 import pytest
 
-from studies.engine import cli, runs, session, slots, tracking
+from studies import files
+from studies.engine.command import cli
 from studies.engine.definition.schema import load_study
+from studies.engine.planning import runs
 from studies.engine.planning.plan import plan
-from studies.engine.reporting import index
-from studies.engine.trials import fetching
+from studies.engine.running import local
+from studies.engine.tracking import background
+from studies.engine.trials import devices, fetching
+from tools import results_index
 
 STUDY = """\
 name: s
@@ -44,16 +47,15 @@ class NoPage:
 def run(tmp_path: Path, monkeypatch, capsys):
     """Runs the study as it is written then; what was started, and what was said."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(slots, "gpus", lambda: 0)
-    command = functools.partial(fake_trials.command, tmp_path / "journal")
-    monkeypatch.setattr(session, "default_command", command)
+    monkeypatch.setattr(devices, "gpus", lambda: 0)
+    monkeypatch.setattr(local, "LocalRunner", fake_trials.local_runner(tmp_path / "journal"))
     monkeypatch.setattr(fetching.backbones, "fetch", lambda spec: None)
     monkeypatch.setattr(fetching.tasks, "fetch", lambda spec: None)
     script = fake_trials.SCRIPT.replace('["fake"]', '.get("fake", {})')
     monkeypatch.setattr(fake_trials, "SCRIPT", script)
-    monkeypatch.setattr(tracking, "Tracking", NoPage)
-    link = tracking.track.MlflowLink("", "http://server/#/x")
-    monkeypatch.setattr(tracking, "deliver", lambda *a: link)
+    monkeypatch.setattr(background, "Tracking", NoPage)
+    link = background.pages.MlflowLink("", "http://server/#/x")
+    monkeypatch.setattr(background, "deliver", lambda *a: link)
 
     def of(text: str, *more: str) -> tuple[int, str]:
         Path("s.yaml").write_text(text)
@@ -112,7 +114,7 @@ def test_a_claim_that_was_changed_after_the_results_is_said_to_be(run) -> None:
     report = Path("runs/s/embedded/report/report.md").read_text()
     assert "| claim, not written before the run | verdict |" in report
     assert "- **Note.** The claims, or the objective that they are about, were changed" in report
-    index.main(["--add", "runs", "--results", "results"])
+    results_index.main(["--add", "runs", "--results", "results"])
     assert "- the claims were changed after results" in Path("results/INDEX.md").read_text()
     assert run(STUDY) == (0, "")
     assert "| claim, written before" in Path("runs/s/embedded/report/report.md").read_text()
@@ -171,7 +173,7 @@ def test_a_runs_folder_that_is_a_file_is_named_and_nothing_is_started(run, capsy
 def test_two_runs_at_once_of_one_study_are_refused(run, capsys) -> None:
     run(STUDY)
     study = load_study("s.yaml")
-    with runs.locked(runs.study_dir(study, Path("runs")) / ".lock"):
+    with files.locked(runs.study_dir(study, Path("runs")) / ".lock"):
         assert cli.main(["s.yaml"]) == cli.BAD_INPUT
     assert "another run of this study is under way; wait, or use --runs DIR" in (
         capsys.readouterr().err

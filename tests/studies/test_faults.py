@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import Trainer
 
-from studies.engine import records
+from studies import files
 from studies.engine.records import Result, Trial, read_result
-from studies.engine.trials import environment, metrics_file, seeds, training
+from studies.engine.trials import environment, metrics_file, seeds, training, training_run
 from studies.engine.trials.trial import run_trial
 from studies.tasks.kinds.text import TextClassification
 
@@ -111,7 +111,7 @@ def test_a_disk_that_fills_up_while_metrics_are_written_is_named(
         def __init__(self, path: Path) -> None:
             super().__init__(Path("/dev/full"))  # every write: no space left on device
 
-    monkeypatch.setattr(metrics_file, "MetricsFile", Full)
+    monkeypatch.setattr(training_run, "MetricsFile", Full)
     result = run_trial(trial, tmp_path / "run")
     assert result.failure is not None and result.failure.kind == "disk_full"
     assert "Free space below --runs, then --retry-failed" in result.failure.message
@@ -124,7 +124,7 @@ def test_a_result_that_cannot_be_written_is_no_result(
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(records.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space left on device"):
         run_trial(trial, tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["metrics.jsonl"]

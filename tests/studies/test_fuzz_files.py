@@ -11,19 +11,21 @@ import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from example_result import RESULT, STUDY, TRIAL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import studies
 from studies.archives import Archive, ArchiveError, Member
 from studies.archives.unpack import unpack
-from studies.engine import runs, work
+from studies.engine.command import work
+from studies.engine.command.importing import import_results
 from studies.engine.definition.plugins import load_plugins
+from studies.engine.definition.study import Budget
 from studies.engine.errors import StudyError
-from studies.engine.importing import import_results
+from studies.engine.planning import runs
 from studies.engine.planning.plan_file import Plan, read_plan
 from studies.engine.records import Result, Trial, read_result, write_record
 
@@ -35,14 +37,8 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=5,
 )  # fmt: skip
-TRIAL = Trial(study="s", profile="embedded", arm="a", seed=0, config={"adapter": {"r": 8}})
-RESULT = {"key": TRIAL.key, "status": "done", "metrics": {"test/accuracy": 0.5}, "seconds": 1.0,
-          "started": "2026-01-02T03:04:05+00:00"}  # fmt: skip
-PLAN = Plan(study="s", profile="embedded", metric="test/accuracy", per_trial_minutes=1,
+PLAN = Plan(study="s", profile="embedded", metric="test/accuracy", budget=Budget(),
             trials=(TRIAL,))  # fmt: skip
-STUDY = SimpleNamespace(
-    name="s", profile="embedded", objective=SimpleNamespace(metric="test/accuracy")
-)
 
 
 def damaged(text: str, draw: random.Random) -> bytes:
@@ -132,7 +128,7 @@ def test_a_mutated_result_is_imported_whole_or_refused(tmp_path_factory, data) -
     else:
         assert here is None
         assert all(reason for _, reason in [*found.refused, *found.strangers])
-    assert sorted(path.name for path in root.iterdir()) == ["far", "runs"]
+    assert {path.name for path in root.iterdir()} <= {"far", "runs"}
     shutil.rmtree(root)
 
 

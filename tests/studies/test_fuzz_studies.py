@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from studies.engine.cli import BAD_INPUT, main
+from studies.engine.command.cli import BAD_INPUT, main
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError

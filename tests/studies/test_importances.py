@@ -7,8 +7,7 @@ import pytest
 import yaml
 
 from studies.engine.definition.sections import Search
-from studies.engine.dispatching import store
-from studies.engine.searching import search
+from studies.engine.searching import optuna_storage, search
 
 
 def test_importances_find_what_decides() -> None:
@@ -16,7 +15,7 @@ def test_importances_find_what_decides() -> None:
     generator = random.Random(0)
     points = [search.draw(spec.space, generator) for _ in range(60)]
     values = [(-abs(p["train.learning_rate"] - 0.03), p["adapter.num_basis"]) for p in points]
-    accuracy, parameters = store.importances(spec, list(zip(points, values, strict=True)))
+    accuracy, parameters = optuna_storage.importances(spec, list(zip(points, values, strict=True)))
     assert set(accuracy) == set(parameters) == set(spec.space)
     assert sum(accuracy.values()) == pytest.approx(1)
     assert max(accuracy, key=accuracy.get) == "train.learning_rate"
@@ -28,7 +27,7 @@ def test_settings_that_decide_nothing_have_no_importance() -> None:
     generator = random.Random(0)
     points = [search.draw(spec.space, generator) for _ in range(12)]
     found = [(point, (0.52, point["adapter.num_basis"])) for point in points]  # all at chance
-    accuracy, parameters = store.importances(spec, found)
+    accuracy, parameters = optuna_storage.importances(spec, found)
     assert accuracy == {} and sum(parameters.values()) == pytest.approx(1)
 
 

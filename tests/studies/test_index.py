@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from studies.engine.definition.study import ClaimRule
-from studies.engine.reporting import index
 from studies.engine.reporting.report import write_report
+from tools import results_index as index
 
 
 @pytest.fixture

@@ -17,9 +17,12 @@ import pytest
 import torch
 from waiting import wait_until
 
-from studies.engine import slots
-from studies.engine.dispatching import packing
+from studies.engine.definition.study import Budget
 from studies.engine.records import Result, Trial, read_result, write_record
+from studies.engine.running import attempts, packing, slots
+from studies.engine.running.local import LocalRunner
+from studies.engine.running.protocols import Task
+from studies.engine.trials import devices
 from studies.engine.trials.preemption import PREEMPTED
 
 pytestmark = [
@@ -34,7 +37,7 @@ METHODS = [
 
 
 def start(trial: Trial, run_dir: Path) -> subprocess.Popen[bytes]:
-    """The process of a trial, as a dispatcher starts it."""
+    """A process for one trial."""
     if not (run_dir / "trial.json").exists():
         write_record(run_dir / "trial.json", trial)
     command = [sys.executable, "-m", "studies.engine.trials.trial", str(run_dir)]
@@ -120,5 +123,30 @@ def test_trials_are_packed_by_what_the_largest_needs(make: Any, tmp_path: Path) 
     count = packing.measured_slots(trials, tmp_path, said.append)
     peak = packing.Peak.model_validate_json((tmp_path / "peak.json").read_text())
     assert peak.arm == "r=8" and packing.CONTEXT_BYTES < peak.peak_bytes < 4 * 2**30, said
-    assert slots.gpus() <= count <= max(slots.cores(), slots.gpus())
+    assert devices.gpus() <= count <= max(devices.cores(), devices.gpus())
     assert f"{count} at once" in said[0]
+
+
+def test_a_worker_trains_one_trial_after_the_other_with_the_bits_of_each_alone(
+    make: Any, tmp_path: Path
+) -> None:
+    trials = [
+        make(seed, adapter=adapter, train={"deterministic": True, "epochs": 4})
+        for seed, adapter in enumerate(METHODS)
+    ]
+    alone = [finished(trial, tmp_path / f"alone-{trial.key}").metrics for trial in trials]
+    runner, processes = LocalRunner(1, tmp_path / "workers"), set()
+    try:
+        for trial, expected in zip([*trials, *trials], [*alone, *alone], strict=True):
+            task = Task(trial, tmp_path / trial.key, "test/accuracy", Budget())
+            attempts.prepare(task)
+            runner.start(task)
+            processes.add(runner._workers[0]._process.pid)
+            wait_until(runner.poll)
+            found = read_result(task.run_dir)
+            log = (task.run_dir / "log.txt").read_text()
+            assert found is not None and found.metrics == expected, log
+            assert "replaced" not in log
+    finally:
+        runner.close()
+    assert len(processes) == 1

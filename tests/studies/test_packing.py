@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from studies.engine import slots
-from studies.engine.dispatching import packing
 from studies.engine.records import Trial
+from studies.engine.running import packing, slots
+from studies.engine.trials import devices
 
 GIB = 2**30
 
@@ -59,7 +59,7 @@ def test_free_memory_here_is_some() -> None:
 @pytest.fixture
 def arms(make: Any, monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
     """Two sizes of LoRA, with two seeds each."""
-    monkeypatch.setattr(slots, "gpus", lambda: 0)
+    monkeypatch.setattr(devices, "gpus", lambda: 0)
     return [
         make(seed=seed, adapter={"r": r}).model_copy(update={"arm": f"r={r}"})
         for r in (2, 8)
@@ -71,7 +71,7 @@ def test_the_largest_arm_is_measured_once(
     arms: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(slots, "cores", lambda: 64)
+    monkeypatch.setattr(devices, "cores", lambda: 64)
     monkeypatch.setattr(packing, "free_memory", lambda: 8 * GIB)
     count = packing.measured_slots(arms, tmp_path, said.append)
     peak = packing.Peak.model_validate_json((tmp_path / "peak.json").read_text())

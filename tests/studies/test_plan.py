@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from studies.engine.command.plan_table import duration, estimate, plan_table
 from studies.engine.definition.plugins import load_plugins
 from studies.engine.definition.schema import load_study
 from studies.engine.errors import StudyError
-from studies.engine.planning.plan import duration, estimate, only, plan, plan_table
+from studies.engine.planning.plan import plan
+from studies.engine.planning.runs import hold, state_of, trial_dir
+from studies.engine.planning.selection import only
 from studies.engine.records import Failure, Result, Trial, write_record
-from studies.engine.runs import state_of, trial_dir
 
 BODY = """\
 name: s
@@ -200,8 +202,7 @@ def test_the_table_counts_states_and_estimates(planned, tmp_path: Path) -> None:
         trial_dir(failed, tmp_path) / "result.json",
         Result(key=failed.key, status="failed", failure=failure),
     )
-    trial_dir(running, tmp_path).mkdir(parents=True)
-    (trial_dir(running, tmp_path) / "pid").write_text(str(os.getpid()))
+    hold(trial_dir(running, tmp_path))
     assert [state_of(t, tmp_path) for t in trials[:4]] == ["done", "failed", "running", "waiting"]
     console = Console(width=100, record=True, file=open(os.devnull, "w"))
     console.print(plan_table(trials, tmp_path, 2))

@@ -73,7 +73,7 @@ def test_the_scale_follows_the_values(fabricate, values, scale, places):
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_few_seeds_draw_without_intervals(fabricate, seeds, tmp_path):
     fabricate.add("lora", [0.7] * seeds).add("a", [0.8] * seeds, {"adapter.num_basis": 8})
-    png, _ = plots.save(plots.plot_comparison(outcome_of(fabricate)), tmp_path, "few")
+    png, _ = plots.save("few", plots.plot_comparison(outcome_of(fabricate)), tmp_path)
     assert inked(png) > 0.01
 
 
@@ -84,7 +84,7 @@ def test_files_are_not_blank(grid_study, tmp_path):
         (plots.plot_comparison(outcome), "comparison"),
         (plots.plot_learning_curves(outcome, curves), "learning"),
     ):
-        png, svg = plots.save(figure, tmp_path, name)
+        png, svg = plots.save(name, figure, tmp_path)
         assert png.stat().st_size > 20_000
         assert inked(png) > 0.02
         assert "<svg" in svg.read_text(encoding="utf-8")[:1000]

@@ -1,6 +1,6 @@
 import pytest
 
-from studies.engine.definition import published
+from studies import published
 
 
 def test_a_figure_carries_the_difference_to_its_own_harness():
@@ -37,11 +37,11 @@ def test_what_could_not_be_read_matches_nothing():
     assert table.at(50).mean == 0.714
 
 
-@pytest.mark.parametrize("name", published.list_tables())
+@pytest.mark.parametrize("name", published.tables())
 def test_columns_run_parallel(name):
     table = published.get_table(name)
     assert len(table.values) == len(table.figures) > 1
-    raw = published._read()["ablations"][name]
+    raw = published.tables()[name]
     for column in raw.values():
         assert not isinstance(column, list) or len(column) == len(table.values)
 

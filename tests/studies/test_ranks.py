@@ -1,5 +1,6 @@
 """One trial in several processes: the numbers of one process, one result, and no orphan."""
 
+import argparse
 import json
 import os
 import signal
@@ -11,16 +12,16 @@ from typing import Any
 import pytest
 import torch
 from python_path import PYTHON_PATH, environment
-from rich.console import Console
 from waiting import wait_until
 
-from studies.engine import slots
+from studies.engine.command import cli
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.study import Budget
 from studies.engine.errors import StudyError
 from studies.engine.records import read_result, write_record
-from studies.engine.session import Session
-from studies.engine.trials import ranks
+from studies.engine.running import local, slots
+from studies.engine.running.protocols import Task
+from studies.engine.trials import devices, ranks
 
 ROOT = Path(ranks.__file__).resolve().parents[3]
 
@@ -32,7 +33,12 @@ a_gpu_each = pytest.mark.skipif(
 
 def launched(count: int, run_dir: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     env = environment(OMP_NUM_THREADS="1")
-    command = [sys.executable, "-m", "studies.engine.trials.ranks", str(count), str(run_dir)]
+    trial = [sys.executable, "-m", "studies.engine.trials.trial", str(run_dir)]
+    script = (
+        "import sys; from studies.engine.trials.ranks import launch; "
+        f"sys.exit(launch({count}, {trial}))"
+    )
+    command = [sys.executable, "-c", script]
     return subprocess.run(command, env=env, capture_output=True, text=True, **options)
 
 
@@ -138,8 +144,8 @@ def test_parameters_that_differ_are_refused(tmp_path: Path, monkeypatch, capfd) 
 
 
 def test_a_slot_gets_its_gpus_and_a_process_one_of_them(monkeypatch) -> None:
-    monkeypatch.setattr(slots, "gpus", lambda: 4)
-    monkeypatch.setattr(slots, "cores", lambda: 16)
+    monkeypatch.setattr(devices, "gpus", lambda: 4)
+    monkeypatch.setattr(devices, "cores", lambda: 16)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert slots.default_slots(2) == 2 and slots.default_slots(8) == 1
@@ -160,13 +166,29 @@ def test_the_budget_says_how_many(monkeypatch) -> None:
 def test_a_study_starts_its_trials_in_as_many_processes(monkeypatch, tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text(STUDY)
+    given = argparse.Namespace(runs=tmp_path, slots=None)
     study = load_study(path)
-    of = Session(study, [], [], tmp_path, Console(), print)
-    monkeypatch.setattr(slots, "gpus", lambda: 2)
+    monkeypatch.setattr(devices, "gpus", lambda: 2)
     with pytest.raises(StudyError, match=r"s\.yaml:6: budget\.gpus_per_trial: .* 2 GPUs, got 3"):
-        of._command()
-    monkeypatch.setattr(slots, "gpus", lambda: 4)
-    assert of._command()(tmp_path)[1:] == ["-m", "studies.engine.trials.ranks", "3", str(tmp_path)]
+        cli._local(given, study, print, [], 2)
+    monkeypatch.setattr(devices, "gpus", lambda: 4)
+    made = []
+    monkeypatch.setattr(local, "LocalRunner", lambda *arguments: made.append(arguments))
+    cli._local(given, study, print, [], 2)
+    assert made == [(1, tmp_path / "s" / "embedded" / "workers", 3)]
+
+
+@a_gpu_each
+def test_a_worker_trains_a_trial_in_several_processes(make: Any, tmp_path: Path) -> None:
+    runner = local.LocalRunner(1, tmp_path / "workers", 2)
+    try:
+        trial, run_dir = make(), tmp_path / "run"
+        write_record(run_dir / "trial.json", trial)
+        runner.start(Task(trial, run_dir, "test/accuracy", Budget()))
+        wait_until(runner.poll)
+        assert read_result(run_dir).environment["processes"] == 2
+    finally:
+        runner.close()
 
 
 STUDY = """\

@@ -9,10 +9,10 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from adapters import AdapterSection
-from studies.engine.definition import reference
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.study import StudyBody
 from studies.sections import model_in
+from tools import study_reference as reference
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
 
@@ -32,7 +32,7 @@ KEYS = [*fields(StudyBody, ""), *fields(AdapterSection, "adapter.")]
 
 def test_the_page_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == reference.page(), (
-        "run python -m studies.engine.definition.reference docs/reference.md to make it again"
+        "run python -m tools.study_reference docs/reference.md to make it again"
     )
 
 

@@ -184,7 +184,7 @@ def test_two_results_for_one_seed_are_refused(grid_study):
 
 
 def test_no_results_are_refused_with_the_next_step(fabricate):
-    with pytest.raises(ValueError, match=r"run_study.py grid_size.yaml"):
+    with pytest.raises(ValueError, match=r"run it first, .+ grid_size.yaml"):
         write_report(fabricate.study, [], fabricate.out_dir)
 
 

@@ -1,5 +1,6 @@
 """The search: its points once each whatever is killed, its choice, its report, its refusals."""
 
+import json
 import math
 import random
 import shutil
@@ -14,16 +15,21 @@ import pytest
 from python_path import environment
 from waiting import wait_until
 
-from studies.engine import cli, runs, session, slots, tracking
+from studies.archives import ArchiveError
+from studies.engine.command import cli
+from studies.engine.command.stages import SearchStage
+from studies.engine.definition import search_rules
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.sections import Range
-from studies.engine.dispatching import loop, store
 from studies.engine.errors import StudyError
+from studies.engine.planning import runs
 from studies.engine.planning.plan import plan
 from studies.engine.reporting.search_outcome import gather
-from studies.engine.searching import search
-from studies.engine.searching.search_stage import SearchStage
-from studies.engine.trials import fetching
+from studies.engine.running import local, loop
+from studies.engine.searching import optuna_storage, search
+from studies.engine.searching import points as search_ledger
+from studies.engine.tracking import background
+from studies.engine.trials import devices, fetching
 
 DRIVER = Path(fake_points.__file__)
 STUDY = fake_points.STUDY
@@ -39,7 +45,7 @@ SPACE = {
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A search whose points are fakes."""
-    monkeypatch.setattr(slots, "gpus", lambda: 0)
+    monkeypatch.setattr(devices, "gpus", lambda: 0)
     return fake_points.Lab(tmp_path)
 
 
@@ -48,7 +54,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a search that has ended, to be copied."""
     lab = fake_points.Lab(tmp_path_factory.mktemp("searched"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slots, "gpus", lambda: 0)
+        patch.setattr(devices, "gpus", lambda: 0)
         lab.run(slot_count=2)
     return lab.folder
 
@@ -56,7 +62,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def finished(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A search that has ended."""
-    monkeypatch.setattr(slots, "gpus", lambda: 0)
+    monkeypatch.setattr(devices, "gpus", lambda: 0)
     return fake_points.Lab(shutil.copytree(searched, tmp_path / "lab"))
 
 
@@ -74,7 +80,7 @@ def test_each_point_is_new_and_told(finished) -> None:
     lab = finished
     found = history(lab)
     assert len({trial.key for trial, _ in found}) == len(found) == 8
-    assert [trial.arm for trial, _ in found] == [f"phi #{i}" for i in range(1, 9)]
+    assert [trial.label for trial, _ in found] == [f"phi #{i}" for i in range(1, 9)]
     assert {trial.seed for trial, _ in found} == {100}
     told = {tuple(row.values) for row in rows(lab) if row.state.name == "COMPLETE"}
     assert told == {(r.metrics["valid/accuracy"], r.cost.trainable_parameters) for _, r in found}
@@ -98,8 +104,8 @@ def test_tpe_learns_where_good_points_are(lab, objectives: int) -> None:
     errors = {}
     for name in ("tpe", "random"):
         lab.write(text.replace("  startup: 3", f"  startup: 8\n  sampler: {name}"))
-        storage = optuna.storages.InMemoryStorage()
-        sampler = store.Sampler(lab.study, lab.make, storage)
+        storage = optuna_storage.Storage(lab.runs_dir / name)
+        sampler = optuna_storage.Sampler(lab.study, lab.make, storage)
         found = []
         for ordinal in range(1, 41):
             row = sampler.ask(ordinal)
@@ -111,7 +117,7 @@ def test_tpe_learns_where_good_points_are(lab, objectives: int) -> None:
             else:
                 values = [-error, row.settings["adapter.num_basis"]]
                 sampler.tell(row.number, values[:objectives])
-        assert [row.ordinal for row in sampler.rows()] == list(range(1, 41))
+        assert [row.point for row in sampler.rows()] == list(range(1, 41))
         assert not any(row.running for row in sampler.rows())
         errors[name] = sum(found[-15:]) / 15
     assert errors["tpe"] < 0.6 * errors["random"], errors
@@ -130,7 +136,7 @@ def test_killed_at_any_time_every_point_runs_once_and_counts_once(tmp_path, slot
     assert subprocess.run(command, check=False, env=env).returncode == 0
     found = history(lab)
     assert len(found) == 8
-    assert sorted(trial.arm for trial, _ in found) == sorted(f"phi #{i}" for i in range(1, 9))
+    assert sorted(trial.label for trial, _ in found) == sorted(f"phi #{i}" for i in range(1, 9))
     finished = lab.noted("done")
     assert len(set(finished)) == 8
     states = [row.state.name for row in rows(lab)]
@@ -142,9 +148,9 @@ def test_killed_at_any_time_every_point_runs_once_and_counts_once(tmp_path, slot
 def test_killed_between_asking_for_a_known_point_and_dropping_it(finished, files_gone) -> None:
     lab = finished
     trial, _ = history(lab)[0]
-    storage = optuna.storages.RDBStorage(f"sqlite:///{lab.runs_dir / 'optuna.db'}")
-    sampler = store.Sampler(lab.study, lab.make, storage)
-    settings = search.settings_of(search.wanted(lab.study), trial)
+    storage = optuna_storage.Storage(lab.runs_dir)
+    sampler = optuna_storage.Sampler(lab.study, lab.make, storage)
+    settings = trial.candidate
     if files_gone:  # the point itself runs too
         shutil.rmtree(runs.trial_dir(trial, lab.runs_dir))
         sampler.keep(sampler.ask(1, settings))
@@ -190,7 +196,7 @@ def test_failed_points_are_told_and_tried_again_only_when_asked(lab) -> None:
     failed = [trial for trial, result in history(lab) if result.status == "failed"]
     assert 0 < len(failed) < 8 and len(history(lab)) == 8
     assert sum(row.state.name == "FAIL" for row in rows(lab)) == len(failed)
-    outcome = gather(lab.study, history(lab), store.importances)
+    outcome = gather(lab.study, history(lab), optuna_storage.importances)
     assert [p.state for p in outcome.points].count("failed") == len(failed)
     assert {p.message for p in outcome.points if p.state == "failed"} == {"it broke"}
     lab.run()
@@ -258,8 +264,8 @@ def test_a_drawn_point_lies_in_the_space() -> None:
         assert len(seen) == 3 if path in "ac" else len(seen) > 20, (path, domain)
     halves = [point["d"] < 10**-2.5 for point in drawn]
     assert 100 < sum(halves) < 200  # log: as many below the geometric mean as above
-    assert search.size(SPACE) == float("inf")
-    assert search.size({"a": SPACE["a"], "b": SPACE["b"]}) == 3 * 61
+    assert search_rules.size(SPACE) == float("inf")
+    assert search_rules.size({"a": SPACE["a"], "b": SPACE["b"]}) == 3 * 61
 
 
 @pytest.mark.parametrize(
@@ -315,12 +321,12 @@ def test_a_search_that_means_nothing_is_refused(tmp_path: Path, old, new, messag
 def command_line(lab, monkeypatch):
     """The study `s.yaml` in the current folder, its trials fakes and its page not made."""
     monkeypatch.chdir(lab.folder)
-    monkeypatch.setattr(session, "default_command", lab.command)
+    monkeypatch.setattr(local, "LocalRunner", lambda slots, *rest: lab.runner(slots))
     monkeypatch.setattr(fetching.backbones, "fetch", lambda spec: None)
     monkeypatch.setattr(fetching.tasks, "fetch", lambda spec: None)
-    monkeypatch.setattr(tracking, "Tracking", _NoPage)
-    link = tracking.track.MlflowLink("mlflow ui", "http://127.0.0.1:5000/#/x")
-    monkeypatch.setattr(tracking, "deliver", lambda *a: link)
+    monkeypatch.setattr(background, "Tracking", _NoPage)
+    link = background.pages.MlflowLink("mlflow ui", "http://127.0.0.1:5000/#/x")
+    monkeypatch.setattr(background, "deliver", lambda *a: link)
     return lab
 
 
@@ -351,7 +357,7 @@ def test_the_best_point_is_trained_with_the_seeds_and_reported(command_line, cap
     assert {t.seed for t in phi} == {0, 1}
     text = (lab.runs_dir / "s/embedded/report/report.md").read_text()
     assert "8 of 8 points (8 done) of `phi`, chosen by TPE" in text
-    assert f"| **{best.arm}** |" in text and "### Pareto set" in text
+    assert f"| **{best.label}** |" in text and "### Pareto set" in text
     assert "### What decides" in text and "too few to say" in text
     assert "no other arm was searched, which favours `phi`" in text
     assert (lab.runs_dir / "s/embedded/report/search.png").is_file()
@@ -380,12 +386,33 @@ def test_a_search_where_everything_fails_stops_and_says_so(command_line, capsys)
     lab.write(STUDY.replace("[sinc, sine, hat]", "[sinc]"))
     lab.broken = "sinc"
     assert cli.main(["s.yaml", "--slots", "1"]) == cli.INCOMPLETE
-    assert "the first 3 trials failed alike" in capsys.readouterr().err
+    assert "the first 3 trials of s failed alike" in capsys.readouterr().err
     assert len(lab.noted("start")) == 3
 
 
-def test_a_search_is_refused_where_hosts_share_a_database(lab, monkeypatch) -> None:
-    monkeypatch.setenv("BASIS_ZOO_STORAGE", "postgresql://user@nowhere/database")
-    with pytest.raises(StudyError, match="the search of s is one host's"):
-        lab.run()
-    assert lab.noted("start") == []
+def test_a_search_fetches_what_its_points_need(command_line, monkeypatch, capsys) -> None:
+    def refuse(spec):
+        raise ArchiveError("the model cannot be had")
+
+    monkeypatch.setattr(fetching.backbones, "fetch", refuse)
+    assert cli.main(["s.yaml"]) == cli.INCOMPLETE
+    assert "the model cannot be had" in capsys.readouterr().err
+    assert command_line.noted("start") == []
+
+
+def test_seeds_stay_in_the_report_while_a_search_goes_on(command_line) -> None:
+    lab = command_line
+    assert cli.main(["s.yaml", "--slots", "2"]) == cli.DONE
+    lab.write(STUDY.replace("trials: 8", "trials: 12"))
+    assert cli.main(["s.yaml", "--report"]) == cli.INCOMPLETE
+    report = json.loads((lab.runs_dir / "s/embedded/report/report.json").read_text())
+    assert {arm["arm"]: len(arm["seeds"]) for arm in report["arms"]} == {"lora": 2, "phi": 2}
+
+
+def test_pruned_points_are_no_equal_failures(lab, monkeypatch) -> None:
+    monkeypatch.setattr(loop, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(search_ledger.Lagging, "reason", lambda self, run_dir: "it lags")
+    lab.seconds = 0.2
+    lab.write(STUDY + "  pruning: {points: 3}\n")
+    lab.run(slot_count=2)
+    assert len(history(lab)) == 8

@@ -1,13 +1,13 @@
 import json
 import re
 import resource
-import sqlite3
+import shutil
 
 import pytest
 
 from studies.engine.reporting.report import write_report
-from studies.engine.track import TrackedStudy, TrackingError, track_all
-from studies.engine.tracking import deliver
+from studies.engine.tracking.background import deliver
+from studies.engine.tracking.pages import TrackedStudy, TrackingError, track_all
 
 TRIALS = "tags.kind = 'trial'"
 
@@ -17,22 +17,11 @@ def own_store(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory):
-    """mlflow.db with its tables: making them takes a second, once is enough."""
-    folder = tmp_path_factory.mktemp("database")
-    from mlflow import MlflowClient
-
-    MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def tracked(grid_study, empty_database):
+def tracked(grid_study, mlflow_database):
     """The grid study with a database that is there already."""
     grid_study.runs_dir.mkdir(exist_ok=True)
-    with sqlite3.connect(empty_database) as source:
-        source.backup(sqlite3.connect(grid_study.runs_dir / "mlflow.db"))
+    shutil.copy(mlflow_database, grid_study.runs_dir / "mlflow.db")
     return grid_study
 
 
@@ -41,7 +30,7 @@ def report_of(study):
 
 
 def track(study):
-    return track_all(study.study, study.rows, report_of(study), study.runs_dir)
+    return track_all(study.study, study.rows, report_of(study), study.runs_dir, pytest.fail)
 
 
 def store(study):
@@ -177,7 +166,7 @@ def test_a_renamed_arm_and_a_dropped_one_are_shown_as_such(tracked):
 
 def test_a_trial_that_mlflow_refused_is_taken_when_offered_again(tracked, monkeypatch):
     report = report_of(tracked)
-    with TrackedStudy(tracked.study, tracked.runs_dir) as study:
+    with TrackedStudy(tracked.study, tracked.runs_dir, pytest.fail) as study:
         with monkeypatch.context() as broken:
             broken.setattr(study._client, "log_batch", lambda *a, **k: raise_disk_full())
             with pytest.raises(TrackingError, match=r"disk is full.*--report tracks them"):
@@ -227,7 +216,7 @@ def test_the_environment_names_another_store(tracked, monkeypatch, tmp_path):
 
 
 def test_a_server_needs_no_command(tracked, monkeypatch):
-    study = TrackedStudy(tracked.study, tracked.runs_dir)
+    study = TrackedStudy(tracked.study, tracked.runs_dir, pytest.fail)
     study._uri, study._experiment = "http://tracking.example:8080/", "7"
     assert study.link.command == ""
     assert study.link.url.startswith("http://tracking.example:8080/#/experiments/7/runs?")

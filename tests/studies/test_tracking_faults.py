@@ -7,9 +7,9 @@ import fake_mlflow
 import pytest
 from waiting import wait_until
 
-from studies.engine import track, tracking
 from studies.engine.errors import masked
 from studies.engine.reporting.report import write_report
+from studies.engine.tracking import background, mlflow_client, pages
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def server(monkeypatch):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ada:lovelace@127.0.0.1:{server.port}")
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        monkeypatch.setattr(tracking, "RETRY_SECONDS", 0.1)
+        monkeypatch.setattr(background, "RETRY_SECONDS", 0.1)
         yield server
 
 
@@ -41,13 +41,13 @@ def assert_each_is_there_once(server, study):
 
 def delivered(study, say):
     report = write_report(study.study, study.pairs, study.out_dir)
-    return tracking.deliver(study.study, study.rows, report, study.runs_dir, say)
+    return background.deliver(study.study, study.rows, report, study.runs_dir, say)
 
 
 @pytest.mark.parametrize("mode", ["error", "lost", "hang"])
 def test_a_server_that_comes_back_gets_everything_once(server, study, mode, capsys):
     said = []
-    with tracking.Tracking(study.study, study.runs_dir, said.append) as page:
+    with background.Tracking(study.study, study.runs_dir, said.append) as page:
         page.end_trial(*study.rows[0])
         wait_until(lambda: [run["status"] for run in server.trials()] == ["FINISHED"])
         server.mode, before = mode, server.asked
@@ -69,7 +69,7 @@ def test_a_server_that_comes_back_gets_everything_once(server, study, mode, caps
 def test_a_server_that_stays_away_costs_the_dispatcher_no_time(server, study):
     """The queue takes a trial at once; what was not delivered is delivered from the folders."""
     server.mode, said = "hang", []
-    with tracking.Tracking(study.study, study.runs_dir, said.append) as page:
+    with background.Tracking(study.study, study.runs_dir, said.append) as page:
         wait_until(lambda: server.asked > 0)
         for row in study.rows:
             page.end_trial(*row)  # while a request hangs: were it made here, this would hang too
@@ -93,7 +93,7 @@ def test_a_server_that_is_not_there_is_said_without_its_password(study, monkeypa
 
 def test_a_slow_server_is_left_to_the_end_once_training_is_over(server, study):
     server.mode = "slow"
-    with tracking.Tracking(study.study, study.runs_dir, pytest.fail) as page:
+    with background.Tracking(study.study, study.runs_dir, pytest.fail) as page:
         for row in study.rows:
             page.end_trial(*row)
     server.mode = "ok"
@@ -103,12 +103,12 @@ def test_a_slow_server_is_left_to_the_end_once_training_is_over(server, study):
 
 
 def test_requests_are_bounded_unless_the_user_says_otherwise(study, monkeypatch):
-    for name in track.PATIENCE:
+    for name in mlflow_client.PATIENCE:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
     with fake_mlflow.FakeMlflow() as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
-        with track.TrackedStudy(study.study, study.runs_dir):
+        with pages.TrackedStudy(study.study, study.runs_dir, pytest.fail):
             from mlflow import environment_variables as mlflow_settings
 
             assert mlflow_settings.MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 10
@@ -132,7 +132,7 @@ def test_addresses_are_shown_without_user_and_password(text, shown):
 
 
 def test_the_command_leaves_a_password_in_the_environment(study, monkeypatch):
-    tracked = track.TrackedStudy(study.study, study.runs_dir)
+    tracked = pages.TrackedStudy(study.study, study.runs_dir, pytest.fail)
     tracked._uri, tracked._experiment = "postgresql://u:secret@h/db", "7"
     assert tracked.link.command == (
         'mlflow ui --backend-store-uri "$MLFLOW_TRACKING_URI" --host 127.0.0.1 --port 5000'

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from studies.engine import cli, runs, slots, tracking
+from studies.engine.command import cli
 from studies.engine.definition.schema import load_study
 from studies.engine.errors import StudyError
-from studies.engine.planning.plan import plan, plan_tuning
-from studies.engine.planning.tuning import choose
+from studies.engine.planning import edited, runs
+from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
+from studies.engine.planning.selection import only
 from studies.engine.records import Failure, Result, write_record
+from studies.engine.tracking import background
+from studies.engine.trials import devices
 from studies.engine.trials.trial import run_trial
 
 STUDY = """\
@@ -41,6 +44,13 @@ def put(trial, runs_dir: Path, valid: float | None, test: float = 0.5) -> None:
     write_record(runs.trial_dir(trial, runs_dir) / "result.json", result)
 
 
+def choose(study, stage, runs_dir: Path):
+    """What validation chose, by the results in `runs_dir`."""
+    by_key = {trial.key: trial for trial in stage}
+    tuning = plan_candidates(study, stage)
+    return tuning.choices(lambda key: runs.result_of(by_key[key], runs_dir))
+
+
 def rate(trial) -> float:
     return trial.config["train"]["learning_rate"]
 
@@ -49,10 +59,11 @@ def test_every_arm_tries_the_same_and_validation_chooses(study, tmp_path: Path) 
     stage = plan_tuning(study)
     tried = [(trial.arm, trial.seed, rate(trial)) for trial in stage]
     assert len(tried) == len(set(tried)) == 8
-    assert ("a [learning_rate=0.001]", 7, 1e-3) in tried
+    assert ("a", 7, 1e-3) in tried and stage[0].label == "a [learning_rate=0.001]"
+    assert {trial.stage for trial in stage} == {"tune"}
     assert choose(study, stage, tmp_path) == []
     for trial in stage:
-        better = (rate(trial) == 1e-2) == trial.arm.startswith("a ")
+        better = (rate(trial) == 1e-2) == (trial.arm == "a")
         put(trial, tmp_path, 0.8 if better else 0.7, test=0.1 if better else 0.9)
     choices = choose(study, stage, tmp_path)
     assert choices is not None
@@ -66,10 +77,25 @@ def test_every_arm_tries_the_same_and_validation_chooses(study, tmp_path: Path) 
     assert all("train.learning_rate" not in t.swept for t in seeds)
 
 
+def test_arms_whose_names_look_like_candidates_are_arms(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    arms = "{name: 'lora [a]'}, {name: 'lora [b]', adapter: {num_basis: 4}}"
+    path.write_text(STUDY.replace("{name: a}", arms))
+    study = load_study(path)
+    stage = plan_tuning(study)
+    assert {trial.arm for trial in stage} == {"lora", "lora [a]", "lora [b]"}
+    for trial in stage:
+        better = (rate(trial) == 1e-2) == (trial.arm == "lora [a]")
+        put(trial, tmp_path, 0.8 if better else 0.7)
+    chosen = {c.arm: c.settings["train.learning_rate"] for c in choose(study, stage, tmp_path)}
+    assert chosen == {"lora": 1e-3, "lora [a]": 1e-2, "lora [b]": 1e-3}
+    assert len({trial.key for trial in only(stage, ["arm=lora [b]"])}) == 4
+
+
 def test_a_value_that_fails_on_a_seed_is_not_chosen(study, tmp_path: Path) -> None:
     stage = plan_tuning(study)
     for trial in stage:
-        lost = trial.arm.startswith("lora") or (rate(trial) == 1e-2 and trial.seed == 8)
+        lost = trial.arm == "lora" or (rate(trial) == 1e-2 and trial.seed == 8)
         put(trial, tmp_path, None if lost else (0.9 if rate(trial) == 1e-2 else 0.6))
     choices = choose(study, stage, tmp_path)
     assert choices is not None
@@ -158,11 +184,11 @@ def test_both_stages_run_and_the_report_says_what_was_chosen(
     tiny_bert: Path, tiny_csv: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(slots, "gpus", lambda: 0)
+    monkeypatch.setattr(devices, "gpus", lambda: 0)
     monkeypatch.setattr(
-        tracking, "deliver", lambda *a: tracking.track.MlflowLink("", "http://server/#/x")
+        background, "deliver", lambda *a: background.pages.MlflowLink("", "http://server/#/x")
     )
-    monkeypatch.setattr(tracking.track.TrackedStudy, "__enter__", _refuse)
+    monkeypatch.setattr(background.pages.TrackedStudy, "__enter__", _refuse)
     text = TRAINED.format(bert=tiny_bert, csv=tiny_csv)
     text = text.replace(", {name: loha, adapter: {method: loha, r: 1}}", "")
     Path("s.yaml").write_text(text + "tune: {train.learning_rate: [1.0e-4, 0.02], seeds: [9]}\n")
@@ -184,3 +210,22 @@ def test_both_stages_run_and_the_report_says_what_was_chosen(
 
 def _refuse(*arguments):
     raise RuntimeError("no page")
+
+
+def test_a_plan_of_a_part_of_a_tuned_study(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("s.yaml").write_text(STUDY)
+    assert cli.main(["s.yaml", "--plan", "--only", "arm=lora"]) == cli.DONE
+    printed = capsys.readouterr().out
+    assert "4 trials: 4 waiting" in printed and "then 1 tuned arms with 2 seeds each" in printed
+
+
+def test_trials_of_an_earlier_version_are_no_renamed_arms(study, tmp_path: Path) -> None:
+    stage = plan_tuning(study)
+    for trial in stage:
+        put(trial, tmp_path, 0.7)
+        old = {"schema_version": 1, "stage": "seeds", "candidate": {}, "arm": trial.label}
+        folder = runs.trial_dir(trial, tmp_path)
+        write_record(folder / "trial.json", trial.model_copy(update=old))
+    seeds = plan(study, (), choose(study, stage, tmp_path))
+    assert edited.remarks(study, [*stage, *seeds], tmp_path) == []

@@ -5,22 +5,25 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from python_path import environment
 from waiting import wait_until
 
-from studies.engine import cli, runs, slots, tracking, work
+from studies.engine.command import cli, work
+from studies.engine.command.plan_queue import PlanQueue
 from studies.engine.definition.schema import load_study
-from studies.engine.planning.plan import plan, plan_tuning
+from studies.engine.definition.study import Budget
+from studies.engine.planning import runs
+from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.plan_file import Plan, read_plan, write_plan
-from studies.engine.planning.tuning import choose
 from studies.engine.records import read_result, write_record
+from studies.engine.running.durations import Durations
+from studies.engine.tracking import background
+from studies.engine.trials import devices
 from studies.engine.trials.trial import run_trial
 
-ROOT = Path(work.__file__).resolve().parents[2]
 UNWANTED = ("optuna", "mlflow", "rich", "matplotlib", "scipy", "datasets", "sqlalchemy", "pandas")
 STUDY = """\
 name: s
@@ -43,7 +46,7 @@ seeds: [0, 1]
 @pytest.fixture
 def study(tiny_bert: Path, tiny_csv: Path, tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(slots, "gpus", lambda: 0)
+    monkeypatch.setattr(devices, "gpus", lambda: 0)
     Path("s.yaml").write_text(STUDY.format(bert=tiny_bert, csv=tiny_csv))
     return Path("s.yaml")
 
@@ -86,7 +89,7 @@ def test_a_plan_is_worked_off_and_its_results_come_home(
     torn.mkdir()
     (torn / "result.json").write_text('{"key": "')
     monkeypatch.setattr(
-        tracking, "deliver", lambda *a: tracking.track.MlflowLink("", "http://server/#/x")
+        background, "deliver", lambda *a: background.pages.MlflowLink("", "http://server/#/x")
     )
     assert cli.main(["s.yaml", "--import", "far"]) == cli.INCOMPLETE
     printed = capsys.readouterr()
@@ -115,13 +118,15 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_fails(study: Path, ca
     write_plan(Path("plan.json"), whole.model_copy(update={"trials": trials}))
     assert work.main(["plan.json", "--runs", "far", "--slots", "1"]) == work.INCOMPLETE
     printed = capsys.readouterr().out
-    assert "its worker was killed by SIGKILL" in printed
+    assert "killed by SIGKILL" in printed
     assert "s (embedded)                                  1      1      0" in printed
 
 
 def test_a_trial_that_takes_too_long_is_ended(study: Path, capsys) -> None:
     whole = export("--only", "arm=lora", "--only", "seed=0")
-    write_plan(Path("plan.json"), whole.model_copy(update={"per_trial_minutes": 0.001}))
+    write_plan(
+        Path("plan.json"), whole.model_copy(update={"budget": Budget(per_trial_minutes=0.001)})
+    )
     assert work.main(["plan.json", "--runs", "far"]) == work.INCOMPLETE
     assert "timeout: still running after 0.001 minutes" in capsys.readouterr().out
 
@@ -129,20 +134,21 @@ def test_a_trial_that_takes_too_long_is_ended(study: Path, capsys) -> None:
 def test_no_trial_is_started_that_would_end_too_late(study: Path, capsys) -> None:
     export("--only", "arm=lora")
     assert work.main(["plan.json", "--runs", "far", "--minutes", "0"]) == work.INCOMPLETE
-    assert "2 trials were not started" in capsys.readouterr().out
+    assert "the time (0 minutes) is used up with 2 trials left" in capsys.readouterr().out
     assert not list(Path("far").rglob("result.json"))
 
 
 def test_an_arm_that_never_ran_may_take_as_long_as_the_longest(study: Path) -> None:
     whole = export("--only", "arm=lora", "--only", "arm=basis", "--only", "seed=0")
-    found = work.Work([whole], Path("far"), False, [])
-    Path("far").mkdir()
-    found._seconds = {("s", "embedded", "lora"): 60.0}
-    near, later = time.monotonic() + 50, time.monotonic() + 70
-    assert found._next(list(found._todo), near) is None
-    found._seconds["s", "embedded", "basis"] = 1.0
-    assert found._next(list(found._todo), near).trial.arm == "basis"
-    assert found._next(list(found._todo), later) is found._todo[0]
+    first, second = whole.trials
+    near, later = Durations(50 / 60), Durations(70 / 60)
+    for durations in (near, later):
+        durations.note(first, 60.0)
+    queue = PlanQueue([whole], Path("far"), False, near, print)
+    assert queue.next(lambda task: near.fits(task.trial)) is None
+    near.note(second, 1.0)
+    assert queue.next(lambda task: near.fits(task.trial)).trial == second
+    assert queue.next(lambda task: later.fits(task.trial)).trial == first
 
 
 def test_a_signal_ends_the_workers_and_the_rest_is_run_later(study: Path) -> None:
@@ -190,9 +196,9 @@ def test_working_needs_nothing_that_a_bare_machine_lacks(tmp_path: Path) -> None
         "def bare(name, path=None, target=None):\n"
         f"    return None if name in {UNWANTED} else find(name, path, target)\n"
         "importlib.machinery.PathFinder.find_spec = bare\n"
-        "import studies.engine.work, studies.engine.worker\n"
+        "import studies.engine.work, studies.engine.trials.worker\n"
         "assert 'torch' not in sys.modules\n"
-        "studies.engine.worker._import_what_trials_need()\n"
+        "studies.engine.trials.worker.import_what_trials_need()\n"
         "import studies.engine.trials.fetching\n"
         "print('complete')\n"
     )
@@ -216,8 +222,8 @@ def test_a_plan_that_tunes_goes_on_with_the_seeds(study: Path, capsys, monkeypat
     assert "2 trials, 2 to run, then 4 of tuned arms" in printed
     assert "s (embedded)                                  1      1      4" in printed
     write_plan(Path("plan.json"), whole)
-    as_later = {"study": "later", "arm": "plain"}
-    renamed = [t.model_copy(update=as_later) for t in whole.trials if "lora" in t.arm]
+    as_later = {"study": "later", "arm": "plain", "stage": "seeds", "candidate": {}}
+    renamed = [t.model_copy(update=as_later) for t in whole.trials if t.arm == "lora"]
     later = whole.model_copy(update={"study": "later", "trials": tuple(renamed), "tuning": None})
     write_plan(Path("later.json"), later)
     arguments = ["plan.json", "later.json", "--runs", "far", "--slots", "1"]
@@ -228,9 +234,10 @@ def test_a_plan_that_tunes_goes_on_with_the_seeds(study: Path, capsys, monkeypat
     assert printed.index("later plain") > printed.index("s lora seed 1")
     assert "s broken: no value gave a result: the study's own" in printed
     assert "train.learning_rate" in printed and "chosen (valid/accuracy 0." in printed
-    assert all("test/" not in line for line in printed.splitlines() if "[learning_rate=" in line)
+    tuned = [line for line in printed.splitlines() if "[learning_rate=" in line]
+    assert [line for line in tuned if "test/" in line] == []
     monkeypatch.setattr(
-        tracking, "deliver", lambda *a: tracking.track.MlflowLink("", "http://server/#/x")
+        background, "deliver", lambda *a: background.pages.MlflowLink("", "http://server/#/x")
     )
     assert cli.main(["s.yaml", "--plan"]) == cli.DONE
     assert "then 2 tuned arms with 2 seeds each" in capsys.readouterr().out
@@ -248,7 +255,9 @@ def test_a_plan_that_tunes_goes_on_with_the_seeds(study: Path, capsys, monkeypat
     assert "tuning stage: 4 results taken" in printed.out and "4 results taken" in printed.out
     assert "2 of 4 trials have no result; 2 failed" in printed.err
     here = load_study(study)
-    chosen = choose(here, plan_tuning(here), Path("runs"))
+    stage = {trial.key: trial for trial in plan_tuning(here)}
+    tuning = plan_candidates(here, list(stage.values()))
+    chosen = tuning.choices(lambda key: runs.result_of(stage[key], Path("runs")))
     assert {c.arm: dict(c.settings) for c in chosen}["broken"] == {}
     far = {runs.result_of(trial, Path("far")).status for trial in plan(here, (), chosen)}
     assert far == {"done", "failed"}

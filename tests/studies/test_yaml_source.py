@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from studies.engine.definition.yaml_source import parse_scalar, read_yaml
+from studies.engine.definition.yaml_source import parse_scalar, place_in, plain, read_yaml
 from studies.engine.errors import StudyError
 
 
@@ -48,17 +48,15 @@ def test_plain_values_follow_yaml_1_2(text: str, value: object) -> None:
 
 def test_places_are_those_of_the_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    source = read_yaml(written(tmp_path, "a: 1\nb:\n  c: [x,\n    y]\n10: z\n"))
-    assert source.data == {"a": 1, "b": {"c": ["x", "y"]}, "10": "z"}
-    assert source.places == {
-        (): "x.yaml:1",
-        ("a",): "x.yaml:1",
-        ("b",): "x.yaml:2",
-        ("b", "c"): "x.yaml:3",
-        ("b", "c", 0): "x.yaml:3",
-        ("b", "c", 1): "x.yaml:4",
-        ("10",): "x.yaml:5",
-    }
+    tree = read_yaml(written(tmp_path, "a: 1\nb:\n  c: [x,\n    y]\n10: z\n"))
+    assert tree == {"a": 1, "b": {"c": ["x", "y"]}, "10": "z"}
+    assert tree.places == {"a": "x.yaml:1", "b": "x.yaml:2", "10": "x.yaml:5"}
+    assert tree["b"].places == {"c": "x.yaml:3"}
+    assert tree["b"]["c"].places == {0: "x.yaml:3", 1: "x.yaml:4"}
+    assert place_in(tree, ("b", "c", 1), "?") == "x.yaml:4"
+    assert place_in(tree, ("b", "zzz", 1), "?") == "x.yaml:2"
+    assert place_in(tree, ("zzz",), "?") == "?"
+    assert type(plain(tree)["b"]) is dict and type(plain(tree)["b"]["c"]) is list
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from traceback import extract_tb
 
 from studies.engine.errors import StudyError
 
@@ -72,10 +73,6 @@ def _line_in(error: BaseException, file: Path) -> str:
     """`:line` of the plug-in's line that raised, or nothing."""
     if isinstance(error, SyntaxError):
         return f":{error.lineno or 1}"
-    line = ""
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(file.resolve()):
-            line = f":{trace.tb_lineno}"
-        trace = trace.tb_next
-    return line
+    own = str(file.resolve())
+    lines = [at.lineno for at in extract_tb(error.__traceback__) if at.filename == own]
+    return f":{lines[-1]}" if lines else ""

@@ -2,20 +2,19 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
 
-from basis_zoo.registry import did_you_mean
 from studies.backbones import BackboneSpec
-from studies.engine.definition import labels
+from studies.engine import labels
 from studies.engine.definition.layers import NAMED, inherited
-from studies.engine.definition.study import Arm, Study
+from studies.engine.definition.study import Study
 from studies.engine.definition.train import Train
-from studies.sections import NamedSection, Section, dotted, reason
+from studies.sections import NamedSection, Section, dotted, reason, unlike
 from studies.tasks import TaskSpec
 
 MAX_ARMS = 10_000
@@ -30,13 +29,20 @@ SECTIONS: Mapping[str, type[Section] | None] = {
 
 
 class Problems(list[str]):
-    """Lines `place: key: message`, each once."""
+    """Lines `place: key: message` about `study`, each once."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
 
     def add(self, place: str, key: str, message: str) -> None:
         """Add a line unless it is there already."""
         line = f"{place}: {key}: {' '.join(message.split())}"
         if line not in self:
             self.append(line)
+
+    def at(self, message: str, *where: str | int) -> None:
+        """Add a line about the part of the file that `where` leads to."""
+        self.add(self._study.place(*where), dotted(where), message)
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Point:
 
 def expand(study: Study) -> tuple[list[Point], Problems]:
     """The arms of `study`, sweep first, and every problem found in resolving them."""
-    problems = Problems()
+    problems = Problems(study)
     points = [*_swept_points(study, problems), *_hand_made_points(study, problems)]
     reference = next((point for point in points if point.arm == study.baseline), None)
     if study.match is not None and reference is not None:
@@ -70,34 +76,30 @@ def _swept_points(study: Study, problems: Problems) -> Iterator[Point]:
     if not study.sweep:
         if study.exclude:
             message = "leaves points out of `sweep`, and there is none: remove it or give a sweep"
-            problems.add(study.place("exclude"), "exclude", message)
+            problems.at(message, "exclude")
         return
     for path in study.sweep:
-        _check_path(path, study.place("sweep", path), f"sweep.{path}", problems)
+        _check_path(path, problems, "sweep", path)
     arms = math.prod(len(values) for values in study.sweep.values())
     if arms > MAX_ARMS:
         message = f"{arms:,} arms are too many, the limit is {MAX_ARMS:,}: shorten the lists"
-        problems.add(study.place("sweep"), "sweep", message)
+        problems.at(message, "sweep")
         return
     unused = dict(enumerate(study.exclude))
-    names = labels.short_names(study.sweep)
     for choice in itertools.product(*(enumerate(values) for values in study.sweep.values())):
-        swept = {path: value for path, (_, value) in zip(study.sweep, choice, strict=True)}
+        taken = dict(zip(study.sweep, choice, strict=True))
+        swept = {path: value for path, (_, value) in taken.items()}
         hits = [i for i, left_out in enumerate(study.exclude) if _matches(left_out, swept)]
         for hit in hits:
             unused.pop(hit, None)
-        if hits:
-            continue
-        places = {
-            path: study.place("sweep", path, i)
-            for path, (i, _) in zip(study.sweep, choice, strict=True)
-        }
-        label = " ".join(f"{names[path]}={labels.shown(value)}" for path, value in swept.items())
-        config, refused = _resolve(study, {}, swept, places, problems)
-        yield Point(label, swept, config, study.place("sweep"), places, refused)
+        if not hits:
+            places = {path: study.place("sweep", path, i) for path, (i, _) in taken.items()}
+            config, refused = _resolve(study, {}, swept, places, problems)
+            label = labels.shown_settings(swept)
+            yield Point(label, swept, config, study.place("sweep"), places, refused)
     for i, left_out in unused.items():
         message = f"{left_out} leaves out no point of the sweep; give values that the sweep has"
-        problems.add(study.place("exclude", i), f"exclude[{i}]", message)
+        problems.at(message, "exclude", i)
 
 
 def _hand_made_points(study: Study, problems: Problems) -> Iterator[Point]:
@@ -105,13 +107,10 @@ def _hand_made_points(study: Study, problems: Problems) -> Iterator[Point]:
         places = {f"adapter.{key}": study.place("arms", i, "adapter", key) for key in arm.adapter}
         places |= {path: study.place("arms", i, "set", path) for path in arm.set}
         for path in arm.set:
-            _check_path(path, places[path], f"arms[{i}].set.{path}", problems)
+            _check_path(path, problems, "arms", i, "set", path)
         config, refused = _resolve(study, arm.adapter, arm.set, places, problems)
-        yield Point(arm.name, _changes(arm), config, study.place("arms", i), places, refused)
-
-
-def _changes(arm: Arm) -> dict[str, Any]:
-    return {**{f"adapter.{key}": value for key, value in arm.adapter.items()}, **arm.set}
+        changes = {f"adapter.{key}": value for key, value in arm.adapter.items()} | arm.set
+        yield Point(arm.name, changes, config, study.place("arms", i), places, refused)
 
 
 def _matches(left_out: dict[str, Any], swept: dict[str, Any]) -> bool:
@@ -120,38 +119,31 @@ def _matches(left_out: dict[str, Any], swept: dict[str, Any]) -> bool:
     )
 
 
-def _check_path(path: str, place: str, key: str, problems: Problems) -> None:
+def _check_path(path: str, problems: Problems, *where: str | int) -> None:
     """Report a dotted path that leads to no setting; adapter options are left to the method."""
     first, _, rest = path.partition(".")
-    if path == "split_seed" or (path in NAMED):
+    if path == "split_seed" or path in NAMED:
         return
-    known = [*SECTIONS, "split_seed"]
     if first not in SECTIONS:
-        hint = did_you_mean(first, known)
-        message = f"'{first}' is no section.{hint} Sections: {', '.join(known)}"
-        problems.add(place, key, message)
+        known = [*SECTIONS, "split_seed"]
+        problems.at(unlike(f"'{first}' is no section", first, known, "Sections"), *where)
     elif not rest:
-        problems.add(place, key, f"name one setting, e.g. {first}.{_example(first)}")
+        examples = {"adapter": "r", "train": "learning_rate", "task": "train_rows"}
+        problems.at(f"name one setting, e.g. {first}.{examples.get(first, 'name')}", *where)
     elif (model := SECTIONS[first]) is not None and rest not in model.model_fields:
-        hint = did_you_mean(rest, model.model_fields)
-        message = f"unknown setting.{hint} Known: {', '.join(model.model_fields)}"
-        problems.add(place, key, message)
+        problems.at(unlike("unknown setting", rest, model.model_fields), *where)
 
 
-def is_choosable(path: str, place: str, key: str, problems: Problems) -> bool:
+def is_choosable(path: str, problems: Problems, *where: str | int) -> bool:
     """Whether a stage may choose the setting `path`; reports why not."""
     section, _, setting = path.partition(".")
     if section not in ("train", "adapter") or not setting or path == "adapter.method":
         message = "expected a setting of `train`, or of `adapter` but its method"
-        problems.add(place, key, message)
+        problems.at(message, *where)
         return False
     known = len(problems)
-    _check_path(path, place, key, problems)
+    _check_path(path, problems, *where)
     return len(problems) == known
-
-
-def _example(section: str) -> str:
-    return {"adapter": "r", "train": "learning_rate", "task": "train_rows"}.get(section, "name")
 
 
 def _resolve(
@@ -187,18 +179,53 @@ def _resolve(
             set_path(config[first], rest.split("."), value)
     refused = set()
     for section, model in SECTIONS.items():
-        if model is not None:
-            try:
-                valid = model.model_validate(config[section])
-            except ValidationError as error:
-                refused.add(section)
-                for each in error.errors(include_url=False):
-                    key = dotted((section, *each["loc"]))
-                    problems.add(place_of(study, key, places), key, reason(each, model))
-            else:
-                named = isinstance(valid, NamedSection)
-                config[section] = valid.given() if named else valid.model_dump()
+        try:
+            config[section] = _validated(section, config[section])
+        except ValidationError as error:
+            assert model is not None
+            refused.add(section)
+            for each in error.errors(include_url=False):
+                key = dotted((section, *each["loc"]))
+                problems.add(place_of(study, key, places), key, reason(each, model))
     return config, frozenset(refused)
+
+
+def _validated(section: str, given: Any) -> Any:
+    """`given` as its section has it; adapter options are left to the method."""
+    if (model := SECTIONS[section]) is None:
+        return given
+    valid = model.model_validate(given)
+    return valid.given() if isinstance(valid, NamedSection) else valid.model_dump()
+
+
+def apply(point: Point, settings: Mapping[str, Any]) -> Point:
+    """`point` with `settings`, which are part of its configuration, not of what it sweeps.
+
+    Raises:
+        pydantic.ValidationError: a value is not one that its section takes.
+    """
+    config = deepcopy(point.config)
+    for path, value in settings.items():
+        section, _, rest = path.partition(".")
+        set_path(config[section], rest.split("."), value)
+        config[section] = _validated(section, config[section])
+    return replace(point, config=config)
+
+
+def refusal(
+    point: Point, path: str, value: Any, check: Callable[[dict[str, Any]], None], said: str = ""
+) -> str | None:
+    """Why `point` cannot have `value` at `path`, by its section or by `check`; None where it can.
+
+    `check` is asked of the adapter; before what it says stand `said` and the value.
+    """
+    try:
+        check(apply(point, {path: value}).config["adapter"])
+    except ValidationError as error:
+        return f"{error.errors(include_url=False)[0]['msg']}, got {value!r}"
+    except (ValueError, TypeError) as error:
+        return f"{said}{value!r}: {error}"
+    return None
 
 
 def set_path(mapping: Any, keys: list[str], value: Any) -> None:

@@ -5,7 +5,6 @@ studies/grid_size.yaml:12: adapter.num_bases: unknown option. Did you mean 'num_
 
 import functools
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,19 @@ from basis_zoo.registry import did_you_mean
 from studies.engine.definition import layers, verify
 from studies.engine.definition.plugins import load_plugins
 from studies.engine.definition.study import Study, StudyBody
-from studies.engine.definition.yaml_source import Location, Source, read_yaml
+from studies.engine.definition.yaml_source import (
+    Entries,
+    Location,
+    place_in,
+    plain,
+    read_yaml,
+    shown,
+)
 from studies.engine.errors import StudyError
-from studies.sections import dotted, reason
+from studies.sections import dotted, reason, unlike
 
-PROFILES = Path(__file__).resolve().parents[2] / "profiles"
+STUDIES = Path(__file__).resolve().parents[2]
+PROFILES = STUDIES / "profiles"
 
 IN_PROFILES = frozenset(StudyBody.model_fields) - {"name", "question", "claims"}
 """What a study may say differently for a profile."""
@@ -28,6 +35,27 @@ IN_PROFILES = frozenset(StudyBody.model_fields) - {"name", "question", "claims"}
 def list_profiles() -> list[str]:
     """Names of the profiles that ship, sorted."""
     return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+def shipped_studies() -> dict[str, str]:
+    """Name and question of every study that ships."""
+    files = sorted(STUDIES.glob("*.yaml"))
+    return {path.stem: str(read_yaml(path).get("question", "")) for path in files}
+
+
+def find_study(given: str) -> Path:
+    """The file that `given` means: a path, or the name of a study that ships.
+
+    Raises `StudyError` where it is neither.
+    """
+    path = Path(given)
+    if path.exists() or path.suffix in (".yaml", ".yml") or path.name != given:
+        return path
+    names = [file.stem for file in sorted(STUDIES.glob("*.yaml"))]
+    if given in names:
+        return STUDIES / f"{given}.yaml"
+    message = f"{given}: no file, and no study of this name ships"
+    raise StudyError(unlike(message, given, names, "Studies"))
 
 
 def load_study(
@@ -39,17 +67,18 @@ def load_study(
     Raises `StudyError` that lists every problem of the file, one `file:line: key: message` each.
     """
     if profile not in list_profiles():
-        hint = did_you_mean(profile, list_profiles())
-        raise StudyError(f"unknown profile '{profile}'.{hint} Known: {', '.join(list_profiles())}")
+        raise StudyError(_unknown_profile(profile, f" '{profile}'"))
     load_plugins(plugins)
     path = Path(path)
     source = read_yaml(path)
     problems = _profile_section_problems(source)
-    name = source.data.get("name")
+    name = source.get("name")
     if isinstance(name, str) and name != path.stem:
-        place = source.places[("name",)]
+        place = source.places["name"]
         problems.append(f"{place}: name: '{name}' must be the file's name, '{path.stem}'")
-    studies = {each: _resolve(source, each, problems) for each in _profiles_of(source, profile)}
+    spoken = _section(source, "profiles")  # all of these must validate
+    names = [profile, *(each for each in list_profiles() if each in spoken and each != profile)]
+    studies = {each: _resolve(source, shown(path), each, problems) for each in names}
     study = studies[profile]
     if study is not None:  # with its broken parts left out, so that the rest is checked too
         problems += verify.points_of(study, refused=bool(problems))[1]
@@ -58,71 +87,69 @@ def load_study(
     return study
 
 
-def _profiles_of(source: Source, profile: str) -> list[str]:
-    """`profile` and those that the file speaks of: all of them must validate."""
-    spoken = layers.section(source, "profiles").data
-    return [profile, *(name for name in list_profiles() if name in spoken and name != profile)]
+def _section(tree: Entries, name: str) -> Entries:
+    """The mapping called `name` in `tree`; an empty one where there is none."""
+    found = tree.get(name)
+    return found if isinstance(found, Entries) else Entries()
 
 
-def _resolve(source: Source, profile: str, problems: list[str]) -> Study | None:
+def _resolve(source: Entries, file: str, profile: str, problems: list[str]) -> Study | None:
     """The study under `profile`; its problems are added to `problems`.
 
     Keys in error are left out where that makes a study whose other parts can still be checked;
     else None.
     """
-    body = Source(
-        source.name, {k: v for k, v in source.data.items() if k != "profiles"}, source.places
-    )
-    own = layers.section(source, "profiles", profile)
-    allowed = Source(own.name, {k: v for k, v in own.data.items() if k in IN_PROFILES}, own.places)
+    own = _section(_section(source, "profiles"), profile)
+    allowed = layers.part(own, {k: v for k, v in own.items() if k in IN_PROFILES})
+    body = layers.part(source, {k: v for k, v in source.items() if k != "profiles"})
     merged = layers.overlay(layers.overlay(_profile(profile), body), allowed)
-    data = deepcopy(merged.data)
+    data = plain(merged)
     try:
         valid = StudyBody.model_validate(data)
     except ValidationError as error:
         found = _without_echoes(error.errors(include_url=False))
-        problems += [_problem(each, merged) for each in found]
+        problems += [_problem(each, merged, file) for each in found]
         if not all([_leave_out(data, each["loc"]) for each in found]):
             return None
         try:
             valid = StudyBody.model_validate(data)
         except ValidationError:  # what was left out was needed
             return None
-    study = Study(**dict(valid), profile=profile, path=Path(source.name))
-    study._places.update(merged.places)
+    study = Study(**dict(valid), profile=profile, path=Path(file))
+    study._tree = merged
     return study
 
 
 @functools.cache
-def _profile(name: str) -> Source:
+def _profile(name: str) -> Entries:
     return read_yaml(PROFILES / f"{name}.yaml")
 
 
-def _profile_section_problems(source: Source) -> list[str]:
+def _profile_section_problems(source: Entries) -> list[str]:
     """What is wrong with `profiles:` itself."""
-    if "profiles" not in source.data:
-        return []
-    profiles = source.data["profiles"]
-    place = source.places[("profiles",)]
-    if not isinstance(profiles, dict):
+    profiles = source.get("profiles", Entries())
+    if not isinstance(profiles, Entries):
+        place = source.places["profiles"]
         return [f"{place}: profiles: expected a mapping of profile names, got {profiles!r}"]
     problems = []
     for name, content in profiles.items():
-        place = source.places[("profiles", name)]
+        place = f"{profiles.places[name]}: profiles.{name}"
         if name not in list_profiles():
-            hint = did_you_mean(name, list_profiles())
-            known = ", ".join(list_profiles())
-            problems.append(f"{place}: profiles.{name}: unknown profile.{hint} Known: {known}")
-        elif content is not None and not isinstance(content, dict):
-            problems.append(f"{place}: profiles.{name}: expected a mapping, got {content!r}")
+            problems.append(f"{place}: {_unknown_profile(name)}")
+        elif content is not None and not isinstance(content, Entries):
+            problems.append(f"{place}: expected a mapping, got {content!r}")
         else:
             for key in set(content or {}) - IN_PROFILES:
-                place = source.places[("profiles", name, key)]
                 hint = did_you_mean(key, IN_PROFILES) or (
                     f" Allowed here: {', '.join(sorted(IN_PROFILES))}"
                 )
-                problems.append(f"{place}: profiles.{name}.{key}: not allowed in a profile.{hint}")
+                place = f"{content.places[key]}: profiles.{name}.{key}"
+                problems.append(f"{place}: not allowed in a profile.{hint}")
     return problems
+
+
+def _unknown_profile(name: str, quoted: str = "") -> str:
+    return unlike(f"unknown profile{quoted}", name, list_profiles())
 
 
 def _leave_out(data: Any, location: Location) -> bool:
@@ -151,17 +178,10 @@ def _leave_out(data: Any, location: Location) -> bool:
     return True
 
 
-def _problem(error: Any, merged: Source) -> str:
+def _problem(error: Any, merged: Entries, file: str) -> str:
     """One line for one of pydantic's errors: place, key, what was given and what is expected."""
     location = tuple(key for key in error["loc"] if key != "[key]")
-    place = next(
-        (
-            merged.places[location[:end]]
-            for end in range(len(location), 0, -1)
-            if location[:end] in merged.places
-        ),
-        f"{merged.name}:1",
-    )
+    place = place_in(merged, location, f"{file}:1")
     key, message = dotted(location), reason(error, StudyBody)
     return f"{place}: {key}: {message}" if key else f"{place}: {message}"
 

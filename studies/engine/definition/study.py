@@ -8,7 +8,7 @@ from pydantic import Field, PrivateAttr, StringConstraints, field_validator, mod
 from studies.backbones import BackboneSpec
 from studies.engine.definition.sections import After, Search
 from studies.engine.definition.train import Train
-from studies.engine.definition.yaml_source import Location
+from studies.engine.definition.yaml_source import Entries, place_in
 from studies.sections import Bool, Float, Int, Line, Section
 from studies.tasks import TaskSpec
 
@@ -212,11 +212,9 @@ class Study(StudyBody):
     profile: str
     path: Path
     """The study file."""
-    _places: dict[Location, str] = PrivateAttr(default_factory=dict)
+    _tree: Entries = PrivateAttr(default_factory=Entries)
+    """What the files say."""
 
     def place(self, *location: str | int) -> str:
         """`file:line` of the longest part of `location` that stands in a file."""
-        for end in range(len(location), 0, -1):
-            if location[:end] in self._places:
-                return self._places[location[:end]]
-        return f"{self.path}:1"
+        return place_in(self._tree, location, f"{self.path}:1")

@@ -35,5 +35,8 @@ class Train(Section):
     checkpoint_minutes: Annotated[Float, Field(ge=0)] | None = 10.0
     """Minutes between two saves of what a killed trial goes on from; 0 or null: only where it is
     asked to end (SIGTERM)."""
+    threads: Int = Field(1, ge=1)
+    """CPU threads that a trial without a GPU computes with, however many trials run at once: the
+    last bits of its numbers depend on them."""
     deterministic: Bool = False
     """The same bits each time on a GPU, at some cost of speed; a CPU gives them anyway."""

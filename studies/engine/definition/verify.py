@@ -2,16 +2,16 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from basis_zoo.registry import did_you_mean
-from studies.engine.definition import checks, published
+from studies import published
+from studies.engine.definition import checks, search_rules, tune_rules
 from studies.engine.definition.points import Point, Problems, expand, place_of
-from studies.engine.definition.study import Study
-from studies.engine.planning import tuning
+from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.records import Cost, deciding
-from studies.engine.searching import search
+from studies.sections import unlike
 
 
 def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[str]]:
@@ -31,8 +31,8 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
     _check_claims(study, points, problems)
     if points and metrics is not None and not problems:
         _check_after(study, points, metrics, problems)
-        search.check(study, points, metrics, problems)
-        tuning.check(study, points, metrics, problems)
+        search_rules.check(study, points, metrics, problems)
+        tune_rules.check(study, points, metrics, problems)
     if not problems and not refused:
         for point in points:
             _ask(study, point, "adapter", checks.check_adapter, problems)
@@ -45,21 +45,20 @@ def _check_names(study: Study, points: list[Point], problems: Problems) -> None:
     by_config: dict[str, Point] = {}
     resolved = not problems  # settings in error are left out, and make arms alike
     for point in points:
+        content = json.dumps(deciding(point.config), sort_keys=True, default=repr)
         twin = by_name.setdefault(point.arm, point)
-        same = by_config.setdefault(_canonical(deciding(point.config)), point)
+        same = by_config.setdefault(content, point)
         if twin is not point and same is point:
             problems.add(point.place, "arms", f"two arms are called '{point.arm}'; rename one")
         if same is not point and resolved:
             message = f"'{same.arm}' and '{point.arm}' are the same point; remove one"
             problems.add(point.place, "arms", message)
     if study.baseline not in by_name and not (problems and not points):
-        hint = did_you_mean(study.baseline, by_name)
-        message = f"no arm is called '{study.baseline}'.{hint} Arms: {', '.join(by_name)}"
-        problems.add(study.place("baseline"), "baseline", message)
+        problems.at(_no_arm(study.baseline, by_name), "baseline")
 
 
-def _canonical(config: Any) -> str:
-    return json.dumps(config, sort_keys=True, default=repr)
+def _no_arm(name: str, arms: Iterable[str]) -> str:
+    return unlike(f"no arm is called '{name}'", name, arms, "Arms")
 
 
 def _check_task(study: Study, points: list[Point], problems: Problems) -> Mapping[str, str] | None:
@@ -76,19 +75,18 @@ def _check_task(study: Study, points: list[Point], problems: Problems) -> Mappin
 
 def _check_objective(study: Study, metrics: Mapping[str, str], problems: Problems) -> None:
     known = {f"{split}/{name}": metrics[name] for split in ("test", "valid") for name in metrics}
+    metric, direction = study.objective.metric, study.objective.direction
     for key in ("metric", "select_on"):
         given = getattr(study.objective, key)
         if given is not None and given not in known:
-            hint = did_you_mean(given, known)
-            message = f"the task reports no '{given}'.{hint} Known: {', '.join(known)}"
-            problems.add(study.place("objective", key), f"objective.{key}", message)
+            message = unlike(f"the task reports no '{given}'", given, known)
+            problems.at(message, "objective", key)
         elif key == "select_on" and given is not None and given.startswith("test/"):
             message = f"choices are made on validation, never on test: valid/{given[5:]}"
-            problems.add(study.place("objective", key), f"objective.{key}", message)
-    better = known.get(study.objective.metric, study.objective.direction)
-    if better != study.objective.direction:
-        message = f"'{study.objective.metric}' is to {better}, got {study.objective.direction}"
-        problems.add(study.place("objective", "direction"), "objective.direction", message)
+            problems.at(message, "objective", key)
+    better = known.get(metric, direction)
+    if better != direction:
+        problems.at(f"'{metric}' is to {better}, got {direction}", "objective", "direction")
 
 
 def _check_published(study: Study, points: list[Point], problems: Problems) -> None:
@@ -97,40 +95,31 @@ def _check_published(study: Study, points: list[Point], problems: Problems) -> N
     try:
         published.check(study.published.table, study.objective.metric)
     except ValueError as error:
-        problems.add(study.place("published", "table"), "published.table", str(error))
-    known = list(dict.fromkeys(path for point in points for path in point.swept))
-    if study.published.x not in known:
-        hint = did_you_mean(study.published.x, known)
-        message = f"no arm varies '{study.published.x}'.{hint} Varied: {', '.join(known)}"
-        problems.add(study.place("published", "x"), "published.x", message)
+        problems.at(str(error), "published", "table")
+    x, known = study.published.x, dict.fromkeys(path for point in points for path in point.swept)
+    if x not in known:
+        problems.at(unlike(f"no arm varies '{x}'", x, known, "Varied"), "published", "x")
 
 
 def _check_claims(study: Study, points: list[Point], problems: Problems) -> None:
     """Report claims about arms or costs that there are not."""
     arms = [point.arm for point in points]
     for i, claim in enumerate(study.claims):
-        named: list[tuple[tuple[str, ...], str | float]] = [
-            (("arm",), claim.arm),
-            (("than",), claim.than),
-        ]
-        if claim.beyond is not None:
-            named += [
-                (("beyond", "arm"), claim.beyond.arm),
-                (("beyond", "than"), claim.beyond.than),
-            ]
-        for where, arm in named:
-            if isinstance(arm, str) and arm not in arms:
-                message = f"no arm is called '{arm}'.{did_you_mean(arm, arms)} Arms: "
-                place = study.place("claims", i, *where)
-                key = f"claims[{i}].{'.'.join(where)}"
-                problems.add(place, key, message + ", ".join(arms))
-        for key in ("metric", "than_metric"):
-            section, _, name = (getattr(claim, key) or "").partition("/")
+        for where, gain in (((), claim), (("beyond",), claim.beyond)):
+            for key in ("arm", "than") if gain is not None else ():
+                name = getattr(gain, key)
+                if isinstance(name, str) and name not in arms:
+                    problems.at(_no_arm(name, arms), "claims", i, *where, key)
+        for key, metric in _metrics(claim):
+            section, _, name = metric.partition("/")
             if section == "cost" and name not in Cost.model_fields:
-                known = ", ".join(Cost.model_fields)
-                message = f"no cost is called '{name}'.{did_you_mean(name, Cost.model_fields)}"
-                place = study.place("claims", i, key)
-                problems.add(place, f"claims[{i}].{key}", f"{message} Costs: {known}")
+                message = unlike(f"no cost is called '{name}'", name, Cost.model_fields, "Costs")
+                problems.at(message, "claims", i, key)
+
+
+def _metrics(claim: ClaimRule) -> list[tuple[str, str]]:
+    """The keys of `claim` that name a metric, with their values."""
+    return [(key, getattr(claim, key) or "") for key in ("metric", "than_metric")]
 
 
 def _check_after(
@@ -146,21 +135,18 @@ def _check_after(
         ]
         for key, wanted, fits, what in asked:
             if wanted and not any(fits(point.config["adapter"]) for point in points):
-                problems.add(study.place("after", key), f"after.{key}", f"no arm {what}")
+                problems.at(f"no arm {what}", "after", key)
             if wanted and quantised:
                 message = "needs weights that are not quantised: remove backbone.quantization"
-                problems.add(study.place("after", key), f"after.{key}", message)
+                problems.at(message, "after", key)
         if after.landscape is not None and "loss" not in metrics:
-            place = study.place("after", "landscape")
-            problems.add(place, "after.landscape", "needs a task that reports a loss")
+            problems.at("needs a task that reports a loss", "after", "landscape")
     known = after.names(metrics) if after is not None else []
     for i, claim in enumerate(study.claims):
-        for key in ("metric", "than_metric"):
-            name = getattr(claim, key) or ""
+        for key, name in _metrics(claim):
             if name.startswith("after/") and name not in known:
                 hint = did_you_mean(name, known) or " Ask for it in the section `after`"
-                message = f"nothing measures '{name}'.{hint}"
-                problems.add(study.place("claims", i, key), f"claims[{i}].{key}", message)
+                problems.at(f"nothing measures '{name}'.{hint}", "claims", i, key)
 
 
 def _ask(
@@ -177,9 +163,8 @@ def _ask(
     try:
         return check(dict(given))
     except Exception as error:  # a room's mistake about strange input is the reader's input too
-        message = (
-            str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        )
+        named = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        message = f"{named}{error}"
         own = [path.partition(".")[2] for path in point.places if path.startswith(f"{section}.")]
         blamed = _blamed(message, given, own)
         key = f"{section}.{blamed}" if blamed else section

@@ -7,7 +7,7 @@ aliases, tags, numbers that are not finite.
 
 import math
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,49 +76,65 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(_PREFIX + _tag, re.compile(_pattern), _first)
 
 
-@dataclass(frozen=True)
-class Source:
-    """A mapping read from a file; `places` tells where each of its values stands."""
+class Entries(dict[str, Any]):
+    """A mapping read from a file; `places` has the `file:line` of each key."""
 
-    name: str
-    """The file as a person would type it."""
-    data: dict[str, Any] = field(default_factory=dict)
-    places: dict[Location, str] = field(default_factory=dict)
-    """Location to `file:line`; the location of a mapping's entry points at its key."""
+    places: Mapping[str, str] = {}
 
 
-def read_yaml(path: Path) -> Source:
+class Items(list[Any]):
+    """A list read from a file; `places` has the `file:line` of each item."""
+
+    places: Mapping[int, str] = {}
+
+
+def place_in(tree: Any, location: Location, otherwise: str) -> str:
+    """`file:line` of the longest part of `location` that stands in `tree`, else `otherwise`."""
+    for key in location:
+        if key not in getattr(tree, "places", {}):
+            break
+        otherwise, tree = tree.places[key], tree[key]
+    return otherwise
+
+
+def plain(tree: Any) -> Any:
+    """A copy of `tree` in dicts and lists without places."""
+    if isinstance(tree, dict):
+        return {key: plain(value) for key, value in tree.items()}
+    return [plain(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def read_yaml(path: Path) -> Entries:
     """The mapping in the YAML file `path`.
 
     Raises `StudyError` with one problem a line where the file is missing, empty, not text, not
     YAML, or not a mapping.
     """
-    name = _shown(path)
+    name = shown(path)
     root = _compose(_text(path, name), name)
     if root is None:
         raise StudyError(f"{name}:1: the file is empty; a study starts with `name:`")
     if not isinstance(root, yaml.MappingNode):
-        raise StudyError(f"{name}:{_line(root)}: expected `key: value` lines, got {root.id}")
-    places: dict[Location, str] = {}
+        raise StudyError(f"{_place(root, name)}: expected `key: value` lines, got {root.id}")
     problems: list[str] = []
-    data = _value(root, (), name, places, problems)
+    tree: Entries = _value(root, name, problems)
     if problems:
         raise StudyError(*problems)
-    return Source(name, data, places)
+    return tree
 
 
 def parse_scalar(text: str) -> Any:
     """The value that `text` has as a YAML value, e.g. 8 for "8"; text where it is not YAML."""
+    problems: list[str] = []
     try:
         node = _compose(text, "value")
-        problems: list[str] = []
-        value = None if node is None else _value(node, (), "value", {}, problems)
+        value = None if node is None else plain(_value(node, "value", problems))
     except StudyError:
         return text
     return text if problems else value
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
     """`path` relative to the working directory where it lies below it."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
@@ -158,54 +174,39 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         raise StudyError(f"{name}:{line}: not text: character #x{error.character:04x}") from None
 
 
-def _line(node: yaml.Node) -> int:
-    return node.start_mark.line + 1
+def _place(node: yaml.Node, name: str) -> str:
+    return f"{name}:{node.start_mark.line + 1}"
 
 
-def _value(
-    node: yaml.Node,
-    where: Location,
-    name: str,
-    places: dict[Location, str],
-    problems: list[str],
-) -> Any:
-    """The value of `node`; its places and what is wrong with it are added to the last two."""
-    places.setdefault(where, f"{name}:{_line(node)}")
+def _value(node: yaml.Node, name: str, problems: list[str]) -> Any:
+    """The value of `node` with its places; what is wrong with it is added to `problems`."""
     if isinstance(node, yaml.SequenceNode):
-        return [
-            _value(item, (*where, i), name, places, problems) for i, item in enumerate(node.value)
-        ]
+        items = Items(_value(item, name, problems) for item in node.value)
+        items.places = {i: _place(item, name) for i, item in enumerate(node.value)}
+        return items
     if isinstance(node, yaml.MappingNode):
-        return _mapping(node, where, name, places, problems)
+        return _mapping(node, name, problems)
     try:
         return _scalar(node)
     except ValueError as error:
-        problems.append(f"{name}:{_line(node)}: {error}")
+        problems.append(f"{_place(node, name)}: {error}")
         return None
 
 
-def _mapping(
-    node: yaml.MappingNode,
-    where: Location,
-    name: str,
-    places: dict[Location, str],
-    problems: list[str],
-) -> dict[str, Any]:
-    mapping: dict[str, Any] = {}
+def _mapping(node: yaml.MappingNode, name: str, problems: list[str]) -> Entries:
+    entries, places = Entries(), {}
     for key_node, value_node in node.value:
+        key, place = key_node.value, _place(key_node, name)
         if not isinstance(key_node, yaml.ScalarNode):
-            problems.append(f"{name}:{_line(key_node)}: a key must be text, got a {key_node.id}")
-            continue
-        key = key_node.value
-        if key in mapping:
-            first = places[(*where, key)].rsplit(":", 1)[1]
-            problems.append(
-                f"{name}:{_line(key_node)}: duplicate key '{key}' (first on line {first})"
-            )
-            continue
-        places[(*where, key)] = f"{name}:{_line(key_node)}"
-        mapping[key] = _value(value_node, (*where, key), name, places, problems)
-    return mapping
+            problems.append(f"{place}: a key must be text, got a {key_node.id}")
+        elif key in places:
+            first = places[key].rpartition(":")[2]
+            problems.append(f"{place}: duplicate key '{key}' (first on line {first})")
+        else:
+            places[key] = place
+            entries[key] = _value(value_node, name, problems)
+    entries.places = places
+    return entries
 
 
 def _scalar(node: yaml.ScalarNode) -> Any:

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from studies.engine import runs
 from studies.engine.definition.study import Study
-from studies.engine.records import Trial, write_text
+from studies.engine.planning import runs
+from studies.engine.records import Trial
+from studies.files import write_text
 
 
 def remarks(
@@ -38,7 +39,7 @@ def remarks(
     renamed = {
         (before[key][0], trial.arm)
         for key, trial in planned.items()
-        if key in before and before[key][0] != trial.arm
+        if key in before and before[key][0] not in (trial.arm, trial.label)  # label: version 1
     }
     lines += [f"arm '{old}' is now called '{new}'; its trials are kept" for old, new in
               sorted(renamed)]  # fmt: skip

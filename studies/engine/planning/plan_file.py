@@ -1,45 +1,29 @@
 """A plan on its own: the trials of a study as one JSON file that another machine can work off."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ValidationError
 
+from studies.engine.definition.study import Budget
 from studies.engine.errors import StudyError
+from studies.engine.planning.tuning import Tuning
+from studies.engine.program import program
 from studies.engine.records import SCHEMA, Record, Trial, write_record
-
-
-class Candidate(Record):
-    """Values that an arm may keep: what scores them, and what it then runs."""
-
-    scored_by: tuple[str, ...]
-    """Keys of the tuning trials; none for the arm as the study has it, the last resort."""
-    trials: tuple[Trial, ...]
-    """The arm's trials of the study's seeds."""
-    settings: dict[str, Any]
-    """The values, by dotted path; none in the last resort."""
-
-
-class Tuning(Record):
-    """The stage after `Plan.trials` where those tune: each arm keeps its best candidate."""
-
-    select_on: str
-    direction: Literal["maximize", "minimize"]
-    arms: tuple[tuple[Candidate, ...], ...]
 
 
 class Plan(Record):
     """What is to be run, and what its owner needs to judge it."""
 
+    schema_version: Literal[2] = SCHEMA
     study: str
     profile: str
     metric: str
     """A trial without a finite value of this counts as failed."""
-    per_trial_minutes: float
+    budget: Budget
     trials: tuple[Trial, ...]
     tuning: Tuning | None = None
-    schema_version: int = SCHEMA
+    """The seeds that follow where `trials` tune."""
 
 
 def write_plan(path: Path, plan: Plan) -> None:
@@ -58,14 +42,10 @@ def read_plan(path: Path) -> Plan:
     except OSError as error:
         raise StudyError(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        problems = {problem["loc"]: problem for problem in error.errors(include_url=False)}
+        first = problems.get(("schema_version",)) or next(iter(problems.values()))
         where = ".".join(map(str, first["loc"])) or "file"
         raise StudyError(
-            f"{path}: no plan: {where}: {first['msg']}. Write it with "
-            "`python run_study.py STUDY.yaml --export-plan FILE` of this version"
+            f"{path}: no plan: {where}: {first['msg']}, got {str(first['input'])[:60]}. Write it "
+            f"with `{program()} STUDY.yaml --export-plan FILE` of this version"
         ) from None
-
-
-def trials_of(plans: Sequence[Plan]) -> list[tuple[Plan, Trial]]:
-    """Every trial of `plans` with its plan; a point that two plans share is run for each."""
-    return [(plan, trial) for plan in plans for trial in plan.trials]

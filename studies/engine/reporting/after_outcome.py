@@ -2,13 +2,15 @@
 
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from studies.engine.definition.sections import PARA_FACTS, landscape_name, para_name
-from studies.engine.records import Result, Trial
+from studies.engine.records import Result
 from studies.engine.reporting.statistics import Comparison, Summary, compare, summarize
 
+Seeds = Mapping[int, Mapping[str, float]]
+"""Seed, ascending, to the metrics of one arm's trial."""
 _SHARE = re.compile(r"after/para_([^/]+)/")
 _STEP = re.compile(r"after/landscape/(.+)")
 
@@ -53,56 +55,54 @@ class ArmAfter:
     """Steps with the validation loss there."""
 
 
-def gather(done: Sequence[tuple[Trial, Result]], metric: str) -> tuple[ArmAfter, ...]:
-    """Every arm of which something was evaluated after training, in the order of `done`."""
-    arms: dict[str, dict[int, Mapping[str, float]]] = {}
-    for trial, result in done:
-        if any(name.startswith("after/") for name in result.metrics):
-            arms.setdefault(trial.arm, {})[trial.seed] = result.metrics
-    return tuple(_arm(arm, seeds, metric) for arm, seeds in arms.items())
+def gather(results: Mapping[str, Mapping[int, Result]], metric: str) -> tuple[ArmAfter, ...]:
+    """Every arm of which something was evaluated after training; `results` by arm and seed."""
+    return tuple(
+        _arm(arm, seeds, metric)
+        for arm, found in results.items()
+        if (seeds := {seed: r.metrics for seed, r in found.items() if _is_after(r.metrics)})
+    )
 
 
-def _arm(arm: str, seeds: Mapping[int, Mapping[str, float]], metric: str) -> ArmAfter:
+def _is_after(metrics: Iterable[str]) -> bool:
+    return any(name.startswith("after/") for name in metrics)
+
+
+def _arm(arm: str, seeds: Seeds, metric: str) -> ArmAfter:
     names = sorted({name for metrics in seeds.values() for name in metrics})
     shares = {float(hit[1]) for name in names if (hit := _SHARE.match(name))}
     steps = sorted(float(hit[1]) for name in names if (hit := _STEP.match(name)))
     trained = _values(seeds, metric)
     curve = (_kept(share, seeds, metric, trained) for share in sorted(shares, reverse=True))
-    affine = _values(seeds, f"after/affine/{metric}")
-    lost = _values(seeds, "after/affine/non_affine_share")
+    affine = None
+    if found := _values(seeds, f"after/affine/{metric}"):
+        lost = _mean(seeds, "after/affine/non_affine_share")
+        affine = Affine(lost, _summary(found), compare(found, trained))
     return ArmAfter(
         arm=arm,
-        trained=summarize(list(trained.values())),
+        trained=_summary(trained),
         curve=tuple(kept for kept in curve if kept is not None),
-        affine=Affine(
-            statistics.fmean(lost.values()),
-            summarize(list(affine.values())),
-            compare(affine, trained),
-        )
-        if affine
-        else None,
-        landscape=tuple(
-            (step, summarize(list(_values(seeds, landscape_name(step)).values()))) for step in steps
-        ),
+        affine=affine,
+        landscape=tuple((step, _summary(_values(seeds, landscape_name(step)))) for step in steps),
     )
 
 
-def _kept(
-    share: float,
-    seeds: Mapping[int, Mapping[str, float]],
-    metric: str,
-    trained: Mapping[int, float],
-) -> Kept | None:
+def _kept(share: float, seeds: Seeds, metric: str, trained: Mapping[int, float]) -> Kept | None:
     """None where no seed has the metric."""
     found = _values(seeds, f"{para_name(share)}/{metric}")
     if not found:
         return None
-    facts = [
-        statistics.fmean(_values(seeds, f"{para_name(share)}/{fact}").values())
-        for fact in PARA_FACTS
-    ]
-    return Kept(share, *facts, summarize(list(found.values())), compare(found, trained))
+    facts = [_mean(seeds, f"{para_name(share)}/{fact}") for fact in PARA_FACTS]
+    return Kept(share, *facts, _summary(found), compare(found, trained))
 
 
-def _values(seeds: Mapping[int, Mapping[str, float]], name: str) -> dict[int, float]:
-    return {seed: metrics[name] for seed, metrics in sorted(seeds.items()) if name in metrics}
+def _values(seeds: Seeds, name: str) -> dict[int, float]:
+    return {seed: metrics[name] for seed, metrics in seeds.items() if name in metrics}
+
+
+def _mean(seeds: Seeds, name: str) -> float:
+    return statistics.fmean(_values(seeds, name).values())
+
+
+def _summary(values: Mapping[int, float]) -> Summary:
+    return summarize(list(values.values()))

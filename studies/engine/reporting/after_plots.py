@@ -2,7 +2,6 @@
 
 from itertools import cycle
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -11,9 +10,9 @@ from studies.engine.reporting.panels import (
     BASELINE,
     OTHERS,
     OURS,
-    STYLE,
     half,
     new_figure,
+    pair,
     shared_legend,
 )
 
@@ -21,18 +20,16 @@ from studies.engine.reporting.panels import (
 def figures(outcome: Outcome) -> dict[str, Figure]:
     """Figures by file name; none where nothing was evaluated after training."""
     found = {}
-    with mpl.rc_context(STYLE):
-        if any(arm.curve for arm in outcome.after):
-            found["kept_parameters"] = _kept_parameters(outcome)
-        if any(arm.landscape for arm in outcome.after):
-            found["landscape"] = _landscape(outcome)
+    if any(arm.curve for arm in outcome.after):
+        found["kept_parameters"] = _kept_parameters(outcome)
+    if any(arm.landscape for arm in outcome.after):
+        found["landscape"] = _landscape(outcome)
     return found
 
 
 def _kept_parameters(outcome: Outcome) -> Figure:
     """The metric, and what of it is lost, against the parameters that PARA keeps."""
-    figure = new_figure(outcome, width=10.4, height=4.8)
-    left, right = figure.subplots(1, 2)
+    figure, left, right = pair(outcome)
     colours = _colours(outcome)
     arms = [arm for arm in outcome.after if arm.curve]
     for place, arm in enumerate(arms):
@@ -40,23 +37,13 @@ def _kept_parameters(outcome: Outcome) -> Figure:
         shift = 1 + 0.03 * (place - (len(arms) - 1) / 2)
         x = [kept.parameters * shift for kept in arm.curve]
         style = {"color": colours[arm.arm], "marker": "D", "ms": 4.5, "lw": 1.4, "capsize": 3}
-        for axes, points in (
-            (left, [(k.summary.mean, half(k.summary.low, k.summary.high)) for k in arm.curve]),
-            (
-                right,
-                [
-                    (k.difference.difference, half(k.difference.low, k.difference.high))
-                    for k in arm.curve
-                ],
-            ),
+        for axes, estimates in (
+            (left, [kept.summary.estimate for kept in arm.curve]),
+            (right, [kept.difference.estimate for kept in arm.curve]),
         ):
-            axes.errorbar(
-                x,
-                [mean for mean, _ in points],
-                yerr=[height or 0.0 for _, height in points],
-                label=arm.arm,
-                **style,
-            )
+            ends = [half(low, high) or 0.0 for _, low, high in estimates]
+            means = [mean for mean, *_ in estimates]
+            axes.errorbar(x, means, yerr=ends, label=arm.arm, **style)
         left.axhline(arm.trained.mean, color=colours[arm.arm], lw=1.0, ls=":")
     right.axhline(0, color=BASELINE, lw=1.0, ls=":")
     for axes in (left, right):

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from studies.engine.reporting.after_outcome import ArmAfter
-from studies.engine.reporting.rendering import interval, table
-from studies.engine.reporting.statistics import Comparison
+from studies.engine.reporting.rendering import interval, number, table
 
 
 def markdown(arms: Sequence[ArmAfter], metric: str) -> list[str]:
@@ -20,21 +19,19 @@ def _para(arms: Sequence[ArmAfter], metric: str) -> str:
             "rank per layer"]  # fmt: skip
     rows = []
     for arm in pruned:
-        trained = interval(arm.trained.mean, arm.trained.low, arm.trained.high, "")
-        rows.append([arm.arm, "trained", "", trained, "", "", ""])
-        for kept in arm.curve:
-            s = kept.summary
-            rows.append(
-                [
-                    arm.arm,
-                    f"{kept.share:.4g}",
-                    f"{kept.parameters:,.0f}",
-                    interval(s.mean, s.low, s.high, ""),
-                    _difference(kept.difference),
-                    f"{kept.kept_energy:.1%}",
-                    f"{kept.rank_mean:.1f} ± {kept.rank_spread:.1f}",
-                ]
-            )
+        rows.append([arm.arm, "trained", "", interval(arm.trained.estimate), "", "", ""])
+        rows += [
+            [
+                arm.arm,
+                f"{kept.share:.4g}",
+                f"{kept.parameters:,.0f}",
+                interval(kept.summary.estimate),
+                interval(kept.difference.estimate, "+"),
+                f"{kept.kept_energy:.1%}",
+                f"{kept.rank_mean:.1f} ± {kept.rank_spread:.1f}",
+            ]
+            for kept in arm.curve
+        ]
     about = (
         "PARA: after training, the largest singular values of all layers pooled that fit into the "
         "share of the trained parameters; every layer becomes a plain LoRA of its own rank. "
@@ -54,9 +51,9 @@ def _affine(arms: Sequence[ArmAfter], metric: str) -> str:
         [
             arm.arm,
             str(affine.summary.n),
-            interval(arm.trained.mean, arm.trained.low, arm.trained.high, ""),
-            interval(affine.summary.mean, affine.summary.low, affine.summary.high, ""),
-            _difference(affine.difference),
+            interval(arm.trained.estimate),
+            interval(affine.summary.estimate),
+            interval(affine.difference.estimate, "+"),
             f"{affine.non_affine_share:.2%}",
         ]
         for arm, affine in fitted
@@ -77,18 +74,10 @@ def _slice(arms: Sequence[ArmAfter]) -> str:
     rows = []
     for arm in sliced:
         means = {step: summary.mean for step, summary in arm.landscape}
-        rows.append([arm.arm, *(_number(means.get(step)) for step in steps)])
+        rows.append([arm.arm, *(number(means.get(step)) for step in steps)])
     about = (
         "Validation loss, mean over seeds, along one random direction through the trained "
         "parameters, scaled to the norm of each row of each matrix (Li et al. 2018). Arms have "
         "different parameters: compare shapes within an arm, not heights between arms."
     )
     return f"## Loss slice\n\n{about}\n\n{table(['arm', *(f'{s:g}' for s in steps)], rows)}"
-
-
-def _difference(c: Comparison) -> str:
-    return interval(c.difference, c.low, c.high, "+")
-
-
-def _number(value: float | None) -> str:
-    return "—" if value is None else f"{value:.4f}"

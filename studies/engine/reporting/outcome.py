@@ -5,49 +5,28 @@ import math
 import statistics as stdlib_statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from studies.engine.definition import published
+from studies import published
+from studies.engine.definition.study import Study
 from studies.engine.planning.tuning import Choice
 from studies.engine.records import Cost, Result, Trial
 from studies.engine.reporting.after_outcome import ArmAfter, gather
 from studies.engine.reporting.claims import Verdict, judge
 from studies.engine.reporting.search_outcome import SearchOutcome
-from studies.engine.reporting.statistics import Comparison, Summary, compare_arms, summarize
+from studies.engine.reporting.statistics import (
+    Comparison,
+    Estimate,
+    Summary,
+    compare_arms,
+    summarize,
+)
 
 Pairs = Sequence[tuple[Trial, Result]]
 """Every trial that ran with what it found, in the order of the plan."""
 
 DRAWN = 40
 """Arms that a figure shows at most: more cannot be told apart, and take minutes to draw."""
-
-
-class Objective(Protocol):
-    """What a study optimizes."""
-
-    metric: str
-    direction: str
-    """maximize or minimize."""
-    select_on: str | None
-    """The validation metric that choices are made on."""
-
-
-class Study(Protocol):
-    """What this room reads of a study; `studies.engine.definition.schema.Study` has it."""
-
-    name: str
-    question: str
-    profile: str
-    baseline: str
-    objective: Objective
-    published: Any
-    """None, or an object with `table` and `x` (a dotted path)."""
-    claims: Sequence[Any]
-    """Rules written before the run, each a `studies.engine.definition.study.ClaimRule`."""
-    arms: Sequence[Any]
-    """The arms written by hand, each with `name` and `note`."""
-    path: Path
 
 
 @dataclass(frozen=True)
@@ -71,6 +50,11 @@ class Arm:
     """The arm's place on the study's axis, None for an arm beside it."""
     note: str = ""
     """What the study's author says about the arm."""
+
+    @property
+    def gain(self) -> Estimate:
+        """The difference to the baseline with its interval; nothing for the baseline itself."""
+        return self.comparison.estimate if self.comparison else (None, None, None)
 
     @property
     def published_difference(self) -> float | None:
@@ -136,6 +120,11 @@ class Outcome:
         return replace(self, arms=tuple(a for a in self.arms if a.is_baseline or a.name in best))
 
     @property
+    def reference(self) -> Arm | None:
+        """The baseline; None where no seed of it finished."""
+        return next((arm for arm in self.arms if arm.is_baseline and arm.values), None)
+
+    @property
     def majority(self) -> float | None:
         """Share of the most frequent class in the test set, where the task reports one."""
         shares = {d["majority"]["test"] for d in self.data if "test" in d.get("majority", {})}
@@ -157,44 +146,18 @@ def collect(
 
     Raises ValueError where two trials share arm and seed: their mean would count one seed twice.
     """
-    _refuse_twins(pairs)
+    metric, axis = study.objective.metric, _axis(study, pairs)
     table = None if study.published is None else published.get_table(study.published.table)
-    axis = _axis(study, pairs)
-    metric = study.objective.metric
-    faults = [_fault(trial, result, metric) for trial, result in pairs]
-    done = [pair for pair, fault in zip(pairs, faults, strict=True) if fault is None]
-    every, done_of = _by_arm(pairs), _by_arm(done)
-    values: dict[str, dict[int, float]] = {trial.arm: {} for trial, _ in pairs}
-    for trial, result in sorted(done, key=lambda pair: pair[0].seed):
-        values[trial.arm][trial.seed] = result.metrics[metric]
-    comparisons = compare_arms(values, study.baseline)
-    notes = {arm.name: arm.note for arm in study.arms}
-    arms = []
-    for name in sorted(values, key=lambda arm: arm != study.baseline):  # stable: baseline first
-        trials = sorted((t for t, _ in every[name]), key=lambda t: t.seed)
-        own = done_of.get(name, [])
-        is_baseline = name == study.baseline
-        x = None if axis is None or is_baseline else setting(trials[0], axis)
-        figure = None
-        if table is not None:
-            rows = setting(trials[0], "adapter.method") == published.METHOD
-            figure = table.baseline_figure if is_baseline else table.at(x) if rows else None
-        arms.append(
-            Arm(
-                name=name,
-                swept=dict(trials[0].swept),
-                is_baseline=is_baseline,
-                values=values[name],
-                summary=summarize(list(values[name].values())),
-                comparison=comparisons.get(name),
-                cost=_cost([r.cost for _, r in own if r.cost]),
-                published=figure,
-                keys={t.seed: t.key for t in trials},
-                x=x,
-                note="; ".join(filter(None, (notes.get(name, ""), _matched(own)))),
-            )
-        )
-    environments = _distinct(_without_host(r.environment) for _, r in done)
+    runs = _by_arm(pairs)
+    failed = [fault for pair in pairs if (fault := _fault(*pair, metric)) is not None]
+    lost = {(fault.arm, fault.seed) for fault in failed}
+    done = [pair for pair in pairs if (pair[0].arm, pair[0].seed) not in lost]
+    results = {
+        arm: {seed: result for seed, (_, result) in own.items() if (arm, seed) not in lost}
+        for arm, own in runs.items()
+    }
+    arms = _arms(study, runs, results, table, axis)
+    environments = _distinct(_without_host(result.environment) for _, result in done)
     return Outcome(
         name=study.name,
         question=study.question,
@@ -205,43 +168,86 @@ def collect(
         baseline=study.baseline,
         axis=axis,
         table=table,
-        arms=tuple(arms),
+        arms=arms,
         choices=tuple(choices),
-        verdicts=tuple(_verdicts(study, done)),
-        failed=tuple(fault for fault in faults if fault is not None),
-        data=_distinct(r.data for _, r in done),
+        verdicts=tuple(judge(study.claims, results, metric, study.objective.direction)),
+        failed=tuple(failed),
+        data=_distinct(result.data for _, result in done),
         environments=environments,
-        environment_of={arm: _indices(done_of.get(arm, []), environments) for arm in values},
-        after=gather(sorted(done, key=lambda pair: pair[0].arm != study.baseline), metric),
+        environment_of={arm: _indices(own.values(), environments) for arm, own in results.items()},
+        after=gather({arm.name: results[arm.name] for arm in arms}, metric),
         notes=tuple((trial.arm, trial.seed, note) for trial, r in done for note in r.notes),
         search=search,
     )
 
 
-def _verdicts(study: Study, done: Pairs) -> list[Verdict]:
-    results: dict[str, dict[int, Result]] = {}
-    for trial, result in done:
-        results.setdefault(trial.arm, {})[trial.seed] = result
-    return judge(study.claims, results, study.objective.metric, study.objective.direction)
+def _arms(
+    study: Study,
+    runs: Mapping[str, Mapping[int, tuple[Trial, Result]]],
+    results: Mapping[str, Mapping[int, Result]],
+    table: published.Table | None,
+    axis: str | None,
+) -> tuple[Arm, ...]:
+    """The arms, the baseline first: all `runs` by arm and seed, and the `results` that count."""
+    values = {
+        arm: {seed: result.metrics[study.objective.metric] for seed, result in own.items()}
+        for arm, own in results.items()
+    }
+    comparisons = compare_arms(values, study.baseline)
+    notes = {arm.name: arm.note for arm in study.arms}
+    arms = []
+    for name in sorted(runs, key=lambda arm: arm != study.baseline):  # stable: as planned
+        trials, own = [trial for trial, _ in runs[name].values()], results[name].values()
+        is_baseline = name == study.baseline
+        x = None if axis is None or is_baseline else setting(trials[0], axis)
+        arms.append(
+            Arm(
+                name=name,
+                swept=dict(trials[0].swept),
+                is_baseline=is_baseline,
+                values=values[name],
+                summary=summarize(list(values[name].values())),
+                comparison=comparisons.get(name),
+                cost=_cost([result.cost for result in own if result.cost]),
+                published=_figure(table, trials[0], is_baseline, x),
+                keys={trial.seed: trial.key for trial in trials},
+                x=x,
+                note="; ".join(filter(None, (notes.get(name, ""), _matched(own)))),
+            )
+        )
+    return tuple(arms)
 
 
-def _by_arm(pairs: Pairs) -> dict[str, list[tuple[Trial, Result]]]:
-    found: dict[str, list[tuple[Trial, Result]]] = {}
-    for trial, result in pairs:
-        found.setdefault(trial.arm, []).append((trial, result))
+def _by_arm(pairs: Pairs) -> dict[str, dict[int, tuple[Trial, Result]]]:
+    """Arm to seed, ascending, to a trial with what it found."""
+    found: dict[str, dict[int, tuple[Trial, Result]]] = {trial.arm: {} for trial, _ in pairs}
+    for trial, result in sorted(pairs, key=lambda pair: pair[0].seed):
+        if trial.seed in found[trial.arm]:
+            raise ValueError(
+                f"arm {trial.arm!r} has two trials with seed {trial.seed}: give one result for "
+                "each arm and seed, the latest attempt"
+            )
+        found[trial.arm][trial.seed] = trial, result
     return found
 
 
-def _matched(done: Pairs) -> str:
+def _figure(
+    table: published.Table | None, trial: Trial, is_baseline: bool, x: Any
+) -> published.Figure | None:
+    """The paper's figure for an arm, of which `trial` is one."""
+    if table is None or is_baseline:
+        return table.baseline_figure if table is not None else None
+    return table.at(x) if setting(trial, "adapter.method") == published.METHOD else None
+
+
+def _matched(done: Iterable[Result]) -> str:
     """What size was chosen for an arm that is matched to the baseline, by its finished trials."""
-    for _, result in done:
-        if result.chosen:
-            c = result.chosen
-            size = f"{c['option']} = {c['value']}" if c.get("option") else "no size to choose"
-            return (
-                f"{size}: {c['parameters']:,} trained parameters beside the head, for the "
-                f"baseline's {c['reference_parameters']:,}"
-            )
+    for c in (result.chosen for result in done if result.chosen):
+        size = f"{c['option']} = {c['value']}" if c.get("option") else "no size to choose"
+        return (
+            f"{size}: {c['parameters']:,} trained parameters beside the head, for the "
+            f"baseline's {c['reference_parameters']:,}"
+        )
     return ""
 
 
@@ -284,17 +290,6 @@ def _fault(trial: Trial, result: Result, metric: str) -> Failed | None:
     return Failed(trial.arm, trial.seed, kind, message, result.attempt)
 
 
-def _refuse_twins(pairs: Pairs) -> None:
-    seen: set[tuple[str, int]] = set()
-    for trial, _ in pairs:
-        if (trial.arm, trial.seed) in seen:
-            raise ValueError(
-                f"arm {trial.arm!r} has two trials with seed {trial.seed}: give one result for "
-                "each arm and seed, the latest attempt"
-            )
-        seen.add((trial.arm, trial.seed))
-
-
 def _cost(costs: Sequence[Cost]) -> Cost | None:
     if not costs:
         return None
@@ -319,6 +314,6 @@ def _distinct(values: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], .
     return tuple(found)
 
 
-def _indices(done: Pairs, environments: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
-    known = (_without_host(r.environment) for _, r in done)
+def _indices(done: Iterable[Result], environments: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+    known = (_without_host(result.environment) for result in done)
     return tuple(sorted({environments.index(e) for e in known if e}))

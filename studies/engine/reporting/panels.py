@@ -1,7 +1,7 @@
 """Pieces that the figures in `plots` are drawn from: one panel's marks, limits and colours."""
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from studies.engine.reporting.outcome import Arm, Outcome
+from studies.engine.reporting.outcome import Outcome
+from studies.engine.reporting.statistics import Estimate
 
 OURS, PAPER, BASELINE = "#0072B2", "#D55E00", "#595959"
 OTHERS = ("#CC79A7", "#B8860B", "#009E73", "#56B4E9", "#000000", "#7B3294")
@@ -29,9 +30,6 @@ STYLE = {
     "svg.hashsalt": "basis-zoo",  # otherwise every SVG has other identifiers
 }
 
-Estimate = tuple[float | None, float | None, float | None]
-"""A mean with the ends of its interval; None where undefined."""
-
 
 def new_figure(outcome: Outcome, width: float, height: float) -> Figure:
     """An empty figure titled with the study's question; sizes in inches."""
@@ -44,7 +42,7 @@ def new_figure(outcome: Outcome, width: float, height: float) -> Figure:
     return figure
 
 
-def shared_legend(figure: Figure, columns: int | None = None) -> None:
+def shared_legend(figure: Figure) -> None:
     """One legend below all panels; an entry that several panels have is shown once."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
@@ -54,34 +52,48 @@ def shared_legend(figure: Figure, columns: int | None = None) -> None:
         entries.values(),
         entries.keys(),
         loc="outside lower center",
-        ncols=columns or min(len(entries), 5),
+        ncols=min(len(entries), 5),
     )
 
 
-def mean_of(arm: Arm) -> Estimate:
-    """The arm's mean with its interval."""
-    return arm.summary.mean, arm.summary.low, arm.summary.high
+def pair(outcome: Outcome, height: float = 4.8, **options: Any) -> tuple[Figure, Axes, Axes]:
+    """A figure of two panels."""
+    figure = new_figure(outcome, width=10.4, height=height)
+    return figure, *figure.subplots(1, 2, **options)
 
 
-def difference_of(arm: Arm) -> Estimate:
-    """The arm's difference to the baseline with its interval."""
-    c = arm.comparison
-    return (c.difference, c.low, c.high) if c else (None, None, None)
+def draw_baseline(outcome: Outcome, left: Axes, right: Axes, *, level: bool) -> None:
+    """The baseline's mean with its interval on the left, 0 on the right; `level` or upright."""
+    line, span = (Axes.axhline, Axes.axhspan) if level else (Axes.axvline, Axes.axvspan)
+    style = {"color": BASELINE, "lw": 1.2, "ls": "--", "label": f"{outcome.baseline} (baseline)"}
+    if arm := outcome.reference:
+        mean, low, high = arm.summary.estimate
+        line(left, mean, **style)
+        if low is not None:
+            span(left, low, high, color=BASELINE, alpha=0.12, lw=0)
+    line(right, 0, **style)
+
+
+def name_axes(outcome: Outcome, left: Axes, right: Axes, values: str) -> None:
+    """Titles, and what the axis of `values` (x or y) shows."""
+    better = "higher" if outcome.direction == "maximize" else "lower"
+    left.set(title=f"{outcome.metric} ({better} is better)")
+    left.set(**{f"{values}label": outcome.metric})
+    right.set(title="difference to the baseline, paired by seed")
+    right.set(**{f"{values}label": f"Δ {outcome.metric}"})
 
 
 def draw_series(
     axes: Axes,
     places: Sequence[float],
-    arms: Sequence[Arm],
-    estimate: Callable[[Arm], Estimate],
+    estimates: Mapping[str, Estimate],
     colour: str,
     label: str,
 ) -> None:
-    """Means joined by a line, with intervals; what lies outside the panel is said at its edge."""
+    """Means of arms joined by a line; what lies outside the panel is said at its edge."""
     low, high = axes.get_ylim()
     inside = []
-    for x, arm in zip(places, arms, strict=True):
-        mean, *ends = estimate(arm)
+    for x, (name, (mean, *ends)) in zip(places, estimates.items(), strict=True):
         if mean is None:
             continue
         if low <= mean <= high:
@@ -90,7 +102,7 @@ def draw_series(
             continue
         edge, shape, shift = (low, "v", 9) if mean < low else (high, "^", -14)
         axes.plot(x, edge, shape, color=colour, ms=8, clip_on=False)
-        axes.annotate(f"{arm.name}: {mean:.3f}", (x, edge), xytext=(0, shift), ha="center",
+        axes.annotate(f"{name}: {mean:.3f}", (x, edge), xytext=(0, shift), ha="center",
                       textcoords="offset points", color=colour, fontsize=8.5)  # fmt: skip
     if inside:
         axes.plot(*zip(*inside, strict=True), "D-", color=colour, ms=5, lw=1.4, label=label)

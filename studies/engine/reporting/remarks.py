@@ -8,9 +8,30 @@ from studies.engine.reporting.statistics import ALPHA, FEW_SEEDS
 
 def remarks(outcome: Outcome) -> list[str]:
     """Warnings about `outcome`, the gravest first; empty for a sound study."""
-    return [*_claims(outcome), *_baseline(outcome), *_data(outcome), *_environments(outcome),
-            *_seeds(outcome), *_chance(outcome), *_published(outcome), *_packed(outcome),
-            *_of_trials(outcome)]  # fmt: skip
+    return list(_remarks(outcome))
+
+
+def _remarks(outcome: Outcome) -> Iterator[str]:
+    if outcome.claims_changed:
+        yield (
+            "The claims, or the objective that they are about, were changed after results were "
+            "there: what they say may follow from the results."
+        )
+    if outcome.reference is None:
+        yield f"The baseline `{outcome.baseline}` has no finished seed: nothing is compared."
+    if len({str(d.get("hash")) for d in outcome.data}) > 1:
+        yield "Trials saw different data (the hashes differ): their values are not comparable."
+    yield from _environments(outcome)
+    yield from _seeds(outcome)
+    yield from _chance(outcome)
+    yield from _published(outcome)
+    most = max((int(e.get("trials_at_once", 1)) for e in outcome.environments), default=1)
+    if most > 1:
+        yield (
+            f"Up to {most} trials shared the machine: step times are of a busy one, and tell "
+            "little of what a step costs (--slots 1 runs one trial at a time)."
+        )
+    yield from _of_trials(outcome)
 
 
 def reading(outcome: Outcome) -> list[str]:
@@ -22,42 +43,8 @@ def reading(outcome: Outcome) -> list[str]:
         "Holm over the arms tested. The intervals are not corrected: one may leave out 0 where p "
         f"and the finding show nothing. p > {ALPHA:g} means that these seeds show no evidence of a "
         "difference; it does not mean that the arms are equal.",
+        *_choices(outcome),
     ]
-    if outcome.select_on and outcome.select_on != outcome.metric:
-        lines.append(
-            f"Whatever is chosen is chosen on `{outcome.select_on}`; `{outcome.metric}` is only "
-            "reported."
-        )
-    else:
-        lines.append(
-            f"No validation metric was named: a choice made by this table is made on "
-            f"`{outcome.metric}` itself and is optimistic."
-        )
-    if outcome.choices:
-        left = [f"`{choice.arm}`" for choice in outcome.choices if not choice.settings]
-        untuned = (
-            f" No value gave a result for {', '.join(left)}: there it is the study's own."
-            if left
-            else ""
-        )
-        tuned = ", ".join(f"`{path}`" for path in outcome.choices[0].scores[0][0])
-        lines.append(
-            f"{tuned} was chosen for each arm on `{outcome.select_on}`, from the same values and "
-            f"with other seeds than those reported.{untuned}"
-        )
-    elif outcome.search is not None and outcome.search.points:
-        found = outcome.search
-        searched = ", ".join(f"`{path}`" for path in found.points[0].settings)
-        lines.append(
-            f"{searched} of `{found.arm}` were searched on `{found.metrics[0]}` with seed "
-            f"{found.seed}, over {len(found.points)} points; no other arm was searched, which "
-            f"favours `{found.arm}`."
-        )
-    else:
-        lines.append(
-            "No setting was tuned: every arm has the learning rate that the study gives it, which "
-            "may suit some arms better than others."
-        )
     if len(outcome.arms) > DRAWN:
         lines.append(
             f"The figures show the baseline and the {DRAWN - 1} best of {len(outcome.arms)} arms; "
@@ -79,18 +66,36 @@ def reading(outcome: Outcome) -> list[str]:
     return lines
 
 
-def _claims(outcome: Outcome) -> Iterator[str]:
-    if outcome.claims_changed:
+def _choices(outcome: Outcome) -> Iterator[str]:
+    """What was chosen for the arms, and on which split."""
+    metric, select_on, found = outcome.metric, outcome.select_on, outcome.search
+    if select_on and select_on != metric:
+        yield f"Whatever is chosen is chosen on `{select_on}`; `{metric}` is only reported."
+    else:
         yield (
-            "The claims, or the objective that they are about, were changed after results were "
-            "there: what they say may follow from the results."
+            f"No validation metric was named: a choice made by this table is made on `{metric}` "
+            "itself and is optimistic."
         )
-
-
-def _baseline(outcome: Outcome) -> Iterator[str]:
-    reference = next((arm for arm in outcome.arms if arm.is_baseline), None)
-    if reference is None or not reference.values:
-        yield f"The baseline `{outcome.baseline}` has no finished seed: nothing is compared."
+    if outcome.choices:
+        tuned = ", ".join(f"`{path}`" for path in outcome.choices[0].scores[0][0])
+        left = ", ".join(f"`{choice.arm}`" for choice in outcome.choices if not choice.settings)
+        untuned = f" No value gave a result for {left}: there it is the study's own."
+        yield (
+            f"{tuned} was chosen for each arm on `{select_on}`, from the same values and with "
+            f"other seeds than those reported.{untuned if left else ''}"
+        )
+    elif found is not None and found.points:
+        searched = ", ".join(f"`{path}`" for path in found.points[0].settings)
+        yield (
+            f"{searched} of `{found.arm}` were searched on `{found.metrics[0]}` with seed "
+            f"{found.seed}, over {len(found.points)} points; no other arm was searched, which "
+            f"favours `{found.arm}`."
+        )
+    else:
+        yield (
+            "No setting was tuned: every arm has the learning rate that the study gives it, which "
+            "may suit some arms better than others."
+        )
 
 
 def _published(outcome: Outcome) -> Iterator[str]:
@@ -124,30 +129,13 @@ def beyond_the_interval(outcome: Outcome) -> tuple[int, list[tuple[Arm, float, f
     return known, out
 
 
-def _data(outcome: Outcome) -> Iterator[str]:
-    if len({str(d.get("hash")) for d in outcome.data}) > 1:
-        yield "Trials saw different data (the hashes differ): their values are not comparable."
-
-
 def _environments(outcome: Outcome) -> Iterator[str]:
-    if len(outcome.environments) < 2:
-        return
-    keys = sorted({k for e in outcome.environments for k in e})
-    keys = [k for k in keys if k != "trials_at_once"]  # what `_packed` tells
+    keys = sorted({k for e in outcome.environments for k in e} - {"trials_at_once"})  # told apart
     differ = [k for k in keys if len({str(e.get(k)) for e in outcome.environments}) > 1]
     if differ:
         yield (
             f"Trials ran in environments that differ in {', '.join(differ)}: a difference between "
             "arms may come from there."
-        )
-
-
-def _packed(outcome: Outcome) -> Iterator[str]:
-    most = max((int(e.get("trials_at_once", 1)) for e in outcome.environments), default=1)
-    if most > 1:
-        yield (
-            f"Up to {most} trials shared the machine: step times are of a busy one, and tell "
-            "little of what a step costs (--slots 1 runs one trial at a time)."
         )
 
 

@@ -7,9 +7,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from studies.engine.definition.labels import short_names, shown
+from studies.engine.labels import short_names, shown
 from studies.engine.reporting.outcome import Arm, Outcome
 from studies.engine.reporting.remarks import reading, remarks
+from studies.engine.reporting.statistics import Estimate
 
 NONE = "—"
 
@@ -59,8 +60,8 @@ def terminal(outcome: Outcome) -> str:
         table.add_row(
             arm.name,
             str(arm.summary.n),
-            _plus_minus(arm.summary.mean, arm.summary.high, ""),
-            _plus_minus(c.difference, c.high, "+") if c else "",
+            _plus_minus(arm.summary.estimate),
+            _plus_minus(c.estimate, "+") if c else "",
             _p(c.p_holm) if c else "",
             _finding(arm, outcome).partition(" of ")[0].partition(":")[0],
             *_costs(arm),
@@ -91,8 +92,8 @@ def _results(outcome: Outcome) -> str:
         row = [
             f"{arm.name} (baseline)" if arm.is_baseline else arm.name,
             str(s.n),
-            interval(s.mean, s.low, s.high, ""),
-            interval(c.difference, c.low, c.high, "+") if c else "",
+            interval(s.estimate),
+            interval(c.estimate, "+") if c else "",
             _p(c.p_holm) if c else "",
             _finding(arm, outcome),
             *_costs(arm),
@@ -113,7 +114,7 @@ def _claims(outcome: Outcome) -> str:
         return ""
     rows = []
     for v in outcome.verdicts:
-        found = v.note or f"{interval(v.difference, v.low, v.high, '+')} at {v.level:.1%}"
+        found = v.note or f"{interval((v.difference, v.low, v.high), '+')} at {v.level:.1%}"
         rows.append([v.claim, f"**{v.word}**", v.rule, str(v.n), found])
     written = "not written before the run" if outcome.claims_changed else "written before the run"
     head = [f"claim, {written}", "verdict", "rule", "n", "difference [interval]"]
@@ -128,7 +129,7 @@ def _tuning(outcome: Outcome) -> str:
     columns = [", ".join(f"{names[k]} {shown(v)}" for k, v in each.items()) for each in tried]
     rows = []
     for choice in outcome.choices:
-        cells = [NONE if mean is None else f"{mean:.4f}" for _, mean in choice.scores]
+        cells = [number(mean) for _, mean in choice.scores]
         marked = [f"**{c}**" if s == choice.settings else c
                   for c, (s, _) in zip(cells, choice.scores, strict=True)]  # fmt: skip
         rows.append([choice.arm, *marked])
@@ -140,11 +141,9 @@ def _every_seed(outcome: Outcome) -> str:
     head = ["arm", *(f"seed {seed}" for seed in outcome.seeds)]
     rows = []
     for arm in outcome.arms:
-        cells = []
-        for seed in outcome.seeds:
-            missing = "failed" if seed in arm.keys else NONE
-            cells.append(f"{arm.values[seed]:.4f}" if seed in arm.values else missing)
-        rows.append([arm.name, *cells])
+        cells = dict.fromkeys(outcome.seeds, NONE) | dict.fromkeys(arm.keys, "failed")
+        cells |= {seed: number(value) for seed, value in arm.values.items()}
+        rows.append([arm.name, *cells.values()])
     return table(head, rows)
 
 
@@ -192,19 +191,21 @@ def _costs(arm: Arm) -> list[str]:
     ]
 
 
-def interval(mean: float | None, low: float | None, high: float | None, sign: str) -> str:
+def interval(estimate: Estimate, sign: str = "") -> str:
     """A mean with its interval, as far as they are known; `sign` is "+" for differences."""
-    if mean is None:
-        return NONE
-    if low is None or high is None:
-        return f"{mean:{sign}.4f}"
-    return f"{mean:{sign}.4f} [{low:{sign}.4f}, {high:{sign}.4f}]"
+    mean, low, high = estimate
+    ends = "" if low is None else f" [{low:{sign}.4f}, {high:{sign}.4f}]"
+    return number(mean, sign) + ends
 
 
-def _plus_minus(mean: float | None, high: float | None, sign: str) -> str:
-    if mean is None:
-        return NONE
-    return f"{mean:{sign}.4f}" + ("" if high is None else f" ±{high - mean:.4f}")
+def number(value: float | None, sign: str = "") -> str:
+    """A value of a metric; a dash where there is none."""
+    return NONE if value is None else f"{value:{sign}.4f}"
+
+
+def _plus_minus(estimate: Estimate, sign: str = "") -> str:
+    mean, _, high = estimate
+    return number(mean, sign) + ("" if high is None else f" ±{high - mean:.4f}")
 
 
 def _p(p: float | None) -> str:

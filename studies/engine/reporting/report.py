@@ -6,7 +6,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from studies.engine.definition.study import Study
 from studies.engine.planning.tuning import Choice
+from studies.engine.program import program
+from studies.engine.records import Cost
 from studies.engine.reporting import (
     after_plots,
     after_tables,
@@ -15,11 +21,13 @@ from studies.engine.reporting import (
     search_report,
     spectra_plots,
 )
-from studies.engine.reporting.outcome import Outcome, Pairs, Study, collect
+from studies.engine.reporting.outcome import Outcome, Pairs, collect
+from studies.engine.reporting.panels import STYLE
 from studies.engine.reporting.remarks import beyond_the_interval, reading, remarks
 from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.reporting.statistics import summarize
 from studies.engine.trials.metrics_file import is_number, read_metrics
+from studies.files import write_text
 
 SCHEMA = 1
 """Version of `report.json`."""
@@ -51,7 +59,7 @@ def write_report(
     """Write report.md, report.json and the figures of `pairs` to `out_dir`.
 
     Args:
-        study: what was asked; see `studies.engine.reporting.outcome.Study`.
+        study: what was asked.
         pairs: every trial that ran with what it found, in the order of the plan; failed ones too.
         out_dir: made where it is missing; earlier files of the same names are replaced.
         trials_dir: folder that holds `<key>/metrics.jsonl`; by default `out_dir/../trials`. Arms
@@ -66,57 +74,48 @@ def write_report(
     if not pairs and search is None:
         raise ValueError(
             f"study {study.name!r} has no results to report: run it first, "
-            f"python run_study.py {study.path.name}"
+            f"{program()} {study.path.name}"
         )
     outcome = replace(collect(study, pairs, choices, search), claims_changed=claims_changed)
     out_dir.mkdir(parents=True, exist_ok=True)
-    figures: list[Path] = []
     trials_dir = trials_dir or out_dir.parent / "trials"
-    drawn = outcome.drawn()
-    if any(arm.values for arm in drawn.arms):
-        figures += plots.save(plots.plot_comparison(drawn), out_dir, "comparison")
-    if curves := read_curves(drawn, trials_dir):
-        figures += plots.save(plots.plot_learning_curves(drawn, curves), out_dir, "learning")
-    more_figures = after_plots.figures(drawn) | spectra_plots.figures(drawn, trials_dir)
-    if search is not None:
-        more_figures |= search_report.figures(search, outcome)
-    for name, figure in more_figures.items():
-        figures += plots.save(figure, out_dir, name)
-    report_md, report_json = out_dir / "report.md", out_dir / "report.json"
     more = after_tables.markdown(outcome.after, outcome.metric)
     if search is not None:
         more.insert(0, search_report.markdown(search))
+    figures = [
+        path for made in _figures(outcome, trials_dir) for path in plots.save(*made, out_dir)
+    ]
     shown = [path.name for path in figures if path.suffix == ".png"]
-    report_md.write_text(rendering.markdown(outcome, shown, more), encoding="utf-8")
-    report_json.write_text(
-        json.dumps(as_data(outcome), indent=2, sort_keys=True, allow_nan=False) + "\n",
-        encoding="utf-8",
-    )
+    report_md, report_json = out_dir / "report.md", out_dir / "report.json"
+    write_text(report_md, rendering.markdown(outcome, shown, more))
+    data = json.dumps(_as_data(outcome), indent=2, sort_keys=True, allow_nan=False, default=_plain)
+    write_text(report_json, f"{data}\n")
     text, note = rendering.terminal(outcome), rendering.note(outcome)
     return Report(report_md, report_json, tuple(figures), text, note)
 
 
-def as_data(outcome: Outcome) -> dict[str, Any]:
-    """The report as plain values, for JSON."""
-    arms = []
+def _figures(outcome: Outcome, trials_dir: Path) -> Sequence[tuple[str, Figure]]:
+    """Every figure with its file's name; arms beyond what can be told apart are left out."""
+    drawn, made = outcome.drawn(), {}
+    with mpl.rc_context(STYLE):
+        if any(arm.values for arm in drawn.arms):
+            made["comparison"] = plots.plot_comparison(drawn)
+        if curves := read_curves(drawn, trials_dir):
+            made["learning"] = plots.plot_learning_curves(drawn, curves)
+        made |= after_plots.figures(drawn) | spectra_plots.figures(drawn, trials_dir)
+        if outcome.search is not None:
+            made |= search_report.figures(outcome.search, outcome)
+    return list(made.items())
+
+
+def _plain(value: Any) -> Any:
+    """`value` in what JSON has."""
+    return value.model_dump() if isinstance(value, Cost) else asdict(value)
+
+
+def _as_data(outcome: Outcome) -> dict[str, Any]:
+    """The report for JSON, but for values that `_plain` knows."""
     known, left_out = beyond_the_interval(outcome)
-    for arm in outcome.arms:
-        finding = arm.comparison.words(outcome.direction) if arm.comparison else None
-        arms.append(
-            {
-                "arm": arm.name,
-                "baseline": arm.is_baseline,
-                "note": arm.note,
-                "swept": dict(arm.swept),
-                "seeds": {str(seed): value for seed, value in arm.values.items()},
-                "keys": {str(seed): key for seed, key in arm.keys.items()},
-                "summary": asdict(arm.summary),
-                "comparison": asdict(arm.comparison) if arm.comparison else None,
-                "finding": finding,
-                "cost": arm.cost.model_dump() if arm.cost else None,
-                "published": asdict(arm.published) if arm.published else None,
-            }
-        )
     return {
         "schema_version": SCHEMA,
         "study": outcome.name,
@@ -129,25 +128,40 @@ def as_data(outcome: Outcome) -> dict[str, Any]:
         "axis": outcome.axis,
         "published_table": outcome.table.name if outcome.table else None,
         "majority": outcome.majority,
-        "arms": arms,
+        "arms": [
+            {
+                "arm": arm.name,
+                "baseline": arm.is_baseline,
+                "note": arm.note,
+                "swept": arm.swept,
+                "seeds": {str(seed): value for seed, value in arm.values.items()},
+                "keys": {str(seed): key for seed, key in arm.keys.items()},
+                "summary": arm.summary,
+                "comparison": arm.comparison,
+                "finding": arm.comparison and arm.comparison.words(outcome.direction),
+                "cost": arm.cost,
+                "published": arm.published,
+            }
+            for arm in outcome.arms
+        ],
         "tuning": [
             {
                 "arm": choice.arm,
-                "chosen": dict(choice.settings),
-                "scores": [{"settings": dict(s), "mean": mean} for s, mean in choice.scores],
+                "chosen": choice.settings,
+                "scores": [{"settings": tried, "mean": mean} for tried, mean in choice.scores],
             }
             for choice in outcome.choices
         ],
-        "claims": [asdict(verdict) for verdict in outcome.verdicts],
+        "claims": outcome.verdicts,
         "claims_changed": outcome.claims_changed,
         "published_known": known,
         "published_left_out": [arm.name for arm, *_ in left_out],
-        "search": None if outcome.search is None else asdict(outcome.search),
-        "after": [asdict(arm) for arm in outcome.after],
-        "failed": [asdict(failed) for failed in outcome.failed],
-        "data": [dict(d) for d in outcome.data],
-        "environments": [dict(e) for e in outcome.environments],
-        "environment_of": {arm: list(where) for arm, where in outcome.environment_of.items()},
+        "search": outcome.search,
+        "after": outcome.after,
+        "failed": outcome.failed,
+        "data": outcome.data,
+        "environments": outcome.environments,
+        "environment_of": outcome.environment_of,
         "remarks": remarks(outcome),
         "reading": reading(outcome),
     }

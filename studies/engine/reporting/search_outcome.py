@@ -15,7 +15,7 @@ Importances = Callable[
     [search.Search, Sequence[tuple[search.Settings, Sequence[float]]]],
     Sequence[Mapping[str, float]],
 ]
-"""As `studies.engine.dispatching.store.importances`."""
+"""As `studies.engine.searching.optuna_storage.importances`."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,7 @@ def gather(
     found = {t.key: tuple(v) for t, r in history if (v := search.values(spec, r)) is not None}
     on_front = dict(zip(found, search.front(spec, list(found.values())), strict=True))
     chosen = search.best(spec, history)
-    done = [
-        (search.settings_of(spec, trial), found[trial.key])
-        for trial, _ in history
-        if trial.key in found
-    ]
+    done = [(trial.candidate, found[trial.key]) for trial, _ in history if trial.key in found]
     return SearchOutcome(
         arm=spec.arm,
         sampler=spec.sampler,
@@ -86,8 +82,8 @@ def gather(
         reported=study.objective.metric,
         points=tuple(
             SearchPoint(
-                name=trial.arm,
-                settings=search.settings_of(spec, trial),
+                name=trial.label,
+                settings=trial.candidate,
                 state=_state(result, trial.key in found),
                 values=found.get(trial.key, ()),
                 reported=value_of(result, study.objective.metric),

@@ -2,18 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from studies.engine.definition.labels import short_names, shown
+from studies.engine.labels import short_names, shown
 from studies.engine.reporting.outcome import Outcome
 from studies.engine.reporting.panels import (
     BASELINE,
     OTHERS,
     OURS,
     PAPER,
-    STYLE,
-    new_figure,
+    pair,
     shared_legend,
 )
 from studies.engine.reporting.rendering import NONE, table
@@ -48,49 +46,40 @@ def figures(found: SearchOutcome, outcome: Outcome) -> dict[str, Figure]:
     """The first objective against the second; none for one objective or no finished point."""
     if len(found.metrics) < 2 or not any(point.values for point in found.points):
         return {}
-    with mpl.rc_context(STYLE):
-        return {"search": _front(found, outcome)}
+    return {"search": _front(found, outcome)}
 
 
 def _front(found: SearchOutcome, outcome: Outcome) -> Figure:
     """Both splits against the second objective; the front is that of validation on both."""
-    figure = new_figure(outcome, width=10.4, height=4.8)
-    panels = figure.subplots(1, 2, sharey=True)
+    figure, *panels = pair(outcome, sharey=True)
     done = [point for point in found.points if point.values]
-    metrics = (found.metrics[0], found.reported)
-    for axes, metric, on in zip(panels, metrics, (_objective, _reported), strict=True):
+    sizes = [point.values[1] for point in done]
+    for axes, metric, heights in (
+        (panels[0], found.metrics[0], {point.name: point.values[0] for point in done}),
+        (panels[1], found.reported, {p.name: p.reported for p in done if p.reported is not None}),
+    ):
         for points, marker, colour, label in (
             ([p for p in done if not p.on_front], "o", OURS, "point"),
             ([p for p in found.front if not p.chosen], "D", PAPER, "on the front of validation"),
             ([p for p in done if p.chosen], "*", OTHERS[2], "chosen"),
         ):
-            known = [(p.values[1], on(p)) for p in points if on(p) is not None]
+            known = [(p.values[1], heights[p.name]) for p in points if p.name in heights]
             if known:
                 size = 13 if marker == "*" else 5.5
                 axes.plot(*zip(*known, strict=True), marker, color=colour, ms=size, label=label,
                           alpha=0.85, zorder=3)  # fmt: skip
-        line = sorted((p.values[1], on(p)) for p in found.front if on(p) is not None)
+        line = sorted((p.values[1], heights[p.name]) for p in found.front if p.name in heights)
         if line:
             axes.plot(*zip(*line, strict=True), "-", color=PAPER, lw=1.2, zorder=2)
         axes.set(title=metric, xlabel=found.metrics[1], ylabel=metric)
-        sizes = [p.values[1] for p in done]
         if min(sizes) > 0 and max(sizes) / min(sizes) > 5:
             axes.set_xscale("log")
             axes.set_xlabel(f"{found.metrics[1]} (log scale)")
-    baseline = next((arm for arm in outcome.arms if arm.is_baseline and arm.values), None)
-    if baseline is not None:
-        panels[1].axhline(baseline.summary.mean, color=BASELINE, ls="--", lw=1.2,
-                          label=f"{baseline.name}, mean over its seeds")  # fmt: skip
+    if outcome.reference is not None:
+        panels[1].axhline(outcome.reference.summary.mean, color=BASELINE, ls="--", lw=1.2,
+                          label=f"{outcome.baseline}, mean over its seeds")  # fmt: skip
     shared_legend(figure)
     return figure
-
-
-def _objective(point: SearchPoint) -> float | None:
-    return point.values[0]
-
-
-def _reported(point: SearchPoint) -> float | None:
-    return point.reported
 
 
 def _points(found: SearchOutcome, points: Sequence[SearchPoint]) -> str:

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from adapters.spectrum.plots import plot_depth, plot_phi, plot_spectra
 from studies.engine.reporting.outcome import Outcome
-from studies.engine.reporting.panels import STYLE
 from studies.engine.trials.spectra_file import Inside, read_spectra
 
 
@@ -20,21 +18,17 @@ def figures(outcome: Outcome, trials_dir: Path) -> dict[str, Figure]:
     """
     found: dict[str, Inside] = {}
     for arm in outcome.arms:
-        for seed in sorted(arm.values):
-            inside = read_spectra(trials_dir / arm.keys[seed])
-            if inside is not None:
-                found[arm.name] = inside
-                break
+        kept = (read_spectra(trials_dir / arm.keys[seed]) for seed in arm.values)
+        if (inside := next(filter(None, kept), None)) is not None:
+            found[arm.name] = inside
     if not found:
         return {}
     modules = {name: inside.modules for name, inside in found.items()}
-    with_phi = {name: inside.modules for name, inside in found.items() if inside.curves}
-    with mpl.rc_context(STYLE):
-        made = {"stable_rank": plot_depth(modules), "spectra": plot_spectra(modules)}
-        if with_phi:
-            made["utilization"] = plot_depth(with_phi, "utilization")
-            curves = {name: found[name].curves for name in with_phi}
-            names = [curve.name for curve in next(iter(curves.values()))]
-            alike = {n: c for n, c in curves.items() if [curve.name for curve in c] == names}
-            made["phi"] = plot_phi(alike)
+    made = {"stable_rank": plot_depth(modules), "spectra": plot_spectra(modules)}
+    curves = {name: inside.curves for name, inside in found.items() if inside.curves}
+    if curves:
+        made["utilization"] = plot_depth({name: modules[name] for name in curves}, "utilization")
+        names = [curve.name for curve in next(iter(curves.values()))]
+        alike = {n: c for n, c in curves.items() if [curve.name for curve in c] == names}
+        made["phi"] = plot_phi(alike)
     return made

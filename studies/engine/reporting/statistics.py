@@ -24,6 +24,10 @@ ALPHA = 0.05
 """Two-sided level, after Holm's correction."""
 
 
+Estimate = tuple[float | None, float | None, float | None]
+"""A mean with the ends of its interval; None where undefined."""
+
+
 @dataclass(frozen=True)
 class Summary:
     """Mean of one arm over its seeds with a 95 % t interval."""
@@ -36,6 +40,11 @@ class Summary:
     high: float | None = None
     note: str = ""
     """Why a field is None; empty where none is."""
+
+    @property
+    def estimate(self) -> Estimate:
+        """The mean with its interval."""
+        return self.mean, self.low, self.high
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,11 @@ class Comparison:
     """`p` corrected for the number of arms that were tested."""
     note: str = ""
     """Why a field is None; empty where none is."""
+
+    @property
+    def estimate(self) -> Estimate:
+        """The difference with its interval."""
+        return self.difference, self.low, self.high
 
     def words(self, direction: str) -> str:
         """The finding in words; `direction` is maximize or minimize.
@@ -74,7 +88,11 @@ def summarize(values: Sequence[float], size: float = 0.0) -> Summary:
     that its rounding makes is none. Raises ValueError for a value that is not finite: such a trial
     is a failed one.
     """
-    _refuse_not_finite(values)
+    for value in values:
+        if not math.isfinite(value):
+            raise ValueError(
+                f"statistics need finite values, got {value!r}; list such a trial as failed"
+            )
     n = len(values)
     if n == 0:
         return Summary(0, note="no finished seed")
@@ -130,11 +148,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = running
     return adjusted
-
-
-def _refuse_not_finite(values: Sequence[float]) -> None:
-    for value in values:
-        if not math.isfinite(value):
-            raise ValueError(
-                f"statistics need finite values, got {value!r}; list such a trial as failed"
-            )

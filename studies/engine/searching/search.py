@@ -17,30 +17,34 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from basis_zoo.registry import did_you_mean
-from studies.engine import runs
-from studies.engine.definition import checks
-from studies.engine.definition.points import Point, Problems, is_choosable
+from studies.engine.definition.points import Point, apply
 from studies.engine.definition.sections import Domain, Range, Search
 from studies.engine.definition.study import Study
-from studies.engine.planning import tuning
-from studies.engine.records import Cost, Result, Trial, read_trial, value_of
+from studies.engine.planning import runs
+from studies.engine.planning.plan import prepared
+from studies.engine.records import Result, Trial, read_trial, value_of
 
 Settings = Mapping[str, Any]
 Make = Callable[[int, Settings], Trial]
 """From a point's number and settings to its trial."""
 
 
-def make_point(study: Study, arm: Point, make: Callable[[int, Point], Trial]) -> Make:
+def plan_search(study: Study, plugins: Sequence[str | Path] = ()) -> Make:
+    """What makes the trials of the study's search.
+
+    Raises `StudyError` where the arm cannot be built or a plug-in cannot be imported.
+    """
+    points, make = prepared(study, plugins)
+    return make_point(study, next(p for p in points if p.arm == wanted(study).arm), make)
+
+
+def make_point(study: Study, arm: Point, make: Callable[..., Trial]) -> Make:
     """What makes the trials of `study`'s search from the arm that it is about."""
     search = wanted(study)
 
     def point(number: int, settings: Settings) -> Trial:
-        tried = tuning.apply(arm, settings)
-        name, swept = f"{arm.arm} #{number}", {**arm.swept, **settings}
-        return make(search.seed, replace(tried, arm=name, swept=swept))
+        tried = replace(apply(arm, settings), swept={**arm.swept, **settings})
+        return make(search.seed, tried, stage="search", candidate=dict(settings), point=number)
 
     return point
 
@@ -51,22 +55,16 @@ def wanted(study: Study) -> Search:
     return study.search
 
 
-def settings_of(search: Search, trial: Trial) -> dict[str, Any]:
-    """The searched settings of a point."""
-    return {path: trial.swept[path] for path in search.space}
-
-
 def identity(study: Study, make: Make) -> str:
     """8 hex digits of everything that a search's history depends on: another one is another."""
     search = wanted(study)
-    lowest = {p: d.low if isinstance(d, Range) else d[0] for p, d in search.space.items()}
-    content = repr((search.space, search.objectives, make(0, lowest).key))
+    content = repr((search.space, search.objectives, make(1, lowest(search)).key))
     return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
-def ordinal(trial: Trial) -> int:
-    """Which point of its search `trial` is."""
-    return int(trial.arm.rpartition("#")[2])
+def lowest(search: Search) -> dict[str, Any]:
+    """One point of the space: the lower end of each range, the first of each list."""
+    return {p: d.low if isinstance(d, Range) else d[0] for p, d in search.space.items()}
 
 
 def history(study: Study, make: Make, runs_dir: Path) -> list[tuple[Trial, Result]]:
@@ -77,17 +75,30 @@ def history(study: Study, make: Make, runs_dir: Path) -> list[tuple[Trial, Resul
     search = wanted(study)
     found = []
     for file in (runs.study_dir(study, runs_dir) / "trials").glob("*/trial.json"):
-        trial = read_trial(file.parent)
-        is_point = re.fullmatch(rf"{re.escape(search.arm)} #\d+", trial.arm)
-        if not is_point or not set(search.space) <= set(trial.swept):
+        try:
+            trial = _point_of(search, read_trial(file.parent))
+        except (OSError, ValueError):  # no record of a trial, so no point
             continue
-        settings = settings_of(search, trial)
-        inside = all(_contains(domain, settings[path]) for path, domain in search.space.items())
-        if not inside or make(ordinal(trial), settings).key != trial.key:
+        if trial is None or make(trial.point or 0, trial.candidate).key != trial.key:
             continue
         if (result := runs.result_of(trial, runs_dir)) is not None:
-            found.append((ordinal(trial), trial, result))
-    return [(trial, result) for _, trial, result in sorted(found, key=lambda each: each[0])]
+            found.append((trial, result))
+    return sorted(found, key=lambda each: each[0].point or 0)
+
+
+def _point_of(search: Search, trial: Trial) -> Trial | None:
+    """`trial` where it is a point of `search`; files of version 1 name points by their arms."""
+    old = re.fullmatch(rf"{re.escape(search.arm)} #(\d+)", trial.arm)
+    if trial.schema_version == 1 and old and set(search.space) <= set(trial.swept):
+        settings = {path: trial.swept[path] for path in search.space}
+        about = {"arm": search.arm, "stage": "search", "candidate": settings, "point": int(old[1])}
+        trial = trial.model_copy(update=about)
+    if trial.stage != "search" or trial.arm != search.arm:
+        return None
+    inside = trial.candidate.keys() == search.space.keys() and all(
+        _contains(domain, trial.candidate[path]) for path, domain in search.space.items()
+    )
+    return trial if inside else None
 
 
 def values(search: Search, result: Result) -> list[float] | None:
@@ -146,84 +157,3 @@ def _contains(domain: Domain, value: Any) -> bool:
         return any(value == each and type(value) is type(each) for each in domain)
     numbers = int if domain.kind == "int" else (int, float)
     return isinstance(value, numbers) and domain.low <= value <= domain.high
-
-
-def size(space: Mapping[str, Domain]) -> float:
-    """How many points `space` has."""
-    return math.prod(
-        (math.inf if domain.kind == "float" else domain.high - domain.low + 1)
-        if isinstance(domain, Range)
-        else len(domain)
-        for domain in space.values()
-    )
-
-
-def check(
-    study: Study, points: Sequence[Point], metrics: Mapping[str, str], problems: Problems
-) -> None:
-    """Report what the section `search` cannot mean; `metrics` are those of the task."""
-    search = study.search
-    if search is None:
-        return
-
-    def problem(message: str, *where: str | int) -> None:
-        key = ".".join(map(str, ("search", *where)))
-        problems.add(study.place("search", *where), key, message)
-
-    if study.tune:
-        problem("a study tunes or searches: remove `tune` or `search`")
-    if study.match is not None and "adapter.r" in search.space:
-        problem("`match` chooses the rank: search it or match it", "space", "adapter.r")
-    if search.seed in study.seeds:
-        problem(f"{search.seed} is one of `seeds`: what is chosen must be tried anew", "seed")
-    if search.pruning is not None and study.train.eval_every is None:
-        problem("needs validation on the way: set train.eval_every", "pruning")
-    if search.trials > size(search.space):
-        problem(f"the space has only {size(search.space):.0f} points", "trials")
-    for i, objective in enumerate(search.objectives):
-        _check_objective(objective.metric, objective.direction, i, metrics, problem)
-    arms = {point.arm: point for point in points}
-    if search.arm not in arms:
-        hint = did_you_mean(search.arm, arms)
-        problem(f"no arm is called '{search.arm}'.{hint} Arms: {', '.join(arms)}", "arm")
-    else:
-        _check_space(study, search, arms[search.arm], problems)
-
-
-def _check_objective(
-    metric: str,
-    direction: str,
-    i: int,
-    metrics: Mapping[str, str],
-    problem: Callable[..., None],
-) -> None:
-    known = [f"valid/{name}" for name in metrics]
-    costs = [f"cost/{name}" for name in Cost.model_fields]
-    where = ("objectives", i)
-    if metric.startswith("test/"):
-        problem(f"choices are made on validation, never on test: valid/{metric[5:]}", *where)
-    elif metric not in (known if i == 0 else [*known, *costs]):
-        hint = did_you_mean(metric, [*known, *costs])
-        which = "the first objective is one of" if i == 0 else "Known:"
-        problem(f"'{metric}' cannot be searched by.{hint} {which} {', '.join(known)}", *where)
-    better = metrics.get(metric.removeprefix("valid/"), direction)
-    if better != direction:
-        problem(f"'{metric}' is to {better}, got {direction}", *where)
-
-
-def _check_space(study: Study, search: Search, arm: Point, problems: Problems) -> None:
-    """Build the arm with each value, each end of a range, of the space by itself."""
-    for path, domain in search.space.items():
-        place, key = study.place("search", "space", path), f"search.space.{path}"
-        if not is_choosable(path, place, key, problems):
-            continue
-        ends = (domain.low, domain.high) if isinstance(domain, Range) else domain
-        for value in ends:
-            try:
-                tried = tuning.apply(arm, {path: value})
-                checks.check_adapter(dict(tried.config["adapter"]))
-            except ValidationError as error:
-                first = error.errors(include_url=False)[0]
-                problems.add(place, key, f"{first['msg']}, got {value!r}")
-            except ValueError as error:
-                problems.add(place, key, f"{value!r}: {error}")

@@ -26,6 +26,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from studies.files import sync
+
 SCHEMA = 1
 KEPT = 2
 NOT_WHOLE = (
@@ -103,10 +105,10 @@ def save(
         manifest = json.dumps({**content, "sha256": _digest(content)}, indent=2)
         (scratch / MANIFEST).write_text(manifest, encoding="utf-8")
         for path in (*scratch.iterdir(), scratch):
-            _to_disk(path)
+            sync(path)
         shutil.rmtree(target, ignore_errors=True)  # of this step, refused when it was read
         scratch.rename(target)
-        _to_disk(run_dir)
+        sync(run_dir)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
@@ -186,11 +188,3 @@ def _sha256(path: Path) -> str:
 
 def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

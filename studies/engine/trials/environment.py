@@ -13,19 +13,17 @@ from typing import Any
 
 import torch
 
-from studies.engine.slots import SLOTS_VARIABLE
+from studies.engine.trials.devices import SLOTS_VARIABLE
 from studies.engine.trials.ranks import ranks
 
 
-def set_threads() -> int:
-    """Give torch the CPU threads that are ours, and return how many.
+def set_threads(count: int) -> None:
+    """Compute with `count` threads on a CPU, whatever shares it: bits depend on their number.
 
-    `OMP_NUM_THREADS` decides, which torch has read itself; else the cores this process may run on.
+    Beside a GPU they prepare batches, and their number is the share of the cores.
     """
-    if "OMP_NUM_THREADS" not in os.environ:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        torch.set_num_threads(max(1, cores or 1))
-    return torch.get_num_threads()
+    if not torch.cuda.is_available():
+        torch.set_num_threads(count)
 
 
 def environment() -> dict[str, Any]:
@@ -100,15 +98,12 @@ def _driver() -> str | None:
 def _git() -> dict[str, Any]:
     """Commit of the checkout this package runs from; nothing where it is an installed copy."""
     root = Path(__file__).resolve().parents[3]
-    top = _output("git", "-C", str(root), "rev-parse", "--show-toplevel").strip()
+    git = ("git", "-C", str(root))
+    top, _, commit = _output(*git, "rev-parse", "--show-toplevel", "HEAD").strip().partition("\n")
     if not top or Path(top).resolve() != root:
         return {}
-    return {
-        "commit": _output("git", "-C", str(root), "rev-parse", "HEAD").strip(),
-        "uncommitted_changes": bool(
-            _output("git", "-C", str(root), "status", "--porcelain", "-uno").strip()
-        ),
-    }
+    changes = _output(*git, "status", "--porcelain", "-uno")
+    return {"commit": commit, "uncommitted_changes": bool(changes.strip())}
 
 
 def _output(*command: str) -> str:
@@ -119,15 +114,19 @@ def _output(*command: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-def reset_peak_memory() -> None:
-    """Let `peak_memory_bytes` speak of what comes now, where the system allows that."""
+def reset_peak_memory() -> bool:
+    """Let `peak_memory_bytes` speak of what comes now; whether the system allows that.
+
+    Else it speaks of the process's whole life.
+    """
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    elif sys.platform == "linux":
-        try:
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        except OSError:  # a container may forbid it: the peak is then the process's whole life
-            return
+        return True
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:  # no Linux, or a container that forbids it
+        return False
+    return True
 
 
 def peak_memory_bytes() -> int:

@@ -65,4 +65,9 @@ def read_metrics(file: Path) -> list[dict[str, float]]:
 
 def is_number(value: Any) -> bool:
     """Whether `value` has a place on an axis of numbers; a truth value has none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False

@@ -1,6 +1,6 @@
 """SIGTERM in a trial: the step that is under way is finished, then the trial saves and ends.
 
-Schedulers send SIGTERM some seconds before SIGKILL; so does the dispatcher.
+Schedulers send SIGTERM some seconds before SIGKILL; so does the loop.
 """
 
 import signal

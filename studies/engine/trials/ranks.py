@@ -1,6 +1,6 @@
 r"""One trial over several processes, each with a GPU of its own: `budget.gpus_per_trial`.
 
-    python -m studies.engine.trials.ranks COUNT RUN_DIR    # `trials.trial RUN_DIR`, COUNT times
+    python -m studies.engine.trials.ranks COUNT FD    # a worker, see `worker`, for such trials
 
 Process r of n trains on rows r, r + n, r + 2n, ... of every batch. The loss of a step is a sum over
 its rows divided by their number, see `Prepared.loss`, so that with shares $S_r$ of the batch
@@ -29,9 +29,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from studies.engine.dispatching.child import LEASH
 from studies.engine.records import Result, read_result, write_record
-from studies.engine.slots import gpu_names
+from studies.engine.trials.devices import gpu_names
+from studies.engine.trials.leash import leashed
+from studies.engine.trials.serving import output_to, run_dirs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -149,9 +150,8 @@ def launch(count: int, command: Sequence[str]) -> int:
     """Run `command` in `count` processes; 0 where all succeed, else the first other exit code."""
     with tempfile.TemporaryDirectory(prefix="basis-zoo-ranks-") as folder:
         meeting = str(Path(folder) / "meeting")
-        leash = [sys.executable, "-I", "-S", str(LEASH), str(os.getpid())]
         left = [
-            subprocess.Popen([*leash, *command], env=_environment(rank, count, meeting))
+            subprocess.Popen(leashed(command), env=_environment(rank, count, meeting))
             for rank in range(count)
         ]
         while left:
@@ -181,9 +181,18 @@ def _environment(rank: int, count: int, meeting: str) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the trial of a run folder in several processes."""
-    count, run_dir = arguments or sys.argv[1:]
-    return launch(int(count), [sys.executable, "-m", "studies.engine.trials.trial", run_dir])
+    """Train trials one after the other, each in several processes of its own, see `worker`."""
+    count, descriptor = map(int, arguments or sys.argv[1:])
+    with os.fdopen(descriptor, "w", buffering=1) as answers:
+        for run_dir in run_dirs():
+            command = [sys.executable, "-m", "studies.engine.trials.trial", str(run_dir)]
+            with output_to(run_dir / "log.txt"):
+                code = launch(count, command)
+            result = read_result(run_dir)
+            if result is None:
+                return code
+            answers.write(f"{result.key}\n")
+    return 0
 
 
 if __name__ == "__main__":

@@ -98,10 +98,7 @@ def random_state() -> tuple[Tensors, State]:
         states = torch.cuda.get_rng_state_all()
         tensors |= {f"random.cuda.{i}": state for i, state in enumerate(states)}
     kind, keys, *rest = np.random.get_state()
-    state = {
-        "python": random.getstate(),
-        "numpy": [str(kind), keys.tolist(), *rest],
-    }
+    state = {"python": random.getstate(), "numpy": [str(kind), keys.tolist(), *rest]}
     return _copied(tensors), json.loads(json.dumps(state))
 
 

@@ -13,15 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import TrainerControl, TrainerState
+from transformers import Trainer, TrainerCallback
 
 from studies.engine.trials import checkpoint, resuming
 from studies.engine.trials.checkpoint import Checkpoint, Identity
 from studies.engine.trials.environment import device_name, peak_memory_bytes
 from studies.engine.trials.metrics_file import MetricsFile
 from studies.engine.trials.preemption import Preempted, Preemption
-from studies.engine.trials.training_progress import Progress
+from studies.engine.trials.training_progress import TrainingProgress
 
 METRICS = "metrics.jsonl"
 
@@ -64,11 +63,7 @@ class Saver(TrainerCallback):
     """
 
     def __init__(
-        self,
-        run_dir: Path,
-        identity: Identity,
-        minutes: float | None,
-        preemption: Preemption,
+        self, run_dir: Path, identity: Identity, minutes: float | None, preemption: Preemption
     ) -> None:
         self.preemption = preemption
         self.found = checkpoint.last(run_dir, identity, _say)
@@ -78,7 +73,9 @@ class Saver(TrainerCallback):
         self._last = time.monotonic()
         self._saved = self.found.step if self.found else 0
 
-    def attach(self, trainer: ResumingTrainer, progress: Progress, metrics: MetricsFile) -> None:
+    def attach(
+        self, trainer: ResumingTrainer, progress: TrainingProgress, metrics: MetricsFile
+    ) -> None:
         """Make `trainer`, whose model is in place, go on from `found`."""
         self._trainer, self._progress, self._metrics = trainer, progress, metrics
         self._buffers = resuming.versions(trainer.model)
@@ -88,9 +85,7 @@ class Saver(TrainerCallback):
             metrics.restore((self.found.folder / METRICS).read_text(encoding="utf-8"))
             _say(f"goes on after step {self.found.step}, from {self.found.folder.name}")
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, *_: Any, **__: Any) -> None:
         """Save where it is time to; end where that was asked for."""
         if self.preemption.asked:
             raise Preempted
@@ -114,12 +109,12 @@ class Saver(TrainerCallback):
         far are left as they are.
         """
         if self._trainer.state.global_step != self._saved:
-            with self._progress.paused():
-                self._save(self._trainer)
+            with self._progress.running(on=False):
+                self._save()
         self._last = time.monotonic()
 
-    def _save(self, trainer: ResumingTrainer) -> None:
-        step = trainer.state.global_step
+    def _save(self) -> None:
+        trainer, step = self._trainer, self._trainer.state.global_step
         optimizer, numbers = resuming.optimizer_state(
             trainer.optimizer, trainer.lr_scheduler, trainer.accelerator.scaler
         )

@@ -26,7 +26,7 @@ from studies.engine.trials.metrics_file import MetricsFile
 from studies.engine.trials.preemption import Preemption
 from studies.engine.trials.ranks import ranks
 from studies.engine.trials.saving import ResumingTrainer, Saver
-from studies.engine.trials.training_progress import Progress
+from studies.engine.trials.training_progress import TrainingProgress
 from studies.tasks.kinds.tokens import arguments_of, places_of_labels
 
 Loss = Callable[[ModelOutput, Tensor, "Tensor | int | None"], Tensor]
@@ -43,7 +43,7 @@ class AdapterTrainer(ResumingTrainer):
         args: TrainingArguments,
         loader: DataLoader[Any],
         settings: Train,
-        progress: Progress,
+        progress: TrainingProgress,
         loss: Loss,
         micro_batch: int,
     ) -> None:
@@ -122,7 +122,7 @@ class Watch(TrainerCallback):
     def __init__(
         self,
         settings: Train,
-        progress: Progress,
+        progress: TrainingProgress,
         metrics: MetricsFile,
         on_evaluate: Callable[[int], None],
         preemption: Preemption,
@@ -137,16 +137,12 @@ class Watch(TrainerCallback):
         self._grad_norm = 0.0
         self._began = 0.0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         """Decide how often a line is written; evaluate where an earlier attempt was to."""
         self._every = max(1, state.max_steps // LINES)
         self._evaluate(state)
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
         """Start the clock of a step."""
         self._began = time.perf_counter()
 
@@ -191,7 +187,7 @@ class Watch(TrainerCallback):
         """Evaluate where it is time to and was not done; the end is evaluated anyway."""
         step, every = state.global_step, self._settings.eval_every
         if every and step % every == 0 and self._progress.evaluated < step < state.max_steps:
-            with self._progress.paused(), self._preemption.anywhere():
+            with self._progress.running(on=False), self._preemption.anywhere():
                 self._on_evaluate(step)
             self._progress.evaluated = step
 
@@ -209,7 +205,7 @@ def train(
     loss: Loss,
     saver: Saver,
     micro_batch: int,
-) -> Progress:
+) -> TrainingProgress:
     """Train `model` in place; `loss` is that of the task, see `Prepared.loss`.
 
     `dtype` other than float32 means mixed precision. `folder` is the Trainer's own; it is empty
@@ -221,7 +217,7 @@ def train(
         DoesNotFit: `micro_batch` rows need more memory than there is.
         Preempted: the trial was asked to end; a checkpoint was taken.
     """
-    progress = Progress()
+    progress = TrainingProgress()
     watch = Watch(settings, progress, metrics, on_evaluate, saver.preemption)
     arguments = _arguments(settings, len(loader), dtype, dropout_seed, folder)
     trainer = AdapterTrainer(model, arguments, loader, settings, progress, loss, micro_batch)

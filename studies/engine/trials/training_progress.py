@@ -12,7 +12,7 @@ WARM_UP_STEPS = 5
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """What a run of the loop leaves behind; all fields are kept in a checkpoint."""
 
     losses: list[float] = field(default_factory=list)
@@ -30,22 +30,11 @@ class Progress:
         self._since: float | None = None
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """The clock runs."""
-        with self._clock(time.perf_counter()):
-            yield
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """The clock stands still."""
-        with self._clock(None):
-            yield
-
-    @contextmanager
-    def _clock(self, since: float | None) -> Iterator[None]:
+    def running(self, on: bool = True) -> Iterator[None]:
+        """The clock runs; with `on` false it stands still."""
         ran = self._since is not None
         self._stop()
-        self._since = since
+        self._since = time.perf_counter() if on else None
         try:
             yield
         finally:

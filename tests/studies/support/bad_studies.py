@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 import studies
-from studies.engine.definition.yaml_source import read_yaml
+from studies.engine.definition.yaml_source import plain, read_yaml
 
 SHIPPED = sorted(Path(studies.__file__).parent.glob("*.yaml"))
 NAME = "bad"
@@ -26,7 +26,7 @@ TEXTS = [
     path.read_text(encoding="utf-8").replace(f"name: {path.stem}", f"name: {NAME}", 1)
     for path in SHIPPED
 ]
-_DATA = [read_yaml(path).data | {"name": NAME} for path in SHIPPED]
+_DATA = [plain(read_yaml(path)) | {"name": NAME} for path in SHIPPED]
 _TAGS = (
     f"!!python/object/apply:os.system ['touch {MARK}']",
     f"!!python/object/apply:pathlib.Path.touch [!!python/object/new:pathlib.Path [{MARK}]]",

@@ -8,6 +8,7 @@ does whose answer is lost; `hang` answers nothing while the mode lasts; `slow` t
 """
 
 import json
+import re
 import threading
 import time
 import uuid
@@ -103,9 +104,10 @@ class FakeMlflow:
                 self.runs[run["id"]] = run
                 return 200, {"run": _shown(run)}
             case "runs/search":
-                kind = asked["filter"].split("'")[1]
+                wanted = dict(re.findall(r"tags\.(\w+) = '([^']*)'", asked["filter"]))
                 found = [run for run in self.runs.values()
-                         if run["tags"]["kind"] == kind and not run["deleted"]]  # fmt: skip
+                         if wanted.items() <= run["tags"].items()
+                         and not run["deleted"]]  # fmt: skip
                 return 200, {"runs": [_shown(run) for run in found]}
         run = self.runs[asked["run_id"]]
         match path.rpartition("/mlflow/")[2]:

@@ -10,15 +10,16 @@ import sys
 from pathlib import Path
 
 import yaml
+from fake_trials import make_runner
 
-from studies.engine import slots
+from studies.engine.command import dispatch
 from studies.engine.definition.points import Point
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.study import Study
-from studies.engine.dispatching import dispatch
-from studies.engine.planning.plan import plan_search
 from studies.engine.records import Trial
+from studies.engine.running.protocols import Runner
 from studies.engine.searching import search
+from studies.engine.trials import devices
 
 STUDY = """\
 name: s
@@ -46,35 +47,47 @@ search:
 SCRIPT = """
 import json, os, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: os._exit(75))  # PREEMPTED, as a real trial that is ended
-run_dir, journal, seconds, broken = sys.argv[1:]
-trial = json.load(open(run_dir + "/trial.json"))
-adapter, train = trial["config"]["adapter"], trial["config"]["train"]
-basis, n = adapter.get("basis", "none"), adapter.get("num_basis", 1)
+journal, seconds, broken, answers = sys.argv[1:]
 
-def note(word):
-    handle = os.open(journal, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
-    os.write(handle, f"{word} {os.path.basename(run_dir)} {trial['arm']}\\n".encode())
-    os.close(handle)
+def train(run_dir):
+    key = os.path.basename(run_dir)
+    trial = json.load(open(run_dir + "/trial.json"))
+    adapter, settings = trial["config"]["adapter"], trial["config"]["train"]
+    basis, n = adapter.get("basis", "none"), adapter.get("num_basis", 1)
 
-note("start")
-score = 0.9 - (train["learning_rate"] - 0.03) ** 2 * 50 - {"sine": 0.1, "hat": 0.2}.get(basis, 0)
-for step in (10, 20, 30):
-    with open(run_dir + "/metrics.jsonl", "a") as file:
-        line = {"step": step, "seconds": 1, "valid/accuracy": score * step / 30}
-        file.write(json.dumps(line) + "\\n")
-    time.sleep(float(seconds))
-result = {"key": os.path.basename(run_dir), "status": "done", "seconds": 0.1, "started": ""}
-if basis == broken:
-    result |= {"status": "failed", "failure": {"kind": "exception", "message": "it broke"}}
-else:
-    cost = dict.fromkeys(("adapter_parameters", "phi_parameters", "total_parameters"), n)
-    cost |= {"trainable_parameters": n, "train_seconds": 1, "step_seconds": 1}
-    result["cost"] = cost | {"peak_memory_bytes": 1}
-    result["metrics"] = {"test/accuracy": score - 0.05, "valid/accuracy": score}
-with open(run_dir + "/.tmp", "w") as file:
-    json.dump(result, file)
-os.replace(run_dir + "/.tmp", run_dir + "/result.json")
-note("done")
+    def note(word):
+        handle = os.open(journal, os.O_APPEND | os.O_CREAT | os.O_WRONLY)
+        os.write(handle, f"{word} {key} {trial['arm']} #{trial['point']}\\n".encode())
+        os.close(handle)
+
+    note("start")
+    rate = settings["learning_rate"]
+    score = 0.9 - (rate - 0.03) ** 2 * 50 - {"sine": 0.1, "hat": 0.2}.get(basis, 0)
+    for step in (10, 20, 30):
+        with open(run_dir + "/metrics.jsonl", "a") as file:
+            line = {"step": step, "seconds": 1, "valid/accuracy": score * step / 30}
+            file.write(json.dumps(line) + "\\n")
+        time.sleep(float(seconds))
+    result = {"key": key, "status": "done", "seconds": 0.1, "started": ""}
+    if basis == broken:
+        result |= {"status": "failed", "failure": {"kind": "exception", "message": "it broke"}}
+    else:
+        cost = dict.fromkeys(("adapter_parameters", "phi_parameters", "total_parameters"), n)
+        cost |= {"trainable_parameters": n, "train_seconds": 1, "step_seconds": 1}
+        result["cost"] = cost | {"peak_memory_bytes": 1}
+        result["metrics"] = {"test/accuracy": score - 0.05, "valid/accuracy": score}
+    with open(run_dir + "/.tmp", "w") as file:
+        json.dump(result, file)
+    os.replace(run_dir + "/.tmp", run_dir + "/result.json")
+    note("done")
+    os.write(int(answers), f"{key}\\n".encode())
+
+name = b""
+while byte := os.read(0, 1):
+    name += byte
+    if byte == b"\\0":
+        train(os.fsdecode(name[:-1]))
+        name = b""
 """
 
 
@@ -85,9 +98,6 @@ class Lab:
         self.folder, self.runs_dir = folder, folder / "runs"
         self.seconds, self.broken = 0.0, "nothing"
         folder.mkdir(parents=True, exist_ok=True)
-        script = folder / "script.py"
-        if not script.exists():  # a running point may be reading it
-            script.write_text(SCRIPT)
         self.write(text)
 
     def write(self, text: str) -> None:
@@ -96,37 +106,35 @@ class Lab:
         if not file.exists() or file.read_text() != text:
             file.write_text(text)
         self.study: Study = load_study(file)
-        self.make = plan_search(self.study)
+        self.make = search.plan_search(self.study)
 
     @classmethod
     def unchecked(cls, folder: Path) -> "Lab":
         """A lab whose study is not verified, so that torch, which takes seconds, is not needed."""
         lab = cls.__new__(cls)
         lab.folder, lab.runs_dir, lab.seconds, lab.broken = folder, folder / "runs", 0.1, "nothing"
-        if not (folder / "script.py").exists():
-            (folder / "script.py").write_text(SCRIPT)
         body = yaml.safe_load(STUDY) | {"backbone": {"name": "b"}, "task": {"name": "t"}}
         lab.study = study = Study(**body, profile="embedded", path=folder / "s.yaml")
         config = {"adapter": body["adapter"], "train": body["train"]}
 
-        def make(seed: int, point: Point) -> Trial:
+        def make(seed: int, point: Point, /, **more) -> Trial:
             about = {"arm": point.arm, "swept": point.swept, "config": point.config}
-            return Trial(study="s", profile="embedded", seed=seed, **about)
+            return Trial(study="s", profile="embedded", seed=seed, **about, **more)
 
         lab.make = search.make_point(study, Point("phi", {}, config, ""), make)
         return lab
 
-    def command(self, run_dir: Path) -> list[str]:
-        """The command of a point."""
-        options = [str(run_dir), str(self.folder / "journal"), str(self.seconds), self.broken]
-        return [sys.executable, "-S", str(self.folder / "script.py"), *options]
+    def runner(self, slot_count: int) -> Runner:
+        """What runs the points."""
+        arguments = (str(self.folder / "journal"), str(self.seconds), self.broken)
+        return make_runner(self.folder, slot_count, *arguments, script=SCRIPT)
 
-    def run(self, **options) -> list:
+    def run(self, slot_count: int = 1, **options) -> list:
         """Run the search; its events."""
         events: list = []
         dispatch.run_search(
-            self.study, self.make, self.runs_dir, on_event=events.append, command=self.command,
-            **options,
+            self.study, self.make, self.runs_dir, lambda left: self.runner(slot_count),
+            on_event=events.append, **options,
         )  # fmt: skip
         return events
 
@@ -138,6 +146,6 @@ class Lab:
 
 
 if __name__ == "__main__":
-    slots.gpus = lambda: 0
+    devices.gpus = lambda: 0
     lab = Lab.unchecked(Path(sys.argv[1]))
     lab.run(slot_count=int(sys.argv[2]))

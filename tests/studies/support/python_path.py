@@ -2,7 +2,7 @@
 
 import os
 
-from studies.engine import slots
+from studies.engine.running import slots
 
 PYTHON_PATH = slots.environment(0, 1)["PYTHONPATH"]
 """As a dispatcher sets it: this checkout first."""

@@ -1,0 +1,86 @@
+"""What a trial that does nothing costs: on a Ray cluster of this machine, and without Ray.
+
+    python bench/ray_overhead.py [N]     # N trials (300), 2 slots
+
+Prints a table and writes the part `ray` of bench/results/engine.json.
+"""
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "bench" / "results" / "engine.json"
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/studies/support")]  # the fakes are those of the tests
+
+import fake_ray  # noqa: E402
+import fake_trials  # noqa: E402
+
+from studies.engine.command import dispatch  # noqa: E402
+from studies.engine.running.cluster import ray_runner  # noqa: E402
+from studies.engine.running.events import Event  # noqa: E402
+from studies.engine.running.protocols import Runner  # noqa: E402
+
+SLOTS = 2
+
+
+def main() -> None:
+    """Measure both runners and write what was found."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 300
+    fake_trials.devices.gpus = lambda: 0
+    found: dict[str, object] = {"trials": count, "slots": SLOTS, "cores": os.cpu_count()}
+    found["load_before"] = round(os.getloadavg()[0], 1)
+    found["ray"] = ray_runner.ray.__version__
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        found["local"] = measured(count, here / "local", fake_trials.runners(here / "journal", 2))
+        argv = fake_ray.command(here)
+        began = time.perf_counter()
+        with ray_runner.connected("local") as cluster:
+            found["s to start Ray here and to check its node"] = time.perf_counter() - began
+            found["on Ray"] = measured(
+                count,
+                here / "ray",
+                lambda left: ray_runner.RayRunner(cluster, SLOTS, command=lambda processes: argv),
+            )
+    found = json.loads(json.dumps(found), parse_float=lambda text: round(float(text), 2))
+    print(json.dumps(found, indent=2))
+    known = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
+    OUT.write_text(json.dumps(known | {"ray": found}, indent=2) + "\n", encoding="utf-8")
+
+
+def measured(count: int, runs_dir: Path, make_runner: Callable[[int], Runner]) -> dict[str, float]:
+    """Times of a study of `count` trials."""
+    runs_dir.mkdir()
+    started: dict[str, float] = {}
+    spans: list[float] = []
+
+    def on_event(event: Event) -> None:
+        now = time.perf_counter()
+        if event.kind == "started":
+            started[event.trial.key] = now
+        else:
+            spans.append(1000 * (now - started[event.trial.key]))
+
+    seeds = tuple(range(-(-count // 10)))
+    trials = fake_trials.make_trials(*[{}] * 10, seeds=seeds)[:count]
+    began, busy = time.perf_counter(), time.process_time()
+    dispatch.run(fake_trials.make_study(), trials, runs_dir, make_runner, on_event=on_event)
+    busy = time.process_time() - busy
+    first = min(started.values()) - began
+    whole = time.perf_counter() - began - first
+    return {
+        "s until the first trial starts": first,
+        "ms a trial and slot, by the clock": 1000 * whole * SLOTS / count,
+        "ms from start to end, median": statistics.median(spans),
+        "ms of the driver's processor time a trial": 1000 * busy / count,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The command line: a study file in, trials, report and MLflow page out."""

@@ -1,0 +1,176 @@
+"""The command line: study file in, table and links out, exit code back."""
+
+import argparse
+import functools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from studies.commands import lenient_output
+from studies.engine.definition.schema import find_study, list_profiles, load_study, shipped_studies
+from studies.engine.errors import StudyError
+from studies.engine.program import program
+from studies.engine.running.events import Interrupted, Stopped
+from studies.engine.running.slots import count_given
+
+if TYPE_CHECKING:
+    from studies.engine.command.session import Say, Session
+    from studies.engine.definition.study import Study
+    from studies.engine.records import Trial
+    from studies.engine.running.protocols import Runner
+
+DONE, INCOMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes: everything done; a trial failed or is missing; something to correct; Ctrl-C."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a study and return the exit code."""
+    lenient_output()
+    given = _parser().parse_args(arguments)
+    out, err = Console(), Console(stderr=True)
+
+    def say(message: str, style: str = "red") -> None:
+        err.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    try:
+        return _list(out) if given.study == "list" else _run(given, out, say)
+    except StudyError as error:
+        say(str(error))
+        return BAD_INPUT
+    except Stopped as stopped:
+        say(str(stopped))
+        return INCOMPLETE
+    except (Interrupted, KeyboardInterrupt):
+        say("Stopped. Finished trials are kept: run the same command again to continue", "yellow")
+        return INTERRUPTED
+    except OSError as error:  # a full disk, a folder that cannot be written
+        say(f"{error.filename or given.runs}: {error.strerror or error}. Finished trials are kept")
+        return INCOMPLETE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program(),
+        description="Run an ablation study: every arm with every seed, each exactly once. The "
+        "same command again continues where it stopped.",
+    )
+    add = parser.add_argument
+    add("study", help="study file, e.g. studies/grid_size.yaml, the name of a shipped study, e.g. "
+        "grid_size, or `list` for their names")  # fmt: skip
+    add("--profile", choices=list_profiles(), default="embedded", help="default: embedded")
+    add("--runs", type=Path, default=Path("runs"), help="default: ./runs")
+    add("--only", action="append", default=[], metavar="SETTING=VALUE",
+        help="only these trials, e.g. adapter.num_basis=8 or arm=lora; repeatable")  # fmt: skip
+    add("--plugin", action="append", default=[], type=Path, metavar="FILE",
+        help="Python file that registers basis families; repeatable")  # fmt: skip
+    add("--retry-failed", action="store_true", help="run failed trials again")
+    add("--slots", type=count_given, metavar="N",
+        help="trials at once: a number, or auto to measure how many fit into memory; default: one "
+        "a GPU, without a GPU one a core. With --ray: trials at once on each GPU")  # fmt: skip
+    add("--ray", nargs="?", const="auto", metavar="ADDRESS",
+        help="run on a Ray cluster; ADDRESS is HOST:PORT of its head, or local for one that is "
+        "started here; default: the one that this machine is part of")  # fmt: skip
+    modes = parser.add_mutually_exclusive_group()
+    add = modes.add_argument
+    add("--plan", action="store_true", help="show what would run; start nothing")
+    add("--report", action="store_true", help="write report and MLflow page; train nothing")
+    add("--export-plan", type=Path, metavar="FILE",
+        help="write what would run to FILE, for `python -m studies.engine.work`; start "
+        "nothing")  # fmt: skip
+    add("--import", dest="bring", type=Path, metavar="DIR",
+        help="take the results that `studies.engine.work` left in DIR, then report; train "
+        "nothing")  # fmt: skip
+    return parser
+
+
+def _list(out: Console) -> int:
+    """Print the shipped studies with their questions."""
+    for name, question in shipped_studies().items():
+        out.print(f"{name:<22} {question}", markup=False, highlight=False, soft_wrap=True)
+    return DONE
+
+
+def _run(given: argparse.Namespace, out: Console, say: "Say") -> int:
+    study = load_study(find_study(given.study), given.profile, given.plugin)
+    # these need torch, Optuna and MLflow: a file in error is refused without waiting for them
+    from studies.engine.command.session import Options, Session
+
+    options = Options(
+        plugins=tuple(given.plugin),
+        runs_dir=given.runs,
+        only=tuple(given.only),
+        retry_failed=given.retry_failed,
+        fetch=given.ray in (None, "local"),
+    )
+    session = Session(study, options, out, say)
+    if given.plan:
+        return session.plan(lambda trials: _slots(given, study, len(trials)))
+    if given.report:
+        return session.report()
+    if given.export_plan:
+        return session.export(given.export_plan)
+    if given.bring:
+        return session.bring_in(given.bring)
+    if given.ray is None:
+        return session.run(functools.partial(_local, given, study, say))
+    return _run_on_ray(given, study, session, say)
+
+
+def _run_on_ray(given: argparse.Namespace, study: "Study", session: "Session", say: "Say") -> int:
+    if given.slots == 0:
+        raise StudyError("--slots auto measures this machine: with --ray, give a number")
+    from studies.engine.running.cluster import ray_runner
+
+    with ray_runner.connected(given.ray) as cluster:
+        most = cluster.most_gpus
+        _refuse_too_many(study, most, "no node of the Ray cluster has more than {} GPUs")
+
+        def make_runner(trials: "Sequence[Trial]", left: int) -> "Runner":
+            return ray_runner.RayRunner(
+                cluster,
+                left,
+                gpus_per_trial=study.budget.gpus_per_trial,
+                slots_per_gpu=given.slots or 1,
+                say=lambda text: say(text, "yellow"),
+            )
+
+        return session.run(make_runner)
+
+
+def _refuse_too_many(study: "Study", most: int, what: str) -> None:
+    """Raise `StudyError` where a trial needs more GPUs than the `most` that there are."""
+    needed = study.budget.gpus_per_trial
+    if 0 < most < needed:
+        place = study.place("budget", "gpus_per_trial")
+        raise StudyError(f"{place}: budget.gpus_per_trial: {what.format(most)}, got {needed}")
+
+
+def _slots(given: argparse.Namespace, study: "Study", left: int) -> int:
+    """How many trials to run at once, where `left` are to be run."""
+    from studies.engine.running import slots
+
+    return max(1, min(given.slots or slots.default_slots(study.budget.gpus_per_trial), left))
+
+
+def _local(
+    given: argparse.Namespace, study: "Study", say: "Say", trials: "Sequence[Trial]", left: int
+) -> "Runner":
+    """What runs `left` of `trials` on this machine."""
+    from studies.engine.planning import runs
+    from studies.engine.running import packing
+    from studies.engine.running.local import LocalRunner
+    from studies.engine.trials import devices
+
+    folder, needed = runs.study_dir(study, given.runs), study.budget.gpus_per_trial
+    _refuse_too_many(study, devices.gpus(), "this machine has {} GPUs")
+    count = _slots(given, study, left)
+    if given.slots == 0 and needed == 1 and trials:
+        count = min(left, packing.measured_slots(trials, folder, lambda text: say(text, "dim")))
+    return LocalRunner(count, folder / "workers", needed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Bring results that were found on another machine into a study's run folder."""
+
+import fnmatch
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from studies.engine.definition.study import Study
+from studies.engine.errors import StudyError
+from studies.engine.planning import runs
+from studies.engine.records import Result, Trial, read_result, write_record
+from studies.engine.running.attempts import set_aside
+from studies.engine.trials.metrics_file import is_number, read_metrics
+
+FIRST_YEAR, LAST_YEAR = 1970, 2199
+"""In which a trial may say that it started; a clock that was never set says 1970."""
+MOST_SECONDS = 1e9
+"""Thirty years, which no trial takes."""
+MOST_STEPS, MOST_ATTEMPTS = 1e12, 1e6
+LARGEST = 1e100
+"""No metric of a model in float32 comes near, and sums of squares beyond are infinite."""
+SKIPPED = ("attempt-*", "*checkpoint-*", "result.json", "trial.json", "pid", ".*")
+"""Entries of a trial's folder that are not taken along."""
+
+
+@dataclass
+class Imported:
+    """What became of each result that was found."""
+
+    taken: list[Trial] = field(default_factory=list)
+    known: list[Trial] = field(default_factory=list)
+    """Done here already; what is here stays."""
+    refused: list[tuple[Path, str]] = field(default_factory=list)
+    """Folder and why."""
+    strangers: list[tuple[Path, str]] = field(default_factory=list)
+    """Refused because no trial has their key; a later stage may have it."""
+
+
+def import_results(study: Study, trials: Sequence[Trial], source: Path, runs_dir: Path) -> Imported:
+    """Copy the whole results below `source` that belong to one of `trials`.
+
+    Where `source` has a folder for the study and profile, as `studies.engine.work` makes it, only
+    that is looked at. A failed result is taken where nothing is known of its trial; a done one
+    replaces a failed one. Nobody else may work on the study in `runs_dir` meanwhile.
+    """
+    by_key = {trial.key: trial for trial in trials}
+    found = Imported()
+    own = source / study.name / study.profile
+    source = own if own.is_dir() else source
+    for path in sorted(source.rglob("result.json")):
+        if not path.parent.name.startswith("attempt-"):
+            _import_one(study, by_key, path.parent, runs_dir, found)
+    return found
+
+
+def _import_one(
+    study: Study, by_key: dict[str, Trial], folder: Path, runs_dir: Path, found: Imported
+) -> None:
+    whole = (folder / "result.json").is_file()
+    result = read_result(folder) if whole else None
+    if result is None:
+        found.refused.append((folder, "result.json is not whole, or of another version"))
+        return
+    trial = by_key.get(result.key)
+    if trial is None:
+        found.strangers.append((folder, f"the plan has no point {result.key}"))
+        return
+    metric = study.objective.metric
+    if result.status == "done" and runs.value_of(result, metric) is None:
+        found.refused.append((folder, f"it says done without a finite {metric}"))
+        return
+    here = runs.result_of(trial, runs_dir)
+    if here is not None and (here.status == "done" or result.status == "failed"):
+        found.known.append(trial)
+        return
+    if folder.is_symlink() or any(path.is_symlink() for path in folder.rglob("*")):
+        found.refused.append((folder, "it holds a link, which may lead anywhere"))
+        return
+    curve = folder / "metrics.jsonl"
+    try:
+        why = _implausible(result, read_metrics(curve) if curve.exists() else [])
+    except (StudyError, OSError) as error:
+        why = str(error)
+    if why:
+        found.refused.append((folder, why))
+        return
+    try:
+        _copy(folder, runs.trial_dir(trial, runs_dir), trial, result)
+    except PermissionError as error:
+        found.refused.append((folder, str(error)))
+        return
+    found.taken.append(trial)
+
+
+def _implausible(result: Result, curve: Sequence[Mapping[str, Any]]) -> str:
+    """Why no trial can have found that; "" where one can. NaN and infinity are found at times."""
+    started = datetime.fromisoformat(result.started) if result.started else datetime.now(UTC)
+    if not FIRST_YEAR <= started.year <= LAST_YEAR:
+        return f"it says that it started in the year {started.year}"
+    if result.seconds > MOST_SECONDS:
+        return f"it says that it took {result.seconds:.3g} seconds"
+    if result.attempt > MOST_ATTEMPTS:
+        return f"it says that it is attempt {result.attempt!s:.20}"
+    cost = {} if result.cost is None else result.cost.model_dump(exclude_none=True)
+    for name, value in [*result.metrics.items(), *cost.items()]:
+        if LARGEST < abs(value) < math.inf:  # a comparison that no whole number is too large for
+            return f"{name[:80]} is beyond {LARGEST:g}, which no trial finds"
+    for entry in curve:
+        if not (0 <= entry["step"] <= MOST_STEPS and 0 <= entry["seconds"] <= MOST_SECONDS):
+            place = f"step {entry['step']:.3g} after {entry['seconds']:.3g} seconds"
+            return f"metrics.jsonl has {place}, which no trial has"
+        for name, value in entry.items():
+            if not is_number(value) or abs(value) > LARGEST:
+                return f"metrics.jsonl: {name[:80]} is {value!r:.80}, which no trial finds"
+    return ""
+
+
+def _copy(source: Path, target: Path, trial: Trial, result: Result) -> None:
+    """`source` as the folder of `trial`; result.json last, so that it vouches for the rest."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".importing-") as scratch:
+        whole = Path(scratch)
+        for path in source.rglob("*"):
+            name = path.relative_to(source)
+            if path.is_file() and not _is_skipped(name):
+                (whole / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, whole / name)  # with our permissions, not with theirs
+        attempt = set_aside(target)
+        for path in whole.iterdir():
+            path.replace(target / path.name)
+    write_record(target / "trial.json", trial)
+    update = {"attempt": max(attempt, result.attempt)}
+    write_record(target / "result.json", result.model_copy(update=update))
+
+
+def _is_skipped(name: Path) -> bool:
+    return any(fnmatch.fnmatch(part, pattern) for part in name.parts for pattern in SKIPPED)

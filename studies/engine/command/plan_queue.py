@@ -1,0 +1,187 @@
+"""Exported plans as a ledger of the loop: the trials of several studies, done by their folders."""
+
+import bisect
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from studies.archives import ArchiveError
+from studies.engine.errors import StudyError
+from studies.engine.planning import runs
+from studies.engine.planning.plan_file import Plan
+from studies.engine.planning.tuning import Candidate, Choice, Tuning
+from studies.engine.records import Result, Trial
+from studies.engine.running.durations import Durations
+from studies.engine.running.protocols import Queue, Task
+from studies.engine.trials.fetching import fetch_for
+
+
+class PlanQueue(Queue):
+    """Where a plan tunes, the seeds of an arm follow once its tuning trials have all ended."""
+
+    def __init__(
+        self,
+        plans: Sequence[Plan],
+        runs_dir: Path,
+        retry_failed: bool,
+        durations: Durations,
+        say: Callable[[str], None],
+    ) -> None:
+        super().__init__()
+        self._plans, self._runs_dir, self._say = plans, runs_dir, say
+        self._retry_failed, self._durations = retry_failed, durations
+        self._names = [(plan.study, plan.profile) for plan in plans]
+        self._began, self._ran = time.monotonic(), 0
+        self._results: dict[tuple[str, str, str], Result | None] = {}
+        """By study, profile and key."""
+        self._tried: set[tuple[str, str, str]] = set()
+        """Tuning trials of the arms that have chosen."""
+        self._trials = [list(plan.trials) for plan in plans]
+        self._open = [list(plan.tuning.arms) if plan.tuning else [] for plan in plans]
+        """By plan: the arms that have yet to choose."""
+        for plan in plans:
+            for trial in plan.trials:
+                self._add(plan, trial)
+        self._choose()
+
+    @property
+    def trials(self) -> list[Trial]:
+        """What is queued."""
+        return [task.trial for task in self._queued]
+
+    @property
+    def gpus_per_trial(self) -> int:
+        """GPUs that a trial may need."""
+        return max(plan.budget.gpus_per_trial for plan in self._plans)
+
+    @property
+    def to_come(self) -> int:
+        """Trials of the arms that have yet to choose."""
+        return sum(len(arm[-1].trials) for arms in self._open for arm in arms)
+
+    @property
+    def known(self) -> int:
+        """Trials that have ended."""
+        return sum(result is not None for result in self._results.values())
+
+    @property
+    def total(self) -> int:
+        """Every trial, those to come among them."""
+        return len(self._results) + self.to_come
+
+    @property
+    def unfinished(self) -> int:
+        """Trials that are not done, those of arms that have yet to choose among them.
+
+        That a tuning trial failed is forgotten once its arm has chosen without it.
+        """
+        return self.to_come + sum(
+            result is None or (result.status == "failed" and identity not in self._tried)
+            for identity, result in self._results.items()
+        )
+
+    def fetch(self) -> None:
+        """Fetch models and data once, before several workers want them.
+
+        Raises:
+            StudyError: something cannot be had, or a plug-in is not on this machine.
+        """
+        for trial in self.trials:
+            for file in trial.plugins:
+                if not Path(file).is_file():
+                    raise StudyError(f"plug-in {file} is not on this machine: put it there")
+        try:
+            fetch_for(self.trials)
+        except ArchiveError as error:
+            raise StudyError(str(error)) from error
+
+    def begin(self, slot_count: int) -> None:
+        """Say what will be run; the clock starts."""
+        then = f", then {self.to_come} of tuned arms" if self.to_come else ""
+        self._say(f"{len(self._results)} trials, {len(self)} to run{then}, {slot_count} at once")
+        self._began = time.monotonic()
+
+    def metric_of(self, trial: Trial) -> str:
+        """What is shown of a finished trial: of a tuning trial never its test set."""
+        plan = self._plans[self._place(trial)]
+        tunes = trial.stage == "tune" and plan.tuning is not None
+        return plan.tuning.select_on if tunes and plan.tuning else plan.metric
+
+    def ended(self, task: Task, result: Result, again: bool) -> None:
+        """Keep the result; an arm may be able to choose by it."""
+        super().ended(task, result, again)
+        self._ran += 1
+        if not again:
+            self._results[_identity(task.trial)] = result
+            self._choose()
+
+    def table(self) -> str:
+        """Done and failed trials of each study, and each failure."""
+        lines = ["", f"{'study':<40} {'done':>6} {'failed':>6} {'left':>6}"]
+        failures = []
+        for plan, trials, arms in zip(self._plans, self._trials, self._open, strict=True):
+            found = [self._results[_identity(trial)] for trial in trials]
+            done = sum(r is not None and r.status == "done" for r in found)
+            failed = sum(r is not None and r.status == "failed" for r in found)
+            left = len(found) - done - failed + sum(len(arm[-1].trials) for arm in arms)
+            name = f"{plan.study} ({plan.profile})"
+            lines.append(f"{name:<40} {done:>6} {failed:>6} {left:>6}")
+            failures += [
+                f"failed: {plan.study} {trial.label} seed {trial.seed}: "
+                f"{result.failure.kind}: {result.failure.message}"
+                for trial, result in zip(trials, found, strict=True)
+                if result is not None and result.failure is not None
+            ]
+        hours = (time.monotonic() - self._began) / 3600
+        speed = f"{self._ran} trials in {hours * 60:.1f} min, {self._ran / hours:.0f} an hour"
+        return "\n".join([*lines, *failures, speed])
+
+    def _add(self, plan: Plan, trial: Trial) -> None:
+        if _identity(trial) in self._results:
+            return
+        result = runs.result_of(trial, self._runs_dir)
+        if result is not None and result.status == "failed" and self._retry_failed:
+            result = None
+        self._results[_identity(trial)] = result
+        if result is not None:
+            self._durations.note(trial, result.seconds)
+            return
+        task = Task(trial, runs.trial_dir(trial, self._runs_dir), plan.metric, plan.budget)
+        # seeds of a tuned arm before the plans that were named later
+        bisect.insort(self._queued, task, key=lambda other: self._place(other.trial))
+
+    def _choose(self) -> None:
+        """Add the seeds of every arm whose tuning trials have all ended."""
+        for plan, trials, arms in zip(self._plans, self._trials, self._open, strict=True):
+            for arm in list(arms):
+                choice = self._choice(plan, arm)
+                if choice is None:
+                    continue
+                arms.remove(arm)
+                trials += choice.trials
+                for trial in choice.trials:
+                    self._add(plan, trial)
+                values = ", ".join(f"{path} {value}" for path, value in choice.settings.items())
+                told = "no value gave a result: the study's own"
+                if plan.tuning is not None and choice.score is not None:
+                    told = f"{values} chosen ({plan.tuning.select_on} {choice.score:.4f})"
+                self._say(f"{plan.study} {choice.arm}: {told}")
+
+    def _choice(self, plan: Plan, arm: Sequence[Candidate]) -> Choice | None:
+        """What validation chooses for `arm`; None while its tuning trials run."""
+        assert plan.tuning is not None
+        tuning: Tuning = plan.tuning.model_copy(update={"arms": (tuple(arm),)})
+        where = (plan.study, plan.profile)
+        found = tuning.choices(lambda key: self._results.get((*where, key)))
+        if not found:
+            return None
+        self._tried |= {(*where, key) for candidate in arm for key in candidate.scored_by}
+        return found[0]
+
+    def _place(self, trial: Trial) -> int:
+        """Where the trial's plan was named."""
+        return self._names.index((trial.study, trial.profile))
+
+
+def _identity(trial: Trial) -> tuple[str, str, str]:
+    return trial.study, trial.profile, trial.key

@@ -1,0 +1,292 @@
+"""One command on one study: plan, run, export, import or report, over the study's stages."""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console, RenderableType
+
+from studies.archives import ArchiveError
+from studies.engine.command import dispatch
+from studies.engine.command.importing import import_results
+from studies.engine.command.plan_table import plan_table
+from studies.engine.command.progress import Progress
+from studies.engine.command.stages import SearchStage, SeedsStage, StudyStage, TuneStage
+from studies.engine.definition.study import Study
+from studies.engine.errors import StudyError
+from studies.engine.planning import edited, runs
+from studies.engine.planning.plan import plan_candidates
+from studies.engine.planning.plan_file import Plan, write_plan
+from studies.engine.records import Trial
+from studies.engine.running.events import Event, Stopped
+from studies.engine.running.protocols import Runner
+from studies.engine.tracking import background, mlflow_client
+from studies.engine.trials.fetching import fetch_for
+
+DONE, INCOMPLETE = 0, 1
+"""Exit codes: everything is done; a trial failed, or something is missing."""
+
+Say = Callable[[str, str], None]
+"""Takes one message for the person at the terminal, and its style."""
+MakeRunner = Callable[[Sequence[Trial], int], Runner]
+"""From the trials of a stage, and how many of them are left, to what runs them."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says beside the study."""
+
+    plugins: tuple[Path, ...] = ()
+    runs_dir: Path = Path("runs")
+    only: tuple[str, ...] = ()
+    retry_failed: bool = False
+    fetch: bool = True
+    """Whether trials run on this machine, which then fetches models and data first."""
+
+
+class Session:
+    """A study, how far it is, and what can be done next."""
+
+    def __init__(self, study: Study, options: Options, out: Console, say: Say) -> None:
+        """Raises `StudyError` where the study cannot be planned, or `options.runs_dir` be used."""
+        mlflow_client.check_folder(options.runs_dir)
+        self._study, self._options, self._out, self._say = study, options, out, say
+        self._runs_dir = options.runs_dir
+        self.search = self.tuning = None
+        if study.search is not None:
+            self.search = SearchStage(study, options.plugins, self._runs_dir)
+        elif study.tune:
+            self.tuning = TuneStage(study, options.plugins, self._runs_dir, options.only)
+        self.before: StudyStage | None = self.search or self.tuning
+
+    def seeds(self, *, whole: bool = False) -> SeedsStage:
+        """The stage of the seeds, as the choices so far make it; the `whole` of it for a report."""
+        only = () if whole else self._options.only
+        plugins = self._options.plugins
+        return SeedsStage(self._study, plugins, self._runs_dir, only, self.before)
+
+    def plan(self, slot_count: Callable[[Sequence[Trial]], int]) -> int:
+        """Show what would run; starts nothing."""
+        if self.search is not None:
+            self._show(self.search.summary())
+        if self.tuning is not None and self.tuning.missing:
+            stage: StudyStage = self.tuning
+        else:
+            stage = self.seeds()
+            self._remark(stage, keep=False)
+        self._show(plan_table(stage.asked, self._runs_dir, slot_count(stage.asked)))
+        if stage is self.tuning:
+            arms = len({trial.arm for trial in stage.asked})
+            self._print(f"then {arms} tuned arms with {len(self._study.seeds)} seeds each")
+        return DONE
+
+    def run(self, make_runner: MakeRunner) -> int:
+        """Run what is left of every stage, then report."""
+        before, retry = self.before, self._options.retry_failed
+        if before is not None and (before.missing or (retry and self._failed(before))):
+            try:
+                self._train(before, make_runner)
+            except Stopped as stopped:
+                self._say(str(stopped), "red")
+                if self.search is not None:
+                    self.deliver(self.seeds(whole=True))
+                return INCOMPLETE
+            if before.missing:
+                self._say(before.missing, "yellow")
+                return INCOMPLETE
+        seeds = self.seeds()
+        self._remark(seeds, keep=True)
+        try:
+            self._train(seeds, make_runner)
+        except Stopped as stopped:
+            self._say(str(stopped), "red")
+            self.deliver(seeds)
+            return INCOMPLETE
+        return self._end(seeds)
+
+    def report(self) -> int:
+        """Report on what is there, and bring it to MLflow; trains nothing."""
+        if self.before is not None and self.before.missing:
+            self._say(self.before.missing, "yellow")
+            if self.search is not None:
+                self.deliver(self.seeds(whole=True))
+            return INCOMPLETE
+        seeds = self.seeds()
+        self._remark(seeds, keep=True)
+        return self._end(seeds)
+
+    def bring_in(self, source: Path) -> int:
+        """Take results that `studies.engine.work` found elsewhere, then report."""
+        if not source.is_dir():
+            raise StudyError(f"--import {source}: there is no such folder")
+        self._refuse_open_search()
+        if self.tuning is not None:
+            self._import(source, self.tuning, last=False)
+            if self.tuning.missing:
+                self._say(self.tuning.missing, "yellow")
+                return INCOMPLETE
+        seeds = self.seeds()
+        self._remark(seeds, keep=True)
+        arms = {trial.arm for trial in self.tuning.trials} if self.tuning is not None else set()
+        settled = {choice.arm for choice in seeds.choices}
+        try:
+            self._import(source, seeds, last=self.tuning is None or settled == arms)
+        except Stopped as stopped:
+            self._say(str(stopped), "red")
+            self.deliver(seeds)
+            return INCOMPLETE
+        return self._end(seeds)
+
+    def export(self, file: Path) -> int:
+        """Write the trials that are still to be run to `file`; where they tune, all of them."""
+        self._refuse_open_search()
+        tuning, follow = self.tuning, None
+        if tuning is not None and (
+            tuning.missing or (self._options.retry_failed and self._failed(tuning))
+        ):
+            trials = list(tuning.asked)
+            follow = plan_candidates(self._study, trials, self._options.plugins)
+        else:
+            seeds = self.seeds()
+            self._remark(seeds, keep=False)
+            states = {"waiting", "running"} | ({"failed"} if self._options.retry_failed else set())
+            trials = [t for t in seeds.asked if runs.state_of(t, self._runs_dir) in states]
+        about = {"study": self._study.name, "profile": self._study.profile}
+        metric, budget = self._study.objective.metric, self._study.budget
+        write_plan(
+            file, Plan(**about, metric=metric, budget=budget, trials=tuple(trials), tuning=follow)
+        )
+        more = f", and then the seeds of {len(follow.arms)} tuned arms" if follow else ""
+        self._print(f"{len(trials)} trials{more} written to {file}")
+        return DONE
+
+    def deliver(self, seeds: SeedsStage) -> bool:
+        """Write the report, bring everything to MLflow, print both; whether that worked."""
+        found = self._results(seeds.trials)
+        search = None if self.search is None else self.search.outcome()
+        if not found and (search is None or not search.points):
+            self._say(f"no trial of {self._study.name} has a result yet: nothing to report", "red")
+            return False
+        from studies.engine.reporting.report import write_report  # matplotlib takes a second
+
+        folder = runs.study_dir(self._study, self._runs_dir)
+        report = write_report(
+            self._study,
+            [(trial, result) for trial, result, _ in found],
+            folder / "report",
+            folder / "trials",
+            self.tuning.choices if self.tuning is not None else (),
+            search,
+            edited.claims_changed(self._study, self._runs_dir),
+        )
+        self._print(report.text)
+        self._print(f"Report: {report.markdown}")
+        before = [] if self.before is None else self.before.trials
+        shown = {
+            trial.key: trial for trial in [*before, *seeds.trials]
+        }  # a trial may be of both stages
+        link = background.deliver(
+            self._study, self._results(shown.values()), report, self._runs_dir, self._complain
+        )
+        if link is None:
+            return False
+        if link.command:
+            self._print(f"MLflow: {link.command}")
+        self._print(f"        {link.url}")
+        return True
+
+    def _results(self, trials: Iterable[Trial]) -> list[background.Found]:
+        """Those of `trials` that have ended, with their folders."""
+        return [
+            (trial, result, runs.trial_dir(trial, self._runs_dir))
+            for trial in trials
+            if (result := runs.result_of(trial, self._runs_dir)) is not None
+        ]
+
+    def _end(self, seeds: SeedsStage) -> int:
+        """Report, and say what is missing."""
+        delivered = self.deliver(seeds)
+        states = [self._state(trial) for trial in seeds.asked]
+        failed, waiting = states.count("failed"), states.count("waiting")
+        if failed or waiting:
+            why = [f"{failed + waiting} of {len(states)} trials have no result"]
+            if failed:
+                again = "once the cause is repaired, --retry-failed runs them again"
+                why.append(f"{failed} failed: {again}")
+            if waiting:
+                runs_them = "the same command without --report or --import runs them"
+                why.append(f"{waiting} not run yet: {runs_them}")
+            self._complain("; ".join(why))
+        return INCOMPLETE if failed or waiting or not delivered else DONE
+
+    def _train(self, stage: StudyStage, make_runner: MakeRunner) -> None:
+        """Run what has no result; raises as `dispatch.run`, and `Stopped` without model or data."""
+        if self._options.fetch:
+            try:
+                fetch_for([t for t in stage.to_fetch if self._state(t) != "done"])
+            except ArchiveError as error:
+                raise Stopped(str(error)) from error
+        with (
+            background.Tracking(self._study, self._runs_dir, self._complain) as page,
+            Progress(self._out, stage.total, stage.metric) as progress,
+        ):
+
+            def on_event(event: Event) -> None:
+                progress.show(event)
+                if event.result is not None:
+                    page.end_trial(event.trial, event.result, event.run_dir)
+
+            make = functools.partial(make_runner, stage.asked)
+            stage.run(make, self._options.retry_failed, on_event, self._complain)
+
+    def _import(self, source: Path, stage: StudyStage, last: bool) -> None:
+        """Take results of `stage`; those of unknown points are refused where it is the `last`."""
+        before = [] if self.before is None or stage is self.before else self.before.trials
+        with dispatch.owned(self._study, self._runs_dir):
+            found = import_results(self._study, [*before, *stage.trials], source, self._runs_dir)
+        dispatch.record(self._study, stage.trials, self._runs_dir, self._complain)
+        refused = [*found.refused, *(found.strangers if last else ())]
+        ours = {trial.key for trial in stage.asked}
+        taken, known = (
+            sum(trial.key in ours for trial in each) for each in (found.taken, found.known)
+        )
+        name = "" if last else "tuning stage: "
+        left = f", {len(found.strangers)} of the next stage" if found.strangers and not last else ""
+        self._print(f"{name}{taken} results taken, {known} known already, "
+                    f"{len(refused)} refused{left}")  # fmt: skip
+        for folder, reason in refused:
+            self._complain(f"refused: {folder}: {reason}")
+
+    def _refuse_open_search(self) -> None:
+        if self.search is not None and self.search.missing:
+            raise StudyError(
+                "the points of a search are chosen one after the other: run the study here until "
+                "its search is complete, then its seeds can be exported"
+            )
+
+    def _remark(self, seeds: StudyStage, *, keep: bool) -> None:
+        """Say what an edit of the study file changed."""
+        trials = [*(self.before.trials if self.before is not None else ()), *seeds.trials]
+        for line in edited.remarks(self._study, trials, self._runs_dir, keep=keep):
+            self._say(line, "yellow")
+
+    def _failed(self, stage: StudyStage) -> bool:
+        return any(self._state(trial) == "failed" for trial in stage.asked)
+
+    def _state(self, trial: Trial) -> str:
+        """done, failed or waiting; without a value of the objective nothing is done."""
+        result = runs.result_of(trial, self._runs_dir)
+        if result is None:
+            return "waiting"
+        done = runs.value_of(result, self._study.objective.metric) is not None
+        return "done" if done else "failed"
+
+    def _complain(self, message: str) -> None:
+        self._say(message, "red")
+
+    def _show(self, what: RenderableType) -> None:
+        self._out.print(what)
+
+    def _print(self, text: str) -> None:
+        self._out.print(text, markup=False, highlight=False, soft_wrap=True)

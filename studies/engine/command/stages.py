@@ -1,0 +1,206 @@
+"""The stages of a study: `search` or `tune` chooses settings, then `seeds` measures the arms."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from studies.engine.command import dispatch
+from studies.engine.command.dispatch import MakeRunner, OnEvent, Say
+from studies.engine.definition.study import Study
+from studies.engine.planning import runs
+from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
+from studies.engine.planning.selection import only
+from studies.engine.planning.tuning import Choice
+from studies.engine.records import Result, Stage, Trial
+from studies.engine.reporting.search_outcome import SearchOutcome, gather
+from studies.engine.searching import optuna_storage, search
+
+
+class StudyStage(Protocol):
+    """A stage that knows its trials."""
+
+    name: Stage
+    metric: str
+    """What is shown of a finished trial."""
+
+    @property
+    def trials(self) -> Sequence[Trial]:
+        """Every trial of the stage that is known by now."""
+
+    @property
+    def asked(self) -> Sequence[Trial]:
+        """Those that this command is about."""
+
+    @property
+    def to_fetch(self) -> Sequence[Trial]:
+        """Trials that need every model and every data set of the stage."""
+
+    @property
+    def total(self) -> int:
+        """How many trials this command is about."""
+
+    @property
+    def choices(self) -> list[Choice]:
+        """What has been chosen for arms."""
+
+    @property
+    def missing(self) -> str:
+        """What has to be done before the next stage; empty where it can follow."""
+
+    def run(self, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent, say: Say) -> None:
+        """Run what is left; errors are those of `dispatch.run`."""
+
+
+class TuneStage:
+    """Every arm tries the same values."""
+
+    name: Stage = "tune"
+
+    def __init__(
+        self, study: Study, plugins: Sequence[Path], runs_dir: Path, conditions: Sequence[str]
+    ) -> None:
+        """Raises `StudyError` where the study cannot be planned, or no trial meets `conditions`."""
+        self._study, self._runs_dir = study, runs_dir
+        self.metric = study.objective.select_on or study.objective.metric
+        self.trials = plan_tuning(study, plugins)
+        # a seed of the next stage says nothing of this one
+        reported = [f"seed={seed}" for seed in study.seeds]
+        own = [c for c in conditions if c.replace(" ", "") not in reported]
+        self.asked = self.to_fetch = only(self.trials, own) if own else self.trials
+        self.total = len(self.asked)
+        self._tuning = plan_candidates(study, self.trials, plugins)
+        self._by_key = {trial.key: trial for trial in self.trials}
+
+    @property
+    def choices(self) -> list[Choice]:
+        """What validation chose, for the arms whose trials have all ended."""
+        return self._tuning.choices(lambda key: runs.result_of(self._by_key[key], self._runs_dir))
+
+    @property
+    def open_arms(self) -> list[str]:
+        """The arms in question that have yet to choose."""
+        settled = {choice.arm for choice in self.choices}
+        return [a for a in dict.fromkeys(trial.arm for trial in self.asked) if a not in settled]
+
+    @property
+    def missing(self) -> str:
+        """Which trials of which arms have no result."""
+        arms = self.open_arms
+        own = [trial for trial in self.trials if trial.arm in arms]
+        waiting = sum(runs.result_of(trial, self._runs_dir) is None for trial in own)
+        return "" if not arms else (
+            f"the tuning stage has {waiting} trials without a result ({', '.join(arms)}): run all "
+            "trials of these arms first, or name the other arms by --only 'arm=NAME'"
+        )  # fmt: skip
+
+    def run(self, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent, say: Say) -> None:
+        """Run what is left; errors are those of `dispatch.run`."""
+        dispatch.run(self._study, self.asked, self._runs_dir, make_runner,
+                     retry_failed=retry_failed, on_event=on_event, say=say)  # fmt: skip
+
+
+class SearchStage:
+    """Optuna chooses settings of one arm, point by point."""
+
+    name: Stage = "search"
+
+    def __init__(self, study: Study, plugins: Sequence[Path], runs_dir: Path) -> None:
+        """Raises `StudyError` where the study cannot be planned."""
+        self._study, self._runs_dir = study, runs_dir
+        self._spec = search.wanted(study)
+        self._make = search.plan_search(study, plugins)
+        self.metric = self._spec.objectives[0].metric
+        self.total = self._spec.trials
+
+    @property
+    def trials(self) -> list[Trial]:
+        """The points that have ended."""
+        return [trial for trial, _ in self._history()]
+
+    @property
+    def asked(self) -> list[Trial]:
+        """The same: a search is run as a whole."""
+        return self.trials
+
+    @property
+    def to_fetch(self) -> list[Trial]:
+        """One point, whatever it is: a search is about settings of adapter and training."""
+        return [self._make(1, search.lowest(self._spec))]
+
+    @property
+    def choices(self) -> list[Choice]:
+        """What validation chose for the arm; nothing where no point is done."""
+        best = search.best(self._spec, self._history())
+        return [] if best is None else [Choice(self._spec.arm, best.candidate, ())]
+
+    @property
+    def missing(self) -> str:
+        """What has to be done before the seeds."""
+        left = self._spec.trials - len(self.trials)
+        if left > 0:
+            return f"{left} points of the search are to be asked for"
+        if not self.choices:
+            return "no point of the search is done: repair the cause and use --retry-failed"
+        return ""
+
+    def run(self, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent, say: Say) -> None:
+        """Run the points that are left; errors are those of `dispatch.run`."""
+        dispatch.run_search(self._study, self._make, self._runs_dir, make_runner,
+                            retry_failed=retry_failed, on_event=on_event, say=say)  # fmt: skip
+
+    def summary(self) -> RenderableType:
+        """How many points there are, for `--plan`."""
+        states = [point.state for point in self.outcome().points]
+        counts = [f"{states.count(s)} {s}" for s in ("done", "pruned", "failed") if s in states]
+        left = self._spec.trials - len(states)
+        counts += [f"{left} to be asked for"] if left > 0 else []
+        lines = [f"search of {self._spec.arm}: {self._spec.trials} points: {', '.join(counts)}"]
+        if left > 0:
+            lines.append(
+                f"the seeds follow it; {self._spec.arm} then has the best point's settings"
+            )
+        elif choices := self.choices:
+            settings = ", ".join(f"{path}={value}" for path, value in choices[0].settings.items())
+            lines.append(f"chosen: {settings}")
+        return Text("\n".join(lines))
+
+    def outcome(self) -> SearchOutcome:
+        """What was found so far."""
+        return gather(self._study, self._history(), optuna_storage.importances)
+
+    def _history(self) -> list[tuple[Trial, Result]]:
+        return search.history(self._study, self._make, self._runs_dir)
+
+
+class SeedsStage:
+    """Every arm is trained with the study's seeds, with the settings that were chosen for it."""
+
+    name: Stage = "seeds"
+    missing = ""
+
+    def __init__(
+        self,
+        study: Study,
+        plugins: Sequence[Path],
+        runs_dir: Path,
+        conditions: Sequence[str],
+        before: StudyStage | None,
+    ) -> None:
+        """Raises `StudyError` where the study cannot be planned, or no trial meets `conditions`."""
+        self._study, self._runs_dir = study, runs_dir
+        self.metric = study.objective.metric
+        self.choices = [] if before is None else before.choices
+        self.trials = plan(study, plugins, self.choices)
+        if isinstance(before, TuneStage):
+            settled = {choice.arm for choice in self.choices}
+            self.trials = [trial for trial in self.trials if trial.arm in settled]
+        self.asked = self.to_fetch = only(self.trials, conditions) if conditions else self.trials
+        self.total = len(self.asked)
+
+    def run(self, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent, say: Say) -> None:
+        """Run what is left; errors are those of `dispatch.run`."""
+        dispatch.run(self._study, self.asked, self._runs_dir, make_runner,
+                     retry_failed=retry_failed, on_event=on_event, say=say)  # fmt: skip

@@ -1,0 +1,68 @@
+"""What the section `tune` may say: every arm can have every value, and validation chooses."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from studies.engine import labels
+from studies.engine.definition import checks
+from studies.engine.definition.points import Point, Problems, is_choosable, refusal
+from studies.engine.definition.study import Study
+
+
+def combinations(study: Study) -> list[dict[str, Any]]:
+    """Every combination of the values to be tried; none where the study tunes nothing."""
+    paths = [path for path in study.tune if path != "seeds"]
+    if not paths:
+        return []
+    choices = itertools.product(*(study.tune[path] for path in paths))
+    return [dict(zip(paths, choice, strict=True)) for choice in choices]
+
+
+def check(
+    study: Study, points: Sequence[Point], metrics: Mapping[str, str], problems: Problems
+) -> None:
+    """Report what the section `tune` cannot mean; `metrics` are those of the task."""
+    if not study.tune:
+        return
+    for path, tried in study.tune.items():
+        where = ("tune", path)
+        names = list(map(labels.shown, tried))
+        if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            problems.at(f"each once, got {', '.join(repeated)} repeatedly (at six digits)", *where)
+        if path == "seeds":
+            if again := sorted(set(tried) & set(study.seeds)):
+                numbers = ", ".join(map(str, again))
+                problems.at(f"{numbers} of `seeds`: what is chosen must be tried anew", *where)
+            continue
+        if not is_choosable(path, problems, *where):
+            continue
+        for point in points:
+            if path in point.swept:
+                message = f"the arm '{point.arm}' sets it itself: remove it there or here"
+                problems.at(message, *where)
+        for value in tried:
+            for point in points if path.startswith("adapter.") else points[:1]:
+                said = f"the arm '{point.arm}' cannot have "
+                if why := refusal(point, path, value, checks.check_adapter_options, said):
+                    problems.at(why, *where)
+    _check_metric(study, metrics, problems)
+
+
+def _check_metric(study: Study, metrics: Mapping[str, str], problems: Problems) -> None:
+    """Report a metric that is none of validation, or whose better is the objective's worse."""
+    metric = study.objective.select_on
+    split, _, name = (metric or "").partition("/")
+    message = ""
+    if split == "test":
+        return  # refused for every study
+    if split != "valid":
+        message = "tuning needs a validation metric, e.g. select_on: valid/accuracy"
+    elif metrics.get(name, study.objective.direction) != study.objective.direction:
+        message = (
+            f"tuning takes the values that {study.objective.direction} it, but '{metric}' is to "
+            f"{metrics[name]}: name a metric of the objective's direction"
+        )
+    if message:
+        place = study.place("objective", "select_on") if metric else study.place("tune")
+        problems.add(place, "objective.select_on", message)

@@ -1,1 +1,0 @@
-"""Trials to processes, each exactly once: slots, databases, hosts, job queues."""

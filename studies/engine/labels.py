@@ -1,0 +1,35 @@
+"""What settings and their values are called in tables."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from studies.engine.errors import one_line
+
+
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Each dotted path's last part, or the whole path where two end alike."""
+    paths = list(paths)
+    lasts = [path.rpartition(".")[2] for path in paths]
+    return {
+        path: last if lasts.count(last) == 1 else path
+        for path, last in zip(paths, lasts, strict=True)
+    }
+
+
+def shown(value: Any) -> str:
+    """`value` in a few characters: 0.001, query+value, true."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return "+".join(shown(item) for item in value)
+    if isinstance(value, dict):
+        return ",".join(f"{key}:{shown(item)}" for key, item in value.items())
+    return one_line(str(value))
+
+
+def shown_settings(settings: Mapping[str, Any]) -> str:
+    """`learning_rate=0.001 r=8` for dotted settings and their values."""
+    names = short_names(settings)
+    return " ".join(f"{names[path]}={shown(value)}" for path, value in settings.items())

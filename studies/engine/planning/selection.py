@@ -1,0 +1,73 @@
+"""`--only SETTING=VALUE`: the part of a study that a run is about."""
+
+from collections.abc import Sequence
+
+from basis_zoo.registry import did_you_mean
+from studies.engine.definition.yaml_source import parse_scalar
+from studies.engine.errors import StudyError
+from studies.engine.labels import shown
+from studies.engine.records import Trial
+
+
+def only(trials: Sequence[Trial], conditions: Sequence[str]) -> list[Trial]:
+    """The trials that match `conditions` such as `adapter.num_basis=8`, `arm=lora`, `seed=0`.
+
+    Conditions on one setting are alternatives; different settings must all match. Raises
+    `StudyError` for a setting that no trial has and a value that no trial gives it.
+    """
+    wanted: dict[str, list[object]] = {}
+    for condition in conditions:
+        path, sign, text = condition.partition("=")
+        path = path.strip()
+        have = [value for trial in trials for value in _values(trial, path)]
+        if not sign or not have:
+            known = sorted({"arm", "seed", *(p for trial in trials for p in _paths(trial))})
+            raise StudyError(f"--only {condition!r}: {_refusal(condition, trials, known)}")
+        value = text.strip() if path == "arm" else parse_scalar(text)
+        if value not in have:
+            values = ", ".join(dict.fromkeys(shown(each) for each in have))
+            hint = did_you_mean(text.strip(), values.split(", "))
+            raise StudyError(f"--only {condition!r}: no trial has it.{hint} Values: {values}")
+        wanted.setdefault(path, []).append(value)
+    chosen = [
+        trial
+        for trial in trials
+        if all(
+            any(value in values for value in _values(trial, path))
+            for path, values in wanted.items()
+        )
+    ]
+    if not chosen:
+        raise StudyError(f"--only {' '.join(conditions)}: no trial matches all of these")
+    return chosen
+
+
+def _refusal(condition: str, trials: Sequence[Trial], known: Sequence[str]) -> str:
+    """Why `condition` is none, and what it was probably meant to be."""
+    path, sign, _ = condition.partition("=")
+    arms = [name for trial in trials for name in (trial.arm, trial.label)]
+    wrong = f"{path!r} is no setting" if sign else "expected SETTING=VALUE, got no '='"
+    if condition in arms:
+        return f"{wrong}. For the arm of this name: --only 'arm={condition}'"
+    last = [name for name in known if name.rpartition(".")[2] == path]
+    hint = f" Did you mean {last[0]!r}?" if last and sign else did_you_mean(path, known)
+    return f"{wrong}.{hint} Settings: {', '.join(known)}"
+
+
+def _values(trial: Trial, path: str) -> list[object]:
+    """What `trial` has at `path`: nothing, one value, or the names of arm and candidate."""
+    if path == "arm":
+        return [trial.arm, trial.label]
+    if path == "seed":
+        return [trial.seed]
+    value: object = trial.config
+    for key in path.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return []
+        value = value[key]
+    return [value]
+
+
+def _paths(trial: Trial) -> list[str]:
+    sections = ((k, v) for k, v in trial.config.items() if isinstance(v, dict))
+    return [f"{section}.{key}" for section, options in sections for key in options]

@@ -1,0 +1,1 @@
+"""Trials on machines: one loop, its runners and slots."""

@@ -1,0 +1,66 @@
+"""Trials on this machine: one warm worker process a slot."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from studies.engine.running import slots
+from studies.engine.running.protocols import Exit, Task
+from studies.engine.running.worker_process import Command, Worker, worker_command
+
+
+class LocalRunner:
+    """Runs `count` trials at once."""
+
+    def __init__(
+        self, count: int, logs: Path, gpus_per_trial: int = 1, command: Command = worker_command
+    ) -> None:
+        """`logs` is the folder for what workers say between trials."""
+        self._workers = [
+            Worker(
+                command(gpus_per_trial),
+                slots.environment(slot, count, gpus_per_trial),
+                logs / f"worker-{slot}.log",
+            )
+            for slot in range(count)
+        ]
+        self._tasks: dict[int, Task] = {}
+        """By slot."""
+
+    def free(self) -> int:
+        """How many trials may be started now."""
+        return len(self._workers) - len(self._tasks)
+
+    def start(self, task: Task) -> int:
+        """Hand `task` to the first idle worker."""
+        slot = min(set(range(len(self._workers))) - self._tasks.keys())
+        self._workers[slot].give(task.trial, task.run_dir)
+        self._tasks[slot] = task
+        return slot
+
+    def poll(self) -> Sequence[tuple[Task, Exit]]:
+        """The trials that ended since the last call."""
+        ended = []
+        for slot in list(self._tasks):
+            if (exit_ := self._workers[slot].poll()) is not None:
+                ended.append((self._tasks.pop(slot), exit_))
+        return ended
+
+    def end(self, task: Task) -> None:
+        """Ask the trial to save and end."""
+        if worker := self._worker_of(task):
+            worker.end()
+
+    def kill(self, task: Task) -> None:
+        """End the trial now."""
+        if worker := self._worker_of(task):
+            worker.kill()
+
+    def close(self) -> None:
+        """End every worker."""
+        for worker in self._workers:
+            worker.close()
+
+    def _worker_of(self, task: Task) -> Worker | None:
+        """None where the trial has ended by itself."""
+        workers = (self._workers[slot] for slot, each in self._tasks.items() if each is task)
+        return next(workers, None)

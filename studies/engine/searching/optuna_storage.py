@@ -1,0 +1,314 @@
+"""What Optuna keeps and chooses: attempts as rows, and samplers. The only file that knows it.
+
+Only the points of a search come from Optuna's samplers: a grid is not run exactly once by them
+(GridSampler repeats points, sqlite hands one trial to two workers). Of every other trial a row is
+written when it ends; which trials are done is told by their folders, so the rows can be made again.
+"""
+
+import contextlib
+import sqlite3
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.exceptions import StorageInternalError
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
+
+from studies import databases, files
+from studies.engine.definition.sections import Domain, Range
+from studies.engine.definition.study import Study
+from studies.engine.errors import StudyError, masked
+from studies.engine.planning import runs
+from studies.engine.records import Result, Trial
+from studies.engine.running.events import Event, Stopped
+from studies.engine.running.protocols import Queue, Task
+from studies.engine.searching import points, search
+from studies.engine.trials.seeds import derive
+
+INTERRUPTED = "interrupted before it had a result; queued again"
+
+
+class Storage:
+    """Optuna's storage of a runs folder: its file `optuna.db`, or whatever `url` names.
+
+    A file that is no whole database is set aside, which `say` is told, and made again.
+
+    Raises:
+        StudyError: `url` is none that Optuna takes, or needs a driver that is missing.
+        Stopped: the file cannot be used.
+    """
+
+    def __init__(
+        self, runs_dir: Path, url: str | None = None, say: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self._file = runs_dir / "optuna.db"
+        self.name = masked(url) if url else str(self._file)
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with self.explained(OSError, sqlite3.Error):
+            if url is None:
+                # two processes that create one schema at once break each other
+                with files.locked(self._file.with_name(".optuna.lock")):
+                    if told := databases.set_aside_broken(self._file, "version_info"):
+                        say(f"{told}; it is made again from the trials' folders")
+                    if not self._file.exists():
+                        databases.make(self._file, _create)
+                    self.storage: BaseStorage = _sqlite(self._file)
+                return
+            try:
+                self.storage = optuna.storages.get_storage(url)
+            except (ImportError, ValueError) as error:
+                raise StudyError(f"BASIS_ZOO_STORAGE {self.name}: {masked(str(error))}") from None
+
+    @contextlib.contextmanager
+    def explained(self, *more: type[Exception]) -> Iterator[None]:
+        """Turn the storage's trouble, and `more`, into `Stopped`, with what to do."""
+        try:
+            yield
+        # a full disk reaches us as AssertionError("Should not reach") from inside Optuna
+        except (StorageInternalError, SQLAlchemyError, AssertionError, *more) as error:
+            cause = masked(" ".join(str(error.__cause__ or error).split()))[:300]
+            raise Stopped(
+                f"{self.name} cannot be used: {cause}. Finished trials are kept in their folders: "
+                "make room, or remove that file (it is made again from them), and run the same "
+                "command again"
+            ) from error
+
+    def study(self, study: Study, part: str = "", directions: Sequence[str] = ()) -> optuna.Study:
+        """Optuna's study for `study`, or for a `part` of it, made where it is not there.
+
+        Raises `StudyError` where it is there with another direction.
+        """
+        wanted = list(directions or [study.objective.direction])
+        found = optuna.create_study(
+            study_name="/".join(filter(None, (study.name, study.profile, part))),
+            storage=self.storage,
+            directions=wanted,
+            load_if_exists=True,
+        )
+        known = [direction.name.lower() for direction in found.directions]
+        if known != wanted:
+            raise StudyError(
+                f"{self.name} holds this study with direction {', '.join(known)}, not "
+                f"{', '.join(wanted)}: use --runs DIR for a new one"
+            )
+        return found
+
+
+class _Connection(sqlite3.Connection):
+    """Does not wait for the disk at each commit: what a power cut takes is made again from files.
+
+    With a write-ahead log the database stays whole (sqlite.org/pragma.html#pragma_synchronous).
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.execute("PRAGMA journal_mode = WAL")
+        self.execute("PRAGMA synchronous = NORMAL")
+
+
+def _create(file: Path) -> None:
+    """Make the tables in `file`."""
+    _sqlite(file).engine.dispose()
+
+
+def _sqlite(file: Path) -> RDBStorage:
+    """The storage in `file`, whose path may hold anything."""
+    path = str(file.resolve())
+    return RDBStorage(
+        "sqlite://",
+        engine_kwargs={
+            "creator": lambda: sqlite3.connect(
+                path, timeout=60, factory=_Connection, check_same_thread=False
+            ),
+            "poolclass": None,
+        },
+    )
+
+
+class OptunaLedger(Queue):
+    """The trials of a study: queued by their folders; each attempt that ended is a row in Optuna.
+
+    A row has the user attributes `point` (the trial's key), `trial` (arm, seed, stage, attempt,
+    what it sweeps) and, where it failed, `message`: each costs Optuna about 2 ms.
+    """
+
+    def __init__(self, study: Study, runs_dir: Path, storage: Storage) -> None:
+        super().__init__()
+        self._spec, self._runs_dir = study, runs_dir
+        self._study, self._storage = storage.study(study), storage.storage
+
+    def sync(
+        self, trials: Sequence[Trial], retry_failed: bool, on_event: Callable[[Event], None]
+    ) -> None:
+        """Bring Optuna in line with the folders, and queue the trials that are to run now."""
+        rows = self._study.get_trials(deepcopy=False)
+        complete = {_point(row) for row in rows if row.state is TrialState.COMPLETE}
+        known = {(_point(row), _attempt(row)) for row in rows}
+        for row in rows:
+            if not row.state.is_finished():  # of a version that wrote rows beforehand
+                self._storage.set_trial_state_values(row._trial_id, TrialState.FAIL)
+        for trial in trials:
+            task = self._task(trial)
+            result = runs.result_of(trial, self._runs_dir)
+            value = runs.value_of(result, self._spec.objective.metric)
+            if result is None or (value is None and result.status == "failed" and retry_failed):
+                self._queued.append(task)
+                continue
+            new = trial.key not in complete if value is not None else (
+                (trial.key, result.attempt) not in known)  # fmt: skip
+            if new:
+                self._write(trial, result)
+            on_event(Event("found", trial, task.run_dir, result=result))
+
+    def ended(self, task: Task, result: Result, again: bool) -> None:
+        """Write a row, and queue the trial `again` where it is to be retried."""
+        super().ended(task, result, again)
+        self._write(task.trial, result)
+
+    def give_back(self, task: Task) -> None:
+        """Write that the trial was interrupted, and queue it again."""
+        super().give_back(task)
+        self._add(task.trial, None, INTERRUPTED)
+
+    def _task(self, trial: Trial) -> Task:
+        run_dir = runs.trial_dir(trial, self._runs_dir)
+        return Task(trial, run_dir, self._spec.objective.metric, self._spec.budget)
+
+    def _write(self, trial: Trial, result: Result) -> None:
+        failure = result.failure
+        message = "" if failure is None else f"{failure.kind}: {failure.message}"
+        value = runs.value_of(result, self._spec.objective.metric)
+        self._add(trial, value, message, {"attempt": result.attempt})
+
+    def _add(
+        self, trial: Trial, value: float | None, message: str, more: Mapping[str, Any] = {}
+    ) -> None:
+        about = {"arm": trial.arm, "seed": trial.seed, "stage": trial.stage,
+                 "swept": {**trial.swept, **trial.candidate}, **more}  # fmt: skip
+        attributes = {"point": trial.key, "trial": about}
+        if message:
+            attributes["message"] = message
+        state = TrialState.FAIL if value is None else TrialState.COMPLETE
+        self._study.add_trial(create_trial(state=state, value=value, user_attrs=attributes))
+
+
+def _attempt(row: FrozenTrial) -> int:
+    return int(row.user_attrs.get("trial", {}).get("attempt", 1))
+
+
+def _point(row: FrozenTrial) -> str:
+    return str(row.user_attrs.get("point"))
+
+
+def importances(
+    spec: search.Search, points: Sequence[tuple[search.Settings, Sequence[float]]]
+) -> list[dict[str, float]]:
+    """For each objective how much each setting decides it (PED-ANOVA, shares that sum to 1).
+
+    {} where no setting does: all points have the same value.
+    """
+    found: list[dict[str, float]] = []
+    distributions = _distributions(spec)
+    for i, objective in enumerate(spec.objectives):
+        if len({values[i] for _, values in points}) == 1:
+            found.append({})  # Optuna would give every setting the same share
+            continue
+        one = optuna.create_study(direction=objective.direction)
+        for settings, values in points:
+            one.add_trial(
+                create_trial(
+                    params=dict(settings), distributions=distributions, value=float(values[i])
+                )
+            )
+        found.append(optuna.importance.get_param_importances(one))
+    return found
+
+
+class Sampler:
+    """Optuna as `points.Sampler`: one row a point that was asked for."""
+
+    def __init__(self, study: Study, make: search.Make, storage: Storage) -> None:
+        spec = search.wanted(study)
+        self._distributions = _distributions(spec)
+        directions = [objective.direction for objective in spec.objectives]
+        self._study = storage.study(study, f"search-{search.identity(study, make)}", directions)
+        self._storage = storage.storage
+        self._id = self._storage.get_study_id_from_name(self._study.study_name)
+        # a sampler that starts anew with the same seed would ask for its first points again
+        seed = derive(spec.seed, f"sampler:{len(self._study.get_trials(deepcopy=False))}")
+        random = spec.sampler == "random"
+        self._study.sampler = (
+            RandomSampler(seed) if random else TPESampler(seed=seed, n_startup_trials=spec.startup)
+        )
+        for row in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if "ordinal" not in row.user_attrs:  # cut off before it was kept
+                self._study.tell(row.number, state=TrialState.FAIL)
+
+    def rows(self) -> list[points.Asked]:
+        """Every point that was asked for."""
+        return [
+            points.Asked(
+                row.number, row.user_attrs["ordinal"], row.params, row.state is TrialState.RUNNING
+            )
+            for row in self._study.get_trials(deepcopy=False)
+            if "ordinal" in row.user_attrs
+        ]
+
+    def ask(self, point: int, settings: search.Settings | None = None) -> points.Asked:
+        """A new row, running: with `settings` of ours, else of the sampler's choice.
+
+        Until it is kept it is none of `rows`, and who starts after a crash does not find it.
+        """
+        if settings is not None:
+            self._study.enqueue_trial(dict(settings))
+        with warnings.catch_warnings():  # a search needs no heartbeats: one command runs it
+            warnings.simplefilter("ignore", UserWarning)
+            asked = self._study.ask(self._distributions)
+        return points.Asked(asked.number, point, asked.params, True)
+
+    def keep(self, row: points.Asked) -> None:
+        """The point of the asked `row` is to be run."""
+        identity = self._storage.get_trial_id_from_study_id_trial_number(self._id, row.number)
+        self._storage.set_trial_user_attr(identity, "ordinal", row.point)
+
+    def tell(self, number: int, values: Sequence[float] | None, pruned: bool = False) -> None:
+        """The objectives of a running row; None where it failed, or was `pruned`."""
+        state = TrialState.PRUNED if pruned else TrialState.FAIL
+        self._study.tell(number, values, state=state if values is None else None)
+
+    def add(self, point: int, settings: search.Settings, values: Sequence[float] | None) -> None:
+        """A row for a point that ended without the sampler's knowledge."""
+        self._study.add_trial(
+            create_trial(
+                state=TrialState.FAIL if values is None else TrialState.COMPLETE,
+                values=values,
+                params=dict(settings),
+                distributions=self._distributions,
+                user_attrs={"ordinal": point},
+            )
+        )
+
+
+def _distributions(spec: search.Search) -> dict[str, BaseDistribution]:
+    """Optuna's words for the space of `spec`."""
+
+    def of(domain: Domain) -> BaseDistribution:
+        if not isinstance(domain, Range):
+            return CategoricalDistribution(domain)
+        if domain.kind == "int":
+            return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
+        return FloatDistribution(domain.low, domain.high, log=domain.log)
+
+    return {path: of(domain) for path, domain in spec.space.items()}

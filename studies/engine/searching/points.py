@@ -1,0 +1,166 @@
+"""The points of a search: where the loop's trials come from, and where results are recorded."""
+
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from studies.engine.definition.study import Study
+from studies.engine.planning import runs
+from studies.engine.records import Result, Trial
+from studies.engine.running.events import Event
+from studies.engine.running.protocols import Task
+from studies.engine.searching import search
+from studies.engine.searching.pruning import Lagging
+from studies.engine.trials.seeds import derive
+
+REPEATS = 5
+"""Times that a sampler may ask for known points before one is drawn by chance."""
+
+
+class Asked(NamedTuple):
+    """A point that a sampler asked for."""
+
+    number: int
+    point: int
+    """Which point of the search it is, from 1; the same point asked again keeps it."""
+    settings: dict[str, Any]
+    running: bool
+    """Whether the sampler waits for what it found."""
+
+
+class Sampler(Protocol):
+    """Chooses points, and keeps what they found."""
+
+    def rows(self) -> list[Asked]:
+        """Every point that was asked for."""
+
+    def ask(self, point: int, settings: search.Settings | None = None) -> Asked:
+        """A new row, running: with `settings` of ours, else of the sampler's choice.
+
+        Until it is kept it is none of `rows`, and who starts after a crash does not find it.
+        """
+
+    def keep(self, row: Asked) -> None:
+        """The point of the asked `row` is to be run."""
+
+    def tell(self, number: int, values: Sequence[float] | None, pruned: bool = False) -> None:
+        """The objectives of a running row; None where it failed, or was `pruned`."""
+
+    def add(self, point: int, settings: search.Settings, values: Sequence[float] | None) -> None:
+        """A row for a point that ended without the sampler's knowledge."""
+
+
+class SearchLedger:
+    """The points of a search as a ledger of the loop.
+
+    A row that is running when a command starts was cut off, by whatever: the point is run again
+    under its own row, so each point is run once and counts once.
+    """
+
+    def __init__(self, study: Study, make: search.Make, runs_dir: Path, sampler: Sampler) -> None:
+        self._study, self._make, self._runs_dir, self._sampler = study, make, runs_dir, sampler
+        self._spec = spec = search.wanted(study)
+        self._pruner = None if spec.pruning is None else Lagging(spec)
+        self._random = random.Random(derive(spec.seed, f"draw:{len(sampler.rows())}"))
+        self._known: dict[str, int] = {}
+        """Key to number of all points that were asked for."""
+        self._again: list[Trial] = []
+        self._rows: dict[str, int] = {}
+        """Key to the row that waits for the point's result."""
+
+    def sync(self, retry_failed: bool, on_event: Callable[[Event], None]) -> None:
+        """Bring the sampler in line with the folders, and queue what was cut off."""
+        ended = search.history(self._study, self._make, self._runs_dir)
+        results = {trial.key: result for trial, result in ended}
+        told: set[str] = set()
+        lost: dict[str, Trial] = {}
+        for row in self._sampler.rows():
+            trial = self._make(row.point, row.settings)
+            told.add(trial.key)
+            self._known.setdefault(trial.key, row.point)
+            if row.running and trial.key in results:
+                self._tell(row.number, results[trial.key])
+            elif row.running:
+                self._rows[trial.key] = row.number
+                self._again.append(trial)
+            elif trial.key not in results and trial.key not in lost:
+                lost[trial.key] = trial
+        for trial in lost.values():  # the folders decide what is done, and these are gone
+            if trial.key not in self._rows:
+                self._queue(trial)
+        for trial, result in ended:
+            point = self._known.setdefault(trial.key, trial.point or 0)
+            if trial.key not in told:
+                self._sampler.add(point, trial.candidate, search.values(self._spec, result))
+            if retry_failed and result.failure is not None and result.failure.kind != "pruned":
+                self._queue(trial)
+                continue
+            task = self._task(trial)
+            self._note_curve(task, result)
+            on_event(Event("found", trial, task.run_dir, result=result))
+
+    def __len__(self) -> int:
+        return len(self._again) + max(0, self._spec.trials - len(self._known))
+
+    def next(self, startable: Callable[[Task], bool]) -> Task | None:
+        """The next point: one that was cut off, else one that is new."""
+        if not len(self) or not startable(self._task(self._make(1, search.lowest(self._spec)))):
+            return None  # what may be started does not depend on the point
+        return self._task(self._again.pop(0) if self._again else self._new())
+
+    def ended(self, task: Task, result: Result, again: bool) -> None:
+        """Record what the point found; queue it `again` where it is to be retried."""
+        row = self._rows.pop(task.trial.key)
+        if again:
+            self._queue(task.trial)
+        self._tell(row, result)
+        self._note_curve(task, result)
+
+    def give_back(self, task: Task) -> None:
+        """Run the point again under its row."""
+        self._again.append(task.trial)
+
+    def lagging(self, task: Task) -> str | None:
+        """Why a running point is to be ended; None where it is not."""
+        return None if self._pruner is None else self._pruner.reason(task.run_dir)
+
+    def _task(self, trial: Trial) -> Task:
+        run_dir = runs.trial_dir(trial, self._runs_dir)
+        return Task(trial, run_dir, self._study.objective.metric, self._study.budget)
+
+    def _queue(self, trial: Trial) -> None:
+        """Give `trial`, whose row is told, a new row."""
+        row = self._sampler.ask(self._known[trial.key], trial.candidate)
+        self._sampler.keep(row)
+        self._rows[trial.key] = row.number
+        self._again.append(trial)
+
+    def _new(self) -> Trial:
+        point = max(self._known.values(), default=0) + 1
+        for attempt in itertools.count():
+            row = self._sampler.ask(point, self._drawn(point) if attempt >= REPEATS else None)
+            trial = self._make(point, row.settings)
+            if trial.key not in self._known:
+                break
+            self._sampler.tell(row.number, None)
+        self._sampler.keep(row)
+        self._known[trial.key] = point
+        self._rows[trial.key] = row.number
+        return trial
+
+    def _drawn(self, point: int) -> search.Settings:
+        """A point that is new, by chance; there is one, see `search_rules.check`."""
+        while True:
+            settings = search.draw(self._spec.space, self._random)
+            if self._make(point, settings).key not in self._known:
+                return settings
+
+    def _tell(self, row: int, result: Result) -> None:
+        pruned = result.failure is not None and result.failure.kind == "pruned"
+        self._sampler.tell(row, search.values(self._spec, result), pruned)
+
+    def _note_curve(self, task: Task, result: Result) -> None:
+        if self._pruner is not None and result.status == "done":
+            self._pruner.finished(task.run_dir)

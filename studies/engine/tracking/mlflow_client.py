@@ -1,0 +1,110 @@
+"""MLflow, imported here alone: its client, and the database `mlflow.db` of a runs folder."""
+
+import logging
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studies import databases
+from studies.engine.errors import StudyError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param
+
+VARIABLE = "MLFLOW_TRACKING_URI"
+"""The environment variable that names another store."""
+PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+"""Seconds and retries of a request, unless the user has set them; MLflow's own (120 and 7) let a
+dead server hold a study up for a quarter of an hour."""
+
+
+def _configure() -> None:
+    """Set what MLflow reads when it is imported; what the user has set stays."""
+    # it reports its use to its makers otherwise
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # printed for every run, with user and password
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+
+
+def client_of(uri: str) -> "MlflowClient":
+    """What speaks with MLflow at `uri`."""
+    _configure()
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What MLflow's calls raise where they fail."""
+    _configure()
+    from mlflow import MlflowException
+
+    return MlflowException, OSError, sqlite3.Error
+
+
+def metric(name: str, value: float, moment: int, step: int) -> "Metric":
+    """A value of a curve; `moment` in milliseconds."""
+    from mlflow.entities import Metric
+
+    return Metric(name, value, moment, step)
+
+
+def param(name: str, value: str) -> "Param":
+    """A setting of a run."""
+    from mlflow.entities import Param
+
+    return Param(name, value)
+
+
+def check_folder(runs_dir: Path) -> None:
+    """Raise `StudyError` where MLflow could not open a database in `runs_dir`."""
+    path = str(runs_dir.resolve())
+    odd = sorted({c for c in path if c in "?%" or not c.isprintable()})
+    if odd and not os.environ.get(VARIABLE):
+        raise StudyError(
+            f"--runs {ascii(path)[1:-1]}: MLflow's database cannot be opened below a folder with "
+            f"{', '.join(map(ascii, odd))} in its path. Choose another folder, or set {VARIABLE} "
+            "to a server"
+        )
+
+
+def uri_of(file: Path) -> str:
+    """MLflow's address of the database `file`."""
+    return f"sqlite:///{file}"
+
+
+def prepare(file: Path, say: Callable[[str], None]) -> None:
+    """Make `file` where it is not there; one that is broken is set aside, which `say` is told.
+
+    Nobody else may prepare it meanwhile. Raises OSError, sqlite3.Error or MlflowException where
+    that fails.
+    """
+    # "Creating initial MLflow database tables" is no news to someone who waits for results
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    told = databases.set_aside_broken(file, "experiments")
+    if told:
+        say(
+            f"{told}. The page is made again from the results of this study; other studies in "
+            f"{file.parent} need --report for that"
+        )
+    if not file.exists():
+        _forget(uri_of(file))
+        databases.make(file, _create)
+
+
+def _create(file: Path) -> None:
+    client_of(uri_of(file)).search_experiments(max_results=1)
+
+
+def _forget(uri: str) -> None:
+    """Close connections that this process still has to an earlier file of that name."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    engine = getattr(SqlAlchemyStore, "_engine_map", {}).get(uri)
+    if engine is not None:
+        engine.dispose()

@@ -1,0 +1,352 @@
+"""A study in MLflow: flat runs, one a trial, and a page that opens grouped by arm.
+
+Layout: one experiment a study and profile, `grid_size (embedded)`; in it one run a trial (tag
+`kind=trial`), top level, because the page shows no metric and no chart of nested runs; and one run
+`kind=summary` with the report. The tag `stage` tells what a trial was for. An experiment tag
+`mlflow.sharedViewState.arms` holds the view that the link asks for: grouped by arm, averaged over
+seeds. MLflow does not document that tag; without it the link opens the plain table.
+
+Nothing here is needed to train: every number comes from the trials' folders, so a page that was
+lost, or a study that ran elsewhere, is rebuilt by `track_all`.
+"""
+
+import contextlib
+import hashlib
+import os
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from studies.engine.definition.study import Study
+from studies.engine.errors import masked
+from studies.engine.program import program
+from studies.engine.records import Result, Trial
+from studies.engine.tracking import contents, mlflow_client
+from studies.engine.tracking.mlflow_client import VARIABLE
+from studies.engine.tracking.view import LIMIT, shared_view
+from studies.engine.trials.metrics_file import read_metrics
+from studies.files import locked
+
+if TYPE_CHECKING:  # matplotlib takes a second
+    from studies.engine.reporting.report import Report
+
+ADDRESS = "127.0.0.1", 5000
+VIEW = "arms"
+"""Key of the shared view."""
+BATCH, PARAMS = 900, 100
+"""Metrics and params that a request carries; MLflow takes 1000 entries."""
+TRIALS = "tags.kind = 'trial'"
+
+
+@dataclass(frozen=True)
+class MlflowLink:
+    """How to open a tracked study."""
+
+    command: str
+    """Starts the page; empty where MLFLOW_TRACKING_URI names a server that runs already."""
+    url: str
+
+
+class TrackingError(RuntimeError):
+    """MLflow did not take what a study found. Nothing is lost: the trials' folders have it."""
+
+
+class TrialRefusedError(TrackingError):
+    """MLflow works, and takes no such trial."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is known of a trial's run."""
+
+    run_id: str
+    point: str
+    attempt: int
+    whole: bool
+    """False where it was cut off while being written."""
+    tags: Mapping[str, str]
+
+
+class TrackedStudy:
+    """A study being tracked, while its trials end one by one.
+
+        with TrackedStudy(study, runs_dir, say) as tracked:
+            tracked.end_trial(trial, result, run_dir)      # as often as there are trials
+            link = tracked.finish(report)
+
+    Each call raises TrackingError where MLflow fails (a full disk, a server that is away); made
+    again, it goes on from what MLflow has. Nothing is there twice, also where two processes track
+    one study.
+
+    Args:
+        study: what is tracked; the tags say which arm is its baseline.
+        runs_dir: holds `mlflow.db` and `mlartifacts`, unless the environment variable
+            MLFLOW_TRACKING_URI names another store.
+        say: is told where a broken `mlflow.db` was set aside.
+    """
+
+    def __init__(self, study: Study, runs_dir: Path, say: Callable[[str], None]) -> None:
+        self.study = study
+        self._runs_dir = runs_dir.resolve()
+        self._say = say
+        self._lock = self._runs_dir / ".mlflow.lock"
+        self._swept: set[str] = set()
+        self._arms: dict[str, str] = {}
+        """Labels and their stages."""
+        self._known: dict[str, list[_Run]] | None = None
+        """Runs by point; None: to be asked of MLflow."""
+
+    def __enter__(self) -> "TrackedStudy":
+        own = self._runs_dir / "mlflow.db"
+        named = os.environ.get(VARIABLE)
+        self._uri = named or mlflow_client.uri_of(own)
+        self._failures = mlflow_client.failures()
+        self._spec_sha = hashlib.sha256(self.study.path.read_bytes()).hexdigest()
+        with self._explained(), locked(self._lock):
+            if not named:
+                mlflow_client.prepare(own, self._say)
+            self._client = mlflow_client.client_of(self._uri)
+            self._experiment = self._open_experiment()
+            self._write_view()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._known = None
+
+    def end_trial(self, trial: Trial, result: Result, run_dir: Path) -> None:
+        """Make the run of a trial that ended, done or failed; again with the same is no new run.
+
+        `run_dir` is the trial's folder; metrics.jsonl and log.txt are read from it where they are.
+        Raises TrialRefusedError where it is this trial that MLflow does not take.
+        """
+        with self._explained():
+            if trial.label not in self._arms:
+                self._arms[trial.label] = trial.stage
+                self._swept |= set(trial.swept)
+                self._write_view()
+        with self._explained(trial, run_dir):
+            self._track(trial, result, run_dir)
+
+    def finish(self, report: "Report") -> MlflowLink:
+        """Write the summary run, the note and the view."""
+        with self._explained():
+            with locked(self._lock):
+                self._write_summary(report)
+            note = report.note[:LIMIT]
+            self._client.set_experiment_tag(self._experiment, "mlflow.note.content", note)
+            self._write_view()
+        return self.link
+
+    @property
+    def link(self) -> MlflowLink:
+        """The page of this study, grouped by arm."""
+        host, port = ADDRESS
+        page = (
+            f"#/experiments/{self._experiment}/runs"
+            f"?workflowType=machine_learning&viewStateShareKey={VIEW}"
+        )
+        shown = masked(self._uri)
+        if self._uri.startswith(("http://", "https://")):
+            return MlflowLink("", f"{shown.replace('***@', '').rstrip('/')}/{page}")
+        # what is printed must not hold a password; the shell has it
+        store = shlex.quote(self._uri) if shown == self._uri else f'"${VARIABLE}"'
+        command = f"mlflow ui --backend-store-uri {store} --host {host} --port {port}"
+        return MlflowLink(command, f"http://{host}:{port}/{page}")
+
+    def show_only(self, trials: Sequence[Trial]) -> None:
+        """Show the arms of `trials`, and mark runs of other points as superseded."""
+        points = {trial.key for trial in trials}
+        self._arms = {trial.label: trial.stage for trial in trials}
+        self._swept = {path for trial in trials for path in trial.swept}
+        with self._explained():
+            for point, found in self._index().items():
+                for run in found if point not in points else ():
+                    self._tag(run, {"superseded": "true"})
+
+    @contextlib.contextmanager
+    def _explained(self, trial: Trial | None = None, run_dir: Path | None = None) -> Iterator[None]:
+        """Turn what MLflow raises into TrackingError; what only `trial` causes, into its own."""
+        try:
+            yield
+        except Exception as error:
+            self._known = None  # what was written last may or may not be there
+            what = f"study {self.study.name!r}" if trial is None else contents.run_name(trial)
+            cause = masked(" ".join(str(error).split()))[:300]
+            text = f"MLflow at {masked(self._uri)} did not take {what}: {cause}"
+            if trial is not None and self._is_refusal(error):
+                raise TrialRefusedError(f"{text}. Its result is kept in {run_dir}") from error
+            if not isinstance(error, self._failures):
+                raise
+            raise TrackingError(
+                f"{text}. The results are in {self._runs_dir}; once MLflow works, "
+                f"{program()} {self.study.path.name} --report tracks them"
+            ) from error
+
+    def _is_refusal(self, error: Exception) -> bool:
+        """Whether it is what was given that is at fault, not the store."""
+        code = getattr(error, "error_code", None)
+        return code == "INVALID_PARAMETER_VALUE" or not isinstance(error, self._failures)
+
+    def _open_experiment(self) -> str:
+        name = f"{self.study.name} ({self.study.profile})"
+        known = self._client.get_experiment_by_name(name)
+        if known is None:
+            remote = self._uri.startswith(("http://", "https://"))
+            root = None if remote else (self._runs_dir / "mlartifacts").as_uri()
+            return self._client.create_experiment(name, artifact_location=root)
+        if known.lifecycle_stage == "deleted":
+            self._client.restore_experiment(known.experiment_id)
+        return known.experiment_id
+
+    def _track(self, trial: Trial, result: Result, run_dir: Path) -> None:
+        known = self._index().setdefault(trial.key, [])
+        more = {"spec_sha": self._spec_sha, "mlflow.source.name": self.study.path.name}
+        tags = contents.tags(trial, result, self.study.baseline, more)
+        if not any(run.attempt == result.attempt and run.whole for run in known):
+            with locked(self._lock):  # another process may have written it, and none writes it now
+                known[:] = self._found(f"{TRIALS} and tags.point = '{trial.key}'")
+                again = [run for run in known if run.attempt == result.attempt]
+                for run in again:
+                    if not run.whole:
+                        self._client.delete_run(run.run_id)  # metrics cannot be written twice
+                        known.remove(run)
+                if not any(run.whole for run in again):
+                    run_id = self._write_run(trial, result, run_dir, tags)
+                    known.append(_Run(run_id, trial.key, result.attempt, True, tags))
+        # the latest attempt is the one that counts, whichever was tracked last
+        latest = max(known, key=lambda run: run.attempt).run_id
+        for i, run in enumerate(known):
+            superseded = str(run.run_id != latest).lower()
+            # an arm may have been renamed since
+            wanted = (tags if run.attempt == result.attempt else {}) | {"superseded": superseded}
+            known[i] = self._tag(run, wanted)
+
+    def _tag(self, run: _Run, tags: Mapping[str, str]) -> _Run:
+        """Write those of `tags` that `run` has not; the run with them."""
+        for name, value in tags.items():
+            if run.tags.get(name) != value:
+                self._client.set_tag(run.run_id, name, value)
+        return replace(run, tags={**run.tags, **tags})
+
+    def _index(self) -> dict[str, list[_Run]]:
+        """The runs of every point."""
+        if self._known is None:
+            found: dict[str, list[_Run]] = {}
+            for run in self._found(TRIALS):
+                found.setdefault(run.point, []).append(run)
+            self._known = found
+        return self._known
+
+    def _found(self, query: str) -> list[_Run]:
+        """The trials' runs that meet `query`."""
+        return [
+            _Run(
+                run.info.run_id,
+                run.data.tags["point"],
+                int(run.data.tags["attempt"]),
+                run.info.status in ("FINISHED", "FAILED"),
+                run.data.tags,
+            )
+            for run in self._runs(query)
+        ]
+
+    def _write_run(self, trial: Trial, result: Result, run_dir: Path, tags: dict[str, str]) -> str:
+        start = contents.began(result)
+        curve = run_dir / "metrics.jsonl"
+        points = contents.points(result, read_metrics(curve) if curve.is_file() else [], start)
+        metrics = [mlflow_client.metric(*point) for point in points]
+        params = [
+            mlflow_client.param(name, value) for name, value in contents.params(trial).items()
+        ]
+        run_id = self._client.create_run(
+            self._experiment, start, tags, run_name=contents.run_name(trial)
+        ).info.run_id
+        batches = max(1, -(-len(metrics) // BATCH), -(-len(params) // PARAMS))
+        for i in range(batches):
+            self._client.log_batch(
+                run_id,
+                metrics[i * BATCH : (i + 1) * BATCH],
+                params[i * PARAMS : (i + 1) * PARAMS],
+            )
+        self._client.log_text(run_id, yaml.safe_dump(trial.config, sort_keys=False), "config.yaml")
+        self._client.log_text(run_id, trial.model_dump_json(indent=2), "trial.json")
+        self._client.log_text(run_id, result.model_dump_json(indent=2), "result.json")
+        if result.status == "failed" and (run_dir / "log.txt").is_file():
+            self._client.log_artifact(run_id, str(run_dir / "log.txt"))
+        status = "FINISHED" if result.status == "done" else "FAILED"
+        self._client.set_terminated(run_id, status, contents.later(start, result.seconds))
+        return run_id
+
+    def _write_summary(self, report: "Report") -> None:
+        known = self._runs("tags.kind = 'summary'")
+        if known:
+            run_id = known[0].info.run_id
+        else:
+            tags = {"study": self.study.name, "profile": self.study.profile, "kind": "summary"}
+            run_id = self._client.create_run(
+                self._experiment, tags=tags, run_name="summary"
+            ).info.run_id
+        self._client.set_tag(run_id, "spec_sha", self._spec_sha)
+        self._client.set_tag(run_id, "mlflow.note.content", report.note[:8000])
+        for path in (report.markdown, report.json, *report.figures, self.study.path):
+            self._client.log_artifact(run_id, str(path))
+        self._client.set_terminated(run_id)
+
+    def _write_view(self) -> None:
+        view = shared_view(self.study.objective, self._swept, self._arms)
+        self._client.set_experiment_tag(self._experiment, f"mlflow.sharedViewState.{VIEW}", view)
+
+    def _runs(self, query: str) -> list[Any]:
+        found, token = [], None
+        while True:
+            page = self._client.search_runs([self._experiment], query, page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+
+def track_all(
+    study: Study,
+    trials: Sequence[tuple[Trial, Result, Path]],
+    report: "Report",
+    runs_dir: Path,
+    say: Callable[[str], None],
+) -> MlflowLink:
+    """Make the study's page show exactly `trials` (each with its folder) and `report`.
+
+    Runs that are there already stay; runs of other points are marked as superseded. A trial that
+    MLflow does not take is said, and the others are shown. Raises TrackingError where MLflow takes
+    two of them in a row, or anything else, not.
+    """
+    with TrackedStudy(study, runs_dir, say) as tracked:
+        tracked.show_only([trial for trial, _, _ in trials])
+        alone: TrackingError | None = None
+        """Of the last trial, not said yet: the next tells whose fault it is."""
+        for trial, result, run_dir in trials:
+            try:
+                tracked.end_trial(trial, result, run_dir)
+            except TrialRefusedError as error:
+                say(str(error))
+            except TrackingError as error:
+                if alone is not None:
+                    raise
+                alone = error
+            else:
+                if alone is not None:
+                    say(str(alone))
+                alone = None
+        link = tracked.finish(report)
+        if alone is not None:
+            say(str(alone))
+        return link

@@ -1,0 +1,249 @@
+"""One training run, step by step: data, model, training, evaluation, what is evaluated after."""
+
+import gc
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, set_seed
+from transformers.utils import logging
+
+import adapters
+from studies import backbones, tasks
+from studies.engine.definition.plugins import load_plugins
+from studies.engine.definition.train import Train
+from studies.engine.records import Cost, Trial
+from studies.engine.trials import seeds, training
+from studies.engine.trials.after import evaluate_after
+from studies.engine.trials.batches import TimedLoader, train_loader
+from studies.engine.trials.checkpoint import Identity
+from studies.engine.trials.environment import code_versions, device_name, peak_memory_bytes
+from studies.engine.trials.failures import NotFinite, is_out_of_memory
+from studies.engine.trials.matching import matched
+from studies.engine.trials.metrics_file import MetricsFile
+from studies.engine.trials.preemption import Preemption
+from studies.engine.trials.saving import Saver
+from studies.engine.trials.training_progress import TrainingProgress
+from studies.tasks.encoding import spare_workers
+
+
+@dataclass
+class Findings:
+    """What a trial found so far; a trial that fails keeps what says why."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    backbone: dict[str, Any] = field(default_factory=dict)
+    chosen: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    cost: Cost | None = None
+    micro_batch: int | None = None
+    notes: tuple[str, ...] = ()
+
+    def note(self, text: str) -> None:
+        """Keep and say what a reader of the numbers should know, on one line."""
+        line = " ".join(text.split())
+        self.notes = (*self.notes, line if len(line) <= 300 else line[:297] + "...")
+        sys.stderr.write(f"{line}\n")
+
+    def fields(self, *, whole: bool) -> dict[str, Any]:
+        """Fields of a `Result`: all of a whole trial, of a failed one those that are no numbers."""
+        kept = ("data", "backbone", "micro_batch", "notes")
+        return {k: v for k, v in vars(self).items() if whole or k in kept}
+
+
+class TrainingRun:
+    """A trial with one size of micro-batch."""
+
+    def __init__(
+        self,
+        trial: Trial,
+        run_dir: Path,
+        settings: Train,
+        findings: Findings,
+        preemption: Preemption,
+    ) -> None:
+        self._trial, self._run_dir, self._settings = trial, run_dir, settings
+        self._found, self._preemption = findings, preemption
+        self._config = trial.config
+        self._eval_rows = settings.eval_batch_size
+        self._processor_seconds = 0.0
+
+    def run(self, micro_batch: int) -> None:
+        """Train, `micro_batch` rows at a time, and evaluate; the findings are filled in order.
+
+        Raises:
+            DoesNotFit: `micro_batch` rows need more memory than there is.
+            NotFinite: a loss, a gradient or a metric is NaN or infinite.
+            Preempted: the trial was asked to end; a checkpoint was taken.
+        """
+        logging.set_verbosity_error()  # "newly initialized" is what a head is meant to be
+        logging.disable_progress_bar()
+        load_plugins(self._trial.plugins, self._trial.plugin_hashes)
+        found = self._found
+        data = _rows(
+            json.dumps(self._config["task"], sort_keys=True), self._config.get("split_seed", 0)
+        )
+        found.data = tasks.describe(data)
+        found.backbone = backbones.identity(self._config["backbone"])
+        self._model, processor, adapter, found.chosen = self._adapted(data)
+        self._prepared = tasks.prepare(self._config["task"], data, processor)
+        with self._counted():
+            progress, loader, last = self._train(micro_batch)
+        finite = {name: value for name, value in last.items() if math.isfinite(value)}
+        metrics = {"train/loss": progress.final_loss, **finite}
+        if "after" in self._config:
+            with self._counted():
+                metrics |= evaluate_after(
+                    self._model, self._config["after"], adapter, last, self._measure,
+                    self._trial.seed, self._run_dir,
+                )  # fmt: skip
+        found.metrics, found.cost = metrics, self._cost(progress, loader)
+
+    def _adapted(
+        self, data: tasks.TaskData
+    ) -> tuple[torch.nn.Module, Any, dict[str, Any], dict[str, Any]]:
+        """The model with its adapter, its tokenizer or processor, the adapter's options, and the
+        size that was chosen for it."""
+        set_seed(seeds.derive(self._trial.seed, "init"))
+        head = tasks.head(self._config["task"], data)
+        model, processor = backbones.load(self._config["backbone"], head)
+        self._dtype = _prepare_dtype(model, self._config["backbone"])
+        adapter, chosen = dict(self._config["adapter"]), {}
+        if "match" in self._config:
+            adapter, chosen = matched(model, adapter, self._config["match"])
+        adapted = adapters.attach(model, adapter)
+        for parameter in adapted.parameters():
+            if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
+                parameter.data = parameter.data.float()  # small updates vanish in half precision
+        return adapted, processor, adapter, chosen
+
+    def _train(self, micro_batch: int) -> tuple[TrainingProgress, TimedLoader, dict[str, float]]:
+        """Train and evaluate: how it went, and the last metrics."""
+        prepared, settings, seed = self._prepared, self._settings, self._trial.seed
+        self._metrics = MetricsFile(self._run_dir / "metrics.jsonl")
+        saver = self._saver()
+        loader = train_loader(
+            prepared.train,
+            prepared.collate,
+            settings.batch_size,
+            seeds.derive(seed, "order"),
+            spare_workers() if prepared.slow_batches else 0,
+        )
+        try:
+            progress = training.train(
+                self._model,
+                loader,
+                settings,
+                dtype=self._dtype,
+                dropout_seed=seeds.derive(seed, "dropout"),
+                folder=self._run_dir / "trainer",
+                metrics=self._metrics,
+                on_evaluate=lambda step: self._score(step, "valid"),
+                loss=prepared.loss,
+                saver=saver,
+                micro_batch=micro_batch,
+            )
+            with saver.saved_when_preempted():
+                last = self._score(len(progress.losses), "valid", "test")
+        finally:
+            self._metrics.close()
+        return progress, loader, last
+
+    def _saver(self) -> Saver:
+        """What takes checkpoints, and says where to go on."""
+        identity = Identity(self._trial.key, code_versions())
+        minutes = self._settings.checkpoint_minutes
+        saver = Saver(self._run_dir, identity, minutes, self._preemption)
+        if saver.found is not None and saver.found.state["device"] != device_name():
+            there = saver.found.state["device"]
+            self._found.note(
+                f"the first {saver.found.step} steps were trained on another device: {there}"
+            )
+        return saver
+
+    def _score(self, step: int, *splits: str) -> dict[str, float]:
+        """The metrics of `splits` after `step`, written down; all must be finite."""
+        values = self._measure(*splits)
+        bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            raise NotFinite(f"{', '.join(bad)} after step {step}")
+        values |= adapters.monitor(self._model)
+        self._metrics.write(step, values)
+        return values
+
+    def _measure(self, *splits: str) -> dict[str, float]:
+        """The metrics of `splits`, called `split/metric`."""
+        return {
+            f"{split}/{metric}": value
+            for split in splits
+            for metric, value in self._evaluate(split).items()
+        }
+
+    def _evaluate(self, split: str) -> dict[str, float]:
+        """The metrics of `split`, with as many rows at once as fit."""
+        half = None if self._dtype is torch.float32 else self._dtype
+        while True:
+            try:
+                return self._prepared.evaluate(self._model, split, self._eval_rows, half)
+            except Exception as error:
+                if not is_out_of_memory(error) or self._eval_rows == 1:
+                    raise
+            self._eval_rows //= 2  # out of the handler: the error's frames held the batch
+            self._found.note(
+                f"evaluated with {self._eval_rows} rows at once, more need too much memory"
+            )
+            free_memory()
+
+    def _cost(self, progress: TrainingProgress, loader: TimedLoader) -> Cost:
+        counts = adapters.count_parameters(self._model)
+        return Cost(
+            trainable_parameters=counts["trainable"],
+            adapter_parameters=counts["adapter"],
+            phi_parameters=counts["phi"],
+            total_parameters=counts["total"],
+            train_seconds=round(progress.seconds, 3),
+            step_seconds=progress.median_step_seconds,
+            peak_memory_bytes=max(progress.peak_memory_bytes, peak_memory_bytes()),
+            tokens_per_second=round(progress.tokens / progress.seconds, 1),
+            data_share=round(loader.seconds / progress.seconds, 5),
+            processor_seconds=round(self._processor_seconds, 3),
+        )
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count the processor time of what runs inside."""
+        began = time.process_time()
+        try:
+            yield
+        finally:
+            self._processor_seconds += time.process_time() - began
+
+
+def _prepare_dtype(model: PreTrainedModel, backbone: dict[str, Any]) -> torch.dtype:
+    """Turn on what the backbone's entry asks for beyond loading; the dtype of its weights."""
+    spec = backbones.check(backbone)
+    if spec.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    dtype: torch.dtype = getattr(torch, spec.dtype)
+    return dtype
+
+
+def free_memory() -> None:
+    """Give back what nobody holds any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@lru_cache(maxsize=4)
+def _rows(task: str, split_seed: int) -> tasks.TaskData:
+    """The rows of a task given as JSON; read once for the trials of one process."""
+    return tasks.load(json.loads(task), split_seed)

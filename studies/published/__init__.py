@@ -1,0 +1,98 @@
+"""The paper's ablation tables, to stand beside our own figures.
+
+The data is `lr_lora.yaml`. The paper's harnesses differ from ours and from one
+another, so what a report compares is the *difference to the matched baseline*; the absolute figure
+is shown for orientation only. Percentages become fractions here, the unit of our own metrics.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from studies.sections import unlike
+
+TABLES = Path(__file__).with_name("lr_lora.yaml")
+METRIC = "accuracy"
+"""What every ablation table of the paper measures."""
+METHOD = "basis"
+"""The adapter whose settings are the rows of every ablation table."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One published figure, as fractions."""
+
+    mean: float
+    std: float | None
+    difference: float | None
+    """Mean minus the baseline of the same harness; None where the paper prints no such baseline."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One ablation table: figures for each swept value."""
+
+    name: str
+    values: tuple[Any, ...]
+    """What was swept; None where the paper's text lost it."""
+    figures: tuple[Figure, ...]
+    baseline: str
+    """The baseline's name and where it is printed; empty where there is none."""
+    baseline_figure: Figure | None
+    """None where there is none, or where it differs from value to value."""
+
+    def at(self, value: Any) -> Figure | None:
+        """The figure for a swept `value`, or None where the paper has none for it.
+
+        Numbers match by value (8 and 8.0), but never a truth value: True is not 1.
+        """
+        if value is None:
+            return None
+        for known, figure in zip(self.values, self.figures, strict=True):
+            if known == value and isinstance(known, bool) == isinstance(value, bool):
+                return figure
+        return None
+
+
+@cache
+def tables() -> dict[str, dict[str, Any]]:
+    """Every ablation table as it is printed, by the name that a study gives as its `table`."""
+    found: dict[str, dict[str, Any]] = yaml.safe_load(TABLES.read_text("utf-8"))["ablations"]
+    return found
+
+
+def get_table(name: str) -> Table:
+    """The table called `name`; raises ValueError with a suggestion for an unknown one."""
+    if name not in tables():
+        raise ValueError(unlike(f"unknown published table {name!r}", name, tables()))
+    raw = tables()[name]
+    base, values = raw["baseline"], raw["values"]
+    means = base["mean"] if base is not None else None
+    one = base is not None and not isinstance(means, list)
+    base_means = means if isinstance(means, list) else [means] * len(values)
+    return Table(
+        name,
+        values=tuple(values),
+        figures=tuple(map(_figure, raw["mean"], raw["std"], base_means)),
+        baseline=f"{base['name']} ({base['source']})" if base is not None else "",
+        baseline_figure=_figure(means, base["std"], means) if one else None,
+    )
+
+
+def check(table: str, metric: str) -> None:
+    """Raise ValueError where `table` is unknown or does not measure the study's `metric`."""
+    get_table(table)
+    if metric.rpartition("/")[2] != METRIC:
+        raise ValueError(
+            f"{table} measures {METRIC}, but the study's objective is {metric!r}: "
+            f"use test/{METRIC} or leave `published` out"
+        )
+
+
+def _figure(mean: float, std: float | None, baseline: float | None) -> Figure:
+    # 10 digits: 71.4 / 100 - 67.8 / 100 would carry binary noise into the report
+    difference = None if baseline is None else round((mean - baseline) / 100, 10)
+    return Figure(round(mean / 100, 10), None if std is None else round(std / 100, 10), difference)

@@ -1,0 +1,129 @@
+"""The index of committed results: every study with its verdicts, made from report.json alone.
+
+    python -m tools.results_index                  # write studies/results/INDEX.md anew
+    python -m tools.results_index --add runs       # first copy the reports below `runs`
+
+A committed result is the folder `studies/results/<study>/<profile>/` with report.md, report.json
+and its figures as PNG; no checkpoints, no logs.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parents[1] / "studies" / "results"
+KEPT = ("report.md", "report.json", "*.png")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the index; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.results_index",
+        description="Write the index of committed results.",
+    )
+    parser.add_argument("--add", type=Path, metavar="RUNS", help="copy the reports of a run folder")
+    parser.add_argument("--results", type=Path, default=RESULTS, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.add is not None:
+        added = add_reports(given.add, given.results)
+        if not added:
+            sys.stderr.write(f"{given.add}: no STUDY/PROFILE/report/report.json below it\n")
+            return 2
+        sys.stdout.write("".join(f"added {folder}\n" for folder in added))
+    reports = read_reports(given.results)
+    given.results.mkdir(parents=True, exist_ok=True)
+    (given.results / "INDEX.md").write_text(index(reports), encoding="utf-8")
+    sys.stdout.write(f"{given.results / 'INDEX.md'}: {len(reports)} reports\n")
+    return 0
+
+
+def add_reports(runs_dir: Path, results: Path) -> list[Path]:
+    """Copy each report of `runs_dir` to `results`, in place of an earlier one."""
+    added = []
+    for source in sorted(runs_dir.glob("*/*/report/report.json")):
+        target = results / source.parts[-4] / source.parts[-3]
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for pattern in KEPT:
+            for file in sorted(source.parent.glob(pattern)):
+                shutil.copyfile(file, target / file.name)
+        added.append(target)
+    return added
+
+
+def read_reports(results: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    """Folder relative to `results` and content of each report, by study and profile.
+
+    Raises:
+        ValueError: a report.json is not JSON; the message names it.
+    """
+    found = []
+    for file in sorted(results.glob("*/*/report.json")):
+        try:
+            report = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{file} is no report: {error}") from error
+        found.append((file.parent.relative_to(results).as_posix(), report))
+    return found
+
+
+def index(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """The index as Markdown."""
+    lines = [
+        "# Results",
+        "",
+        "Made by `python -m tools.results_index` from the reports in this folder; not "
+        "to be edited by hand. Each study is repeated by "
+        "`python run_study.py studies/STUDY.yaml --profile PROFILE`.",
+        "",
+        "| study | question | arms × seeds | done | failed | confirmed | refuted | not decided |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for folder, report in reports:
+        words = [claim["word"] for claim in report["claims"]]
+        seeds = max((len(arm["seeds"]) for arm in report["arms"]), default=0)
+        done = sum(len(arm["seeds"]) for arm in report["arms"])
+        counts = (words.count(word) for word in ("confirmed", "refuted", "not decided"))
+        name = f"[{report['study']} ({report['profile']})]({folder}/report.md)"
+        cells = [name, report["question"], f"{len(report['arms'])} × {seeds}",
+                 str(done), str(len(report["failed"])), *map(str, counts)]  # fmt: skip
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    for folder, report in reports:
+        lines += ["", f"## [{report['study']} ({report['profile']})]({folder}/report.md)", ""]
+        lines += [f"{report['question']}", "", *_verdicts(report), *_facts(report)]
+    return "\n".join(lines) + "\n"
+
+
+def _verdicts(report: Mapping[str, Any]) -> list[str]:
+    lines = [f"- **{c['word']}**: {c['claim']} — {_interval(c)}" for c in report["claims"]]
+    lines = lines or ["- no claim was written before the run"]
+    if report.get("claims_changed"):
+        lines.append("- the claims were changed after results were there")
+    if known := report.get("published_known"):
+        out = len(report["published_left_out"])
+        lines.append(f"- paper's difference outside our 95 % interval: {out} of {known} arms")
+    return lines
+
+
+def _interval(claim: Mapping[str, Any]) -> str:
+    if claim["low"] is None:
+        return claim["note"]
+    low, high = f"{claim['low']:+.4f}", f"{claim['high']:+.4f}"
+    return f"{claim['difference']:+.4f} [{low}, {high}] at {claim['level']:.1%}, {claim['n']} seeds"
+
+
+def _facts(report: Mapping[str, Any]) -> list[str]:
+    sources = sorted({str(data["source"]) for data in report["data"] if "source" in data})
+    devices = sorted({str(each.get("device")) for each in report["environments"]})
+    commits = sorted({str(each["commit"])[:12] for each in report["environments"]
+                      if each.get("commit")})  # fmt: skip
+    facts = {"data": sources, "device": devices, "commit": commits}
+    return [f"- {name}: {', '.join(values)}" for name, values in facts.items() if values]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
