@@ -4,7 +4,6 @@ import ast
 import hashlib
 import importlib
 import inspect
-import os
 import re
 import signal
 import subprocess
@@ -31,15 +30,16 @@ from studies.engine.running.events import Stopped
 try:
     # before Ray, which reads variables that it sets
     from studies.engine.running.cluster import ray_runner
-
-    import ray  # isort: skip
 except StudyError:
     pytest.skip("Ray is not installed", allow_module_level=True)
 
 
+on_a_cluster = pytest.mark.ray
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[fake_ray.FakeCluster]:
-    """Two slots, until the last test kills its head."""
+    """Two slots."""
     started = fake_ray.FakeCluster(nodes=2)
     yield started
     started.close()
@@ -80,12 +80,11 @@ def start_driver(cluster: fake_ray.FakeCluster, folder: Path, seconds: float) ->
     )  # fmt: skip
 
 
-def assert_nothing_left(lab: Lab, cluster: fake_ray.FakeCluster) -> None:
+def assert_nothing_left(lab: Lab) -> None:
     wait_until(lambda: not any(lives(pid) for pid in lab.pids()))
-    scratch = cluster.scratch / f"basis-zoo-{os.getuid()}"
-    assert [path for path in scratch.iterdir() if path.is_dir()] == []
 
 
+@on_a_cluster
 def test_each_trial_is_run_once_and_comes_home(lab: Lab, cluster: fake_ray.FakeCluster) -> None:
     trials = make_trials({"lines": 3}, {}, {}, {}, {"failures": 1, "message": "no"})
     assert sorted(lab.run(trials)) == ["done"] * 4 + ["failed"] + ["started"] * 5
@@ -93,10 +92,11 @@ def test_each_trial_is_run_once_and_comes_home(lab: Lab, cluster: fake_ray.FakeC
     assert lab.states() == {"COMPLETE": 4, "FAIL": 1}
     assert len((folder_of(lab, trials[0]) / "metrics.jsonl").read_text().splitlines()) == 3
     assert lab.result(trials[4]).failure.message == "no"
-    assert_nothing_left(lab, cluster)
+    assert_nothing_left(lab)
     assert lab.run(trials) == ["found"] * 5
 
 
+@on_a_cluster
 def test_a_worker_that_is_killed_fails_its_trial_alone(lab: Lab) -> None:
     trials = make_trials({"killed": True}, {"exit": 3}, {})
     lab.run(trials)
@@ -108,6 +108,7 @@ def test_a_worker_that_is_killed_fails_its_trial_alone(lab: Lab) -> None:
     assert lab.result(trials[2]).status == "done"
 
 
+@on_a_cluster
 def test_metrics_come_home_while_a_trial_runs(lab: Lab, tmp_path: Path) -> None:
     go = tmp_path / "go"
     (trial,) = trials = make_trials({"lines": 2, "waits_for": str(go)})
@@ -122,6 +123,7 @@ def test_metrics_come_home_while_a_trial_runs(lab: Lab, tmp_path: Path) -> None:
     watching.join()
 
 
+@on_a_cluster
 def test_a_plug_in_travels_by_its_content(lab: Lab, tmp_path: Path) -> None:
     plugin = tmp_path / "phi.py"
     plugin.write_text("the content")
@@ -133,6 +135,7 @@ def test_a_plug_in_travels_by_its_content(lab: Lab, tmp_path: Path) -> None:
     assert lab.result(trial).notes == ("the content",)
 
 
+@on_a_cluster
 def test_what_a_trial_saved_comes_home_and_travels_to_the_next_node(
     lab: Lab, cluster: fake_ray.FakeCluster
 ) -> None:
@@ -143,9 +146,10 @@ def test_what_a_trial_saved_comes_home_and_travels_to_the_next_node(
     assert (folder / "checkpoint-1" / "state").read_text() == "saved\n"
     lab.run(trials, make_study(per_trial_minutes=0.02), retry_failed=True)
     assert lab.noted("goes-on") == {trials[0].key: 1}
-    assert_nothing_left(lab, cluster)
+    assert_nothing_left(lab)
 
 
+@on_a_cluster
 def test_trials_of_a_lost_node_run_again_where_one_joined(
     lab: Lab, cluster: fake_ray.FakeCluster, tmp_path: Path
 ) -> None:
@@ -168,6 +172,7 @@ def test_trials_of_a_lost_node_run_again_where_one_joined(
     lab.assert_each_complete_once(trials)
 
 
+@on_a_cluster
 def test_a_killed_driver_leaves_no_trial_and_the_same_command_goes_on(
     lab: Lab, cluster: fake_ray.FakeCluster, tmp_path: Path
 ) -> None:
@@ -181,9 +186,10 @@ def test_a_killed_driver_leaves_no_trial_and_the_same_command_goes_on(
     found = sum(lab.result(trial) is not None for trial in trials)
     assert lab.run(trials).count("found") == found > 0
     lab.assert_each_complete_once(trials)  # what ended far away had perhaps not come home
-    assert_nothing_left(lab, cluster)  # not even the folders of those that were killed
+    assert_nothing_left(lab)
 
 
+@on_a_cluster
 def test_ctrl_c_saves_every_trial_and_brings_it_home(
     lab: Lab, cluster: fake_ray.FakeCluster, tmp_path: Path
 ) -> None:
@@ -195,9 +201,10 @@ def test_ctrl_c_saves_every_trial_and_brings_it_home(
     saved = lab.runs_dir.glob("fake/embedded/trials/*/checkpoint-1/state")
     assert [file.read_text() for file in saved] == ["saved\n"] * 2
     assert lab.states() == {"FAIL": 2}
-    assert_nothing_left(lab, cluster)
+    assert_nothing_left(lab)
 
 
+@on_a_cluster
 def test_a_node_that_joins_with_other_code_gets_no_trial(
     lab: Lab, cluster: fake_ray.FakeCluster, connection: ray_runner.Cluster, monkeypatch
 ) -> None:
@@ -213,6 +220,7 @@ def test_a_node_that_joins_with_other_code_gets_no_trial(
         connection.check()
 
 
+@on_a_cluster
 def test_a_cluster_whose_nodes_all_fail_ends_the_study(
     lab: Lab, connection: ray_runner.Cluster, monkeypatch
 ) -> None:
@@ -225,6 +233,7 @@ def test_a_cluster_whose_nodes_all_fail_ends_the_study(
         lab.run(make_trials({}))
 
 
+@on_a_cluster
 def test_on_a_cluster_with_gpus_a_slot_is_a_share_of_one_or_several(
     lab: Lab, cluster: fake_ray.FakeCluster, connection: ray_runner.Cluster, tmp_path: Path
 ) -> None:
@@ -258,18 +267,22 @@ def test_on_a_cluster_with_gpus_a_slot_is_a_share_of_one_or_several(
     ]
 
 
-def test_a_driver_without_a_head_says_so_and_leaves_no_trial(
-    lab: Lab, cluster: fake_ray.FakeCluster, tmp_path: Path, request
-) -> None:
-    """The last of the cluster."""
-    driver = start_driver(cluster, tmp_path, seconds=60)
-    wait_until(lambda: sum(lab.noted("start").values()) == 2)
-    ray.shutdown()  # of this process, which Ray would end a minute after the head
-    cluster.do("gcs")
-    _, said = driver.communicate()
-    assert driver.returncode == 1
-    assert "does not answer" in said and "run the same command again" in said
-    wait_until(lambda: not any(lives(pid) for pid in lab.pids()))
+@on_a_cluster
+def test_a_driver_without_a_head_says_so_and_leaves_no_trial(tmp_path: Path) -> None:
+    """On a cluster of its own: Ray ends every process that is connected with a dead head."""
+    lab = Lab(tmp_path)
+    lab.runs_dir.mkdir()
+    cluster = fake_ray.FakeCluster(nodes=2)
+    try:
+        driver = start_driver(cluster, tmp_path, seconds=60)
+        wait_until(lambda: sum(lab.noted("start").values()) == 2)
+        cluster.do("gcs")
+        _, said = driver.communicate()
+        assert driver.returncode == 1
+        assert "does not answer" in said and "run the same command again" in said
+        wait_until(lambda: not any(lives(pid) for pid in lab.pids()))
+    finally:
+        cluster.close()
 
 
 @pytest.mark.parametrize(
