@@ -69,14 +69,13 @@ class Phi:
 
     def __call__(self, x: Tensor, parameters: PhiParameters) -> Tensor:
         """phi at the points `x`, of the shape of `x`, in the dtype of `x`."""
+        line = parameters.slope[..., None] * x
         if not self.anchored or not x.shape[-1]:
-            return self._raw(x, parameters)
-        # the origin is one more point: a second evaluation would double the calls
-        y = self._raw(torch.cat([x, torch.zeros_like(x[..., :1])], dim=-1), parameters)
-        return y[..., :-1] - y[..., -1:]
-
-    def _raw(self, x: Tensor, p: PhiParameters) -> Tensor:
-        return self._sum(x, p) + p.slope[..., None] * x + p.offset[..., None]
+            return self._sum(x, parameters) + line + parameters.offset[..., None]
+        # the origin is one more point: a second evaluation would double the calls; the line stays
+        # out of the difference, which a large one would drown
+        y = self._sum(torch.cat([x, torch.zeros_like(x[..., :1])], dim=-1), parameters)
+        return y[..., :-1] - y[..., -1:] + line
 
     def _sum(self, x: Tensor, p: PhiParameters) -> Tensor:
         def inside(points: Tensor) -> Tensor:
@@ -123,6 +122,13 @@ class Phi:
             length = ends[..., 1:] - ends[..., :1]
             points = (points[..., None] + length[..., None] * periods).flatten(-2)
         return points
+
+    def breakpoints_reach(self, parameters: PhiParameters) -> Tensor:
+        """The |x| up to which `breakpoints` has them all, `(*batch,)`: inf unless phi repeats."""
+        low, high = self.basis.ends(parameters.grid).unbind(-1)
+        if self.extrapolation != "periodic":
+            return torch.full_like(low, math.inf)
+        return torch.minimum(-low, high) + _PERIODS * (high - low)
 
     def __str__(self) -> str:
         """The family with the fields that differ from its defaults, and the rules."""

@@ -45,7 +45,7 @@ def _check_start(s: Subject, name: str, module: torch.nn.Module, linear: bool) -
         zero = module(torch.zeros(1)).abs().item()
         require(zero == 0, f"{what}: anchored, but phi(0) = {zero:.2g}")
     if name.startswith("identity"):
-        shift = module.phi._raw(torch.zeros(1), module.parameters_in_force()) * start.anchored
+        shift = module.phi._sum(torch.zeros(1), module.parameters_in_force()) * start.anchored
         error = (y + shift - x).abs().max().item()
         limit = start.tolerance + 1e-4 * s.half  # type: ignore[attr-defined]
         at_most(error, limit, f"{what}: max |phi(x) - x|")

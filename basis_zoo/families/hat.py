@@ -61,7 +61,8 @@ class Hat(LinearBasis):
         """All G hats."""
         g = self.breakpoints(grid, bandwidth)[..., None, :]
         x = x[..., :, None]
-        gap = g.diff(dim=-1).clamp(min=torch.finfo(g.dtype).eps)  # learned points may meet
+        span = (g[..., -1:] - g[..., :1]).detach().clamp(min=1e-30)
+        gap = torch.maximum(g.diff(dim=-1), torch.finfo(g.dtype).eps * span)  # learned: may meet
         rising = (x - g[..., :-2]) / gap[..., :-1]
         falling = (g[..., 2:] - x) / gap[..., 1:]
         return torch.minimum(rising, falling).clamp(min=0)
