@@ -17,7 +17,9 @@ from torch import Tensor
 from basis_zoo.proxy.constants import constant
 
 HORNER_DEGREE = 12
-"""Up to here powers are as exact as Chebyshev polynomials for the coefficients that occur."""
+"""Up to here powers are evaluated: as exact as Chebyshev polynomials for coefficients that fall."""
+EPSILON = 2.0**-23
+"""The distance of 1 to the next float32."""
 
 
 @constant
@@ -34,6 +36,41 @@ def analysis_matrix(count: int, device: torch.device) -> Tensor:
     matrix = 2 / count * torch.cos(math.pi * j[:, None] * (j + 0.5) / count)
     matrix[0] /= 2
     return matrix.to(device)
+
+
+@constant
+def integral_matrix(count: int, device: torch.device) -> Tensor:
+    """Slopes at `points(count)` to coefficients of the polynomial of those slopes that is 0 at 0.
+
+    (count, count) float64, for values in u; the term of degree `count` is left out.
+    """
+    q = torch.arange(1, count, dtype=torch.float64)
+    slopes = analysis_matrix(count, torch.device("cpu"))
+    slopes = torch.cat([2 * slopes[:1], slopes[1:], torch.zeros_like(slopes[:1])])
+    rows = (slopes[:-2] - slopes[2:]) / (2 * q[:, None])
+    at_zero = torch.cos(math.pi / 2 * q) @ rows
+    return torch.cat([-at_zero[None], rows]).to(device)
+
+
+@constant
+def synthesis_matrix(count: int, device: torch.device) -> Tensor:
+    """Coefficients 0..count-1 to values at `points(count)`, (count, count) float64."""
+    j = torch.arange(count, dtype=torch.float64)
+    return torch.cos(math.pi * (j[:, None] + 0.5) / count * j).to(device)
+
+
+@constant
+def rounding_weights(degree: int, count: int, device: torch.device) -> Tensor:
+    """What float32 loses at most by |coefficient| when a proxy is evaluated, (count,) float64.
+
+    Powers lose by their sum, which for T_p grows like 2.4^p; Clenshaw's rule, near the ends, by
+    the degree. Zero beyond `degree`.
+    """
+    weights = 2.0 + 2 * torch.arange(count, dtype=torch.float64)
+    if degree <= HORNER_DEGREE:
+        weights[: degree + 1] = power_matrix(degree, torch.device("cpu")).abs().sum(0)
+    weights[degree + 1 :] = 0
+    return (EPSILON * weights).to(device)
 
 
 @constant

@@ -1,19 +1,24 @@
 r"""phi itself behind the interface of a proxy, for what no proxy meets the tolerance on.
 
 Every function is evaluated at every point, in chunks, so that memory does not grow with G; the
-cost does. Gradients recompute.
+cost does. Gradients recompute. Made of float64 numbers it computes in float64: in float32 the
+phis that come to this lose all digits, to cancellation or to steepness.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from basis_zoo.phi import Phi, PhiParameters
+from basis_zoo.proxy.chebyshev import EPSILON, points
 
 _CHUNK = 2**22
 """Points times functions evaluated at a time."""
+_NODES = 65
+_LOST = 2.0**-48
+"""Share of a sum's terms that float64 may lose, in the functions and in adding up."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,8 @@ class ExactProxy:
 
     phi: Phi
     coefficients: Tensor
-    """(*batch, n): phi's numbers side by side, differentiable."""
+    """(*batch, n): phi's numbers side by side, differentiable; where they or x are float64, that
+    is computed in."""
     sizes: tuple[int, ...]
     """How many of them belong to each field of `PhiParameters`."""
 
@@ -42,9 +48,10 @@ class ExactProxy:
         return ExactProxy(self.phi, *tensors, self.sizes)
 
     def _phi(self, x: Tensor, numbers: Tensor) -> Tensor:
-        amplitude, bandwidth, grid, slope, offset = numbers.to(x.dtype).split(self.sizes, dim=-1)
+        work = torch.promote_types(x.dtype, numbers.dtype)
+        amplitude, bandwidth, grid, slope, offset = numbers.to(work).split(self.sizes, dim=-1)
         parameters = PhiParameters(amplitude, bandwidth, grid, slope[..., 0], offset[..., 0])
-        return self.phi(x, parameters)
+        return self.phi(x.to(work), parameters).to(x.dtype)
 
     def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
         return x.flatten().split(math.ceil(_CHUNK / max(self.sizes)))
@@ -74,3 +81,20 @@ class ExactProxy:
                 y = self._phi(part, numbers)
                 total += torch.autograd.grad(y, numbers, upstream.to(y.dtype))[0]
         return total.to(numbers.dtype)
+
+
+def float64_error(phi: Phi, parameters: PhiParameters, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """What float64 loses of phi's terms and float32 of its value; and the largest |phi|.
+
+    Both (*batch,), of float64 `parameters`, sampled on the range and at the grid points in it.
+    """
+    reach = radius.double()[..., None]
+    x = (reach * points(_NODES, radius.device)).expand(*parameters.slope.shape, -1)
+    x = torch.cat([x, torch.clamp(parameters.grid, -reach, reach)], dim=-1)
+    size = phi(x, parameters).abs().amax(-1)
+    # amplitudes of one sign, and of alternating ones: functions that cancel add up in one of them
+    plain, same = replace(phi, anchored=False), parameters.amplitude.abs()
+    signs = 1 - 2.0 * (torch.arange(same.shape[-1], device=x.device) % 2)
+    terms = [plain(x, parameters._replace(amplitude=a)) for a in (same, signs * same)]
+    lost = _LOST * torch.stack(terms).abs().amax(-1).amax(0)
+    return lost + EPSILON * size, size

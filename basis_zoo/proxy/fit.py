@@ -8,14 +8,8 @@ from torch import Tensor
 from basis_zoo.phi import Phi, PhiParameters
 from basis_zoo.proxy.chebyshev import ChebyshevProxy
 from basis_zoo.proxy.exact import ExactProxy
-from basis_zoo.proxy.plans import (
-    ChebyshevPlan,
-    Fit,
-    Plan,
-    Proxy,
-    Target,
-    first_plan,
-)
+from basis_zoo.proxy.plans import ChebyshevPlan, Fit, Plan, Proxy, first_plan
+from basis_zoo.proxy.target import Target
 
 SMALLEST_RADIUS = 1e-4
 _LAGGED_MARGIN = 0.5
@@ -43,6 +37,8 @@ def range_radius(b: Tensor, a: Tensor) -> Tensor:
 def fit_proxy(phi: Phi, parameters: PhiParameters, radius: Tensor, tolerance: float = 1e-6) -> Fit:
     """The cheapest proxy of phi on [-radius, radius] within `tolerance` of max |phi|.
 
+    What float32 rounds comes on top, some 1e-6; `Fit.bound` counts it too.
+
     Waits for the device; `ProxyFitter` is for training loops.
 
     Args:
@@ -57,12 +53,12 @@ def fit_proxy(phi: Phi, parameters: PhiParameters, radius: Tensor, tolerance: fl
 class ProxyFitter:
     """Fits one proxy after the other while phi and the range change slowly.
 
-    Where it waits, every fit meets the tolerance or falls back. Else no fit but the first waits
-    for the device: the error of a fit is copied to the host in the background and decides a
-    later one. `bound` and `plan` tell what was measured last.
+    Where it waits, every fit meets the tolerance or falls back to phi itself. Else no fit but the
+    first waits for the device: the error of a fit is copied to the host in the background and
+    decides a later one. `bound` and `plan` tell what was measured last.
 
     Args:
-        tolerance: Largest error as a share of max |phi|.
+        tolerance: Largest error as a share of max |phi|, beside that of float32.
         waits: Whether to wait for the device at every fit; by default on a CPU only.
     """
 
@@ -74,7 +70,7 @@ class ProxyFitter:
         self.plan: Plan | None = None
         """What the next fit makes."""
         self._fits = 0
-        self._pending: tuple[Plan, Tensor, torch.cuda.Event | None] | None = None
+        self._pending: tuple[Phi, Plan, Tensor, torch.cuda.Event | None] | None = None
 
     def __getstate__(self) -> dict:
         """Copies and files carry no measurement that is under way."""
@@ -96,58 +92,67 @@ class ProxyFitter:
         if self._pending is None:
             if self._fits % _RETRY_EVERY == 0 and self._could_be_polynomial(target.phi):
                 with torch.no_grad():
-                    self._send(_HIGHEST, _HIGHEST.draft(target).report)
+                    self._send(phi, _HIGHEST, _HIGHEST.draft(target).report)
             else:
-                self._send(self.plan, draft.report)
+                self._send(phi, self.plan, draft.report)
         return draft.fit(self.plan)
 
     def _fit_waiting(self, target: Target) -> Fit:
         if self.plan is None or self._fits % _RETRY_EVERY == 0:
             self.plan = first_plan(target.phi, float(target.radius.max()))
         tried: set[Plan] = set()
+        best: tuple[float, Plan, Fit] | None = None
         while True:
             tried.add(self.plan)
             draft = self.plan.draft(target)
             told = draft.report.tolist()
             self.bound = self.plan.error(told)
-            following = self.plan.after(told, self.tolerance)
+            following = self.plan.after(told, self.tolerance, target.phi)
             fit = draft.fit(following)
             if fit is not None:
                 self.plan, self.bound = following, following.error(told)
                 return fit
             fit = draft.fit(self.plan)
+            if best is None or self.bound <= max(self.tolerance, best[0]):
+                best = (self.bound, self.plan, fit)
             if following in tried:
+                self.bound, self.plan, fit = best
                 return fit
             self.plan = following  # cheaper if this fit is good enough, else better
             if self.bound <= self.tolerance and self._fits > 1:
                 return fit
 
     def _could_be_polynomial(self, phi: Phi) -> bool:
-        return not isinstance(self.plan, ChebyshevPlan) and phi.smooth_within(0.0)
+        return not _is_plain(self.plan) and phi.smooth_within(0.0)
 
-    def _send(self, plan: Plan, report: Tensor) -> None:
+    def _send(self, phi: Phi, plan: Plan, report: Tensor) -> None:
         host = torch.empty(report.shape, dtype=report.dtype, pin_memory=report.is_cuda)
         host.copy_(report, non_blocking=True)
         event = None
         if report.is_cuda:
             event = torch.cuda.Event()
             event.record(torch.cuda.current_stream(report.device))
-        self._pending = (plan, host, event)
+        self._pending = (phi, plan, host, event)
 
     def _receive(self) -> None:
         if self._pending is None:
             return
-        plan, host, event = self._pending
+        phi, plan, host, event = self._pending
         if event is not None and not event.query():
             return
         self._pending = None
         told = host.tolist()
-        following = plan.after(told, self.tolerance * _LAGGED_MARGIN)
+        following = plan.after(told, self.tolerance * _LAGGED_MARGIN, phi)
         if plan == self.plan:
             self.bound = plan.error(told)
             self.plan = following
-        elif isinstance(following, ChebyshevPlan):
+        elif _is_plain(following):
             self.plan = following
+
+
+def _is_plain(plan: Plan | None) -> bool:
+    """Whether `plan` is the cheapest of its kind."""
+    return isinstance(plan, ChebyshevPlan) and not plan.by_slope
 
 
 def proxy_size(proxy: Proxy) -> int:

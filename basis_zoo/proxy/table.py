@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from basis_zoo.phi import Phi, PhiParameters
-from basis_zoo.proxy.chebyshev import analysis_matrix, points, power_matrix
+from basis_zoo.proxy.chebyshev import EPSILON, analysis_matrix, points, power_matrix
 
 _NODES = 4
+_BETWEEN = 1.5
+"""Times the error at u = 0 and +-0.7, since a phi that varies within a piece is worse elsewhere."""
 SAME_POINT = 2.0**-22
 """Breakpoints nearer than this share of R are one: float32 cannot tell x between them."""
 
@@ -98,9 +100,22 @@ def _repeated(increasing: Tensor, reach: Tensor) -> Tensor:
     return torch.cat([first, increasing.diff(dim=-1) <= SAME_POINT * reach], dim=-1)
 
 
-def count_breakpoints(kinks: Tensor, radius: Tensor) -> Tensor:
-    """How many of `inner_breakpoints` lie inside, (*batch,)."""
-    return (kinks < radius.double()[..., None]).sum(-1)
+def count_breakpoints(kinks: Tensor, radius: Tensor, known: Tensor) -> Tensor:
+    """How many of `inner_breakpoints` there are, (*batch,) float64.
+
+    Infinitely many where the range reaches past `known`, from `Phi.breakpoints_reach`.
+    """
+    reach = radius.double()
+    return torch.where(reach > known, torch.inf, (kinks < reach[..., None]).sum(-1).double())
+
+
+def rounding_error(table: TableProxy, coefficients: Tensor, edges: Tensor) -> Tensor:
+    """What float32 loses at most when `table`, made of the other two, is evaluated, (*batch,)."""
+    powers = torch.arange(_NODES, device=edges.device)
+    widths = (edges.diff(dim=-1) / 2)[..., None] ** powers
+    stored = table.records[..., :_NODES].double() * widths
+    lost = (stored - coefficients).abs() + EPSILON * coefficients.abs()
+    return lost.sum(-1).amax(-1)
 
 
 def table_edges(kinks: Tensor, radius: Tensor, pieces: int, room: int) -> Tensor:
@@ -128,21 +143,36 @@ def middles(edges: Tensor) -> Tensor:
     return ((edges[..., 1:].double() + edges[..., :-1].double()) / 2).float().double()
 
 
-def fit_cubics(phi: Callable[[Tensor], Tensor], edges: Tensor) -> tuple[Tensor, Tensor]:
-    """The cubics between `edges` (*batch, n), and what they replace.
+class Cubics(NamedTuple):
+    """Cubics between edges, and how far they are from phi."""
+
+    powers: Tensor
+    """(*batch, n - 1, 4) float64, of u."""
+    off: Tensor
+    """(*batch,) largest error: by points at which that of a smooth phi is extreme."""
+    size: Tensor
+    """(*batch,) largest |phi|, at those points and the ends of the pieces."""
+
+
+def fit_cubics(phi: Callable[[Tensor], Tensor], edges: Tensor) -> Cubics:
+    """The cubics between `edges` (*batch, n).
 
     Args:
-        phi: Points (*batch, k) to values (*lead, *batch, k); called once.
+        phi: Points (*batch, k) to values (*lead, *batch, k), which leads the result too; called
+            once.
         edges: As from `table_edges`.
-
-    Returns:
-        Powers of u, float64 (*lead, *batch, n - 1, 4), and phi at the middles of the pieces,
-        (*lead, *batch, n - 1).
     """
-    half, middle = edges.diff(dim=-1)[..., None] / 2, middles(edges)
-    nodes = middle[..., None] + half * points(_NODES, edges.device)
-    values = phi(torch.cat([nodes.flatten(-2), middle], dim=-1))
-    count = middle.shape[-1]
-    at_nodes, at_middles = values.split([_NODES * count, count], dim=-1)
-    to_powers = power_matrix(_NODES - 1, edges.device) @ analysis_matrix(_NODES, edges.device)
-    return at_nodes.unflatten(-1, (count, _NODES)) @ to_powers.T, at_middles
+    half, middle = edges.diff(dim=-1)[..., None] / 2, middles(edges)[..., None]
+    device = edges.device
+    at = torch.cat(
+        [points(_NODES, device), points(2, device), torch.zeros_like(edges.flatten()[:1])]
+    )
+    values = phi((middle + half * at).flatten(-2)).unflatten(-1, (-1, len(at)))
+    to_powers = power_matrix(_NODES - 1, device) @ analysis_matrix(_NODES, device)
+    cubics = values[..., :_NODES] @ to_powers.T
+    with torch.no_grad():
+        want = values[..., _NODES:]
+        got = cubics @ (at[_NODES:, None] ** torch.arange(_NODES, device=device)).T
+        even, odd = cubics[..., 0] + cubics[..., 2], cubics[..., 1] + cubics[..., 3]
+        size = torch.maximum(want.abs().amax(-1), even.abs() + odd.abs()).amax(-1)
+        return Cubics(cubics, _BETWEEN * (got - want).abs().amax((-2, -1)), size)

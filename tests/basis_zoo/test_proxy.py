@@ -17,6 +17,9 @@ from basis_zoo.proxy import (
     range_radius,
 )
 
+FLOAT32 = 8e-6
+"""What a bound may count for the rounding of float32, beside the tolerance."""
+
 
 def made(name: str, seed: int = 0, **options):
     torch.manual_seed(seed)
@@ -47,9 +50,8 @@ def test_the_bound_holds_and_meets_the_tolerance(name, radius, kind, tolerance):
     phi, numbers = made(name)
     fit = fit_proxy(phi, numbers, torch.tensor(radius), tolerance)
     assert isinstance(fit.proxy, kind)
-    assert fit.bound <= tolerance
-    # beside the bound, what float32 numbers of the proxy cost
-    assert error_of(fit.proxy, phi, numbers, radius) <= 2 * fit.bound.item() + 3e-6
+    assert fit.bound <= tolerance + FLOAT32
+    assert error_of(fit.proxy, phi, numbers, radius) <= fit.bound.item()
 
 
 @pytest.mark.parametrize("count", [400, 512, 600])
@@ -58,7 +60,7 @@ def test_a_steep_table_is_no_worse_than_its_bound(count):
     phi, numbers = made("sinc", num_basis=count)
     fit = fit_proxy(phi, numbers, torch.tensor(2.7), tolerance=1e-5)
     assert isinstance(fit.proxy, TableProxy)
-    assert error_of(fit.proxy, phi, numbers, 2.7) <= 1.5 * fit.bound.item()
+    assert error_of(fit.proxy, phi, numbers, 2.7) <= fit.bound.item()
 
 
 @pytest.mark.parametrize("name", ["sinc", "hat", "walsh"])
@@ -170,5 +172,5 @@ def test_a_lagging_fit_reads_nothing_and_follows_the_range_a_fit_later(family, m
     monkeypatch.undo()
     fits = [first] + [fitter.fit(phi, numbers, wide) for _ in range(6)]
     assert first.bound > 1e-6
-    assert fits[-1].bound <= 1e-6
+    assert fits[-1].bound <= 1e-6 + FLOAT32
     assert error_of(fits[-1].proxy, phi, numbers, 0.3) <= 5e-6

@@ -1,0 +1,103 @@
+"""What a proxy is fitted to: phi with its numbers, a probe beside it, and the range."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from basis_zoo.basis import Basis, LinearBasis, LocationScaleBasis
+from basis_zoo.phi import Phi, PhiParameters
+from basis_zoo.proxy.constants import constant
+
+_SEEN = 2.0
+"""Points this many widths of a function apart see it: one of them lies within its width."""
+_NOISE = 2.0**-54
+"""Of the amplitudes' sum: where functions of some size add up, float64 rounds at least so much."""
+
+
+class Target(NamedTuple):
+    """What is fitted: phi with its numbers in float64, a probe, and the range.
+
+    The proxy must also serve the gradient with respect to the amplitudes: at the start, where
+    these are zero, phi itself says nothing, so a probe with fixed random amplitudes is resolved
+    too.
+    """
+
+    phi: Phi
+    own: PhiParameters
+    """(*batch, ...), differentiable."""
+    both: PhiParameters
+    """`own` and the probe: amplitudes and slopes are (2, *batch, ...)."""
+    radius: Tensor
+    """(*batch,)"""
+
+    @classmethod
+    def of(cls, phi: Phi, parameters: PhiParameters, radius: Tensor) -> "Target":
+        """The target for phi's numbers in any dtype."""
+        own = parameters.double()
+        probe = _probe(own.amplitude.shape[-1], own.amplitude.device)
+        amplitude = torch.stack([own.amplitude, probe.expand_as(own.amplitude)])
+        slope = torch.stack([own.slope, torch.zeros_like(own.slope)])
+        both = own._replace(amplitude=amplitude, slope=slope)
+        if not _shares_functions(phi.basis):
+            both = PhiParameters(*(p if p is amplitude else p.expand(2, *p.shape) for p in both))
+            both = both._replace(slope=slope)
+        return cls(phi, own, both, radius)
+
+    def values(self, x: Tensor) -> Tensor:
+        """phi and the probe at the points `x` (*batch, n), in one evaluation: (2, *batch, n)."""
+        if not _shares_functions(self.phi.basis):
+            x = x.expand(2, *x.shape)
+        return self.phi(x, self.both)
+
+    def slopes(self, x: Tensor) -> Tensor:
+        """The derivatives of `values` in x, (2, *batch, n); no difference cancels in them."""
+        ones = torch.ones_like(x)
+        return torch.func.jvp(self.values, (x,), (ones,))[1]
+
+    def noise(self) -> Tensor:
+        """What float64 loses of phi(x) - phi(0) to cancellation, (*batch,)."""
+        lost = _NOISE * self.own.amplitude.detach().abs().sum(-1)
+        return lost if self.phi.anchored else torch.zeros_like(lost)
+
+    def sees(self, spacing: Tensor) -> Tensor:
+        """Whether points at these distances, (*batch, n), cannot miss all that phi does."""
+        low, high = self.phi.basis.interval
+        return (spacing <= (high - low) / 4) & (spacing <= _SEEN * self._narrowest()[..., None])
+
+    def _narrowest(self) -> Tensor:
+        """The width 1 / omega of the narrowest function in the range, (*batch,); inf for none.
+
+        Functions of bounded support do not count: tables are cut where that ends.
+        """
+        basis, own = self.phi.basis, self.own
+        if not isinstance(basis, LocationScaleBasis) or math.isfinite(basis.support):
+            return torch.full_like(self.radius, torch.inf)
+        width = 1 / own.bandwidth.detach()
+        inside = own.grid.detach().abs() <= self.radius[..., None] + width
+        return torch.where(inside, width, torch.inf).amin(-1)
+
+    @torch.no_grad()
+    def reach(self) -> Tensor:
+        """The largest radius, (); NaN where that or a number of phi is not finite."""
+        zero = sum((p * 0).sum() for p in (self.own.amplitude, self.own.bandwidth))
+        return self.radius.double().max() + zero
+
+
+def _shares_functions(basis: Basis) -> bool:
+    """Whether the functions are evaluated once for several vectors of amplitudes."""
+    return isinstance(basis, LinearBasis) and type(basis).phi is LinearBasis.phi
+
+
+@constant
+def _probe(count: int, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return (torch.rand(count, generator=generator, dtype=torch.float64) - 0.5).to(device)
+
+
+def share(error: Tensor, size: Tensor) -> Tensor:
+    """`error` as a share of `size`, the largest |phi|; inf where float32 cannot hold phi."""
+    small, large = 2.0**-102, 2.0**127
+    held = error / (size - small).clamp_min(torch.finfo(size.dtype).tiny)
+    return torch.where(size < large, held, torch.inf)
