@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import peft
+import torch
 from peft import PeftConfig
 
 from adapters.kinds import check_kinds
@@ -180,12 +181,21 @@ class BasisConfig(PeftConfig):
                 "take path 'merged', or rounding 'nearest'"
             )
         try:
-            self.build_nonlinearity()
+            self._require_learning(self.build_nonlinearity())
             self.build_input_scale()
             check_depth_start(self)
             check_phi_pattern(self)
         except TypeError as error:  # an option that a part has not, or of a kind it cannot take
             raise ValueError(f"the options of phi cannot be used: {error}") from error
+
+    def _require_learning(self, phi: Nonlinearity) -> None:
+        """Refuse a start with B = 0 from which neither B nor phi gets a gradient."""
+        if self.init_weights and self.build_start().zero_b and not phi.learns_at(torch.zeros(1)):
+            raise ValueError(
+                f"start {self.start!r} has B = 0, and there family {self.basis!r} gives no "
+                "gradient to B or to a number of phi: nothing would be trained. Take start "
+                "'anchored', the linear term, or another family"
+            )
 
     def build_basis(self) -> Basis:
         """The family."""

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from basis_zoo.held import check_interval
 from basis_zoo.registry import ClassRegistry
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Basis(ABC):
                 f"`num_basis` must be at least {self.min_basis} for {type(self).__name__}, "
                 f"got {self.num_basis}"
             )
+        check_interval(self.interval, self.num_basis)
 
     @property
     def min_basis(self) -> int:

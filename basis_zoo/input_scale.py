@@ -9,6 +9,7 @@ still share one `Phi`.
 import torch
 from torch import Tensor, nn
 
+from basis_zoo.held import held
 from basis_zoo.registry import did_you_mean
 
 SCALES = ("none", "fixed", "learned", "rms", "range")
@@ -45,11 +46,13 @@ class InputScale(nn.Module):
                 f"`momentum` must lie in [0, 1) and belongs to the rules rms and range, "
                 f"got {momentum} with rule {rule!r}"
             )
+        factor = held("value", torch.tensor(float(value), dtype=torch.float64))
         self.rule, self.value, self.momentum = rule, float(value), momentum
         if rule == "learned":
-            self.log_scale = nn.Parameter(torch.tensor(float(value)).log())
+            self.log_scale = nn.Parameter(factor.log())
         if rule in ("rms", "range"):
-            self.register_buffer("measured", torch.zeros(()))  # 0: nothing measured yet
+            nothing = torch.zeros((), dtype=torch.float32)
+            self.register_buffer("measured", nothing)
 
     @torch.no_grad()
     def observe(self, mean_square: Tensor | None = None, peak: Tensor | None = None) -> None:

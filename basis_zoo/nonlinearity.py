@@ -9,8 +9,14 @@ from torch.nn import functional as F
 from basis_zoo.basis import Basis
 from basis_zoo.fit import fit_amplitudes
 from basis_zoo.grids import Grid
+from basis_zoo.held import check_bandwidth, held
 from basis_zoo.phi import Phi, PhiParameters
 from basis_zoo.starts import Start
+
+_POINTS = 33
+"""Of the interval, at which a new phi must be able to learn."""
+_LEARNING: set[tuple] = set()
+"""Kinds of phi that were seen to learn: one is asked, not every layer's."""
 
 
 def inverse_softplus(y: Tensor) -> Tensor:
@@ -74,20 +80,55 @@ class Nonlinearity(nn.Module):
         self.grid_rule = grid
         points = grid.place(basis.num_points, basis.interval)
         omega = _bandwidth(bandwidth, basis, points)
-        values = start.values(basis, points, omega, linear)
+        raw_grid = held("grid", self._raw_grid(points))
+        raw_bandwidth = held("bandwidth", inverse_softplus(omega))
+        in_force = _in_order(raw_grid) if self.grid_is_learned else raw_grid
+        # a start fits the numbers that are stored, not those that were asked for
+        stored = F.softplus(raw_bandwidth)
+        values = start.values(basis, in_force.double(), stored.double(), linear)
         self.start_residual = values.residual
-        self._own("amplitude", values.amplitude, train_amplitude)
-        self._own("raw_bandwidth", inverse_softplus(omega), train_bandwidth)
-        self._own("raw_grid", self._raw_grid(points), self.grid_is_learned)
-        line = torch.tensor([values.slope, values.offset])
-        self._own("line", line, linear)
+        line = torch.tensor([values.slope, values.offset], dtype=torch.float64)
+        self._own("amplitude", held("amplitude", values.amplitude), train_amplitude)
+        self._own("raw_bandwidth", raw_bandwidth, train_bandwidth)
+        self._own("raw_grid", raw_grid, self.grid_is_learned)
+        self._own("line", held("line", line), linear)
+        self._require_learning(start)
+
+    def _require_learning(self, start: Start) -> None:
+        basis = self.phi.basis
+        kind = (self.phi, self.grid_rule, start, tuple(n for n, _ in self.named_parameters()))
+        if kind in _LEARNING:
+            return
+        if not self.learns_at(torch.linspace(*basis.interval, _POINTS, dtype=torch.float64)):
+            raise ValueError(
+                f"phi of {basis.num_basis} function(s) of family {basis.name!r} is zero and can "
+                f"never change: with start {start.name!r} no trained number moves it. Take more "
+                "functions, the linear term, trained amplitudes, or a start that is not anchored"
+            )
+        _LEARNING.add(kind)
 
     def _own(self, name: str, value: Tensor, trained: bool) -> None:
-        value = value.float()
         if trained and value.numel():
             self.register_parameter(name, nn.Parameter(value))
         else:
             self.register_buffer(name, value)
+
+    def learns_at(self, x: Tensor) -> bool:
+        """Whether a loss of phi at the points `x`, (n,), has a gradient: to a trained number or x.
+
+        True where the numbers are on the meta device and cannot be asked.
+        """
+        trained = [n.requires_grad for n in self.numbers]
+        if any(n.is_meta for n in self.numbers):
+            return True
+        with torch.inference_mode(False), torch.enable_grad():
+            numbers = [n.detach().clone().double() for n in self.numbers]
+            leaves = [n.requires_grad_() for n, its in zip(numbers, trained, strict=True) if its]
+            x = x.detach().to(self.amplitude.device, torch.float64, copy=True).requires_grad_()
+            y = self.phi(x, self.parameters_in_force(numbers))
+            weights = torch.linspace(1, 2, len(x), dtype=y.dtype, device=y.device)
+            told = torch.autograd.grad(y, [x, *leaves], weights, materialize_grads=True)
+        return any(bool(gradient.any()) for gradient in told)
 
     @property
     def grid_is_learned(self) -> bool:
@@ -176,9 +217,12 @@ def _in_order(raw: Tensor) -> Tensor:
 
 def _bandwidth(given: float | str, basis: Basis, points: Tensor) -> Tensor:
     if given == "spacing":
-        return spacing_bandwidth(basis, points)
-    if isinstance(given, str):
+        omega = spacing_bandwidth(basis, points)
+    elif isinstance(given, str):
         raise ValueError(f"`bandwidth` must be a positive number or 'spacing', got {given!r}")
-    if not given > 0:
+    elif not given > 0:
         raise ValueError(f"`bandwidth` must be positive, got {given}")
-    return torch.full((basis.num_bandwidths,), float(given), dtype=torch.float64)
+    else:
+        omega = torch.full((basis.num_bandwidths,), float(given), dtype=torch.float64)
+    check_bandwidth(omega, basis.interval)
+    return omega
