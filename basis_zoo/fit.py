@@ -42,7 +42,14 @@ def responses(basis: Basis, x: Tensor, grid: Tensor, bandwidth: Tensor) -> Tenso
 
 
 def fit_amplitudes(
-    basis: Basis, x: Tensor, y: Tensor, grid: Tensor, bandwidth: Tensor, *, ridge: bool = False
+    basis: Basis,
+    x: Tensor,
+    y: Tensor,
+    grid: Tensor,
+    bandwidth: Tensor,
+    *,
+    ridge: bool = False,
+    pinned: bool = False,
 ) -> Fit:
     """The amplitudes whose phi is nearest to `y` at the points `x` in the sum of squares.
 
@@ -53,16 +60,20 @@ def fit_amplitudes(
         grid: `(num_points,)`.
         bandwidth: `(num_bandwidths,)`.
         ridge: Whether to hold amplitudes small at some cost in accuracy, as a start should.
+        pinned: Whether to move them on, by as little as can be, until phi(0) = 0.
     """
     x, y, grid, bandwidth = (t.detach().to("cpu", torch.float64) for t in (x, y, grid, bandwidth))
     a = responses(basis, x, grid, bandwidth)
-    rest = y - basis.phi(x, torch.zeros(basis.num_amplitudes).double(), grid, bandwidth)
+    rest = y - basis.phi(x, torch.zeros(basis.num_amplitudes, dtype=x.dtype), grid, bandwidth)
     target = rest
     if ridge:
         weight = (_RIDGE * a.square().sum(dim=0).mean()).sqrt()
         a = torch.cat([a, weight * torch.eye(a.shape[1], dtype=a.dtype)])
         target = torch.cat([rest, torch.zeros(a.shape[1], dtype=a.dtype)])
     found = torch.linalg.lstsq(a, target[:, None], rcond=_CUTOFF, driver="gelsd").solution[:, 0]
+    if pinned:
+        row = responses(basis, torch.zeros_like(x[:1]), grid, bandwidth)[0]
+        found = found - (row @ found) / row.square().sum().clamp_min(1e-12) * row
     amplitude = found.float().double()
     residual = (basis.phi(x, amplitude, grid, bandwidth) - y).abs().max().item()
     return Fit(amplitude, residual)

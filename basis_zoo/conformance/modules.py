@@ -12,6 +12,8 @@ from basis_zoo.fit import responses
 from basis_zoo.phi import EXTRAPOLATIONS, Phi, stack_parameters
 from basis_zoo.starts import get_start, list_starts
 
+_REFUSALS = ("is not zero where its amplitudes are", "can never change")
+_LEAVE_W_ALONE = {"paper", "small", "anchored", "identity", "identity_anchored", "random"}
 _DRAWS = 20
 _TOLERANCE = 1e-5  # asked of proxies, as a share of max |phi|
 
@@ -26,7 +28,8 @@ def check_starts(s: Subject) -> str:
             try:
                 module = s.module(name, linear=linear)
             except ValueError as error:
-                told = "cannot start as the identity" in str(error) and not linear
+                told = any(reason in str(error) for reason in _REFUSALS)
+                told |= "cannot start as the identity" in str(error) and not linear
                 require(told, f"start {name!r} with linear={linear}: {error}")
                 refused.append(name)
                 continue
@@ -37,15 +40,19 @@ def check_starts(s: Subject) -> str:
 def _check_start(s: Subject, name: str, module: torch.nn.Module, linear: bool) -> None:
     what = f"start {name!r} with linear={linear}"
     low, high = s.basis.interval
-    x = torch.linspace(low, high, 301)
+    x = torch.linspace(low, high, 301, dtype=torch.float32)
     y = module(x)
     require(bool(y.isfinite().all()), f"{what}: phi is not finite")
     start = get_start(name)
     if start.anchored:
-        zero = module(torch.zeros(1)).abs().item()
+        zero = module(torch.zeros(1, dtype=torch.float32)).abs().item()
         require(zero == 0, f"{what}: anchored, but phi(0) = {zero:.2g}")
+    if name in _LEAVE_W_ALONE:  # BA is zero where B is
+        update = module(torch.zeros(1, dtype=torch.float32) if start.zero_b else x).abs().max()
+        require(update <= 1e-6 * s.half, f"{what}: phi changes W by {update:.2g} before training")
     if name.startswith("identity"):
-        shift = module.phi._sum(torch.zeros(1), module.parameters_in_force()) * start.anchored
+        at_zero = torch.zeros(1, dtype=torch.float32)
+        shift = module.phi._sum(at_zero, module.parameters_in_force()) * start.anchored
         error = (y + shift - x).abs().max().item()
         limit = start.tolerance + 1e-4 * s.half  # type: ignore[attr-defined]
         at_most(error, limit, f"{what}: max |phi(x) - x|")
@@ -148,7 +155,7 @@ def check_proxy(s: Subject) -> str:
     told = []
     phi = s.rule
     for share in (0.02, 0.9):
-        radius = torch.tensor(share * s.half)
+        radius = torch.tensor(share * s.half, dtype=torch.float32)
         numbers = s.numbers._replace(amplitude=s.numbers.amplitude.clone().requires_grad_())
         fit = fit_proxy(phi, numbers, radius, tolerance=_TOLERANCE)
         x = torch.linspace(-1, 1, 777, dtype=torch.float64) * radius.double() * 0.9999

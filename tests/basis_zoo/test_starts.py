@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from basis_zoo import Nonlinearity, get_basis, get_grid, get_start, list_starts
+from basis_zoo import Nonlinearity, get_basis, get_grid, get_start, list_bases, list_starts
 from basis_zoo.fit import fit_amplitudes
 
 X = torch.linspace(-3, 3, 201)
@@ -27,6 +27,34 @@ def test_the_starts_of_the_issue_are_registered() -> None:
 def test_zero_starts_are_zero(start: str) -> None:
     assert not make("sinc", start)(X).any()
     assert get_start(start).zero_b == (start == "paper")
+
+
+@pytest.mark.parametrize("linear", [False, True])
+@pytest.mark.parametrize("start", sorted(set(list_starts()) - {"constant"}))
+def test_the_model_before_the_first_step_is_the_base_model(start: str, linear: bool) -> None:
+    """With the linear term, `anchored` and `small` were the identity of a random B A."""
+    rule = get_start(start)
+    for basis in list_bases():
+        try:
+            module = make(basis, start, {}, linear)
+        except ValueError as refused:
+            assert "Take start 'identity'" in str(refused) or not linear
+            continue
+        update = module(torch.zeros(1) if rule.zero_b else X).abs().max()
+        assert update <= (1e-6 if start == "identity" else 0), basis
+
+
+def test_a_family_that_is_not_zero_at_zero_amplitudes_needs_a_zero_b() -> None:
+    for start in ("anchored", "small"):
+        with pytest.raises(ValueError, match=r"'sinter' is not zero where.*Take start 'identity'"):
+            make("sinter", start)
+    assert get_start("identity").zero_b
+
+
+def test_the_line_learns_from_slope_zero() -> None:
+    module = make("sinc", "anchored", linear=True)
+    (0.3 * X - module(X)).square().mean().backward()
+    assert module.line.grad[0] < 0
 
 
 @pytest.mark.parametrize(
