@@ -79,7 +79,7 @@ def condition(s: Subject) -> float:
 
 
 def _proxy(s: Subject, share: float) -> str:
-    radius = torch.tensor(share * s.half)
+    radius = torch.tensor(share * s.half, dtype=torch.float32)
     fit = fit_proxy(s.rule, s.numbers, radius, tolerance=1e-6)
     x = torch.linspace(-1, 1, _POINTS, dtype=torch.float64) * radius.double() * 0.9999
     x = x.float().double()  # the rounding of x is not the proxy's

@@ -83,7 +83,8 @@ def check_second_derivative_at_centers(s: Subject) -> str:
     s = s.small
     p = s.numbers
     low, high = s.basis.interval
-    x = torch.cat([p.grid, s.kinks, torch.tensor([low, (low + high) / 2, high])]).double()
+    special = torch.tensor([low, (low + high) / 2, high], dtype=torch.float64)
+    x = torch.cat([p.grid, s.kinks, special])
     step = 1e-5 * s.half
     at = _derivatives(s, x, 2)[2]
     around = (_derivatives(s, x - step, 2)[2] + _derivatives(s, x + step, 2)[2]) / 2

@@ -54,15 +54,19 @@ class Subject:
         """The grid's points and bandwidths near 1 / spacing, that float32 holds exactly."""
         generator = torch.Generator().manual_seed(1)
         low, high = self.basis.interval
-        samples = (low + high) / 2 + self.half / 2 * torch.randn(500, generator=generator)
+        samples = (low + high) / 2 + self.half / 2 * torch.randn(
+            500, generator=generator, dtype=torch.float32
+        )
         points = self.grid.place(self.basis.num_points, self.basis.interval, samples)
         omega = spacing_bandwidth(self.basis, points)
-        omega = omega * (0.8 + 0.4 * torch.rand(omega.shape, generator=generator))
+        draw = torch.rand(omega.shape, generator=generator, dtype=torch.float32)
+        omega = omega * (0.8 + 0.4 * draw)
         return self._numbers(points.float().double(), omega.float().double())
 
     def _numbers(self, points: Tensor, omega: Tensor) -> PhiParameters:
         generator = torch.Generator().manual_seed(0)
-        amplitude = torch.randn(self.basis.num_amplitudes, generator=generator).double()
+        count = self.basis.num_amplitudes
+        amplitude = torch.randn(count, generator=generator, dtype=torch.float32).double()
         zero = torch.zeros((), dtype=torch.float64)
         return PhiParameters(amplitude, omega, points, zero, zero)
 

@@ -33,7 +33,7 @@ def check_shape(s: Subject) -> str:
     _same(both[1], s.phi(x + 0.1, other), s.scale(x + 0.1, other), "second of two stacked phis")
     module = s.module()
     for shape in ((), (1,), (2, 3, 5)):
-        got = tuple(module(torch.zeros(shape)).shape)
+        got = tuple(module(torch.zeros(shape, dtype=torch.float32)).shape)
         require(got == shape, f"x of shape {shape} gives {got}")
     return "(), (1,), (2, 3, 5), stacked"
 
@@ -54,7 +54,7 @@ def check_elementwise(s: Subject) -> str:
 def check_empty(s: Subject) -> str:
     """No points give no values, and the backward pass works."""
     for shape in ((0,), (3, 0)):
-        x = torch.zeros(shape, requires_grad=True)
+        x = torch.zeros(shape, dtype=torch.float32, requires_grad=True)
         y = s.module()(x)
         require(tuple(y.shape) == shape, f"x of shape {shape} gives {tuple(y.shape)}")
         y.sum().backward()

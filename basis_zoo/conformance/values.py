@@ -83,8 +83,8 @@ def check_finite(s: Subject) -> str:
             if grad is not None:
                 _finite(grad, x, f"gradient to {name} in {dtype}")
         if _is_location_scale(s.basis):
-            z = torch.cat([torch.linspace(-5, 5, 4001), torch.tensor([-1e4, 1e4])])
-            z = z.to(dtype).requires_grad_()
+            far = torch.tensor([-1e4, 1e4], dtype=dtype)
+            z = torch.cat([torch.linspace(-5, 5, 4001, dtype=dtype), far]).requires_grad_()
             psi = s.basis.psi(z)  # type: ignore[attr-defined]
             _finite(psi, z, f"psi of z in {dtype}")
             _finite(torch.autograd.grad(psi.sum(), z)[0], z, f"gradient of psi to z in {dtype}")

@@ -46,7 +46,7 @@ def place(basis: Basis, grid: str) -> Tensor:
     if grid == "learned" and basis.num_points:
         return _trained_grid(basis)
     generator = torch.Generator().manual_seed(0)
-    samples = 0.8 * torch.randn(_SAMPLES, generator=generator)
+    samples = 0.8 * torch.randn(_SAMPLES, generator=generator, dtype=torch.float32)
     return get_grid(grid).place(basis.num_points, basis.interval, samples)
 
 
@@ -54,7 +54,7 @@ def _trained_grid(basis: Basis) -> Tensor:
     module = Nonlinearity(
         basis, get_grid("learned"), get_start("small"), bandwidth="spacing", linear=True
     )
-    x = torch.linspace(*basis.interval, 200)
+    x = torch.linspace(*basis.interval, 200, dtype=torch.float32)
     y = TARGETS["step"](x)
     optimiser = torch.optim.Adam(module.parameters(), lr=0.03)
     for _ in range(150):
@@ -73,7 +73,8 @@ def functions(basis: Basis, x: Tensor, points: Tensor) -> Tensor:
     amplitudes = torch.eye(count, dtype=torch.float64)
     if not isinstance(basis, LinearBasis):
         generator = torch.Generator().manual_seed(3)
-        amplitudes = torch.randn(count, count, generator=generator).double() / 2
+        draw = torch.randn(count, count, generator=generator, dtype=torch.float32)
+        amplitudes = draw.double() / 2
     zero = torch.zeros(count, dtype=torch.float64)
     omega = bandwidths(basis, points)
     p = PhiParameters(amplitudes, omega.expand(count, -1), points.expand(count, -1), zero, zero)

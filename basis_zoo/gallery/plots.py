@@ -63,7 +63,9 @@ def fits_figure(name: str) -> str:
     low, high = basis.interval
     figure = Figure(figsize=(11, 2.2), layout="constrained")
     axes = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.25])
-    x = torch.linspace(low - 0.25 * (high - low), high + 0.25 * (high - low), 901).double()
+    x = torch.linspace(
+        low - 0.25 * (high - low), high + 0.25 * (high - low), 901, dtype=torch.float64
+    )
     for ax, (target, function) in zip(axes, measure.TARGETS.items(), strict=False):
         y, error = measure.fitted(basis, target, x)
         inside = (x >= low) & (x <= high)
