@@ -181,16 +181,24 @@ class BasisConfig(PeftConfig):
                 "take path 'merged', or rounding 'nearest'"
             )
         try:
-            self._require_learning(self.build_nonlinearity())
+            self._check_start(self.build_nonlinearity())
             self.build_input_scale()
             check_depth_start(self)
             check_phi_pattern(self)
         except TypeError as error:  # an option that a part has not, or of a kind it cannot take
             raise ValueError(f"the options of phi cannot be used: {error}") from error
 
-    def _require_learning(self, phi: Nonlinearity) -> None:
-        """Refuse a start with B = 0 from which neither B nor phi gets a gradient."""
-        if self.init_weights and self.build_start().zero_b and not phi.learns_at(torch.zeros(1)):
+    @torch.no_grad()
+    def _check_start(self, phi: Nonlinearity) -> None:
+        """Refuse what changes the model before the first step, or from which nothing is trained."""
+        zero_b = self.build_start().zero_b
+        if self.init_weights and not zero_b and phi(torch.linspace(*self.interval, 33)).any():
+            raise ValueError(
+                f"family {self.basis!r} with start {self.start!r} is not zero: with a random B it "
+                "would change the model before the first step. Take start 'identity', whose B is "
+                "zero"
+            )
+        if self.init_weights and zero_b and not phi.learns_at(torch.zeros(1)):
             raise ValueError(
                 f"start {self.start!r} has B = 0, and there family {self.basis!r} gives no "
                 "gradient to B or to a number of phi: nothing would be trained. Take start "

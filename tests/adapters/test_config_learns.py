@@ -1,4 +1,4 @@
-"""Settings from which nothing would be trained are refused."""
+"""Settings from which nothing would be trained, or that change the model before, are refused."""
 
 import pytest
 
@@ -30,6 +30,14 @@ def test_a_start_with_zero_b_and_no_gradient_there_is_refused(options):
 )
 def test_what_learns_is_taken(options):
     BasisConfig(target_modules=["q"], **options)
+
+
+@pytest.mark.parametrize("start", ["anchored", "small"])
+def test_a_random_b_needs_a_phi_that_is_zero(start):
+    """sinter is x where its amplitudes are zero."""
+    with pytest.raises(ValueError, match=r"'sinter'.*is not zero.*Take start 'identity'"):
+        BasisConfig(target_modules=["q"], basis="sinter", num_basis=1, start=start)
+    BasisConfig(target_modules=["q"], basis="sinter", num_basis=1, start="identity")
 
 
 @pytest.mark.parametrize("bandwidth", [1e38, 1e-45])
