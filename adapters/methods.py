@@ -13,10 +13,11 @@ from torch import nn
 
 from adapters.config import BasisConfig
 from adapters.patterns import expand_words
-from adapters.peft_gaps import guard_heads, target_names
-from adapters.placement import check_layers, has_words, require_some, resolve
+from adapters.peft_gaps import guard_heads
+from adapters.placement import WORDS, check_layers, placed
 from adapters.section import COMMON_OPTIONS, check_common
 from adapters.training import HEADS
+from adapters.unmatched import check_names, targeted
 from basis_zoo.registry import Registry, did_you_mean
 
 
@@ -40,6 +41,8 @@ class Method:
     """Values of the configuration that we set unless an option does."""
     complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     """Adds to the configuration's values those that follow from others."""
+    follow: Callable[[nn.Module, Any], None] | None = None
+    """Sets what follows from the modules that are adapted, once the configuration names them."""
     weightless: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Values of the configuration in place of those that need a weight, on the meta device."""
     initialise: Callable[[nn.Module], None] | None = None
@@ -100,6 +103,8 @@ class Method:
         check_layers(kept.get("layers", "all"))
         values = {self.renamed.get(k, k): v for k, v in kept.items() if k not in self.resolved}
         values = {**self.defaults, **values}
+        if values.get("target_modules") in WORDS:  # PEFT refuses indices of blocks beside a text
+            values["target_modules"] = [values["target_modules"]]
         if self.complete is not None:
             values = self.complete(values)
         try:
@@ -159,30 +164,32 @@ def attach(model: nn.Module, adapter: dict[str, Any]) -> nn.Module:
     if next(model.parameters()).is_meta:
         for option, value in method.weightless.items():
             setattr(config, option, value)
-    _place(model, config, adapter.get("layers", "all"))
-    # `layers` is in the names already
-    wanted = {o: adapter[o] for o in method.resolved if adapter.get(o) is not None}
-    wanted.pop("layers", None)
-    if wanted:
-        config.target_modules = target_names(model, config, wanted)
-    try:
-        adapted = guard_heads(get_peft_model(model, config))
-    except ValueError:
-        require_some(model, getattr(config, "target_modules", None))
-        raise
+    lacking = {o: adapter[o] for o in method.resolved if adapter.get(o) is not None}
+    check_names(model, config, **lacking)
+    _place(model, config, lacking)
+    if method.follow is not None:
+        method.follow(model, config)
+    adapted = guard_heads(get_peft_model(model, config))
     if method.initialise is not None:
         method.initialise(adapted)
     return adapted
 
 
-def _place(model: nn.Module, config: PeftConfig, layers: str | list[int]) -> None:
-    """Put names in the place of words, for methods that know only names."""
+def _place(model: nn.Module, config: PeftConfig, lacking: dict[str, Any]) -> None:
+    """Put names in the place of words, and of the options that `config` is `lacking`."""
     targets = getattr(config, "target_modules", None)
-    if has_words(targets) or layers != "all":
-        names = resolve(model, targets, layers)
-        indices = getattr(config, "layers_to_transform", None)
+    indices = getattr(config, "layers_to_transform", None)
+    if lacking:
+        if targets is None:
+            raise ValueError(f"set `target_modules` to use {', '.join(lacking)} with this method")
+        names: list[str] | None = targeted(model, config, **lacking)
+        if not names:
+            raise ValueError(f"no module fits `target_modules` {targets} with {lacking}")
         if indices is not None:
-            names = resolve(model, names, [indices] if isinstance(indices, int) else indices)
+            config.layers_to_transform = None  # obeyed above; PEFT does not, for full names
+    else:
+        names = placed(model, targets, getattr(config, "layers", "all"), indices)
+    if names is not None:
         config.target_modules = set(names)
     for attribute in ("rank_pattern", "alpha_pattern"):
         pattern = getattr(config, attribute, None)

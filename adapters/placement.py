@@ -13,7 +13,7 @@ Heads, embeddings and poolers lie outside the blocks and are named by their own 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
@@ -37,6 +37,8 @@ _GATE_UP = {
     *("gate_proj", "up_proj", "gate_up_proj", "c_fc", "fc1", "wi", "wi_0", "wi_1", "w1", "w3"),
     *("dense_h_to_4h", "lin1", "fc_in", "weights_in", "Wi"),
 }
+SHOWN = 3
+"""Unmatched names in a message."""
 _ROUTERS = {"gate", "router", "shared_expert_gate", "classifier"}
 
 Targets = str | Iterable[str] | None
@@ -83,46 +85,54 @@ def resolve(model: nn.Module, targets: Targets, layers: Layers = "all") -> list[
     if not targets:
         raise ValueError(f"`layers` {layers!r} needs `target_modules`, such as 'all'; got none")
     linear = adaptable(model)
+    if isinstance(layers, list):
+        _require_blocks(layers, linear)
     if isinstance(targets, str) and not has_words(targets):
         pattern = r".*\.\d+\..*" if targets == "all-linear" else targets
         chosen = {name for name in linear if re.fullmatch(pattern, name)}
-        _require(chosen, targets, model, linear)
+        missing = [] if chosen else [targets]
     else:
-        chosen = set()
-        for target in [targets] if isinstance(targets, str) else sorted(targets):
-            found = _matches(model, target, linear)
-            _require(found, target, model, linear)
-            chosen |= found
+        wanted = [targets] if isinstance(targets, str) else sorted(targets)
+        found = {target: matches(model, target, linear) for target in wanted}
+        chosen = set().union(*found.values())
+        missing = [target for target in wanted if not found[target]]
+    if missing:
+        raise ValueError(no_match(model, "target_modules", missing, linear))
     kept = [name for name in linear if name in chosen and _in_layers(name, layers, linear)]
     if chosen and not kept:
         raise ValueError(f"`layers` {layers!r} leaves none of the blocks of {_blocks(linear)}")
     return kept
 
 
-def require_some(model: nn.Module, targets: Targets) -> None:
-    """Refuse names or a pattern of which not one means a linear layer of `model`.
+def placed(
+    model: nn.Module,
+    targets: Targets,
+    layers: Layers = "all",
+    layers_to_transform: int | list[int] | None = None,
+) -> list[str] | None:
+    """The names in the place of words and of choices of blocks; None where PEFT needs no help.
 
     Raises:
-        ValueError: As said; the message lists what the model has.
+        ValueError: As `resolve`.
     """
-    linear = adaptable(model)
-    if isinstance(targets, str):
-        found = {name for name in linear if re.fullmatch(targets, name)}
-        _require(found, targets, model, linear)
-    elif targets:
-        names = sorted(targets)
-        found = set().union(*(_matches(model, name, linear) for name in names))
-        _require(found, ", ".join(names), model, linear)
+    if not has_words(targets) and layers == "all":
+        return None
+    names = resolve(model, targets, layers)
+    if isinstance(layers_to_transform, int):
+        layers_to_transform = [layers_to_transform]
+    return resolve(model, names, layers_to_transform) if layers_to_transform else names
+
+
+def outside_adapters(model: nn.Module) -> list[str]:
+    """The names of the modules of `model`; one with adapters on counts once."""
+    inside = tuple(f"{n}." for n, m in model.named_modules() if isinstance(m, BaseTunerLayer))
+    return [name for name, _ in model.named_modules() if name and not name.startswith(inside)]
 
 
 def adaptable(model: nn.Module) -> list[str]:
     """The names of the linear layers of `model`; a layer with adapters on counts once."""
-    inside = tuple(f"{n}." for n, m in model.named_modules() if isinstance(m, BaseTunerLayer))
-    return [
-        name
-        for name, module in model.named_modules()
-        if name and not name.startswith(inside) and _is_linear(module)
-    ]
+    modules = dict(model.named_modules())
+    return [name for name in outside_adapters(model) if _is_linear(modules[name])]
 
 
 def _is_linear(module: nn.Module) -> bool:
@@ -131,10 +141,11 @@ def _is_linear(module: nn.Module) -> bool:
     return isinstance(base, Conv1D) or (sized and hasattr(base, "out_features"))
 
 
-def _matches(model: nn.Module, target: str, linear: list[str]) -> set[str]:
+def matches(model: nn.Module, target: str, names: Iterable[str]) -> set[str]:
+    """Those of `names`, modules of `model`, that the word or name `target` means."""
     if target not in WORDS:
-        return {name for name in linear if name == target or name.endswith(f".{target}")}
-    blocks = [n for n in linear if block_of(n) and n.rpartition(".")[2] not in _ROUTERS]
+        return {name for name in names if name == target or name.endswith(f".{target}")}
+    blocks = [n for n in names if block_of(n) and n.rpartition(".")[2] not in _ROUTERS]
     attention = {name for name in blocks if _is_in_attention(model, name)}
     mlp = set(blocks) - attention
     if target == "qkv":
@@ -173,18 +184,58 @@ def _in_layers(name: str, layers: Layers, linear: list[str]) -> bool:
     return block.index in layers or block.index - count in layers
 
 
-def _require(found: set[str], target: str, model: nn.Module, linear: list[str]) -> None:
-    if not found:
-        raise ValueError(
-            f"`target_modules` {target!r} matches no linear layer of {type(model).__name__}. "
-            f"It has: {', '.join(sorted({kind_of(name) for name in linear}))}. "
-            f"Words: {', '.join(WORDS)}. Experts kept as one tensor cannot be adapted"
-        )
+def no_match(
+    model: nn.Module,
+    option: str,
+    missing: Sequence[str],
+    known: Sequence[str],
+    kind: str = "layer",
+) -> str:
+    """The message that nothing of a `kind` is called `missing`: the nearest of `known`, and all."""
+    words = WORDS if "layer" in kind else ()
+    said = [
+        f"`{option}` {name!r} matches no {kind} of {type(model).__name__}."
+        f"{_nearest(name, known, words)}"
+        for name in missing[:SHOWN]
+    ]
+    if len(missing) > SHOWN:
+        said.append(f"Nor do {len(missing) - SHOWN} more names.")
+    has = ", ".join(sorted({kind_of(name) for name in known if words or "." not in name}))
+    said += [f"It has: {has}."] if has else []
+    if words:
+        said.append(f"Words: {', '.join(words)}.")
+    if words and option == "target_modules":
+        said.append("Experts kept as one tensor cannot be adapted")
+    return " ".join(said)
 
 
-def _blocks(linear: list[str]) -> str:
+def _nearest(name: str, known: Sequence[str], words: Sequence[str]) -> str:
+    """`did_you_mean` among `words` and the ends of `known` that have as many parts as `name`."""
+    if not re.fullmatch(r"[\w.-]+", name):  # a pattern: what it ends in
+        name = (re.findall(r"\w+", name) or [name])[-1]
+    parts = name.count(".") + 1
+    return did_you_mean(name, [*(".".join(k.split(".")[-parts:]) for k in known), *words])
+
+
+def _require_blocks(indices: list[int], linear: list[str]) -> None:
+    last = _last_blocks(linear)
+    for index in indices:
+        if not any(-end - 1 <= index <= end for end in last.values()):
+            raise ValueError(
+                f"block {index} of `layers` or `layers_to_transform` is in no stack of the model, "
+                f"which has {_blocks(linear)}"
+            )
+
+
+def _last_blocks(linear: list[str]) -> dict[str, int]:
+    """The last index of each stack of blocks."""
     last: dict[str, int] = {}
     for block in map(block_of, linear):
         if block is not None:
             last[block.stack] = max(last.get(block.stack, 0), block.index)
+    return last
+
+
+def _blocks(linear: list[str]) -> str:
+    last = _last_blocks(linear)
     return ", ".join(f"{stack} (0 to {index})" for stack, index in last.items()) or "no stack"

@@ -1,20 +1,23 @@
 """IA3: a factor for each output of a layer, or for each input of a feed-forward layer."""
 
-from typing import Any
-
 from peft import IA3Config
+from torch import nn
 
 from adapters.methods import Method, register_method
+from adapters.placement import matches
+from adapters.unmatched import targeted
 
-FEEDFORWARD = ("down_proj", "output.dense", "fc2", "wo", "dense_4h_to_h", "lin2", "w2")
+FEEDFORWARD = (
+    *(".down_proj", ".output.dense", ".fc2", ".wo", ".dense_4h_to_h", ".lin2", ".w2"),
+    ".mlp.c_proj",
+)
 """Second maps of feed-forward blocks, by the names of common models: their inputs are scaled."""
 
 
-def _complete(options: dict[str, Any]) -> dict[str, Any]:
-    targets = options.get("target_modules")
-    if isinstance(targets, str) or targets is None or "feedforward_modules" in options:
-        return options
-    return {**options, "feedforward_modules": [t for t in targets if t in FEEDFORWARD]}
+def _follow(model: nn.Module, config: IA3Config) -> None:
+    if config.feedforward_modules is None and config.target_modules is not None:
+        inner = matches(model, "mlp", targeted(model, config))
+        config.feedforward_modules = {n for n in inner if f".{n}".endswith(FEEDFORWARD)}
 
 
 register_method(
@@ -22,7 +25,7 @@ register_method(
         "ia3",
         IA3Config,
         ignored=frozenset({"r", "alpha"}),
-        complete=_complete,
+        follow=_follow,
         size=None,
         convertible=False,
         formula="diag(l) W, or W diag(l) for feedforward_modules",

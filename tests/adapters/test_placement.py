@@ -48,7 +48,7 @@ def test_every_word_on_every_family(every_family):
     model = every_family.model()
     if every_family.name == "mixtral":
         assert last(resolve(model, "all")) == {"q_proj", "k_proj", "v_proj", "o_proj"}
-        with pytest.raises(ValueError, match=r"'mlp' matches no linear layer of Mixtral.*one tens"):
+        with pytest.raises(ValueError, match=r"'mlp' matches no layer of Mixtral.*one tens"):
             resolve(model, "mlp")
         return
     qkv, gate_up, other_attention, other_mlp = PARTS[every_family.name]
@@ -153,7 +153,7 @@ def test_attach_places_every_method_alike(family, method):
 @pytest.mark.parametrize("targets", [["querry", "valeu"], r".*\.querry"])
 def test_names_that_the_model_lacks_are_refused_with_those_it_has(family, method, targets):
     model = family("bert").model()
-    message = r"querry.* matches no linear layer of Bert.* It has: .*query.* Words: attention"
+    message = r"querry.* matches no layer of Bert.* It has: .*query.* Words: attention"
     with pytest.raises(ValueError, match=message):
         adapters.attach(model, {"method": method, "target_modules": targets})
 

@@ -1,0 +1,179 @@
+"""Refuses names that match nothing, for every method, before the model is changed.
+
+PEFT drops such a name, at most with a warning, as long as another one matches: `[query, valeu]`
+adapts `query` alone. Names are matched here as PEFT matches them.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import Any
+
+from peft import PeftConfig
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.constants import DUMMY_TARGET_MODULES, INCLUDE_LINEAR_LAYERS_SHORTHAND
+from torch import nn
+
+from adapters.placement import (
+    WORDS,
+    adaptable,
+    has_words,
+    matches,
+    no_match,
+    outside_adapters,
+    placed,
+    resolve,
+)
+
+_HEADS = {
+    "SEQ_CLS": ("classifier", "score"),
+    "TOKEN_CLS": ("classifier", "score"),
+    "QUESTION_ANS": ("qa_outputs",),
+}
+"""What PEFT adds to `modules_to_save` by task, whether the model has it or not."""
+
+Option = Callable[[str], Any]
+
+
+def check_names(model: nn.Module, config: PeftConfig, **more: Any) -> None:
+    """Refuse a name, a pattern or an index in `config` that matches nothing in `model`.
+
+    A configuration that was read from a file is taken as it is: what matters is that the tensors
+    of the file find their places.
+
+    Args:
+        model: The model before adaptation; it may carry other adapters.
+        config: Of any method, as the user wrote it; words of `adapters.placement` may stand in it.
+        more: Options that the class of `config` lacks.
+
+    Raises:
+        ValueError: As said; the message has the nearest name and what the model has.
+    """
+    if getattr(config, "from_file", False):
+        return
+    option = {**vars(config), **more}.get
+    names = outside_adapters(model)
+    _check_targets(model, names, option("target_modules"))
+    _check_indices(names, option)
+    _check_saved(model, names, option)
+    _check_parameters(model, option("target_parameters") or ())
+    found = targeted(model, config, **more)
+    _check_excluded(model, found, option("exclude_modules"))
+    for name, pattern in (vars(config) | more).items():
+        if name.endswith("_pattern") and isinstance(pattern, dict):
+            _check_keys(model, name, pattern, found)
+
+
+def targeted(model: nn.Module, config: PeftConfig, **more: Any) -> list[str]:
+    """The full names of the modules that `config` adapts; arguments as in `check_names`.
+
+    Raises:
+        ValueError: A word, a name or `layers` matches nothing.
+    """
+    option = {**vars(config), **more}.get
+    targets, indices = option("target_modules"), option("layers_to_transform")
+    if targets is None or _is_special(targets):
+        names: list[str] | None = adaptable(model)
+    else:
+        names = placed(model, targets, option("layers") or "all", indices)
+    probe = SimpleNamespace(
+        target_modules=targets if names is None else names,
+        exclude_modules=option("exclude_modules"),
+        modules_to_save=option("modules_to_save"),
+        layers_to_transform=indices,
+        layers_pattern=option("layers_pattern"),
+    )
+    return [name for name in outside_adapters(model) if check_target_module_exists(probe, name)]
+
+
+def _is_special(targets: Any) -> bool:
+    """Whether PEFT gives this `target_modules` a meaning of its own."""
+    special = (INCLUDE_LINEAR_LAYERS_SHORTHAND, DUMMY_TARGET_MODULES)
+    return isinstance(targets, str) and targets.lower() in special
+
+
+def _check_targets(model: nn.Module, names: list[str], targets: Any) -> None:
+    if targets is None or _is_special(targets):
+        return
+    linear = adaptable(model)
+    if isinstance(targets, str) and not has_words(targets):
+        missing = [] if _fitting("target_modules", targets, names) else [targets]
+    else:
+        wanted = [targets] if isinstance(targets, str) else sorted(targets)
+        missing = [t for t in wanted if not matches(model, t, linear if t in WORDS else names)]
+    if missing:
+        raise ValueError(no_match(model, "target_modules", missing, linear))
+
+
+def _check_indices(names: list[str], option: Option) -> None:
+    indices, targets = option("layers_to_transform"), option("target_modules")
+    indices = [indices] if isinstance(indices, int) else indices
+    if not indices or has_words(targets):  # words are resolved by block, and then checked
+        return
+    if isinstance(targets, str):
+        raise ValueError(
+            f"`layers_to_transform` {indices} does nothing to the pattern {targets!r}: choose "
+            "blocks by `layers`, or name modules"
+        )
+    lists = option("layers_pattern") or None
+    wanted = [lists] if isinstance(lists, str) else lists or [r"[^.]*"]
+    # as PEFT reads an index: the first number; unnamed, its list must lie inside of something
+    inside = r"(?:.*?\.)?" if lists else r".*?\."
+    numbered = (re.match(rf"{inside}{each}\.(\d+)\.", f"{n}.") for n in names for each in wanted)
+    known = {int(match[1]) for match in numbered if match}
+    if missing := [index for index in indices if index not in known]:
+        had = f"{min(known)} to {max(known)}" if known else "none"
+        where = f" in `layers_pattern` {lists!r}" if lists else ""
+        raise ValueError(
+            f"`layers_to_transform` {missing} matches no block{where}; the model has: {had}. "
+            "`layers` takes words, and indices that count from the end"
+        )
+
+
+def _check_saved(model: nn.Module, names: list[str], option: Option) -> None:
+    wanted = option("modules_to_save") or ()
+    added = _HEADS.get(str(getattr(option("task_type"), "value", option("task_type"))), ())
+    missing = [m for m in wanted if m not in added and not any(n.endswith(m) for n in names)]
+    if missing:
+        raise ValueError(no_match(model, "modules_to_save", missing, names, "module"))
+
+
+def _check_parameters(model: nn.Module, wanted: Iterable[str]) -> None:
+    names = [name.replace(".base_layer", "") for name, _ in model.named_parameters()]
+    missing = [p for p in wanted if not any(f".{name}".endswith(f".{p}") for name in names)]
+    if missing:
+        raise ValueError(no_match(model, "target_parameters", missing, names, "parameter"))
+
+
+def _check_excluded(model: nn.Module, found: list[str], excluded: Any) -> None:
+    names = [name for name, _ in model.named_modules()]  # inside other adapters too
+    if isinstance(excluded, str):
+        if not _fitting("exclude_modules", excluded, names):
+            raise ValueError(no_match(model, "exclude_modules", [excluded], names, "module"))
+        return
+    for name in sorted(excluded or ()):
+        meant = {each for each in names if f".{each}".endswith(f".{name}")}
+        if not meant:
+            raise ValueError(no_match(model, "exclude_modules", [name], names, "module"))
+        if any(each.startswith(tuple(f"{module}." for module in meant)) for each in found):
+            raise ValueError(
+                f"`exclude_modules` {name!r} leaves out modules of exactly this name, not the "
+                rf"adapted ones inside of them: give the pattern '.*\.{name}\..*'"
+            )
+
+
+def _check_keys(model: nn.Module, option: str, pattern: dict[str, Any], found: list[str]) -> None:
+    for key in pattern:
+        if key in WORDS:
+            meant = set(resolve(model, key)).intersection(found)
+        else:
+            meant = {name for name in found if re.match(rf"(.*\.)?({key})$", name)}
+        if not meant:
+            raise ValueError(no_match(model, option, [key], found, "adapted layer"))
+
+
+def _fitting(option: str, pattern: str, names: list[str]) -> list[str]:
+    try:
+        return [name for name in names if re.fullmatch(pattern, name)]
+    except re.error as error:
+        raise ValueError(f"`{option}` {pattern!r} is no regular expression: {error}") from error
