@@ -149,6 +149,8 @@ class BasisConfig(PeftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        # a file gives the type as text, and PEFT saves configurations for inference
+        self.from_file = type(vars(self)["peft_type"]) is str and self.inference_mode
         self.peft_type = peft_type("basis")
         self.interval = _pair(self.interval)
         check_kinds(self)

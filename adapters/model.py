@@ -13,10 +13,11 @@ from adapters.config import BasisConfig
 from adapters.layer import BasisLinear
 from adapters.module_names import depths
 from adapters.patterns import config_for, expand_words
-from adapters.placement import adaptable, has_words, resolve
+from adapters.placement import adaptable, has_words, placed
 from adapters.registration import register_with_peft
 from adapters.saved import check_saved
 from adapters.sharing import tie
+from adapters.unmatched import check_names
 
 
 class BasisModel(BaseTuner):
@@ -30,7 +31,9 @@ class BasisModel(BaseTuner):
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, **kwargs: Any) -> None:
-        """As PEFT's, then ties what the modules share."""
+        """As PEFT's, then ties what the modules share; refuses names that match nothing."""
+        if kwargs.get("state_dict") is None:  # which else says by itself what is adapted
+            check_names(model, self.peft_config[adapter_name])
         super().inject_adapter(model, adapter_name, **kwargs)
         config = self.peft_config[adapter_name]
         layers = {n: m for n, m in model.named_modules() if isinstance(m, BasisLinear)}
@@ -54,14 +57,11 @@ class BasisModel(BaseTuner):
 
     def _prepare_model(self, peft_config: BasisConfig, model: nn.Module) -> None:
         """Put names in the place of words; the saved configuration holds the names."""
-        targets = peft_config.target_modules
-        if has_words(targets) or peft_config.layers != "all":
-            names = resolve(model, targets, peft_config.layers)
-            indices = peft_config.layers_to_transform
-            if indices is not None and has_words(targets):
-                indices = [indices] if isinstance(indices, int) else indices
-                names = resolve(model, names, indices)
-            peft_config.target_modules = set(names)
+        targets, indices = peft_config.target_modules, peft_config.layers_to_transform
+        if has_words(targets) or not peft_config.from_file:  # a file holds names
+            names = placed(model, targets, peft_config.layers, indices)
+            if names is not None:
+                peft_config.target_modules = set(names)
         peft_config.rank_pattern = expand_words(peft_config.rank_pattern, model)
         peft_config.phi_pattern = expand_words(peft_config.phi_pattern, model)
         self._depths = depths(adaptable(model))
