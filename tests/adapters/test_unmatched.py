@@ -1,14 +1,18 @@
 """Names that match nothing are refused, each with the nearest, before anything is changed."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 from peft import LoraConfig, PeftModel, get_peft_config, get_peft_model, inject_adapter_in_model
 from peft.tuners.ia3.layer import IA3Layer
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 import adapters
+import studies
 from adapters import BasisConfig
-from adapters.unmatched import check_names
+from adapters.unmatched import check_names, targeted
 
 QKV = ["query", "key", "value"]
 
@@ -224,3 +228,26 @@ def test_ia3_knows_the_feed_forward_layers_however_they_are_named(family, target
     layers = {n: m for n, m in model.named_modules() if isinstance(m, IA3Layer)}
     inputs = {n.split("layer.")[-1] for n, m in layers.items() if m.is_feedforward}
     assert inputs == {"0.output.dense", "1.output.dense"} and len(layers) > 6
+
+
+PAPER = {
+    ("paper", "qwen2"): [
+        *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    ],
+    ("paper", "phi3"): ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"],
+    ("paper_glue", "roberta"): ["query", "key", "value", "dense"],
+    ("paper_vision", "clip"): ["q_proj", "k_proj", "v_proj", "fc1", "fc2"],
+}
+"""The paper's names on models that have them, and what they stand for on Phi-3."""
+
+
+@pytest.mark.parametrize(("profile", "name"), PAPER)
+def test_words_of_the_profiles_are_the_paper_s_placement(family, profile, name):
+    file = Path(studies.__file__).parent / "profiles" / f"{profile}.yaml"
+    words = yaml.safe_load(file.read_text())["adapter"]["target_modules"]
+    model = family(name).model()
+    for method in ("lora", "basis"):
+        build = adapters.get_method(method).build
+        head = {"modules_to_save": ["classifier"]}
+        want = build({"target_modules": PAPER[profile, name], **head})
+        assert targeted(model, build({"target_modules": words, **head})) == targeted(model, want)

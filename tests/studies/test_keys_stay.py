@@ -13,12 +13,12 @@ SHIPPED = schema.PROFILES.parent
 
 FIRST_AND_LAST = {
     ("grid_size", "embedded"): ("39467c5811e67808", "8c3123b91b5e3f9f"),
-    ("grid_size", "paper_glue"): ("cf3d3d071f038f54", "e7b88085709fa855"),
+    ("grid_size", "paper_glue"): ("5cee2ff372dc3946", "b8cacebd03996f6b"),
     ("methods", "smollm2"): ("e757bfb300539f44", "e2645311b5e5d1bb"),
-    ("base_rank", "paper_vision"): ("bfb18535b8811f27", "423b0693acaf013e"),
+    ("base_rank", "paper_vision"): ("9a404897c0928fc2", "a59aec80673442e5"),
     ("model_scale", "gpu"): ("9828e2bb0ca070af", "37bf66e011b1979f"),
     ("learned_phi_search", "embedded"): ("46d0ca6ea3026403", "a738f1a9ccd47ed4"),
-    ("para", "paper"): ("34fdd37b95142a0d", "a1d510c4088da48f"),
+    ("para", "paper"): ("f0e0dbc4d825c76a", "2273e1c3e9daa0cb"),
 }
 
 COLUMNS = """\
