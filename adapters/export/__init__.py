@@ -5,6 +5,7 @@ from adapters.export.allocate import allocate
 from adapters.export.curve import CurvePoint, accuracy_curve
 from adapters.export.in_force import in_force
 from adapters.export.lora import LayerReport, LoraExport, build, source_parameters, to_lora
+from adapters.export.plain import save_base
 from adapters.export.updates import Factors, LayerUpdate, layer_updates
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "build",
     "in_force",
     "layer_updates",
+    "save_base",
     "source_parameters",
     "to_lora",
 ]

@@ -1,8 +1,8 @@
 """Write an adapter as a plain PEFT LoRA, which loads without this project."""
 
+import copy
 import json
 import re
-from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +12,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from adapters.export.allocate import allocate
+from adapters.export.plain import require_plain
 from adapters.export.updates import LayerUpdate, layer_updates
+from basis_zoo.registry import did_you_mean
 
 _PREFIX = "base_model.model."
+WHOLE = ("refuse", "keep", "leave_out")
+"""What may become of modules that were trained whole."""
 
 
 @dataclass(frozen=True)
@@ -76,20 +80,51 @@ class LoraExport:
         return None if pair is None else pair.b @ pair.a
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The tensors of PEFT's `adapter_model.safetensors`."""
-        state = dict(self.whole)
+        """The tensors of PEFT's `adapter_model.safetensors`, with the modules trained whole."""
+        return self.factors() | self.whole
+
+    def factors(self) -> dict[str, Tensor]:
+        """The tensors of the LoRA layers alone."""
+        state = {}
         for name, pair in self.pairs.items():
             state[f"{_PREFIX}{name}.lora_A.weight"] = pair.a
             state[f"{_PREFIX}{name}.lora_B.weight"] = pair.b
         return state
 
-    def save(self, folder: str | Path) -> Path:
-        """Write PEFT's two files and `export_report.json` into `folder`; returns it."""
+    def save(self, folder: str | Path, modules_to_save: str = "refuse") -> Path:
+        """Write PEFT's two files and `export_report.json` into `folder`; returns it.
+
+        Args:
+            folder: It is made where it is missing.
+            modules_to_save: What becomes of modules that were trained whole, such as a head:
+                `refuse`, `keep` them in the file, which PEFT reads and servers such as vLLM refuse,
+                or `leave_out`, where `save_base` has put them into the base model.
+
+        Raises:
+            ValueError: There are such modules, and they are refused.
+        """
+        if modules_to_save not in WHOLE:
+            hint = did_you_mean(modules_to_save, WHOLE)
+            known = ", ".join(WHOLE)
+            raise ValueError(
+                f"`modules_to_save` must be one of {known}, got {modules_to_save!r}.{hint}"
+            )
+        if self.whole and modules_to_save == "refuse":
+            raise ValueError(
+                f"the adapter trains {', '.join(self.config.modules_to_save or self.whole)} whole, "
+                "which a LoRA for servers such as vLLM cannot hold: write the base model with them "
+                "by adapters.export.save_base(model, FOLDER) and save this with "
+                "modules_to_save='leave_out', or for PEFT alone with modules_to_save='keep'"
+            )
+        keep, config = modules_to_save == "keep", copy.copy(self.config)
+        if self.whole and not keep:  # for a task with a head, PEFT would look for one in the file
+            config.modules_to_save = config.task_type = None
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        state = {k: v.detach().cpu().contiguous().clone() for k, v in self.state_dict().items()}
+        held = self.state_dict() if keep else self.factors()
+        state = {name: part.detach().cpu().contiguous().clone() for name, part in held.items()}
         save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-        self.config.save_pretrained(str(folder))
+        config.save_pretrained(str(folder))
         report = {
             "parameters": self.parameters,
             "source_parameters": self.source_parameters,
@@ -131,8 +166,10 @@ def to_lora(
     trained with. Works on LoRA adapters too, where it is PARA itself.
 
     Raises:
-        ValueError: The adapter is not additive or all zero, the rule is wrong, or nothing is kept.
+        ValueError: The adapter is not additive or all zero, it trains what a LoRA cannot hold, its
+            base model was changed, the rule is wrong, or nothing is kept.
     """
+    require_plain(model, adapter)
     updates = layer_updates(model, adapter)
     source = source_parameters(updates)
     ranks = allocate(
@@ -170,18 +207,24 @@ def build(
 
 
 def _config(model: nn.Module, adapter: str, ranks: dict[str, int]) -> LoraConfig:
-    """alpha = rank everywhere: the scale is in the factors."""
-    common = Counter(ranks.values()).most_common(1)[0][0] if ranks else 1
+    """alpha = rank everywhere: the scale is in the factors.
+
+    `r` is the largest rank, and `lora_alpha / r` is 1: servers such as vLLM reserve room for `r`,
+    scale by these two, and read no pattern.
+    """
+    largest = max(ranks.values(), default=1)
     given: Any = getattr(model, "peft_config", {}).get(adapter)
-    pattern = {name: rank for name, rank in ranks.items() if rank != common}
-    pattern = {_key(name, ranks): rank for name, rank in pattern.items()}
+    pattern = {_key(name, ranks): rank for name, rank in ranks.items() if rank != largest}
+    whole = getattr(given, "modules_to_save", None) or ()
+    names = [name for name, _ in model.named_modules()]
     return LoraConfig(
-        r=common,
-        lora_alpha=common,
-        rank_pattern=dict(pattern),
+        r=largest,
+        lora_alpha=largest,
+        rank_pattern=pattern,
         alpha_pattern=dict(pattern),
         target_modules=sorted(ranks),
-        modules_to_save=getattr(given, "modules_to_save", None),
+        modules_to_save=[w for w in dict.fromkeys(whole) if any(n.endswith(w) for n in names)]
+        or None,
         task_type=getattr(given, "task_type", None),
         base_model_name_or_path=getattr(given, "base_model_name_or_path", None),
         inference_mode=True,

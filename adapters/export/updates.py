@@ -115,9 +115,12 @@ def layer_updates(model: nn.Module, adapter: str = "default") -> list[LayerUpdat
 def _update(name: str, layer: BaseTunerLayer, adapter: str) -> LayerUpdate:
     if isinstance(layer, LoraLayer):
         variant = getattr(layer, "lora_variant", {}).get(adapter)
-        plain = adapter in layer.lora_A and layer.lora_A[adapter].weight.ndim == 2
+        # LoRA on a parameter of its own, such as experts kept as one tensor, has that one's name
+        matrix = adapter in layer.lora_A and getattr(layer, "parameter_name", None) is None
+        plain = matrix and layer.lora_A[adapter].weight.ndim == 2
         if variant is not None or not plain:
-            what = "an embedding or a convolution" if not plain else type(variant).__name__
+            other = "an embedding, a convolution or a parameter of several matrices"
+            what = type(variant).__name__ if plain else other
             raise ValueError(f"{name!r} is LoRA on {what}, which a plain LoRA cannot express")
         return LoraUpdate(name, layer, adapter)
     if not (hasattr(layer, "get_delta_weight") and layer.supports_lora_conversion(adapter)):

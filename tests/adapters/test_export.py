@@ -1,9 +1,5 @@
 """Export to plain LoRA: exact where it can be, pooled over layers, loadable by PEFT alone."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, VeraConfig, get_peft_model
@@ -199,54 +195,6 @@ def test_other_methods_of_peft_export_too(family):
 
 
 # ---- files
-
-RELOAD = """
-import sys, torch, transformers
-from peft import PeftModel
-base = transformers.AutoModelFor{task}.from_pretrained(sys.argv[1])
-model = PeftModel.from_pretrained(base, sys.argv[2]).eval()
-assert not any(name.split(".")[0] in ("adapters", "basis_zoo") for name in sys.modules)
-assert type(model.peft_config["default"]).__name__ == "LoraConfig"
-inputs = torch.load(sys.argv[3])
-with torch.no_grad():
-    torch.save(model(**inputs).logits, sys.argv[4])
-"""
-
-
-@pytest.mark.parametrize(
-    ("name", "task"),
-    [("llama", "CausalLM"), ("gpt2", "CausalLM"), ("roberta", "SequenceClassification")],
-)
-def test_peft_alone_loads_the_file_in_a_fresh_process(family, few_steps, tmp_path, name, task):
-    f = family(name)
-    task_type = "SEQ_CLS" if name == "roberta" else "CAUSAL_LM"
-    model = basis(f, task_type=task_type, start="anchored")
-    few_steps(model, f.batch(), steps=2)  # moves a trained head away from its base
-    want = f.output(model)
-    export = to_lora(model, energy=0.9999)
-    ranks = {layer.rank for layer in export.layers}
-    assert len(ranks) > 1
-    export.save(tmp_path / "lora")
-    f.model().save_pretrained(tmp_path / "base")
-    torch.save(f.batch(), tmp_path / "inputs.pt")
-    names = [tmp_path / n for n in ("base", "lora", "inputs.pt", "logits.pt")]
-    run = subprocess.run(
-        [sys.executable, "-c", RELOAD.format(task=task), *map(str, names)],
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-    got = torch.load(tmp_path / "logits.pt")
-    effect = (want - f.output(f.model())).norm()
-    assert (got - want).norm() < 0.5 * effect
-    config = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
-    assert config["peft_type"] == "LORA" and config["rank_pattern"] == config["alpha_pattern"]
-    report = json.loads((tmp_path / "lora" / "export_report.json").read_text())
-    assert report["parameters"] == export.parameters and len(report["layers"]) == len(export.layers)
-    again = PeftModel.from_pretrained(f.model(), tmp_path / "lora")
-    torch.testing.assert_close(f.output(again), got)
-    loaded = {n: p.shape[0] for n, p in again.named_parameters() if "lora_A" in n}
-    assert sorted(loaded.values()) == sorted(x.rank for x in export.layers if x.rank)
 
 
 def test_layers_of_rank_zero_are_left_out(family, tmp_path):

@@ -1,0 +1,85 @@
+"""What a plain LoRA cannot hold is refused, and what was trained whole goes into the base model."""
+
+from pathlib import Path
+from typing import Any
+
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
+from torch import Tensor, nn
+
+_MUTATING = ("pissa", "corda", "olora", "loftq", "lora_ga")
+"""Starts of LoRA after which PEFT changes the base weights."""
+
+
+def require_plain(model: nn.Module, adapter: str) -> None:
+    """Refuse an adapter that is more than matrices added to the weights of the base model.
+
+    Raises:
+        ValueError: The message names what the adapter trains besides, and the remedy.
+    """
+    config: Any = getattr(model, "peft_config", {}).get(adapter)
+    start = getattr(config, "init_lora_weights", None)
+    if isinstance(start, str) and start.lower().startswith(_MUTATING):
+        raise ValueError(
+            f"`init_lora_weights` {start!r} has changed the base weights, so this LoRA fits no "
+            "other copy of the base model: save it by PEFT with "
+            "path_initial_model_for_weight_conversion, and export the result"
+        )
+    if getattr(config, "bias", "none") != "none" or getattr(config, "lora_bias", False):
+        raise ValueError(
+            "the adapter trains biases, which an exported LoRA cannot hold: train with bias='none' "
+            "and lora_bias=False, or merge"
+        )
+    if getattr(config, "trainable_token_indices", None):
+        raise ValueError(
+            "the adapter trains single tokens (`trainable_token_indices`), which an exported LoRA "
+            "cannot hold: merge instead"
+        )
+
+
+def save_base(model: nn.Module, folder: str | Path, adapter: str = "default") -> Path:
+    """Write the base model with the modules that `adapter` trained whole in their places.
+
+    It is the base for an export that leaves these modules out; every other number is the base
+    model's own.
+
+    Args:
+        model: A PEFT model around one of transformers.
+        folder: It is made where it is missing, and returned.
+        adapter: The adapter's name.
+
+    Raises:
+        ValueError: Adapters are merged, single tokens were trained, or the base is none of
+            transformers.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if not hasattr(base, "save_pretrained"):
+        raise ValueError(
+            f"{type(base).__name__} has no save_pretrained: write its weights yourself, with those "
+            "of `modules_to_save` in their places"
+        )
+    folder = Path(folder)
+    base.save_pretrained(folder, state_dict=_base_state(base, adapter))
+    return folder
+
+
+def _base_state(base: nn.Module, adapter: str) -> dict[str, Tensor]:
+    """The tensors of `base` under the names that they have without adapters."""
+    state = dict(base.state_dict())
+    for name, module in list(base.named_modules())[::-1]:  # what is inside comes first
+        if isinstance(module, BaseTunerLayer):
+            if module.merged:
+                raise ValueError("an adapter is merged: call `unmerge_adapter` first")
+            kept = f"{name}.base_layer."
+        elif isinstance(module, ModulesToSaveWrapper):
+            trained = adapter in module.modules_to_save
+            kept = f"{name}.modules_to_save.{adapter}." if trained else f"{name}.original_module."
+        elif isinstance(module, AuxiliaryTrainingWrapper):
+            raise ValueError(f"{name!r} has single tokens that are trained: merge instead")
+        else:
+            continue
+        inside = {key: state.pop(key) for key in list(state) if key.startswith(f"{name}.")}
+        for key, tensor in inside.items():
+            if key.startswith(kept):
+                state[f"{name}.{key.removeprefix(kept)}"] = tensor
+    return state
