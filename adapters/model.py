@@ -15,7 +15,7 @@ from adapters.module_names import depths
 from adapters.patterns import config_for, expand_words
 from adapters.placement import adaptable, has_words, placed
 from adapters.registration import register_with_peft
-from adapters.saved import check_saved
+from adapters.saved import check_saved, without_copies
 from adapters.sharing import tie
 from adapters.unmatched import check_names
 
@@ -37,8 +37,7 @@ class BasisModel(BaseTuner):
         super().inject_adapter(model, adapter_name, **kwargs)
         config = self.peft_config[adapter_name]
         layers = {n: m for n, m in model.named_modules() if isinstance(m, BasisLinear)}
-        made = tie(layers, adapter_name, config.sharing, config.sharing_scope)
-        model.__dict__["_basis_ties"][adapter_name] = made
+        tie(layers, adapter_name, config.sharing, config.sharing_scope)
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
@@ -49,6 +48,7 @@ class BasisModel(BaseTuner):
         state_dict: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         """As PEFT's; refuses what is not a whole adapter of this model, where PEFT only warns."""
+        state_dict = without_copies(state_dict, model, adapter_name)
         remapped = super()._remap_adapter_state_dict_for_load(
             model, config, adapter_name, state_dict
         )
@@ -103,11 +103,10 @@ class BasisModel(BaseTuner):
         """
         state = self.model.__dict__
         if "_basis_batches" not in state:
-            state["_basis_batches"], state["_basis_ties"] = {}, {}
+            state["_basis_batches"] = {}
             state["_basis_hooks"] = [
                 self.model.register_forward_pre_hook(_begin_pass),
                 self.model.register_forward_hook(_end_pass, always_call=True),
-                self.model.register_load_state_dict_post_hook(_hold_ties),
             ]
         batches: dict[str, PhiBatch] = state["_basis_batches"]
         if adapter_name not in batches or not batches[adapter_name].layers:
@@ -117,15 +116,13 @@ class BasisModel(BaseTuner):
     def delete_adapter(self, adapter_name: str) -> None:
         """As PEFT's, and forgets the batch."""
         super().delete_adapter(adapter_name)
-        for held in ("_basis_batches", "_basis_ties"):
-            self.model.__dict__.get(held, {}).pop(adapter_name, None)
+        self.model.__dict__.get("_basis_batches", {}).pop(adapter_name, None)
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> nn.Module:
         model = super()._unload_and_optionally_merge(*args, **kwargs)
         for hook in model.__dict__.pop("_basis_hooks", []):
             hook.remove()
-        for held in ("_basis_batches", "_basis_ties"):
-            model.__dict__.pop(held, None)
+        model.__dict__.pop("_basis_batches", None)
         return model
 
     def _replace_module(
@@ -139,7 +136,6 @@ class BasisModel(BaseTuner):
 
 
 def _begin_pass(model: nn.Module, _: Any) -> None:
-    _hold_ties(model)  # transformers' own loader replaces parameters and calls no hook
     for batch in model.__dict__["_basis_batches"].values():
         batch.begin_pass(model.training)
 
@@ -147,12 +143,6 @@ def _begin_pass(model: nn.Module, _: Any) -> None:
 def _end_pass(model: nn.Module, *_: Any) -> None:
     for batch in model.__dict__["_basis_batches"].values():
         batch.end_pass()
-
-
-def _hold_ties(model: nn.Module, _: Any = None) -> None:
-    for ties in model.__dict__["_basis_ties"].values():
-        for made in ties:
-            made.hold()
 
 
 register_with_peft("basis", BasisConfig, BasisModel)

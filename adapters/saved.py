@@ -3,10 +3,40 @@
 import re
 from collections.abc import Mapping
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from adapters.sharing import Borrower
 
 SHOWN = 3
 """Names in a message."""
+
+
+def without_copies(
+    saved: Mapping[str, Tensor], model: nn.Module, adapter: str
+) -> dict[str, Tensor]:
+    """`saved`, named as in a file, without the copies of shared numbers that old versions wrote.
+
+    Raises:
+        ValueError: What should be a copy differs from the number that is shared.
+    """
+    kept = dict(saved)
+    names = {id(module): name for name, module in model.named_modules()}
+    for name, module in model.named_modules():
+        for number, lender in module.lenders.items() if isinstance(module, Borrower) else ():
+            if not name.endswith(f".{adapter}"):
+                continue
+            for prefix in ("", "base_model.model."):  # which the names in a file always have
+                copy, own = (
+                    f"{prefix}{n.removesuffix(f'.{adapter}')}.{number}"
+                    for n in (name, names[id(lender)])
+                )
+                if copy in kept and own in kept and not torch.equal(kept.pop(copy), kept[own]):
+                    raise ValueError(
+                        f"the saved adapter has numbers for {copy} that differ from {own}, which "
+                        "this model reads in both places: it was saved with less `sharing`"
+                    )
+    return kept
 
 
 def check_saved(saved: Mapping[str, Tensor], model: Mapping[str, Tensor], adapter: str) -> None:

@@ -1,4 +1,4 @@
-r"""Sharing numbers of phi between modules (LR-LoRA table 20), by tying parameters.
+r"""Sharing numbers of phi between modules (LR-LoRA table 20): one module owns what others read.
 
 A level says what is shared, a scope says among which modules:
 
@@ -18,11 +18,13 @@ Modules of a group must have equal phis: those with another family or size form 
 """
 
 from collections import defaultdict
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 from torch import nn
 
 from adapters.module_names import block_of, kind_of
+from basis_zoo import InputScale, Nonlinearity
 
 _SHARED = {
     "none": (),
@@ -54,24 +56,46 @@ class HasPhi(Protocol):
     basis_scale: nn.ModuleDict
 
 
-class Tie(NamedTuple):
-    """A parameter that `module` takes over from `donor`."""
+class Borrower(nn.Module):
+    """A module that reads some of its numbers from another one of its kind, the lender.
 
-    module: nn.Module
-    donor: nn.Module
-    name: str
+    The lender alone registers them. So one number has one name, in files and to optimizers, and
+    what replaces the lender's parameter (loading does) replaces it for all.
+    """
 
-    def hold(self) -> None:
-        """Tie anew what loading may have replaced; cheap where nothing has changed."""
-        shared = getattr(self.donor, self.name)
-        if getattr(self.module, self.name) is not shared:
-            setattr(self.module, self.name, shared)
+    def borrow(self, name: str, lender: nn.Module) -> None:
+        """Give up the parameter `name` for that of `lender`."""
+        delattr(self, name)
+        self.__dict__.setdefault("_lenders", {})[name] = lender
+
+    @property
+    def lenders(self) -> dict[str, nn.Module]:
+        """Where borrowed numbers come from, by name."""
+        return self.__dict__.get("_lenders", {})
+
+    def __getattr__(self, name: str) -> Any:
+        lender = self.__dict__.get("_lenders", {}).get(name)
+        return super().__getattr__(name) if lender is None else getattr(lender, name)
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """What is registered here, then what is borrowed; of a model, only what is registered."""
+        yield from super().named_parameters(prefix, recurse, remove_duplicate)
+        for name, lender in self.lenders.items():
+            yield f"{prefix}.{name}" if prefix else name, getattr(lender, name)
 
 
-def tie(layers: dict[str, HasPhi], adapter: str, level: str, scope: str) -> list[Tie]:
-    """Let the modules of each group hold the same parameters, those of the group's first module.
+class SharedPhi(Borrower, Nonlinearity):
+    """A phi that borrows."""
 
-    Parameters may be replaced later, as by loading with `assign=True`: `Tie.hold` ties them anew.
+
+class SharedScale(Borrower, InputScale):
+    """An input scale that borrows."""
+
+
+def tie(layers: Mapping[str, HasPhi], adapter: str, level: str, scope: str) -> None:
+    """Let the modules of each group read the numbers of the group's first module.
 
     Args:
         layers: The adapted layers by name.
@@ -79,13 +103,9 @@ def tie(layers: dict[str, HasPhi], adapter: str, level: str, scope: str) -> list
         level: One of `LEVELS`.
         scope: One of `SCOPES`.
 
-    Returns:
-        Every tie made.
-
     Raises:
         ValueError: A group spreads over several devices.
     """
-    ties: list[Tie] = []
     groups: dict[tuple, list[HasPhi]] = defaultdict(list)
     for name, layer in layers.items():
         if adapter in layer.basis_phi:
@@ -94,23 +114,27 @@ def tie(layers: dict[str, HasPhi], adapter: str, level: str, scope: str) -> list
             groups[(group_of(name, scope), phi.phi, shapes)].append(layer)
     for (group, *_), (first, *others) in groups.items():
         for layer in others:
-            held = [(layer.basis_phi[adapter], first.basis_phi[adapter], _SHARED[level])]
+            phi, lender = layer.basis_phi[adapter], first.basis_phi[adapter]
+            _borrow(phi, SharedPhi, lender, _SHARED[level], group)
             if level == "all" and adapter in layer.basis_scale and adapter in first.basis_scale:
-                scales = layer.basis_scale[adapter], first.basis_scale[adapter]
-                held.append((*scales, ("log_scale",)))
-            for module, donor, names in held:
-                trained = dict(module.named_parameters())  # buffers are fixed, and equal already
-                ties += [Tie(module, donor, n) for n in names if n in trained]
-        for made in ties:
-            _require_one_device(made, group)
-            made.hold()
-    return ties
+                scale, lender = layer.basis_scale[adapter], first.basis_scale[adapter]
+                _borrow(scale, SharedScale, lender, ("log_scale",), group)
 
 
-def _require_one_device(made: Tie, group: str) -> None:
-    mine, shared = getattr(made.module, made.name), getattr(made.donor, made.name)
-    if mine.device != shared.device:
-        raise ValueError(
-            f"sharing `{made.name}` in group {group or 'all'!r} needs its modules on one device, "
-            f"got {shared.device} and {mine.device}: take sharing_scope 'layer', or no device map"
-        )
+def _borrow(
+    module: nn.Module, kind: type[Borrower], lender: nn.Module, names: tuple[str, ...], group: str
+) -> None:
+    trained = dict(module.named_parameters())  # buffers are fixed, and equal already
+    for name in (n for n in names if n in trained):
+        mine, shared = trained[name], getattr(lender, name)
+        if mine is shared:
+            continue
+        if mine.device != shared.device:
+            raise ValueError(
+                f"sharing `{name}` in group {group or 'all'!r} needs its modules on one device, "
+                f"got {shared.device} and {mine.device}: take sharing_scope 'layer', or no device "
+                "map"
+            )
+        module.__class__ = kind  # in place: others hold this module already
+        assert isinstance(module, Borrower)
+        module.borrow(name, lender)
