@@ -92,6 +92,13 @@ class Method:
         """
         known = self.options()
         kept = {k: v for k, v in options.items() if k not in self.ignored}
+        # null leaves what all methods share to the method
+        kept = {k: v for k, v in kept.items() if not (v is None and k in COMMON_OPTIONS)}
+        if "dropout" not in known and kept.pop("dropout", 0):
+            raise ValueError(
+                f"method {self.name!r} has no dropout, got dropout {options['dropout']}: set "
+                "`dropout: 0` for it, or compare with methods that have it"
+            )
         for option in kept:
             if option not in known:
                 raise ValueError(

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
 Names = str | list[str]
 Whole = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
 
 
 class AdapterSection(BaseModel):
@@ -17,8 +18,10 @@ class AdapterSection(BaseModel):
     """A name of `docs/methods.md`."""
     r: Annotated[Whole | None, Field(examples=[8])] = None
     """Rank of the factors."""
-    alpha: Annotated[Annotated[float, Strict()] | None, Field(examples=[16])] = None
+    alpha: Annotated[Number | None, Field(examples=[16])] = None
     """Scale of the update: most methods multiply by alpha / r."""
+    dropout: Annotated[Annotated[Number, Field(ge=0, lt=1)] | None, Field(examples=[0.05])] = None
+    """Share of the adapter's input that is zeroed while training; a method without it takes 0."""
     target_modules: Annotated[Names | None, Field(examples=[["query", "value"], "attention"])] = (
         None
     )
@@ -43,6 +46,8 @@ _EXPECTED = {
     "int_type": "a whole number",
     "float_type": "a number",
     "list_type": "a list",
+    "greater_than_equal": "at least 0",
+    "less_than": "below 1",
 }
 """Words for pydantic's types of error."""
 

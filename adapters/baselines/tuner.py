@@ -33,6 +33,9 @@ class UpdateConfig(PeftConfig):
 
     r: int = field(default=8, metadata={"help": "rank"})
     alpha: float = field(default=16.0, metadata={"help": "the update is scaled by alpha / r"})
+    dropout: float = field(
+        default=0.0, metadata={"help": "share of the update's input that is zeroed while training"}
+    )
     target_modules: list[str] | str | None = field(
         default=None, metadata={"help": "names or a pattern of the modules to adapt"}
     )
@@ -61,10 +64,11 @@ class UpdateConfig(PeftConfig):
             self.exclude_modules = set(self.exclude_modules)
         require(isinstance(self.r, int) and self.r >= 1, "r", "an integer >= 1", self.r)
         require(self.alpha > 0, "alpha", "positive", self.alpha)
+        require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
 
 
 class Update(nn.Module, ABC):
-    """What one adapter adds to one linear layer.
+    """What one adapter adds to one linear layer; its input comes after the dropout.
 
     Args:
         base: The frozen layer, whose weight is (out, in).
@@ -120,6 +124,7 @@ class UpdateLinear(nn.Module, BaseTunerLayer):
     """
 
     adapter_layer_names: tuple[str, ...] = ()
+    other_param_names = ("dropout",)
     update_type: ClassVar[type[Update]]
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: UpdateConfig) -> None:
@@ -127,6 +132,7 @@ class UpdateLinear(nn.Module, BaseTunerLayer):
         self.base_layer = base_layer
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
         self.add_module(self.adapter_layer_names[0], nn.ModuleDict())
+        self.dropout: dict[str, float] = {}
         self._disable_adapters, self.merged_adapters = False, []
         self._unmerged: list[nn.Parameter] = []
         self._active_adapter = adapter_name
@@ -140,6 +146,7 @@ class UpdateLinear(nn.Module, BaseTunerLayer):
     def update_layer(self, adapter_name: str, config: UpdateConfig) -> None:
         """Add the adapter `adapter_name`, or make it anew."""
         self.updates[adapter_name] = self.update_type(self.get_base_layer(), config)
+        self.dropout[adapter_name] = config.dropout
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
@@ -203,7 +210,8 @@ class UpdateLinear(nn.Module, BaseTunerLayer):
             return y
         for name in self.active_adapters:
             if name in self.updates:
-                y = y + self.updates[name](x).to(y.dtype)
+                p = self.dropout[name] if self.training else 0.0
+                y = y + self.updates[name](F.dropout(x, p) if p else x).to(y.dtype)
         return y
 
     def __repr__(self) -> str:
