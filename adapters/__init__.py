@@ -16,6 +16,7 @@ from adapters.methods import (
 )
 from adapters.model import BasisModel
 from adapters.monitor import monitor
+from adapters.namesake import warn_of_namesake
 from adapters.peft_gaps import merge_and_unload
 from adapters.section import COMMON_OPTIONS, AdapterSection
 from adapters.training import clip_gradients, count_parameters, parameter_groups, phi_parameters
@@ -44,3 +45,5 @@ __all__ = [
     "phi_parameters",
     "register_method",
 ]
+
+warn_of_namesake()
