@@ -55,7 +55,7 @@ def check_names(model: nn.Module, config: PeftConfig, **more: Any) -> None:
     names = outside_adapters(model)
     _check_targets(model, names, option("target_modules"))
     _check_indices(names, option)
-    _check_saved(model, names, option)
+    _check_saved(model, names, config)
     _check_parameters(model, option("target_parameters") or ())
     found = targeted(model, config, **more)
     _check_excluded(model, found, option("exclude_modules"))
@@ -130,9 +130,11 @@ def _check_indices(names: list[str], option: Option) -> None:
         )
 
 
-def _check_saved(model: nn.Module, names: list[str], option: Option) -> None:
-    wanted = option("modules_to_save") or ()
-    added = _HEADS.get(str(getattr(option("task_type"), "value", option("task_type"))), ())
+def _check_saved(model: nn.Module, names: list[str], config: PeftConfig) -> None:
+    wanted = getattr(config, "modules_to_save", None) or ()
+    # a PEFT model made for a task adds heads to the configurations of all its adapters
+    configs = [*getattr(model, "peft_config", {}).values(), config]
+    added = {head for each in configs for head in _HEADS.get(each.task_type, ())}
     missing = [m for m in wanted if m not in added and not any(n.endswith(m) for n in names)]
     if missing:
         raise ValueError(no_match(model, "modules_to_save", missing, names, "module"))

@@ -168,6 +168,7 @@ def test_heads_that_peft_adds_need_not_exist(family):
     config = BasisConfig(target_modules=QKV, task_type="SEQ_CLS")
     model = get_peft_model(family("bert").model(), config)
     assert {"classifier", "score"} <= set(config.modules_to_save)
+    model.add_adapter("more", BasisConfig(target_modules=QKV))  # PEFT adds them here too
     with pytest.raises(ValueError, match="'scores' matches no module"):
         wrong = BasisConfig(target_modules=QKV, task_type="SEQ_CLS", modules_to_save=["scores"])
         model.add_adapter("two", wrong)
