@@ -1,6 +1,7 @@
 """Learnable nonlinear adapters W' = W + s phi(B A) as a PEFT method, and the arms beside it."""
 
 from adapters import baselines as baselines
+from adapters.card import push_to_hub, write_model_card
 from adapters.config import BasisConfig
 from adapters.counting import parameter_table
 from adapters.hooks import StepCallback, after_step, on_attach
@@ -43,7 +44,9 @@ __all__ = [
     "parameter_groups",
     "parameter_table",
     "phi_parameters",
+    "push_to_hub",
     "register_method",
+    "write_model_card",
 ]
 
 warn_of_namesake()

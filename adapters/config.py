@@ -7,6 +7,7 @@ import peft
 import torch
 from peft import PeftConfig
 
+from adapters.card import WithCard
 from adapters.kinds import check_kinds
 from adapters.patterns import check_depth_start, check_phi_pattern
 from adapters.placement import check_layers
@@ -23,7 +24,7 @@ ROUNDINGS = ("nearest", "stochastic")
 
 
 @dataclass
-class BasisConfig(PeftConfig):
+class BasisConfig(WithCard, PeftConfig):
     """LoRA factors seen through a learned scalar function (LR-LoRA, arXiv 2606.04325, eq. 4).
 
     The defaults are the paper's (section 4.1) except `start`: phi(x) - phi(0) with a small random
@@ -32,6 +33,8 @@ class BasisConfig(PeftConfig):
     Raises:
         ValueError: A name is unknown or a value is out of range, at construction.
     """
+
+    what = "W' = W + (alpha / r) φ(B A), with a learned scalar function φ"
 
     r: int = field(default=8, metadata={"help": "rank of the factors B (out, r) and A (r, in)"})
     alpha: float = field(default=16.0, metadata={"help": "s = alpha / r"})

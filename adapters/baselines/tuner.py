@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapters.base_weight import put_weight, restore_weight
+from adapters.card import WithCard
 from adapters.registration import peft_type
 
 
@@ -28,7 +29,7 @@ def require(holds: bool, name: str, expected: str, given: Any) -> None:
 
 
 @dataclass
-class UpdateConfig(PeftConfig):
+class UpdateConfig(WithCard, PeftConfig):
     """The options that all methods of this folder have."""
 
     r: int = field(default=8, metadata={"help": "rank"})
