@@ -1,7 +1,7 @@
 """Make a method of our own known to PEFT from outside.
 
-PEFT's `PeftType` is a closed enum and `register_peft_method` accepts only its members. Adding one
-at run time is the single place where this project touches something private (peft 0.20 to 0.22).
+PEFT's `PeftType` is a closed enum and `register_peft_method` accepts only its members, so one is
+added at run time; `adapters.private_names` lists what that relies on.
 """
 
 from peft import PeftConfig

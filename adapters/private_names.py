@@ -1,0 +1,114 @@
+"""Every private name of PEFT, torch and transformers that this package relies on, with the reason.
+
+Private is what begins with an underscore, and what only an inner module has. A test looks each of
+them up, so that a new version which lacks one fails by its name; another one fails where the
+package reads a private name that is not here.
+"""
+
+import importlib
+import inspect
+from typing import NamedTuple
+
+
+class Private(NamedTuple):
+    """A name in a module, and what would break without it."""
+
+    module: str
+    name: str
+    """Attributes after dots; an attribute of instances is one that the class assigns to `self`."""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.name}"
+
+    def exists(self) -> bool:
+        """Whether the installed versions have it."""
+        try:
+            owner = importlib.import_module(self.module)
+        except ImportError:
+            return False
+        for part in self.name.split("."):
+            if not hasattr(owner, part):
+                return inspect.isclass(owner) and _is_assigned(owner, part)
+            owner = getattr(owner, part)
+        return True
+
+
+def _is_assigned(owner: type, attribute: str) -> bool:
+    return f"self.{attribute} " in inspect.getsource(owner).replace("[", " ").replace(":", " ")
+
+
+_TUNERS, _OTHER = "peft.tuners.tuners_utils", "peft.utils.other"
+_QUANTIZED, _LORA = "peft.utils.quantization_utils", "peft.tuners.lora.layer"
+
+PRIVATE_NAMES = (
+    Private("peft.utils", "PeftType._member_names_", "registration: a new member of a closed enum"),
+    Private("peft.utils", "PeftType._member_map_", "registration: a new member of a closed enum"),
+    Private("peft.utils", "PeftType._value2member_map_", "registration: PeftType('BASIS')"),
+    Private("peft.utils", "PeftType.LORA._name_", "registration: the new member's name"),
+    Private("peft.utils", "PeftType.LORA._value_", "registration: the new member's value"),
+    Private("peft.mapping", "PEFT_TYPE_TO_CONFIG_MAPPING", "registration: whether it is done"),
+    Private("peft.utils", "register_peft_method", "registration"),
+    Private(
+        "peft.utils",
+        "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING",
+        "tuners: `target_modules` by default",
+    ),
+    Private(_TUNERS, "BaseTuner", "tuners: the class that they extend"),
+    Private(_TUNERS, "BaseTuner._create_and_replace", "tuners: called for each adapted module"),
+    Private(_TUNERS, "BaseTuner._prepare_model", "basis: words are replaced by names"),
+    Private(_TUNERS, "BaseTuner._replace_module", "tuners: composite heads can be unloaded"),
+    Private(_TUNERS, "BaseTuner._unload_and_optionally_merge", "basis: hooks go with the adapter"),
+    Private(
+        _TUNERS,
+        "BaseTuner._remap_adapter_state_dict_for_load",
+        "basis: a saved adapter that is not whole is refused",
+    ),
+    Private(_TUNERS, "BaseTunerLayer", "layers: the class that they extend"),
+    Private(
+        _TUNERS,
+        "BaseTunerLayer._move_adapter_to_device_of_base_layer",
+        "layers: numbers keep their dtype",
+    ),
+    Private(
+        _TUNERS, "BaseTunerLayer._get_base_layer_device_and_dtype", "basis: where numbers belong"
+    ),
+    Private(_TUNERS, "BaseTunerLayer._get_available_adapters", "export: who carries an adapter"),
+    Private(_TUNERS, "BaseTunerLayer._disable_adapters", "layers: read by `disable_adapters`"),
+    Private(_TUNERS, "BaseTunerLayer._active_adapter", "layers: read by `active_adapters`"),
+    Private(_TUNERS, "check_adapters_to_merge", "layers: which adapters a merge means"),
+    Private(_TUNERS, "check_target_module_exists", "unmatched: names as PEFT matches them"),
+    Private(_OTHER, "AuxiliaryTrainingWrapper", "tuners, export: what holds a head"),
+    Private(_OTHER, "ModulesToSaveWrapper", "export: what holds a head"),
+    Private(_OTHER, "get_pattern_key", "basis: rank_pattern, phi_pattern"),
+    Private("peft.utils.constants", "DUMMY_TARGET_MODULES", "unmatched: PEFT's own word"),
+    Private("peft.utils.constants", "INCLUDE_LINEAR_LAYERS_SHORTHAND", "unmatched: PEFT's word"),
+    Private(_QUANTIZED, "ForwardOnlyQuantizationBackend", "basis: quantised bases"),
+    Private(_QUANTIZED, "QuantizationBackend", "basis: quantised bases"),
+    Private(_QUANTIZED, "get_quantization_kwargs", "basis: quantised bases"),
+    Private(_QUANTIZED, "resolve_quantization_backend", "basis: quantised bases"),
+    Private("peft.config", "PeftConfigMixin.check_kwargs", "basis: a damaged file is refused"),
+    Private("peft.config", "PeftConfigMixin.save_pretrained", "card: called last, with the folder"),
+    Private(_LORA, "LoraLayer.lora_A", "export: LoRA's factors"),
+    Private(_LORA, "LoraLayer.lora_B", "export: LoRA's factors"),
+    Private(_LORA, "LoraLayer.scaling", "export: LoRA's scale"),
+    Private(_LORA, "LoraLayer.lora_variant", "export: DoRA and others are refused"),
+    Private(_LORA, "ParamWrapper.parameter_name", "export: LoRA on experts is refused"),
+    Private("peft.tuners.lora", "LoraLayer", "export: LoRA's layers"),
+    Private("peft.tuners.adalora.layer", "RankAllocator", "adalora: what it remembers is saved"),
+    Private("peft.tuners.adalora.layer", "RankAllocator.reset_ipt", "adalora: resuming"),
+    Private("peft.tuners.adalora.layer", "RankAllocator.ipt", "adalora: resuming"),
+    Private("peft.tuners.adalora.layer", "RankAllocator.exp_avg_ipt", "adalora: resuming"),
+    Private("peft.tuners.adalora.layer", "RankAllocator.exp_avg_unc", "adalora: resuming"),
+    Private("peft.tuners.adalora.layer", "AdaLoraLayer.ranknum", "adalora: kept from training"),
+    Private("peft.tuners.adalora.model", "AdaLoraModel.rankallocator", "adalora: resuming"),
+    Private("torch", "Tensor._version", "changes: whether a tensor was changed in place"),
+    Private(
+        "torch.optim.optimizer", "register_optimizer_step_post_hook", "changes: steps are counted"
+    ),
+    Private("torch.utils._python_dispatch", "TorchDispatchMode", "bench: kernels are counted"),
+    Private("transformers.pytorch_utils", "Conv1D", "layers: GPT-2's linear layers"),
+    Private("transformers.trainer_callback", "TrainerControl", "hooks: the Trainer's callback"),
+    Private("transformers.trainer_callback", "TrainerState", "hooks: the Trainer's callback"),
+    Private("transformers.training_args", "TrainingArguments", "hooks: the Trainer's callback"),
+)
