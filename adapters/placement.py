@@ -52,7 +52,7 @@ def check_layers(layers: Layers) -> None:
         ValueError: As said.
     """
     if isinstance(layers, str):
-        known = layers in ("all", "odd", "even") or re.fullmatch(r"first_last_[1-9]\d*", layers)
+        known = bool(re.fullmatch(r"all|odd|even|first_last_[1-9]\d*", layers))
     else:
         known = bool(layers) and all(isinstance(i, int) for i in layers)
     if not known:

@@ -5,7 +5,7 @@ adapts `query` alone. Names are matched here as PEFT matches them.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,9 +56,10 @@ def check_names(model: nn.Module, config: PeftConfig, **more: Any) -> None:
     _check_targets(model, names, option("target_modules"))
     _check_indices(names, option)
     _check_saved(model, names, config)
-    _check_parameters(model, option("target_parameters") or ())
+    owners = _check_parameters(model, option("target_parameters") or ())
     found = targeted(model, config, **more)
     _check_excluded(model, found, option("exclude_modules"))
+    found += owners
     for name, pattern in (vars(config) | more).items():
         if name.endswith("_pattern") and isinstance(pattern, dict):
             _check_keys(model, name, pattern, found)
@@ -77,19 +78,26 @@ def targeted(model: nn.Module, config: PeftConfig, **more: Any) -> list[str]:
     else:
         names = placed(model, targets, option("layers") or "all", indices)
     probe = SimpleNamespace(
-        target_modules=targets if names is None else names,
+        target_modules=targets if names is None else set(names),
         exclude_modules=option("exclude_modules"),
         modules_to_save=option("modules_to_save"),
         layers_to_transform=indices,
         layers_pattern=option("layers_pattern"),
     )
-    return [name for name in outside_adapters(model) if check_target_module_exists(probe, name)]
+    candidates = outside_adapters(model) if names is None else names
+    return [name for name in candidates if check_target_module_exists(probe, name)]
 
 
 def _is_special(targets: Any) -> bool:
     """Whether PEFT gives this `target_modules` a meaning of its own."""
     special = (INCLUDE_LINEAR_LAYERS_SHORTHAND, DUMMY_TARGET_MODULES)
     return isinstance(targets, str) and targets.lower() in special
+
+
+def _ends(names: list[str]) -> set[str]:
+    """What PEFT takes for a name of one of `names`: its last parts, from one to all."""
+    parts = [name.split(".") for name in names]
+    return {".".join(each[i:]) for each in parts for i in range(len(each))}
 
 
 def _check_targets(model: nn.Module, names: list[str], targets: Any) -> None:
@@ -100,7 +108,10 @@ def _check_targets(model: nn.Module, names: list[str], targets: Any) -> None:
         missing = [] if _fitting("target_modules", targets, names) else [targets]
     else:
         wanted = [targets] if isinstance(targets, str) else sorted(targets)
-        missing = [t for t in wanted if not matches(model, t, linear if t in WORDS else names)]
+        ends = _ends(names)
+        missing = [
+            t for t in wanted if not (matches(model, t, linear) if t in WORDS else t in ends)
+        ]
     if missing:
         raise ValueError(no_match(model, "target_modules", missing, linear))
 
@@ -140,11 +151,14 @@ def _check_saved(model: nn.Module, names: list[str], config: PeftConfig) -> None
         raise ValueError(no_match(model, "modules_to_save", missing, names, "module"))
 
 
-def _check_parameters(model: nn.Module, wanted: Iterable[str]) -> None:
+def _check_parameters(model: nn.Module, wanted: Collection[str]) -> list[str]:
+    """The modules whose parameters are wanted."""
     names = [name.replace(".base_layer", "") for name, _ in model.named_parameters()]
-    missing = [p for p in wanted if not any(f".{name}".endswith(f".{p}") for name in names)]
+    missing = sorted(set(wanted) - _ends(names))
     if missing:
         raise ValueError(no_match(model, "target_parameters", missing, names, "parameter"))
+    meant = (n for n in names if f".{n}".endswith(tuple(f".{each}" for each in wanted)))
+    return [name.rpartition(".")[0] for name in meant]
 
 
 def _check_excluded(model: nn.Module, found: list[str], excluded: Any) -> None:
@@ -169,7 +183,7 @@ def _check_keys(model: nn.Module, option: str, pattern: dict[str, Any], found: l
         if key in WORDS:
             meant = set(resolve(model, key)).intersection(found)
         else:
-            meant = {name for name in found if re.match(rf"(.*\.)?({key})$", name)}
+            meant = set(_fitting(option, rf"(?:.*\.)?(?:{key})", found))
         if not meant:
             raise ValueError(no_match(model, option, [key], found, "adapted layer"))
 
