@@ -28,7 +28,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
 def test_kernels_compile_and_fit(capability: int) -> None:
     environment = os.environ | {"TRITON_INTERPRET": "0"}
     cases = [case for case in CASES if capability >= 90 or case[2] < 256]  # there it spills 7 KB

@@ -76,7 +76,9 @@ def test_many_functions_conform(name: str) -> None:
     assert_conforms(name, num_basis=512)
 
 
-@pytest.mark.parametrize("degree", [4, 6, 7, 8, 9, 10])
+@pytest.mark.parametrize(
+    "degree", [4, 7, *(pytest.param(n, marks=pytest.mark.slow) for n in (6, 8, 9, 10))]
+)
 def test_splines_of_every_degree_conform(degree: int) -> None:
     assert_conforms("bspline", degree=degree)
     assert_conforms("bspline", degree=degree, knots="extended")

@@ -54,7 +54,9 @@ def test_the_bound_holds_and_meets_the_tolerance(name, radius, kind, tolerance):
     assert error_of(fit.proxy, phi, numbers, radius) <= fit.bound.item()
 
 
-@pytest.mark.parametrize("count", [400, 512, 600])
+@pytest.mark.parametrize(
+    "count", [400, *(pytest.param(n, marks=pytest.mark.slow) for n in (512, 600))]
+)
 def test_a_steep_table_is_no_worse_than_its_bound(count):
     """Middles of pieces that float32 rounds after the fit made it 15 times as bad."""
     phi, numbers = made("sinc", num_basis=count)
@@ -124,6 +126,7 @@ def test_the_degree_follows_the_range_up_and_down():
     assert degrees[-1] == degrees[0]
 
 
+@pytest.mark.slow
 @torch.no_grad()  # a graph of it all takes 8 GiB
 def test_what_no_proxy_resolves_is_evaluated_exactly():
     phi, numbers = made("sinc", num_basis=2000)
