@@ -2,10 +2,11 @@
 
 from adapters import baselines as baselines
 from adapters.card import push_to_hub, write_model_card
+from adapters.combining import rescale_adapter_scale
 from adapters.config import BasisConfig
 from adapters.counting import parameter_table
 from adapters.hooks import StepCallback, after_step, on_attach
-from adapters.layer import BasisLinear
+from adapters.layers import BasisLayer, BasisLinear, BasisParameter
 from adapters.matching import match
 from adapters.methods import (
     Method,
@@ -26,8 +27,10 @@ __all__ = [
     "COMMON_OPTIONS",
     "AdapterSection",
     "BasisConfig",
+    "BasisLayer",
     "BasisLinear",
     "BasisModel",
+    "BasisParameter",
     "Method",
     "StepCallback",
     "after_step",
@@ -46,6 +49,7 @@ __all__ = [
     "phi_parameters",
     "push_to_hub",
     "register_method",
+    "rescale_adapter_scale",
     "write_model_card",
 ]
 

@@ -3,17 +3,28 @@
 Each adapted layer asks for its proxy; the first to ask has those of all layers fitted, in one
 batched computation for each kind of phi. A fit holds until a number behind it changes: over the
 micro-batches of a step, over the recomputation of gradient checkpointing, and over evaluation.
+
+Where numbers come and go (FSDP), layers whose numbers come together are fitted together,
+and a fit holds for one forward pass and its backward pass.
 """
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from adapters.changes import Mark, mark, optimizer_steps, same_numbers
+from adapters.elsewhere import (
+    are_here,
+    bring_home,
+    fsdp2_is_used,
+    require_gathered_with,
+    units,
+)
 from adapters.fitted import differentiable, stacked
 from basis_zoo import Nonlinearity, Phi
 from basis_zoo.proxy import Fit, Proxy, ProxyFitter, fit_proxy, proxy_size, range_radius
@@ -30,16 +41,35 @@ class Member(NamedTuple):
 
 
 class HasMember(Protocol):
-    """A layer that takes part."""
+    """A layer that takes part: a module."""
 
     def member(self, adapter: str) -> Member:
-        """What this layer contributes for `adapter`."""
+        """What this layer contributes for `adapter`; asked for after `proxy` in a forward pass."""
 
     def numbers(self, adapter: str) -> list[Tensor]:
-        """Every tensor that the fit for `adapter` depends on."""
+        """Every tensor that the fit for `adapter` depends on, B first."""
 
-    def observe(self, adapter: str) -> None:
-        """Measure what the input scale needs, once a training step."""
+    def observe(self, adapter: str) -> bool:
+        """Measure what the input scale needs, once a training pass; whether it measures at all."""
+
+
+@dataclass(eq=False)
+class _Fit:
+    """What layers that were fitted together have in common."""
+
+    layers: list[HasMember]
+    mode: tuple[bool, ...]
+    steps: int
+    """Of the optimizers, before it."""
+    measured: bool
+    """Whether it is of a training pass, which measures the input scales."""
+    measures: bool
+    """Whether there are input scales that every training pass measures."""
+    compared: int
+    """The pass in which its numbers were last compared with those of the layers."""
+    seed: int | None = None
+    bounds: list[Tensor] = field(default_factory=list)
+    size: int = 0
 
 
 class _Fitted(NamedTuple):
@@ -52,6 +82,7 @@ class _Fitted(NamedTuple):
     """Copies of the numbers, where no graph is kept."""
     weights: dict[Any, Tensor]
     """W' by what it depends on beside the proxy."""
+    fit: _Fit
 
 
 class PhiBatch:
@@ -66,44 +97,58 @@ class PhiBatch:
         self.adapter = adapter
         self.tolerance = tolerance
         self.layers: list[HasMember] = []
-        self.degree = 0
-        """Degree of the Chebyshev proxies in force, or pieces of the tables."""
         self.lagging = ("cuda",)
         """Devices whose fits, where gradients are on, choose the proxy by an earlier fit's error:
         waiting for that of their own would hold up the device."""
         self.fits = 0
-        """How often the phis were fitted."""
+        """How often phis were fitted."""
         self._fits: dict[int, _Fitted] = {}
-        self._mode: tuple[bool, ...] | None = None
-        self._steps = 0
-        self._seed: int | None = None
-        self._in_pass = self._training = self._checked = False
         self._fitters: dict[tuple, ProxyFitter] = {}
-        self._bounds: list[Tensor] = []
+        self._passes = self._pass = 0  # so far, and the number of the one under way, else 0
+        self._training = False
+        self._model: nn.Module | None = None
+        self._units: dict[int, object] | None = None
+        self._scattered = False  # once true, numbers come and go
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and files carry no fits: these belong to the layers of this process."""
+        fresh: dict[str, Any] = {"_fits": {}, "_fitters": {}, "_model": None, "_units": None}
+        fresh["_scattered"] = False
+        return {**self.__dict__, **fresh}
 
     @property
     def bound(self) -> float:
-        """Largest error in force at the last fit, as a share of max |phi|; waits for the device."""
-        return max((float(bound) for bound in self._bounds), default=0.0)
+        """Largest error of the fits in force, as a share of max |phi|; waits for the device."""
+        return max((float(bound) for fit in self._in_force() for bound in fit.bounds), default=0.0)
+
+    @property
+    def degree(self) -> int:
+        """Degree of the Chebyshev proxies in force, or pieces of the tables."""
+        return max((fit.size for fit in self._in_force()), default=0)
+
+    def _in_force(self) -> set[_Fit]:
+        return {fitted.fit for fitted in self._fits.values()}
 
     @torch.compiler.disable
-    def begin_pass(self, training: bool) -> None:
-        """A forward pass of the whole model begins; input scales are measured when training."""
-        self._in_pass, self._training, self._checked = True, training, False
-        if _is_captured():  # a replay must make its own fit, of the numbers it finds
+    def begin_pass(self, training: bool, model: nn.Module | None = None) -> None:
+        """A forward pass of the whole model begins; input scales are measured when training.
+
+        Args:
+            training: Whether it is one of training.
+            model: The model, in which FSDP's units are looked for.
+        """
+        self._passes += 1
+        self._pass, self._training, self._model = self._passes, training, model
+        self._units = None
+        # a replay must make its own fit, of the numbers it finds; numbers that were away may have
+        # changed unseen, and FSDP2 reduces gradients of what this pass has made, nothing older
+        if self._scattered or _is_captured():
             self._fits = {}
-        if training:
-            for layer in self.layers:
-                layer.observe(self.adapter)
 
     @torch.compiler.disable
     def end_pass(self) -> None:
         """The forward pass is over: numbers may change again."""
-        self._in_pass = self._training = self._checked = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies and files carry no fits: these belong to the layers of this process."""
-        return {**self.__dict__, "_fits": {}, "_mode": None, "_fitters": {}}
+        self._pass, self._training, self._model = 0, False, None
 
     @torch.compiler.disable
     def proxy(self, layer: HasMember) -> Proxy:
@@ -131,30 +176,28 @@ class PhiBatch:
 
         It comes from torch's generator on the CPU, so it follows `torch.manual_seed`.
         """
-        self._current(layer)
-        if self._seed is None:
-            self._seed = int(torch.randint(2**30, ()))
-        return self._seed + self.layers.index(layer)
+        fit = self._current(layer).fit
+        if fit.seed is None:
+            fit.seed = int(torch.randint(2**30, ()))
+        return fit.seed + self.layers.index(layer)
 
     def _current(self, layer: HasMember) -> _Fitted:
         # within a pass numbers do not change: all are compared once, not at every layer
-        mode = self._needed_mode()
-        if not (self._checked and self._mode == mode and id(layer) in self._fits):
-            asked = self.layers if self._in_pass else [layer]
-            if self._mode != mode or not self._hold(asked):
-                # checkpointing counts what a block saves; the fit belongs to no block
-                unhooked = saved_tensors_hooks(lambda saved: saved, lambda saved: saved)
-                with unhooked, torch.set_grad_enabled(mode[0]):
-                    self._fit(mode)
-            self._checked = self._in_pass
-        fitted = self._fits.get(id(layer))
-        if fitted is None:
-            raise RuntimeError(
-                f"this layer is a shallow copy of one that adapter {self.adapter!r} is on, as "
-                "nn.DataParallel makes them: start one process for each GPU (torchrun, accelerate "
-                "launch), let the process see one GPU, or copy the model by copy.deepcopy"
-            )
-        return fitted
+        mode, fitted = self._needed_mode(), self._fits.get(id(layer))
+        if fitted is not None and fitted.fit.mode == mode:
+            fit = fitted.fit
+            if self._pass and fit.compared == self._pass:
+                return fitted
+            together = fit.layers if self._scattered else self.layers
+            if self._holds(fit, together if self._pass else [layer]):
+                fit.compared = self._pass
+                return fitted
+        together = self._together(layer)
+        # checkpointing counts what a block saves; the fit belongs to no block
+        unhooked = saved_tensors_hooks(lambda saved: saved, lambda saved: saved)
+        with unhooked, torch.set_grad_enabled(mode[0]):
+            self._fit(together, mode)
+        return self._fits[id(layer)]
 
     def _needed_mode(self) -> tuple[bool, ...]:
         """Whether the fit needs a graph, is made of inference tensors, belongs to a CUDA graph.
@@ -165,49 +208,93 @@ class PhiBatch:
         graph = torch.is_grad_enabled() or (self._training and not inference)
         return graph, inference, _is_captured()
 
-    def _hold(self, layers: list[HasMember]) -> bool:
-        """Whether the fits of `layers` do; only without gradients may this wait for the device."""
-        graph, _, captured = self._mode or (True, False, False)
-        if not all(map(self._is_current, layers)) or (graph and self._steps != optimizer_steps()):
+    def _holds(self, fit: _Fit, layers: list[HasMember]) -> bool:
+        """Whether `fit` does for `layers`; only without gradients may this wait for the device."""
+        graph, _, captured = fit.mode
+        if self._training and (fit.measures or not fit.measured):
+            return False
+        if graph and fit.steps != optimizer_steps():
+            return False
+        if not all(self._is_current(layer, fit) for layer in layers):
             return False
         if graph or captured:
             return True
         now = [n for layer in layers for n in layer.numbers(self.adapter)]
         return same_numbers(now, [v for layer in layers for v in self._fits[id(layer)].values])
 
-    def _is_current(self, layer: HasMember) -> bool:
+    def _is_current(self, layer: HasMember, fit: _Fit) -> bool:
         fitted = self._fits.get(id(layer))
-        if fitted is None:
+        if fitted is None or fitted.fit is not fit:
             return False
         numbers = layer.numbers(self.adapter)
         if len(numbers) != len(fitted.numbers):
             return False
         same = all(now is then for now, then in zip(numbers, fitted.numbers, strict=True))
-        return same and list(map(mark, numbers)) == fitted.marks
+        # what was gathered again for the backward pass may lie elsewhere
+        return same and (self._scattered or list(map(mark, numbers)) == fitted.marks)
 
-    def _fit(self, mode: tuple[bool, ...]) -> None:
-        self._fits, self._mode, self._seed, self._steps = {}, mode, None, optimizer_steps()
+    def _together(self, layer: HasMember) -> list[HasMember]:
+        """The layers to be fitted with `layer`: all, or those whose numbers come with its own."""
+        if not any(other is layer for other in self.layers):
+            raise RuntimeError(
+                f"this layer is a shallow copy of one that adapter {self.adapter!r} is on, as "
+                "nn.DataParallel makes them: start one process for each GPU (torchrun, accelerate "
+                "launch), let the process see one GPU, or copy the model by copy.deepcopy"
+            )
+        if self._model is not None and self._units is None:
+            self._units = units(self._model)
+        where = self._units or {}
+        if where:
+            require_gathered_with(layer, where)
+        mine = self._numbers(layer)
+        if any(hasattr(n, "ds_id") for n in mine):
+            raise RuntimeError(_ZERO_3)
+        if not are_here(mine):
+            raise RuntimeError(_ABSENT.format(self.adapter))
+        unit = where.get(id(layer))
+        unit_mates = [other for other in self.layers if where.get(id(other)) is unit]
+        found = [o for o in unit_mates if o is layer or are_here(self._numbers(o))]
+        alone = len(found) < len(self.layers) or bool(where) or fsdp2_is_used()
+        self._scattered = self._scattered or alone
+        return [o for o in found if o is layer or not self._is_settled(o)]
+
+    def _is_settled(self, layer: HasMember) -> bool:
+        """Whether `layer` has a fit of this pass that another one must not replace."""
+        held = self._fits.get(id(layer)) if self._scattered and self._pass else None
+        return held is not None and held.fit.compared == self._pass
+
+    def _numbers(self, layer: HasMember) -> list[Tensor]:
+        numbers = layer.numbers(self.adapter)
+        if any(n.is_meta for n in numbers):
+            bring_home(layer)
+            numbers = layer.numbers(self.adapter)
+        return numbers
+
+    def _fit(self, layers: list[HasMember], mode: tuple[bool, ...]) -> None:
+        training, steps = self._training, optimizer_steps()
+        measures = training and any([layer.observe(self.adapter) for layer in layers])
+        fit = _Fit(layers, mode, steps, training, measures, self._pass)
         self.fits += 1
         with torch.no_grad():
-            members = [layer.member(self.adapter) for layer in self.layers]
+            members = [layer.member(self.adapter) for layer in layers]
         groups: dict[tuple, list[int]] = defaultdict(list)
         for i, member in enumerate(members):
             phi = member.nonlinearity
             groups[(phi.phi, phi.grid_is_learned, member.b.device)].append(i)
-        bounds, sizes = [], []
+        fits = dict(self._fits) if self._scattered else {}
         for key, indices in groups.items():
-            fit, proxies = self._fit_group(key, [members[i] for i in indices])
-            bounds.append(fit.bound.max())
-            sizes.append(proxy_size(fit.proxy))
+            made, proxies = self._fit_group(key, layers[0], [members[i] for i in indices])
+            fit.bounds.append(made.bound.max())
+            fit.size = max(fit.size, proxy_size(made.proxy))
             for i, proxy in zip(indices, proxies, strict=True):
-                held = self.layers[i].numbers(self.adapter)
+                held = layers[i].numbers(self.adapter)
                 values = [] if mode[0] else [n.detach().clone() for n in held]
-                fitted = _Fitted(proxy, held, list(map(mark, held)), values, {})
-                self._fits[id(self.layers[i])] = fitted
-        self._bounds, self.degree = bounds, max(sizes)
+                marks = list(map(mark, held))
+                fits[id(layers[i])] = _Fitted(proxy, held, marks, values, {}, fit)
+        self._fits = fits
 
     def _fit_group(
-        self, key: tuple[Phi, bool, torch.device], group: list[Member]
+        self, key: tuple[Phi, bool, torch.device], first_layer: HasMember, group: list[Member]
     ) -> tuple[Fit, list[Proxy]]:
         """Without gradients, and on a CPU, the fit depends on nothing but the numbers.
 
@@ -223,13 +310,26 @@ class PhiBatch:
         in_force = first.parameters_in_force([n.stack for n in numbers])
         waits = not torch.is_grad_enabled() or torch.are_deterministic_algorithms_enabled()
         if not waits and device.type in self.lagging:
-            fitter = self._fitters.setdefault(key, ProxyFitter(self.tolerance, waits=False))
+            whose = (*key, id(first_layer) if self._scattered else 0)
+            fitter = self._fitters.setdefault(whose, ProxyFitter(self.tolerance, waits=False))
             fit = fitter.fit(phi, in_force, radii)
         else:
             fit = fit_proxy(phi, in_force, radii, self.tolerance)
         rows = differentiable(fit.proxy.coefficients, numbers).unbind()
         others = (tensor.detach().unbind() for tensor in fit.proxy.tensors[1:])
         return fit, [fit.proxy.rebuilt(row) for row in zip(rows, *others, strict=True)]
+
+
+_ZERO_3 = (
+    "DeepSpeed's ZeRO-3 holds the numbers of the adapter, and may say that they have arrived "
+    "before they have: take ZeRO-2, FSDP or DDP"
+)
+_ABSENT = (
+    "the numbers of adapter {!r} are not in this process: FSDP or DeepSpeed holds a part of them, "
+    "or they are on the meta device. Call the whole model, which gathers them, or gather them "
+    "around merging and reading (FullyShardedDataParallel.summon_full_params, FSDPModule.unshard); "
+    "load what is on meta onto a device"
+)
 
 
 def _is_captured() -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-_steps = [0]
+_steps: list[int] = []
 
 
 @torch.compiler.disable
@@ -20,11 +20,11 @@ def _count(*_: Any) -> None:
     _steps[0] += 1
 
 
-register_optimizer_step_post_hook(_count)
-
-
 def optimizer_steps() -> int:
-    """Steps of all optimizers of this process so far."""
+    """Steps of all optimizers of this process since the first call, which begins to count."""
+    if not _steps:
+        _steps.append(0)
+        register_optimizer_step_post_hook(_count)
     return _steps[0]
 
 

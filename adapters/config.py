@@ -16,7 +16,7 @@ from adapters.sharing import LEVELS, SCOPES
 from basis_zoo import Basis, Grid, InputScale, Nonlinearity, Start, get_basis, get_grid, get_start
 from basis_zoo.registry import did_you_mean
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PATHS = ("merged", "split")
 """One product with W', or two with W and with the update by itself."""
 ROUNDINGS = ("nearest", "stochastic")
@@ -38,8 +38,16 @@ class BasisConfig(WithCard, PeftConfig):
 
     r: int = field(default=8, metadata={"help": "rank of the factors B (out, r) and A (r, in)"})
     alpha: float = field(default=16.0, metadata={"help": "s = alpha / r"})
+    use_rslora: bool = field(default=False, metadata={"help": "s = alpha / sqrt(r) instead"})
+    dropout: float = field(
+        default=0.0,
+        metadata={"help": "share of the update's inputs set to zero while training; splits W'"},
+    )
     target_modules: list[str] | str | None = field(
         default=None, metadata={"help": "words of adapters.placement, names or a pattern"}
+    )
+    target_parameters: list[str] | None = field(
+        default=None, metadata={"help": "names of parameters to adapt, such as stacked experts"}
     )
     layers: list | str = field(
         default="all", metadata={"help": "blocks: all, odd, even, first_last_<k> or indices"}
@@ -50,6 +58,15 @@ class BasisConfig(WithCard, PeftConfig):
     modules_to_save: list[str] | None = field(
         default=None, metadata={"help": "modules that are trained and saved whole, such as a head"}
     )
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = field(
+        default=None, metadata={"help": "tokens whose embeddings are trained, of all or by module"}
+    )
+    ensure_weight_tying: bool = field(
+        default=False, metadata={"help": "adapt tied input and output embeddings as one"}
+    )
+    layer_replication: list[tuple[int, int]] | None = field(
+        default=None, metadata={"help": "ranges of blocks that the model is built anew from"}
+    )
     layers_to_transform: list[int] | int | None = field(
         default=None, metadata={"help": "indices of the layers to adapt; all by default"}
     )
@@ -58,6 +75,9 @@ class BasisConfig(WithCard, PeftConfig):
     )
     rank_pattern: dict[str, int] = field(
         default_factory=dict, metadata={"help": "rank by word, module name or pattern"}
+    )
+    alpha_pattern: dict[str, float] = field(
+        default_factory=dict, metadata={"help": "alpha by word, module name or pattern"}
     )
     phi_pattern: dict[str, dict[str, Any]] = field(
         default_factory=dict,
@@ -167,6 +187,10 @@ class BasisConfig(WithCard, PeftConfig):
             _require("" not in named, option, "names, none of them empty", names)
         _require(isinstance(self.r, int) and self.r >= 1, "r", "an integer >= 1", self.r)
         _require(self.alpha > 0, "alpha", "positive", self.alpha)
+        _require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
+        for option in ("rank_pattern", "alpha_pattern"):
+            for value in getattr(self, option).values():
+                _require(value > 0, option, "positive numbers by name", getattr(self, option))
         _require(self.b_std > 0, "b_std", "positive", self.b_std)
         _require(0 < self.tolerance < 0.1, "tolerance", "between 0 and 0.1", self.tolerance)
         _require(
@@ -197,7 +221,9 @@ class BasisConfig(WithCard, PeftConfig):
     def _check_start(self, phi: Nonlinearity) -> None:
         """Refuse what changes the model before the first step, or from which nothing is trained."""
         zero_b = self.build_start().zero_b
-        if self.init_weights and not zero_b and phi(torch.linspace(*self.interval, 33)).any():
+        y = phi(torch.linspace(*self.interval, 33))
+        # what is not finite is for the checks of a family to tell
+        if self.init_weights and not zero_b and y[y.isfinite()].any():
             raise ValueError(
                 f"family {self.basis!r} with start {self.start!r} is not zero: with a random B it "
                 "would change the model before the first step. Take start 'identity', whose B is "

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import nn
 
 from adapters.config import BasisConfig
-from adapters.layer import BasisLinear
+from adapters.layers import BasisLayer
 from adapters.module_names import short_kind
 from adapters.sharing import group_of
 
@@ -56,11 +56,13 @@ def count_kinds(model: nn.Module, adapter: str = "default") -> dict[str, Counts]
     modules: dict[str, int] = defaultdict(int)
     seen: set[int] = set()
     for name, layer in model.named_modules():
-        if not isinstance(layer, BasisLinear) or adapter not in layer.basis_A:
+        if not isinstance(layer, BasisLayer) or adapter not in layer.basis_A:
             continue
         kind = short_kind(name)
         modules[kind] += 1
-        factors[kind] += layer.basis_A[adapter].numel() + layer.basis_B[adapter].numel()
+        for factor in (layer.basis_A[adapter], layer.basis_B[adapter]):
+            factors[kind] += 0 if id(factor) in seen else factor.numel()
+            seen.add(id(factor))
         for held in (layer.basis_phi, layer.basis_scale):
             for parameter in held[adapter].parameters() if adapter in held else ():
                 unshared[kind] += parameter.numel()
@@ -76,7 +78,7 @@ def parameter_table(model: nn.Module, adapter: str = "default") -> str:
     Raises:
         ValueError: The model has no such adapter.
     """
-    if not any(isinstance(m, BasisLinear) and adapter in m.basis_A for m in model.modules()):
+    if not any(isinstance(m, BasisLayer) and adapter in m.basis_A for m in model.modules()):
         raise ValueError(f"no module of {type(model).__name__} carries a basis adapter {adapter!r}")
     header = ("modules of a block", "number", "A and B", "phi", "phi unshared", "phi / A and B")
     rows = [header]

@@ -1,33 +1,38 @@
-"""The PEFT tuner: puts `BasisLinear` in the place of the targeted layers."""
+"""The PEFT tuner: puts layers with adapters in the place of the targeted modules."""
 
+import dataclasses
 from typing import Any
 
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, replicate_layers
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
 from peft.utils.quantization_utils import get_quantization_kwargs
 from torch import Tensor, nn
 
-from adapters.batch import PhiBatch
+from adapters.combining import sums_of, weigh, weighted_config
 from adapters.config import BasisConfig
-from adapters.layer import BasisLinear
+from adapters.layers import BasisLayer, BasisLinear, choose_layer
+from adapters.layers.choose import reads_weight
+from adapters.mixed_batches import adapters_by_row
 from adapters.module_names import depths
 from adapters.patterns import config_for, expand_words
-from adapters.placement import adaptable, has_words, placed
+from adapters.placement import has_words, placed
 from adapters.registration import register_with_peft
 from adapters.saved import check_saved, without_copies
 from adapters.sharing import tie
+from adapters.state import AdapterState
+from adapters.tied_weights import adapt_as_one, save_as_one, share_adapter
 from adapters.unmatched import check_names
 
 
 class BasisModel(BaseTuner):
-    """W' = W + s phi(B A) for every targeted linear layer of a model.
+    """W' = W + s phi(B A) for every targeted module of a model.
 
     Used through `peft.get_peft_model(model, BasisConfig(...))`.
     """
 
     prefix = "basis_"
-    tuner_layer_cls = BasisLinear
+    tuner_layer_cls = BasisLayer
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, **kwargs: Any) -> None:
@@ -36,8 +41,10 @@ class BasisModel(BaseTuner):
             check_names(model, self.peft_config[adapter_name])
         super().inject_adapter(model, adapter_name, **kwargs)
         config = self.peft_config[adapter_name]
-        layers = {n: m for n, m in model.named_modules() if isinstance(m, BasisLinear)}
+        layers = {n: m for n, m in model.named_modules() if isinstance(m, BasisLayer)}
         tie(layers, adapter_name, config.sharing, config.sharing_scope)
+        tied = getattr(config, "target_modules_to_tie", None) or ()
+        share_adapter(model, layers, adapter_name, tied)
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
@@ -55,16 +62,32 @@ class BasisModel(BaseTuner):
         check_saved(remapped, model.state_dict(), adapter_name)
         return remapped
 
+    def _add_targets_to_tie(self, peft_config: BasisConfig, tied_weight_keys: list[str]) -> None:
+        adapt_as_one(peft_config, self.model, tied_weight_keys)
+
+    def _add_modules_to_save_to_tie(
+        self, peft_config: BasisConfig, tied_weight_keys: list[str]
+    ) -> None:
+        save_as_one(peft_config, self.model, tied_weight_keys)
+
+    def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
+        if peft_config.target_modules is None and peft_config.target_parameters:
+            return peft_config
+        return super()._prepare_adapter_config(peft_config, model_config)
+
     def _prepare_model(self, peft_config: BasisConfig, model: nn.Module) -> None:
         """Put names in the place of words; the saved configuration holds the names."""
+        if peft_config.layer_replication:
+            replicate_layers(model, peft_config.layer_replication)
         targets, indices = peft_config.target_modules, peft_config.layers_to_transform
         if has_words(targets) or not peft_config.from_file:  # a file holds names
             names = placed(model, targets, peft_config.layers, indices)
             if names is not None:
                 peft_config.target_modules = set(names)
         peft_config.rank_pattern = expand_words(peft_config.rank_pattern, model)
+        peft_config.alpha_pattern = expand_words(peft_config.alpha_pattern, model)
         peft_config.phi_pattern = expand_words(peft_config.phi_pattern, model)
-        self._depths = depths(adaptable(model))
+        self._depths = depths([name for name, _ in model.named_modules()])
 
     def _create_and_replace(
         self,
@@ -74,75 +97,180 @@ class BasisModel(BaseTuner):
         target_name: str,
         parent: nn.Module,
         current_key: str,
+        parameter_name: str | None = None,
         **optional_kwargs: Any,
     ) -> None:
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
-        if current_key not in self._depths:
-            raise ValueError(
-                f"cannot adapt {current_key!r} of type {type(base).__name__}: expected a linear "
-                "layer; name only such in `target_modules`, or leave it out by `exclude_modules`"
+        if isinstance(base, nn.MultiheadAttention) and parameter_name is None:
+            self._adapt_attention(
+                peft_config, adapter_name, target, target_name, parent, current_key
             )
-        pattern = peft_config.rank_pattern
-        r = pattern.get(get_pattern_key(pattern.keys(), current_key), peft_config.r)
-        config = config_for(peft_config, current_key, self._depths[current_key])
-        batch = self._batch(adapter_name, peft_config)
-        if isinstance(target, BasisLinear):
+            return
+        r, config = self._settings(peft_config, current_key)
+        batch = self._state.batch(adapter_name, peft_config.tolerance)
+        if isinstance(target, BasisLayer) and target.parameter_name == (parameter_name or "weight"):
             target.update_layer(adapter_name, r, config, batch)
             return
-        quantization = get_quantization_kwargs(self.model)
-        new = BasisLinear(target, adapter_name, r, config, batch, quantization)
+        kind = choose_layer(target, parameter_name)
+        if kind is None:
+            raise ValueError(_cannot(current_key, base, parameter_name))
+        options: dict[str, Any] = {"weight_is_read": reads_weight(type(parent), target_name)}
+        if kind is BasisLinear:
+            options["quantization"] = get_quantization_kwargs(self.model)
+        elif parameter_name is not None:
+            options["parameter_name"] = parameter_name
+        new = kind(target, adapter_name, r, config, batch, **options)
         if adapter_name not in self.active_adapters:
             new.requires_grad_(False)
         self._replace_module(parent, target_name, new, target)
 
-    def _batch(self, adapter_name: str, config: BasisConfig) -> PhiBatch:
-        """The batch of `adapter_name`; the model tells it when a forward pass begins.
+    def _adapt_attention(
+        self,
+        config: BasisConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        key: str,
+    ) -> None:
+        """`nn.MultiheadAttention`: its output projection, then the joint one of its inputs."""
+        base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        if not base._qkv_same_embed_dim:
+            raise ValueError(
+                f"cannot adapt {key!r}: its queries, keys and values have unlike sizes; name its "
+                "parameters q_proj_weight, k_proj_weight and v_proj_weight in `target_parameters`"
+            )
+        output = f"{key}.out_proj"
+        self._create_and_replace(
+            config, adapter_name, base.out_proj, "out_proj", base, current_key=output
+        )
+        self._create_and_replace(
+            *(config, adapter_name, target, target_name, parent, key),
+            parameter_name="in_proj_weight",
+        )
 
-        It lives on the model, not on the tuner: PEFT drops the tuner after
-        `inject_adapter_in_model`, and the model goes on without it.
+    def _settings(self, config: BasisConfig, key: str) -> tuple[int, BasisConfig]:
+        """Rank and settings of the module `key`."""
+        ranks, alphas = config.rank_pattern, config.alpha_pattern
+        r = ranks.get(get_pattern_key(ranks.keys(), key), config.r)
+        own = config_for(config, key, self._depths.get(key, 0.0))
+        alpha = alphas.get(get_pattern_key(alphas.keys(), key))
+        if alpha is not None:
+            own = dataclasses.replace(own, alpha=alpha, phi_pattern={}, depth_start={})
+        return r, own
+
+    @property
+    def _state(self) -> AdapterState:
+        return AdapterState.of(self.model) or AdapterState(self.model)
+
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        """All is made in float32; without autocast what is trained takes the dtype of W.
+
+        A fixed grid stays as it is: its points rounded to bfloat16 are others.
         """
-        state = self.model.__dict__
-        if "_basis_batches" not in state:
-            state["_basis_batches"] = {}
-            state["_basis_hooks"] = [
-                self.model.register_forward_pre_hook(_begin_pass),
-                self.model.register_forward_hook(_end_pass, always_call=True),
-            ]
-        batches: dict[str, PhiBatch] = state["_basis_batches"]
-        if adapter_name not in batches or not batches[adapter_name].layers:
-            batches[adapter_name] = PhiBatch(adapter_name, config.tolerance)
-        return batches[adapter_name]
+        if autocast_adapter_dtype:
+            super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+            return
+        for layer in self.model.modules():
+            if isinstance(layer, BasisLayer):
+                layer.cast_trained(adapter_name)
+
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Any:
+        """PEFT's way to hand `adapter_names` to the layers for one forward pass."""
+        return adapters_by_row(self.model, **kwargs)
+
+    def add_weighted_adapter(
+        self,
+        adapters: list[str],
+        weights: list[float],
+        adapter_name: str,
+        combination_type: str = "linear",
+    ) -> None:
+        """Add an adapter whose update is the weighted sum of the updates of others.
+
+        A sum of phi(B A) is no phi(B A): the sum keeps no numbers of its own, so it follows its
+        parts and is not saved. It can be active, merged, and exported by `adapters.export.to_lora`.
+
+        Args:
+            adapters: Names of adapters of this model.
+            weights: One for each, of any sign.
+            adapter_name: Of the sum.
+            combination_type: `linear`. LoRA's other kinds work on factors, or cut ranks: use
+                `adapters.export.to_lora` of the sum for the latter.
+
+        Raises:
+            ValueError: As `adapters.combining.weighted_config`, or another `combination_type`.
+        """
+        if combination_type != "linear":
+            raise ValueError(
+                f"`combination_type` must be 'linear', got {combination_type!r}: make the sum, "
+                "then export it at the rank you want by adapters.export.to_lora"
+            )
+        if sums := [name for name in adapters if name in sums_of(self.model, name)]:
+            raise ValueError(f"{sums} are weighted sums themselves: name their parts")
+        config = weighted_config(self.peft_config, adapters, weights, adapter_name)
+        weigh(self.model, adapters, weights, adapter_name)
+        self.peft_config[adapter_name] = config
+
+    @classmethod
+    def _get_adapter_state_dict(
+        cls, model: nn.Module, config: BasisConfig, adapter_name: str, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """As PEFT's; refuses a weighted sum, which has no numbers to save."""
+        if sums_of(model, adapter_name) == [adapter_name]:
+            raise ValueError(
+                f"adapter {adapter_name!r} is a weighted sum and has no numbers of its own: save "
+                "its parts (`selected_adapters`), export it by adapters.export.to_lora, or merge it"
+            )
+        return super()._get_adapter_state_dict(
+            model=model, config=config, adapter_name=adapter_name, **kwargs
+        )
 
     def delete_adapter(self, adapter_name: str) -> None:
-        """As PEFT's, and forgets the batch."""
+        """As PEFT's, and forgets what its layers shared.
+
+        Raises:
+            ValueError: A weighted sum is made of it.
+        """
+        if sums := [name for name in sums_of(self.model, adapter_name) if name != adapter_name]:
+            raise ValueError(
+                f"adapter {adapter_name!r} is part of the weighted adapters {sums}: "
+                "delete them first"
+            )
         super().delete_adapter(adapter_name)
-        self.model.__dict__.get("_basis_batches", {}).pop(adapter_name, None)
+        self._state.forget(adapter_name)
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> nn.Module:
         model = super()._unload_and_optionally_merge(*args, **kwargs)
-        for hook in model.__dict__.pop("_basis_hooks", []):
-            hook.remove()
-        model.__dict__.pop("_basis_batches", None)
+        self._state.remove(model)
         return model
 
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
     ) -> None:
-        # PEFT reads `child.weight`, which a composite head in modules_to_save lacks (peft #3114)
-        if isinstance(child, AuxiliaryTrainingWrapper):
+        # PEFT reads `child.weight`, which a composite head in modules_to_save lacks (peft #3114),
+        # and so does a module that is adapted by another parameter's name; it moves the adapter to
+        # the weight's device, where that of an offloaded one is meta
+        offloaded = isinstance(new_module, BasisLayer) and new_module.is_elsewhere
+        unloads = not hasattr(new_module, "base_layer")
+        if isinstance(child, AuxiliaryTrainingWrapper) or unloads or offloaded:
             setattr(parent, child_name, new_module)
             return
         super()._replace_module(parent, child_name, new_module, child)
 
 
-def _begin_pass(model: nn.Module, _: Any) -> None:
-    for batch in model.__dict__["_basis_batches"].values():
-        batch.begin_pass(model.training)
-
-
-def _end_pass(model: nn.Module, *_: Any) -> None:
-    for batch in model.__dict__["_basis_batches"].values():
-        batch.end_pass()
+def _cannot(key: str, base: nn.Module, parameter_name: str | None) -> str:
+    kind = type(base).__name__
+    if parameter_name is not None:
+        return (
+            f"cannot adapt the parameter {parameter_name!r} of {key!r} ({kind}): expected a plain "
+            "floating-point parameter of two dimensions or more, on a module without other adapters"
+        )
+    return (
+        f"cannot adapt {key!r} of type {kind}: expected a module with a floating-point `weight` of "
+        "two dimensions or more that nothing rescales in place, such as a linear layer, an "
+        "embedding or a convolution; leave it out by `exclude_modules`"
+    )
 
 
 register_with_peft("basis", BasisConfig, BasisModel)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from adapters.layer import BasisLinear
+from adapters.layers import BasisLayer
 from adapters.ops.merge import product
 from adapters.spectrum.measures import stable_rank_by_power
 from adapters.spectrum.usage import (
@@ -25,7 +25,7 @@ def monitor(model: nn.Module) -> dict[str, float]:
     - `update/stable_rank` and `update/stable_rank_std`: of s phi(B A), over the modules.
     - `phi/proxy_degree`, `phi/proxy_bound`: of the proxies in force.
     """
-    layers = [layer for layer in model.modules() if isinstance(layer, BasisLinear)]
+    layers = [layer for layer in model.modules() if isinstance(layer, BasisLayer)]
     rows = []
     for layer in layers:
         for name in layer.active_adapters:

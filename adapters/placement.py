@@ -130,15 +130,31 @@ def outside_adapters(model: nn.Module) -> list[str]:
 
 
 def adaptable(model: nn.Module) -> list[str]:
-    """The names of the linear layers of `model`; a layer with adapters on counts once."""
+    """The names of the linear layers of `model`; a layer with adapters on counts once.
+
+    `nn.MultiheadAttention` counts as one layer: it reads its output projection and never calls it.
+    """
     modules = dict(model.named_modules())
-    return [name for name in outside_adapters(model) if _is_linear(modules[name])]
+    return [
+        name
+        for name in outside_adapters(model)
+        if _is_linear(modules[name]) and not _is_attention(modules[name.rpartition(".")[0]])
+    ]
 
 
 def _is_linear(module: nn.Module) -> bool:
-    base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+    base = _base(module)
     sized = isinstance(getattr(base, "in_features", None), int)
-    return isinstance(base, Conv1D) or (sized and hasattr(base, "out_features"))
+    linear = isinstance(base, Conv1D) or (sized and hasattr(base, "out_features"))
+    return linear or _is_attention(base)
+
+
+def _is_attention(module: nn.Module) -> bool:
+    return isinstance(_base(module), nn.MultiheadAttention)
+
+
+def _base(module: nn.Module) -> nn.Module:
+    return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
 
 
 def matches(model: nn.Module, target: str, names: Iterable[str]) -> set[str]:
@@ -159,6 +175,8 @@ def _is_in_attention(model: nn.Module, name: str) -> bool:
     """Whether a module between the block and `name` is called attention, or is of such a class."""
     block = block_of(name)
     assert block is not None
+    if _is_attention(model.get_submodule(name)):
+        return True
     above = block.name
     for part in name.removeprefix(f"{block.name}.").split(".")[:-1]:
         above = f"{above}.{part}"

@@ -82,7 +82,7 @@ class Borrower(nn.Module):
     ) -> Iterator[tuple[str, nn.Parameter]]:
         """What is registered here, then what is borrowed; of a model, only what is registered."""
         yield from super().named_parameters(prefix, recurse, remove_duplicate)
-        for name, lender in self.lenders.items():
+        for name, lender in self.lenders.items() if recurse else ():  # FSDP asks what is its own
             yield f"{prefix}.{name}" if prefix else name, getattr(lender, name)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from adapters.hooks import split_by_rate
-from adapters.layer import BasisLinear
+from adapters.layers import BasisLayer
 
 HEADS = frozenset({"modules_to_save", "classifier", "score", "pre_classifier", "qa_outputs"})
 """Names of the modules that hold a task's head."""
@@ -19,7 +19,7 @@ def phi_parameters(model: nn.Module) -> list[nn.Parameter]:
     found = {
         id(p): p
         for layer in model.modules()
-        if isinstance(layer, BasisLinear)
+        if isinstance(layer, BasisLayer)
         for p in (*layer.basis_phi.parameters(), *layer.basis_scale.parameters())
         if p.requires_grad
     }

@@ -56,10 +56,10 @@ def check_names(model: nn.Module, config: PeftConfig, **more: Any) -> None:
     _check_targets(model, names, option("target_modules"))
     _check_indices(names, option)
     _check_saved(model, names, config)
-    owners = _check_parameters(model, option("target_parameters") or ())
+    parameters = _check_parameters(model, option("target_parameters") or ())
     found = targeted(model, config, **more)
     _check_excluded(model, found, option("exclude_modules"))
-    found += owners
+    found += parameters  # a key of a pattern means a parameter by its full name
     for name, pattern in (vars(config) | more).items():
         if name.endswith("_pattern") and isinstance(pattern, dict):
             _check_keys(model, name, pattern, found)
@@ -152,13 +152,12 @@ def _check_saved(model: nn.Module, names: list[str], config: PeftConfig) -> None
 
 
 def _check_parameters(model: nn.Module, wanted: Collection[str]) -> list[str]:
-    """The modules whose parameters are wanted."""
+    """The full names of the parameters that are wanted."""
     names = [name.replace(".base_layer", "") for name, _ in model.named_parameters()]
     missing = sorted(set(wanted) - _ends(names))
     if missing:
         raise ValueError(no_match(model, "target_parameters", missing, names, "parameter"))
-    meant = (n for n in names if f".{n}".endswith(tuple(f".{each}" for each in wanted)))
-    return [name.rpartition(".")[0] for name in meant]
+    return [n for n in names if f".{n}".endswith(tuple(f".{each}" for each in wanted))]
 
 
 def _check_excluded(model: nn.Module, found: list[str], excluded: Any) -> None:

@@ -6,6 +6,8 @@ the interval stays as it is and x is stretched to fill it, so that modules with 
 still share one `Phi`.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -49,7 +51,7 @@ class InputScale(nn.Module):
         factor = held("value", torch.tensor(float(value), dtype=torch.float64))
         self.rule, self.value, self.momentum = rule, float(value), momentum
         if rule == "learned":
-            self.log_scale = nn.Parameter(factor.log())
+            self.log_scale = nn.Parameter(factor.log()[None])  # FSDP takes none without dimensions
         if rule in ("rms", "range"):
             nothing = torch.zeros((), dtype=torch.float32)
             self.register_buffer("measured", nothing)
@@ -78,13 +80,21 @@ class InputScale(nn.Module):
         self.measured.copy_(torch.where(new > 0, update, self.measured))
 
     def forward(self) -> Tensor | float:
-        """The factor: a float where it is constant, else a 0-d float32 tensor."""
+        """The factor: a float where it is constant, else a float32 tensor, (1,) or 0-d."""
         if self.rule == "learned":
             return self.log_scale.exp()
         if self.rule in ("rms", "range"):
             known = self.measured > 0
             return torch.where(known, self.value / torch.where(known, self.measured, 1), 1.0)
         return self.value if self.rule == "fixed" else 1.0
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        saved = state_dict.get(prefix + "log_scale")
+        if isinstance(saved, Tensor) and saved.ndim == 0:  # adapters saved before it was (1,)
+            state_dict[prefix + "log_scale"] = saved.reshape(1)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
         """The rule and its value."""

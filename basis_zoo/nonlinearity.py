@@ -162,7 +162,10 @@ class Nonlinearity(nn.Module):
             numbers: Stored numbers in place of this module's own, in the order of `numbers`;
                 those of several equal phis stacked along leading dimensions are done at once.
         """
-        amplitude, raw_bandwidth, raw_grid, line = self.numbers if numbers is None else numbers
+        stored = self.numbers if numbers is None else numbers
+        # what is stored in 16 bit is computed in 32: sums of gaps would lose their order
+        wide = (n if n.dtype.itemsize >= 4 else n.float() for n in stored)
+        amplitude, raw_bandwidth, raw_grid, line = wide
         grid = _in_order(raw_grid) if self.grid_is_learned else raw_grid
         slope, offset = line.unbind(-1)
         return PhiParameters(amplitude, F.softplus(raw_bandwidth), grid, slope, offset)

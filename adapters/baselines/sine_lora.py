@@ -5,7 +5,7 @@ import math
 from torch import nn
 
 from adapters.config import BasisConfig
-from adapters.layer import BasisLinear
+from adapters.layers import BasisLayer
 from adapters.methods import Method, register_method
 
 
@@ -14,7 +14,7 @@ def scale_amplitudes(model: nn.Module) -> None:
 
     The amplitude is not trained but saved with the adapter, so that loading restores it.
     """
-    for layer in (m for m in model.modules() if isinstance(m, BasisLinear)):
+    for layer in (m for m in model.modules() if isinstance(m, BasisLayer)):
         for phi in layer.basis_phi.values():
             phi.amplitude.div_(math.sqrt(layer.in_features))
 

@@ -17,8 +17,10 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adapters.base_weight import put_weight, restore_weight
 from adapters.card import WithCard
+from adapters.layers.choose import reads_weight
+from adapters.layers.linear import computes_linear
+from adapters.layers.weights import put_weight, restore_weight
 from adapters.registration import peft_type
 
 
@@ -238,10 +240,16 @@ class UpdateModel(BaseTuner):
             target.update_layer(adapter_name, peft_config)
             return
         base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
-        if not isinstance(base, nn.Linear):
+        if not (isinstance(base, nn.Linear) and computes_linear(base)):
             raise ValueError(
-                f"cannot adapt {current_key!r} of type {type(base).__name__}: expected nn.Linear; "
-                "name only linear layers in `target_modules`, or leave it out by `exclude_modules`"
+                f"cannot adapt {current_key!r} of type {type(base).__name__}: expected nn.Linear, "
+                "or a layer of it that computes x W^T + bias as it does; name only such in "
+                "`target_modules`, or leave it out by `exclude_modules`"
+            )
+        if reads_weight(type(parent), target_name):
+            raise ValueError(
+                f"cannot adapt {current_key!r}: {type(parent).__name__} reads its weight in place "
+                "of calling it, so the adapter would do nothing; leave it out by `exclude_modules`"
             )
         new = self.tuner_layer_cls(target, adapter_name, peft_config)
         if adapter_name not in self.active_adapters:

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 import adapters
+from adapters.state import AdapterState
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -97,7 +98,8 @@ def stepper(model: nn.Module, shape: Shape, device: str) -> Callable[[], None]:
     body = root.base_model
     groups = adapters.parameter_groups(model, 1e-4)
     optimizer = torch.optim.AdamW(groups, fused=True)
-    batches = list(getattr(root, "_basis_batches", {}).values())
+    state = AdapterState.of(root)
+    batches = list(state.batches.values()) if state else []
 
     def step() -> None:
         for phis in batches:  # the body is called, not the root, whose hooks do this

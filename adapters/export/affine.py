@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from adapters.export.in_force import in_force
 from adapters.export.updates import LayerUpdate, layer_updates
-from adapters.layer import BasisLinear
+from adapters.layers import BasisLayer
 from adapters.ops.merge import product
 
 
@@ -62,7 +62,7 @@ def affine_in_force(model: nn.Module, adapter: str = "default") -> Iterator[dict
 
 
 def _with_phi(model: nn.Module, adapter: str) -> list[LayerUpdate]:
-    updates = [u for u in layer_updates(model, adapter) if isinstance(u.layer, BasisLinear)]
+    updates = [u for u in layer_updates(model, adapter) if isinstance(u.layer, BasisLayer)]
     if not updates:
         raise ValueError(f"no layer of {type(model).__name__} has a phi in adapter {adapter!r}")
     return updates
@@ -71,14 +71,14 @@ def _with_phi(model: nn.Module, adapter: str) -> list[LayerUpdate]:
 @torch.no_grad()
 def _products(update: LayerUpdate) -> Tensor:
     """x, (out, in)."""
-    assert isinstance(update.layer, BasisLinear)
+    assert isinstance(update.layer, BasisLayer)
     b, a, _ = update.layer.member(update.adapter)
     return product(b, a)
 
 
 @torch.no_grad()
 def _fit(update: LayerUpdate) -> AffineFit:
-    assert isinstance(update.layer, BasisLinear)
+    assert isinstance(update.layer, BasisLayer)
     x = _products(update).double()
     u = update.layer.update(update.adapter).double()
     x_mean, u_mean = x.mean(), u.mean()

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from adapters.base_weight import put_weight, restore_weight
 from adapters.export.updates import LayerUpdate
+from adapters.layers.weights import put_weight, restore_weight
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Write an adapter as a plain PEFT LoRA, which loads without this project."""
 
 import copy
+import itertools
 import json
 import re
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from adapters.combining import sums_of
 from adapters.export.allocate import allocate
 from adapters.export.plain import require_plain
 from adapters.export.updates import LayerUpdate, layer_updates
@@ -239,6 +241,8 @@ def _key(name: str, ranks: dict[str, int]) -> str:
 
 def _whole(model: nn.Module, adapter: str, updates: list[LayerUpdate]) -> dict[str, Tensor]:
     """What the file holds beside the adapter's own numbers."""
+    if adapter in sums_of(model, adapter):
+        return {}  # a weighted sum is of updates alone
     own = tuple(f"{_PREFIX}{update.name}." for update in updates)
     state = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
     return {name: t for name, t in state.items() if not name.startswith(own)}
@@ -248,10 +252,11 @@ def source_parameters(updates: list[LayerUpdate]) -> int:
     """Numbers trained in the adapted layers, each shared one once."""
     found: dict[int, int] = {}
     for update in updates:
-        for part in update.layer.adapter_layer_names:
+        summed = getattr(update.layer, "sums", {}).get(update.adapter, [update.adapter])
+        for part, name in itertools.product(update.layer.adapter_layer_names, summed):
             held = getattr(update.layer, part)
-            if isinstance(held, nn.ParameterDict | nn.ModuleDict) and update.adapter in held:
-                entry = held[update.adapter]
+            if isinstance(held, nn.ParameterDict | nn.ModuleDict) and name in held:
+                entry = held[name]
                 own = [entry] if isinstance(entry, nn.Parameter) else entry.parameters()
                 found |= {id(p): p.numel() for p in own}
     return sum(found.values())

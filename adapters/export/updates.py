@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from adapters.export.svd import Factors, leading, of_product
+from adapters.layers import BasisParameter
 
 
 class LayerUpdate(ABC):
@@ -123,6 +124,12 @@ def _update(name: str, layer: BaseTunerLayer, adapter: str) -> LayerUpdate:
             what = type(variant).__name__ if plain else other
             raise ValueError(f"{name!r} is LoRA on {what}, which a plain LoRA cannot express")
         return LoraUpdate(name, layer, adapter)
+    if isinstance(layer, BasisParameter):
+        kind = type(layer.get_base_layer()).__name__
+        raise ValueError(
+            f"{name!r} adapts {layer.parameter_name!r} of {kind}, and the export writes linear "
+            "layers only: merge, or leave it out of `target_modules`"
+        )
     if not (hasattr(layer, "get_delta_weight") and layer.supports_lora_conversion(adapter)):
         raise ValueError(
             f"{name!r} is a {type(layer).__name__}, whose update is not a matrix added to the "

@@ -36,25 +36,33 @@ class _MergedLinear(torch.autograd.Function):
         ctx.proxy, ctx.scale, ctx.seed, ctx.made = proxy, scale, seed, made
         if made is None:
             made = make_weight(x.dtype, weight, b, a, proxy, scale, seed)
-        return F.linear(x, made, bias)
+        y = F.linear(x, made, bias)
+        if bias is None or x.ndim < 3:
+            return y
+        # this y is a view, and a view that a Function returns may not be changed in place
+        return torch.ops.aten._unsafe_view(y, y.shape)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, B, A and the coefficients; W and the bias are frozen."""
+        """Gradients of x, W, the bias, B, A and the coefficients, of those that are trained."""
         x, weight, b, a = ctx.saved_tensors
-        dx = db = da = dc = None
-        if any(ctx.needs_input_grad[3:6]):
+        dx = dw = dbias = db = da = dc = None
+        if any(ctx.needs_input_grad[3:6]) or ctx.needs_input_grad[1]:
             grad = dy.flatten(0, -2).T @ x.flatten(0, -2)
             db, da, dc = merge.merge_gradients(grad, b, a, ctx.proxy, ctx.scale)
             db, da = db.to(b.dtype), da.to(a.dtype)
+            if ctx.needs_input_grad[1]:
+                dw = grad.to(weight.dtype)
             del grad  # as large as W': never both at once
+        if ctx.needs_input_grad[2]:
+            dbias = dy.flatten(0, -2).sum(0)
         if ctx.needs_input_grad[0]:
             made = ctx.made
             if made is None:
                 made = make_weight(dy.dtype, weight, b, a, ctx.proxy, ctx.scale, ctx.seed)
             dx = dy @ made
-        return dx, None, None, db, da, dc, None, None, None, None
+        return dx, dw, dbias, db, da, dc, None, None, None, None
 
 
 def make_weight(
@@ -93,10 +101,10 @@ def merged_linear(
     seed: int | None = None,
     made: Tensor | None = None,
 ) -> Tensor:
-    """x W'^T + bias with W' = W + scale * phi(B A), differentiable in x, B, A and phi.
+    """x W'^T + bias with W' = W + scale * phi(B A), differentiable in all of them and in phi.
 
-    W and the bias get no gradient. Under autocast the product runs in autocast's dtype, and W' is
-    made in that of W first, as a merge makes it.
+    Under autocast the product runs in autocast's dtype, and W' is made in that of W first, as a
+    merge makes it.
 
     Args:
         x: (*, in).

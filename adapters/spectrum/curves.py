@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from adapters.layer import BasisLinear
+from adapters.layers import BasisLayer
 from adapters.module_names import block_of, short_kind
 from adapters.ops.merge import product
 
@@ -31,14 +31,14 @@ def phi_curves(
     """phi of every module that carries `adapter`, on [-radius, radius].
 
     Args:
-        model: A model with `BasisLinear` layers.
+        model: A model with `BasisLayer` layers.
         adapter: The adapter's name.
         radius: None for the range of the module's own x = B A.
         count: Number of points.
     """
     curves = []
     for name, layer in model.named_modules():
-        if isinstance(layer, BasisLinear) and adapter in layer.basis_A:
+        if isinstance(layer, BasisLayer) and adapter in layer.basis_A:
             name = name.removeprefix("base_model.model.")
             b, a, phi = layer.member(adapter)
             used = float(product(b, a).abs().max())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from adapters.export.svd import of_product
 from adapters.export.updates import LayerUpdate, layer_updates
-from adapters.layer import BasisLinear
+from adapters.layers import BasisLayer
 from adapters.module_names import block_of, short_kind
 from adapters.ops.merge import product
 from adapters.spectrum.measures import effective_rank, singular_values, stable_rank
@@ -90,7 +90,7 @@ def _module(update: LayerUpdate, values: Tensor) -> ModuleSpectrum:
     block = block_of(update.name)
     index = None if block is None else block.index
     described = ModuleSpectrum(update.name, short_kind(update.name), index, update.shape, values)
-    if not isinstance(update.layer, BasisLinear):
+    if not isinstance(update.layer, BasisLayer):
         return described
     with torch.no_grad():
         b, a, phi = update.layer.member(update.adapter)

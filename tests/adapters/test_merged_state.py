@@ -91,7 +91,7 @@ def test_a_refused_second_merge_leaves_the_first():
         plain, want = net[0].base_layer(X), model(X)
         layer.basis_B["broken"].fill_(torch.nan)
         model.merge_adapter(["default"])
-        with pytest.raises(ValueError, match=r"adapters \['broken'\]"):
+        with pytest.raises(ValueError, match=r"adapter broken"):
             model.merge_adapter(["broken"], safe_merge=True)
         assert layer.merged_adapters == ["default"]
         assert torch.equal(model(X), want)

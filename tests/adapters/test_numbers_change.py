@@ -200,3 +200,13 @@ def test_a_process_may_begin_in_inference_mode():
     command = [sys.executable, "-c", FIRST_IN_INFERENCE_MODE]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_numbers_that_zero_3_holds_are_refused():
+    torch.manual_seed(0)
+    base = torch.nn.Sequential(torch.nn.Linear(4, 4))
+    model = get_peft_model(base, BasisConfig(r=2, num_basis=6, target_modules=["0"]))
+    for parameter in model.parameters():
+        parameter.ds_id = 0  # as DeepSpeed marks what it holds
+    with pytest.raises(RuntimeError, match="take ZeRO-2, FSDP or DDP"):
+        model(torch.zeros(1, 4))

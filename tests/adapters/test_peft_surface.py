@@ -18,6 +18,7 @@ from peft import (
     inject_adapter_in_model,
     save_as_lora,
 )
+from peft.utils.quantization_utils import ForwardOnlyQuantizationBackend
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
@@ -283,7 +284,7 @@ nccl = pytest.param(
 
 
 @pytest.mark.parametrize("backend", ["gloo", nccl])
-@pytest.mark.parametrize("sharing", ["none", "all"])
+@pytest.mark.parametrize("sharing", [pytest.param("none", marks=pytest.mark.slow), "all"])
 def test_two_processes_average_the_gradients(family, tmp_path, sharing, backend):
     llama = family("llama")
     model = attach(llama, sharing=sharing).train()
@@ -340,7 +341,12 @@ def quantised(family):
     return model
 
 
-def test_a_quantised_base_takes_the_path_of_two_products(family, few_steps, tmp_path):
+def test_a_quantised_base_takes_the_path_of_two_products(family, few_steps, tmp_path, monkeypatch):
+    backend = ForwardOnlyQuantizationBackend("test")
+    monkeypatch.setattr(
+        "adapters.layers.linear.resolve_quantization_backend",
+        lambda base, **_: backend if type(base).__name__ == "Quantised" else None,
+    )
     llama = family("llama")
     torch.manual_seed(0)
     model = get_peft_model(quantised(llama), config(init_weights=True, b_std=0.1))
@@ -353,6 +359,11 @@ def test_a_quantised_base_takes_the_path_of_two_products(family, few_steps, tmp_
     assert torch.equal(llama.output(PeftModel.from_pretrained(quantised(llama), tmp_path)), want)
     with pytest.raises(ValueError, match="cannot merge into Quantised"):
         model.merge_adapter()
+
+
+def test_a_quantised_layer_that_nobody_knows_is_refused(family):
+    with pytest.raises(ValueError, match=r"q_proj' of type Quantised"):
+        get_peft_model(quantised(family("llama")), config())
 
 
 def test_a_quantised_base_with_a_back_end_merges_and_comes_back(family, monkeypatch):
@@ -369,7 +380,9 @@ def test_a_quantised_base_with_a_back_end_merges_and_comes_back(family, monkeypa
             base.scale = weight.abs().amax(1, keepdim=True) / 127
             base.qweight = (weight / base.scale).round().to(torch.int8)
 
-    monkeypatch.setattr("adapters.layer.resolve_quantization_backend", lambda *_, **__: Backend())
+    monkeypatch.setattr(
+        "adapters.layers.linear.resolve_quantization_backend", lambda *_, **__: Backend()
+    )
     llama = family("llama")
     model = get_peft_model(quantised(llama), config(init_weights=False))
     want = llama.output(model)

@@ -214,3 +214,33 @@ def test_names():
     assert short_kind(name) == "layer.SelfAttention.q"
     got = depths(["a.0.x", "a.1.x", "a.4.x", "b.0.x", "head"])
     assert got == {"a.0.x": 0.0, "a.1.x": 0.25, "a.4.x": 1.0, "b.0.x": 0.0, "head": 0.0}
+
+
+class Stack(nn.Module):
+    """torch's own layers, as a stack of blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.layers = nn.TransformerEncoder(block, 2, enable_nested_tensor=False).layers
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def test_words_mean_the_whole_of_torchs_attention():
+    model = Stack()
+    attention = [f"layers.{i}.self_attn" for i in (0, 1)]
+    assert resolve(model, "attention") == attention
+    mlp = [f"layers.{i}.linear{k}" for i in (0, 1) for k in (1, 2)]
+    assert sorted(resolve(model, "all")) == sorted(attention + mlp)
+
+
+@pytest.mark.parametrize("method", ["nola", "lora_xs"])
+def test_baselines_refuse_a_layer_that_is_not_called_or_computes_something_else(method):
+    with pytest.raises(ValueError, match="TransformerEncoderLayer reads its weight"):
+        adapters.attach(Stack(), {"method": method, "r": 2, "target_modules": ["linear1"]})
+    with pytest.raises(ValueError, match=r"'layers.0.self_attn' of type MultiheadAttention"):
+        adapters.attach(Stack(), {"method": method, "r": 2, "target_modules": "attention"})

@@ -272,7 +272,7 @@ def test_loading_without_the_package_fails_loudly(family, tmp_path):
     bert = family("bert")
     attach(bert, target_modules=["query"]).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
-    assert config["peft_type"] == "BASIS" and config["schema_version"] == 1
+    assert config["peft_type"] == "BASIS" and config["schema_version"] == 2
     code = f"from peft import PeftConfig; PeftConfig.from_pretrained({str(tmp_path)!r})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode != 0 and "BASIS" in run.stderr
@@ -286,7 +286,7 @@ def test_a_merge_that_is_not_finite_is_refused(family):
     model = attach(family("bert"), target_modules=["query"])
     with torch.no_grad():
         layers(model)[0].base_layer.weight[0, 0] = torch.inf
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="NaNs detected"):
         model.merge_adapter(safe_merge=True)
 
 
@@ -314,6 +314,6 @@ def test_a_wrong_option_is_refused_by_name(options, message):
         adapters.check_options(options)
 
 
-def test_a_module_that_is_not_linear_is_refused_by_name(family):
-    with pytest.raises(ValueError, match=r"word_embeddings.*Embedding"):
-        attach(family("bert"), target_modules=["word_embeddings"])
+def test_a_module_without_a_matrix_is_refused_by_name(family):
+    with pytest.raises(ValueError, match=r"output.LayerNorm' of type LayerNorm"):
+        attach(family("bert"), target_modules=["output.LayerNorm"])

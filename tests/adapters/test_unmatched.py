@@ -125,7 +125,10 @@ def test_keys_of_other_patterns_are_refused(family):
         )
     with pytest.raises(ValueError, match="`target_parameters` 'wate' matches no parameter"):
         check_names(bert.model(), LoraConfig(target_modules=QKV, target_parameters=["wate"]))
-    parameters = {"target_parameters": ["intermediate.dense.weight"], "rank_pattern": {"dense": 2}}
+    parameters = {
+        "target_parameters": ["intermediate.dense.weight"],
+        "rank_pattern": {"dense.weight": 2},
+    }
     check_names(bert.model(), LoraConfig(target_modules=QKV, **parameters))
     with pytest.raises(ValueError, match=r"`rank_pattern` .* is no regular expression"):
         check_names(bert.model(), LoraConfig(target_modules=QKV, rank_pattern={"(query": 2}))

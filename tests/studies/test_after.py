@@ -79,7 +79,7 @@ def test_the_evaluations_change_neither_the_training_nor_its_metrics(
 
 
 def test_an_affine_phi_loses_nothing_by_its_affine_fit(make: Any, tmp_path: Path) -> None:
-    adapter = BASIS | {"basis": "polynomial", "num_basis": 1}
+    adapter = BASIS | {"basis": "polynomial", "num_basis": 2}
     found = run_trial(make(adapter, {"affine": True}), tmp_path).metrics
     assert found["after/affine/non_affine_share"] < 1e-5
     assert found["after/affine/valid/loss"] == pytest.approx(found["valid/loss"], rel=1e-4)

@@ -36,7 +36,7 @@ class _Buffers:
         if isinstance(proxy, ChebyshevProxy):
             self.b = self.b / proxy.radius
         rows = max(1, _BLOCK // max(1, a.shape[1]))
-        self.held = torch.empty(count, min(rows, len(b)), a.shape[1])
+        self.held = self.b.new_empty(count, min(rows, len(b)), a.shape[1])
 
     def __iter__(self) -> Iterator[tuple[slice, list[Tensor]]]:
         """For each block its rows, and the buffers; the first holds u (BA itself for a table)."""
@@ -93,7 +93,7 @@ def merged_weight(
 ) -> Tensor:
     """W' = W + scale * phi(B A); the arguments are those of `adapters.ops.merge`."""
     dtype = dtype or (torch.float32 if weight is None else weight.dtype)
-    total = torch.empty(len(b), a.shape[1])
+    total = torch.empty(len(b), a.shape[1], dtype=torch.float32)
     if isinstance(proxy, ChebyshevProxy):
         powers = proxy.terms[0].tolist()
         for rows, (u,) in _Buffers(b, a, proxy, 1):

@@ -1,0 +1,70 @@
+"""A parameter of a base layer: brought here for a while, or another in its place, and back."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import MethodType
+
+import torch
+from accelerate.utils import align_module_device
+from torch import Tensor, nn
+
+
+@contextmanager
+def weight_here(base: nn.Module, name: str = "weight") -> Iterator[None]:
+    """Inside, what accelerate has offloaded of `base` is on its device, and stays as it is set.
+
+    Raises:
+        RuntimeError: The parameter `name` is on the meta device, and nothing brings it.
+    """
+    with align_module_device(base):
+        if getattr(base, name).is_meta:
+            raise RuntimeError(
+                f"the {name!r} of an adapted {type(base).__name__} is on the meta device and has "
+                "no values: load the model with a device_map, or call accelerate's dispatch_model"
+            )
+        hooked = base.__dict__.get("forward")
+        if hooked is not None:  # accelerate's, which would bring the base's own weight once more
+            base.forward = MethodType(type(base).forward, base)
+        try:
+            yield
+        finally:
+            if hooked is not None:
+                base.forward = hooked
+
+
+def execution_device(base: nn.Module) -> torch.device | None:
+    """Where accelerate brings the offloaded `base` to; None where it does not."""
+    device = getattr(getattr(base, "_hf_hook", None), "execution_device", None)
+    return None if device is None else torch.device(device)
+
+
+def put_weight(base: nn.Module, weight: Tensor, name: str = "weight") -> nn.Parameter:
+    """Put `weight` in the place of the parameter `name` of `base` alone, whatever shares it.
+
+    Returns:
+        The parameter that was there, for `restore_weight`.
+    """
+    kept = getattr(base, name)
+    setattr(base, name, nn.Parameter(weight, requires_grad=kept.requires_grad))
+    return kept
+
+
+def restore_weight(base: nn.Module, kept: nn.Parameter, name: str = "weight") -> None:
+    """Put back what `put_weight` returned, where and as what `base` has been moved meanwhile."""
+    now = getattr(base, name)
+    if (kept.device, kept.dtype) != (now.device, now.dtype):
+        kept.data = kept.data.to(now.device, now.dtype)
+    setattr(base, name, kept)
+
+
+def without_parametrization(base: nn.Module) -> nn.Module:
+    """A module as `base`, whose parametrized tensors are plain parameters; the rest is shared."""
+    original = type(base).__bases__[0]  # torch makes a class for each parametrized module
+    plain = original.__new__(original)
+    plain.__dict__.update(base.__dict__)
+    plain._parameters = dict(base._parameters)
+    plain._modules = {n: m for n, m in base._modules.items() if n != "parametrizations"}
+    for name in base.parametrizations:
+        made = getattr(base, name).detach().clone()
+        plain.register_parameter(name, nn.Parameter(made, requires_grad=False))
+    return plain

@@ -1,0 +1,69 @@
+r"""$W' = W + s\,\phi(BA)$ as a tensor of the graph, for modules that do more than $xW'^\top$.
+
+Embeddings, convolutions, attention and experts read W' itself, so it is kept for the backward pass
+by whatever they do with it; of the update only B and A are.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adapters.ops import merge
+from basis_zoo.proxy import Proxy
+
+
+class _EffectiveWeight(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weight: Tensor,
+        b: Tensor,
+        a: Tensor,
+        coefficients: Tensor,
+        proxy: Proxy,
+        scale: float,
+        seed: int | None,
+        made: Tensor | None,
+    ) -> Tensor:
+        """(out, in), in the dtype of W."""
+        ctx.save_for_backward(b, a)
+        ctx.proxy, ctx.scale = proxy, scale
+        if made is None:
+            return merge.merged_weight(weight, b, a, proxy, scale, seed=seed)
+        return made.detach()  # the graph is of this pass, the numbers are the keeper's
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of W, B, A and the coefficients."""
+        b, a = ctx.saved_tensors
+        db = da = dc = None
+        if any(ctx.needs_input_grad[1:4]):
+            db, da, dc = merge.merge_gradients(grad.contiguous(), b, a, ctx.proxy, ctx.scale)
+            db, da = db.to(b.dtype), da.to(a.dtype)
+        return grad if ctx.needs_input_grad[0] else None, db, da, dc, None, None, None, None
+
+
+def effective_weight(
+    weight: Tensor,
+    b: Tensor,
+    a: Tensor,
+    proxy: Proxy,
+    scale: float,
+    *,
+    seed: int | None = None,
+    made: Tensor | None = None,
+) -> Tensor:
+    """W' = W + scale * phi(B A), (out, in) in the dtype of W, differentiable in W, B, A and phi.
+
+    Args:
+        weight: W, (out, in).
+        b: B, (out, r), float32.
+        a: A, (r, in), float32.
+        proxy: phi on the range of B A; its coefficients carry phi's gradient.
+        scale: s.
+        seed: Of the stochastic rounding of W' to bfloat16; None rounds to nearest.
+        made: W', where the caller keeps it.
+    """
+    return _EffectiveWeight.apply(weight, b, a, proxy.coefficients, proxy, scale, seed, made)

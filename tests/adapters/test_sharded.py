@@ -1,0 +1,36 @@
+"""FSDP1 and FSDP2 on two processes train what one process trains."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.sharded_cases import CASES
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> list[dict]:
+    """What each of the two processes tells of each case."""
+    folder, root = tmp_path_factory.mktemp("sharded"), Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("sharded_cases.py"))]
+    ranks = [
+        subprocess.Popen([*command, str(rank), str(folder)], env=environment, cwd=root)
+        for rank in (0, 1)
+    ]
+    try:
+        assert [rank.wait(300) for rank in ranks] == [0, 0]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_what_one_trains(told, case):
+    for process in told:
+        assert isinstance(process[case], float), process[case]
+        assert process[case] < 1e-3
