@@ -27,7 +27,8 @@ from basis_zoo.basis import Basis
 from basis_zoo.registry import did_you_mean
 
 EXTRAPOLATIONS = ("exact", "clamp", "linear", "zero", "periodic")
-_PERIODS = 2  # on each side, in which `breakpoints` repeats those of a periodic phi
+PERIODS = 2
+"""On each side, in which `Phi.breakpoints` repeats those of a periodic phi."""
 
 
 class PhiParameters(NamedTuple):
@@ -118,17 +119,10 @@ class Phi:
         points = torch.cat([points, ends], dim=-1)
         if self.extrapolation == "periodic":
             like = {"dtype": points.dtype, "device": points.device}
-            periods = torch.arange(-_PERIODS, _PERIODS + 1, **like)
+            periods = torch.arange(-PERIODS, PERIODS + 1, **like)
             length = ends[..., 1:] - ends[..., :1]
             points = (points[..., None] + length[..., None] * periods).flatten(-2)
         return points
-
-    def breakpoints_reach(self, parameters: PhiParameters) -> Tensor:
-        """The |x| up to which `breakpoints` has them all, `(*batch,)`: inf unless phi repeats."""
-        low, high = self.basis.ends(parameters.grid).unbind(-1)
-        if self.extrapolation != "periodic":
-            return torch.full_like(low, math.inf)
-        return torch.minimum(-low, high) + _PERIODS * (high - low)
 
     def __str__(self) -> str:
         """The family with the fields that differ from its defaults, and the rules."""

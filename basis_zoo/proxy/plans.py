@@ -115,11 +115,10 @@ class ChebyshevPlan:
         with torch.no_grad():
             both = samples @ matrix.T
             values = both @ synthesis_matrix(count, device).T if self.by_slope else samples
-            size = values.abs().amax(-1, keepdim=True)
+            size = torch.linalg.vector_norm(values, torch.inf, -1, keepdim=True)
             costs = both.abs() @ _cost_matrix(served, count, device)
             dropped, rounded = costs.split(len(served), dim=-1)
-            if target.phi.anchored and not self.by_slope:
-                dropped = dropped + target.noise()[..., None]
+            dropped = dropped if self.by_slope else target.noisy(dropped)
             dropped = (dropped / size.clamp_min(torch.finfo(size.dtype).tiny)).amax(0)
             seen = target.sees(radius * _spacings(served, device))
             dropped = torch.where(seen, dropped, torch.inf)
@@ -212,11 +211,11 @@ class TablePlan:
         cubics = fit_cubics(target.values, edges)
         proxy = TableProxy.of(cubics.powers[0], edges)
         with torch.no_grad():
-            size = cubics.size.clamp_min(torch.finfo(cubics.size.dtype).tiny)
-            noise = (target.noise() / size).amax(0)
-            seen = target.sees(2 / self.pieces * target.radius.double()[..., None])[..., 0]
-            errors = torch.where(seen, (cubics.off / size).amax(0) + noise, torch.inf)
-            noise = torch.where(seen, noise, 0.0).max()
+            size = cubics.size.clamp_min(torch.finfo(cubics.size.dtype).tiny)[..., None]
+            seen = target.sees(2 / self.pieces * target.radius.double()[..., None])
+            noise = (target.noisy(torch.zeros_like(size)) / size).amax(0)
+            errors = torch.where(seen, (cubics.off[..., None] / size).amax(0) + noise, torch.inf)
+            errors, noise = errors[..., 0], torch.where(seen, noise, 0.0).max()
             inside = _count(kinks, target)
             lost = rounding_error(proxy, cubics.powers[0], edges)
             rounded = share(lost, cubics.size[0])
@@ -251,7 +250,7 @@ class TablePlan:
 
 
 def _count(kinks: Tensor, target: Target) -> Tensor:
-    return count_breakpoints(kinks, target.radius, target.phi.breakpoints_reach(target.own))
+    return count_breakpoints(kinks, target.phi, target.own, target.radius)
 
 
 def _room(inside: float) -> int:

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from basis_zoo.phi import Phi, PhiParameters
+from basis_zoo.phi import PERIODS, Phi, PhiParameters
 from basis_zoo.proxy.chebyshev import EPSILON, analysis_matrix, points, power_matrix
+from basis_zoo.proxy.constants import constant
 
 _NODES = 4
 _BETWEEN = 1.5
@@ -36,7 +37,7 @@ class TableProxy(NamedTuple):
         """The proxy with the powers `coefficients` between `edges`."""
         low, high = edges[..., :-1].double(), edges[..., 1:].double()
         inverse = torch.where(high > low, 2 / (high - low), 0)[..., None]
-        scaling = inverse ** torch.arange(_NODES, device=edges.device)
+        scaling = inverse ** _exponents(edges.device)
         parts = [coefficients.detach() * scaling, middles(edges)[..., None], inverse]
         records = torch.cat([*parts, torch.zeros_like(coefficients[..., :2])], dim=-1)
         return cls(coefficients.float(), edges.float(), records.float().contiguous())
@@ -100,21 +101,21 @@ def _repeated(increasing: Tensor, reach: Tensor) -> Tensor:
     return torch.cat([first, increasing.diff(dim=-1) <= SAME_POINT * reach], dim=-1)
 
 
-def count_breakpoints(kinks: Tensor, radius: Tensor, known: Tensor) -> Tensor:
-    """How many of `inner_breakpoints` there are, (*batch,) float64.
-
-    Infinitely many where the range reaches past `known`, from `Phi.breakpoints_reach`.
-    """
-    reach = radius.double()
-    return torch.where(reach > known, torch.inf, (kinks < reach[..., None]).sum(-1).double())
+def count_breakpoints(kinks: Tensor, phi: Phi, parameters: PhiParameters, radius: Tensor) -> Tensor:
+    """How many of `inner_breakpoints` there are, (*batch,) float64; inf where not all are known."""
+    inside = (kinks < radius[..., None]).sum(-1).double()
+    if phi.extrapolation != "periodic":
+        return inside
+    low, high = phi.basis.ends(parameters.grid).detach().unbind(-1)
+    known = torch.minimum(-low, high) + PERIODS * (high - low)
+    return torch.where(radius > known, torch.inf, inside)
 
 
 def rounding_error(table: TableProxy, coefficients: Tensor, edges: Tensor) -> Tensor:
     """What float32 loses at most when `table`, made of the other two, is evaluated, (*batch,)."""
-    powers = torch.arange(_NODES, device=edges.device)
-    widths = (edges.diff(dim=-1) / 2)[..., None] ** powers
-    stored = table.records[..., :_NODES].double() * widths
-    lost = (stored - coefficients).abs() + EPSILON * coefficients.abs()
+    widths = (edges.diff(dim=-1) / 2)[..., None] ** _exponents(edges.device)
+    stored = table.records[..., :_NODES] * widths
+    lost = torch.add((stored - coefficients).abs(), coefficients.abs(), alpha=EPSILON)
     return lost.sum(-1).amax(-1)
 
 
@@ -143,6 +144,33 @@ def middles(edges: Tensor) -> Tensor:
     return ((edges[..., 1:].double() + edges[..., :-1].double()) / 2).float().double()
 
 
+@constant
+def _exponents(device: torch.device) -> Tensor:
+    return torch.arange(_NODES).to(device)
+
+
+@constant
+def _places(device: torch.device) -> Tensor:
+    """u of the nodes of a cubic, then those at which it is checked: where T_4 is extreme."""
+    cpu = torch.device("cpu")
+    middle = torch.zeros(1, dtype=torch.float64)
+    return torch.cat([points(_NODES, cpu), points(2, cpu), middle]).to(device)
+
+
+@constant
+def _to_powers(device: torch.device) -> Tensor:
+    """Values at the nodes to powers of u, from the right; (4, 4)."""
+    cpu = torch.device("cpu")
+    return (power_matrix(_NODES - 1, cpu) @ analysis_matrix(_NODES, cpu)).T.to(device)
+
+
+@constant
+def _at_checks(device: torch.device) -> Tensor:
+    """Powers of u to values where a cubic is checked, from the right; (4, 3)."""
+    checks = _places(torch.device("cpu"))[_NODES:]
+    return (checks ** _exponents(torch.device("cpu"))[:, None]).to(device)
+
+
 class Cubics(NamedTuple):
     """Cubics between edges, and how far they are from phi."""
 
@@ -163,16 +191,12 @@ def fit_cubics(phi: Callable[[Tensor], Tensor], edges: Tensor) -> Cubics:
         edges: As from `table_edges`.
     """
     half, middle = edges.diff(dim=-1)[..., None] / 2, middles(edges)[..., None]
-    device = edges.device
-    at = torch.cat(
-        [points(_NODES, device), points(2, device), torch.zeros_like(edges.flatten()[:1])]
-    )
-    values = phi((middle + half * at).flatten(-2)).unflatten(-1, (-1, len(at)))
-    to_powers = power_matrix(_NODES - 1, device) @ analysis_matrix(_NODES, device)
-    cubics = values[..., :_NODES] @ to_powers.T
+    places = _places(edges.device)
+    values = phi((middle + half * places).flatten(-2)).unflatten(-1, (-1, len(places)))
+    cubics = values[..., :_NODES] @ _to_powers(edges.device)
     with torch.no_grad():
         want = values[..., _NODES:]
-        got = cubics @ (at[_NODES:, None] ** torch.arange(_NODES, device=device)).T
+        got = cubics @ _at_checks(edges.device)
         even, odd = cubics[..., 0] + cubics[..., 2], cubics[..., 1] + cubics[..., 3]
         size = torch.maximum(want.abs().amax(-1), even.abs() + odd.abs()).amax(-1)
         return Cubics(cubics, _BETWEEN * (got - want).abs().amax((-2, -1)), size)

@@ -56,33 +56,31 @@ class Target(NamedTuple):
         ones = torch.ones_like(x)
         return torch.func.jvp(self.values, (x,), (ones,))[1]
 
-    def noise(self) -> Tensor:
-        """What float64 loses of phi(x) - phi(0) to cancellation, (*batch,)."""
-        lost = _NOISE * self.own.amplitude.detach().abs().sum(-1)
-        return lost if self.phi.anchored else torch.zeros_like(lost)
+    def noisy(self, errors: Tensor) -> Tensor:
+        """`errors`, (2, *batch, n), and what phi(x) - phi(0) loses to cancellation in float64."""
+        if not self.phi.anchored:
+            return errors
+        amplitudes = torch.linalg.vector_norm(self.own.amplitude.detach(), 1, -1, keepdim=True)
+        return torch.add(errors, amplitudes, alpha=_NOISE)
 
     def sees(self, spacing: Tensor) -> Tensor:
         """Whether points at these distances, (*batch, n), cannot miss all that phi does."""
-        low, high = self.phi.basis.interval
-        return (spacing <= (high - low) / 4) & (spacing <= _SEEN * self._narrowest()[..., None])
-
-    def _narrowest(self) -> Tensor:
-        """The width 1 / omega of the narrowest function in the range, (*batch,); inf for none.
-
-        Functions of bounded support do not count: tables are cut where that ends.
-        """
         basis, own = self.phi.basis, self.own
+        low, high = basis.interval
+        coarsest = (high - low) / 4
+        # functions of bounded support do not count: tables are cut where that ends
         if not isinstance(basis, LocationScaleBasis) or math.isfinite(basis.support):
-            return torch.full_like(self.radius, torch.inf)
+            return spacing <= coarsest
         width = 1 / own.bandwidth.detach()
         inside = own.grid.detach().abs() <= self.radius[..., None] + width
-        return torch.where(inside, width, torch.inf).amin(-1)
+        narrowest = torch.where(inside, width, torch.inf).amin(-1, keepdim=True)
+        return spacing <= (_SEEN * narrowest).clamp_max(coarsest)
 
     @torch.no_grad()
     def reach(self) -> Tensor:
         """The largest radius, (); NaN where that or a number of phi is not finite."""
-        zero = sum((p * 0).sum() for p in (self.own.amplitude, self.own.bandwidth))
-        return self.radius.double().max() + zero
+        numbers = self.own.amplitude.sum(-1) + self.own.bandwidth.sum(-1)
+        return torch.add(self.radius, numbers, alpha=0.0).max()
 
 
 def _shares_functions(basis: Basis) -> bool:
