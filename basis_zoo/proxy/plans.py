@@ -46,6 +46,8 @@ ROOMS = (0, 3, 7, 15, 63, 255, 1023, 4095)
 """Breakpoints that a table has room for."""
 _ROUNDING = 2.0**-18
 """What powers may lose in float32 where the tolerance is smaller; past it, Clenshaw's rule."""
+_UNSEEN = 3.0
+"""Times a measured error, for a bound: ripples finer than the points look smaller than they are."""
 _NOISY = 16.0
 """Times the estimate of float64's noise: an error so small is noise, not lack of pieces."""
 _FEWER_PIECES = 1024.0
@@ -130,7 +132,7 @@ class ChebyshevPlan:
                 inside = inside.max()
             worst = torch.cat([dropped, rounded], dim=-1).reshape(-1, 2 * len(served)).amax(0)
             report = torch.cat([target.reach()[None], inside[None], worst])
-            bounds = dropped + rounded
+            bounds = torch.add(rounded, dropped, alpha=_UNSEEN)
 
         def fit(plan: Plan) -> Fit | None:
             if not isinstance(plan, ChebyshevPlan) or plan._served != served:
@@ -163,7 +165,8 @@ class ChebyshevPlan:
 
     def error(self, report: list[float]) -> float:
         """That of this degree."""
-        return sum(self._costs(report, self.degree))
+        dropped, rounded = self._costs(report, self.degree)
+        return rounded + _UNSEEN * dropped
 
     def _costs(self, report: list[float], degree: int) -> tuple[float, float]:
         index = 2 + DEGREES.index(degree)
@@ -219,7 +222,8 @@ class TablePlan:
             inside = _count(kinks, target)
             lost = rounding_error(proxy, cubics.powers[0], edges)
             rounded = share(lost, cubics.size[0])
-            bound = torch.where(inside <= self.room, errors + rounded, torch.inf)
+            bound = torch.add(rounded, errors, alpha=_UNSEEN)
+            bound = torch.where(inside <= self.room, bound, torch.inf)
             report = torch.stack([target.reach(), inside.max(), errors.max(), bound.max(), noise])
         fit = Fit(proxy, bound)
         return Draft(report, lambda plan: fit if plan == self else None)

@@ -241,3 +241,16 @@ def test_a_large_line_does_not_drown_an_anchored_phi():
     assert torch.equal(module.phi(x, shifted), module.phi(x, own))
     error = (module(1e-4 * x).double() - module(1e-4 * x.double())).abs().max()
     assert error <= 1e-6 * module(1e-4 * x).abs().max()
+
+
+@torch.no_grad()
+def test_ripples_from_beyond_the_range_are_counted():
+    """Finer than the points that measure them, they look smaller there than they are."""
+    module = plain("sinc", num_basis=2)
+    for share in range(20):
+        module.raw_bandwidth.copy_(torch.tensor([0.3, 2e4 * (1 + 0.037 * share)]))
+        module.amplitude.copy_(torch.tensor([1.0, 2e2]))
+        x = torch.linspace(-0.1, 0.1, 4001)
+        error, bound, proxy = error_and_bound(module, 0.1, 0.05, x)
+        assert isinstance(proxy, ChebyshevProxy)
+        assert error <= bound
