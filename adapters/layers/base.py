@@ -308,8 +308,10 @@ class BasisLayer(nn.Module, Merging):
         for name in dict.fromkeys(adapter_names):
             own = torch.tensor([n == name for n in adapter_names], device=x.device)
             parts = [] if name == BASE else self.parts([name])
-            run = self._adapted if parts else (lambda _, *a, **k: self.base_layer(*a, **k))
-            y = run(parts, x[own], *args, **kwargs)
+            if parts:
+                y = self._adapted(parts, x[own], *args, **kwargs)
+            else:
+                y = self.base_layer(x[own], *args, **kwargs)
             if result is None:
                 result = y.new_empty(len(x), *y.shape[1:])
             result[own] = y

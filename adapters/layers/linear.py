@@ -83,7 +83,7 @@ class BasisLinear(BasisLayer):
             for part, run in zip(parts, runs, strict=True):
                 # a quantised base says nothing about the precision that x deserves
                 points = x if bare else x.to(torch.promote_types(x.dtype, torch.float32))
-                points = F.dropout(points, run.dropout, self.training and run.dropout > 0)
+                points = F.dropout(points, run.dropout) if drops and run.dropout else points
                 y = y + self._product(part, points, None, None).to(y.dtype)
             return y
         weight = self.matrix(base.weight)
