@@ -96,7 +96,7 @@ MEDDLING = {
     "torch's precision": "torch.set_float32_matmul_precision('medium')",
     "the environment": "os.environ['SEEN'] = '1'",
     "the working directory": "os.chdir('/')",
-    "threads": "threading.Thread(target=sys.stdin.read).start()",
+    "threads": "threading.Thread(target=threading.Event().wait).start()",
     "child processes": "subprocess.Popen(['cat'], stdin=subprocess.PIPE)",
 }
 
@@ -107,7 +107,8 @@ def test_what_a_plug_in_may_leave_behind_is_seen() -> None:
         "from studies.engine.trials.process_state import differences, process_state\n"
         f"for name, line in {MEDDLING!r}.items():\n"
         "    before = process_state()\n    exec(line)\n"
-        "    print(name, differences(before, process_state()) == [name])\n"
+        "    print(name, differences(before, process_state()) == [name], flush=True)\n"
+        "os._exit(0)\n"  # the thread would keep it
     )
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment(), input="", capture_output=True, text=True
