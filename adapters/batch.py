@@ -1,8 +1,9 @@
 """All phis of an adapter, evaluated together once an optimizer step.
 
-Each adapted layer asks for its proxy; the first to ask has those of all layers fitted, in one
-batched computation for each kind of phi. A fit holds until a number behind it changes: over the
-micro-batches of a step, over the recomputation of gradient checkpointing, and over evaluation.
+Before a forward pass of the model, those of all layers are fitted in one batched computation for
+each kind of phi, so that nothing within the pass asks Python for a number and a compiler finds
+tensors only. A fit holds until a number behind it changes: over the micro-batches of a step, over
+the recomputation of gradient checkpointing, and over evaluation.
 
 Where numbers come and go (FSDP), layers whose numbers come together are fitted together,
 and a fit holds for one forward pass and its backward pass.
@@ -42,6 +43,12 @@ class Member(NamedTuple):
 
 class HasMember(Protocol):
     """A layer that takes part: a module."""
+
+    proxies: dict[str, Proxy]
+    """By adapter, what the forward pass under way reads; empty between passes."""
+
+    def uses(self, adapter: str) -> bool:
+        """Whether a forward pass would read the proxy of `adapter`."""
 
     def member(self, adapter: str) -> Member:
         """What this layer contributes for `adapter`; asked for after `proxy` in a forward pass."""
@@ -144,15 +151,35 @@ class PhiBatch:
         # changed unseen, and FSDP2 reduces gradients of what this pass has made, nothing older
         if self._scattered or _is_captured():
             self._fits = {}
+        self._fit_ahead()
+
+    def _fit_ahead(self) -> None:
+        """Hand every layer its proxy, where all numbers are here; else layers ask one by one."""
+        first = next((layer for layer in self.layers if layer.uses(self.adapter)), None)
+        if first is None or self._scattered:
+            return
+        numbers = first.numbers(self.adapter)
+        if not are_here(numbers) or any(hasattr(n, "ds_id") for n in numbers):
+            return
+        self._current(first)
+        if not self._scattered:
+            for layer in self.layers:
+                layer.proxies[self.adapter] = self._fits[id(layer)].proxy
 
     @torch.compiler.disable
     def end_pass(self) -> None:
         """The forward pass is over: numbers may change again."""
         self._pass, self._training, self._model = 0, False, None
+        for layer in self.layers:
+            layer.proxies.pop(self.adapter, None)
 
-    @torch.compiler.disable
     def proxy(self, layer: HasMember) -> Proxy:
         """The proxy of the phi of `layer`, differentiable where gradients are on."""
+        ready = layer.proxies.get(self.adapter)
+        return self._proxy(layer) if ready is None else ready
+
+    @torch.compiler.disable
+    def _proxy(self, layer: HasMember) -> Proxy:
         return self._current(layer).proxy
 
     @torch.compiler.disable

@@ -13,7 +13,7 @@ from adapters.batch import Member, PhiBatch
 from adapters.bench.cases import Case, case
 from adapters.bench.record import Curve, Row, Run
 from adapters.bench.timing import seconds
-from adapters.ops.update import weight_update
+from adapters.ops.weight import weight_update
 from basis_zoo.proxy import ExactProxy
 
 SIDES = {"cuda": 4096, "cpu": 256}
@@ -60,6 +60,11 @@ class _Layer:
 
     def __init__(self, made: Case) -> None:
         self.made, self.leaves = made, _leaves(made)
+        self.proxies: dict[str, Proxy] = {}
+
+    def uses(self, adapter: str) -> bool:
+        """The only adapter there is."""
+        return True
 
     def member(self, adapter: str) -> Member:
         """The factors and the phi."""

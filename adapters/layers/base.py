@@ -13,9 +13,9 @@ from adapters.config import BasisConfig
 from adapters.layers.merging import Merging
 from adapters.layers.weights import execution_device, weight_here
 from adapters.ops.merge import product
-from adapters.ops.update import weight_update
-from adapters.ops.weight import effective_weight
+from adapters.ops.weight import effective_weight, weight_update
 from basis_zoo import InputScale, Nonlinearity
+from basis_zoo.proxy import Proxy
 
 BASE = "__base__"
 """PEFT's name, in `adapter_names`, for rows that no adapter is applied to."""
@@ -81,6 +81,7 @@ class BasisLayer(nn.Module, Merging):
         self.batches: dict[str, PhiBatch] = {}
         self.execution: dict[str, Execution] = {}
         self.sums: dict[str, dict[str, float]] = {}
+        self.proxies: dict[str, Proxy] = {}
         self.basis_A, self.basis_B = nn.ParameterDict(), nn.ParameterDict()
         self.basis_phi, self.basis_scale = nn.ModuleDict(), nn.ModuleDict()
         self._disable_adapters, self.merged_adapters = False, []
@@ -199,6 +200,14 @@ class BasisLayer(nn.Module, Merging):
         if adapter in self.basis_scale:
             b = b * self.basis_scale[adapter]()
         return Member(b, a, phi)
+
+    def uses(self, adapter: str) -> bool:
+        """Whether the active adapters need the proxy of `adapter`."""
+        if self.disable_adapters or self.merged:
+            return False
+        return any(
+            name == adapter or adapter in self.sums.get(name, ()) for name in self.active_adapters
+        )
 
     def numbers(self, adapter: str) -> list[Tensor]:
         """Every tensor that the proxy of `adapter` depends on."""

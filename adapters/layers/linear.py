@@ -14,7 +14,8 @@ from transformers.pytorch_utils import Conv1D
 
 from adapters.changes import mark
 from adapters.layers.base import BasisLayer, Part
-from adapters.ops.linear import make_weight, merged_linear, working_dtype
+from adapters.ops.linear import merged_linear, working_dtype
+from adapters.ops.operators import make_weight
 
 _FORWARDS = (nn.Linear.forward, Conv1D.forward)
 

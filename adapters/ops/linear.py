@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adapters.ops import merge
+from adapters.ops import merge, operators
+from adapters.ops.operators import make_weight
 from basis_zoo.proxy import Proxy
 
 
@@ -65,24 +66,6 @@ class _MergedLinear(torch.autograd.Function):
         return dx, dw, dbias, db, da, dc, None, None, None, None
 
 
-def make_weight(
-    dtype: torch.dtype,
-    weight: Tensor | None,
-    b: Tensor,
-    a: Tensor,
-    proxy: Proxy,
-    scale: float,
-    seed: int | None = None,
-) -> Tensor:
-    """The W' that `merged_linear` multiplies x of `dtype` by; its arguments are explained there.
-
-    W' is rounded to the dtype of W first, as a merge rounds it; without W, to `dtype` at once.
-    """
-    if weight is None:
-        return merge.merged_weight(None, b, a, proxy, scale, dtype=dtype, seed=seed)
-    return merge.merged_weight(weight, b, a, proxy, scale, seed=seed).to(dtype)
-
-
 def working_dtype(x: Tensor) -> torch.dtype:
     """The dtype of products with x: its own, or autocast's."""
     device = x.device.type
@@ -124,4 +107,30 @@ def merged_linear(
         bias = None if bias is None else bias.to(dtype)
     elif weight is not None and x.dtype != weight.dtype:
         raise ValueError(f"`x` is {x.dtype} but `weight` is {weight.dtype}: cast one, or autocast")
+    if torch.compiler.is_compiling():
+        return _in_a_graph(x, weight, bias, b, a, proxy, scale, seed)
     return _MergedLinear.apply(x, weight, bias, b, a, proxy.coefficients, proxy, scale, seed, made)
+
+
+def _in_a_graph(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    b: Tensor,
+    a: Tensor,
+    proxy: Proxy,
+    scale: float,
+    seed: int | None,
+) -> Tensor:
+    """`merged_linear` as one operator, which trains neither W nor the bias."""
+    trained = torch.is_grad_enabled() and weight is not None and weight.requires_grad
+    if trained or not operators.can_be_operator(proxy):
+        return _eagerly(x, weight, bias, b, a, proxy.coefficients, proxy, scale, seed, None)
+    after = bias is not None and bias.requires_grad
+    y = operators.linear(
+        x, weight, None if after else bias, b, a, *operators.numbers(proxy), scale, seed
+    )
+    return y + bias if after else y
+
+
+_eagerly = torch.compiler.disable(_MergedLinear.apply)

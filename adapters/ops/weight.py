@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapters.ops import merge
+from adapters.ops import merge, operators
 from basis_zoo.proxy import Proxy
 
 
@@ -17,7 +17,7 @@ class _EffectiveWeight(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        weight: Tensor,
+        weight: Tensor | None,
         b: Tensor,
         a: Tensor,
         coefficients: Tensor,
@@ -66,4 +66,32 @@ def effective_weight(
         seed: Of the stochastic rounding of W' to bfloat16; None rounds to nearest.
         made: W', where the caller keeps it.
     """
-    return _EffectiveWeight.apply(weight, b, a, proxy.coefficients, proxy, scale, seed, made)
+    return _applied(weight, b, a, proxy, scale, seed, made)
+
+
+def weight_update(b: Tensor, a: Tensor, proxy: Proxy, scale: float) -> Tensor:
+    """The update by itself, scale * phi(B A), (out, in) in float32 or better, differentiable.
+
+    For several adapters that are active at once, and for export. Arguments as in
+    `effective_weight`.
+    """
+    return _applied(None, b, a, proxy, scale, None, None)
+
+
+def _applied(
+    weight: Tensor | None,
+    b: Tensor,
+    a: Tensor,
+    proxy: Proxy,
+    scale: float,
+    seed: int | None,
+    made: Tensor | None,
+) -> Tensor:
+    if not torch.compiler.is_compiling():
+        return _EffectiveWeight.apply(weight, b, a, proxy.coefficients, proxy, scale, seed, made)
+    if operators.can_be_operator(proxy):
+        return operators.weight(weight, b, a, *operators.numbers(proxy), scale, seed)
+    return _eagerly(weight, b, a, proxy.coefficients, proxy, scale, seed, made)
+
+
+_eagerly = torch.compiler.disable(_EffectiveWeight.apply)
