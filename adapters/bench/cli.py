@@ -1,6 +1,6 @@
 """Arguments in, exit code out.
 
-python -m adapters.bench [--device cuda] [--only merge --only steps] [--quick] [--out DIR]
+python -m adapters.bench [--device cuda] [--only merge --only qwen] [--quick] [--out DIR]
 python -m adapters.bench tune --out DIR
 python -m adapters.bench report DIR/bench.json ... --into docs/performance.md
 """
@@ -21,7 +21,8 @@ from adapters.bench.layer import layer
 from adapters.bench.naive import naive
 from adapters.bench.record import Run, place
 from adapters.bench.report import write
-from adapters.bench.steps import minilm, steps
+from adapters.bench.steps import BENCHES as STEPS
+from adapters.bench.steps import methods, minilm
 from adapters.bench.tune import tune
 from basis_zoo.registry import did_you_mean
 
@@ -34,7 +35,8 @@ BENCHES: dict[str, tuple[Bench, tuple[str, ...]]] = {
     "table": (tables, ("cuda",)),
     "gradient": (gradients, ("cuda",)),
     "layer": (layer, ("cuda",)),
-    "steps": (steps, ("cuda",)),
+    **{name: (bench, ("cuda",)) for name, bench in STEPS.items()},
+    "methods": (methods, ("cuda",)),
     "naive": (naive, ("cuda", "cpu")),
     "minilm": (minilm, ("cpu",)),
 }

@@ -96,7 +96,8 @@ def standing_in(calls: Calls) -> Iterator[None]:
 def count(method: dict[str, Any]) -> Calls:
     """The calls of one step after the first, forward, backward and optimizer."""
     shape = SHAPES["24 narrow layers"]
-    step = stepper(build(shape, method, "cpu"), shape, "cpu")
+    model = build(shape, method, "cpu")
+    step = stepper(model, model, shape, "cpu")
     calls = Calls()
     step()
     with standing_in(calls):

@@ -48,6 +48,29 @@ def seconds(call: Call, device: str, count: int, *, warmup: int = 2) -> list[flo
     return times
 
 
+def busy_ms(step: Call, count: int = 3) -> float:
+    """Milliseconds of a call in which the GPU computes, by the profiler's record of its kernels."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for _ in range(count):
+            step()
+        torch.cuda.synchronize()
+    return sum(event.self_device_time_total for event in profile.key_averages()) / 1e3 / count
+
+
+def captured(step: Call) -> Call:
+    """`step` as one CUDA graph, captured after what it warms up on a stream of its own."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
 def alternate(calls: list[Call], count: int) -> list[list[tuple[float, float]]]:
     """Seconds by the clock and of this process on its processors, for calls on a CPU.
 
