@@ -115,6 +115,7 @@ class PhiBatch:
         self._training = False
         self._model: nn.Module | None = None
         self._units: dict[int, object] | None = None
+        self._held: dict[int, list[Tensor]] = {}  # numbers of layers, while a fit is made
         self._scattered = False  # once true, numbers come and go
 
     def __getstate__(self) -> dict[str, Any]:
@@ -219,11 +220,13 @@ class PhiBatch:
             if self._holds(fit, together if self._pass else [layer]):
                 fit.compared = self._pass
                 return fitted
+        self._held = {}
         together = self._together(layer)
         # checkpointing counts what a block saves; the fit belongs to no block
         unhooked = saved_tensors_hooks(lambda saved: saved, lambda saved: saved)
         with unhooked, torch.set_grad_enabled(mode[0]):
             self._fit(together, mode)
+        self._held = {}
         return self._fits[id(layer)]
 
     def _needed_mode(self) -> tuple[bool, ...]:
@@ -291,10 +294,13 @@ class PhiBatch:
         return held is not None and held.fit.compared == self._pass
 
     def _numbers(self, layer: HasMember) -> list[Tensor]:
-        numbers = layer.numbers(self.adapter)
-        if any(n.is_meta for n in numbers):
-            bring_home(layer)
+        numbers = self._held.get(id(layer))
+        if numbers is None:
             numbers = layer.numbers(self.adapter)
+            if any(n.is_meta for n in numbers):
+                bring_home(layer)
+                numbers = layer.numbers(self.adapter)
+            self._held[id(layer)] = numbers
         return numbers
 
     def _fit(self, layers: list[HasMember], mode: tuple[bool, ...]) -> None:
@@ -314,7 +320,7 @@ class PhiBatch:
             fit.bounds.append(made.bound.max())
             fit.size = max(fit.size, proxy_size(made.proxy))
             for i, proxy in zip(indices, proxies, strict=True):
-                held = layers[i].numbers(self.adapter)
+                held = self._numbers(layers[i])
                 values = [] if mode[0] else [n.detach().clone() for n in held]
                 marks = list(map(mark, held))
                 fits[id(layers[i])] = _Fitted(proxy, held, marks, values, {}, fit)

@@ -112,7 +112,7 @@ class BasisLinear(BasisLayer):
         rounds = run.stochastic and self.training and weight is not None
         seed = batch.seed(owner) if rounds else None
         made = None
-        if run.merge_once:
+        if run.merge_once and not torch.compiler.is_compiling():  # a graph makes it anew
             dtype = working_dtype(x)
             of_weight = () if weight is None else mark(weight)
 

@@ -92,7 +92,7 @@ class BasisParameter(BasisLayer):
         b, a, _ = owner.member(name)
         seed = batch.seed(owner) if run.stochastic and self.training else None
         made = None
-        if run.merge_once:
+        if run.merge_once and not torch.compiler.is_compiling():  # a graph makes it anew
 
             @torch.no_grad()
             def make() -> Tensor:

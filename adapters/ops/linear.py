@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adapters.ops import merge, operators
-from adapters.ops.operators import make_weight
+from adapters.ops.operators import gradients_of_factors, make_weight
 from basis_zoo.proxy import Proxy
 
 
@@ -49,13 +49,13 @@ class _MergedLinear(torch.autograd.Function):
         """Gradients of x, W, the bias, B, A and the coefficients, of those that are trained."""
         x, weight, b, a = ctx.saved_tensors
         dx = dw = dbias = db = da = dc = None
-        if any(ctx.needs_input_grad[3:6]) or ctx.needs_input_grad[1]:
+        if ctx.needs_input_grad[1]:
             grad = dy.flatten(0, -2).T @ x.flatten(0, -2)
             db, da, dc = merge.merge_gradients(grad, b, a, ctx.proxy, ctx.scale)
-            db, da = db.to(b.dtype), da.to(a.dtype)
-            if ctx.needs_input_grad[1]:
-                dw = grad.to(weight.dtype)
+            db, da, dw = db.to(b.dtype), da.to(a.dtype), grad.to(weight.dtype)
             del grad  # as large as W': never both at once
+        elif any(ctx.needs_input_grad[3:6]):
+            db, da, dc = gradients_of_factors(dy, x, b, a, ctx.proxy, ctx.scale)
         if ctx.needs_input_grad[2]:
             dbias = dy.flatten(0, -2).sum(0)
         if ctx.needs_input_grad[0]:
@@ -64,6 +64,32 @@ class _MergedLinear(torch.autograd.Function):
                 made = make_weight(dy.dtype, weight, b, a, ctx.proxy, ctx.scale, ctx.seed)
             dx = dy @ made
         return dx, dw, dbias, db, da, dc, None, None, None, None
+
+
+class _LinearInAGraph(torch.autograd.Function):
+    """The same by operators, with W and the bias frozen."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, b: Tensor, a: Tensor,
+        coefficients: Tensor, ends: Tensor, terms: Tensor, table: bool, scale: float,
+        seed: int | None,
+    ) -> Tensor:  # fmt: skip
+        """x (*, in) -> (*, out)."""
+        ctx.save_for_backward(x, weight, b, a, coefficients, ends, terms)
+        ctx.table, ctx.scale, ctx.seed = table, scale, seed
+        return operators.linear(
+            x, weight, bias, b, a, coefficients, ends, terms, table, scale, seed
+        )
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of x, B, A and the coefficients."""
+        of_x = ctx.needs_input_grad[0]
+        dx, *of_phi = operators.linear_backward(
+            dy, *ctx.saved_tensors, ctx.table, ctx.scale, ctx.seed, of_x
+        )
+        return dx if of_x else None, None, None, *of_phi, None, None, None, None, None
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
@@ -87,7 +113,8 @@ def merged_linear(
     """x W'^T + bias with W' = W + scale * phi(B A), differentiable in all of them and in phi.
 
     Under autocast the product runs in autocast's dtype, and W' is made in that of W first, as a
-    merge makes it.
+    merge makes it. A compiled graph holds it as one operator; with a trained W, or phi itself in
+    the place of a proxy, the graph breaks there.
 
     Args:
         x: (*, in).
@@ -107,30 +134,15 @@ def merged_linear(
         bias = None if bias is None else bias.to(dtype)
     elif weight is not None and x.dtype != weight.dtype:
         raise ValueError(f"`x` is {x.dtype} but `weight` is {weight.dtype}: cast one, or autocast")
-    if torch.compiler.is_compiling():
-        return _in_a_graph(x, weight, bias, b, a, proxy, scale, seed)
-    return _MergedLinear.apply(x, weight, bias, b, a, proxy.coefficients, proxy, scale, seed, made)
-
-
-def _in_a_graph(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    b: Tensor,
-    a: Tensor,
-    proxy: Proxy,
-    scale: float,
-    seed: int | None,
-) -> Tensor:
-    """`merged_linear` as one operator, which trains neither W nor the bias."""
-    trained = torch.is_grad_enabled() and weight is not None and weight.requires_grad
-    if trained or not operators.can_be_operator(proxy):
-        return _eagerly(x, weight, bias, b, a, proxy.coefficients, proxy, scale, seed, None)
+    if not torch.compiler.is_compiling():
+        return _eager(x, weight, bias, b, a, proxy.coefficients, proxy, scale, seed, made)
+    if (weight is not None and weight.requires_grad) or not operators.can_be_operator(proxy):
+        return _outside(x, weight, bias, b, a, proxy.coefficients, proxy, scale, seed, made)
     after = bias is not None and bias.requires_grad
-    y = operators.linear(
-        x, weight, None if after else bias, b, a, *operators.numbers(proxy), scale, seed
-    )
+    numbers, inside = operators.numbers(proxy), None if after else bias
+    y = _LinearInAGraph.apply(x, weight, inside, b, a, *numbers, scale, seed)
     return y + bias if after else y
 
 
-_eagerly = torch.compiler.disable(_MergedLinear.apply)
+_eager = _MergedLinear.apply
+_outside = torch.compiler.disable(_eager)

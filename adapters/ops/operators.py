@@ -1,9 +1,12 @@
-"""The two kinds of layers as operators of torch.library: one node each in a compiled graph.
+"""What the layers compute, as operators of torch.library: one node each in a compiled graph.
 
 Opaque on purpose. A compiler that looked inside would keep W' for the backward pass, as it keeps
-whatever both passes compute; and cuBLAS and the fused kernels leave it nothing to fuse.
+whatever both passes compute; and cuBLAS and the fused kernels leave it nothing to fuse. They know
+nothing of autograd: the functions of `linear` and `weight` call them, and are called eagerly
+without them, since the dispatcher costs the host more than a small kernel costs the GPU.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +17,8 @@ from adapters.ops import merge
 from basis_zoo.proxy import ChebyshevProxy, ExactProxy, Proxy, TableProxy
 
 _PROXY = "Tensor coefficients, Tensor ends, Tensor terms, bool table"
-_REST = f"Tensor b, Tensor a, {_PROXY}, float scale, SymInt? seed"
+_REST = f"Tensor b, Tensor a, {_PROXY}, float scale"
+_library = torch.library.Library("basis_zoo", "FRAGMENT")
 
 
 def can_be_operator(proxy: Proxy) -> bool:
@@ -32,6 +36,19 @@ def _proxy(
     coefficients: Tensor, ends: Tensor, terms: Tensor, table: bool
 ) -> ChebyshevProxy | TableProxy:
     return (TableProxy if table else ChebyshevProxy)(coefficients, ends, terms)
+
+
+def _operator(schema: str, shapes: Callable[..., Any]) -> Callable[..., Any]:
+    """Register a function under its name; `shapes` is what it returns of fake tensors."""
+
+    def register(function: Callable[..., Any]) -> Any:
+        name = f"basis_zoo::{function.__name__}"
+        _library.define(f"{function.__name__}{schema}")
+        _library.impl(function.__name__, function, "CompositeExplicitAutograd")
+        torch.library.register_fake(name, shapes, lib=_library)
+        return getattr(torch.ops.basis_zoo, function.__name__).default
+
+    return register
 
 
 def make_weight(
@@ -52,10 +69,21 @@ def make_weight(
     return merge.merged_weight(weight, b, a, proxy, scale, seed=seed).to(dtype)
 
 
-@torch.library.custom_op(
-    "basis_zoo::linear",
-    mutates_args=(),
-    schema=f"(Tensor x, Tensor? weight, Tensor? bias, {_REST}) -> Tensor",
+def gradients_of_factors(
+    dy: Tensor, x: Tensor, b: Tensor, a: Tensor, proxy: Proxy, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of B, A and the coefficients in their dtypes; G is as large as W', and gone."""
+    grad = dy.flatten(0, -2).T @ x.flatten(0, -2)
+    db, da, dc = merge.merge_gradients(grad, b, a, proxy, scale)
+    return db.to(b.dtype), da.to(a.dtype), dc
+
+
+def _shape_of_linear(x, weight, bias, b, *_: Any) -> Tensor:  # type: ignore[no-untyped-def]
+    return x.new_empty(*x.shape[:-1], b.shape[0])
+
+
+@_operator(
+    f"(Tensor x, Tensor? weight, Tensor? bias, {_REST}, SymInt? seed) -> Tensor", _shape_of_linear
 )
 def linear(x, weight, bias, b, a, coefficients, ends, terms, table, scale, seed):  # type: ignore[no-untyped-def]
     """x (*, in) -> x W'^T + bias (*, out)."""
@@ -64,104 +92,48 @@ def linear(x, weight, bias, b, a, coefficients, ends, terms, table, scale, seed)
     return y.contiguous()
 
 
-@linear.register_fake
-def _(x, weight, bias, b, a, *_: Any) -> Tensor:  # type: ignore[no-untyped-def]
-    return x.new_empty(*x.shape[:-1], b.shape[0])
+def _shapes_of_linear(dy, x, weight, b, a, coefficients, ends, terms, table, scale, seed, of_x):  # type: ignore[no-untyped-def]
+    return x.new_empty(x.shape if of_x else 0), *_alike(b, a, coefficients)
 
 
-@torch.library.custom_op(
-    "basis_zoo::linear_backward",
-    mutates_args=(),
-    schema=f"(Tensor dy, Tensor x, Tensor? weight, {_REST}, bool of_x) "
-    "-> (Tensor, Tensor, Tensor, Tensor)",
+@_operator(
+    f"(Tensor dy, Tensor x, Tensor? weight, {_REST}, SymInt? seed, bool of_x)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    _shapes_of_linear,
 )
 def linear_backward(dy, x, weight, b, a, coefficients, ends, terms, table, scale, seed, of_x):  # type: ignore[no-untyped-def]
     """Gradients of x (empty where it needs none), B, A and the coefficients."""
     proxy = _proxy(coefficients, ends, terms, table)
-    grad = dy.flatten(0, -2).T @ x.flatten(0, -2)
-    of_phi = _like(merge.merge_gradients(grad, b, a, proxy, scale), b, a, coefficients)
-    del grad  # as large as W': never both at once
+    of_phi = [g.contiguous() for g in gradients_of_factors(dy, x, b, a, proxy, scale)]
     if not of_x:
         return x.new_empty(0), *of_phi
     dx = dy @ make_weight(dy.dtype, weight, b, a, proxy, scale, seed)
     return dx.contiguous(), *of_phi
 
 
-@linear_backward.register_fake
-def _(dy, x, weight, b, a, coefficients, ends, terms, table, scale, seed, of_x):  # type: ignore[no-untyped-def]
-    dx = x.new_empty(x.shape if of_x else 0, dtype=dy.dtype)
-    return dx, *_empty_like(b, a, coefficients)
-
-
-def _linear_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, _, b, a, coefficients, ends, terms, ctx.table, ctx.scale, ctx.seed = inputs
-    ctx.save_for_backward(x, weight, b, a, coefficients, ends, terms)
-
-
-def _linear_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
-    x, weight, b, a, coefficients, ends, terms = ctx.saved_tensors
-    of_x = ctx.needs_input_grad[0]
-    dx, db, da, dc = linear_backward(
-        dy, x, weight, b, a, coefficients, ends, terms, ctx.table, ctx.scale, ctx.seed, of_x
-    )
-    return dx if of_x else None, None, None, db, da, dc, None, None, None, None, None
-
-
-linear.register_autograd(_linear_backward, setup_context=_linear_context)
-
-
-@torch.library.custom_op(
-    "basis_zoo::weight",
-    mutates_args=(),
-    schema=f"(Tensor? weight, {_REST}) -> Tensor",
-)
-def weight(weight, b, a, coefficients, ends, terms, table, scale, seed):  # type: ignore[no-untyped-def]
-    """W' (out, in) in the dtype of W; the update in float32 without W."""
-    proxy = _proxy(coefficients, ends, terms, table)
-    return merge.merged_weight(weight, b, a, proxy, scale, seed=seed).contiguous()
-
-
-@weight.register_fake
-def _(weight, b, a, *_: Any) -> Tensor:  # type: ignore[no-untyped-def]
+def _shape_of_weight(weight, b, a, *_: Any) -> Tensor:  # type: ignore[no-untyped-def]
     dtype = torch.promote_types(b.dtype, torch.float32) if weight is None else weight.dtype
     return b.new_empty(b.shape[0], a.shape[1], dtype=dtype)
 
 
-@torch.library.custom_op(
-    "basis_zoo::weight_backward",
-    mutates_args=(),
-    schema=f"(Tensor grad, Tensor b, Tensor a, {_PROXY}, float scale) -> (Tensor, Tensor, Tensor)",
-)
+@_operator(f"(Tensor? weight, {_REST}, SymInt? seed) -> Tensor", _shape_of_weight)
+def weight(weight, b, a, coefficients, ends, terms, table, scale, seed):  # type: ignore[no-untyped-def]
+    """W' (out, in) in the dtype of W; the update in float32 or better without W."""
+    proxy = _proxy(coefficients, ends, terms, table)
+    return merge.merged_weight(weight, b, a, proxy, scale, seed=seed).contiguous()
+
+
+def _shapes_of_weight(grad, b, a, coefficients, *_: Any) -> tuple[Tensor, ...]:  # type: ignore[no-untyped-def]
+    return _alike(b, a, coefficients)
+
+
+@_operator(f"(Tensor grad, {_REST}) -> (Tensor, Tensor, Tensor)", _shapes_of_weight)
 def weight_backward(grad, b, a, coefficients, ends, terms, table, scale):  # type: ignore[no-untyped-def]
     """Gradients of B, A and the coefficients from that of W'."""
     proxy = _proxy(coefficients, ends, terms, table)
-    found = merge.merge_gradients(grad.contiguous(), b, a, proxy, scale)
-    return _like(found, b, a, coefficients)
+    db, da, dc = merge.merge_gradients(grad.contiguous(), b, a, proxy, scale)
+    return db.to(b.dtype).contiguous(), da.to(a.dtype).contiguous(), dc.contiguous()
 
 
-@weight_backward.register_fake
-def _(grad, b, a, coefficients, *_: Any) -> tuple[Tensor, ...]:  # type: ignore[no-untyped-def]
-    return _empty_like(b, a, coefficients)
-
-
-def _weight_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _, b, a, coefficients, ends, terms, ctx.table, ctx.scale, _ = inputs
-    ctx.save_for_backward(b, a, coefficients, ends, terms)
-
-
-def _weight_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    b, a, coefficients, ends, terms = ctx.saved_tensors
-    db, da, dc = weight_backward(grad, b, a, coefficients, ends, terms, ctx.table, ctx.scale)
-    return grad if ctx.needs_input_grad[0] else None, db, da, dc, None, None, None, None, None
-
-
-weight.register_autograd(_weight_backward, setup_context=_weight_context)
-
-
-def _like(found: tuple[Tensor, ...], *inputs: Tensor) -> tuple[Tensor, ...]:
-    """Gradients in dtype and layout of what they are of: the compiler was told these."""
-    return tuple(g.to(i.dtype).contiguous() for g, i in zip(found, inputs, strict=True))
-
-
-def _empty_like(*inputs: Tensor) -> tuple[Tensor, ...]:
+def _alike(*inputs: Tensor) -> tuple[Tensor, ...]:
     return tuple(torch.empty_like(i, memory_format=torch.contiguous_format) for i in inputs)

@@ -45,6 +45,27 @@ class _EffectiveWeight(torch.autograd.Function):
         return grad if ctx.needs_input_grad[0] else None, db, da, dc, None, None, None, None
 
 
+class _WeightInAGraph(torch.autograd.Function):
+    """The same by operators."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, weight: Tensor | None, b: Tensor, a: Tensor, coefficients: Tensor, ends: Tensor,
+        terms: Tensor, table: bool, scale: float, seed: int | None,
+    ) -> Tensor:  # fmt: skip
+        """(out, in), in the dtype of W."""
+        ctx.save_for_backward(b, a, coefficients, ends, terms)
+        ctx.table, ctx.scale = table, scale
+        return operators.weight(weight, b, a, coefficients, ends, terms, table, scale, seed)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of W, B, A and the coefficients."""
+        of_phi = operators.weight_backward(grad, *ctx.saved_tensors, ctx.table, ctx.scale)
+        dw = grad if ctx.needs_input_grad[0] else None
+        return dw, *of_phi, None, None, None, None, None
+
+
 def effective_weight(
     weight: Tensor,
     b: Tensor,
@@ -90,8 +111,8 @@ def _applied(
     if not torch.compiler.is_compiling():
         return _EffectiveWeight.apply(weight, b, a, proxy.coefficients, proxy, scale, seed, made)
     if operators.can_be_operator(proxy):
-        return operators.weight(weight, b, a, *operators.numbers(proxy), scale, seed)
-    return _eagerly(weight, b, a, proxy.coefficients, proxy, scale, seed, made)
+        return _WeightInAGraph.apply(weight, b, a, *operators.numbers(proxy), scale, seed)
+    return _outside(weight, b, a, proxy.coefficients, proxy, scale, seed, made)
 
 
-_eagerly = torch.compiler.disable(_EffectiveWeight.apply)
+_outside = torch.compiler.disable(_EffectiveWeight.apply)

@@ -31,6 +31,7 @@ from adapters.ops.merge.fused.evaluation import (
     product,
     scalars,
 )
+from adapters.ops.merge.fused.launching import Launcher
 from adapters.ops.merge.tiles import Tile, gradient_tile
 from basis_zoo.proxy import ChebyshevProxy
 from basis_zoo.proxy.chebyshev import moment_matrix
@@ -219,6 +220,9 @@ def _finish_kernel(
         _add_parts(db_parts, db_count, DB, block, db, BLOCK, FEW)
 
 
+_walk, _finish = Launcher(_gradient_kernel), Launcher(_finish_kernel)
+
+
 def merge_gradients(
     grad: Tensor,
     b: Tensor,
@@ -253,11 +257,15 @@ def merge_gradients(
     da_parts = b.new_empty(across, k, n, dtype=torch.float32)
     empty = b.new_zeros if kind["TABLE"] else b.new_empty
     parts = empty(across * down, width, dtype=torch.float32)
-    _gradient_kernel[grid](
-        grad, b, a, db_parts, da_parts, parts, *numbers_of(proxy), scale,
-        m, n, k, *b.stride(), *a.stride(),
-        **kind, **constants, PRECISION=precision, OUTER=outer, ASM=b.is_cuda, WIDTH=width,
-        LANES=precision != "ieee" and constants["num_warps"] == 1,
+    _walk(
+        (*grid, 1),
+        (grad, b, a, db_parts, da_parts, parts, *numbers_of(proxy)),
+        (scale,),
+        (m, n, k, *b.stride(), *a.stride()),
+        {
+            **kind, **constants, "PRECISION": precision, "OUTER": outer, "ASM": b.is_cuda,
+            "WIDTH": width, "LANES": precision != "ieee" and constants["num_warps"] == 1,
+        },
     )  # fmt: skip
     db = b.new_empty(m, k, dtype=torch.float32)
     da = b.new_empty(k, n, dtype=torch.float32)
@@ -265,10 +273,14 @@ def merge_gradients(
     block, lane = 128, min(width, 64)
     matrix = moment_matrix(proxy.degree, b.device) if kind["HORNER"] else parts
     blocks = triton.cdiv(m * k, block) + triton.cdiv(k * n, block) + triton.cdiv(count, lane)
-    _finish_kernel[(blocks,)](
-        db_parts, da_parts, parts, matrix, db, da, dc,
-        m * k, k * n, count, width, down, across, across * down,
-        HORNER=kind["HORNER"], WIDTH=lane, BLOCK=block, FEW=8, MANY=32, DEEP=4096 // lane,
-        num_warps=4, enable_fp_fusion=True,
+    _finish(
+        (blocks, 1, 1),
+        (db_parts, da_parts, parts, matrix, db, da, dc),
+        (),
+        (m * k, k * n, count, width, down, across, across * down),
+        {
+            "HORNER": kind["HORNER"], "WIDTH": lane, "BLOCK": block, "FEW": 8, "MANY": 32,
+            "DEEP": 4096 // lane, "num_warps": 4, "enable_fp_fusion": True,
+        },
     )  # fmt: skip
     return db, da, dc

@@ -24,6 +24,7 @@ from adapters.ops.merge.fused.evaluation import (
     product,
     scalars,
 )
+from adapters.ops.merge.fused.launching import Launcher
 from adapters.ops.merge.tiles import Tile, merge_tile
 
 
@@ -90,6 +91,9 @@ def _merge_kernel(
         tl.store(out + at, y.to(out.dtype.element_ty), mask=mask)
 
 
+_merge = Launcher(_merge_kernel)
+
+
 def merged_weight(
     weight: Tensor | None,
     b: Tensor,
@@ -120,11 +124,15 @@ def merged_weight(
         return out
     precision = precision or inner_precision(proxy, dtype)
     grid, constants = layout(m, n, k, tile or merge_tile(m, n, padded_rank(k), proxy))
-    _merge_kernel[grid](
-        out if weight is None else weight, b, a, out, *numbers_of(proxy), scale, seed or 0,
-        m, n, k, *b.stride(), *a.stride(),
-        **kind_of(proxy), **constants, HAS_W=weight is not None,
-        STOCHASTIC=seed is not None and dtype == torch.bfloat16,
-        PRECISION=precision, ASM=b.is_cuda,
+    _merge(
+        (*grid, 1),
+        (out if weight is None else weight, b, a, out, *numbers_of(proxy)),
+        (scale, seed or 0),
+        (m, n, k, *b.stride(), *a.stride()),
+        {
+            **kind_of(proxy), **constants, "HAS_W": weight is not None,
+            "STOCHASTIC": seed is not None and dtype == torch.bfloat16,
+            "PRECISION": precision, "ASM": b.is_cuda,
+        },
     )  # fmt: skip
     return out
