@@ -1,9 +1,8 @@
 """What the layers compute, as operators of torch.library: one node each in a compiled graph.
 
-Opaque on purpose. A compiler that looked inside would keep W' for the backward pass, as it keeps
-whatever both passes compute; and cuBLAS and the fused kernels leave it nothing to fuse. They know
-nothing of autograd: the functions of `linear` and `weight` call them, and are called eagerly
-without them, since the dispatcher costs the host more than a small kernel costs the GPU.
+For what a compiler cannot look into: the path of a CPU, whose blocks depend on numbers. The kernels
+of a GPU it launches by itself, for a tenth of what a call from its code to ours takes the host.
+They know nothing of autograd: the functions of `linear` and `weight` call them.
 """
 
 from collections.abc import Callable
@@ -32,10 +31,16 @@ def numbers(proxy: Proxy) -> tuple[Tensor, Tensor, Tensor, bool]:
     return coefficients, ends, terms, isinstance(proxy, TableProxy)
 
 
-def _proxy(
+def proxy(
     coefficients: Tensor, ends: Tensor, terms: Tensor, table: bool
 ) -> ChebyshevProxy | TableProxy:
+    """The proxy of what `numbers` gave."""
     return (TableProxy if table else ChebyshevProxy)(coefficients, ends, terms)
+
+
+def launches(b: Tensor, table: bool) -> bool:
+    """Whether a compiler can launch the kernels that serve B by itself: not where they hold PTX."""
+    return b.is_cuda and b.dtype is torch.float32 and not table
 
 
 def _operator(schema: str, shapes: Callable[..., Any]) -> Callable[..., Any]:
@@ -59,14 +64,17 @@ def make_weight(
     proxy: Proxy,
     scale: float,
     seed: int | None = None,
+    *,
+    after: Tensor | None = None,
 ) -> Tensor:
     """The W' that x of `dtype` is multiplied by; the arguments are those of `merged_linear`.
 
     W' is rounded to the dtype of W first, as a merge rounds it; without W, to `dtype` at once.
+    `after` is as in `merge.merged_weight`.
     """
     if weight is None:
-        return merge.merged_weight(None, b, a, proxy, scale, dtype=dtype, seed=seed)
-    return merge.merged_weight(weight, b, a, proxy, scale, seed=seed).to(dtype)
+        return merge.merged_weight(None, b, a, proxy, scale, dtype=dtype, seed=seed, after=after)
+    return merge.merged_weight(weight, b, a, proxy, scale, seed=seed, after=after).to(dtype)
 
 
 def gradients_of_factors(
@@ -87,8 +95,8 @@ def _shape_of_linear(x, weight, bias, b, *_: Any) -> Tensor:  # type: ignore[no-
 )
 def linear(x, weight, bias, b, a, coefficients, ends, terms, table, scale, seed):  # type: ignore[no-untyped-def]
     """x (*, in) -> x W'^T + bias (*, out)."""
-    proxy = _proxy(coefficients, ends, terms, table)
-    y = F.linear(x, make_weight(x.dtype, weight, b, a, proxy, scale, seed), bias)
+    phi = proxy(coefficients, ends, terms, table)
+    y = F.linear(x, make_weight(x.dtype, weight, b, a, phi, scale, seed), bias)
     return y.contiguous()
 
 
@@ -103,11 +111,11 @@ def _shapes_of_linear(dy, x, weight, b, a, coefficients, ends, terms, table, sca
 )
 def linear_backward(dy, x, weight, b, a, coefficients, ends, terms, table, scale, seed, of_x):  # type: ignore[no-untyped-def]
     """Gradients of x (empty where it needs none), B, A and the coefficients."""
-    proxy = _proxy(coefficients, ends, terms, table)
-    of_phi = [g.contiguous() for g in gradients_of_factors(dy, x, b, a, proxy, scale)]
+    phi = proxy(coefficients, ends, terms, table)
+    of_phi = [g.contiguous() for g in gradients_of_factors(dy, x, b, a, phi, scale)]
     if not of_x:
         return x.new_empty(0), *of_phi
-    dx = dy @ make_weight(dy.dtype, weight, b, a, proxy, scale, seed)
+    dx = dy @ make_weight(dy.dtype, weight, b, a, phi, scale, seed)
     return dx.contiguous(), *of_phi
 
 
@@ -119,8 +127,8 @@ def _shape_of_weight(weight, b, a, *_: Any) -> Tensor:  # type: ignore[no-untype
 @_operator(f"(Tensor? weight, {_REST}, SymInt? seed) -> Tensor", _shape_of_weight)
 def weight(weight, b, a, coefficients, ends, terms, table, scale, seed):  # type: ignore[no-untyped-def]
     """W' (out, in) in the dtype of W; the update in float32 or better without W."""
-    proxy = _proxy(coefficients, ends, terms, table)
-    return merge.merged_weight(weight, b, a, proxy, scale, seed=seed).contiguous()
+    phi = proxy(coefficients, ends, terms, table)
+    return merge.merged_weight(weight, b, a, phi, scale, seed=seed).contiguous()
 
 
 def _shapes_of_weight(grad, b, a, coefficients, *_: Any) -> tuple[Tensor, ...]:  # type: ignore[no-untyped-def]
@@ -130,8 +138,8 @@ def _shapes_of_weight(grad, b, a, coefficients, *_: Any) -> tuple[Tensor, ...]: 
 @_operator(f"(Tensor grad, {_REST}) -> (Tensor, Tensor, Tensor)", _shapes_of_weight)
 def weight_backward(grad, b, a, coefficients, ends, terms, table, scale):  # type: ignore[no-untyped-def]
     """Gradients of B, A and the coefficients from that of W'."""
-    proxy = _proxy(coefficients, ends, terms, table)
-    db, da, dc = merge.merge_gradients(grad.contiguous(), b, a, proxy, scale)
+    phi = proxy(coefficients, ends, terms, table)
+    db, da, dc = merge.merge_gradients(grad.contiguous(), b, a, phi, scale)
     return db.to(b.dtype).contiguous(), da.to(a.dtype).contiguous(), dc.contiguous()
 
 

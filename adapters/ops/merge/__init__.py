@@ -33,6 +33,7 @@ def merged_weight(
     *,
     dtype: torch.dtype | None = None,
     seed: int | None = None,
+    after: Tensor | None = None,
 ) -> Tensor:
     """W' = W + scale * phi(B A), rounded once.
 
@@ -45,9 +46,11 @@ def merged_weight(
         dtype: Of the result; that of W by default, float32 without W.
         seed: Round to bfloat16 up or down by chance, such that the mean is exact; the same seed
             gives the same bits. None rounds to nearest. Other dtypes are rounded to nearest.
+        after: For a compiler, a tensor that is to be there first; it cannot make W' earlier.
     """
     path = _implementation(b, weight, proxy)
-    return path.merged_weight(weight, b, a, proxy, scale, dtype=dtype, seed=seed)
+    options = {} if after is None else {"after": after}
+    return path.merged_weight(weight, b, a, proxy, scale, dtype=dtype, seed=seed, **options)
 
 
 def merge_gradients(

@@ -34,7 +34,6 @@ from adapters.ops.merge.fused.evaluation import (
 from adapters.ops.merge.fused.launching import Launcher
 from adapters.ops.merge.tiles import Tile, gradient_tile
 from basis_zoo.proxy import ChebyshevProxy
-from basis_zoo.proxy.chebyshev import moment_matrix
 
 _MOMENTS = 4
 
@@ -100,6 +99,7 @@ def _gradient_kernel(
         sums = (tl.zeros([BM], dtype=tl.float32),)
         for p in tl.static_range(1, SIZE + 1):  # noqa: B007
             sums = sums + (_no_sums(BM, LANES),)  # noqa: RUF005
+    scale = tl.cast(scale, tl.float32)  # a compiler may hand it over in float64
     b_bt = tl.trans(b_b) * (undo * scale)
     b_db = tl.zeros([BM, RANK], dtype=tl.float32)
     program = (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)).to(tl.int64)
@@ -189,7 +189,7 @@ def _add_parts(parts, count, size, block, place, BLOCK: tl.constexpr, DEEP: tl.c
 
 @triton.jit
 def _finish_kernel(
-    db_parts, da_parts, moment_parts, transform, db, da, dc,
+    db_parts, da_parts, moment_parts, db, da, dc,
     DB, DA, MOMENTS, STRIDE, db_count, da_count, programs,
     HORNER: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
     FEW: tl.constexpr, MANY: tl.constexpr, DEEP: tl.constexpr,
@@ -208,9 +208,12 @@ def _finish_kernel(
             held += tl.load(place_in, mask=held_in, other=0.0).to(tl.float64)
         moment = tl.sum(held, 0)
         if HORNER:
-            square = tl.arange(0, WIDTH)
-            mask = (square[:, None] < MOMENTS) & (square[None, :] < MOMENTS)
-            matrix = tl.load(transform + square[:, None] + square[None, :] * MOMENTS, mask, 0.0)
+            of, to = tl.arange(0, WIDTH)[:, None], tl.arange(0, WIDTH)[None, :]
+            # `moment_matrix`: T_{2k+1} = 2 u T_2k - 2 u T_{2k-2} + ... to the end, u T_0
+            odd = ((of & to & 1) == 1) & (of <= to)
+            sign = 1 - (to - of) % 4
+            matrix = tl.where(odd, tl.where(of == 1, sign, 2 * sign), 0)
+            matrix = tl.where((of == to) & ((of & 1) == 0), 1, matrix).to(tl.float64)
             moment = tl.sum(matrix * moment[:, None], 0)
         tl.store(dc + column, moment.to(tl.float32), mask=column < MOMENTS)
     elif program < moment_blocks + da_blocks:
@@ -271,11 +274,10 @@ def merge_gradients(
     da = b.new_empty(k, n, dtype=torch.float32)
     dc = torch.empty_like(proxy.coefficients, dtype=torch.float32)
     block, lane = 128, min(width, 64)
-    matrix = moment_matrix(proxy.degree, b.device) if kind["HORNER"] else parts
     blocks = triton.cdiv(m * k, block) + triton.cdiv(k * n, block) + triton.cdiv(count, lane)
     _finish(
         (blocks, 1, 1),
-        (db_parts, da_parts, parts, matrix, db, da, dc),
+        (db_parts, da_parts, parts, db, da, dc),
         (),
         (m * k, k * n, count, width, down, across, across * down),
         {
