@@ -162,6 +162,7 @@ def stepper(
     optimizer = torch.optim.AdamW(groups, fused=True, capturable=capturable)
 
     def step() -> None:
+        torch.compiler.cudagraph_mark_step_begin()
         with torch.autocast(device, torch.bfloat16, enabled=autocast):
             loss = model(**batch).loss
         loss.backward()

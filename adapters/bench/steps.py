@@ -38,11 +38,16 @@ class Way(NamedTuple):
     narrow: bool = False
     autocast: bool = False
     compiled: bool = False
+    reduced: bool = False
+    """Compiled with `mode="reduce-overhead"`, torch's own CUDA graphs."""
     captured: bool = False
 
     def __str__(self) -> str:
         """As the rows call it."""
-        said = [n for n in ("autocast", "compiled", "captured") if getattr(self, n)]
+        names = {"compiled": "compiled", "reduced": "reduce-overhead", "captured": "captured"}
+        said = [
+            text for name, text in {"autocast": "autocast", **names}.items() if getattr(self, name)
+        ]
         narrow = ["bfloat16 adapters"] if self.narrow else []
         return ", ".join([self.method, *narrow, *said])
 
@@ -53,9 +58,11 @@ WAYS = (
     Way(LORA, narrow=True),
     Way(LORA, narrow=True, captured=True),
     Way(LORA, narrow=True, compiled=True),
+    Way(LORA, narrow=True, reduced=True),
     Way(OURS),
     Way(OURS, captured=True),
     Way(OURS, compiled=True),
+    Way(OURS, reduced=True),
 )
 _EAGER, _CAPTURED, _COMPILED = (
     (Way(OURS), Way(LORA)),
@@ -133,7 +140,9 @@ def _cost(shape: Shape, way: Way, device: str, count: int) -> Cost | None:
 
 
 def _measured(model: nn.Module, shape: Shape, way: Way, device: str, count: int) -> Cost:
-    called = torch.compile(model) if way.compiled else model
+    called: Callable[..., object] = model
+    if way.compiled or way.reduced:
+        called = torch.compile(model, mode="reduce-overhead" if way.reduced else None)
     options = {"autocast": way.autocast, "capturable": way.captured}
     step: Callable[[], object] = stepper(called, model, shape, device, **options)
     seconds(step, device, 0, warmup=6)  # phi's proxies have found their size by then

@@ -67,10 +67,7 @@ class _MergedLinear(torch.autograd.Function):
 
 
 class _LinearInAGraph(torch.autograd.Function):
-    """The same for a compiler, with W and the bias frozen: by kernels that it launches itself.
-
-    On a CPU, where there are none, by operators.
-    """
+    """The same by operators, with W and the bias frozen."""
 
     @staticmethod
     def forward(
@@ -81,30 +78,17 @@ class _LinearInAGraph(torch.autograd.Function):
         """x (*, in) -> (*, out)."""
         ctx.save_for_backward(x, weight, b, a, coefficients, ends, terms)
         ctx.table, ctx.scale, ctx.seed = table, scale, seed
-        if not operators.launches(b, ctx.table):
-            return operators.linear(
-                x, weight, bias, b, a, coefficients, ends, terms, table, scale, seed
-            )
-        proxy = operators.proxy(coefficients, ends, terms, table)
-        return F.linear(x, make_weight(x.dtype, weight, b, a, proxy, scale, seed), bias)
+        return operators.linear(
+            x, weight, bias, b, a, coefficients, ends, terms, table, scale, seed
+        )
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x, B, A and the coefficients."""
-        of_x, dx = ctx.needs_input_grad[0], None
-        x, weight, b, a, *numbers = ctx.saved_tensors
-        if not operators.launches(b, ctx.table):
-            dx, *of_phi = operators.linear_backward(
-                dy, *ctx.saved_tensors, ctx.table, ctx.scale, ctx.seed, of_x
-            )
-        else:
-            proxy = operators.proxy(*numbers, ctx.table)
-            of_phi = gradients_of_factors(dy, x, b, a, proxy, ctx.scale)
-            if of_x:
-                made = make_weight(
-                    dy.dtype, weight, b, a, proxy, ctx.scale, ctx.seed, after=of_phi[2]
-                )
-                dx = dy @ made
+        of_x = ctx.needs_input_grad[0]
+        dx, *of_phi = operators.linear_backward(
+            dy, *ctx.saved_tensors, ctx.table, ctx.scale, ctx.seed, of_x
+        )
         return dx if of_x else None, None, None, *of_phi, None, None, None, None, None
 
 

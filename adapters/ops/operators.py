@@ -1,8 +1,9 @@
 """What the layers compute, as operators of torch.library: one node each in a compiled graph.
 
-For what a compiler cannot look into: the path of a CPU, whose blocks depend on numbers. The kernels
-of a GPU it launches by itself, for a tenth of what a call from its code to ours takes the host.
-They know nothing of autograd: the functions of `linear` and `weight` call them.
+Opaque on purpose. A compiler that looked inside would make W' of the backward pass in the forward
+pass and keep it, as it does with all that depends on no gradient; and it would analyse every launch
+of every layer's kernels, which takes it minutes. They know nothing of autograd: the functions of
+`linear` and `weight` call them, and eager layers go without, since the dispatcher costs time.
 """
 
 from collections.abc import Callable
@@ -31,16 +32,10 @@ def numbers(proxy: Proxy) -> tuple[Tensor, Tensor, Tensor, bool]:
     return coefficients, ends, terms, isinstance(proxy, TableProxy)
 
 
-def proxy(
+def _proxy(
     coefficients: Tensor, ends: Tensor, terms: Tensor, table: bool
 ) -> ChebyshevProxy | TableProxy:
-    """The proxy of what `numbers` gave."""
     return (TableProxy if table else ChebyshevProxy)(coefficients, ends, terms)
-
-
-def launches(b: Tensor, table: bool) -> bool:
-    """Whether a compiler can launch the kernels that serve B by itself: not where they hold PTX."""
-    return b.is_cuda and b.dtype is torch.float32 and not table
 
 
 def _operator(schema: str, shapes: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,17 +59,14 @@ def make_weight(
     proxy: Proxy,
     scale: float,
     seed: int | None = None,
-    *,
-    after: Tensor | None = None,
 ) -> Tensor:
     """The W' that x of `dtype` is multiplied by; the arguments are those of `merged_linear`.
 
     W' is rounded to the dtype of W first, as a merge rounds it; without W, to `dtype` at once.
-    `after` is as in `merge.merged_weight`.
     """
     if weight is None:
-        return merge.merged_weight(None, b, a, proxy, scale, dtype=dtype, seed=seed, after=after)
-    return merge.merged_weight(weight, b, a, proxy, scale, seed=seed, after=after).to(dtype)
+        return merge.merged_weight(None, b, a, proxy, scale, dtype=dtype, seed=seed)
+    return merge.merged_weight(weight, b, a, proxy, scale, seed=seed).to(dtype)
 
 
 def gradients_of_factors(
@@ -95,8 +87,8 @@ def _shape_of_linear(x, weight, bias, b, *_: Any) -> Tensor:  # type: ignore[no-
 )
 def linear(x, weight, bias, b, a, coefficients, ends, terms, table, scale, seed):  # type: ignore[no-untyped-def]
     """x (*, in) -> x W'^T + bias (*, out)."""
-    phi = proxy(coefficients, ends, terms, table)
-    y = F.linear(x, make_weight(x.dtype, weight, b, a, phi, scale, seed), bias)
+    proxy = _proxy(coefficients, ends, terms, table)
+    y = F.linear(x, make_weight(x.dtype, weight, b, a, proxy, scale, seed), bias)
     return y.contiguous()
 
 
@@ -111,11 +103,11 @@ def _shapes_of_linear(dy, x, weight, b, a, coefficients, ends, terms, table, sca
 )
 def linear_backward(dy, x, weight, b, a, coefficients, ends, terms, table, scale, seed, of_x):  # type: ignore[no-untyped-def]
     """Gradients of x (empty where it needs none), B, A and the coefficients."""
-    phi = proxy(coefficients, ends, terms, table)
-    of_phi = [g.contiguous() for g in gradients_of_factors(dy, x, b, a, phi, scale)]
+    proxy = _proxy(coefficients, ends, terms, table)
+    of_phi = [g.contiguous() for g in gradients_of_factors(dy, x, b, a, proxy, scale)]
     if not of_x:
         return x.new_empty(0), *of_phi
-    dx = dy @ make_weight(dy.dtype, weight, b, a, phi, scale, seed)
+    dx = dy @ make_weight(dy.dtype, weight, b, a, proxy, scale, seed)
     return dx.contiguous(), *of_phi
 
 
@@ -127,8 +119,8 @@ def _shape_of_weight(weight, b, a, *_: Any) -> Tensor:  # type: ignore[no-untype
 @_operator(f"(Tensor? weight, {_REST}, SymInt? seed) -> Tensor", _shape_of_weight)
 def weight(weight, b, a, coefficients, ends, terms, table, scale, seed):  # type: ignore[no-untyped-def]
     """W' (out, in) in the dtype of W; the update in float32 or better without W."""
-    phi = proxy(coefficients, ends, terms, table)
-    return merge.merged_weight(weight, b, a, phi, scale, seed=seed).contiguous()
+    proxy = _proxy(coefficients, ends, terms, table)
+    return merge.merged_weight(weight, b, a, proxy, scale, seed=seed).contiguous()
 
 
 def _shapes_of_weight(grad, b, a, coefficients, *_: Any) -> tuple[Tensor, ...]:  # type: ignore[no-untyped-def]
@@ -138,8 +130,8 @@ def _shapes_of_weight(grad, b, a, coefficients, *_: Any) -> tuple[Tensor, ...]: 
 @_operator(f"(Tensor grad, {_REST}) -> (Tensor, Tensor, Tensor)", _shapes_of_weight)
 def weight_backward(grad, b, a, coefficients, ends, terms, table, scale):  # type: ignore[no-untyped-def]
     """Gradients of B, A and the coefficients from that of W'."""
-    phi = proxy(coefficients, ends, terms, table)
-    db, da, dc = merge.merge_gradients(grad.contiguous(), b, a, phi, scale)
+    proxy = _proxy(coefficients, ends, terms, table)
+    db, da, dc = merge.merge_gradients(grad.contiguous(), b, a, proxy, scale)
     return db.to(b.dtype).contiguous(), da.to(a.dtype).contiguous(), dc.contiguous()
 
 

@@ -56,21 +56,12 @@ class _WeightInAGraph(torch.autograd.Function):
         """(out, in), in the dtype of W."""
         ctx.save_for_backward(b, a, coefficients, ends, terms)
         ctx.table, ctx.scale = table, scale
-        if operators.launches(b, ctx.table):
-            proxy = operators.proxy(coefficients, ends, terms, table)
-            return merge.merged_weight(weight, b, a, proxy, scale, seed=seed)
         return operators.weight(weight, b, a, coefficients, ends, terms, table, scale, seed)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of W, B, A and the coefficients."""
-        b, a, *numbers = ctx.saved_tensors
-        if operators.launches(b, ctx.table):
-            proxy = operators.proxy(*numbers, ctx.table)
-            db, da, dc = merge.merge_gradients(grad.contiguous(), b, a, proxy, ctx.scale)
-            of_phi = (db.to(b.dtype), da.to(a.dtype), dc)
-        else:
-            of_phi = operators.weight_backward(grad, *ctx.saved_tensors, ctx.table, ctx.scale)
+        of_phi = operators.weight_backward(grad, *ctx.saved_tensors, ctx.table, ctx.scale)
         dw = grad if ctx.needs_input_grad[0] else None
         return dw, *of_phi, None, None, None, None, None
 

@@ -156,7 +156,7 @@ def small(monkeypatch):
     monkeypatch.setattr(steps, "seconds", lambda call, *_, **__: [call() or 1.0])
     monkeypatch.setattr(steps, "busy_ms", lambda step: step() or 1.0)
     monkeypatch.setattr(steps, "captured", lambda step: step)
-    monkeypatch.setattr(torch, "compile", lambda model: model)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
     tiny = models.SHAPES["24 narrow layers"]
     tiny.config.num_hidden_layers = 2
     monkeypatch.setitem(models.SHAPES, "Qwen2-0.5B", tiny)

@@ -33,7 +33,6 @@ def merged_weight(
     *,
     dtype: torch.dtype | None = None,
     seed: int | None = None,
-    after: Tensor | None = None,
 ) -> Tensor:
     """W' = W + scale * phi(B A), rounded once.
 
@@ -46,11 +45,9 @@ def merged_weight(
         dtype: Of the result; that of W by default, float32 without W.
         seed: Round to bfloat16 up or down by chance, such that the mean is exact; the same seed
             gives the same bits. None rounds to nearest. Other dtypes are rounded to nearest.
-        after: For a compiler, a tensor that is to be there first; it cannot make W' earlier.
     """
     path = _implementation(b, weight, proxy)
-    options = {} if after is None else {"after": after}
-    return path.merged_weight(weight, b, a, proxy, scale, dtype=dtype, seed=seed, **options)
+    return path.merged_weight(weight, b, a, proxy, scale, dtype=dtype, seed=seed)
 
 
 def merge_gradients(

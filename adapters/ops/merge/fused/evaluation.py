@@ -1,11 +1,12 @@
 """phi and its slope on a block in registers, and what the kernels must know of a proxy."""
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from adapters.ops.merge.fused.launching import remembered
 from adapters.ops.merge.tiles import Tile
 from basis_zoo.proxy import ChebyshevProxy, TableProxy
 from basis_zoo.proxy.chebyshev import HORNER_DEGREE
@@ -132,7 +133,7 @@ def kind_of(proxy: Fusable) -> dict[str, int | bool]:
     return _kind(True, proxy.pieces)
 
 
-@remembered
+@functools.lru_cache(maxsize=256)
 def _kind(table: bool, size: int) -> dict[str, int | bool]:
     if not table:
         return {"TABLE": False, "SIZE": size, "STEPS": 0, "HORNER": size <= HORNER_DEGREE}
@@ -162,7 +163,7 @@ def padded_rank(rank: int) -> int:
     return max(16, triton.next_power_of_2(rank))
 
 
-@remembered
+@functools.lru_cache(maxsize=1024)
 def layout(rows: int, columns: int, rank: int, tile: Tile) -> tuple[tuple[int, int], dict]:
     """The grid of programs and the constants of a walk over a matrix; not to be changed."""
     span = tile.columns * tile.chunks

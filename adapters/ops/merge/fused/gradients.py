@@ -99,7 +99,6 @@ def _gradient_kernel(
         sums = (tl.zeros([BM], dtype=tl.float32),)
         for p in tl.static_range(1, SIZE + 1):  # noqa: B007
             sums = sums + (_no_sums(BM, LANES),)  # noqa: RUF005
-    scale = tl.cast(scale, tl.float32)  # a compiler may hand it over in float64
     b_bt = tl.trans(b_b) * (undo * scale)
     b_db = tl.zeros([BM, RANK], dtype=tl.float32)
     program = (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)).to(tl.int64)

@@ -1,26 +1,11 @@
 """Launches without Triton's work of every call: what it chose for like arguments is kept."""
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from triton.runtime.jit import JITFunction
-
-
-P, R = ParamSpec("P"), TypeVar("R")
-
-
-def remembered(function: Callable[P, R]) -> Callable[P, R]:
-    """`function` of sizes, called once for the same ones; a compiler looks through it."""
-    held = functools.lru_cache(maxsize=1024)(function)
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return function(*args, **kwargs) if torch.compiler.is_compiling() else held(*args, **kwargs)
-
-    return call
 
 
 class Launcher:
@@ -43,7 +28,7 @@ class Launcher:
         sizes: tuple[int, ...],
         constants: dict[str, Any],
     ) -> None:
-        """Run on the current stream of the device of the tensors; a compiler sees the kernel.
+        """Run on the current stream of the device of the tensors.
 
         Args:
             grid: Programs along each axis.
@@ -53,7 +38,7 @@ class Launcher:
             constants: The kernel's constants in the order of its parameters, then Triton's options.
         """
         first = tensors[0]
-        if torch.compiler.is_compiling() or not first.is_cuda:  # else Triton's interpreter
+        if not first.is_cuda:  # Triton's interpreter
             self.kernel[grid](*tensors, *free, *sizes, **constants)
             return
         if first.get_device() != torch.cuda.current_device():

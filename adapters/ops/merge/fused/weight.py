@@ -62,7 +62,6 @@ def _merge_kernel(
     row_in = rows[:, None] < M - first_row
     b_block = b + (first_row + rows[:, None]) * b_row + rank[None, :] * b_col
     b_b = tl.load(b_block, mask=row_in & (rank[None, :] < K), other=0.0).to(tl.float32)
-    scale = tl.cast(scale, tl.float32)  # a compiler may hand it over in float64
     if not TABLE:
         b_b = b_b / tl.load(radius)
     if HORNER:
@@ -106,22 +105,17 @@ def merged_weight(
     seed: int | None = None,
     precision: str | None = None,
     tile: Tile | None = None,
-    after: Tensor | None = None,
 ) -> Tensor:
     """`reference.merged_weight` on the device of `b`.
 
     Args:
-        after: A tensor that is to be there first, for a polynomial. A compiler sees a result that
-            depends on it, and so does not make it earlier and keep it.
         precision: Of the product BA: `bf16x3`, `tf32x3` or `ieee`; see `inner_precision`.
         tile: Block sizes instead of the measured ones.
     """
     (m, k), n = b.shape, a.shape[1]
     if weight is not None and not weight.is_contiguous():
         if weight.t().is_contiguous():
-            options = {
-                "dtype": dtype, "seed": seed, "precision": precision, "tile": tile, "after": after
-            }  # fmt: skip
+            options = {"dtype": dtype, "seed": seed, "precision": precision, "tile": tile}
             return merged_weight(weight.t(), a.t(), b.t(), proxy, scale, **options).t()
         weight = weight.contiguous()
     dtype = dtype or (weight.dtype if weight is not None else torch.float32)
@@ -130,11 +124,9 @@ def merged_weight(
         return out
     precision = precision or inner_precision(proxy, dtype)
     grid, constants = layout(m, n, k, tile or merge_tile(m, n, padded_rank(k), proxy))
-    radius, terms, edges = numbers_of(proxy)  # a polynomial has no edges to read
     _merge(
         (*grid, 1),
-        (out if weight is None else weight, b, a, out, radius, terms,
-         edges if after is None else after),
+        (out if weight is None else weight, b, a, out, *numbers_of(proxy)),
         (scale, seed or 0),
         (m, n, k, *b.stride(), *a.stride()),
         {
