@@ -16,11 +16,14 @@ from adapters.sharing import LEVELS, SCOPES
 from basis_zoo import Basis, Grid, InputScale, Nonlinearity, Start, get_basis, get_grid, get_start
 from basis_zoo.registry import did_you_mean
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 PATHS = ("merged", "split")
 """One product with W', or two with W and with the update by itself."""
 ROUNDINGS = ("nearest", "stochastic")
 """How W' becomes bfloat16 while training."""
+BIASES = ("none", "all", "basis_only")
+"""Which biases of the base are trained and saved beside the adapter: none, all, or those of the
+adapted modules."""
 
 
 @dataclass
@@ -57,6 +60,9 @@ class BasisConfig(WithCard, PeftConfig):
     )
     modules_to_save: list[str] | None = field(
         default=None, metadata={"help": "modules that are trained and saved whole, such as a head"}
+    )
+    bias: str = field(
+        default="none", metadata={"help": f"biases that are trained too: {', '.join(BIASES)}"}
     )
     trainable_token_indices: list[int] | dict[str, list[int]] | None = field(
         default=None, metadata={"help": "tokens whose embeddings are trained, of all or by module"}
@@ -202,6 +208,7 @@ class BasisConfig(WithCard, PeftConfig):
         check_layers(self.layers)
         _one_of("sharing", self.sharing, LEVELS)
         _one_of("sharing_scope", self.sharing_scope, SCOPES)
+        _one_of("bias", self.bias, BIASES)
         _one_of("path", self.path, PATHS)
         _one_of("rounding", self.rounding, ROUNDINGS)
         if self.rounding == "stochastic" and self.path == "split":

@@ -24,7 +24,6 @@ LORA_OPTIONS = (
 CANNOT = {
     "PeftMixedModel|not supported for mixed models": "PEFT's list of methods for mixed models is "
     "closed",
-    r"argument 'bias'": "training the biases of the base is no option of ours",
     "test_from_pretrained_forward_compatible": "an unknown setting saved by the same version is "
     "refused, not ignored",
     r"test_only_params_are_updated.*EmbConv1D.*: assert not True": "the bandwidths of 8 weights "

@@ -14,6 +14,8 @@ from tools.peft_tests.rules import LORA_OPTIONS
 LORA = peft.LoraConfig
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(LORA)}
 OURS = {field.name for field in dataclasses.fields(BasisConfig)}
+ONLY = {"lora_only": "basis_only"}
+"""`bias`: LoRA's word for the biases of the adapted modules, and ours."""
 RENAMED = {"lora_alpha": "alpha", "lora_dropout": "dropout", "init_lora_weights": "init_weights"}
 
 
@@ -55,5 +57,5 @@ def translate(options: dict[str, Any]) -> dict[str, Any]:
         name = RENAMED.get(name, name)
         # our layers see Conv1D's layout for themselves
         if name != "fan_in_fan_out" and (name in OURS or not unset):
-            translated[name] = value
+            translated[name] = ONLY.get(value, value) if name == "bias" else value
     return translated
