@@ -77,3 +77,46 @@ def test_settings_from_before_biases_still_load(tmp_path):
     file.write_text(json.dumps(settings))
     torch.manual_seed(0)
     assert torch.equal(PeftModel.from_pretrained(Net(), tmp_path)(X), model(X))
+
+
+def test_a_layer_is_scaled_and_unscaled_as_loras():
+    model = net(alpha=8.0, use_rslora=True)
+    layer, start = model.base_model.model.one, 8 / 2**0.5
+    plain = model(X)
+    layer.scale_layer(2)
+    layer.scale_layer(3)
+    assert layer.scaling["default"] == pytest.approx(6 * start)
+    layer.unscale_layer(2)
+    assert layer.scaling["default"] == pytest.approx(3 * start)
+    layer.set_scale("default", 0.5)  # of the settings, not of what it was
+    assert layer.scaling["default"] == pytest.approx(start / 2)
+    torch.testing.assert_close(
+        layer(X), layer.base_layer(X) + X @ (layer.get_delta_weight("default")).T
+    )
+    layer.set_scale("elsewhere", 3)
+    layer.unscale_layer()
+    assert layer.scaling == {"default": start}
+    assert torch.equal(model(X), plain)
+
+
+def test_only_active_adapters_are_scaled():
+    model = net()
+    model.add_adapter("other", BasisConfig(target_modules=["one"], r=4))
+    layer = model.base_model.model.one
+    before = dict(layer.scaling)
+    layer.scale_layer(5)
+    assert layer.scaling == {"default": 5 * before["default"], "other": before["other"]}
+    model.delete_adapter("other")
+    assert layer.scaling.keys() == layer.initial_scaling.keys() == {"default"}
+
+
+def test_what_a_scale_cannot_mean_is_refused():
+    model = net()
+    layer = model.base_model.model.one
+    model.base_model.add_weighted_adapter(["default"], [0.5], "sum")
+    with pytest.raises(ValueError, match="'sum' is a weighted sum: scale its parts"):
+        layer.set_scale("sum", 2)
+    model.merge_adapter()
+    for change in (layer.scale_layer, layer.unscale_layer):
+        with pytest.raises(ValueError, match="merged adapters keep their scale"):
+            change(2)
