@@ -17,6 +17,7 @@ from torch import nn
 from adapters.placement import (
     WORDS,
     adaptable,
+    check_blocks,
     has_words,
     matches,
     no_match,
@@ -119,14 +120,10 @@ def _check_targets(model: nn.Module, names: list[str], targets: Any) -> None:
 def _check_indices(names: list[str], option: Option) -> None:
     indices, targets = option("layers_to_transform"), option("target_modules")
     indices = [indices] if isinstance(indices, int) else indices
+    lists = option("layers_pattern") or None
+    check_blocks(targets, indices, lists)
     if not indices or has_words(targets):  # words are resolved by block, and then checked
         return
-    if isinstance(targets, str):
-        raise ValueError(
-            f"`layers_to_transform` {indices} does nothing to the pattern {targets!r}: choose "
-            "blocks by `layers`, or name modules"
-        )
-    lists = option("layers_pattern") or None
     wanted = [lists] if isinstance(lists, str) else lists or [r"[^.]*"]
     # as PEFT reads an index: the first number; unnamed, its list must lie inside of something
     inside = r"(?:.*?\.)?" if lists else r".*?\."

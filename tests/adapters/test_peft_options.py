@@ -120,3 +120,20 @@ def test_what_a_scale_cannot_mean_is_refused():
     for change in (layer.scale_layer, layer.unscale_layer):
         with pytest.raises(ValueError, match="merged adapters keep their scale"):
             change(2)
+
+
+def test_settings_are_the_same_before_and_after_a_file(tmp_path):
+    config = BasisConfig(interval=(-2, 2))
+    config.save_pretrained(tmp_path)
+    assert BasisConfig.from_json_file(str(tmp_path / "adapter_config.json")) == config.to_dict()
+    assert BasisConfig.from_pretrained(tmp_path).interval == config.interval == (-2.0, 2.0)
+
+
+def test_a_class_made_from_ours_holds_settings_to_their_kinds():
+    class Own(BasisConfig):
+        pass
+
+    with pytest.raises(ValueError, match=r"`target_parameters` must be list\[str\] \| None"):
+        Own(target_parameters="one.weight")
+    with pytest.raises(ValueError, match="the saved configuration lacks r, alpha"):
+        Own.check_kwargs(target_modules=["one"])

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from peft import LoraConfig, PeftModel, get_peft_config, get_peft_model, inject_adapter_in_model
+from peft import (
+    IA3Config,
+    LoraConfig,
+    PeftModel,
+    get_peft_config,
+    get_peft_model,
+    inject_adapter_in_model,
+)
 from peft.tuners.ia3.layer import IA3Layer
 from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -134,12 +141,21 @@ def test_keys_of_other_patterns_are_refused(family):
         check_names(bert.model(), LoraConfig(target_modules=QKV, rank_pattern={"(query": 2}))
 
 
-def test_blocks_cannot_be_chosen_beside_a_pattern(family):
+@pytest.mark.parametrize("blocks", [{"layers_to_transform": [0]}, {"layers_pattern": "layer"}])
+@pytest.mark.parametrize("targets", [r".*\.query", "all-linear"])
+def test_blocks_cannot_be_chosen_beside_a_pattern(family, targets, blocks):
     """PEFT ignores them there, for a pattern of names and for all-linear."""
-    for targets in (r".*\.query", "all-linear"):
-        config = BasisConfig(target_modules=targets, layers_to_transform=[0])
-        with pytest.raises(ValueError, match=r"does nothing to the pattern .*by `layers`"):
-            get_peft_model(family("bert").model(), config)
+    message = r"when `target_modules` is a str\. .* does nothing to the pattern .*by `layers`"
+    with pytest.raises(ValueError, match=message):
+        BasisConfig(target_modules=targets, **blocks)
+    config = IA3Config(target_modules=targets, feedforward_modules=[])
+    with pytest.raises(ValueError, match=message):
+        check_names(family("bert").model(), config, **blocks)
+
+
+def test_a_list_of_blocks_without_indices_is_refused():
+    with pytest.raises(ValueError, match="`layers_to_transform` must also be specified: 'layer'"):
+        BasisConfig(target_modules=QKV, layers_pattern="layer")
 
 
 def test_a_second_adapter_is_held_to_the_names_too(family):
