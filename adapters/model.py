@@ -70,6 +70,23 @@ class BasisModel(BaseTuner):
     ) -> None:
         save_as_one(peft_config, self.model, tied_weight_keys)
 
+    def _check_new_adapter_config(self, config: BasisConfig) -> None:
+        """As PEFT's; refuses parameters that differ from those of another adapter.
+
+        Layers around the parameters of one module lie within each other, and a file tells them
+        apart by their order alone, which would be another one when the adapter is loaded by itself.
+        """
+        super()._check_new_adapter_config(config)
+        wanted = set(config.target_parameters or ())
+        for name, other in self.peft_config.items():
+            had = set(other.target_parameters or ())
+            if wanted and had and wanted != had:
+                raise ValueError(
+                    "all adapters must target the same set of parameters, but `target_parameters` "
+                    f"are {sorted(wanted)} now and {sorted(had)} for adapter {name!r}: give both "
+                    "the same, or load them on models of their own"
+                )
+
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
         if peft_config.target_modules is None and peft_config.target_parameters:
             return peft_config

@@ -59,6 +59,7 @@ PRIVATE_NAMES = (
     Private(_TUNERS, "BaseTuner._prepare_model", "basis: words are replaced by names"),
     Private(_TUNERS, "BaseTuner._replace_module", "tuners: composite heads can be unloaded"),
     Private(_TUNERS, "BaseTuner._unload_and_optionally_merge", "basis: hooks go with the adapter"),
+    Private(_TUNERS, "BaseTuner._check_new_adapter_config", "basis: `target_parameters` differ"),
     Private(_TUNERS, "BaseTuner._prepare_adapter_config", "basis: `target_parameters` alone"),
     Private(_TUNERS, "BaseTuner._cast_adapter_dtype", "basis: factors in the dtype of W"),
     Private(_TUNERS, "BaseTuner._get_adapter_state_dict", "basis: weighted sums are not saved"),

@@ -137,3 +137,35 @@ def test_a_class_made_from_ours_holds_settings_to_their_kinds():
         Own(target_parameters="one.weight")
     with pytest.raises(ValueError, match="the saved configuration lacks r, alpha"):
         Own.check_kwargs(target_modules=["one"])
+
+
+class Experts(nn.Module):
+    """Two parameters of one shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = (nn.Parameter(torch.randn(2, 8, 8)) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return sum((x @ u).relu() @ d for u, d in zip(self.up, self.down, strict=True))
+
+
+def test_every_adapter_has_the_same_parameters_and_loads_by_itself(tmp_path):
+    def base() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(Experts())
+
+    def config(*parameters: str) -> BasisConfig:
+        shape = {"r": 2, "num_basis": 6, "init_weights": False, "target_modules": []}
+        return BasisConfig(**shape, target_parameters=list(parameters))
+
+    model = get_peft_model(base(), config("0.up"))
+    # saved from here, the two parameters of the second adapter would change places
+    with pytest.raises(ValueError, match=r"the same set of parameters, .*\['0.down', '0.up'\] now"):
+        model.add_adapter("other", config("0.up", "0.down"))
+    assert list(model.peft_config) == ["default"]
+    model = get_peft_model(base(), config("0.up", "0.down"))
+    model.add_adapter("other", config("0.down", "0.up"))
+    model.set_adapter("other")
+    model.save_pretrained(tmp_path)
+    assert torch.equal(PeftModel.from_pretrained(base(), tmp_path / "other")(X), model(X))
