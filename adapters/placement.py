@@ -245,7 +245,7 @@ def no_match(
     if words:
         said.append(f"Words: {', '.join(words)}.")
     if words and option == "target_modules":
-        said.append("Experts kept as one tensor cannot be adapted")
+        said.append("Experts kept as one tensor: `target_parameters`")
     return " ".join(said)
 
 

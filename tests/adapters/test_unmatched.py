@@ -1,5 +1,6 @@
 """Names that match nothing are refused, each with the nearest, before anything is changed."""
 
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from peft import (
     IA3Config,
     LoraConfig,
     PeftModel,
+    PeftModelForSequenceClassification,
     get_peft_config,
     get_peft_model,
     inject_adapter_in_model,
@@ -141,6 +143,28 @@ def test_keys_of_other_patterns_are_refused(family):
         check_names(bert.model(), LoraConfig(target_modules=QKV, rank_pattern={"(query": 2}))
 
 
+PEFTS_WORDS = "No `target_modules` passed but also no `target_parameters` found"
+
+
+@pytest.mark.parametrize("targets", [None, [], ""])
+def test_parameters_alone_that_match_nothing_are_refused(targets):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4))
+    wrong = BasisConfig(target_modules=targets, target_parameters=["0.wait"])
+    with pytest.raises(ValueError, match=rf"{PEFTS_WORDS}.*Did you mean '0\.weight'\?"):
+        get_peft_model(model, wrong)
+    right = BasisConfig(target_modules=targets, target_parameters=["0.weight"])
+    assert adapted(get_peft_model(model, right)) == ["base_model.model.0"]
+
+
+def test_a_parametrized_parameter_is_named_by_its_module():
+    linear = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(4, 4))
+    model = torch.nn.Sequential(OrderedDict(one=linear))
+    with pytest.raises(ValueError, match=r"\['one.weight'\] are parametrized.*`target_modules`"):
+        get_peft_model(model, BasisConfig(target_modules=[], target_parameters=["one.weight"]))
+    model = get_peft_model(model, BasisConfig(target_modules=["one"]))
+    assert adapted(model) == ["base_model.model.one"]
+
+
 @pytest.mark.parametrize("blocks", [{"layers_to_transform": [0]}, {"layers_pattern": "layer"}])
 @pytest.mark.parametrize("targets", [r".*\.query", "all-linear"])
 def test_blocks_cannot_be_chosen_beside_a_pattern(family, targets, blocks):
@@ -192,6 +216,7 @@ def test_heads_that_peft_adds_need_not_exist(family):
     model = get_peft_model(family("bert").model(), config)
     assert {"classifier", "score"} <= set(config.modules_to_save)
     model.add_adapter("more", BasisConfig(target_modules=QKV))  # PEFT adds them here too
+    PeftModelForSequenceClassification(family("bert").model(), BasisConfig(target_modules=QKV))
     with pytest.raises(ValueError, match="'scores' matches no module"):
         wrong = BasisConfig(target_modules=QKV, task_type="SEQ_CLS", modules_to_save=["scores"])
         model.add_adapter("two", wrong)
