@@ -5,7 +5,7 @@ from typing import Any
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, replicate_layers
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
+from peft.utils.other import get_pattern_key
 from peft.utils.quantization_utils import get_quantization_kwargs
 from torch import Tensor, nn
 
@@ -265,15 +265,9 @@ class BasisModel(BaseTuner):
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
     ) -> None:
-        # PEFT reads `child.weight`, which a composite head in modules_to_save lacks (peft #3114),
-        # and so does a module that is adapted by another parameter's name; it moves the adapter to
-        # the weight's device, where that of an offloaded one is meta
-        offloaded = isinstance(new_module, BasisLayer) and new_module.is_elsewhere
-        unloads = not hasattr(new_module, "base_layer")
-        if isinstance(child, AuxiliaryTrainingWrapper) or unloads or offloaded:
-            setattr(parent, child_name, new_module)
-            return
-        super()._replace_module(parent, child_name, new_module, child)
+        # PEFT also moves the adapter to the device of `child.weight`, which composite heads in
+        # modules_to_save lack (peft #3114) and other parameters may not be on; a layer has done so
+        setattr(parent, child_name, new_module)
 
 
 def _cannot(key: str, base: nn.Module, parameter_name: str | None) -> str:

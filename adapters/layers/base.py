@@ -119,6 +119,10 @@ class BasisLayer(nn.Module, Merging, Scaling):
             nn.init.normal_(self.basis_B[adapter_name], std=config.b_std)
         if not config.init_weights:
             nn.init.normal_(self.basis_phi[adapter_name].amplitude)
+        if self.basis_A[adapter_name].is_meta:  # low_cpu_mem_usage, which spares parameters only
+            self.basis_phi[adapter_name].to("meta")
+            if adapter_name in self.basis_scale:
+                self.basis_scale[adapter_name].to("meta")
         self.batches[adapter_name] = batch
         self.execution[adapter_name] = Execution(
             split=config.path == "split",
@@ -146,7 +150,7 @@ class BasisLayer(nn.Module, Merging, Scaling):
             return
         for name in self.adapter_layer_names:
             held = getattr(self, name)
-            if adapter_name in held and not any(p.is_meta for p in held.parameters()):
+            if adapter_name in held and not any(t.is_meta for t in _tensors(held[adapter_name])):
                 held[adapter_name] = held[adapter_name].to(device)
 
     @property
@@ -322,6 +326,12 @@ class BasisLayer(nn.Module, Merging, Scaling):
 
     def __repr__(self) -> str:
         return "basis." + super().__repr__()
+
+
+def _tensors(held: nn.Parameter | nn.Module) -> list[Tensor]:
+    if isinstance(held, nn.Parameter):
+        return [held]
+    return [*held.parameters(), *held.buffers()]
 
 
 def _wide(factor: Tensor) -> Tensor:

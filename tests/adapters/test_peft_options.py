@@ -4,7 +4,13 @@ import json
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model
+from peft import (
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
 from torch import nn
 
 from adapters import BasisConfig
@@ -169,3 +175,19 @@ def test_every_adapter_has_the_same_parameters_and_loads_by_itself(tmp_path):
     model.set_adapter("other")
     model.save_pretrained(tmp_path)
     assert torch.equal(PeftModel.from_pretrained(base(), tmp_path / "other")(X), model(X))
+
+
+@pytest.mark.parametrize("options", [{}, {"input_scale": "rms", "grid": "learned"}])
+def test_an_adapter_without_memory_waits_for_its_numbers(options):
+    whole = net(**options)
+    want = whole(X)
+    torch.manual_seed(0)
+    config = whole.peft_config["default"]
+    model = inject_adapter_in_model(config, Net(), low_cpu_mem_usage=True)
+    assert {t.device.type for t in get_peft_model_state_dict(model).values()} == {"meta"}
+    saved = {
+        name.removeprefix("base_model.model."): number
+        for name, number in get_peft_model_state_dict(whole).items()
+    }
+    set_peft_model_state_dict(model, saved, low_cpu_mem_usage=True)
+    assert torch.equal(model(X), want)
