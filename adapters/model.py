@@ -212,16 +212,17 @@ class BasisModel(BaseTuner):
             adapters: Names of adapters of this model.
             weights: One for each, of any sign.
             adapter_name: Of the sum.
-            combination_type: `linear`. LoRA's other kinds work on factors, or cut ranks: use
-                `adapters.export.to_lora` of the sum for the latter.
+            combination_type: `linear`, or `cat`, which LoRA calls the exact sum; the same here.
+                LoRA's other kinds work on factors, or cut ranks: use `adapters.export.to_lora` of
+                the sum for the latter.
 
         Raises:
             ValueError: As `adapters.combining.weighted_config`, or another `combination_type`.
         """
-        if combination_type != "linear":
+        if combination_type not in ("linear", "cat"):
             raise ValueError(
-                f"`combination_type` must be 'linear', got {combination_type!r}: make the sum, "
-                "then export it at the rank you want by adapters.export.to_lora"
+                f"`combination_type` must be 'linear' or 'cat', got {combination_type!r}: make the "
+                "sum, then export it at the rank you want by adapters.export.to_lora"
             )
         if sums := [name for name in adapters if name in sums_of(self.model, name)]:
             raise ValueError(f"{sums} are weighted sums themselves: name their parts")
