@@ -13,6 +13,8 @@ from tools.peft_tests.substitute import LoraConfig, translate
 SUITE = """
 import pytest
 from peft import IA3Config, LoraConfig
+from peft.tuners import lora
+from peft.tuners.lora.layer import ParamWrapper
 
 CASES = [("MLP", LoraConfig, {"r": 2}), ("MLP", LoraConfig, {"use_dora": True}),
          ("MLP", IA3Config, {})]
@@ -20,6 +22,7 @@ CASES = [("MLP", LoraConfig, {"r": 2}), ("MLP", LoraConfig, {"use_dora": True}),
 @pytest.mark.parametrize("model_id, cls, options", CASES)
 def test_row(model_id, cls, options):
     assert cls(**options).r == 2
+    assert "adapters" in lora.LoraLayer.__module__ and "adapters" in ParamWrapper.__module__
 
 class TestAlone:
     @pytest.fixture
@@ -73,7 +76,9 @@ def test_translate_refuses_unknown_options_by_their_name():
 
 @pytest.mark.slow
 def test_rows_are_chosen_substituted_and_recorded(tmp_path):
-    (tmp_path / "test_suite.py").write_text(SUITE, encoding="utf-8")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "__init__.py").touch()
+    (tmp_path / "tests" / "test_suite.py").write_text(SUITE, encoding="utf-8")
     outside = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
     command = [sys.executable, "-c", RUN, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=outside)

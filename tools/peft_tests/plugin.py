@@ -12,9 +12,8 @@ from typing import Any
 import peft
 import pytest
 
-from adapters import BasisModel
 from tools.peft_tests.rules import left_out
-from tools.peft_tests.substitute import LORA, LoraConfig
+from tools.peft_tests.substitute import LORA, LoraConfig, substitute_names
 
 
 class Rows:
@@ -40,8 +39,8 @@ class Rows:
         for held in [vars(m) for name, m in sys.modules.items() if name.startswith("tests.")]:
             if "hub_online_once" in held:  # it allows the network
                 held["hub_online_once"] = lambda _: contextlib.nullcontext()
-            if self.config is LoraConfig and "LoraLayer" in held:
-                held["LoraLayer"] = BasisModel.tuner_layer_cls
+            if self.config is LoraConfig:
+                substitute_names(held)
         chosen = [item for item in items if self._is_wanted(item)]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
         items[:] = chosen
