@@ -92,25 +92,28 @@ def test_rows_are_chosen_substituted_and_recorded(tmp_path):
     }
     reasons = " ".join(row["reason"] for row in rows.values())
     assert "LoRA's own: use_dora" in reasons and "'nothing'" in reasons
-    kinds = {name.rpartition("::")[2].partition("[")[0]: row["kind"] for name, row in rows.items()}
-    assert kinds["test_row"] == "MLP" and kinds["test_by_fixture"] == "TestAlone"
     assert "6 deselected" in done.stdout  # the second run knows all four rows
 
 
 def test_report_counts_what_lora_passes():
     def row(outcome, reason=""):
-        return {"outcome": outcome, "reason": reason, "kind": "MLP"}
+        return {"outcome": outcome, "reason": reason}
 
-    names = ("passes", "fails", "names", "own", "lacks")
+    names = ("passes", "fails", "names", "cannot", "own", "lacks")
     lora = {f"tests/test_a.py::{name}": row("passed") for name in names}
     lora["tests/test_a.py::no_baseline"] = row("failed")
     basis = {
         "tests/test_a.py::passes": row("passed"),
         "tests/test_a.py::fails": row("failed", "assert 1 == 2"),
-        "tests/test_a.py::names": row("failed", "has no attribute 'lora_A'"),
+        "tests/test_a.py::names": row("failed", "has no attribute 'lora_embedding_A'"),
+        "tests/test_a.py::cannot": row("failed", "not compatible with the PeftMixedModel"),
         "tests/test_a.py::own": row("skipped", "Skipped: LoRA's own: use_dora"),
     }
     text, failed = report(lora, basis)
     assert failed == 1
-    assert "| tests/test_a.py | MLP | 4 | 1 | 1 | 1 | 0 | 1 |" in text
-    assert "cannot hold tests/test_a.py::names: it asserts LoRA's names" in text
+    assert "| test_a.py | 6 | 5 | 1 | 1 | 1 | 1 | 0 | 1 |" in text
+    assert "| names | LoRA's names and inner parts | 1 |" in text
+    assert "| cannot hold | PEFT's list of methods for `PeftMixedModel` is closed | 1 |" in text
+    assert "failed tests/test_a.py::fails: assert 1 == 2" in text
+    assert "1 of 5 (the rows that count): 20.0 %" in text
+    assert "1 of 4 (those, without names): 25.0 %" in text
