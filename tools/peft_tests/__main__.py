@@ -7,6 +7,7 @@
 
 The clone must fit the installed PEFT: LoRA's own rows show it. No network is needed: the models
 that the tests fetch are made here, tiny and random. What follows is handed to pytest (`-k merge`).
+What came out is in docs/peft_tests.md.
 """
 
 import argparse
