@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, replicate_layers
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.other import get_pattern_key
@@ -70,16 +71,16 @@ class BasisModel(BaseTuner):
     ) -> None:
         save_as_one(peft_config, self.model, tied_weight_keys)
 
-    def _check_new_adapter_config(self, config: BasisConfig) -> None:
+    def _check_new_adapter_config(self, config: PeftConfig) -> None:
         """As PEFT's; refuses parameters that differ from those of another adapter.
 
         Layers around the parameters of one module lie within each other, and a file tells them
         apart by their order alone, which would be another one when the adapter is loaded by itself.
         """
         super()._check_new_adapter_config(config)
-        wanted = set(config.target_parameters or ())
+        wanted = set(getattr(config, "target_parameters", None) or ())
         for name, other in self.peft_config.items():
-            had = set(other.target_parameters or ())
+            had = set(getattr(other, "target_parameters", None) or ())
             if wanted and had and wanted != had:
                 raise ValueError(
                     "all adapters must target the same set of parameters, but `target_parameters` "
