@@ -78,8 +78,11 @@ def rescale_adapter_scale(model: nn.Module, multiplier: float) -> Iterator[None]
     this is WiSE-FT (Wortsman et al., 2022) between the base and the adapted model.
 
     Raises:
+        TypeError: `multiplier` is no number.
         ValueError: The model has no adapter of this method, or one is merged.
     """
+    if not isinstance(multiplier, int | float):
+        raise TypeError(f"Argument multiplier should be of type float, got {type(multiplier)}")
     layers = [m for m in model.modules() if isinstance(m, BasisLayer)]
     if not layers:
         raise ValueError(f"{type(model).__name__} has no layer with an adapter to rescale")

@@ -10,17 +10,20 @@ from peft import PeftConfig
 from adapters.card import WithCard
 from adapters.kinds import check_kinds
 from adapters.patterns import check_depth_start, check_phi_pattern
-from adapters.placement import check_layers
+from adapters.placement import check_blocks, check_layers
 from adapters.registration import peft_type
 from adapters.sharing import LEVELS, SCOPES
 from basis_zoo import Basis, Grid, InputScale, Nonlinearity, Start, get_basis, get_grid, get_start
 from basis_zoo.registry import did_you_mean
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 PATHS = ("merged", "split")
 """One product with W', or two with W and with the update by itself."""
 ROUNDINGS = ("nearest", "stochastic")
 """How W' becomes bfloat16 while training."""
+BIASES = ("none", "all", "basis_only")
+"""Which biases of the base are trained and saved beside the adapter: none, all, or those of the
+adapted modules."""
 
 
 @dataclass
@@ -57,6 +60,9 @@ class BasisConfig(WithCard, PeftConfig):
     )
     modules_to_save: list[str] | None = field(
         default=None, metadata={"help": "modules that are trained and saved whole, such as a head"}
+    )
+    bias: str = field(
+        default="none", metadata={"help": f"biases that are trained too: {', '.join(BIASES)}"}
     )
     trainable_token_indices: list[int] | dict[str, list[int]] | None = field(
         default=None, metadata={"help": "tokens whose embeddings are trained, of all or by module"}
@@ -156,7 +162,7 @@ class BasisConfig(WithCard, PeftConfig):
                 saved is left to PEFT, which warns.
         """
         known = cls.__dataclass_fields__
-        own = [name for name in cls.__annotations__ if name not in kwargs]
+        own = [name for name in BasisConfig.__annotations__ if name not in kwargs]
         if own and kwargs.get("schema_version", SCHEMA_VERSION) == SCHEMA_VERSION:
             raise ValueError(
                 f"the saved configuration lacks {', '.join(own)}: it was not written whole, or was "
@@ -176,7 +182,7 @@ class BasisConfig(WithCard, PeftConfig):
         self.from_file = type(vars(self)["peft_type"]) is str and self.inference_mode
         self.peft_type = peft_type("basis")
         self.interval = _pair(self.interval)
-        check_kinds(self)
+        check_kinds(self, BasisConfig)
         if isinstance(self.target_modules, list | tuple):
             self.target_modules = set(self.target_modules)
         if isinstance(self.exclude_modules, list | tuple):
@@ -200,8 +206,11 @@ class BasisConfig(WithCard, PeftConfig):
             self.schema_version,
         )
         check_layers(self.layers)
+        if not self.from_file:
+            check_blocks(self.target_modules, self.layers_to_transform, self.layers_pattern)
         _one_of("sharing", self.sharing, LEVELS)
         _one_of("sharing_scope", self.sharing_scope, SCOPES)
+        _one_of("bias", self.bias, BIASES)
         _one_of("path", self.path, PATHS)
         _one_of("rounding", self.rounding, ROUNDINGS)
         if self.rounding == "stochastic" and self.path == "split":
@@ -235,6 +244,10 @@ class BasisConfig(WithCard, PeftConfig):
                 "gradient to B or to a number of phi: nothing would be trained. Take start "
                 "'anchored', the linear term, or another family"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As PEFT's, with the interval as the list that JSON makes of it."""
+        return super().to_dict() | {"interval": list(self.interval)}
 
     def build_basis(self) -> Basis:
         """The family."""

@@ -10,13 +10,17 @@ _LIKE = {float: (float, int), list: (list, tuple, set), tuple: (tuple, list), An
 """What passes for a kind: JSON knows neither tuples nor sets."""
 
 
-def check_kinds(settings: Any) -> None:
-    """Hold the annotated fields of the class of `settings` to their annotations.
+def check_kinds(settings: Any, of: type) -> None:
+    """Hold the fields of `settings` that the class `of` annotates to their annotations.
+
+    Args:
+        settings: An instance of `of`, or of a class made from it.
+        of: The dataclass; what it inherits is not looked at.
 
     Raises:
         ValueError: A value is of another kind, or not finite.
     """
-    for name, annotation in _own_kinds(type(settings)).items():
+    for name, annotation in _own_kinds(of).items():
         value = getattr(settings, name)
         if not _fits(value, annotation):
             expected = getattr(annotation, "__name__", str(annotation))

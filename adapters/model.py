@@ -3,9 +3,10 @@
 import dataclasses
 from typing import Any
 
+from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, replicate_layers
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-from peft.utils.other import AuxiliaryTrainingWrapper, get_pattern_key
+from peft.utils.other import get_pattern_key
 from peft.utils.quantization_utils import get_quantization_kwargs
 from torch import Tensor, nn
 
@@ -69,6 +70,23 @@ class BasisModel(BaseTuner):
         self, peft_config: BasisConfig, tied_weight_keys: list[str]
     ) -> None:
         save_as_one(peft_config, self.model, tied_weight_keys)
+
+    def _check_new_adapter_config(self, config: PeftConfig) -> None:
+        """As PEFT's; refuses parameters that differ from those of another adapter.
+
+        Layers around the parameters of one module lie within each other, and a file tells them
+        apart by their order alone, which would be another one when the adapter is loaded by itself.
+        """
+        super()._check_new_adapter_config(config)
+        wanted = set(getattr(config, "target_parameters", None) or ())
+        for name, other in self.peft_config.items():
+            had = set(getattr(other, "target_parameters", None) or ())
+            if wanted and had and wanted != had:
+                raise ValueError(
+                    "all adapters must target the same set of parameters, but `target_parameters` "
+                    f"are {sorted(wanted)} now and {sorted(had)} for adapter {name!r}: give both "
+                    "the same, or load them on models of their own"
+                )
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
         if peft_config.target_modules is None and peft_config.target_parameters:
@@ -195,16 +213,17 @@ class BasisModel(BaseTuner):
             adapters: Names of adapters of this model.
             weights: One for each, of any sign.
             adapter_name: Of the sum.
-            combination_type: `linear`. LoRA's other kinds work on factors, or cut ranks: use
-                `adapters.export.to_lora` of the sum for the latter.
+            combination_type: `linear`, or `cat`, which LoRA calls the exact sum; the same here.
+                LoRA's other kinds work on factors, or cut ranks: use `adapters.export.to_lora` of
+                the sum for the latter.
 
         Raises:
             ValueError: As `adapters.combining.weighted_config`, or another `combination_type`.
         """
-        if combination_type != "linear":
+        if combination_type not in ("linear", "cat"):
             raise ValueError(
-                f"`combination_type` must be 'linear', got {combination_type!r}: make the sum, "
-                "then export it at the rank you want by adapters.export.to_lora"
+                f"`combination_type` must be 'linear' or 'cat', got {combination_type!r}: make the "
+                "sum, then export it at the rank you want by adapters.export.to_lora"
             )
         if sums := [name for name in adapters if name in sums_of(self.model, name)]:
             raise ValueError(f"{sums} are weighted sums themselves: name their parts")
@@ -248,15 +267,9 @@ class BasisModel(BaseTuner):
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
     ) -> None:
-        # PEFT reads `child.weight`, which a composite head in modules_to_save lacks (peft #3114),
-        # and so does a module that is adapted by another parameter's name; it moves the adapter to
-        # the weight's device, where that of an offloaded one is meta
-        offloaded = isinstance(new_module, BasisLayer) and new_module.is_elsewhere
-        unloads = not hasattr(new_module, "base_layer")
-        if isinstance(child, AuxiliaryTrainingWrapper) or unloads or offloaded:
-            setattr(parent, child_name, new_module)
-            return
-        super()._replace_module(parent, child_name, new_module, child)
+        # PEFT also moves the adapter to the device of `child.weight`, which composite heads in
+        # modules_to_save lack (peft #3114) and other parameters may not be on; a layer has done so
+        setattr(parent, child_name, new_module)
 
 
 def _cannot(key: str, base: nn.Module, parameter_name: str | None) -> str:

@@ -14,6 +14,7 @@ Heads, embeddings and poolers lie outside the blocks and are named by their own 
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
@@ -60,6 +61,27 @@ def check_layers(layers: Layers) -> None:
         raise ValueError(
             f"`layers` must be one of {', '.join(LAYERS)} or a list of indices, "
             f"got {layers!r}.{hint}"
+        )
+
+
+def check_blocks(targets: Targets, indices: int | list[int] | None, lists: Any) -> None:
+    """Refuse `layers_to_transform` and `layers_pattern` where PEFT would pass over them.
+
+    Raises:
+        ValueError: They stand beside a pattern, or the second without the first.
+    """
+    if isinstance(targets, str) and not has_words(targets):
+        for option, given in (("layers_to_transform", indices), ("layers_pattern", lists)):
+            if given not in (None, [], ""):
+                raise ValueError(
+                    f"`{option}` cannot be used when `target_modules` is a str. {given!r} does "
+                    f"nothing to the pattern {targets!r}: choose blocks by `layers`, or name "
+                    "modules"
+                )
+    if lists and indices is None:
+        raise ValueError(
+            "When `layers_pattern` is specified, `layers_to_transform` must also be specified: "
+            f"{lists!r} alone chooses nothing"
         )
 
 
@@ -223,7 +245,7 @@ def no_match(
     if words:
         said.append(f"Words: {', '.join(words)}.")
     if words and option == "target_modules":
-        said.append("Experts kept as one tensor cannot be adapted")
+        said.append("Experts kept as one tensor: `target_parameters`")
     return " ".join(said)
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from adapters.placement import (
     WORDS,
     adaptable,
+    check_blocks,
     has_words,
     matches,
     no_match,
@@ -53,10 +54,12 @@ def check_names(model: nn.Module, config: PeftConfig, **more: Any) -> None:
         return
     option = {**vars(config), **more}.get
     names = outside_adapters(model)
-    _check_targets(model, names, option("target_modules"))
+    targets, parameters = option("target_modules"), option("target_parameters") or ()
+    if targets or not parameters:
+        _check_targets(model, names, targets)
     _check_indices(names, option)
     _check_saved(model, names, config)
-    parameters = _check_parameters(model, option("target_parameters") or ())
+    parameters = _check_parameters(model, parameters, alone=not targets)
     found = targeted(model, config, **more)
     _check_excluded(model, found, option("exclude_modules"))
     found += parameters  # a key of a pattern means a parameter by its full name
@@ -119,14 +122,10 @@ def _check_targets(model: nn.Module, names: list[str], targets: Any) -> None:
 def _check_indices(names: list[str], option: Option) -> None:
     indices, targets = option("layers_to_transform"), option("target_modules")
     indices = [indices] if isinstance(indices, int) else indices
+    lists = option("layers_pattern") or None
+    check_blocks(targets, indices, lists)
     if not indices or has_words(targets):  # words are resolved by block, and then checked
         return
-    if isinstance(targets, str):
-        raise ValueError(
-            f"`layers_to_transform` {indices} does nothing to the pattern {targets!r}: choose "
-            "blocks by `layers`, or name modules"
-        )
-    lists = option("layers_pattern") or None
     wanted = [lists] if isinstance(lists, str) else lists or [r"[^.]*"]
     # as PEFT reads an index: the first number; unnamed, its list must lie inside of something
     inside = r"(?:.*?\.)?" if lists else r".*?\."
@@ -143,20 +142,39 @@ def _check_indices(names: list[str], option: Option) -> None:
 
 def _check_saved(model: nn.Module, names: list[str], config: PeftConfig) -> None:
     wanted = getattr(config, "modules_to_save", None) or ()
-    # a PEFT model made for a task adds heads to the configurations of all its adapters
+    # a PEFT model made for a task adds heads to the configurations of all its adapters; where the
+    # configurations do not tell the task, the two heads of a classifier do
     configs = [*getattr(model, "peft_config", {}).values(), config]
-    added = {head for each in configs for head in _HEADS.get(each.task_type, ())}
+    tasks = {each.task_type for each in configs}
+    tasks |= {task for task, heads in _HEADS.items() if len(heads) > 1 and {*heads} <= {*wanted}}
+    added = {head for task in tasks for head in _HEADS.get(task, ())}
     missing = [m for m in wanted if m not in added and not any(n.endswith(m) for n in names)]
     if missing:
         raise ValueError(no_match(model, "modules_to_save", missing, names, "module"))
 
 
-def _check_parameters(model: nn.Module, wanted: Collection[str]) -> list[str]:
-    """The full names of the parameters that are wanted."""
+def _check_parameters(model: nn.Module, wanted: Collection[str], alone: bool) -> list[str]:
+    """The full names of the parameters that are wanted, `alone` or beside modules."""
     names = [name.replace(".base_layer", "") for name, _ in model.named_parameters()]
     missing = sorted(set(wanted) - _ends(names))
+    made = [
+        name.replace(".parametrizations", "").rpartition(".")[0]
+        for name in names
+        if ".parametrizations." in name
+    ]
+    if parametrized := sorted(_ends(made).intersection(missing)):
+        raise ValueError(
+            f"`target_parameters` {parametrized} are parametrized, and torch makes them anew at "
+            "each reading: name their modules in `target_modules`"
+        )
     if missing:
-        raise ValueError(no_match(model, "target_parameters", missing, names, "parameter"))
+        said = no_match(model, "target_parameters", missing, names, "parameter")
+        if alone and len(missing) == len(wanted):  # PEFT's words
+            said = (
+                "No `target_modules` passed but also no `target_parameters` found. Please check "
+                f"the values for these arguments. {said}"
+            )
+        raise ValueError(said)
     return [n for n in names if f".{n}".endswith(tuple(f".{each}" for each in wanted))]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from adapters.batch import Member, PhiBatch
 from adapters.config import BasisConfig
 from adapters.layers.merging import Merging
+from adapters.layers.scaling import Scaling
 from adapters.layers.weights import execution_device, weight_here
 from adapters.ops.merge import product
 from adapters.ops.weight import effective_weight, weight_update
@@ -42,7 +43,7 @@ class Part(NamedTuple):
     """s, times the adapter's weight in a sum."""
 
 
-class BasisLayer(nn.Module, Merging):
+class BasisLayer(nn.Module, Merging, Scaling):
     """A module one of whose parameters, seen as a matrix, becomes W' = W + s phi(B A).
 
     Args:
@@ -56,7 +57,7 @@ class BasisLayer(nn.Module, Merging):
     """
 
     adapter_layer_names = ("basis_A", "basis_B", "basis_phi", "basis_scale")
-    other_param_names = ("r", "scaling", "batches", "execution", "sums")
+    other_param_names = ("r", "scaling", "initial_scaling", "batches", "execution", "sums")
     cast_input_dtype_enabled = True  # read by peft.helpers.disable_input_dtype_casting
     mixes_batches = True
     """Whether the rows of a batch may have adapters of their own."""
@@ -77,7 +78,7 @@ class BasisLayer(nn.Module, Merging):
         self.parameter_name, self.weight_is_read = parameter_name, weight_is_read
         self.out_features, self.in_features = self._shape()
         self.r: dict[str, int] = {}
-        self.scaling: dict[str, float] = {}
+        self.scaling, self.initial_scaling = {}, {}
         self.batches: dict[str, PhiBatch] = {}
         self.execution: dict[str, Execution] = {}
         self.sums: dict[str, dict[str, float]] = {}
@@ -105,7 +106,8 @@ class BasisLayer(nn.Module, Merging):
     def update_layer(self, adapter_name: str, r: int, config: BasisConfig, batch: PhiBatch) -> None:
         """Add the adapter `adapter_name`, or make it anew."""
         self.r[adapter_name] = r
-        self.scaling[adapter_name] = config.alpha / (math.sqrt(r) if config.use_rslora else r)
+        scaling = config.alpha / (math.sqrt(r) if config.use_rslora else r)
+        self.scaling[adapter_name] = self.initial_scaling[adapter_name] = scaling
         a = torch.empty(r, self.in_features, dtype=torch.float32)
         b = torch.zeros(self.out_features, r, dtype=torch.float32)
         self.basis_A[adapter_name], self.basis_B[adapter_name] = nn.Parameter(a), nn.Parameter(b)
@@ -118,6 +120,10 @@ class BasisLayer(nn.Module, Merging):
             nn.init.normal_(self.basis_B[adapter_name], std=config.b_std)
         if not config.init_weights:
             nn.init.normal_(self.basis_phi[adapter_name].amplitude)
+        if self.basis_A[adapter_name].is_meta:  # low_cpu_mem_usage, which spares parameters only
+            self.basis_phi[adapter_name].to("meta")
+            if adapter_name in self.basis_scale:
+                self.basis_scale[adapter_name].to("meta")
         self.batches[adapter_name] = batch
         self.execution[adapter_name] = Execution(
             split=config.path == "split",
@@ -145,7 +151,7 @@ class BasisLayer(nn.Module, Merging):
             return
         for name in self.adapter_layer_names:
             held = getattr(self, name)
-            if adapter_name in held and not any(p.is_meta for p in held.parameters()):
+            if adapter_name in held and not any(t.is_meta for t in _tensors(held[adapter_name])):
                 held[adapter_name] = held[adapter_name].to(device)
 
     @property
@@ -329,6 +335,12 @@ class BasisLayer(nn.Module, Merging):
 
     def __repr__(self) -> str:
         return "basis." + super().__repr__()
+
+
+def _tensors(held: nn.Parameter | nn.Module) -> list[Tensor]:
+    if isinstance(held, nn.Parameter):
+        return [held]
+    return [*held.parameters(), *held.buffers()]
 
 
 def _wide(factor: Tensor) -> Tensor:

@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from adapters.changes import mark
 from adapters.layers.base import BasisLayer, Part
+from adapters.layers.weights import functional_call
 from adapters.ops.merge import merged_weight
 from adapters.ops.weight import effective_weight
 

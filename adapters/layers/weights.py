@@ -1,12 +1,13 @@
 """A parameter of a base layer: brought here for a while, or another in its place, and back."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MethodType
+from typing import Any
 
 import torch
 from accelerate.utils import align_module_device
-from torch import Tensor, nn
+from torch import Tensor, func, nn
 
 
 @contextmanager
@@ -36,6 +37,27 @@ def execution_device(base: nn.Module) -> torch.device | None:
     """Where accelerate brings the offloaded `base` to; None where it does not."""
     device = getattr(getattr(base, "_hf_hook", None), "execution_device", None)
     return None if device is None else torch.device(device)
+
+
+def functional_call(
+    module: nn.Module, swapped: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """`torch.func.functional_call`, under FSDP1 too.
+
+    FSDP1 lays its gathered views over the parameters as plain attributes, which hide what torch
+    puts in the parameters' place: they are taken away for the call.
+    """
+    hidden = []
+    for path in swapped:
+        prefix, _, name = path.rpartition(".")
+        attributes = vars(module.get_submodule(prefix))
+        if name in attributes:
+            hidden.append((attributes, name, attributes.pop(name)))
+    try:
+        return func.functional_call(module, dict(swapped), args, kwargs)
+    finally:
+        for attributes, name, view in hidden:
+            attributes[name] = view
 
 
 def put_weight(base: nn.Module, weight: Tensor, name: str = "weight") -> nn.Parameter:

@@ -142,6 +142,9 @@ for version, shard in (("fsdp1", fsdp1), ("fsdp2", fsdp2)):
 ZERO2 = {"sharding_strategy": ShardingStrategy.SHARD_GRAD_OP, "forward_prefetch": True}
 case("fsdp1, reentrant, ZeRO-2", partial(fsdp1, **ZERO2), recompute="reentrant")
 case("fsdp1, one unit, shared by all", partial(fsdp1, auto_wrap_policy=None), sharing="all")
+PARAMETERS = {"target_modules": ["down"], "target_parameters": ["up.weight"]}
+for version, shard in (("fsdp1", fsdp1), ("fsdp2", fsdp2)):
+    case(f"{version}, a parameter, recomputed", shard, recompute="plain", **PARAMETERS)
 case("fsdp2, kept whole", kept_whole)
 case("fsdp2, one unit, kept whole, shared by all", partial(kept_whole, units=False), sharing="all")
 case("fsdp2, base layers by themselves", partial(fsdp2, base=True))

@@ -155,6 +155,8 @@ def test_rescaling_is_for_a_while():
         half = model.base_model.model.two(X)
     torch.testing.assert_close(half, (full + none) / 2, rtol=1e-5, atol=1e-6)
     assert torch.equal(model.base_model.model.two(X), full)
+    with pytest.raises(TypeError, match="multiplier should be of type float, got <class 'str'>"):
+        adapters.rescale_adapter_scale(model, "0.5").__enter__()
 
 
 def test_what_is_trained_takes_the_bases_dtype_without_autocast():

@@ -105,9 +105,10 @@ def test_a_weighted_sum_is_exported(family, tmp_path):
 
 
 @torch.no_grad()
-def test_a_weighted_sum_of_adapters_follows_its_parts():
+@pytest.mark.parametrize("kind", ["linear", "cat"])
+def test_a_weighted_sum_of_adapters_follows_its_parts(kind):
     model, ids = mixed(), torch.arange(4).reshape(2, 2)
-    model.base_model.add_weighted_adapter(["a", "b"], [0.25, -2.0], "sum")
+    model.base_model.add_weighted_adapter(["a", "b"], [0.25, -2.0], "sum", kind)
     model.set_adapter("sum")
     got = model(ids)
     layer = model.base_model.model.linear
@@ -132,7 +133,7 @@ def test_a_weighted_sum_of_adapters_follows_its_parts():
         ((["a"], [float("nan")], "sum"), "finite"),
         ((["a", "a"], [1, 1], "sum"), "more than once"),
         ((["a"], [1], "b"), "there is an adapter 'b' already"),
-        ((["a"], [1], "sum", "svd"), "must be 'linear'"),
+        ((["a"], [1], "sum", "svd"), "must be 'linear' or 'cat', got 'svd'"),
     ],
 )
 def test_a_weighted_sum_that_cannot_be_meant_is_refused(arguments, message):

@@ -1,11 +1,20 @@
 """Names that match nothing are refused, each with the nearest, before anything is changed."""
 
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from peft import LoraConfig, PeftModel, get_peft_config, get_peft_model, inject_adapter_in_model
+from peft import (
+    IA3Config,
+    LoraConfig,
+    PeftModel,
+    PeftModelForSequenceClassification,
+    get_peft_config,
+    get_peft_model,
+    inject_adapter_in_model,
+)
 from peft.tuners.ia3.layer import IA3Layer
 from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -134,12 +143,43 @@ def test_keys_of_other_patterns_are_refused(family):
         check_names(bert.model(), LoraConfig(target_modules=QKV, rank_pattern={"(query": 2}))
 
 
-def test_blocks_cannot_be_chosen_beside_a_pattern(family):
+PEFTS_WORDS = "No `target_modules` passed but also no `target_parameters` found"
+
+
+@pytest.mark.parametrize("targets", [None, [], ""])
+def test_parameters_alone_that_match_nothing_are_refused(targets):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4))
+    wrong = BasisConfig(target_modules=targets, target_parameters=["0.wait"])
+    with pytest.raises(ValueError, match=rf"{PEFTS_WORDS}.*Did you mean '0\.weight'\?"):
+        get_peft_model(model, wrong)
+    right = BasisConfig(target_modules=targets, target_parameters=["0.weight"])
+    assert adapted(get_peft_model(model, right)) == ["base_model.model.0"]
+
+
+def test_a_parametrized_parameter_is_named_by_its_module():
+    linear = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(4, 4))
+    model = torch.nn.Sequential(OrderedDict(one=linear))
+    with pytest.raises(ValueError, match=r"\['one.weight'\] are parametrized.*`target_modules`"):
+        get_peft_model(model, BasisConfig(target_modules=[], target_parameters=["one.weight"]))
+    model = get_peft_model(model, BasisConfig(target_modules=["one"]))
+    assert adapted(model) == ["base_model.model.one"]
+
+
+@pytest.mark.parametrize("blocks", [{"layers_to_transform": [0]}, {"layers_pattern": "layer"}])
+@pytest.mark.parametrize("targets", [r".*\.query", "all-linear"])
+def test_blocks_cannot_be_chosen_beside_a_pattern(family, targets, blocks):
     """PEFT ignores them there, for a pattern of names and for all-linear."""
-    for targets in (r".*\.query", "all-linear"):
-        config = BasisConfig(target_modules=targets, layers_to_transform=[0])
-        with pytest.raises(ValueError, match=r"does nothing to the pattern .*by `layers`"):
-            get_peft_model(family("bert").model(), config)
+    message = r"when `target_modules` is a str\. .* does nothing to the pattern .*by `layers`"
+    with pytest.raises(ValueError, match=message):
+        BasisConfig(target_modules=targets, **blocks)
+    config = IA3Config(target_modules=targets, feedforward_modules=[])
+    with pytest.raises(ValueError, match=message):
+        check_names(family("bert").model(), config, **blocks)
+
+
+def test_a_list_of_blocks_without_indices_is_refused():
+    with pytest.raises(ValueError, match="`layers_to_transform` must also be specified: 'layer'"):
+        BasisConfig(target_modules=QKV, layers_pattern="layer")
 
 
 def test_a_second_adapter_is_held_to_the_names_too(family):
@@ -176,6 +216,7 @@ def test_heads_that_peft_adds_need_not_exist(family):
     model = get_peft_model(family("bert").model(), config)
     assert {"classifier", "score"} <= set(config.modules_to_save)
     model.add_adapter("more", BasisConfig(target_modules=QKV))  # PEFT adds them here too
+    PeftModelForSequenceClassification(family("bert").model(), BasisConfig(target_modules=QKV))
     with pytest.raises(ValueError, match="'scores' matches no module"):
         wrong = BasisConfig(target_modules=QKV, task_type="SEQ_CLS", modules_to_save=["scores"])
         model.add_adapter("two", wrong)

@@ -13,6 +13,8 @@ from tools.peft_tests.substitute import LoraConfig, translate
 SUITE = """
 import pytest
 from peft import IA3Config, LoraConfig
+from peft.tuners import lora
+from peft.tuners.lora.layer import ParamWrapper
 
 CASES = [("MLP", LoraConfig, {"r": 2}), ("MLP", LoraConfig, {"use_dora": True}),
          ("MLP", IA3Config, {})]
@@ -20,6 +22,7 @@ CASES = [("MLP", LoraConfig, {"r": 2}), ("MLP", LoraConfig, {"use_dora": True}),
 @pytest.mark.parametrize("model_id, cls, options", CASES)
 def test_row(model_id, cls, options):
     assert cls(**options).r == 2
+    assert "adapters" in lora.LoraLayer.__module__ and "adapters" in ParamWrapper.__module__
 
 class TestAlone:
     @pytest.fixture
@@ -49,10 +52,13 @@ for _ in range(2):
 
 
 def test_translate_renames_and_keeps_loras_defaults():
-    assert translate({"r": 4, "lora_alpha": 16, "init_lora_weights": False, "bias": "none"}) == {
+    assert translate(
+        {"r": 4, "lora_alpha": 16, "init_lora_weights": False, "bias": "lora_only"}
+    ) == {
         "r": 4,
         "alpha": 16,
         "init_weights": False,
+        "bias": "basis_only",
     }
     assert LoraConfig().lora_alpha == 8
 
@@ -64,13 +70,15 @@ def test_translate_leaves_out_what_is_loras_own(options):
 
 
 def test_translate_refuses_unknown_options_by_their_name():
-    with pytest.raises(TypeError, match="bias"):
-        LoraConfig(bias="all")
+    with pytest.raises(TypeError, match="megatron_core"):
+        LoraConfig(megatron_core="another")
 
 
 @pytest.mark.slow
 def test_rows_are_chosen_substituted_and_recorded(tmp_path):
-    (tmp_path / "test_suite.py").write_text(SUITE, encoding="utf-8")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "__init__.py").touch()
+    (tmp_path / "tests" / "test_suite.py").write_text(SUITE, encoding="utf-8")
     outside = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
     command = [sys.executable, "-c", RUN, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=outside)
@@ -84,25 +92,28 @@ def test_rows_are_chosen_substituted_and_recorded(tmp_path):
     }
     reasons = " ".join(row["reason"] for row in rows.values())
     assert "LoRA's own: use_dora" in reasons and "'nothing'" in reasons
-    kinds = {name.rpartition("::")[2].partition("[")[0]: row["kind"] for name, row in rows.items()}
-    assert kinds["test_row"] == "MLP" and kinds["test_by_fixture"] == "TestAlone"
     assert "6 deselected" in done.stdout  # the second run knows all four rows
 
 
 def test_report_counts_what_lora_passes():
     def row(outcome, reason=""):
-        return {"outcome": outcome, "reason": reason, "kind": "MLP"}
+        return {"outcome": outcome, "reason": reason}
 
-    names = ("passes", "fails", "names", "own", "lacks")
+    names = ("passes", "fails", "names", "cannot", "own", "lacks")
     lora = {f"tests/test_a.py::{name}": row("passed") for name in names}
     lora["tests/test_a.py::no_baseline"] = row("failed")
     basis = {
         "tests/test_a.py::passes": row("passed"),
         "tests/test_a.py::fails": row("failed", "assert 1 == 2"),
-        "tests/test_a.py::names": row("failed", "has no attribute 'lora_A'"),
+        "tests/test_a.py::names": row("failed", "has no attribute 'lora_embedding_A'"),
+        "tests/test_a.py::cannot": row("failed", "not compatible with the PeftMixedModel"),
         "tests/test_a.py::own": row("skipped", "Skipped: LoRA's own: use_dora"),
     }
     text, failed = report(lora, basis)
     assert failed == 1
-    assert "| tests/test_a.py | MLP | 4 | 1 | 1 | 1 | 0 | 1 |" in text
-    assert "cannot hold tests/test_a.py::names: it asserts LoRA's names" in text
+    assert "| test_a.py | 6 | 5 | 1 | 1 | 1 | 1 | 0 | 1 |" in text
+    assert "| names | LoRA's names and inner parts | 1 |" in text
+    assert "| cannot hold | PEFT's list of methods for `PeftMixedModel` is closed | 1 |" in text
+    assert "failed tests/test_a.py::fails: assert 1 == 2" in text
+    assert "1 of 5 (the rows that count): 20.0 %" in text
+    assert "1 of 4 (those, without names): 25.0 %" in text

@@ -7,6 +7,7 @@
 
 The clone must fit the installed PEFT: LoRA's own rows show it. No network is needed: the models
 that the tests fetch are made here, tiny and random. What follows is handed to pytest (`-k merge`).
+What came out is in docs/peft_tests.md.
 """
 
 import argparse
@@ -59,29 +60,46 @@ def main() -> int:
     return int(failed > 0)
 
 
+COLUMNS = ("LoRA passes", "count", "passed", "names", "cannot hold", "failed", "skipped", "not run")
+"""Rows that count say something about other methods than LoRA too."""
+
+
 def report(lora: Mapping[str, Any], basis: Mapping[str, Any]) -> tuple[str, int]:
-    """Counts by test file and by what the rows are about, after each row that fails; how many."""
+    """Each row that fails, then counts by file and by reason, and shares; how many failed."""
     from tools.peft_tests.rules import cannot, left_out
 
-    counts: dict[tuple[str, str], Counter[str]] = {}
+    counts: dict[str, Counter[str]] = {}
+    reasons: Counter[tuple[str, str]] = Counter()
     lines = []
-    for name, row in lora.items():
+    for name in (name for name, row in lora.items() if row["outcome"] == "passed"):
         ours = basis.get(name, {"outcome": "not run", "reason": ""})
-        if row["outcome"] != "passed" or left_out(name) or "LoRA's own" in ours["reason"]:
+        here = counts.setdefault(name.partition("::")[0].removeprefix("tests/"), Counter())
+        here["LoRA passes"] += 1
+        if left_out(name) or "LoRA's own" in ours["reason"]:
             continue
-        why = cannot(name, ours["reason"]) if ours["outcome"] == "failed" else ""
-        outcome = "cannot hold" if why else ours["outcome"]
-        here = counts.setdefault((name.partition("::")[0], row["kind"]), Counter())
-        here.update(["lora", outcome])
-        if outcome not in ("passed", "not run"):
-            lines.append(f"{outcome} {name}: {f'{why}: ' if why else ''}{ours['reason']}")
-    columns = ("lora", "passed", "cannot hold", "failed", "skipped", "not run")
+        outcome, why = ours["outcome"], ""
+        if outcome == "failed":
+            outcome, why = cannot(name, ours["reason"]) or ("failed", "")
+        here.update(["count", outcome])
+        if why:
+            reasons[outcome, why] += 1
+        elif outcome not in ("passed", "not run"):
+            lines.append(f"{outcome} {name}: {ours['reason']}")
     total = sum(counts.values(), Counter[str]())
-    table = [["file", "rows about", "LoRA passes", "ours", *columns[2:]], ["---"] * 8]
-    for key, count in [*sorted(counts.items()), (("all", ""), total)]:
-        table.append([*key, *(str(count[column]) for column in columns)])
-    lines += ["", *(f"| {' | '.join(cells)} |" for cells in table)]
+    rows = [[file, *(here[column] for column in COLUMNS)] for file, here in sorted(counts.items())]
+    rows.append(["all", *(total[column] for column in COLUMNS)])
+    lines += _table(["file", *COLUMNS], rows)
+    lines += _table(["", "reason", "rows"], [[*key, n] for key, n in sorted(reasons.items())])
+    for what, names in (("the rows that count", 0), ("those, without names", total["names"])):
+        out_of = total["count"] - names
+        share = 100 * total["passed"] / max(out_of, 1)
+        lines.append(f"{total['passed']} of {out_of} ({what}): {share:.1f} %")
     return "\n".join(lines) + "\n", total["failed"]
+
+
+def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return ["", *(f"| {' | '.join(map(str, cells))} |" for cells in lines), ""]
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ from typing import Any
 import peft
 import pytest
 
-from adapters import BasisModel
 from tools.peft_tests.rules import left_out
-from tools.peft_tests.substitute import LORA, LoraConfig
+from tools.peft_tests.substitute import LORA, LoraConfig, substitute_names
 
 
 class Rows:
@@ -22,7 +21,7 @@ class Rows:
 
     Args:
         method: `lora` for PEFT as it is, `basis` for our method in LoRA's place.
-        results: Rows by method, each {outcome, reason, kind}; added to.
+        results: Rows by method, each {outcome, reason}; added to.
         file: Where they are written as they come.
         again: Run rows that `results` holds already, too.
     """
@@ -32,7 +31,6 @@ class Rows:
         self.results, self.file = results, file
         self.rows: dict[str, Any] = results.setdefault(method, {})
         self.known = set() if again else set(self.rows)
-        self.kinds: dict[str, str] = {}
         vars(peft)["LoraConfig"] = self.config  # before the tests are imported
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[Any]) -> None:
@@ -40,8 +38,8 @@ class Rows:
         for held in [vars(m) for name, m in sys.modules.items() if name.startswith("tests.")]:
             if "hub_online_once" in held:  # it allows the network
                 held["hub_online_once"] = lambda _: contextlib.nullcontext()
-            if self.config is LoraConfig and "LoraLayer" in held:
-                held["LoraLayer"] = BasisModel.tuner_layer_cls
+            if self.config is LoraConfig:
+                substitute_names(held)
         chosen = [item for item in items if self._is_wanted(item)]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
         items[:] = chosen
@@ -50,7 +48,6 @@ class Rows:
         """Whether a parameter is LoRA's configuration, or there is none and the code names it."""
         if item.nodeid in self.known or left_out(item.nodeid):
             return False
-        self.kinds[item.nodeid] = kind(item)
         if configs := list(_configs(_given(item))):
             return any(c is self.config or type(c) is self.config for c in configs)
         return any(re.search(r"\bLoraConfig\b", inspect.getsource(code)) for code in _code(item))
@@ -64,20 +61,13 @@ class Rows:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Record a row."""
         if report.when == "call" or not report.passed:
-            row = {"outcome": report.outcome, "reason": reason(report)}
-            self.rows[report.nodeid] = {**row, "kind": self.kinds[report.nodeid]}
+            self.rows[report.nodeid] = {"outcome": report.outcome, "reason": reason(report)}
             if len(self.rows) % 50 == 0:
                 self.pytest_sessionfinish()
 
     def pytest_sessionfinish(self) -> None:
         """Write the results."""
         self.file.write_text(json.dumps(self.results, indent=1), encoding="utf-8")
-
-
-def kind(item: Any) -> str:
-    """What the row is about: the model that it uses, or the class of tests it is in."""
-    named = [value for value in _given(item)[:1] if isinstance(value, str)]
-    return named[0].rpartition("/")[2] if named else getattr(item.cls, "__name__", "functions")
 
 
 def reason(report: pytest.TestReport) -> str:
@@ -93,9 +83,8 @@ def reason(report: pytest.TestReport) -> str:
 
 
 def _given(item: Any) -> list[Any]:
-    """The values of the row's parameters, that of the model first."""
-    given = dict(item.callspec.params) if hasattr(item, "callspec") else {}
-    return [given.pop("model_id", None), *given.values()]
+    """The values of the row's parameters."""
+    return list(item.callspec.params.values()) if hasattr(item, "callspec") else []
 
 
 def _configs(values: list[Any] | tuple[Any, ...]) -> Iterator[Any]:

@@ -3,18 +3,38 @@
 import dataclasses
 import inspect
 import os
+from types import SimpleNamespace
 from typing import Any
 
 import peft
 import pytest
 
-from adapters import BasisConfig
+from adapters import BasisConfig, BasisModel, rescale_adapter_scale
+from adapters.layers.parameter import ParamWrapper
 from tools.peft_tests.rules import LORA_OPTIONS
 
 LORA = peft.LoraConfig
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(LORA)}
 OURS = {field.name for field in dataclasses.fields(BasisConfig)}
+ONLY = {"lora_only": "basis_only"}
+"""`bias`: LoRA's word for the biases of the adapted modules, and ours."""
 RENAMED = {"lora_alpha": "alpha", "lora_dropout": "dropout", "init_lora_weights": "init_weights"}
+
+
+NAMES = {
+    "LoraLayer": BasisModel.tuner_layer_cls,
+    "ParamWrapper": ParamWrapper,
+    "rescale_adapter_scale": rescale_adapter_scale,  # PEFT's looks for LoRA's layers
+}
+"""What stands under LoRA's names in PEFT's tests."""
+
+
+def substitute_names(held: dict[str, Any]) -> None:
+    """Put ours in the place of what a file of tests `held` has imported of LoRA."""
+    held |= {name: ours for name, ours in NAMES.items() if name in held}
+    if "lora" in held:
+        names = vars(held["lora"])
+        held["lora"] = SimpleNamespace(**names | {n: o for n, o in NAMES.items() if n in names})
 
 
 class LoraConfig(BasisConfig):  # the name is part of the names of PEFT's rows
@@ -55,5 +75,5 @@ def translate(options: dict[str, Any]) -> dict[str, Any]:
         name = RENAMED.get(name, name)
         # our layers see Conv1D's layout for themselves
         if name != "fan_in_fan_out" and (name in OURS or not unset):
-            translated[name] = value
+            translated[name] = ONLY.get(value, value) if name == "bias" else value
     return translated
