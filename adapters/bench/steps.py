@@ -92,6 +92,10 @@ class Cost(NamedTuple):
     """GiB at the peak."""
 
 
+UNITS = {"wall": "ms", "busy": "ms", "memory": "GiB"}
+"""Of the fields of `Cost`."""
+
+
 def steps(name: str, run: Run, device: str, quick: bool) -> None:
     """The shape `name` in every way; what does not fit says so."""
     found: dict[Way, Cost | None] = {}
@@ -102,7 +106,7 @@ def steps(name: str, run: Run, device: str, quick: bool) -> None:
         print(f"    {name}, {way}: {found[way]}", flush=True)
     first = found[Way(LORA)]
     for way, cost in found.items():
-        for what, unit in zip(Cost._fields, ("ms", "ms", "GiB"), strict=True):
+        for what, unit in UNITS.items():
             value, base = getattr(cost, what, None), getattr(first, what, None)
             run.add(_row(name, f"{way}: {what}", value, base, str(Way(LORA)), unit, None))
     for (ours, lora), goal, what, unit in (
@@ -127,7 +131,7 @@ def _row(
 
 def _cost(shape: Shape, way: Way, device: str, count: int) -> Cost | None:
     """The median of `count` steps; None where it does not fit."""
-    torch._dynamo.reset()
+    torch.compiler.reset()
     try:
         model = build(shape, METHODS[way.method], device, narrow=way.narrow)
         return _measured(model, shape, way, device, count)
@@ -173,7 +177,7 @@ def methods(run: Run, device: str, quick: bool) -> None:
     for name in (LORA, OURS) if quick else METHODS:
         cost = _cost(shape, Way(name), device, 4 if quick else 10)
         base = base or cost
-        for what, unit in zip(Cost._fields, ("ms", "ms", "GiB"), strict=True):
+        for what, unit in UNITS.items():
             value, other = getattr(cost, what, None), getattr(base, what, None)
             run.add(_row("Qwen2-0.5B", f"{name}: {what}", value, other, LORA, unit, None))
 
