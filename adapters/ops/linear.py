@@ -145,4 +145,10 @@ def merged_linear(
 
 
 _eager = _MergedLinear.apply
-_outside = torch.compiler.disable(_eager)
+
+
+@torch.compiler.disable
+def _outside(*arguments: Any) -> Tensor:
+    weight = arguments[1]
+    operators.warn_outside(weight is not None and weight.requires_grad)
+    return _eager(*arguments)

@@ -6,6 +6,7 @@ of every layer's kernels, which takes it minutes. They know nothing of autograd:
 `linear` and `weight` call them, and eager layers go without, since the dispatcher costs time.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,16 @@ _library = torch.library.Library("basis_zoo", "FRAGMENT")
 def can_be_operator(proxy: Proxy) -> bool:
     """Whether `proxy` is made of tensors alone; phi itself is not."""
     return not isinstance(proxy, ExactProxy)
+
+
+def warn_outside(trained: bool) -> None:
+    """Say that a layer is computed outside the compiled graph, and why."""
+    why = "its base weight is trained" if trained else "phi has no proxy within the tolerance"
+    warnings.warn(
+        f"a layer is computed outside the compiled graph, since {why}: each such layer breaks the "
+        "graph, which costs about what not compiling it costs",
+        stacklevel=2,
+    )
 
 
 def numbers(proxy: Proxy) -> tuple[Tensor, Tensor, Tensor, bool]:

@@ -115,4 +115,7 @@ def _applied(
     return _outside(weight, b, a, proxy.coefficients, proxy, scale, seed, made)
 
 
-_outside = torch.compiler.disable(_EffectiveWeight.apply)
+@torch.compiler.disable
+def _outside(*arguments: Any) -> Tensor:
+    operators.warn_outside(trained=False)
+    return _EffectiveWeight.apply(*arguments)

@@ -19,6 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from torch.distributed.fsdp import ShardingStrategy, fully_shard
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from adapters import BasisConfig
@@ -101,7 +102,9 @@ def whole_parameters(model):
     """The trained parameters by name, gathered."""
     with FSDP.summon_full_params(model) if isinstance(model, FSDP) else torch.no_grad():
         return {
-            name.replace("_fsdp_wrapped_module.", ""): p.full_tensor().detach().clone()
+            name.replace("_fsdp_wrapped_module.", "").removeprefix("module."): p.full_tensor()
+            .detach()
+            .clone()
             if hasattr(p, "full_tensor")
             else p.detach().clone()
             for name, p in model.named_parameters()
@@ -148,6 +151,17 @@ for version, shard in (("fsdp1", fsdp1), ("fsdp2", fsdp2)):
 case("fsdp2, kept whole", kept_whole)
 case("fsdp2, one unit, kept whole, shared by all", partial(kept_whole, units=False), sharing="all")
 case("fsdp2, base layers by themselves", partial(fsdp2, base=True))
+
+
+def compiled(shard, model):
+    """`shard` of a model, compiled as a whole."""
+    made = shard(model)
+    made.compile(backend="aot_eager")
+    return made
+
+
+case("ddp, compiled", partial(compiled, DistributedDataParallel))
+case("fsdp2, compiled", partial(compiled, fsdp2))
 
 
 def run(folder: Path, rank: int) -> None:

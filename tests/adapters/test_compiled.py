@@ -1,6 +1,5 @@
 """torch.compile: one graph for the body, eager's numbers, and no more compilations than kinds."""
 
-import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -224,8 +223,7 @@ def test_phi_without_a_proxy_is_evaluated_outside_the_graph(monkeypatch):
     monkeypatch.setattr(operators, "can_be_operator", lambda _: False)
     model = llama(target_modules=["q_proj"])
     want = step(model, model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with pytest.warns(UserWarning, match="outside the compiled graph, since phi has no proxy"):
         same(step(model, torch.compile(model, backend="aot_eager")), want)
     assert counters["graph_break"]
 
