@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from adapters.ops import merge
 from adapters.ops.merge import blocked, reference
 from basis_zoo import get_basis, get_grid, get_start, list_bases
 from basis_zoo.nonlinearity import Nonlinearity
@@ -68,3 +69,15 @@ def test_the_update_alone_and_rounding_by_chance():
         blocked.merged_weight(w, b, a, proxy, 1.0, seed=seed) for seed in (7, 7, 8)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_a_float64_weight_keeps_its_digits():
+    b, a, proxy = _case("sinc", 0.05, (6, 5, 2))
+    w = torch.randn(6, 5, dtype=torch.float64)
+    zero = merge.merged_weight(w, torch.zeros_like(b), a, proxy, 1.7)
+    assert zero.dtype == torch.float64
+    torch.testing.assert_close(
+        zero, w + 1.7 * proxy.value(torch.zeros(())).double(), rtol=0, atol=1e-15
+    )
+    want = reference.merged_weight(w, b.double(), a.double(), proxy, 1.7)
+    torch.testing.assert_close(merge.merged_weight(w, b, a, proxy, 1.7), want, rtol=0, atol=1e-6)

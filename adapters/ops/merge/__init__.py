@@ -1,5 +1,6 @@
 """W' = W + s phi(BA) and its gradients: `fused` on a GPU, `blocked` on a CPU, else `reference`."""
 
+import functools
 from types import ModuleType
 
 import torch
@@ -15,10 +16,15 @@ def _implementation(b: Tensor, other: Tensor | None, proxy: Proxy) -> ModuleType
     wide = torch.float64 in (b.dtype, b.dtype if other is None else other.dtype)
     if wide or isinstance(proxy, ExactProxy):
         return reference
+    if b.is_cuda:
+        return _fused()
     if b.device.type == "cpu" and blocked.can_evaluate(proxy):
         return blocked
-    if not b.is_cuda:
-        return reference
+    return reference
+
+
+@functools.cache
+def _fused() -> ModuleType:
     from adapters.ops.merge import fused  # Triton is there where CUDA is
 
     return fused

@@ -33,7 +33,8 @@ def merged_weight(
     if weight is None:
         total, dtype = update * scale, dtype or update.dtype
     else:
-        total = torch.add(weight.to(update.dtype), update, alpha=scale)
+        wide = torch.promote_types(weight.dtype, update.dtype)  # a float64 W keeps its digits
+        total = torch.add(weight.to(wide), update.to(wide), alpha=scale)
         dtype = dtype or weight.dtype
     if seed is not None and dtype == torch.bfloat16:
         total = round_up_or_down(total, seed)

@@ -1,6 +1,6 @@
 """phi and its slope on a block in registers, and what the kernels must know of a proxy."""
 
-import functools
+from typing import Any
 
 import torch
 import triton
@@ -127,16 +127,11 @@ def piece(x, edges, SIZE: tl.constexpr, STEPS: tl.constexpr, ASM: tl.constexpr):
 
 
 def kind_of(proxy: Fusable) -> dict[str, int | bool]:
-    """What the kernels must know of a proxy when they are compiled; not to be changed."""
+    """What the kernels must know of a proxy when they are compiled."""
     if isinstance(proxy, ChebyshevProxy):
-        return _kind(False, proxy.degree)
-    return _kind(True, proxy.pieces)
-
-
-@functools.lru_cache(maxsize=256)
-def _kind(table: bool, size: int) -> dict[str, int | bool]:
-    if not table:
-        return {"TABLE": False, "SIZE": size, "STEPS": 0, "HORNER": size <= HORNER_DEGREE}
+        degree = proxy.degree
+        return {"TABLE": False, "SIZE": degree, "STEPS": 0, "HORNER": degree <= HORNER_DEGREE}
+    size = proxy.pieces
     steps = 0 if size <= _SCAN else (size - 1).bit_length()
     return {"TABLE": True, "SIZE": size, "STEPS": steps, "HORNER": False}
 
@@ -163,9 +158,10 @@ def padded_rank(rank: int) -> int:
     return max(16, triton.next_power_of_2(rank))
 
 
-@functools.lru_cache(maxsize=1024)
-def layout(rows: int, columns: int, rank: int, tile: Tile) -> tuple[tuple[int, int], dict]:
-    """The grid of programs and the constants of a walk over a matrix; not to be changed."""
+def layout(
+    rows: int, columns: int, rank: int, tile: Tile
+) -> tuple[tuple[int, int, int], dict[str, Any]]:
+    """The grid of programs and the constants of a walk over a matrix."""
     span = tile.columns * tile.chunks
     even = rows % tile.rows == 0 and columns % span == 0
     constants = {
@@ -173,4 +169,4 @@ def layout(rows: int, columns: int, rank: int, tile: Tile) -> tuple[tuple[int, i
         "CHUNKS": tile.chunks, "STAGES": tile.stages, "num_warps": tile.warps,
         "enable_fp_fusion": True,  # a product and a sum in one rounding: not what Triton 3.10 does
     }  # fmt: skip
-    return (triton.cdiv(rows, tile.rows), triton.cdiv(columns, span)), constants
+    return (triton.cdiv(rows, tile.rows), triton.cdiv(columns, span), 1), constants

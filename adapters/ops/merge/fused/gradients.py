@@ -11,6 +11,8 @@ $T_{2k+1} = 2 u T_{2k} - T_{2k-1}$. For a table, a program visits only the piece
 its block, and adds to its own row of the parts.
 """
 
+from typing import Any, NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -31,9 +33,9 @@ from adapters.ops.merge.fused.evaluation import (
     product,
     scalars,
 )
-from adapters.ops.merge.fused.launching import Launcher
+from adapters.ops.merge.fused.launching import Constants, Launcher
 from adapters.ops.merge.tiles import Tile, gradient_tile
-from basis_zoo.proxy import ChebyshevProxy
+from basis_zoo.proxy import ChebyshevProxy, proxy_size
 
 _MOMENTS = 4
 
@@ -225,6 +227,63 @@ def _finish_kernel(
 _walk, _finish = Launcher(_gradient_kernel), Launcher(_finish_kernel)
 
 
+class _Plan(NamedTuple):
+    """How the two kernels are launched."""
+
+    grid: tuple[int, int, int]
+    constants: Constants
+    width: int
+    """Numbers of a program's own row of moments."""
+    blocks: tuple[int, int, int]
+    sizes: tuple[int, ...]
+    """Of the second kernel."""
+    to_finish: Constants
+
+    @property
+    def across(self) -> int:
+        """Blocks of rows, each with a part of dA."""
+        return self.grid[0]
+
+    @property
+    def down(self) -> int:
+        """Walks along a row, each with a part of dB."""
+        return self.grid[1]
+
+
+_PLANS: dict[tuple[Any, ...], _Plan] = {}
+"""By what they depend on: a layer asks in every step."""
+
+
+def _plan(
+    shape: tuple[int, int, int],
+    dtype: torch.dtype,
+    proxy: Fusable,
+    precision: str | None,
+    tile: Tile | None,
+    *,
+    asm: bool,
+) -> _Plan:
+    m, n, k = shape
+    kind = kind_of(proxy)
+    grid, cut = layout(m, n, k, tile or gradient_tile(m, n, padded_rank(k), proxy))
+    across, down, _ = grid
+    count = proxy.degree + 1 if isinstance(proxy, ChebyshevProxy) else _MOMENTS * proxy.pieces
+    width = max(16, triton.next_power_of_2(count))
+    block, lane = 128, min(width, 64)
+    blocks = triton.cdiv(m * k, block) + triton.cdiv(k * n, block) + triton.cdiv(count, lane)
+    constants = Constants(
+        **kind, **cut, WIDTH=width, ASM=asm, PRECISION=precision or inner_precision(proxy, dtype),
+        OUTER=precision or ("tf32x3" if dtype == torch.float32 else "tf32"),
+        LANES=precision != "ieee" and cut["num_warps"] == 1,
+    )  # fmt: skip
+    to_finish = Constants(
+        HORNER=kind["HORNER"], WIDTH=lane, BLOCK=block, FEW=8, MANY=32, DEEP=4096 // lane,
+        num_warps=4, enable_fp_fusion=True,
+    )  # fmt: skip
+    sizes = (m * k, k * n, count, width, down, across, across * down)
+    return _Plan(grid, constants, width, (blocks, 1, 1), sizes, to_finish)
+
+
 def merge_gradients(
     grad: Tensor,
     b: Tensor,
@@ -248,40 +307,19 @@ def merge_gradients(
             return turned[1].t(), turned[0].t(), turned[2]
         grad = grad.contiguous()
     (m, n), k = grad.shape, b.shape[1]
-    outer = precision or ("tf32x3" if grad.dtype == torch.float32 else "tf32")
-    precision = precision or inner_precision(proxy, grad.dtype)
-    kind = kind_of(proxy)
-    grid, constants = layout(m, n, k, tile or gradient_tile(m, n, padded_rank(k), proxy))
-    across, down = grid
-    count = proxy.degree + 1 if isinstance(proxy, ChebyshevProxy) else _MOMENTS * proxy.pieces
-    width = max(16, triton.next_power_of_2(count))
-    db_parts = b.new_empty(down, m, k, dtype=torch.float32)
-    da_parts = b.new_empty(across, k, n, dtype=torch.float32)
-    empty = b.new_zeros if kind["TABLE"] else b.new_empty
-    parts = empty(across * down, width, dtype=torch.float32)
-    _walk(
-        (*grid, 1),
-        (grad, b, a, db_parts, da_parts, parts, *numbers_of(proxy)),
-        (scale,),
-        (m, n, k, *b.stride(), *a.stride()),
-        {
-            **kind, **constants, "PRECISION": precision, "OUTER": outer, "ASM": b.is_cuda,
-            "WIDTH": width, "LANES": precision != "ieee" and constants["num_warps"] == 1,
-        },
-    )  # fmt: skip
+    key = (m, n, k, grad.dtype, proxy_size(proxy), type(proxy), precision, tile)
+    plan = _PLANS.get(key)
+    if plan is None:
+        plan = _PLANS[key] = _plan((m, n, k), grad.dtype, proxy, precision, tile, asm=b.is_cuda)
+    db_parts = b.new_empty(plan.down, m, k, dtype=torch.float32)
+    da_parts = b.new_empty(plan.across, k, n, dtype=torch.float32)
+    empty = b.new_empty if isinstance(proxy, ChebyshevProxy) else b.new_zeros
+    parts = empty(plan.across * plan.down, plan.width, dtype=torch.float32)
+    tensors = (grad, b, a, db_parts, da_parts, parts, *numbers_of(proxy))
+    _walk(plan.grid, tensors, (scale,), (m, n, k, *b.stride(), *a.stride()), plan.constants)
     db = b.new_empty(m, k, dtype=torch.float32)
     da = b.new_empty(k, n, dtype=torch.float32)
     dc = torch.empty_like(proxy.coefficients, dtype=torch.float32)
-    block, lane = 128, min(width, 64)
-    blocks = triton.cdiv(m * k, block) + triton.cdiv(k * n, block) + triton.cdiv(count, lane)
-    _finish(
-        (blocks, 1, 1),
-        (db_parts, da_parts, parts, db, da, dc),
-        (),
-        (m * k, k * n, count, width, down, across, across * down),
-        {
-            "HORNER": kind["HORNER"], "WIDTH": lane, "BLOCK": block, "FEW": 8, "MANY": 32,
-            "DEEP": 4096 // lane, "num_warps": 4, "enable_fp_fusion": True,
-        },
-    )  # fmt: skip
+    tensors = (db_parts, da_parts, parts, db, da, dc)
+    _finish(plan.blocks, tensors, (), plan.sizes, plan.to_finish)
     return db, da, dc

@@ -8,6 +8,16 @@ from torch import Tensor
 from triton.runtime.jit import JITFunction
 
 
+class Constants:
+    """What a kernel is compiled for; equal to itself alone, so that a lookup costs nothing."""
+
+    __slots__ = ("named",)
+
+    def __init__(self, **named: Any) -> None:
+        self.named = named
+        """The kernel's constants in the order of its parameters, and Triton's options."""
+
+
 class Launcher:
     """A kernel whose parameters are tensors, then free numbers, then sizes, then constants.
 
@@ -26,7 +36,7 @@ class Launcher:
         tensors: Sequence[Tensor],
         free: tuple[float, ...],
         sizes: tuple[int, ...],
-        constants: dict[str, Any],
+        constants: Constants,
     ) -> None:
         """Run on the current stream of the device of the tensors.
 
@@ -35,11 +45,11 @@ class Launcher:
             tensors: What the kernel reads and writes.
             free: Numbers that Triton does not look at: floats, and ints it is told not to.
             sizes: Numbers that Triton specializes on.
-            constants: The kernel's constants in the order of its parameters, then Triton's options.
+            constants: The same object for the same constants.
         """
         first = tensors[0]
         if not first.is_cuda:  # Triton's interpreter
-            self.kernel[grid](*tensors, *free, *sizes, **constants)
+            self.kernel[grid](*tensors, *free, *sizes, **constants.named)
             return
         if first.get_device() != torch.cuda.current_device():
             with torch.cuda.device(first.device):
@@ -53,15 +63,15 @@ class Launcher:
         tensors: Sequence[Tensor],
         free: tuple[float, ...],
         sizes: tuple[int, ...],
-        constants: dict[str, Any],
+        constants: Constants,
     ) -> None:
         seen = [(t.dtype, t.data_ptr() & 15 == 0) for t in tensors]
-        key = (tensors[0].get_device(), *seen, *sizes, *constants.values())
+        key = (tensors[0].get_device(), constants, *seen, *sizes)
         kept = self._kept.get(key)
         if kept is not None:
             compiled, tail = kept
             compiled[grid](*tensors, *free, *sizes, *tail)
             return
-        compiled = self.kernel[grid](*tensors, *free, *sizes, **constants)
+        compiled = self.kernel[grid](*tensors, *free, *sizes, **constants.named)
         names = self.kernel.arg_names[len(tensors) + len(free) + len(sizes) :]
-        self._kept[key] = compiled, tuple(constants[name] for name in names)
+        self._kept[key] = compiled, tuple(constants.named[name] for name in names)

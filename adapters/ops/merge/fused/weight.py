@@ -4,6 +4,8 @@ A program owns BM rows and walks over `CHUNKS` blocks of BN columns: it forms th
 $u = BA / R$ on the tensor cores, evaluates phi there, reads W and writes $W'$.
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -24,8 +26,9 @@ from adapters.ops.merge.fused.evaluation import (
     product,
     scalars,
 )
-from adapters.ops.merge.fused.launching import Launcher
+from adapters.ops.merge.fused.launching import Constants, Launcher
 from adapters.ops.merge.tiles import Tile, merge_tile
+from basis_zoo.proxy import proxy_size
 
 
 @triton.jit
@@ -92,6 +95,8 @@ def _merge_kernel(
 
 
 _merge = Launcher(_merge_kernel)
+_PLANS: dict[tuple[Any, ...], tuple[tuple[int, int, int], Constants]] = {}
+"""By what they depend on: a layer asks in every step."""
 
 
 def merged_weight(
@@ -122,17 +127,19 @@ def merged_weight(
     out = torch.empty(m, n, dtype=dtype, device=b.device)
     if not out.numel():
         return out
-    precision = precision or inner_precision(proxy, dtype)
-    grid, constants = layout(m, n, k, tile or merge_tile(m, n, padded_rank(k), proxy))
-    _merge(
-        (*grid, 1),
-        (out if weight is None else weight, b, a, out, *numbers_of(proxy)),
-        (scale, seed or 0),
-        (m, n, k, *b.stride(), *a.stride()),
-        {
-            **kind_of(proxy), **constants, "HAS_W": weight is not None,
-            "STOCHASTIC": seed is not None and dtype == torch.bfloat16,
-            "PRECISION": precision, "ASM": b.is_cuda,
-        },
-    )  # fmt: skip
+    has, stochastic = weight is not None, seed is not None and dtype == torch.bfloat16
+    key = (m, n, k, dtype, proxy_size(proxy), type(proxy), has, stochastic, precision, tile)
+    plan = _PLANS.get(key)
+    if plan is None:
+        precision = precision or inner_precision(proxy, dtype)
+        grid, layout_ = layout(m, n, k, tile or merge_tile(m, n, padded_rank(k), proxy))
+        constants = Constants(
+            **kind_of(proxy), HAS_W=has, STOCHASTIC=stochastic, PRECISION=precision,
+            ASM=b.is_cuda, **layout_,
+        )  # fmt: skip
+        plan = _PLANS[key] = grid, constants
+    grid, constants = plan
+    tensors = (out if weight is None else weight, b, a, out, *numbers_of(proxy))
+    sizes = (m, n, k, *b.stride(), *a.stride())
+    _merge(grid, tensors, (scale, seed or 0), sizes, constants)
     return out
