@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from studies import backbones
-from studies.engine.trials.batches import LengthGrouped, train_loader
 from studies.engine.trials.seeds import derive
+from studies.engine.trials.training.batches import LengthGrouped, train_loader
 from studies.tasks import Row
 from studies.tasks.encoding import Pad, encode, eval_batches
 

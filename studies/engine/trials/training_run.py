@@ -21,17 +21,18 @@ from studies import backbones, tasks
 from studies.engine.definition.plugins import load_plugins
 from studies.engine.definition.train import Train
 from studies.engine.records import Cost, Trial
-from studies.engine.trials import seeds, training
+from studies.engine.trials import seeds
 from studies.engine.trials.after import evaluate_after
-from studies.engine.trials.batches import TimedLoader, train_loader
-from studies.engine.trials.checkpoint import Identity
 from studies.engine.trials.environment import code_versions, device_name, peak_memory_bytes
 from studies.engine.trials.failures import NotFinite, is_out_of_memory
 from studies.engine.trials.matching import matched
 from studies.engine.trials.metrics_file import MetricsFile
 from studies.engine.trials.preemption import Preemption
-from studies.engine.trials.saving import Saver
-from studies.engine.trials.training_progress import TrainingProgress
+from studies.engine.trials.training import loop
+from studies.engine.trials.training.batches import TimedLoader, train_loader
+from studies.engine.trials.training.checkpoint import Identity
+from studies.engine.trials.training.progress import TrainingProgress
+from studies.engine.trials.training.saving import Saver
 from studies.tasks.encoding import spare_workers
 
 
@@ -138,13 +139,12 @@ class TrainingRun:
             spare_workers() if prepared.slow_batches else 0,
         )
         try:
-            progress = training.train(
+            progress = loop.train(
                 self._model,
                 loader,
                 settings,
                 dtype=self._dtype,
                 dropout_seed=seeds.derive(seed, "dropout"),
-                folder=self._run_dir / "trainer",
                 metrics=self._metrics,
                 on_evaluate=lambda step: self._score(step, "valid"),
                 loss=prepared.loss,

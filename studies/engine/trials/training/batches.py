@@ -24,12 +24,15 @@ class LengthGrouped(Sampler[list[int]]):
         self._seed = seed
         self.epoch = 0
         """The epoch that is drawn next."""
+        self.seen = 0
+        """How many of its first batches are left out."""
 
     def __len__(self) -> int:
         return -(-len(self._lengths) // self._batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         draw = random.Random(f"{self._seed}:{self.epoch}")
+        seen, self.seen = self.seen, 0
         self.epoch += 1
         order = list(range(len(self._lengths)))
         draw.shuffle(order)
@@ -41,7 +44,7 @@ class LengthGrouped(Sampler[list[int]]):
         ]
         batches = [sorted_windows[i : i + size] for i in range(0, len(order), size)]
         draw.shuffle(batches)
-        yield from batches
+        yield from batches[seen:]
 
 
 class TimedLoader(DataLoader[Example]):
@@ -51,7 +54,9 @@ class TimedLoader(DataLoader[Example]):
     """Spent in making batches so far: while it runs, a GPU has nothing new to do."""
 
     def __iter__(self) -> Iterator[Any]:
-        batches = super().__iter__()
+        return self._timed(super().__iter__())  # which draws a random number, now
+
+    def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:
         while True:
             began = time.perf_counter()
             batch = next(batches, None)

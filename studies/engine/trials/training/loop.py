@@ -1,0 +1,147 @@
+"""The training loop: batches to optimizer steps, evaluations and checkpoints between them."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import set_seed
+
+from adapters import hooks
+from studies.engine.definition.train import Train
+from studies.engine.trials.metrics_file import MetricsFile
+from studies.engine.trials.ranks import ranks
+from studies.engine.trials.training.batches import LengthGrouped
+from studies.engine.trials.training.journal import Journal
+from studies.engine.trials.training.progress import TrainingProgress
+from studies.engine.trials.training.saving import Saver
+from studies.engine.trials.training.schedule import rate_factor, steps_in_epoch, total_steps
+from studies.engine.trials.training.step import Loss, OptimizerStep
+
+READ_AT_ONCE = 16
+"""Steps on a GPU whose numbers are read together."""
+
+
+def train(
+    model: nn.Module,
+    loader: DataLoader[Any],
+    settings: Train,
+    *,
+    dtype: torch.dtype,
+    dropout_seed: int,
+    metrics: MetricsFile,
+    on_evaluate: Callable[[int], None],
+    loss: Loss,
+    saver: Saver,
+    micro_batch: int,
+) -> TrainingProgress:
+    """Train `model` in place; `loss` is that of the task, see `Prepared.loss`.
+
+    `dtype` other than float32 means mixed precision. `on_evaluate` is called with the step every
+    `settings.eval_every` steps. `saver` takes checkpoints and says where to go on. `micro_batch` is
+    the most rows of one forward pass.
+
+    Raises:
+        NotFinite: a loss or gradient is NaN or infinite.
+        DoesNotFit: `micro_batch` rows need more memory than there is.
+        Preempted: the trial was asked to end; a checkpoint was taken.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if any(t.device.type != device.type for t in (*model.parameters(), *model.buffers())):
+        model.to(device)
+    if hasattr(model, "config"):
+        model.config.use_cache = False  # keys and values are of no use in training
+    model.train()
+    set_seed(dropout_seed)
+    step = OptimizerStep(
+        model, settings, loss, micro_batch=micro_batch, dtype=dtype, ranks=ranks(), device=device
+    )
+    loop = TrainingLoop(model, loader, settings, step, metrics, on_evaluate, saver)
+    with loop.progress.running(), saver.saved_when_preempted(), saver.preemption.whole():
+        loop.run()
+    ranks().check_equal(model)
+    return loop.progress
+
+
+class TrainingLoop:
+    """One training; where the saver has a checkpoint, the rest of one."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loader: DataLoader[Any],
+        settings: Train,
+        step: OptimizerStep,
+        metrics: MetricsFile,
+        on_evaluate: Callable[[int], None],
+        saver: Saver,
+    ) -> None:
+        self.model, self.metrics, self.optimizer_step = model, metrics, step
+        self.progress, self.done = TrainingProgress(), 0
+        self._loader, self._settings = loader, settings
+        self._on_evaluate, self._saver = on_evaluate, saver
+        self._in_epoch = steps_in_epoch(settings, len(loader))
+        self._steps = total_steps(settings, len(loader))
+        waits = step.device.type == "cpu" or hooks.acts_on_the_host(model)
+        self.journal = Journal(
+            self.progress,
+            metrics,
+            self._steps,
+            at_once=1 if waits else READ_AT_ONCE,
+            overflows=step.scaler is not None,
+        )
+
+    def run(self) -> None:
+        """Train to the end."""
+        self._saver.attach(self)
+        hooks.on_attach(self.model, self._steps)
+        self._evaluate()  # where an earlier attempt was to
+        epoch = self._batches(self.done // self._in_epoch, self.done % self._in_epoch)
+        while self.done < self._steps:
+            batches = next(epoch, None)
+            if batches is None:
+                epoch = self._batches(self.done // self._in_epoch)
+                continue
+            self.take(batches)
+            self._evaluate()
+            self._saver.after_step()
+        self.journal.read()
+
+    def _batches(self, epoch: int, seen: int = 0) -> Iterator[list[Mapping[str, Tensor]]]:
+        """The batches of each step of an epoch, but for the first `seen` steps."""
+        count, sampler = self._settings.gradient_accumulation, self._loader.batch_sampler
+        assert isinstance(sampler, LengthGrouped)
+        sampler.epoch, sampler.seen = epoch, seen * count
+        goes_on = self._saver.found is not None and self._saver.found.step == self.done
+        if goes_on and not seen:
+            self._saver.restore_random()
+        batches = iter(self._loader)  # draws a random number, as it did when the epoch began
+        if goes_on and seen:
+            self._saver.restore_random()
+        while found := list(itertools.islice(batches, count)):
+            yield found
+
+    def take(self, batches: list[Mapping[str, Tensor]]) -> None:
+        """Do one step."""
+        began, step = time.perf_counter(), self.optimizer_step
+        # a batch of images has no tokens: its rows are counted
+        self.progress.tokens += sum(b.get("input_ids", b["labels"]).numel() for b in batches)
+        factor = rate_factor(self._settings, self.done - step.skipped, self._steps)
+        rate = step.set_rate(factor)
+        values = step.run(step.work(batches).to(step.device))
+        self.done += 1
+        self.journal.add(self.done, values, rate, began)
+        hooks.after_step(self.model, self.done)
+        step.optimizer.zero_grad()
+
+    def _evaluate(self) -> None:
+        """Evaluate where it is time to and was not done; the end is evaluated anyway."""
+        every, evaluated = self._settings.eval_every, self.progress.evaluated
+        if every and self.done % every == 0 and evaluated < self.done < self._steps:
+            self.journal.read()
+            with self.progress.running(on=False), self._saver.preemption.anywhere():
+                self._on_evaluate(self.done)
+            self.progress.evaluated = self.done
