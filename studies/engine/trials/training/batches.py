@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,10 @@ from studies.tasks.encoding import Example, Examples
 
 WINDOW = 8
 """Batches whose rows are sorted together: long enough to save padding, short enough to mix."""
+
+
+LENGTHS = 5
+"""Of batches where they are to have few: each is a CUDA graph of its own."""
 
 
 class LengthGrouped(Sampler[list[int]]):
@@ -66,22 +71,40 @@ class TimedLoader(DataLoader[Example]):
             yield batch
 
 
+def few_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
+    """At most `LENGTHS` lengths that rows may be padded to, each fit for as many rows more.
+
+    They are multiples of 8, but for the last, which is that of the longest row.
+    """
+    ordered = sorted(lengths)
+    ends = (len(ordered) * (i + 1) // LENGTHS - 1 for i in range(LENGTHS))
+    wanted = (ordered[max(0, end)] for end in ends)
+    return tuple(sorted({min(-(-length // 8) * 8, ordered[-1]) for length in wanted}))
+
+
 def train_loader(
     data: Examples,
-    collate: Callable[[Sequence[Example]], dict[str, Tensor]],
+    collate: Callable[..., dict[str, Tensor]],
     batch_size: int,
     seed: int,
     workers: int = 0,
+    lengths: Sequence[int] = (),
 ) -> TimedLoader:
     """Batches for training, pinned where there is a GPU; iterating again is the next epoch.
 
-    `workers` processes make batches ahead; the batches are the same however many there are.
+    Args:
+        data: The rows.
+        collate: As `Prepared.collate`.
+        batch_size: Rows of each batch but the last.
+        seed: Decides the order.
+        workers: Processes that make batches ahead; the batches are the same however many there are.
+        lengths: Those that rows are padded to; none: each batch is padded to its longest row.
     """
     sampler = LengthGrouped(data.lengths, batch_size, seed)
     return TimedLoader(
         data,
         batch_sampler=sampler,
-        collate_fn=collate,
+        collate_fn=partial(collate, lengths=lengths) if lengths else collate,
         pin_memory=torch.cuda.is_available(),
         num_workers=workers,
     )
