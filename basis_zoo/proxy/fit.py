@@ -1,6 +1,7 @@
 """Choose and fit a proxy of phi that meets a tolerance."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from basis_zoo.phi import Phi, PhiParameters
 from basis_zoo.proxy.chebyshev import ChebyshevProxy
 from basis_zoo.proxy.exact import ExactProxy
-from basis_zoo.proxy.plans import ChebyshevPlan, Fit, Plan, Proxy, first_plan
+from basis_zoo.proxy.plans import ChebyshevPlan, Fit, Plan, Proxy, TablePlan, first_plan
 from basis_zoo.proxy.target import Target
 
 SMALLEST_RADIUS = 1e-4
@@ -50,6 +51,19 @@ def fit_proxy(phi: Phi, parameters: PhiParameters, radius: Tensor, tolerance: fl
     return ProxyFitter(tolerance, waits=True).fit(phi, parameters, radius)
 
 
+class CapturedFit(NamedTuple):
+    """A fit inside a CUDA graph: each replay makes it anew, by the same plan."""
+
+    phi: Phi
+    plan: Plan
+    report: Tensor
+    """What `plan` reports; each replay writes it anew."""
+
+    def falls_short(self, report: list[float], tolerance: float) -> bool:
+        """Whether a replay that has left `report` would have needed a costlier plan."""
+        return _price(self.plan.after(report, tolerance, self.phi)) > _price(self.plan)
+
+
 class ProxyFitter:
     """Fits one proxy after the other while phi and the range change slowly.
 
@@ -69,12 +83,14 @@ class ProxyFitter:
         """Largest error of the last measured fit, as a share of max |phi|."""
         self.plan: Plan | None = None
         """What the next fit makes."""
+        self.captured: CapturedFit | None = None
+        """The last fit that was made inside a CUDA graph."""
         self._fits = 0
         self._pending: tuple[Phi, Plan, Tensor, torch.cuda.Event | None] | None = None
 
     def __getstate__(self) -> dict:
         """Copies and files carry no measurement that is under way."""
-        return {**self.__dict__, "_pending": None}
+        return {**self.__dict__, "_pending": None, "captured": None}
 
     def fit(self, phi: Phi, parameters: PhiParameters, radius: Tensor) -> Fit:
         """A proxy of phi on [-radius, radius]; the arguments are those of `fit_proxy`."""
@@ -84,7 +100,9 @@ class ProxyFitter:
             return self._fit_waiting(target)
         if radius.is_cuda and torch.cuda.is_current_stream_capturing():
             plan = self.plan or first_plan(phi, math.inf)
-            return plan.draft(target).fit(plan)
+            draft = plan.draft(target)
+            self.captured = CapturedFit(phi, plan, draft.report)
+            return draft.fit(plan)
         if self.plan is None:
             return self._fit_waiting(target)
         self._receive()
@@ -96,6 +114,12 @@ class ProxyFitter:
             else:
                 self._send(phi, self.plan, draft.report)
         return draft.fit(self.plan)
+
+    def learn(self, captured: CapturedFit, report: list[float]) -> None:
+        """Make the next fit by the plan for which `report`, left by a replay, asks."""
+        self._pending = None  # it is older
+        self.bound = captured.plan.error(report)
+        self.plan = captured.plan.after(report, self.tolerance * _LAGGED_MARGIN, captured.phi)
 
     def _fit_waiting(self, target: Target) -> Fit:
         if self.plan is None or self._fits % _RETRY_EVERY == 0:
@@ -148,6 +172,13 @@ class ProxyFitter:
             self.plan = following
         elif _is_plain(following):
             self.plan = following
+
+
+def _price(plan: Plan) -> tuple[int, ...]:
+    """Orders plans by what they cost, and can."""
+    if isinstance(plan, ChebyshevPlan):
+        return 0, plan.by_slope, plan.degree
+    return (1, plan.pieces, plan.room) if isinstance(plan, TablePlan) else (2,)
 
 
 def _is_plain(plan: Plan | None) -> bool:

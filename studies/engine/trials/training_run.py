@@ -28,8 +28,8 @@ from studies.engine.trials.failures import NotFinite, is_out_of_memory
 from studies.engine.trials.matching import matched
 from studies.engine.trials.metrics_file import MetricsFile
 from studies.engine.trials.preemption import Preemption
-from studies.engine.trials.training import loop
-from studies.engine.trials.training.batches import TimedLoader, train_loader
+from studies.engine.trials.training import cuda_graph, loop
+from studies.engine.trials.training.batches import TimedLoader, few_lengths, train_loader
 from studies.engine.trials.training.checkpoint import Identity
 from studies.engine.trials.training.progress import TrainingProgress
 from studies.engine.trials.training.saving import Saver
@@ -51,8 +51,10 @@ class Findings:
     def note(self, text: str) -> None:
         """Keep and say what a reader of the numbers should know, on one line."""
         line = " ".join(text.split())
-        self.notes = (*self.notes, line if len(line) <= 300 else line[:297] + "...")
-        sys.stderr.write(f"{line}\n")
+        line = line if len(line) <= 300 else line[:297] + "..."
+        if line not in self.notes:  # a trial may be begun several times
+            self.notes = (*self.notes, line)
+            sys.stderr.write(f"{line}\n")
 
     def fields(self, *, whole: bool) -> dict[str, Any]:
         """Fields of a `Result`: all of a whole trial, of a failed one those that are no numbers."""
@@ -130,13 +132,14 @@ class TrainingRun:
         """Train and evaluate: how it went, and the last metrics."""
         prepared, settings, seed = self._prepared, self._settings, self._trial.seed
         self._metrics = MetricsFile(self._run_dir / "metrics.jsonl")
-        saver = self._saver()
+        saver, few_shapes = self._saver(), cuda_graph.on_one_gpu()
         loader = train_loader(
             prepared.train,
             prepared.collate,
             settings.batch_size,
             seeds.derive(seed, "order"),
             spare_workers() if prepared.slow_batches else 0,
+            few_lengths(prepared.train.lengths) if few_shapes else (),
         )
         try:
             progress = loop.train(
@@ -147,9 +150,10 @@ class TrainingRun:
                 dropout_seed=seeds.derive(seed, "dropout"),
                 metrics=self._metrics,
                 on_evaluate=lambda step: self._score(step, "valid"),
-                loss=prepared.loss,
+                loss=prepared.fixed_loss if few_shapes else prepared.loss,
                 saver=saver,
                 micro_batch=micro_batch,
+                note=self._found.note,
             )
             with saver.saved_when_preempted():
                 last = self._score(len(progress.losses), "valid", "test")

@@ -6,6 +6,7 @@ Numbers are read from the device for several steps at once: waiting for each wou
 import math
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from studies.engine.trials.failures import NotFinite
 from studies.engine.trials.metrics_file import MetricsFile
 from studies.engine.trials.training.progress import TrainingProgress
 
+Check = Callable[[int, Sequence[float]], None]
+"""Gets a step, and what it gave beside loss and gradient norm."""
 LINES = 200
 """About how many lines of training metrics a trial writes, however long it is."""
 
@@ -26,6 +29,7 @@ class _Done(NamedTuple):
     values: Tensor
     rate: float
     at: float
+    check: Check | None
 
 
 class Journal:
@@ -54,15 +58,18 @@ class Journal:
         self._waiting: list[_Done] = []
         self._seconds = 0.0
 
-    def add(self, step: int, values: Tensor, rate: float, began: float) -> None:
+    def add(
+        self, step: int, values: Tensor, rate: float, began: float, check: Check | None = None
+    ) -> None:
         """Step `step` is under way since `began`, by `time.perf_counter`.
 
-        `values` are its loss and gradient norm, `rate` the learning rate it used.
+        `values` are its loss and gradient norm and then what is for `check`; `rate` is the learning
+        rate it used.
 
         Raises:
             NotFinite: as `read`.
         """
-        self._waiting.append(_Done(step, values, rate, time.monotonic()))
+        self._waiting.append(_Done(step, values, rate, time.monotonic(), check))
         self._seconds += time.perf_counter() - began
         if len(self._waiting) == self._at_once:
             self.read()
@@ -76,14 +83,19 @@ class Journal:
         if not self._waiting:
             return
         began, waiting = time.perf_counter(), self._waiting
-        numbers = torch.stack([done.values for done in waiting]).tolist()
+        numbers = torch.cat([done.values for done in waiting]).tolist()
         each = (self._seconds + time.perf_counter() - began) / len(waiting)
         self._waiting, self._seconds = [], 0.0
-        for done, (loss, norm) in zip(waiting, numbers, strict=True):
+        start = 0
+        for done in waiting:
+            loss, norm, *more = numbers[start : start + len(done.values)]
+            start += len(done.values)
             if not math.isfinite(loss):
                 raise NotFinite(f"the training loss is {loss} at step {done.step}")
             if not math.isfinite(norm) and not self._overflows:
                 raise NotFinite(f"the gradient norm is {norm} at step {done.step}")
+            if done.check is not None:
+                done.check(done.step, more)
             self._progress.step_seconds.append(each)
             self._progress.losses.append(loss)
             if done.step % self._every == 0 or done.step == self._steps:

@@ -1,5 +1,6 @@
 """The training loop: batches to optimizer steps, evaluations and checkpoints between them."""
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,9 @@ from adapters import hooks
 from studies.engine.definition.train import Train
 from studies.engine.trials.metrics_file import MetricsFile
 from studies.engine.trials.ranks import ranks
+from studies.engine.trials.training import cuda_graph
 from studies.engine.trials.training.batches import LengthGrouped
+from studies.engine.trials.training.captured import CapturedSteps
 from studies.engine.trials.training.journal import Journal
 from studies.engine.trials.training.progress import TrainingProgress
 from studies.engine.trials.training.saving import Saver
@@ -33,16 +36,17 @@ def train(
     dtype: torch.dtype,
     dropout_seed: int,
     metrics: MetricsFile,
-    on_evaluate: Callable[[int], None],
+    on_evaluate: Callable[[int], object],
     loss: Loss,
     saver: Saver,
     micro_batch: int,
+    note: Callable[[str], None],
 ) -> TrainingProgress:
     """Train `model` in place; `loss` is that of the task, see `Prepared.loss`.
 
     `dtype` other than float32 means mixed precision. `on_evaluate` is called with the step every
     `settings.eval_every` steps. `saver` takes checkpoints and says where to go on. `micro_batch` is
-    the most rows of one forward pass.
+    the most rows of one forward pass. `note` gets what a reader of the numbers should know.
 
     Raises:
         NotFinite: a loss or gradient is NaN or infinite.
@@ -52,16 +56,37 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if any(t.device.type != device.type for t in (*model.parameters(), *model.buffers())):
         model.to(device)
-    if hasattr(model, "config"):
-        model.config.use_cache = False  # keys and values are of no use in training
+    config: Any = getattr(model, "config", None)
+    if config is not None:
+        config.use_cache = False  # keys and values are of no use in training
     model.train()
     set_seed(dropout_seed)
     step = OptimizerStep(
-        model, settings, loss, micro_batch=micro_batch, dtype=dtype, ranks=ranks(), device=device
+        model,
+        settings,
+        loss,
+        micro_batch=micro_batch,
+        dtype=dtype,
+        ranks=ranks(),
+        device=device,
+        few_shapes=cuda_graph.on_one_gpu(),
     )
-    loop = TrainingLoop(model, loader, settings, step, metrics, on_evaluate, saver)
-    with loop.progress.running(), saver.saved_when_preempted(), saver.preemption.whole():
+    captured = None
+    if settings.capture == "auto":
+        several = settings.gradient_accumulation > 1
+        captured = cuda_graph.captured_steps(model, step, several, note)
+    loop = TrainingLoop(model, loader, settings, step, captured, metrics, on_evaluate, saver)
+    with (
+        loop.progress.running(),
+        saver.saved_when_preempted(),
+        saver.preemption.whole(),
+        contextlib.nullcontext() if captured is None else cuda_graph.own_stream(),
+    ):
         loop.run()
+    if captured is not None:
+        captured.release()
+        for line in captured.notes:
+            note(line)
     ranks().check_equal(model)
     return loop.progress
 
@@ -75,13 +100,14 @@ class TrainingLoop:
         loader: DataLoader[Any],
         settings: Train,
         step: OptimizerStep,
+        captured: CapturedSteps | None,
         metrics: MetricsFile,
-        on_evaluate: Callable[[int], None],
+        on_evaluate: Callable[[int], object],
         saver: Saver,
     ) -> None:
         self.model, self.metrics, self.optimizer_step = model, metrics, step
         self.progress, self.done = TrainingProgress(), 0
-        self._loader, self._settings = loader, settings
+        self._loader, self._settings, self._captured = loader, settings, captured
         self._on_evaluate, self._saver = on_evaluate, saver
         self._in_epoch = steps_in_epoch(settings, len(loader))
         self._steps = total_steps(settings, len(loader))
@@ -131,11 +157,16 @@ class TrainingLoop:
         self.progress.tokens += sum(b.get("input_ids", b["labels"]).numel() for b in batches)
         factor = rate_factor(self._settings, self.done - step.skipped, self._steps)
         rate = step.set_rate(factor)
-        values = step.run(step.work(batches).to(step.device))
+        work, check = step.work(batches), None
+        if self._captured is None:
+            values = step.run(work.to(step.device))
+        else:
+            values, check = self._captured.run(work)
         self.done += 1
-        self.journal.add(self.done, values, rate, began)
-        hooks.after_step(self.model, self.done)
-        step.optimizer.zero_grad()
+        self.journal.add(self.done, values, rate, began, check)
+        if self._captured is None:
+            hooks.after_step(self.model, self.done)
+            step.optimizer.zero_grad()
 
     def _evaluate(self) -> None:
         """Evaluate where it is time to and was not done; the end is evaluated anyway."""

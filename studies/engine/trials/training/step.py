@@ -1,7 +1,7 @@
 """One optimizer step: forward and backward passes of its batches, clipping, AdamW."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +27,15 @@ class Part:
     places: int | None = None
     """How many last positions need logits; None: all of them, or there are no positions."""
 
-    def to(self, device: torch.device) -> "Part":
-        """The same on `device`; from pinned memory, the host does not wait."""
-        inputs = {n: v.to(device, non_blocking=True) for n, v in self.inputs.items()}
-        return Part(inputs, self.labels.to(device, non_blocking=True), self.places)
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them, in an order that their names decide."""
+        return [*(self.inputs[name] for name in sorted(self.inputs)), self.labels]
+
+    def made(self, make: Callable[[Tensor], Tensor]) -> "Part":
+        """The same with `make(tensor)` for each tensor."""
+        inputs = {name: make(tensor) for name, tensor in self.inputs.items()}
+        return Part(inputs, make(self.labels), self.places)
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,31 @@ class Work:
     items: Tensor
     """How many labels the batches have, those of all processes together, float32."""
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them, in the order of their parts."""
+        return [*(t for parts in self.batches for part in parts for t in part.tensors), self.items]
+
+    @property
+    def shape(self) -> Hashable:
+        """The same for works that differ in the numbers of their tensors alone."""
+        return tuple(
+            tuple((part.places, *sorted(part.inputs), *_shapes(part.tensors)) for part in parts)
+            for parts in self.batches
+        )
+
+    def made(self, make: Callable[[Tensor], Tensor]) -> "Work":
+        """The same with `make(tensor)` for each tensor."""
+        batches = tuple(tuple(part.made(make) for part in parts) for parts in self.batches)
+        return Work(batches, make(self.items))
+
     def to(self, device: torch.device) -> "Work":
         """The same on `device`; from pinned memory, the host does not wait."""
-        batches = tuple(tuple(part.to(device) for part in parts) for parts in self.batches)
-        return Work(batches, self.items.to(device, non_blocking=True))
+        return self.made(lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def _shapes(tensors: Sequence[Tensor]) -> list[Hashable]:
+    return [(tuple(tensor.shape), tensor.dtype) for tensor in tensors]
 
 
 class OptimizerStep:
@@ -59,6 +85,7 @@ class OptimizerStep:
         dtype: Of mixed precision; float32 for none.
         ranks: The processes that share every batch.
         device: Where the model is.
+        few_shapes: Whether the shapes of all tensors shall be among few.
     """
 
     def __init__(
@@ -71,12 +98,14 @@ class OptimizerStep:
         dtype: torch.dtype,
         ranks: Ranks,
         device: torch.device,
+        few_shapes: bool = False,
     ) -> None:
-        self._model, self._loss, self._ranks = model, loss, ranks
-        self.device = device
+        self._model, self._loss = model, loss
+        self.device, self.ranks = device, ranks
         self._micro_batch = micro_batch
         self._limit = math.inf if settings.max_grad_norm is None else settings.max_grad_norm
         self._dtype = dtype
+        self._few_shapes = few_shapes
         self._takes_places = "logits_to_keep" in arguments_of(model)
         self.trained = adapters.trained_parameters(model)
         groups = adapters.parameter_groups(model, settings.learning_rate, settings.weight_decay)
@@ -100,16 +129,18 @@ class OptimizerStep:
         """
         items = sum(batch["labels"].ne(-100).sum() for batch in batches)
         assert isinstance(items, Tensor)
-        shared = map(self._ranks.share, batches) if self._ranks.count > 1 else batches
+        shared = map(self.ranks.share, batches) if self.ranks.count > 1 else batches
         return Work(tuple(tuple(self._parts(batch)) for batch in shared), items.float())
 
     def _parts(self, batch: Mapping[str, Tensor]) -> Iterator[Part]:
-        size = self._micro_batch
-        for start in range(0, len(batch["labels"]), size):
+        size, labels = self._micro_batch, batch["labels"]
+        reads = self._takes_places and labels.ndim == 2
+        common = _power_of_two(places_of_labels(labels), labels.shape[1]) if reads else None
+        for start in range(0, len(labels), size):
             inputs = {name: values[start : start + size] for name, values in batch.items()}
-            labels = inputs.pop("labels")
-            reads = self._takes_places and labels.ndim == 2
-            yield Part(inputs, labels, places_of_labels(labels) if reads else None)
+            own = inputs.pop("labels")
+            exact = reads and not self._few_shapes
+            yield Part(inputs, own, places_of_labels(own) if exact else common)
 
     def set_rate(self, factor: float) -> float:
         """Set every group's learning rate to `factor` of its highest; the first group's."""
@@ -126,7 +157,27 @@ class OptimizerStep:
         Raises:
             DoesNotFit: memory is used up.
         """
-        loss = self._ranks.sum([*self.trained.phi, *self.trained.others], self._accumulate(work))
+        return self.update(self.accumulate(work))
+
+    def accumulate(self, work: Work) -> Tensor:
+        """Add the gradients of all parts of `work` to those there are; its loss, float64.
+
+        Both are this process's share.
+
+        Raises:
+            DoesNotFit: memory is used up.
+        """
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for parts in work.batches:
+            losses = [self._fitting(part, work.items) for part in parts]
+            if losses:  # else fewer rows than processes
+                loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+                total = total + loss.double()
+        return total
+
+    def update(self, loss: Tensor) -> Tensor:
+        """Clip the gradients and take the optimizer's step, as `run`; `loss` is `accumulate`'s."""
+        loss = self.ranks.sum([*self.trained.phi, *self.trained.others], loss)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         norm = adapters.clip_gradients(self.trained, self._limit)
@@ -138,16 +189,6 @@ class OptimizerStep:
             self.scaler.update()
             self.skipped += self.scaler.get_scale() < scale
         return torch.stack([loss, norm.double()])
-
-    def _accumulate(self, work: Work) -> Tensor:
-        """Gradients of all parts; the loss of the step, or this process's share of it, float64."""
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for parts in work.batches:
-            losses = [self._fitting(part, work.items) for part in parts]
-            if losses:  # else fewer rows than processes
-                loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-                total = total + loss.double()
-        return total
 
     def _fitting(self, part: Part, items: Tensor) -> Tensor:
         try:
@@ -171,3 +212,7 @@ class OptimizerStep:
         del outputs  # the logits, where the backward pass does without
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         return loss.detach()
+
+
+def _power_of_two(count: int, most: int) -> int:
+    return min(1 << (count - 1).bit_length(), most)

@@ -1,0 +1,78 @@
+"""What a training loop needs that replays its steps from CUDA graphs.
+
+A replay does what was done when the graph was captured, on the numbers it finds: proxies of phi are
+fitted anew, but their kind and degree stay. So a loop reads what each replay reports of its
+proxies, and captures anew where they no longer do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from adapters.changes import count_step
+from adapters.hooks import acts_on_the_host
+from adapters.state import AdapterState
+from basis_zoo.proxy import CapturedFit, ProxyFitter
+
+RENEW_AT = 0.75
+"""Share of the tolerance past which a proxy's error asks for a new capture."""
+
+Verdict = Literal["good", "near", "past"]
+"""Whether the error of proxies is below their tolerance, near to it, or was past it."""
+
+
+@dataclass(frozen=True)
+class CapturedProxies:
+    """The proxies that were fitted inside one capture."""
+
+    fits: tuple[tuple[ProxyFitter, CapturedFit], ...]
+
+    @staticmethod
+    def of(model: nn.Module) -> "CapturedProxies":
+        """Those of the last capture in which `model` ran; ask within it, or before the next."""
+        fitters = [f for batch in _batches(model) for f in batch._fitters.values()]
+        return CapturedProxies(tuple((f, f.captured) for f in fitters if f.captured is not None))
+
+    def report(self) -> list[Tensor]:
+        """Vectors, float64, that each replay writes anew."""
+        return [fit.report for _, fit in self.fits]
+
+    def judge(self, report: Sequence[float]) -> Verdict:
+        """What the numbers of `report`, one vector after the other, say after a replay.
+
+        Where they are near the tolerance or past it, the next fit that is not replayed, and with it
+        the next capture, takes proxies that do.
+        """
+        verdict: Verdict = "good"
+        start = 0
+        for fitter, fit in self.fits:
+            told = list(report[start : start + len(fit.report)])
+            start += len(told)
+            if not fit.falls_short(told, RENEW_AT * fitter.tolerance):
+                continue
+            fitter.learn(fit, told)
+            past = verdict == "past" or fit.falls_short(told, fitter.tolerance)
+            verdict = "past" if past else "near"
+        return verdict
+
+
+def obstacle(model: nn.Module) -> str | None:
+    """Why steps of `model` cannot be replayed from a CUDA graph; None where they may."""
+    if acts_on_the_host(model):
+        return "its method decides something between two steps, or before each"
+    if torch.are_deterministic_algorithms_enabled() and any(b.layers for b in _batches(model)):
+        return "to be deterministic, the proxies of phi are chosen anew at every step"
+    return None
+
+
+def replayed() -> None:
+    """Say that a graph with an optimizer step was replayed: what was made before is out of date."""
+    count_step()
+
+
+def _batches(model: nn.Module) -> list:
+    states = [state for m in model.modules() if (state := AdapterState.of(m)) is not None]
+    return [batch for state in states for batch in state.batches.values()]

@@ -1,0 +1,369 @@
+"""Captured steps, with graphs that do their work again where a GPU would replay it."""
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from adapters.capture import CapturedProxies
+from studies.engine.records import Result, Trial
+from studies.engine.trials.failures import NotFinite
+from studies.engine.trials.metrics_file import MetricsFile
+from studies.engine.trials.preemption import Preempted, Preemption
+from studies.engine.trials.training import captured, cuda_graph, loop
+from studies.engine.trials.training.captured import CapturedSteps
+from studies.engine.trials.training.journal import Journal
+from studies.engine.trials.training.progress import TrainingProgress
+from studies.engine.trials.training.step import OptimizerStep, Part, Work
+from studies.engine.trials.trial import run_trial
+
+TRAIN = {"epochs": 4, "batch_size": 16, "eval_every": 5}
+BASIS = {"method": "basis", "basis": "sinc", "num_basis": 8, "start": "anchored"}
+NOT_CAPTURED = "steps are not captured in CUDA graphs: "
+
+
+class Again:
+    """A graph that does its work again, on the buffers it was captured with."""
+
+    made: list["Again"]
+    fails: Callable[[], None] | None = None
+
+    def __init__(self) -> None:
+        self.replays = 0
+        self.made.append(self)
+
+    def capture(self, work: Callable[[], Tensor]) -> Tensor:
+        if self.fails is not None:
+            self.fails()
+        self._work = work
+        self._values = torch.full((2,), torch.nan, dtype=torch.float64)
+        return self._values
+
+    def replay(self) -> None:
+        self._values.copy_(self._work())
+        self.replays += 1
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> type[Again]:
+    """Trials train as on one GPU, with graphs of the class that is returned."""
+
+    class Graph(Again):
+        made: ClassVar[list[Again]] = []
+
+    monkeypatch.setattr(cuda_graph, "on_one_gpu", lambda: True)
+    monkeypatch.setattr(cuda_graph, "graph_maker", lambda device: Graph)
+    monkeypatch.setattr(cuda_graph, "own_stream", contextlib.nullcontext)
+    return Graph
+
+
+def uncaptured(trial: Trial) -> Trial:
+    found = trial.model_copy(deep=True)
+    found.config["train"]["capture"] = "off"
+    return found
+
+
+def lines(run_dir: Path) -> list[dict[str, float]]:
+    text = (run_dir / "metrics.jsonl").read_text()
+    return [{k: v for k, v in json.loads(x).items() if k != "seconds"} for x in text.splitlines()]
+
+
+def both(trial: Trial, folder: Path) -> tuple[Result, Result]:
+    """Captured and not; the same numbers at every step."""
+    found = run_trial(trial, folder / "auto"), run_trial(uncaptured(trial), folder / "off")
+    assert [result.status for result in found] == ["done", "done"], found[0].failure
+    assert found[0].metrics == found[1].metrics
+    assert lines(folder / "auto") == lines(folder / "off")
+    return found
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+@pytest.mark.parametrize("adapter", [{"dropout": 0.2}, BASIS], ids=["lora", "basis"])
+def test_replayed_steps_give_the_numbers_of_steps_that_are_not(
+    adapter: dict, batches: int, make: Any, tmp_path: Path, on_a_gpu: type[Again]
+) -> None:
+    train = {**TRAIN, "gradient_accumulation": batches}
+    trial = make(adapter=adapter, task={"train_rows": 100}, train=train)
+    result, _ = both(trial, tmp_path)
+    assert result.notes == ()
+    replays = [graph.replays for graph in on_a_gpu.made]
+    # 28 batches of 2 lengths, and 4 of fewer rows; for several batches, updates have a graph too
+    assert len(replays) <= 2 + 2 + (batches - 1) and min(replays) >= 1
+    assert sum(replays) >= 14
+
+
+def test_the_parts_of_a_batch_are_replayed_together(
+    make: Any, tmp_path: Path, on_a_gpu: type[Again], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = OptimizerStep.gradients
+
+    def gradients(self: OptimizerStep, part: Part, items: Tensor) -> Tensor:
+        if len(part.labels) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, part, items)
+
+    monkeypatch.setattr(OptimizerStep, "gradients", gradients)
+    result, _ = both(make(train=TRAIN), tmp_path)
+    assert result.micro_batch == 4 and sum(graph.replays for graph in on_a_gpu.made) > 10
+
+
+def test_batches_have_few_shapes_and_the_numbers_of_those_that_are_padded_less(
+    make: Any, without_dropout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = make(backbone={"name": str(without_dropout)}, train={**TRAIN, "max_steps": 12})
+    plain = run_trial(trial, tmp_path / "plain")
+    shapes: list[tuple[int, ...]] = []
+    real = OptimizerStep.gradients
+
+    def gradients(self: OptimizerStep, part: Part, items: Tensor) -> Tensor:
+        shapes.append(tuple(part.inputs["input_ids"].shape))
+        return real(self, part, items)
+
+    monkeypatch.setattr(OptimizerStep, "gradients", gradients)
+    monkeypatch.setattr(cuda_graph, "on_one_gpu", lambda: True)
+    few = run_trial(trial, tmp_path / "few")
+    assert {length for _, length in shapes} <= {8, 12} and len(shapes) == 12
+    assert few.metrics == pytest.approx(plain.metrics, rel=1e-3)
+    for got, want in zip(lines(tmp_path / "few"), lines(tmp_path / "plain"), strict=True):
+        assert got == pytest.approx(want, rel=1e-3)
+
+
+def refused() -> None:
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+def too_large() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+def draws() -> None:
+    torch.rand(3)
+
+
+@pytest.mark.parametrize(
+    ("fails", "why"),
+    [
+        (refused, "RuntimeError: operation not permitted when stream is capturing"),
+        (too_large, "out of memory: CUDA out of memory. Tried to allocate 20.00 GiB"),
+        (draws, "its passes draw random numbers on the host"),
+    ],
+)
+def test_where_a_capture_fails_the_training_goes_on_without(
+    fails: Callable[[], None], why: str, make: Any, tmp_path: Path, on_a_gpu: type[Again]
+) -> None:
+    on_a_gpu.fails = staticmethod(fails)
+    trial = make(adapter={"dropout": 0.2}, train=TRAIN)
+    result, off = both(trial, tmp_path)
+    assert result.notes == (NOT_CAPTURED + why,) and off.notes == ()
+    assert len(on_a_gpu.made) == 1 and on_a_gpu.made[0].replays == 0
+    assert result.micro_batch is None
+
+
+@pytest.mark.parametrize(
+    ("sections", "why"),
+    [
+        ({"adapter": {"method": "adalora"}}, "decides something between two steps"),
+        ({"adapter": {"method": "dylora"}}, "decides something between two steps, or before each"),
+        ({"backbone": {"gradient_checkpointing": True}}, "gradient checkpointing keeps"),
+        ({"adapter": BASIS, "train": {**TRAIN, "deterministic": True}}, "to be deterministic"),
+    ],
+    ids=["adalora", "dylora", "checkpointing", "deterministic"],
+)
+def test_what_cannot_be_captured_is_not_and_is_said_once(
+    sections: dict, why: str, make: Any, tmp_path: Path, on_a_gpu: type[Again], capsys: Any
+) -> None:
+    result, _ = both(make(**{"train": TRAIN, **sections}), tmp_path)
+    assert len(result.notes) == 1 and result.notes[0].startswith(NOT_CAPTURED + "")
+    assert why in result.notes[0]
+    assert capsys.readouterr().err.count(NOT_CAPTURED) == 1 and not on_a_gpu.made
+
+
+def asked_in_step(last: int, preemption: Preemption) -> Callable[..., None]:
+    """`TrainingLoop.take` that is asked to end in step `last`."""
+    real = loop.TrainingLoop.take
+
+    def take(self: loop.TrainingLoop, batches: Any) -> None:
+        if self.done == last - 1:
+            preemption.ask()
+        real(self, batches)
+
+    return take
+
+
+def test_a_training_cut_off_between_replays_goes_on_to_the_same_bits(
+    make: Any, tmp_path: Path, on_a_gpu: type[Again], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = make(adapter={"dropout": 0.2}, task={"train_rows": 100}, train=TRAIN)
+    whole = run_trial(trial, tmp_path / "whole")
+    for last in (9, 18):
+        with monkeypatch.context() as patch, pytest.raises(Preempted):
+            patch.setattr(
+                loop.TrainingLoop, "take", asked_in_step(last, preemption := Preemption())
+            )
+            run_trial(trial, tmp_path / "cut", preemption)
+    assert run_trial(trial, tmp_path / "cut").metrics == whole.metrics
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+
+
+class Proxies(CapturedProxies):
+    """Proxies whose verdicts are given, one for each replay."""
+
+    verdicts: list[str]
+
+    def judge(self, report: Any) -> Any:
+        return self.verdicts.pop(0) if self.verdicts else "good"
+
+
+@pytest.fixture
+def verdicts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(captured.CapturedProxies, "of", staticmethod(lambda model: Proxies(())))
+    monkeypatch.setattr(Proxies, "verdicts", [], raising=False)
+    return Proxies.verdicts
+
+
+def test_steps_are_captured_anew_where_their_proxies_no_longer_do(
+    make: Any, tmp_path: Path, on_a_gpu: type[Again], verdicts: list[str]
+) -> None:
+    verdicts += ["good", "near", "good", "good", "past", "good"]
+    result, _ = both(make(train={**TRAIN, "epochs": 6}), tmp_path)
+    replays = [graph.replays for graph in on_a_gpu.made]
+    shapes = 2
+    assert len(replays) <= 3 * shapes and sum(replays) < 48 - 3 * captured.WARM_UP
+    assert len(replays) >= 3
+    [note] = result.notes
+    assert note.startswith("the proxies of phi were past their tolerance in 1 replayed steps")
+
+
+def test_proxies_that_change_all_the_time_are_not_captured(
+    make: Any, tmp_path: Path, on_a_gpu: type[Again], verdicts: list[str], monkeypatch: Any
+) -> None:
+    verdicts += ["near"] * 200
+    monkeypatch.setattr(captured, "MOST_RENEWALS", 3)
+    result, _ = both(make(train={**TRAIN, "epochs": 8}), tmp_path)
+    assert result.notes == (NOT_CAPTURED + "the proxies of phi had to be changed 4 times",)
+
+
+def test_a_loss_that_is_not_finite_is_named_by_its_step_though_it_is_read_later(
+    tmp_path: Path,
+) -> None:
+    progress, metrics = TrainingProgress(), MetricsFile(tmp_path / "metrics.jsonl")
+    journal = Journal(progress, metrics, steps=10, at_once=4, overflows=False)
+    nan = float("nan")
+    for step, loss in enumerate([3.0, 2.0, nan], start=1):
+        journal.add(step, torch.tensor([loss, 1.0], dtype=torch.float64), 0.1 * step, 0.0)
+        assert metrics.text == "" and progress.losses == []
+    with pytest.raises(NotFinite, match="the training loss is nan at step 3"):
+        journal.add(4, torch.tensor([nan, nan], dtype=torch.float64), 0.4, 0.0)
+    assert progress.losses == [3.0, 2.0] and len(progress.step_seconds) == 2
+    assert [line["train/learning_rate"] for line in lines(tmp_path)] == [0.1, 0.2]
+    journal.add(5, torch.tensor([1.0, float("inf")], dtype=torch.float64), 0.5, 0.0)
+    with pytest.raises(NotFinite, match="the gradient norm is inf at step 5"):
+        journal.read()
+    metrics.close()
+
+
+def test_what_a_step_gives_more_goes_to_its_check(tmp_path: Path) -> None:
+    told: list[Any] = []
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    journal = Journal(TrainingProgress(), metrics, steps=3, at_once=3, overflows=False)
+    journal.add(1, torch.tensor([3.0, 1.0]), 0.1, 0.0)
+    journal.add(2, torch.tensor([2.0, 1.0, 7.0, 8.0]), 0.1, 0.0, lambda *each: told.append(each))
+    journal.add(3, torch.tensor([1.0, 1.0]), 0.1, 0.0)
+    assert told == [(2, [7.0, 8.0])]
+    metrics.close()
+
+
+class Linear(torch.nn.Linear):
+    """A model with a mask."""
+
+    def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:
+        return super().forward(x * attention_mask)
+
+
+def steps(on_a_gpu: type[Again]) -> tuple[CapturedSteps, Callable[[int, float], Work]]:
+    from studies.engine.definition.train import Train
+    from studies.engine.trials.ranks import Ranks
+
+    model = Linear(3, 1)
+    step = OptimizerStep(
+        model,
+        Train.read("train", {}),
+        lambda output, labels, items: (output[:, 0] - labels).square().sum() / items,
+        micro_batch=8,
+        dtype=torch.float32,
+        ranks=Ranks(),
+        device=torch.device("cpu"),
+    )
+
+    def work(rows: int, mask: float = 0.0) -> Work:
+        values = torch.ones(rows, 3)
+        values[0, 0] = mask
+        batch = {"x": torch.rand(rows, 3), "attention_mask": values, "labels": torch.ones(rows)}
+        return step.work([batch])
+
+    return CapturedSteps(model, step, on_a_gpu, several=False), work
+
+
+def test_a_shape_is_captured_when_it_comes_again_and_not_before_the_warm_up(
+    on_a_gpu: type[Again],
+) -> None:
+    steps_, work = steps(on_a_gpu)
+    for rows, replayed in ((4, 0), (4, 0), (5, 0), (4, 1), (6, 1), (5, 2), (4, 3), (6, 4)):
+        steps_.run(work(rows))
+        assert sum(graph.replays for graph in on_a_gpu.made) == replayed
+    assert len(on_a_gpu.made) == 3
+
+
+def test_after_a_renewal_a_shape_is_captured_when_it_comes_again_after_the_warm_up(
+    on_a_gpu: type[Again], verdicts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[int] = []
+    monkeypatch.setattr(captured.capture, "replayed", lambda: said.append(1))
+    steps_, work = steps(on_a_gpu)
+    for _ in range(4):
+        _, check = steps_.run(work(4))
+    assert check is not None and sum(said) == 1  # adapters are told of each replay
+    verdicts.append("near")
+    check(4, [])
+    for rows, replayed in ((5, 1), (5, 1), (5, 1), (4, 1), (4, 2), (5, 3)):
+        steps_.run(work(rows))
+        assert sum(graph.replays for graph in on_a_gpu.made) == replayed == sum(said)
+    verdicts.append("near")
+    check(4, [])  # of a graph that is no longer used: nothing is renewed again
+    steps_.run(work(4))
+    assert sum(said) == 4
+
+
+def test_to_be_deterministic_rows_without_padding_are_not_captured(
+    on_a_gpu: type[Again], request: pytest.FixtureRequest
+) -> None:
+    request.addfinalizer(lambda: torch.use_deterministic_algorithms(False))
+    torch.use_deterministic_algorithms(True)
+    steps_, work = steps(on_a_gpu)
+    for mask, replays in ((0.0, 2), (1.0, 2)):
+        for _ in range(5):
+            steps_.run(work(4, mask))
+        assert sum(graph.replays for graph in on_a_gpu.made) == replays
+
+
+def test_more_shapes_than_there_may_be_graphs_are_not_captured(
+    on_a_gpu: type[Again], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captured, "MOST_GRAPHS", 2)
+    steps_, work = steps(on_a_gpu)
+    for _ in range(4):
+        for rows in (3, 4, 5):
+            steps_.run(work(rows))
+    assert len(on_a_gpu.made) == 2 and steps_.notes == []
+
+
+def test_whether_steps_are_captured_is_in_the_key_where_they_are_not(make: Any) -> None:
+    trial = make()
+    auto = trial.model_copy(deep=True)
+    auto.config["train"]["capture"] = "auto"
+    assert trial.key == auto.key != uncaptured(trial).key
