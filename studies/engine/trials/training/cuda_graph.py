@@ -27,10 +27,13 @@ class CudaGraph:
         generator = torch.cuda.default_generators[torch.cuda.current_device()]
         state = generator.get_state()
         stream = torch.cuda.current_stream()
-        # other threads may pin memory meanwhile
-        options = {"pool": self._pool, "stream": stream, "capture_error_mode": "thread_local"}
         try:
-            with torch.cuda.graph(self._graph, **options):
+            with torch.cuda.graph(
+                self._graph,
+                pool=self._pool,
+                stream=stream,
+                capture_error_mode="thread_local",  # other threads may pin memory meanwhile
+            ):
                 return work()
         except BaseException:
             # a capture that fails may leave the generator waiting for its end: take a fresh one
