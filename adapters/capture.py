@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from adapters.batch import PhiBatch
 from adapters.changes import count_step
 from adapters.hooks import acts_on_the_host
 from adapters.state import AdapterState
@@ -19,6 +20,10 @@ from basis_zoo.proxy import CapturedFit, ProxyFitter
 
 RENEW_AT = 0.75
 """Share of the tolerance past which a proxy's error asks for a new capture."""
+AIM = 2.0**-10
+"""Share of the tolerance that a proxy for a capture aims at, so that it does for a while: a range
+may then grow 2 times (degree 8) to 1.5 times (degree 16), and a table is one or two sizes larger.
+"""
 
 Verdict = Literal["good", "near", "past"]
 """Whether the error of proxies is below their tolerance, near to it, or was past it."""
@@ -43,20 +48,26 @@ class CapturedProxies:
     def judge(self, report: Sequence[float]) -> Verdict:
         """What the numbers of `report`, one vector after the other, say after a replay.
 
-        Where they are near the tolerance or past it, the next fit that is not replayed, and with it
-        the next capture, takes proxies that do.
+        The next fit that is not replayed, and with it the next capture, takes the proxies for which
+        the latest report asks.
         """
         verdict: Verdict = "good"
         start = 0
         for fitter, fit in self.fits:
             told = list(report[start : start + len(fit.report)])
             start += len(told)
-            if not fit.falls_short(told, RENEW_AT * fitter.tolerance):
-                continue
             fitter.learn(fit, told)
-            past = verdict == "past" or fit.falls_short(told, fitter.tolerance)
-            verdict = "past" if past else "near"
+            if fit.falls_short(told, fitter.tolerance):
+                verdict = "past"
+            elif verdict == "good" and fit.falls_short(told, RENEW_AT * fitter.tolerance):
+                verdict = "near"
         return verdict
+
+    def replayed(self) -> None:
+        """Say that the graph was replayed: what was made and measured before is out of date."""
+        count_step()
+        for fitter, _ in self.fits:
+            fitter.forget()
 
 
 def obstacle(model: nn.Module) -> str | None:
@@ -68,11 +79,13 @@ def obstacle(model: nn.Module) -> str | None:
     return None
 
 
-def replayed() -> None:
-    """Say that a graph with an optimizer step was replayed: what was made before is out of date."""
-    count_step()
+def leave_room(model: nn.Module) -> None:
+    """Let proxies be better than they must, from the next fit on, so that captures of them last."""
+    for batch in _batches(model):
+        for fitter in batch._fitters.values():
+            fitter.aim = AIM
 
 
-def _batches(model: nn.Module) -> list:
+def _batches(model: nn.Module) -> list[PhiBatch]:
     states = [state for m in model.modules() if (state := AdapterState.of(m)) is not None]
     return [batch for state in states for batch in state.batches.values()]

@@ -13,8 +13,8 @@ from basis_zoo.proxy.plans import ChebyshevPlan, Fit, Plan, Proxy, TablePlan, fi
 from basis_zoo.proxy.target import Target
 
 SMALLEST_RADIUS = 1e-4
-_LAGGED_MARGIN = 0.5
-"""Share of the tolerance aimed at where the measurement is of an earlier step."""
+_LAGGED_AIM = 0.5
+"""`ProxyFitter.aim` of fits that follow each other."""
 _RETRY_EVERY = 64
 """Fits after which a cheaper kind of proxy is tried again."""
 _HIGHEST = ChebyshevPlan(128)
@@ -83,9 +83,13 @@ class ProxyFitter:
         """Largest error of the last measured fit, as a share of max |phi|."""
         self.plan: Plan | None = None
         """What the next fit makes."""
+        self.aim = _LAGGED_AIM
+        """Share of the tolerance aimed at where the measurement is of an earlier fit: the less, the
+        longer a plan does while the range grows."""
         self.captured: CapturedFit | None = None
         """The last fit that was made inside a CUDA graph."""
         self._fits = 0
+        self._made: Plan | None = None
         self._pending: tuple[Phi, Plan, Tensor, torch.cuda.Event | None] | None = None
 
     def __getstate__(self) -> dict:
@@ -99,14 +103,15 @@ class ProxyFitter:
         if not radius.is_cuda if self.waits is None else self.waits:
             return self._fit_waiting(target)
         if radius.is_cuda and torch.cuda.is_current_stream_capturing():
-            plan = self.plan or first_plan(phi, math.inf)
+            # a plan that was made before: what it needs once cannot be made within a capture
+            plan = self._made or self.plan or first_plan(phi, math.inf)
             draft = plan.draft(target)
             self.captured = CapturedFit(phi, plan, draft.report)
             return draft.fit(plan)
         if self.plan is None:
             return self._fit_waiting(target)
         self._receive()
-        draft = self.plan.draft(target)
+        draft, self._made = self.plan.draft(target), self.plan
         if self._pending is None:
             if self._fits % _RETRY_EVERY == 0 and self._could_be_polynomial(target.phi):
                 with torch.no_grad():
@@ -115,11 +120,14 @@ class ProxyFitter:
                 self._send(phi, self.plan, draft.report)
         return draft.fit(self.plan)
 
+    def forget(self) -> None:
+        """A measurement that is under way is out of date: steps were replayed since."""
+        self._pending = None
+
     def learn(self, captured: CapturedFit, report: list[float]) -> None:
         """Make the next fit by the plan for which `report`, left by a replay, asks."""
-        self._pending = None  # it is older
         self.bound = captured.plan.error(report)
-        self.plan = captured.plan.after(report, self.tolerance * _LAGGED_MARGIN, captured.phi)
+        self.plan = captured.plan.after(report, self.tolerance * self.aim, captured.phi)
 
     def _fit_waiting(self, target: Target) -> Fit:
         if self.plan is None or self._fits % _RETRY_EVERY == 0:
@@ -166,7 +174,7 @@ class ProxyFitter:
             return
         self._pending = None
         told = host.tolist()
-        following = plan.after(told, self.tolerance * _LAGGED_MARGIN, phi)
+        following = plan.after(told, self.tolerance * self.aim, phi)
         if plan == self.plan:
             self.bound = plan.error(told)
             self.plan = following

@@ -174,7 +174,7 @@ def test_a_capture_that_fails_leaves_no_trace_in_the_numbers(
     trial = make(adapter=LORA, train={**TRAIN, "deterministic": True})
     result, captures, replays = finished(trial, tmp_path / "failing", FAIL.format(fault))
     plain, *_ = finished(off(trial), tmp_path / "off")
-    assert (captures, replays) == (1, 0)
+    assert captures in (1, 2) and replays == 0  # some faults are given another chance
     [note] = result.notes
     assert note.startswith(NOT_CAPTURED) and word in note
     assert losses(tmp_path / "failing") == losses(tmp_path / "off")

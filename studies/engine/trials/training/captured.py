@@ -22,12 +22,14 @@ from studies.engine.trials.failures import is_out_of_memory
 from studies.engine.trials.training.journal import Check
 from studies.engine.trials.training.step import OptimizerStep, Work
 
-WARM_UP = 3
-"""Steps before the first capture, and before those with other proxies."""
+WARM_UP = 6
+"""Steps before the first capture, and before those with other proxies, whose kind is then known."""
 MOST_GRAPHS = 16
 """Shapes past so many are not captured: each graph keeps memory."""
 MOST_RENEWALS = 20
 """A training whose proxies change more often is better not captured."""
+MOST_FAILURES = 2
+"""A capture that fails, unless for memory, may do after another warm-up, but not for ever."""
 
 NOT_CAPTURED = "steps are not captured in CUDA graphs: {}"
 
@@ -61,7 +63,7 @@ class CapturedSteps:
     Args:
         model: The model of `step`.
         step: Does a step.
-        new_graph: Makes a graph.
+        new_pool: Makes what makes graphs that share their memory.
         several: Whether a step may have several batches.
     """
 
@@ -69,16 +71,17 @@ class CapturedSteps:
         self,
         model: nn.Module,
         step: OptimizerStep,
-        new_graph: Callable[[], StepGraph],
+        new_pool: Callable[[], Callable[[], StepGraph]],
         *,
         several: bool,
     ) -> None:
-        self._model, self._step, self._new_graph = model, step, new_graph
-        self._several = several
+        self._model, self._step, self._several = model, step, several
+        self._new_pool, self._new_graph = new_pool, new_pool()
         self._loss = torch.zeros((), dtype=torch.float64, device=step.device)
         self._held: dict[Hashable, _Held] = {}
         self._seen: Counter[Hashable] = Counter()
-        self._warm_up, self._renewals = WARM_UP, 0
+        self._warm_up, self._renewals, self._failures = WARM_UP, 0, 0
+        self._captures = self._replays = 0
         self._past: list[int] = []
         self.obstacle: str | None = None
         """Why steps are not captured, or no longer."""
@@ -95,6 +98,14 @@ class CapturedSteps:
                 f"steps, the first of them {self._past[0]}, until they were captured anew"
             )
         return found
+
+    @property
+    def summary(self) -> str:
+        """How much was captured, on one line."""
+        return (
+            f"{self._replays} replays of {self._captures} CUDA graphs, "
+            f"proxies changed {self._renewals} times"
+        )
 
     def run(self, work: Work) -> tuple[Tensor, Check | None]:
         """Do the step of `work`, which is on the host, and set the gradients back.
@@ -130,6 +141,7 @@ class CapturedSteps:
         self._set_back()
         if self._warm_up and self.obstacle is None:
             self._warm_up -= 1
+            capture.leave_room(self._model)
             values.tolist()  # wait: the next fit chooses its proxies by the error of this one
         return values
 
@@ -158,15 +170,19 @@ class CapturedSteps:
             return None  # transformers takes another kernel where it sees that nothing is padded
         key = work.shape
         held = self._held.get(key)
-        if held is None and self.obstacle is None and len(self._held) < MOST_GRAPHS:
-            if self._seen[key] > 1 or not work.batches:
-                held = self._capture(key, work, do)
+        if held is None and self._may_capture and (self._seen[key] > 1 or not work.batches):
+            held = self._capture(key, work, do)
         if held is not None:
             for tensor, given in zip(held.inputs.tensors, work.tensors, strict=True):
                 tensor.copy_(given, non_blocking=True)
             held.graph.replay()
-            capture.replayed()
+            held.proxies.replayed()
+            self._replays += 1
         return held
+
+    @property
+    def _may_capture(self) -> bool:
+        return self.obstacle is None and not self._warm_up and len(self._held) < MOST_GRAPHS
 
     def _capture(self, key: Hashable, work: Work, do: Callable[[Work], Tensor]) -> _Held | None:
         inputs = work.made(lambda tensor: torch.empty_like(tensor, device=self._step.device))
@@ -174,23 +190,30 @@ class CapturedSteps:
         try:
             values = graph.capture(lambda: do(inputs))
         except Exception as error:
-            what = "out of memory" if is_out_of_memory(error) else type(error).__name__
-            self._give_up(f"{what}: {error}", before)
-            return None
-        if not _same(_host_random(), before):
-            self._give_up("its passes draw random numbers on the host", before)
-            return None
-        held = _Held(graph, inputs, values, CapturedProxies.of(self._model))
-        self._held[key] = held
-        return held
-
-    def _give_up(self, why: str, random_state: tuple[Any, ...] | None = None) -> None:
-        self.obstacle = why
+            no_memory = is_out_of_memory(error)
+            self._failures += 1
+            if no_memory or self._failures == MOST_FAILURES:
+                kind = "out of memory" if no_memory else type(error).__name__
+                self.obstacle = f"{kind}: {error}"
+        else:
+            if _same(_host_random(), before):
+                self._captures += 1
+                held = _Held(graph, inputs, values, CapturedProxies.of(self._model))
+                self._held[key] = held
+                return held
+            self.obstacle = "its passes draw random numbers on the host"
         if not self._several:
-            self._set_back()
+            self._set_back()  # gradients that were asked for, never made
+        _restore(before)
+        self._begin_anew()
+        return None
+
+    def _begin_anew(self) -> None:
+        """Drop all graphs; where there is no obstacle, capture new ones after a warm-up."""
         self.release()
-        if random_state is not None:
-            _restore(random_state)
+        self._seen.clear()
+        self._warm_up = WARM_UP
+        self._new_graph = self._new_pool()  # the old one may hold what nobody replays any more
 
     def release(self) -> None:
         """Give all memory of graphs back."""
@@ -206,11 +229,9 @@ class CapturedSteps:
         if verdict == "good" or held not in self._held.values():
             return
         self._renewals += 1
-        self._held.clear()
-        self._seen.clear()
-        self._warm_up = WARM_UP
         if self._renewals > MOST_RENEWALS:
-            self._give_up(f"the proxies of phi had to be changed {self._renewals} times")
+            self.obstacle = f"the proxies of phi had to be changed {self._renewals} times"
+        self._begin_anew()
 
 
 def _is_full(work: Work) -> bool:

@@ -47,13 +47,16 @@ class CudaGraph:
         self._graph.replay()
 
 
-def graph_maker(device: torch.device) -> Callable[[], StepGraph] | None:
-    """Makes graphs that share one pool of memory, as they are never replayed at once.
+def pool_maker(device: torch.device) -> Callable[[], Callable[[], StepGraph]] | None:
+    """Makes makers of graphs; those of one maker share memory, as they are never replayed at once.
 
     None on a CPU, which has no such graphs.
     """
-    if device.type != "cuda":
-        return None
+    return new_pool if device.type == "cuda" else None
+
+
+def new_pool() -> Callable[[], StepGraph]:
+    """Makes graphs that share their memory."""
     pool = torch.cuda.graph_pool_handle()
     return lambda: CudaGraph(pool)
 
@@ -84,13 +87,13 @@ def captured_steps(
     `several` says whether steps have several batches. `note` gets why not, but for a CPU, where
     nobody expects it.
     """
-    new_graph = graph_maker(step.device)
-    if new_graph is None:
+    new_pool = pool_maker(step.device)
+    if new_pool is None:
         return None
     if why := obstacle(model, step):
         note(NOT_CAPTURED.format(why))
         return None
-    return CapturedSteps(model, step, new_graph, several=several)
+    return CapturedSteps(model, step, new_pool, several=several)
 
 
 def obstacle(model: nn.Module, step: OptimizerStep) -> str | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -85,6 +86,7 @@ def train(
         loop.run()
     if captured is not None:
         captured.release()
+        sys.stderr.write(f"{captured.summary}\n")
         for line in captured.notes:
             note(line)
     ranks().check_equal(model)
