@@ -54,13 +54,7 @@ def train(
         DoesNotFit: `micro_batch` rows need more memory than there is.
         Preempted: the trial was asked to end; a checkpoint was taken.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if any(t.device.type != device.type for t in (*model.parameters(), *model.buffers())):
-        model.to(device)
-    config: Any = getattr(model, "config", None)
-    if config is not None:
-        config.use_cache = False  # keys and values are of no use in training
-    model.train()
+    device = _made_ready(model)
     set_seed(dropout_seed)
     step = OptimizerStep(
         model,
@@ -91,6 +85,18 @@ def train(
             note(line)
     ranks().check_equal(model)
     return loop.progress
+
+
+def _made_ready(model: nn.Module) -> torch.device:
+    """Where `model` now is, ready to be trained: the GPU if there is one."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if any(t.device.type != device.type for t in (*model.parameters(), *model.buffers())):
+        model.to(device)
+    config: Any = getattr(model, "config", None)
+    if config is not None:
+        config.use_cache = False  # keys and values are of no use in training
+    model.train()
+    return device
 
 
 class TrainingLoop:
