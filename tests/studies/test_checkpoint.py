@@ -1,6 +1,7 @@
 """Checkpoints: a trial that was cut off goes on to the numbers of one that was not."""
 
 import errno
+import itertools
 import json
 import os
 import signal
@@ -111,6 +112,22 @@ def test_a_trial_cut_off_in_mid_epoch_or_before_the_last_evaluation_goes_on(
     whole = run_trial(trial, tmp_path / "whole")
     run_until(trial, tmp_path / "cut", last)
     assert names(tmp_path / "cut") == [f"checkpoint-{last}", "metrics.jsonl"]
+    assert run_trial(trial, tmp_path / "cut").metrics == whole.metrics
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+
+
+def test_a_loss_scale_goes_on_too(
+    make: Any, run_until: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device: real(device, init_scale=2.0**24))
+    backbone = {"dtype": "float16", "attention": "eager"}
+    trial = make(backbone=backbone, task={"train_rows": 100}, train={**TRAIN, "schedule": "linear"})
+    whole = run_trial(trial, tmp_path / "whole")
+    rates = [x["train/learning_rate"] for x in lines(tmp_path / "whole") if "train/loss" in x]
+    skipped = sum(one == other for one, other in itertools.pairwise(rates))
+    assert 0 < skipped < 7 and rates[-1] > 0  # a step that overflows is none for the schedule
+    run_until(trial, tmp_path / "cut", 5)
     assert run_trial(trial, tmp_path / "cut").metrics == whole.metrics
     assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
 

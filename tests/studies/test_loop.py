@@ -161,6 +161,18 @@ def test_the_learning_rate_that_is_written_is_the_one_the_step_used(
     assert written[0] == 0 and written[2] == 0.02 and written[-1] > 0
 
 
+def test_with_float16_gradients_are_clipped_and_written_without_the_loss_scale(
+    make: Any, without_dropout: Path, tmp_path: Path
+) -> None:
+    norms = []
+    for dtype in ("float32", "float16"):
+        backbone = {"name": str(without_dropout), "dtype": dtype, "attention": "eager"}
+        result = run_trial(make(backbone=backbone, train={"max_steps": 1}), tmp_path / dtype)
+        assert result.status == "done", result.failure
+        norms.append(json.loads((tmp_path / dtype / "metrics.jsonl").open().readline()))
+    assert norms[1]["train/grad_norm"] == pytest.approx(norms[0]["train/grad_norm"], rel=2e-2)
+
+
 @pytest.mark.parametrize(
     ("adapter", "acts"),
     [
