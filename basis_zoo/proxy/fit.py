@@ -102,7 +102,7 @@ class ProxyFitter:
         self._fits += 1
         if not radius.is_cuda if self.waits is None else self.waits:
             return self._fit_waiting(target)
-        if radius.is_cuda and torch.cuda.is_current_stream_capturing():
+        if _is_captured(radius):
             # a plan that was made before: what it needs once cannot be made within a capture
             plan = self._made or self.plan or first_plan(phi, math.inf)
             draft = plan.draft(target)
@@ -180,6 +180,10 @@ class ProxyFitter:
             self.plan = following
         elif _is_plain(following):
             self.plan = following
+
+
+def _is_captured(tensor: Tensor) -> bool:
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def _price(plan: Plan) -> tuple[int, ...]:

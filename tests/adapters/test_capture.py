@@ -46,17 +46,16 @@ def test_a_range_that_grows_asks_for_a_higher_degree_and_one_that_shrinks_for_no
 
 
 def test_an_error_near_the_tolerance_is_told_before_it_is_past() -> None:
-    phi = made("sinc")
-    plan = ChebyshevPlan(4)
+    phi, plan = made("sinc"), ChebyshevPlan(4)
     told = [0.0] * len(report(plan, phi, 1.0))
-    told[0], told[2] = 1.0, 0.8 * TOLERANCE  # the radius, and what degree 4 drops
     fitter = ProxyFitter(TOLERANCE, waits=False)
+    fitter.aim = capture.AIM
     proxies = CapturedProxies(((fitter, CapturedFit(phi.phi, plan, torch.tensor(told))),))
-    assert proxies.judge(told) == "near" and fitter.plan == ChebyshevPlan(DEGREES[1])
-    told[2] = 1.01 * TOLERANCE
-    assert proxies.judge(told) == "past"
-    told[2] = 0.7 * TOLERANCE  # what follows is better than it must be, all the same
-    assert proxies.judge(told) == "good" and fitter.plan == ChebyshevPlan(DEGREES[1])
+    for share, verdict in ((0.9, "good"), (1.1, "near"), (1.01 / capture.RENEW_AT, "past")):
+        fitter.plan = None
+        told[0], told[2] = 1.0, share * capture.RENEW_AT * TOLERANCE  # radius, what 4 drops
+        assert proxies.judge(told) == verdict
+        assert fitter.plan == ChebyshevPlan(DEGREES[1])  # better than it must be yet
 
 
 def test_each_fit_is_judged_by_its_own_part_of_the_report() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from adapters.batch import PhiBatch
 from adapters.capture import CapturedProxies
 from studies.engine.records import Result, Trial
 from studies.engine.trials.failures import NotFinite
@@ -252,6 +253,82 @@ def test_proxies_that_change_all_the_time_are_not_captured(
     monkeypatch.setattr(captured, "MOST_RENEWALS", 3)
     result, _ = both(make(train={**TRAIN, "epochs": 8}), tmp_path)
     assert result.notes == (NOT_CAPTURED + "the proxies of phi had to be changed 4 times",)
+
+
+@pytest.fixture
+def as_captured(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """A context in which phi is fitted as inside a capture; elsewhere as in steps on a GPU."""
+    inside = False
+
+    @contextlib.contextmanager
+    def context() -> Any:
+        nonlocal inside
+        inside = True
+        yield
+        inside = False
+
+    made = PhiBatch.__init__
+
+    def init(self: PhiBatch, *arguments: Any) -> None:
+        made(self, *arguments)
+        self.lagging = ("cpu",)
+
+    monkeypatch.setattr(PhiBatch, "__init__", init)
+    monkeypatch.setattr("adapters.batch._is_captured", lambda: inside)
+    monkeypatch.setattr("basis_zoo.proxy.fit._is_captured", lambda tensor: inside)
+    return context
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+@pytest.mark.parametrize("family", ["sinc", "hat"])
+def test_proxies_follow_a_range_that_grows_while_steps_are_replayed(
+    family: str,
+    batches: int,
+    make: Any,
+    without_dropout: Path,
+    tmp_path: Path,
+    on_a_gpu: type[Again],
+    as_captured: Callable[[], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def capture_(self: Any, work: Callable[[], Tensor]) -> Tensor:
+        """Do it, and leave the first replay out."""
+        self._work, self._done = work, True
+        with as_captured():
+            self._values = work().clone()
+        return self._values
+
+    def replay(self: Any) -> None:
+        self.replays += 1
+        if not self._done:
+            with as_captured():
+                self._values.copy_(self._work())
+        self._done = False
+
+    monkeypatch.setattr(on_a_gpu, "capture", capture_)
+    monkeypatch.setattr(on_a_gpu, "replay", replay)
+    verdicts: list[str] = []
+    judge = CapturedProxies.judge
+
+    def judged(self: CapturedProxies, report: Any) -> Any:
+        assert len(self.fits) == 1 and len(report) == len(self.fits[0][1].report)
+        verdicts.append(judge(self, report))
+        return verdicts[-1]
+
+    monkeypatch.setattr(CapturedProxies, "judge", judged)
+    trial = make(
+        backbone={"name": str(without_dropout)},
+        adapter={**BASIS, "basis": family},
+        train={"epochs": 10, "gradient_accumulation": batches, "learning_rate": 0.02},
+    )
+    result = run_trial(trial, tmp_path / "auto")
+    plain = run_trial(uncaptured(trial), tmp_path / "off")
+    assert result.status == plain.status == "done", result.failure
+    assert not any(note.startswith(NOT_CAPTURED) for note in result.notes)
+    assert verdicts.count("good") > 10
+    assert {"near", "past"} & {*verdicts} or (family, batches) != ("sinc", 1)
+    for got, want in zip(lines(tmp_path / "auto"), lines(tmp_path / "off"), strict=True):
+        assert got == pytest.approx(want, rel=1e-3, abs=1e-5)
 
 
 def test_a_loss_that_is_not_finite_is_named_by_its_step_though_it_is_read_later(

@@ -185,7 +185,7 @@ class CapturedSteps:
         return self.obstacle is None and not self._warm_up and len(self._held) < MOST_GRAPHS
 
     def _capture(self, key: Hashable, work: Work, do: Callable[[Work], Tensor]) -> _Held | None:
-        inputs = work.made(lambda tensor: torch.empty_like(tensor, device=self._step.device))
+        inputs = work.made(lambda t: torch.empty_like(t, device=self._step.device).copy_(t))
         graph, before = self._new_graph(), _host_random()
         try:
             values = graph.capture(lambda: do(inputs))

@@ -25,7 +25,7 @@ from studies.engine.trials.training.saving import Saver
 from studies.engine.trials.training.schedule import rate_factor, steps_in_epoch, total_steps
 from studies.engine.trials.training.step import Loss, OptimizerStep
 
-READ_AT_ONCE = 16
+READ_AT_ONCE = 8
 """Steps on a GPU whose numbers are read together."""
 
 
