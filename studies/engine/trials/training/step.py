@@ -134,13 +134,12 @@ class OptimizerStep:
 
     def _parts(self, batch: Mapping[str, Tensor]) -> Iterator[Part]:
         size, labels = self._micro_batch, batch["labels"]
-        reads = self._takes_places and labels.ndim == 2
-        common = _power_of_two(places_of_labels(labels), labels.shape[1]) if reads else None
+        reads, few = self._takes_places and labels.ndim == 2, self._few_shapes
+        common = _power_of_two(places_of_labels(labels), labels.shape[1]) if reads and few else None
         for start in range(0, len(labels), size):
             inputs = {name: values[start : start + size] for name, values in batch.items()}
             own = inputs.pop("labels")
-            exact = reads and not self._few_shapes
-            yield Part(inputs, own, places_of_labels(own) if exact else common)
+            yield Part(inputs, own, places_of_labels(own) if reads and not few else common)
 
     def set_rate(self, factor: float) -> float:
         """Set every group's learning rate to `factor` of its highest; the first group's."""
