@@ -1,5 +1,6 @@
 """When steps are captured and replayed, and when what they gave is read."""
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +13,14 @@ from torch import Tensor
 
 from adapters.capture import CapturedProxies
 from studies.engine.definition.train import Train
-from studies.engine.trials.failures import NotFinite
+from studies.engine.trials.failures import DoesNotFit, NotFinite
 from studies.engine.trials.metrics_file import MetricsFile
 from studies.engine.trials.ranks import Ranks
 from studies.engine.trials.training import captured
 from studies.engine.trials.training.captured import CapturedSteps
 from studies.engine.trials.training.journal import Journal
 from studies.engine.trials.training.progress import TrainingProgress
-from studies.engine.trials.training.step import OptimizerStep, Work
+from studies.engine.trials.training.step import OptimizerStep, Part, Work
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +114,41 @@ def test_after_a_renewal_a_shape_is_captured_when_it_comes_again_after_the_warm_
     check(4, [])  # of a graph that is no longer used: nothing is renewed again
     steps_.run(work(4))
     assert sum(said) == 4
+
+
+def test_a_step_that_does_not_fit_beside_graphs_is_done_without_them(
+    on_a_gpu: type[Again], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps_, work = steps(on_a_gpu)
+    real = OptimizerStep.gradients
+
+    def gradients(self: OptimizerStep, part: Part, items: Tensor) -> Tensor:
+        loss = real(self, part, items)
+        if len(part.labels) == 5 and steps_._held:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return loss
+
+    monkeypatch.setattr(OptimizerStep, "gradients", gradients)
+    for _ in range(5):
+        steps_.run(work(4))
+    twin, _ = steps(on_a_gpu)
+    twin._model.load_state_dict(steps_._model.state_dict())
+    twin._step.optimizer.load_state_dict(copy.deepcopy(steps_._step.optimizer.state_dict()))
+    last = work(5)
+    values, _ = steps_.run(last)
+    assert torch.equal(values, twin.run(last)[0])
+    assert steps_.notes == [
+        "steps are not captured in CUDA graphs: out of memory: 5 rows at once: CUDA out of memory"
+    ]
+    for mine, other in zip(steps_._model.parameters(), twin._model.parameters(), strict=True):
+        assert torch.equal(mine, other)
+    monkeypatch.setattr(OptimizerStep, "gradients", lambda *_: too_large())
+    with pytest.raises(DoesNotFit):
+        steps_.run(last)
+
+
+def too_large() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def test_to_be_deterministic_rows_without_padding_are_not_captured(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from adapters import capture
 from adapters.capture import CapturedProxies
-from studies.engine.trials.failures import is_out_of_memory
+from studies.engine.trials.failures import DoesNotFit, is_out_of_memory
 from studies.engine.trials.training.journal import Check
 from studies.engine.trials.training.step import OptimizerStep, Work
 
@@ -137,7 +137,16 @@ class CapturedSteps:
         return told, lambda step, more: self._judge(held, step, more)
 
     def _plainly(self, work: Work) -> Tensor:
-        values = self._step.run(work.to(self._step.device))
+        try:
+            values = self._step.run(work.to(self._step.device))
+        except DoesNotFit as error:
+            if not self._held:
+                raise
+            self.obstacle = f"out of memory: {error}"
+        if self._held and self.obstacle is not None:  # the memory of graphs is wanted
+            self._step.optimizer.zero_grad()
+            self._begin_anew()
+            values = self._step.run(work.to(self._step.device))
         self._set_back()
         if self._warm_up and self.obstacle is None:
             self._warm_up -= 1
