@@ -114,8 +114,9 @@ class OptimizerStep:
         if on_gpu:  # where a CUDA graph finds the rate of each replay
             for group in groups:
                 group["lr"] = torch.tensor(group["lr"], device=device)
+        fused = on_gpu and all(p.is_contiguous() for g in groups for p in g["params"])
         self.optimizer = torch.optim.AdamW(
-            groups, lr=settings.learning_rate, capturable=on_gpu, fused=on_gpu or None
+            groups, lr=settings.learning_rate, capturable=on_gpu, fused=fused or None
         )
         self.skipped = 0
         """Steps that the scaler took back because a gradient overflowed."""
