@@ -1,7 +1,9 @@
 """Captured steps, with graphs that do their work again where a GPU would replay it."""
 
 import contextlib
+import csv
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,36 @@ def test_batches_have_few_shapes_and_the_numbers_of_those_that_are_padded_less(
     assert few.metrics == pytest.approx(plain.metrics, rel=1e-3)
     for got, want in zip(lines(tmp_path / "few"), lines(tmp_path / "plain"), strict=True):
         assert got == pytest.approx(want, rel=1e-3)
+
+
+@pytest.mark.parametrize("choices", [{}, {"choices": ["one", "two"]}], ids=["words", "choices"])
+def test_lessons_of_a_language_model_are_replayed_to_the_same_numbers(
+    choices: dict, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any
+) -> None:
+    draw = random.Random(0)
+    with (tmp_path / "lessons.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("question", "answer", "one", "two"))
+        for _ in range(150):
+            question = " ".join(draw.choices(("why", "cat", "sat", "the"), k=draw.randint(2, 9)))
+            writer.writerow((question, draw.choice(("yes", "no no")), "yes", "no no"))
+    task = {"name": str(tmp_path / "lessons.csv"), "template": "Q: {question}\nA:"}
+    task |= {"label": "answer", "train_rows": 64, "valid_rows": 8, "test_rows": 8}
+    config = {
+        "backbone": {"name": str(tiny_llama)},
+        "task": {**task, **choices, "max_length": 96},
+        "adapter": {"method": "lora", "r": 4, "target_modules": ["q_proj", "v_proj"]},
+        "train": {"epochs": 6, "batch_size": 8, "learning_rate": 0.01},
+        "split_seed": 0,
+    }
+    trial = Trial(study="s", profile="p", arm="a", seed=0, config=config)
+    plain = run_trial(trial, tmp_path / "plain")
+    graphs = request.getfixturevalue("on_a_gpu")
+    result, _ = both(trial, tmp_path)
+    assert result.notes == () and sum(graph.replays for graph in graphs.made) > 20
+    assert result.metrics == pytest.approx(plain.metrics, rel=1e-2)
+    for got, want in zip(lines(tmp_path / "auto"), lines(tmp_path / "plain"), strict=True):
+        assert got == pytest.approx(want, rel=1e-2, abs=1e-4)
 
 
 def refused() -> None:
