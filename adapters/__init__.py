@@ -21,7 +21,14 @@ from adapters.monitor import monitor
 from adapters.namesake import warn_of_namesake
 from adapters.peft_gaps import merge_and_unload
 from adapters.section import COMMON_OPTIONS, AdapterSection
-from adapters.training import clip_gradients, count_parameters, parameter_groups, phi_parameters
+from adapters.training import (
+    Trained,
+    clip_gradients,
+    count_parameters,
+    parameter_groups,
+    phi_parameters,
+    trained_parameters,
+)
 
 __all__ = [
     "COMMON_OPTIONS",
@@ -33,6 +40,7 @@ __all__ = [
     "BasisParameter",
     "Method",
     "StepCallback",
+    "Trained",
     "after_step",
     "attach",
     "check_options",
@@ -50,6 +58,7 @@ __all__ = [
     "push_to_hub",
     "register_method",
     "rescale_adapter_scale",
+    "trained_parameters",
     "write_model_card",
 ]
 

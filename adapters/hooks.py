@@ -90,6 +90,17 @@ def after_step(model: nn.Module, step: int) -> None:
         hooks.after_step(model, config, step)
 
 
+def acts_on_the_host(model: nn.Module) -> bool:
+    """Whether an active adapter of `model` acts or remembers in Python from one step to the next.
+
+    Its steps then differ in more than their numbers, so that none can stand for another.
+    """
+    return any(
+        hooks.after_step is not _nothing or hooks.state is not _no_state
+        for _, hooks in _active(model)
+    )
+
+
 def state(model: nn.Module) -> dict[str, Tensor]:
     """What the active adapters of `model` remember between steps beside parameters and buffers."""
     found: dict[str, Tensor] = {}

@@ -3,7 +3,7 @@
 phi's gradient sums over all entries of W, so in a joint norm it drowns the gradients of A and B.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -45,18 +45,35 @@ def parameter_groups(
     return split_by_rate(model, [group for group in groups if group["params"]])
 
 
-def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
+class Trained(NamedTuple):
+    """The trained parameters of a model, by clipping group; the model is not held."""
+
+    phi: list[nn.Parameter]
+    """Those of `phi_parameters`."""
+    others: list[nn.Parameter]
+
+
+def trained_parameters(model: nn.Module) -> Trained:
+    """The parameters of `model` that require gradients now, each once."""
+    phi = phi_parameters(model)
+    ids = {id(p) for p in phi}
+    return Trained(phi, [p for p in model.parameters() if p.requires_grad and id(p) not in ids])
+
+
+def clip_gradients(model: nn.Module | Trained, max_norm: float) -> Tensor:
     """Clip phi's gradients and all others to `max_norm`, each group by its own norm.
+
+    Args:
+        model: The model, or its trained parameters where a loop has collected them once.
+        max_norm: The largest norm; infinity clips nothing.
 
     Returns:
         The norm of the others before clipping.
     """
-    phi = phi_parameters(model)
-    ids = {id(p) for p in phi}
-    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in ids]
-    if phi:
-        nn.utils.clip_grad_norm_(phi, max_norm)
-    return nn.utils.clip_grad_norm_(rest, max_norm)
+    trained = model if isinstance(model, Trained) else trained_parameters(model)
+    if trained.phi:
+        nn.utils.clip_grad_norm_(trained.phi, max_norm)
+    return nn.utils.clip_grad_norm_(trained.others, max_norm)
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:

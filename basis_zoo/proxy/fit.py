@@ -1,6 +1,7 @@
 """Choose and fit a proxy of phi that meets a tolerance."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,12 +9,12 @@ from torch import Tensor
 from basis_zoo.phi import Phi, PhiParameters
 from basis_zoo.proxy.chebyshev import ChebyshevProxy
 from basis_zoo.proxy.exact import ExactProxy
-from basis_zoo.proxy.plans import ChebyshevPlan, Fit, Plan, Proxy, first_plan
+from basis_zoo.proxy.plans import ChebyshevPlan, Fit, Plan, Proxy, TablePlan, first_plan
 from basis_zoo.proxy.target import Target
 
 SMALLEST_RADIUS = 1e-4
-_LAGGED_MARGIN = 0.5
-"""Share of the tolerance aimed at where the measurement is of an earlier step."""
+_LAGGED_AIM = 0.5
+"""`ProxyFitter.aim` of fits that follow each other."""
 _RETRY_EVERY = 64
 """Fits after which a cheaper kind of proxy is tried again."""
 _HIGHEST = ChebyshevPlan(128)
@@ -50,6 +51,19 @@ def fit_proxy(phi: Phi, parameters: PhiParameters, radius: Tensor, tolerance: fl
     return ProxyFitter(tolerance, waits=True).fit(phi, parameters, radius)
 
 
+class CapturedFit(NamedTuple):
+    """A fit inside a CUDA graph: each replay makes it anew, by the same plan."""
+
+    phi: Phi
+    plan: Plan
+    report: Tensor
+    """What `plan` reports; each replay writes it anew."""
+
+    def falls_short(self, report: list[float], tolerance: float) -> bool:
+        """Whether a replay that has left `report` would have needed a costlier plan."""
+        return _price(self.plan.after(report, tolerance, self.phi)) > _price(self.plan)
+
+
 class ProxyFitter:
     """Fits one proxy after the other while phi and the range change slowly.
 
@@ -69,12 +83,18 @@ class ProxyFitter:
         """Largest error of the last measured fit, as a share of max |phi|."""
         self.plan: Plan | None = None
         """What the next fit makes."""
+        self.aim = _LAGGED_AIM
+        """Share of the tolerance aimed at where the measurement is of an earlier fit: the less, the
+        longer a plan does while the range grows."""
+        self.captured: CapturedFit | None = None
+        """The last fit that was made inside a CUDA graph."""
         self._fits = 0
+        self._made: Plan | None = None
         self._pending: tuple[Phi, Plan, Tensor, torch.cuda.Event | None] | None = None
 
     def __getstate__(self) -> dict:
         """Copies and files carry no measurement that is under way."""
-        return {**self.__dict__, "_pending": None}
+        return {**self.__dict__, "_pending": None, "captured": None}
 
     def fit(self, phi: Phi, parameters: PhiParameters, radius: Tensor) -> Fit:
         """A proxy of phi on [-radius, radius]; the arguments are those of `fit_proxy`."""
@@ -82,13 +102,16 @@ class ProxyFitter:
         self._fits += 1
         if not radius.is_cuda if self.waits is None else self.waits:
             return self._fit_waiting(target)
-        if radius.is_cuda and torch.cuda.is_current_stream_capturing():
-            plan = self.plan or first_plan(phi, math.inf)
-            return plan.draft(target).fit(plan)
+        if _is_captured(radius):
+            # a plan that was made before: what it needs once cannot be made within a capture
+            plan = self._made or self.plan or first_plan(phi, math.inf)
+            draft = plan.draft(target)
+            self.captured = CapturedFit(phi, plan, draft.report)
+            return draft.fit(plan)
         if self.plan is None:
             return self._fit_waiting(target)
         self._receive()
-        draft = self.plan.draft(target)
+        draft, self._made = self.plan.draft(target), self.plan
         if self._pending is None:
             if self._fits % _RETRY_EVERY == 0 and self._could_be_polynomial(target.phi):
                 with torch.no_grad():
@@ -96,6 +119,15 @@ class ProxyFitter:
             else:
                 self._send(phi, self.plan, draft.report)
         return draft.fit(self.plan)
+
+    def forget(self) -> None:
+        """A measurement that is under way is out of date: steps were replayed since."""
+        self._pending = None
+
+    def learn(self, captured: CapturedFit, report: list[float]) -> None:
+        """Make the next fit by the plan for which `report`, left by a replay, asks."""
+        self.bound = captured.plan.error(report)
+        self.plan = captured.plan.after(report, self.tolerance * self.aim, captured.phi)
 
     def _fit_waiting(self, target: Target) -> Fit:
         if self.plan is None or self._fits % _RETRY_EVERY == 0:
@@ -142,12 +174,23 @@ class ProxyFitter:
             return
         self._pending = None
         told = host.tolist()
-        following = plan.after(told, self.tolerance * _LAGGED_MARGIN, phi)
+        following = plan.after(told, self.tolerance * self.aim, phi)
         if plan == self.plan:
             self.bound = plan.error(told)
             self.plan = following
         elif _is_plain(following):
             self.plan = following
+
+
+def _is_captured(tensor: Tensor) -> bool:
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def _price(plan: Plan) -> tuple[int, ...]:
+    """Orders plans by what they cost, and can."""
+    if isinstance(plan, ChebyshevPlan):
+        return 0, plan.by_slope, plan.degree
+    return (1, plan.pieces, plan.room) if isinstance(plan, TablePlan) else (2,)
 
 
 def _is_plain(plan: Plan | None) -> bool:

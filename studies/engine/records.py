@@ -86,7 +86,7 @@ def deciding(config: dict[str, Any]) -> dict[str, Any]:
     """`config` without what decides no result, so that it may change while a study runs."""
     train = dict(config.get("train", {}))
     train.pop("checkpoint_minutes", None)
-    for name, before in (("deterministic", False), ("threads", 1)):
+    for name, before in (("deterministic", False), ("threads", 1), ("capture", "auto")):
         if train.get(name) == before:
             del train[name]  # as it was before there was a choice
     return {**config, "train": train} if "train" in config else config

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -67,18 +69,45 @@ def encode(
     )
 
 
-@dataclass(frozen=True)
+def padded(
+    rows: Sequence[Sequence[int]], fill: int, lengths: Sequence[int] = (), side: str = "right"
+) -> Tensor:
+    """(rows, length) int64, `fill` where a row has ended, or on the left has not begun.
+
+    The length is the shortest of `lengths` that holds the longest row; without one, that row's own.
+    """
+    counts = np.fromiter(map(len, rows), np.int64, len(rows))
+    longest = int(counts.max())
+    length = min((n for n in lengths if n >= longest), default=longest)
+    places = np.arange(length)
+    real = places < counts[:, None] if side == "right" else places >= length - counts[:, None]
+    found = np.full((len(rows), length), fill, np.int64)
+    found[real] = np.fromiter(chain.from_iterable(rows), np.int64, int(counts.sum()))
+    return torch.from_numpy(found)
+
+
 class Pad:
-    """Collates rows: every field is padded to the longest row on the tokenizer's side."""
+    """Collates rows as their tokenizer pads them, without asking it again for each batch."""
 
-    tokenizer: PreTrainedTokenizerBase
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._side = tokenizer.padding_side
+        self._fills = {
+            "input_ids": tokenizer.pad_token_id,
+            "attention_mask": 0,
+            "token_type_ids": tokenizer.pad_token_type_id,
+            "special_tokens_mask": 1,
+        }
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """(batch, longest) for every field, (batch,) for the labels."""
-        rest = [{k: v for k, v in example.items() if k != "labels"} for example in examples]
-        batch = dict(self.tokenizer.pad(rest, return_tensors="pt"))
-        batch["labels"] = torch.tensor([example["labels"] for example in examples])
-        return batch
+    def __call__(
+        self, examples: Sequence[Example], lengths: Sequence[int] = ()
+    ) -> dict[str, Tensor]:
+        """(batch, length) for every field, (batch,) for the labels; `lengths` as for `padded`."""
+        batch = {
+            name: padded([e[name] for e in examples], self._fills[name], lengths, self._side)
+            for name in examples[0]
+            if name != "labels"
+        }
+        return {**batch, "labels": torch.tensor([example["labels"] for example in examples])}
 
 
 def eval_batches(data: Encoded, pad: Pad, batch_size: int) -> Iterator[dict[str, Tensor]]:

@@ -1,10 +1,11 @@
+import contextlib
 import json
 import random
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -154,3 +155,20 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("database") / "mlflow.db"
     mlflow_client.prepare(file, pytest.fail)
     return file
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Trials train as on one GPU, with graphs of the class that is returned."""
+
+    from again import Again
+
+    from studies.engine.trials.training import cuda_graph  # with torch, which few tests need
+
+    class Graph(Again):
+        made: ClassVar[list[Any]] = []
+
+    monkeypatch.setattr(cuda_graph, "on_one_gpu", lambda: True)
+    monkeypatch.setattr(cuda_graph, "pool_maker", lambda device: lambda: Graph)
+    monkeypatch.setattr(cuda_graph, "own_stream", contextlib.nullcontext)
+    return Graph

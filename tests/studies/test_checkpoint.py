@@ -1,6 +1,7 @@
 """Checkpoints: a trial that was cut off goes on to the numbers of one that was not."""
 
 import errno
+import itertools
 import json
 import os
 import signal
@@ -19,10 +20,12 @@ from studies.engine.planning import runs
 from studies.engine.records import Trial, write_record
 from studies.engine.running.events import Interrupted
 from studies.engine.running.local import LocalRunner
-from studies.engine.trials import checkpoint, devices, resuming, saving, training
+from studies.engine.trials import devices
 from studies.engine.trials import trial as engine_trial
-from studies.engine.trials.checkpoint import CheckpointError, Identity
 from studies.engine.trials.preemption import PREEMPTED, Preempted, Preemption, preemptible
+from studies.engine.trials.training import checkpoint, resuming, saving
+from studies.engine.trials.training.checkpoint import CheckpointError, Identity
+from studies.engine.trials.training.loop import TrainingLoop
 from studies.engine.trials.trial import run_trial
 
 LEARNED_GRID = {
@@ -62,15 +65,15 @@ def run_until(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs a trial that is asked to end while it does optimizer step `last`."""
 
     def run(trial: Trial, run_dir: Path, last: int) -> None:
-        preemption, real = Preemption(), training.Watch.on_step_begin
+        preemption, real = Preemption(), TrainingLoop.take
 
-        def on_step_begin(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            if state.global_step == last - 1:
+        def take(self: TrainingLoop, batches: Any) -> None:
+            if self.done == last - 1:
                 preemption.ask()
-            real(self, args, state, control, **rest)
+            real(self, batches)
 
         with monkeypatch.context() as patch:
-            patch.setattr(training.Watch, "on_step_begin", on_step_begin)
+            patch.setattr(TrainingLoop, "take", take)
             with pytest.raises(Preempted):
                 run_trial(trial, run_dir, preemption)
         assert not (run_dir / "result.json").exists()
@@ -113,21 +116,37 @@ def test_a_trial_cut_off_in_mid_epoch_or_before_the_last_evaluation_goes_on(
     assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
 
 
+def test_a_loss_scale_goes_on_too(
+    make: Any, run_until: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device: real(device, init_scale=2.0**24))
+    backbone = {"dtype": "float16", "attention": "eager"}
+    trial = make(backbone=backbone, task={"train_rows": 100}, train={**TRAIN, "schedule": "linear"})
+    whole = run_trial(trial, tmp_path / "whole")
+    rates = [x["train/learning_rate"] for x in lines(tmp_path / "whole") if "train/loss" in x]
+    skipped = sum(one == other for one, other in itertools.pairwise(rates))
+    assert 0 < skipped < 7 and rates[-1] > 0  # a step that overflows is none for the schedule
+    run_until(trial, tmp_path / "cut", 5)
+    assert run_trial(trial, tmp_path / "cut").metrics == whole.metrics
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+
+
 def test_a_trial_killed_after_a_checkpoint_goes_on_and_repeats_no_evaluation(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run_trial(trial, tmp_path / "whole")
     often = trial.model_copy(deep=True)
     often.config["train"]["checkpoint_minutes"] = 1e-9
-    real = training.Watch.on_step_begin
+    real = TrainingLoop.take
 
-    def on_step_begin(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        if state.global_step == 3:  # which was evaluated, and saved after that
+    def take(self: TrainingLoop, batches: Any) -> None:
+        if self.done == 3:  # which was evaluated, and saved after that
             raise KeyboardInterrupt
-        real(self, args, state, control, **rest)
+        real(self, batches)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Watch, "on_step_begin", on_step_begin)
+        patch.setattr(TrainingLoop, "take", take)
         with pytest.raises(KeyboardInterrupt):
             run_trial(often, tmp_path / "killed")
     assert run_trial(trial, tmp_path / "killed").metrics == whole.metrics
@@ -154,13 +173,13 @@ def test_checkpoints_are_taken_by_the_clock_and_the_last_two_are_kept(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[tuple[int, list[str]]] = []
-    real = saving.Saver.on_step_end
+    real = saving.Saver.after_step
 
-    def on_step_end(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        real(self, args, state, control, **rest)
-        taken.append((state.global_step, [n for n in names(tmp_path) if "checkpoint" in n]))
+    def after_step(self: Any) -> None:
+        real(self)
+        taken.append((self._training.done, [n for n in names(tmp_path) if "checkpoint" in n]))
 
-    monkeypatch.setattr(saving.Saver, "on_step_end", on_step_end)
+    monkeypatch.setattr(saving.Saver, "after_step", after_step)
     often = trial.model_copy(deep=True)
     often.config["train"]["checkpoint_minutes"] = 1e-9
     assert often.key == trial.key  # how often is saved decides no result
@@ -221,6 +240,20 @@ def test_another_trials_and_other_codes_checkpoints_are_refused(tmp_path: Path) 
     ):
         with pytest.raises(CheckpointError, match=reason):
             checkpoint.read(tmp_path / "checkpoint-1", identity)
+
+
+def test_a_checkpoint_of_another_version_is_refused_and_the_trial_begins_anew(
+    trial: Trial, run_until: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    whole = run_trial(trial, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "SCHEMA", 1)  # of transformers' Trainer
+        run_until(trial, tmp_path / "cut", 5)
+    assert run_trial(trial, tmp_path / "cut").metrics == whole.metrics
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+    said = capsys.readouterr().err
+    assert "checkpoint-5 is not used: it is of version 1, this code's are 2" in said
+    assert "goes on" not in said
 
 
 def save(run_dir: Path, step: int = 1) -> Path:

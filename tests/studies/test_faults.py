@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Trainer
 
 from studies import files
 from studies.engine.records import Result, Trial, read_result
-from studies.engine.trials import environment, metrics_file, seeds, training, training_run
+from studies.engine.trials import environment, metrics_file, seeds, training_run
+from studies.engine.trials.training import loop
+from studies.engine.trials.training.step import OptimizerStep, Part
 from studies.engine.trials.trial import run_trial
 from studies.tasks.kinds.text import TextClassification
 
@@ -39,15 +40,16 @@ def trial(make: Any, tiny_bert: Path, tmp_path: Path) -> Trial:
 def no_more_than(rows: int, monkeypatch: pytest.MonkeyPatch, after: int = 0) -> list[int]:
     """Memory for `rows` rows of training from step `after` on; the sizes that were tried."""
     tried: list[int] = []
-    real = Trainer.training_step
+    real = OptimizerStep.gradients
 
-    def training_step(self: Any, model: Any, inputs: dict[str, Any], items: Any = None) -> Any:
-        tried.append(len(inputs["labels"]))
-        if tried[-1] > rows and self.state.global_step >= after:
+    def gradients(self: OptimizerStep, part: Part, items: torch.Tensor) -> Any:
+        tried.append(len(part.labels))
+        state = self.optimizer.state.values()
+        if tried[-1] > rows and max((s["step"].item() for s in state), default=0) >= after:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        return real(self, model, inputs, items)
+        return real(self, part, items)
 
-    monkeypatch.setattr(Trainer, "training_step", training_step)
+    monkeypatch.setattr(OptimizerStep, "gradients", gradients)
     return tried
 
 
@@ -165,7 +167,7 @@ def decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
         with monkeypatch.context() as patch:
             patch.setattr(seeds, "derive", derive)
-            patch.setattr(training, "train", train)
+            patch.setattr(loop, "train", train)
             result = run_trial(trial, tmp_path / "run")
         assert result.failure is not None and "Reached" in result.failure.message
         return {**found, "split": result.data["hash"]}
@@ -192,9 +194,9 @@ def test_the_deterministic_option_is_in_force_in_the_trial_alone(
     request: pytest.FixtureRequest,
 ) -> None:
     seen: list[tuple[bool, ...]] = []
-    real = Trainer.training_step
+    real = OptimizerStep.run
 
-    def training_step(self: Any, *arguments: Any) -> Any:
+    def run(self: Any, *arguments: Any) -> Any:
         seen.append(flags())
         return real(self, *arguments)
 
@@ -203,7 +205,7 @@ def test_the_deterministic_option_is_in_force_in_the_trial_alone(
         on = torch.are_deterministic_algorithms_enabled()
         return on, kernels.deterministic, kernels.allow_tf32, matmul.allow_tf32
 
-    monkeypatch.setattr(Trainer, "training_step", training_step)
+    monkeypatch.setattr(OptimizerStep, "run", run)
     kept = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = True
     request.addfinalizer(lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", kept))

@@ -8,6 +8,7 @@ import pytest
 from studies.engine.records import Trial
 from studies.engine.running import packing, slots
 from studies.engine.trials import devices
+from studies.engine.trials.training.captured import WARM_UP
 
 GIB = 2**30
 
@@ -89,6 +90,14 @@ def test_the_largest_arm_is_measured_once(
     assert packing.measured_slots(faster, tmp_path, said.append) == count
     with pytest.raises(AssertionError, match="measured twice"):
         packing.measured_slots(arms[:1], tmp_path, said.append)
+
+
+def test_a_gpu_is_measured_until_steps_are_captured(
+    arms: list[Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert packing.probe(arms[0]).config["train"]["max_steps"] == 3
+    monkeypatch.setattr(devices, "gpus", lambda: 1)
+    assert packing.probe(arms[0]).config["train"]["max_steps"] > WARM_UP + 2
 
 
 def test_an_arm_that_cannot_be_measured_leaves_the_default(make: Any, tmp_path: Path) -> None:

@@ -33,7 +33,6 @@ def test_a_folder_comes_home_as_it_grows_and_whole_at_the_end(tmp_path: Path, mo
     (here / "metrics.jsonl").write_text("c")  # begun again
     for name in ("result.json", "spectra.npz", "trial.json", ".scratch"):
         (here / name).write_text("four")
-    (here / "trainer").mkdir()
     order = [piece.name for piece in Outbox(here, known=["checkpoint-10"]).everything()]
     assert order[-1] == "result.json" and "trial.json" not in order
     moved(outbox, there, everything=True)

@@ -15,6 +15,7 @@ from studies.tasks.kinds.tokens import (
     Tokens,
     encode_pairs,
     lessons,
+    masked_next_token_loss,
     next_token_loss,
     places_of_labels,
 )
@@ -132,6 +133,11 @@ def test_the_loss_reads_the_logits_of_the_last_places_only(
         next_token_loss(few, labels), next_token_loss(model(**batch), labels)
     )
     assert places_of_labels(torch.full((2, 5), IGNORED)) == 1
+    for count in (None, 7):  # also with more places than are read
+        for outputs in (few, model(**batch)):
+            torch.testing.assert_close(
+                masked_next_token_loss(outputs, labels, count), next_token_loss(few, labels, count)
+            )
 
 
 def test_a_long_prompt_is_cut_and_its_answer_kept(loaded: tuple[Any, Any]) -> None:

@@ -13,7 +13,7 @@ import torch
 from studies import backbones, tasks
 from studies.backbones import Head
 from studies.engine.records import Trial
-from studies.engine.trials.batches import train_loader
+from studies.engine.trials.training.batches import train_loader
 from studies.engine.trials.trial import run_trial
 from studies.tasks import packaged
 

@@ -152,9 +152,9 @@ def test_gradients_are_clipped_once_a_step_as_the_adapters_say(
     stepped: list[float] = []
     real = adapters.clip_gradients
 
-    def spy(model: torch.nn.Module, max_norm: float) -> torch.Tensor:
+    def spy(trained: adapters.Trained, max_norm: float) -> torch.Tensor:
         clips.append(max_norm)
-        return real(model, max_norm)
+        return real(trained, max_norm)
 
     def before_step(optimizer: torch.optim.Optimizer, *arguments: object) -> None:
         grads = [p.grad for group in optimizer.param_groups for p in group["params"]]

@@ -40,3 +40,7 @@ class Train(Section):
     last bits of its numbers depend on them."""
     deterministic: Bool = False
     """The same bits each time on a GPU, at some cost of speed; a CPU gives them anyway."""
+    capture: Literal["auto", "off"] = "auto"
+    """auto: on a single GPU, steps are replayed from CUDA graphs where that is possible, and a note
+    of the trial says why where it is not; off: never. The same numbers to rounding, the same bits
+    with `deterministic`."""

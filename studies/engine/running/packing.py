@@ -24,7 +24,8 @@ from studies.engine.running import slots
 from studies.engine.running.attempts import last_line
 from studies.engine.trials import devices
 
-STEPS = 3
+STEPS, STEPS_ON_GPU = 3, 16
+"""So many are trained; a GPU needs some more until it captures them, which takes memory."""
 MARGIN = 1.15
 """A trial is taken to need this many times what was measured."""
 SHARE = 0.9
@@ -135,7 +136,7 @@ def free_memory() -> int:
 
 
 def measure(arms: Sequence[Trial], identity: str = "") -> Peak:
-    """Train the largest of `arms` for `STEPS` steps in a process of its own.
+    """Train the largest of `arms` for a few steps in a process of its own.
 
     Raises:
         ValueError: it could not be trained; the message says why.
@@ -167,7 +168,8 @@ def measure(arms: Sequence[Trial], identity: str = "") -> Peak:
 
 def probe(trial: Trial) -> Trial:
     """`trial` cut short: a few steps, an evaluation of one batch of each split."""
-    train = {**trial.config["train"], "max_steps": STEPS, "eval_every": None, "epochs": 1.0}
+    steps = STEPS_ON_GPU if devices.gpus() else STEPS
+    train = {**trial.config["train"], "max_steps": steps, "eval_every": None, "epochs": 1.0}
     rows = train.get("eval_batch_size", 64)
     task = dict(trial.config["task"])
     for name in ("valid_rows", "test_rows"):

@@ -18,10 +18,13 @@ class MetricsFile:
         self._file = path.open("w", encoding="utf-8", buffering=1)  # a line at a time
         self._started = time.monotonic()
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one line; values that JSON cannot hold (NaN, infinity) are left out."""
+    def write(self, step: int, metrics: Mapping[str, float], at: float | None = None) -> None:
+        """Append one line; values that JSON cannot hold (NaN, infinity) are left out.
+
+        `at` is when they came about, by `time.monotonic`; None means now.
+        """
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        seconds = round(time.monotonic() - self._started, 4)
+        seconds = round((time.monotonic() if at is None else at) - self._started, 4)
         self._file.write(json.dumps({"step": step, "seconds": seconds, **finite}) + "\n")
 
     @property

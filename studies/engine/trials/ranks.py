@@ -53,22 +53,19 @@ class Ranks:
         """This process's rows of `batch`; there may be none."""
         return {name: values[self.rank :: self.count] for name, values in batch.items()}
 
-    def sum(self, model: "nn.Module", loss: float) -> float:
-        """Add up the gradients of `model` over all processes, in place; the sum of `loss`."""
+    def sum(self, trained: "Sequence[nn.Parameter]", loss: "Tensor") -> "Tensor":
+        """Add up the gradients of `trained` over all processes, in place; the sum of `loss`."""
         if self.count == 1:
             return loss
         import torch
 
-        trained = [p for p in model.parameters() if p.requires_grad]
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in trained]
-        flat = torch.cat(
-            [*(g.float().flatten() for g in grads), grads[0].new_tensor([loss]).float()]
-        )
+        flat = torch.cat([*(g.float().flatten() for g in grads), loss.float()[None]])
         torch.distributed.all_reduce(flat)
         *sums, total = flat.split([g.numel() for g in grads] + [1])
         for parameter, grad, summed in zip(trained, grads, sums, strict=True):
             parameter.grad = summed.view_as(grad).to(grad.dtype)
-        return total.item()
+        return total[0].to(loss.dtype)
 
     def check_equal(self, model: "nn.Module") -> None:
         """Raise `RuntimeError` where the processes have trained different parameters."""

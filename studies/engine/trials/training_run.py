@@ -21,17 +21,18 @@ from studies import backbones, tasks
 from studies.engine.definition.plugins import load_plugins
 from studies.engine.definition.train import Train
 from studies.engine.records import Cost, Trial
-from studies.engine.trials import seeds, training
+from studies.engine.trials import seeds
 from studies.engine.trials.after import evaluate_after
-from studies.engine.trials.batches import TimedLoader, train_loader
-from studies.engine.trials.checkpoint import Identity
 from studies.engine.trials.environment import code_versions, device_name, peak_memory_bytes
 from studies.engine.trials.failures import NotFinite, is_out_of_memory
 from studies.engine.trials.matching import matched
 from studies.engine.trials.metrics_file import MetricsFile
 from studies.engine.trials.preemption import Preemption
-from studies.engine.trials.saving import Saver
-from studies.engine.trials.training_progress import TrainingProgress
+from studies.engine.trials.training import cuda_graph, loop
+from studies.engine.trials.training.batches import TimedLoader, few_lengths, train_loader
+from studies.engine.trials.training.checkpoint import Identity
+from studies.engine.trials.training.progress import TrainingProgress
+from studies.engine.trials.training.saving import Saver
 from studies.tasks.encoding import spare_workers
 
 
@@ -50,8 +51,10 @@ class Findings:
     def note(self, text: str) -> None:
         """Keep and say what a reader of the numbers should know, on one line."""
         line = " ".join(text.split())
-        self.notes = (*self.notes, line if len(line) <= 300 else line[:297] + "...")
-        sys.stderr.write(f"{line}\n")
+        line = line if len(line) <= 300 else line[:297] + "..."
+        if line not in self.notes:  # a trial may be begun several times
+            self.notes = (*self.notes, line)
+            sys.stderr.write(f"{line}\n")
 
     def fields(self, *, whole: bool) -> dict[str, Any]:
         """Fields of a `Result`: all of a whole trial, of a failed one those that are no numbers."""
@@ -129,27 +132,28 @@ class TrainingRun:
         """Train and evaluate: how it went, and the last metrics."""
         prepared, settings, seed = self._prepared, self._settings, self._trial.seed
         self._metrics = MetricsFile(self._run_dir / "metrics.jsonl")
-        saver = self._saver()
+        saver, few_shapes = self._saver(), cuda_graph.on_one_gpu()
         loader = train_loader(
             prepared.train,
             prepared.collate,
             settings.batch_size,
             seeds.derive(seed, "order"),
             spare_workers() if prepared.slow_batches else 0,
+            few_lengths(prepared.train.lengths) if few_shapes else (),
         )
         try:
-            progress = training.train(
+            progress = loop.train(
                 self._model,
                 loader,
                 settings,
                 dtype=self._dtype,
                 dropout_seed=seeds.derive(seed, "dropout"),
-                folder=self._run_dir / "trainer",
                 metrics=self._metrics,
                 on_evaluate=lambda step: self._score(step, "valid"),
-                loss=prepared.loss,
+                loss=prepared.fixed_loss if few_shapes else prepared.loss,
                 saver=saver,
                 micro_batch=micro_batch,
+                note=self._found.note,
             )
             with saver.saved_when_preempted():
                 last = self._score(len(progress.losses), "valid", "test")

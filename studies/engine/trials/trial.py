@@ -8,7 +8,6 @@ Knows neither Optuna nor MLflow, so a bare GPU machine needs only torch, transfo
 import argparse
 import contextlib
 import os
-import shutil
 import sys
 import time
 import traceback
@@ -39,9 +38,9 @@ def run_trial(trial: Trial, run_dir: Path, preemption: Preemption | None = None)
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "result.json").unlink(missing_ok=True)  # of an earlier attempt
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    from studies.engine.trials import checkpoint
     from studies.engine.trials.environment import environment
     from studies.engine.trials.failures import failure_of
+    from studies.engine.trials.training import checkpoint
     from studies.engine.trials.training_run import Findings
 
     findings, failure = Findings(), None
@@ -51,8 +50,6 @@ def run_trial(trial: Trial, run_dir: Path, preemption: Preemption | None = None)
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
         failure = failure_of(error)
-    finally:
-        shutil.rmtree(run_dir / "trainer", ignore_errors=True)
     with preemption.whole():
         result = Result(
             key=trial.key,

@@ -63,7 +63,9 @@ class Images(Prepared):
         self._splits = {name: Pictures(rows, classes) for name, rows in data.splits.items()}
         self.train = self._splits["train"]
 
-    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+    def collate(
+        self, examples: Sequence[Example], lengths: Sequence[int] = ()
+    ) -> dict[str, Tensor]:
         """(batch, 3, height, width) pixels and (batch,) labels, augmented where asked for."""
         return self._batch(examples, augment=self._augment)
 

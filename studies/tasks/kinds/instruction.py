@@ -10,7 +10,13 @@ from transformers.utils import ModelOutput
 
 from studies.tasks.encoding import Encoded, Example
 from studies.tasks.kinds.prepared import Prepared, evaluating
-from studies.tasks.kinds.tokens import IGNORED, PadLessons, lessons, next_token_loss
+from studies.tasks.kinds.tokens import (
+    IGNORED,
+    PadLessons,
+    lessons,
+    masked_next_token_loss,
+    next_token_loss,
+)
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import TaskData
 
@@ -32,15 +38,23 @@ class Instruction(Prepared):
         }
         self.train = self._splits["train"]
 
-    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """(batch, longest) tokens, mask and labels."""
-        return self._pad(examples)
+    def collate(
+        self, examples: Sequence[Example], lengths: Sequence[int] = ()
+    ) -> dict[str, Tensor]:
+        """(batch, length) tokens, mask and labels."""
+        return self._pad(examples, lengths)
 
     def loss(
         self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """Mean over the step's labelled tokens."""
         return next_token_loss(outputs, labels, num_items_in_batch)
+
+    def fixed_loss(
+        self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """The same, all positions in."""
+        return masked_next_token_loss(outputs, labels, num_items_in_batch)
 
     def evaluate(
         self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None

@@ -19,7 +19,13 @@ from studies.tasks.extraction import extract
 from studies.tasks.kinds.generation import generate
 from studies.tasks.kinds.prepared import Prepared, evaluating
 from studies.tasks.kinds.scoring import log_likelihoods
-from studies.tasks.kinds.tokens import PadLessons, encode_pairs, lessons, next_token_loss
+from studies.tasks.kinds.tokens import (
+    PadLessons,
+    encode_pairs,
+    lessons,
+    masked_next_token_loss,
+    next_token_loss,
+)
 from studies.tasks.rows import Item
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import TaskData
@@ -40,15 +46,23 @@ class MultipleChoice(Prepared):
             end=data.info.answers_end,
         )
 
-    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """(batch, longest) tokens, mask and labels."""
-        return self._pad(examples)
+    def collate(
+        self, examples: Sequence[Example], lengths: Sequence[int] = ()
+    ) -> dict[str, Tensor]:
+        """(batch, length) tokens, mask and labels."""
+        return self._pad(examples, lengths)
 
     def loss(
         self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """Mean over the step's labelled tokens."""
         return next_token_loss(outputs, labels, num_items_in_batch)
+
+    def fixed_loss(
+        self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """The same, all positions in."""
+        return masked_next_token_loss(outputs, labels, num_items_in_batch)
 
     def evaluate(
         self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None

@@ -21,8 +21,13 @@ class Prepared(ABC):
     own make batches ahead. `collate` then draws from nothing but its examples."""
 
     @abstractmethod
-    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """A batch of training examples, with `labels`."""
+    def collate(
+        self, examples: Sequence[Example], lengths: Sequence[int] = ()
+    ) -> dict[str, Tensor]:
+        """A batch of training examples, with `labels`.
+
+        Rows are padded to the shortest of `lengths` that holds them, else to the longest of them.
+        """
 
     def loss(
         self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
@@ -35,6 +40,15 @@ class Prepared(ABC):
         """
         total = functional.cross_entropy(outputs.logits.float(), labels, reduction="sum")
         return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+    def fixed_loss(
+        self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """`loss` by operations whose shapes depend on nothing but those of its arguments.
+
+        CUDA graphs are made of such; the default is `loss` itself.
+        """
+        return self.loss(outputs, labels, num_items_in_batch)
 
     @abstractmethod
     def evaluate(

@@ -25,9 +25,11 @@ class TextClassification(Prepared):
         self._splits = {name: self._encode(spec, data, name, tokenizer) for name in data.splits}
         self.train = self._splits["train"]
 
-    def collate(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """(batch, longest) tokens and mask, (batch,) labels."""
-        return self._pad(examples)
+    def collate(
+        self, examples: Sequence[Example], lengths: Sequence[int] = ()
+    ) -> dict[str, Tensor]:
+        """(batch, length) tokens and mask, (batch,) labels."""
+        return self._pad(examples, lengths)
 
     def evaluate(
         self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None

@@ -5,13 +5,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from studies.tasks.encoding import Encoded, Example
+from studies.tasks.encoding import Encoded, Example, padded
 from studies.tasks.token_cache import tokenise
 
 IGNORED = -100
@@ -72,18 +71,16 @@ class PadLessons:
 
     pad_token: int
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """(batch, longest) tokens, mask and labels."""
-        longest = max(len(example["input_ids"]) for example in examples)
-        ids = torch.full((len(examples), longest), self.pad_token)
-        labels = torch.full((len(examples), longest), IGNORED)
-        mask = torch.zeros((len(examples), longest), dtype=torch.long)
-        for row, example in enumerate(examples):
-            length = len(example["input_ids"])
-            ids[row, :length] = torch.tensor(example["input_ids"])
-            labels[row, :length] = torch.tensor(example["labels"])
-            mask[row, :length] = 1
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    def __call__(
+        self, examples: Sequence[Example], lengths: Sequence[int] = ()
+    ) -> dict[str, Tensor]:
+        """(batch, length) tokens, mask and labels; `lengths` as for `padded`."""
+        ids = [example["input_ids"] for example in examples]
+        return {
+            "input_ids": padded(ids, self.pad_token, lengths),
+            "attention_mask": padded([[1] * len(row) for row in ids], 0, lengths),
+            "labels": padded([example["labels"] for example in examples], IGNORED, lengths),
+        }
 
 
 def lessons(
@@ -129,6 +126,21 @@ def next_token_loss(
     logits, targets = outputs.logits[:, :-1][wanted], labels[:, 1:][wanted]
     total = functional.cross_entropy(logits.float(), targets, reduction="sum")
     return total / (len(targets) if num_items_in_batch is None else num_items_in_batch)
+
+
+def masked_next_token_loss(
+    outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+) -> Tensor:
+    """`next_token_loss` by operations whose shapes do not depend on the labels.
+
+    All the logits there are become float32.
+    """
+    labels = labels[:, -outputs.logits.shape[1] :][:, 1:]
+    logits = outputs.logits[:, :-1].float()
+    total = functional.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=IGNORED
+    )
+    return total / ((labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
 
 
 def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

@@ -12,8 +12,11 @@ PLAIN = ("a", "film", "it", "of", "plot", "scene", "song", "the", "this", "was",
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def bert(folder: Path) -> Path:
-    """A random BERT of 2 layers, width 32, and a word tokenizer, written to `folder`."""
+def bert(folder: Path, **sizes: int) -> Path:
+    """A random BERT and a word tokenizer, written to `folder`.
+
+    2 layers, 2 heads, width 32 and 64, 64 positions; `sizes` are options of `BertConfig` instead.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
@@ -32,14 +35,14 @@ def bert(folder: Path) -> Path:
         mask_token="[MASK]",
     ).save_pretrained(folder)
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
+    small = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+    }
+    config = BertConfig(vocab_size=len(words), **{**small, **sizes})
     BertModel(config).save_pretrained(folder)
     return folder
 

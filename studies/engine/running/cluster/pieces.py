@@ -15,8 +15,8 @@ BATCH_BYTES = 8 * 2**20
 """About so much is on its way at once."""
 GROWING = ("metrics.jsonl", "log.txt")
 RESULT = "result.json"
-STAYS = ("trial.json", "trainer", RESULT)
-"""What is not sent with the rest: known at home, scratch of the trainer, and what comes last."""
+STAYS = ("trial.json", RESULT)
+"""What is not sent with the rest: known at home, and what comes last."""
 
 
 @dataclass(frozen=True)

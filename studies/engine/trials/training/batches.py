@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,10 @@ WINDOW = 8
 """Batches whose rows are sorted together: long enough to save padding, short enough to mix."""
 
 
+LENGTHS = 5
+"""Of batches where they are to have few: each is a CUDA graph of its own."""
+
+
 class LengthGrouped(Sampler[list[int]]):
     """Batches of rows of like length, in an order drawn anew each epoch from `seed` alone."""
 
@@ -24,12 +29,15 @@ class LengthGrouped(Sampler[list[int]]):
         self._seed = seed
         self.epoch = 0
         """The epoch that is drawn next."""
+        self.seen = 0
+        """How many of its first batches are left out."""
 
     def __len__(self) -> int:
         return -(-len(self._lengths) // self._batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         draw = random.Random(f"{self._seed}:{self.epoch}")
+        seen, self.seen = self.seen, 0
         self.epoch += 1
         order = list(range(len(self._lengths)))
         draw.shuffle(order)
@@ -41,7 +49,7 @@ class LengthGrouped(Sampler[list[int]]):
         ]
         batches = [sorted_windows[i : i + size] for i in range(0, len(order), size)]
         draw.shuffle(batches)
-        yield from batches
+        yield from batches[seen:]
 
 
 class TimedLoader(DataLoader[Example]):
@@ -51,7 +59,9 @@ class TimedLoader(DataLoader[Example]):
     """Spent in making batches so far: while it runs, a GPU has nothing new to do."""
 
     def __iter__(self) -> Iterator[Any]:
-        batches = super().__iter__()
+        return self._timed(super().__iter__())  # which draws a random number, now
+
+    def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:
         while True:
             began = time.perf_counter()
             batch = next(batches, None)
@@ -61,22 +71,40 @@ class TimedLoader(DataLoader[Example]):
             yield batch
 
 
+def few_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
+    """At most `LENGTHS` lengths that rows may be padded to, each fit for as many rows more.
+
+    They are multiples of 8, but for the last, which is that of the longest row.
+    """
+    ordered = sorted(lengths)
+    ends = (len(ordered) * (i + 1) // LENGTHS - 1 for i in range(LENGTHS))
+    wanted = (ordered[max(0, end)] for end in ends)
+    return tuple(sorted({min(-(-length // 8) * 8, ordered[-1]) for length in wanted}))
+
+
 def train_loader(
     data: Examples,
-    collate: Callable[[Sequence[Example]], dict[str, Tensor]],
+    collate: Callable[..., dict[str, Tensor]],
     batch_size: int,
     seed: int,
     workers: int = 0,
+    lengths: Sequence[int] = (),
 ) -> TimedLoader:
     """Batches for training, pinned where there is a GPU; iterating again is the next epoch.
 
-    `workers` processes make batches ahead; the batches are the same however many there are.
+    Args:
+        data: The rows.
+        collate: As `Prepared.collate`.
+        batch_size: Rows of each batch but the last.
+        seed: Decides the order.
+        workers: Processes that make batches ahead; the batches are the same however many there are.
+        lengths: Those that rows are padded to; none: each batch is padded to its longest row.
     """
     sampler = LengthGrouped(data.lengths, batch_size, seed)
     return TimedLoader(
         data,
         batch_sampler=sampler,
-        collate_fn=collate,
+        collate_fn=partial(collate, lengths=lengths) if lengths else collate,
         pin_memory=torch.cuda.is_available(),
         num_workers=workers,
     )

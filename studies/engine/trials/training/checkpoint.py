@@ -5,7 +5,6 @@
         tensors.safetensors  all tensors by name
         state.json           everything else
         metrics.jsonl        the metrics that were written so far
-        trainer_state.json   transformers' own
 
 A folder gets its name when all of it is on the disk; the one before it is kept until then, and one
 more after.
@@ -28,7 +27,8 @@ from torch import Tensor
 
 from studies.files import sync
 
-SCHEMA = 1
+SCHEMA = 2
+"""Version of these folders. 1 was of a training by transformers' Trainer."""
 KEPT = 2
 NOT_WHOLE = (
     SafetensorError,
@@ -145,8 +145,10 @@ def read(folder: Path, identity: Identity) -> Checkpoint:
 
 def _read(folder: Path, identity: Identity) -> Checkpoint:
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    if manifest.pop("sha256") != _digest(manifest) or manifest["schema"] != SCHEMA:
-        raise CheckpointError(f"{MANIFEST} is not what was written, or of another version")
+    if manifest.pop("sha256") != _digest(manifest):
+        raise CheckpointError(f"{MANIFEST} is not what was written")
+    if manifest["schema"] != SCHEMA:
+        raise CheckpointError(f"it is of version {manifest['schema']}, this code's are {SCHEMA}")
     if manifest["key"] != identity.key:
         raise CheckpointError(f"it is of trial {manifest['key']}, this is {identity.key}")
     there, here = manifest["versions"], json.loads(json.dumps(dict(identity.versions)))

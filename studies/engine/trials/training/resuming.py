@@ -1,7 +1,7 @@
 """All that a training under way is made of, as tensors and JSON, and back.
 
-Trained parameters, buffers that have changed, what a method remembers, the optimizer, the schedule,
-the loss scale, and every source of random numbers. Frozen weights are made anew from the trial.
+Trained parameters, buffers that have changed, what a method remembers, the optimizer, the loss
+scale, and every source of random numbers. Frozen weights are made anew from the trial.
 """
 
 import json
@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
 
 from adapters import hooks
-from studies.engine.trials.checkpoint import CheckpointError
+from studies.engine.trials.training.checkpoint import CheckpointError
 
 Tensors = dict[str, Tensor]
 State = dict[str, Any]
@@ -62,33 +64,37 @@ def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     hooks.load_state(model, _below("method.", tensors))
 
 
-def optimizer_state(optimizer: Any, scheduler: Any, scaler: Any) -> tuple[Tensors, State]:
-    """State of the optimizer, of its learning rates, and of float16's loss scale."""
-    own = optimizer.state_dict()
+def optimizer_state(optimizer: Optimizer, scaler: GradScaler | None) -> tuple[Tensors, State]:
+    """What the optimizer remembers of each parameter, and float16's loss scale."""
     tensors: Tensors = {}
     numbers: dict[str, dict[str, Any]] = {}
-    for index, entries in own["state"].items():
+    for index, entries in optimizer.state_dict()["state"].items():
         for name, value in entries.items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer.{index}.{name}"] = value
             else:
                 numbers.setdefault(str(index), {})[name] = value
-    state = {"groups": own["param_groups"], "numbers": numbers, "schedule": scheduler.state_dict()}
+    state: State = {"numbers": numbers}
     if scaler is not None:
         state["scale"] = scaler.state_dict()
     return _copied(tensors), state
 
 
 def load_optimizer(
-    optimizer: Any, scheduler: Any, tensors: Mapping[str, Tensor], state: State
+    optimizer: Optimizer,
+    scaler: GradScaler | None,
+    tensors: Mapping[str, Tensor],
+    state: State,
 ) -> None:
-    """Put `optimizer_state` back, but for the loss scale."""
+    """Put `optimizer_state` back; groups and learning rates stay those of `optimizer`."""
     entries: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in state["numbers"].items()}
     for name, tensor in _below("optimizer.", tensors).items():
         index, _, entry = name.partition(".")
         entries.setdefault(int(index), {})[entry] = tensor
-    optimizer.load_state_dict({"state": entries, "param_groups": state["groups"]})
-    scheduler.load_state_dict(state["schedule"])
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": entries, "param_groups": groups})
+    if scaler is not None:
+        scaler.load_state_dict(state["scale"])
 
 
 def random_state() -> tuple[Tensors, State]:

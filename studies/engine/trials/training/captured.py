@@ -1,0 +1,265 @@
+"""Optimizer steps replayed from CUDA graphs, one graph for each shape of their batches.
+
+The host needs longer to ask for a step of a small model than a GPU to do it; a replay asks once. A
+shape is captured when it comes again, after some steps that are not, so that all that is made once
+is there: the optimizer's numbers, compiled kernels, the proxies that phi needs now. What cannot be
+captured is not, and the trial says why.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adapters import capture
+from adapters.capture import CapturedProxies
+from studies.engine.trials.failures import DoesNotFit, is_out_of_memory
+from studies.engine.trials.training.journal import Check
+from studies.engine.trials.training.step import OptimizerStep, Work
+
+WARM_UP = 6
+"""Steps before the first capture, and before those with other proxies, whose kind is then known."""
+MOST_GRAPHS = 16
+"""Shapes past so many are not captured: each graph keeps memory."""
+MOST_RENEWALS = 20
+"""A training whose proxies change more often is better not captured."""
+MOST_FAILURES = 2
+"""A capture that fails, unless for memory, may do after another warm-up, but not for ever."""
+
+NOT_CAPTURED = "steps are not captured in CUDA graphs: {}"
+
+
+class StepGraph(Protocol):
+    """A step that is captured once and replayed often; all of one training share their memory."""
+
+    def capture(self, work: Callable[[], Tensor]) -> Tensor:
+        """Capture `work` without doing it; each replay writes its result anew to this tensor."""
+
+    def replay(self) -> None:
+        """Do it once more."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """A graph, and where its numbers lie."""
+
+    graph: StepGraph
+    inputs: Work
+    values: Tensor
+    proxies: CapturedProxies
+
+
+class CapturedSteps:
+    """Does optimizer steps, replaying those that can be.
+
+    A step of one batch is one graph. Steps of several batches, which come in many combinations, are
+    made of one graph for each batch, which adds to gradients that stay, and one for the update.
+
+    Args:
+        model: The model of `step`.
+        step: Does a step.
+        new_pool: Makes what makes graphs that share their memory.
+        several: Whether a step may have several batches.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        step: OptimizerStep,
+        new_pool: Callable[[], Callable[[], StepGraph]],
+        *,
+        several: bool,
+    ) -> None:
+        self._model, self._step, self._several = model, step, several
+        self._new_pool, self._new_graph = new_pool, new_pool()
+        self._loss = torch.zeros((), dtype=torch.float64, device=step.device)
+        self._held: dict[Hashable, _Held] = {}
+        self._seen: Counter[Hashable] = Counter()
+        self._warm_up, self._renewals, self._failures = WARM_UP, 0, 0
+        self._captures = self._replays = 0
+        self._past: list[int] = []
+        self.obstacle: str | None = None
+        """Why steps are not captured, or no longer."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the trial's numbers should know of it."""
+        found = []
+        if self.obstacle is not None:
+            found.append(NOT_CAPTURED.format(self.obstacle))
+        if self._past:
+            found.append(
+                f"the proxies of phi were past their tolerance in {len(self._past)} replayed "
+                f"steps, the first of them {self._past[0]}, until they were captured anew"
+            )
+        return found
+
+    @property
+    def summary(self) -> str:
+        """How much was captured, on one line."""
+        return (
+            f"{self._replays} replays of {self._captures} CUDA graphs, "
+            f"proxies changed {self._renewals} times"
+        )
+
+    def run(self, work: Work) -> tuple[Tensor, Check | None]:
+        """Do the step of `work`, which is on the host, and set the gradients back.
+
+        Its loss and norm, and what more there is. The check, where there is one, wants the numbers
+        past the norm once they are read.
+        """
+        parts = [Work((batch,), work.items) for batch in work.batches] if self._several else [work]
+        self._seen.update(part.shape for part in parts)
+        if self._warm_up or self.obstacle is not None:
+            return self._plainly(work), None
+        if not self._several:
+            held = self._replayed(work, self._whole)
+            return (self._plainly(work), None) if held is None else self._told(held.values, held)
+        last = None
+        for part in parts:
+            last = self._replayed(part, self._gradients)
+            if last is None:
+                self._loss.add_(self._step.accumulate(part.to(self._step.device)))
+        update = self._replayed(Work((), work.items), self._update)
+        values = self._update(None) if update is None else update.values
+        return self._told(values, last)
+
+    def _told(self, values: Tensor, held: _Held | None) -> tuple[Tensor, Check | None]:
+        """The loss and norm of `values`, and what `held` tells of its proxies."""
+        if held is None:
+            return values[:2].clone(), None
+        told = torch.cat([values[:2], held.values[2:]])
+        return told, lambda step, more: self._judge(held, step, more)
+
+    def _plainly(self, work: Work) -> Tensor:
+        try:
+            values = self._step.run(work.to(self._step.device))
+        except DoesNotFit as error:
+            if not self._held:
+                raise
+            self.obstacle = f"out of memory: {error}"
+        if self._held and self.obstacle is not None:  # the memory of graphs is wanted
+            self._step.optimizer.zero_grad()
+            self._begin_anew()
+            values = self._step.run(work.to(self._step.device))
+        self._set_back()
+        if self._warm_up and self.obstacle is None:
+            self._warm_up -= 1
+            capture.leave_room(self._model)
+            values.tolist()  # wait: the next fit chooses its proxies by the error of this one
+        return values
+
+    def _whole(self, inputs: Work) -> Tensor:
+        values = self._step.run(inputs)
+        self._set_back()
+        return torch.cat([values, *CapturedProxies.of(self._model).report()])
+
+    def _gradients(self, inputs: Work) -> Tensor:
+        self._loss.add_(self._step.accumulate(inputs))
+        return torch.cat([self._loss.expand(2), *CapturedProxies.of(self._model).report()])
+
+    def _update(self, inputs: Work | None) -> Tensor:
+        values = self._step.update(self._loss.clone())
+        self._loss.zero_()
+        self._set_back()
+        return values
+
+    def _set_back(self) -> None:
+        # to None where one graph makes and uses them, so that their memory is another graph's too
+        self._step.optimizer.zero_grad(set_to_none=not self._several)
+
+    def _replayed(self, work: Work, do: Callable[[Work], Tensor]) -> _Held | None:
+        """Replay what `do` does with `work`; None, and nothing done, where it is not captured."""
+        if torch.are_deterministic_algorithms_enabled() and _is_full(work):
+            return None  # transformers takes another kernel where it sees that nothing is padded
+        key = work.shape
+        held = self._held.get(key)
+        if held is None and self._may_capture and (self._seen[key] > 1 or not work.batches):
+            held = self._capture(key, work, do)
+        if held is not None:
+            for tensor, given in zip(held.inputs.tensors, work.tensors, strict=True):
+                tensor.copy_(given, non_blocking=True)
+            held.graph.replay()
+            held.proxies.replayed()
+            self._replays += 1
+        return held
+
+    @property
+    def _may_capture(self) -> bool:
+        return self.obstacle is None and not self._warm_up and len(self._held) < MOST_GRAPHS
+
+    def _capture(self, key: Hashable, work: Work, do: Callable[[Work], Tensor]) -> _Held | None:
+        inputs = work.made(lambda t: torch.empty_like(t, device=self._step.device).copy_(t))
+        graph, before = self._new_graph(), _host_random()
+        try:
+            values = graph.capture(lambda: do(inputs))
+        except Exception as error:
+            no_memory = is_out_of_memory(error)
+            self._failures += 1
+            if no_memory or self._failures == MOST_FAILURES:
+                kind = "out of memory" if no_memory else type(error).__name__
+                self.obstacle = f"{kind}: {error}"
+        else:
+            if _same(_host_random(), before):
+                self._captures += 1
+                held = _Held(graph, inputs, values, CapturedProxies.of(self._model))
+                self._held[key] = held
+                return held
+            self.obstacle = "its passes draw random numbers on the host"
+        if not self._several:
+            self._set_back()  # gradients that were asked for, never made
+        _restore(before)
+        self._begin_anew()
+        return None
+
+    def _begin_anew(self) -> None:
+        """Drop all graphs; where there is no obstacle, capture new ones after a warm-up."""
+        self.release()
+        self._seen.clear()
+        self._warm_up = WARM_UP
+        self._new_graph = self._new_pool()  # the old one may hold what nobody replays any more
+
+    def release(self) -> None:
+        """Give all memory of graphs back."""
+        self._held.clear()
+        if self._step.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _judge(self, held: _Held, step: int, rest: Sequence[float]) -> None:
+        """Capture anew where the proxies of `held` no longer do, as step `step` tells."""
+        verdict = held.proxies.judge(rest)
+        if verdict == "past":
+            self._past.append(step)
+        if verdict == "good" or held not in self._held.values():
+            return
+        self._renewals += 1
+        if self._renewals > MOST_RENEWALS:
+            self.obstacle = f"the proxies of phi had to be changed {self._renewals} times"
+        self._begin_anew()
+
+
+def _is_full(work: Work) -> bool:
+    """Whether the rows of some forward pass have a mask and no padding."""
+    parts = [part.inputs for parts in work.batches for part in parts]
+    return any(bool(p["attention_mask"].all()) for p in parts if "attention_mask" in p)
+
+
+def _host_random() -> tuple[Any, ...]:
+    return torch.get_rng_state(), random.getstate(), np.random.get_state()
+
+
+def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    (torch_1, python_1, numpy_1), (torch_2, python_2, numpy_2) = one, other
+    keys = np.array_equal(numpy_1[1], numpy_2[1]) and numpy_1[2:] == numpy_2[2:]
+    return torch.equal(torch_1, torch_2) and python_1 == python_2 and keys
+
+
+def _restore(state: tuple[Any, ...]) -> None:
+    torch.set_rng_state(state[0])
+    random.setstate(state[1])
+    np.random.set_state(state[2])

@@ -1,0 +1,108 @@
+"""CUDA graphs as torch makes them, and what stands against them before one is tried."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adapters import capture
+from studies.engine.trials.ranks import ranks
+from studies.engine.trials.training.captured import NOT_CAPTURED, CapturedSteps, StepGraph
+from studies.engine.trials.training.step import OptimizerStep
+
+
+class CudaGraph:
+    """A `StepGraph` on the current stream, which must not be the default one.
+
+    What came before has run on the same stream: a graph that autograd has kept would otherwise draw
+    the default stream into the capture, which that does not allow.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        self._pool, self._graph = pool, torch.cuda.CUDAGraph()
+
+    def capture(self, work: Callable[[], Tensor]) -> Tensor:
+        """Capture `work` without doing it."""
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        state = generator.get_state()
+        stream = torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(
+                self._graph,
+                pool=self._pool,
+                stream=stream,
+                capture_error_mode="thread_local",  # other threads may pin memory meanwhile
+            ):
+                return work()
+        except BaseException:
+            # a capture that fails may leave the generator waiting for its end: take a fresh one
+            fresh = torch.Generator(generator.device)
+            fresh.set_state(state)
+            generator.graphsafe_set_state(fresh)
+            raise
+
+    def replay(self) -> None:
+        """Do it once more, on the current stream."""
+        self._graph.replay()
+
+
+def pool_maker(device: torch.device) -> Callable[[], Callable[[], StepGraph]] | None:
+    """Makes makers of graphs; those of one maker share memory, as they are never replayed at once.
+
+    None on a CPU, which has no such graphs.
+    """
+    return new_pool if device.type == "cuda" else None
+
+
+def new_pool() -> Callable[[], StepGraph]:
+    """Makes graphs that share their memory."""
+    pool = torch.cuda.graph_pool_handle()
+    return lambda: CudaGraph(pool)
+
+
+@contextmanager
+def own_stream() -> Iterator[None]:
+    """What runs inside is on one stream beside the default one; both wait for each other."""
+    default, own = torch.cuda.current_stream(), torch.cuda.Stream()
+    torch.cuda.empty_cache()  # what is free on one stream is not on another
+    own.wait_stream(default)
+    try:
+        with torch.cuda.stream(own):
+            yield
+    finally:
+        default.wait_stream(own)
+
+
+def on_one_gpu() -> bool:
+    """Whether this trial trains on a GPU, alone: its batches have few shapes, captured or not."""
+    return torch.cuda.is_available() and ranks().count == 1
+
+
+def captured_steps(
+    model: nn.Module, step: OptimizerStep, several: bool, note: Callable[[str], None]
+) -> CapturedSteps | None:
+    """What replays the steps of a training; None where none can be captured.
+
+    `several` says whether steps have several batches. `note` gets why not, but for a CPU, where
+    nobody expects it.
+    """
+    new_pool = pool_maker(step.device)
+    if new_pool is None:
+        return None
+    if why := obstacle(model, step):
+        note(NOT_CAPTURED.format(why))
+        return None
+    return CapturedSteps(model, step, new_pool, several=several)
+
+
+def obstacle(model: nn.Module, step: OptimizerStep) -> str | None:
+    """Why no step of `model` can be captured; None where one may be tried."""
+    if step.ranks.count > 1:
+        return "several processes train together"
+    if step.scaler is not None:
+        return "with float16 the host decides which steps count"
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        return "gradient checkpointing keeps the random state of every block"
+    return capture.obstacle(model)

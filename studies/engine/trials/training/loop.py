@@ -1,0 +1,186 @@
+"""The training loop: batches to optimizer steps, evaluations and checkpoints between them."""
+
+import contextlib
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import set_seed
+
+from adapters import hooks
+from studies.engine.definition.train import Train
+from studies.engine.trials.metrics_file import MetricsFile
+from studies.engine.trials.ranks import ranks
+from studies.engine.trials.training import cuda_graph
+from studies.engine.trials.training.batches import LengthGrouped
+from studies.engine.trials.training.captured import CapturedSteps
+from studies.engine.trials.training.journal import Journal
+from studies.engine.trials.training.progress import TrainingProgress
+from studies.engine.trials.training.saving import Saver
+from studies.engine.trials.training.schedule import rate_factor, steps_in_epoch, total_steps
+from studies.engine.trials.training.step import Loss, OptimizerStep
+
+READ_AT_ONCE = 8
+"""Steps on a GPU whose numbers are read together."""
+
+
+def train(
+    model: nn.Module,
+    loader: DataLoader[Any],
+    settings: Train,
+    *,
+    dtype: torch.dtype,
+    dropout_seed: int,
+    metrics: MetricsFile,
+    on_evaluate: Callable[[int], object],
+    loss: Loss,
+    saver: Saver,
+    micro_batch: int,
+    note: Callable[[str], None],
+) -> TrainingProgress:
+    """Train `model` in place; `loss` is that of the task, see `Prepared.loss`.
+
+    `dtype` other than float32 means mixed precision. `on_evaluate` is called with the step every
+    `settings.eval_every` steps. `saver` takes checkpoints and says where to go on. `micro_batch` is
+    the most rows of one forward pass. `note` gets what a reader of the numbers should know.
+
+    Raises:
+        NotFinite: a loss or gradient is NaN or infinite.
+        DoesNotFit: `micro_batch` rows need more memory than there is.
+        Preempted: the trial was asked to end; a checkpoint was taken.
+    """
+    device = _made_ready(model)
+    set_seed(dropout_seed)
+    step = OptimizerStep(
+        model,
+        settings,
+        loss,
+        micro_batch=micro_batch,
+        dtype=dtype,
+        ranks=ranks(),
+        device=device,
+        few_shapes=cuda_graph.on_one_gpu(),
+    )
+    captured = None
+    if settings.capture == "auto":
+        several = settings.gradient_accumulation > 1
+        captured = cuda_graph.captured_steps(model, step, several, note)
+    loop = TrainingLoop(model, loader, settings, step, captured, metrics, on_evaluate, saver)
+    with (
+        loop.progress.running(),
+        saver.saved_when_preempted(),
+        saver.preemption.whole(),
+        contextlib.nullcontext() if captured is None else cuda_graph.own_stream(),
+    ):
+        loop.run()
+    if captured is not None:
+        captured.release()
+        sys.stderr.write(f"{captured.summary}\n")
+        for line in captured.notes:
+            note(line)
+    ranks().check_equal(model)
+    return loop.progress
+
+
+def _made_ready(model: nn.Module) -> torch.device:
+    """Where `model` now is, ready to be trained: the GPU if there is one."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if any(t.device.type != device.type for t in (*model.parameters(), *model.buffers())):
+        model.to(device)
+    config: Any = getattr(model, "config", None)
+    if config is not None:
+        config.use_cache = False  # keys and values are of no use in training
+    model.train()
+    return device
+
+
+class TrainingLoop:
+    """One training; where the saver has a checkpoint, the rest of one."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loader: DataLoader[Any],
+        settings: Train,
+        step: OptimizerStep,
+        captured: CapturedSteps | None,
+        metrics: MetricsFile,
+        on_evaluate: Callable[[int], object],
+        saver: Saver,
+    ) -> None:
+        self.model, self.metrics, self.optimizer_step = model, metrics, step
+        self.progress, self.done = TrainingProgress(), 0
+        self._loader, self._settings, self._captured = loader, settings, captured
+        self._on_evaluate, self._saver = on_evaluate, saver
+        self._in_epoch = steps_in_epoch(settings, len(loader))
+        self._steps = total_steps(settings, len(loader))
+        waits = step.device.type == "cpu" or hooks.acts_on_the_host(model)
+        self.journal = Journal(
+            self.progress,
+            metrics,
+            self._steps,
+            at_once=1 if waits else READ_AT_ONCE,
+            overflows=step.scaler is not None,
+        )
+
+    def run(self) -> None:
+        """Train to the end."""
+        self._saver.attach(self)
+        hooks.on_attach(self.model, self._steps)
+        self._evaluate()  # where an earlier attempt was to
+        epoch = self._batches(self.done // self._in_epoch, self.done % self._in_epoch)
+        while self.done < self._steps:
+            batches = next(epoch, None)
+            if batches is None:
+                epoch = self._batches(self.done // self._in_epoch)
+                continue
+            self.take(batches)
+            self._evaluate()
+            self._saver.after_step()
+        self.journal.read()
+
+    def _batches(self, epoch: int, seen: int = 0) -> Iterator[list[Mapping[str, Tensor]]]:
+        """The batches of each step of an epoch, but for the first `seen` steps."""
+        count, sampler = self._settings.gradient_accumulation, self._loader.batch_sampler
+        assert isinstance(sampler, LengthGrouped)
+        sampler.epoch, sampler.seen = epoch, seen * count
+        goes_on = self._saver.found is not None and self._saver.found.step == self.done
+        if goes_on and not seen:
+            self._saver.restore_random()
+        batches = iter(self._loader)  # draws a random number, as it did when the epoch began
+        if goes_on and seen:
+            self._saver.restore_random()
+        while found := list(itertools.islice(batches, count)):
+            yield found
+
+    def take(self, batches: list[Mapping[str, Tensor]]) -> None:
+        """Do one step."""
+        began, step = time.perf_counter(), self.optimizer_step
+        # a batch of images has no tokens: its rows are counted
+        self.progress.tokens += sum(b.get("input_ids", b["labels"]).numel() for b in batches)
+        factor = rate_factor(self._settings, self.done - step.skipped, self._steps)
+        rate = step.set_rate(factor)
+        work, check = step.work(batches), None
+        if self._captured is None:
+            values = step.run(work.to(step.device))
+        else:
+            values, check = self._captured.run(work)
+        self.done += 1
+        self.journal.add(self.done, values, rate, began, check)
+        if self._captured is None:
+            hooks.after_step(self.model, self.done)
+            step.optimizer.zero_grad()
+
+    def _evaluate(self) -> None:
+        """Evaluate where it is time to and was not done; the end is evaluated anyway."""
+        every, evaluated = self._settings.eval_every, self.progress.evaluated
+        if every and self.done % every == 0 and evaluated < self.done < self._steps:
+            self.journal.read()
+            with self.progress.running(on=False), self._saver.preemption.anywhere():
+                self._on_evaluate(self.done)
+            self.progress.evaluated = self.done

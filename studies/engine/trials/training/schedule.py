@@ -1,0 +1,32 @@
+"""How many optimizer steps a training has, and the learning rate of each."""
+
+import math
+
+from studies.engine.definition.train import Train
+
+
+def steps_in_epoch(settings: Train, batches: int) -> int:
+    """Optimizer steps of one pass over `batches` batches; the last may have fewer of them."""
+    return math.ceil(batches / settings.gradient_accumulation)
+
+
+def total_steps(settings: Train, batches: int) -> int:
+    """Optimizer steps of the whole training, `batches` being those of an epoch."""
+    steps = math.ceil(settings.epochs * steps_in_epoch(settings, batches))
+    return steps if settings.max_steps is None else min(steps, settings.max_steps)
+
+
+def rate_factor(settings: Train, before: int, steps: int) -> float:
+    """What the highest learning rate is multiplied by in the step that has `before` before it.
+
+    The rules, bit for bit, of `transformers.get_scheduler`.
+    """
+    warm_up = round(settings.warmup_ratio * steps)
+    if before < warm_up:
+        return before / warm_up
+    if settings.schedule == "constant":
+        return 1.0
+    rest = max(1, steps - warm_up)
+    if settings.schedule == "linear":
+        return max(0.0, (steps - before) / rest)
+    return max(0.0, 0.5 * (1.0 + math.cos(math.pi * 0.5 * 2.0 * ((before - warm_up) / rest))))
