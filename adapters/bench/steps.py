@@ -48,7 +48,7 @@ class Way(NamedTuple):
         said = [
             text for name, text in {"autocast": "autocast", **names}.items() if getattr(self, name)
         ]
-        narrow = ["bfloat16 adapters"] if self.narrow else []
+        narrow = ["adapters in its dtype"] if self.narrow else []
         return ", ".join([self.method, *narrow, *said])
 
 
