@@ -266,11 +266,7 @@ class PhiBatch:
     def _together(self, layer: HasMember) -> list[HasMember]:
         """The layers to be fitted with `layer`: all, or those whose numbers come with its own."""
         if not any(other is layer for other in self.layers):
-            raise RuntimeError(
-                f"this layer is a shallow copy of one that adapter {self.adapter!r} is on, as "
-                "nn.DataParallel makes them: start one process for each GPU (torchrun, accelerate "
-                "launch), let the process see one GPU, or copy the model by copy.deepcopy"
-            )
+            raise RuntimeError(SHALLOW_COPY.format("this layer"))
         if self._model is not None and self._units is None:
             self._units = units(self._model)
         where = self._units or {}
@@ -353,6 +349,11 @@ class PhiBatch:
         return fit, [fit.proxy.rebuilt(row) for row in zip(rows, *others, strict=True)]
 
 
+SHALLOW_COPY = (
+    "{} is a shallow copy of one that adapters are on, as nn.DataParallel makes them: start one "
+    "process for each GPU (torchrun, accelerate launch), let the process see one GPU, or copy the "
+    "model by copy.deepcopy"
+)
 _ZERO_3 = (
     "DeepSpeed's ZeRO-3 holds the numbers of the adapter, and may say that they have arrived "
     "before they have: take ZeRO-2, FSDP or DDP"

@@ -54,6 +54,11 @@ PRIVATE_NAMES = (
         "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING",
         "tuners: `target_modules` by default",
     ),
+    Private(
+        "torch.nn",
+        "Module._replicate_for_data_parallel",
+        "state: it sets `_is_replica`, by which nn.DataParallel is refused",
+    ),
     Private(_TUNERS, "BaseTuner", "tuners: the class that they extend"),
     Private(_TUNERS, "BaseTuner._create_and_replace", "tuners: called for each adapted module"),
     Private(_TUNERS, "BaseTuner._prepare_model", "basis: words are replaced by names"),

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from adapters.batch import PhiBatch
+from adapters.batch import SHALLOW_COPY, PhiBatch
 from adapters.elsewhere import require_one_unit
 
 _NAME = "_basis_state"
@@ -52,6 +52,8 @@ class AdapterState:
 
 
 def _begin_pass(model: nn.Module, _: Any) -> None:
+    if getattr(model, "_is_replica", False):
+        raise RuntimeError(SHALLOW_COPY.format("the model"))
     require_one_unit(model)
     for batch in model.__dict__[_NAME].batches.values():
         batch.begin_pass(model.training, model)

@@ -176,6 +176,16 @@ def test_a_replica_as_data_parallel_makes_it_is_refused_in_words():
     require_right(model)
 
 
+def test_a_whole_replica_is_refused_in_words():
+    model = attach()
+    base = model.get_base_model()
+    replica = base._replicate_for_data_parallel()
+    replica._parameters, replica._modules = base._parameters, base._modules
+    with pytest.raises(RuntimeError, match=r"nn\.DataParallel makes"):
+        replica(X)
+    require_right(model)
+
+
 FIRST_IN_INFERENCE_MODE = """
 import torch
 import adapters
