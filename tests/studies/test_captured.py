@@ -347,3 +347,23 @@ def test_a_capture_that_fails_once_is_tried_again_after_a_warm_up(
     assert result.notes == ()
     replays = [graph.replays for graph in on_a_gpu.made]
     assert replays[0] > 0 and replays[1] == 0 and sum(replays[2:]) > 10
+
+
+def test_what_could_not_be_captured_is_not_tried_again_with_smaller_batches(
+    make: Any, tmp_path: Path, on_a_gpu: type[Again], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_a_gpu.fails = staticmethod(too_large)
+    real = OptimizerStep.gradients
+
+    def gradients(self: OptimizerStep, part: Part, items: Tensor) -> Tensor:
+        if len(part.labels) > 8 and on_a_gpu.made:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, part, items)
+
+    monkeypatch.setattr(OptimizerStep, "gradients", gradients)
+    result = run_trial(make(train=TRAIN), tmp_path)
+    assert result.status == "done" and result.micro_batch == 8 and len(on_a_gpu.made) == 1
+    assert [note.split(":")[0] for note in result.notes] == [
+        NOT_CAPTURED.removesuffix(": "),
+        "retried with 8 at once",
+    ]

@@ -92,9 +92,9 @@ def captured_steps(
     if new_pool is None:
         return None
     if why := obstacle(model, step):
-        note(NOT_CAPTURED.format(why))
+        note(f"{NOT_CAPTURED}: {why}")
         return None
-    return CapturedSteps(model, step, new_pool, several=several)
+    return CapturedSteps(model, step, new_pool, several=several, note=note)
 
 
 def obstacle(model: nn.Module, step: OptimizerStep) -> str | None:
