@@ -40,7 +40,7 @@ class CudaGraph:
             # a capture that fails may leave the generator waiting for its end: take a fresh one
             fresh = torch.Generator(generator.device)
             fresh.set_state(state)
-            generator.graphsafe_set_state(fresh)
+            generator.graphsafe_set_state(fresh.graphsafe_get_state())
             raise
 
     def replay(self) -> None:
