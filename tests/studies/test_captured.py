@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from again import Again
 from torch import Tensor
 
 from adapters.batch import PhiBatch
 from adapters.capture import CapturedProxies
+from studies.engine.definition.train import Train
 from studies.engine.records import Result, Trial
 from studies.engine.trials.preemption import Preempted, Preemption
 from studies.engine.trials.training import captured, cuda_graph, loop
@@ -329,6 +331,9 @@ def test_whether_steps_are_captured_is_in_the_key_where_they_are_not(make: Any) 
     auto = trial.model_copy(deep=True)
     auto.config["train"]["capture"] = "auto"
     assert trial.key == auto.key != uncaptured(trial).key
+    assert Train.read("train", yaml.safe_load("capture: off")).capture == "off"
+    with pytest.raises(ValueError, match="expected one of auto, off, got 'on'"):
+        Train.read("train", {"capture": "on"})
 
 
 @pytest.mark.parametrize("batches", [1, 2])
