@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from again import Again
 from torch import Tensor
 
 from adapters.batch import PhiBatch
 from adapters.capture import CapturedProxies
+from studies.engine.definition.train import Train
 from studies.engine.records import Result, Trial
 from studies.engine.trials.preemption import Preempted, Preemption
 from studies.engine.trials.training import captured, cuda_graph, loop
@@ -329,6 +331,9 @@ def test_whether_steps_are_captured_is_in_the_key_where_they_are_not(make: Any) 
     auto = trial.model_copy(deep=True)
     auto.config["train"]["capture"] = "auto"
     assert trial.key == auto.key != uncaptured(trial).key
+    assert Train.read("train", yaml.safe_load("capture: off")).capture == "off"
+    with pytest.raises(ValueError, match="expected one of auto, off, got 'on'"):
+        Train.read("train", {"capture": "on"})
 
 
 @pytest.mark.parametrize("batches", [1, 2])
@@ -347,3 +352,23 @@ def test_a_capture_that_fails_once_is_tried_again_after_a_warm_up(
     assert result.notes == ()
     replays = [graph.replays for graph in on_a_gpu.made]
     assert replays[0] > 0 and replays[1] == 0 and sum(replays[2:]) > 10
+
+
+def test_what_could_not_be_captured_is_not_tried_again_with_smaller_batches(
+    make: Any, tmp_path: Path, on_a_gpu: type[Again], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_a_gpu.fails = staticmethod(too_large)
+    real = OptimizerStep.gradients
+
+    def gradients(self: OptimizerStep, part: Part, items: Tensor) -> Tensor:
+        if len(part.labels) > 8 and on_a_gpu.made:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, part, items)
+
+    monkeypatch.setattr(OptimizerStep, "gradients", gradients)
+    result = run_trial(make(train=TRAIN), tmp_path)
+    assert result.status == "done" and result.micro_batch == 8 and len(on_a_gpu.made) == 1
+    assert [note.split(":")[0] for note in result.notes] == [
+        NOT_CAPTURED.removesuffix(": "),
+        "retried with 8 at once",
+    ]

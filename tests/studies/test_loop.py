@@ -116,6 +116,7 @@ def test_a_training_gives_the_bits_of_transformers_trainer(
         loss=prepared.loss,
         saver=Saver(tmp_path, Identity("key", {}), None, Preemption()),
         micro_batch=settings.batch_size,
+        may_capture=True,
         note=pytest.fail,
     )
     lines = [json.loads(line) for line in metrics.text.splitlines()]

@@ -1,8 +1,8 @@
 """The section `train` of a study, which is also how a trial is trained."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from studies.sections import Bool, Float, Int, Section
 
@@ -44,3 +44,8 @@ class Train(Section):
     """auto: on a single GPU, steps are replayed from CUDA graphs where that is possible, and a note
     of the trial says why where it is not; off: never. The same numbers to rounding, the same bits
     with `deterministic`."""
+
+    @field_validator("capture", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, given: Any) -> Any:
+        return "off" if given is False else given  # as YAML reads a bare off

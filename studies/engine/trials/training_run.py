@@ -30,6 +30,7 @@ from studies.engine.trials.metrics_file import MetricsFile
 from studies.engine.trials.preemption import Preemption
 from studies.engine.trials.training import cuda_graph, loop
 from studies.engine.trials.training.batches import TimedLoader, few_lengths, train_loader
+from studies.engine.trials.training.captured import NOT_CAPTURED
 from studies.engine.trials.training.checkpoint import Identity
 from studies.engine.trials.training.progress import TrainingProgress
 from studies.engine.trials.training.saving import Saver
@@ -153,6 +154,7 @@ class TrainingRun:
                 loss=prepared.fixed_loss if few_shapes else prepared.loss,
                 saver=saver,
                 micro_batch=micro_batch,
+                may_capture=not any(n.startswith(NOT_CAPTURED) for n in self._found.notes),
                 note=self._found.note,
             )
             with saver.saved_when_preempted():

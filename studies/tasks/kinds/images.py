@@ -83,9 +83,9 @@ class Images(Prepared):
             ):
                 labels.append(batch.pop("labels").numpy())
                 logits = model(pixel_values=batch["pixel_values"].to(device)).logits
-                outputs.append(logits.double().cpu().numpy())
+                outputs.append(logits.double())  # read at the end: until then nobody waits
         return named_classification_metrics(
-            self._names, np.concatenate(outputs), np.concatenate(labels)
+            self._names, torch.cat(outputs).cpu().numpy(), np.concatenate(labels)
         )
 
     def _batch(self, examples: Sequence[Example], augment: bool) -> dict[str, Tensor]:

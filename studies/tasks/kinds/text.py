@@ -40,8 +40,8 @@ class TextClassification(Prepared):
             for batch in eval_batches(self._splits[split], self._pad, batch_size):
                 labels.append(batch.pop("labels").numpy())
                 logits = model(**{key: value.to(device) for key, value in batch.items()}).logits
-                outputs.append(logits.double().cpu().numpy())
-        return self._measure(np.concatenate(outputs), np.concatenate(labels))
+                outputs.append(logits.double())  # read at the end: until then nobody waits
+        return self._measure(torch.cat(outputs).cpu().numpy(), np.concatenate(labels))
 
     def _encode(
         self, spec: TaskSpec, data: TaskData, split: str, tokenizer: PreTrainedTokenizerBase

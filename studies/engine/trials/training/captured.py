@@ -7,6 +7,7 @@ captured is not, and the trial says why.
 """
 
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ MOST_RENEWALS = 20
 MOST_FAILURES = 2
 """A capture that fails, unless for memory, may do after another warm-up, but not for ever."""
 
-NOT_CAPTURED = "steps are not captured in CUDA graphs: {}"
+NOT_CAPTURED = "steps are not captured in CUDA graphs"
+"""How a note begins that says why."""
 
 
 class StepGraph(Protocol):
@@ -65,6 +67,7 @@ class CapturedSteps:
         step: Does a step.
         new_pool: Makes what makes graphs that share their memory.
         several: Whether a step may have several batches.
+        note: Gets what a reader of the trial's numbers should know.
     """
 
     def __init__(
@@ -74,38 +77,17 @@ class CapturedSteps:
         new_pool: Callable[[], Callable[[], StepGraph]],
         *,
         several: bool,
+        note: Callable[[str], None],
     ) -> None:
         self._model, self._step, self._several = model, step, several
-        self._new_pool, self._new_graph = new_pool, new_pool()
+        self._new_pool, self._new_graph, self._note = new_pool, new_pool(), note
         self._loss = torch.zeros((), dtype=torch.float64, device=step.device)
         self._held: dict[Hashable, _Held] = {}
         self._seen: Counter[Hashable] = Counter()
         self._warm_up, self._renewals, self._failures = WARM_UP, 0, 0
         self._captures = self._replays = 0
         self._past: list[int] = []
-        self.obstacle: str | None = None
-        """Why steps are not captured, or no longer."""
-
-    @property
-    def notes(self) -> list[str]:
-        """What a reader of the trial's numbers should know of it."""
-        found = []
-        if self.obstacle is not None:
-            found.append(NOT_CAPTURED.format(self.obstacle))
-        if self._past:
-            found.append(
-                f"the proxies of phi were past their tolerance in {len(self._past)} replayed "
-                f"steps, the first of them {self._past[0]}, until they were captured anew"
-            )
-        return found
-
-    @property
-    def summary(self) -> str:
-        """How much was captured, on one line."""
-        return (
-            f"{self._replays} replays of {self._captures} CUDA graphs, "
-            f"proxies changed {self._renewals} times"
-        )
+        self._given_up = False
 
     def run(self, work: Work) -> tuple[Tensor, Check | None]:
         """Do the step of `work`, which is on the host, and set the gradients back.
@@ -115,7 +97,7 @@ class CapturedSteps:
         """
         parts = [Work((batch,), work.items) for batch in work.batches] if self._several else [work]
         self._seen.update(part.shape for part in parts)
-        if self._warm_up or self.obstacle is not None:
+        if self._warm_up or self._given_up:
             return self._plainly(work), None
         if not self._several:
             held = self._replayed(work, self._whole)
@@ -142,13 +124,13 @@ class CapturedSteps:
         except DoesNotFit as error:
             if not self._held:
                 raise
-            self.obstacle = f"out of memory: {error}"
-        if self._held and self.obstacle is not None:  # the memory of graphs is wanted
+            self._give_up(f"out of memory: {error}")
+        if self._held and self._given_up:  # the memory of graphs is wanted
             self._step.optimizer.zero_grad()
             self._begin_anew()
             values = self._step.run(work.to(self._step.device))
         self._set_back()
-        if self._warm_up and self.obstacle is None:
+        if self._warm_up and not self._given_up:
             self._warm_up -= 1
             capture.leave_room(self._model)
             values.tolist()  # wait: the next fit chooses its proxies by the error of this one
@@ -191,7 +173,7 @@ class CapturedSteps:
 
     @property
     def _may_capture(self) -> bool:
-        return self.obstacle is None and not self._warm_up and len(self._held) < MOST_GRAPHS
+        return not self._given_up and not self._warm_up and len(self._held) < MOST_GRAPHS
 
     def _capture(self, key: Hashable, work: Work, do: Callable[[Work], Tensor]) -> _Held | None:
         inputs = work.made(lambda t: torch.empty_like(t, device=self._step.device).copy_(t))
@@ -203,29 +185,45 @@ class CapturedSteps:
             self._failures += 1
             if no_memory or self._failures == MOST_FAILURES:
                 kind = "out of memory" if no_memory else type(error).__name__
-                self.obstacle = f"{kind}: {error}"
+                self._give_up(f"{kind}: {error}")
         else:
             if _same(_host_random(), before):
                 self._captures += 1
                 held = _Held(graph, inputs, values, CapturedProxies.of(self._model))
                 self._held[key] = held
                 return held
-            self.obstacle = "its passes draw random numbers on the host"
+            self._give_up("its passes draw random numbers on the host")
         if not self._several:
             self._set_back()  # gradients that were asked for, never made
         _restore(before)
         self._begin_anew()
         return None
 
+    def _give_up(self, why: str) -> None:
+        self._given_up = True
+        self._note(f"{NOT_CAPTURED}: {why}")
+
     def _begin_anew(self) -> None:
-        """Drop all graphs; where there is no obstacle, capture new ones after a warm-up."""
-        self.release()
+        """Drop all graphs; unless it was given up, capture new ones after a warm-up."""
+        self._release()
         self._seen.clear()
         self._warm_up = WARM_UP
         self._new_graph = self._new_pool()  # the old one may hold what nobody replays any more
 
-    def release(self) -> None:
-        """Give all memory of graphs back."""
+    def finish(self) -> None:
+        """Give all memory of graphs back, and say how it went."""
+        self._release()
+        sys.stderr.write(
+            f"{self._replays} replays of {self._captures} CUDA graphs; "
+            f"for other proxies all were captured anew {self._renewals} times\n"
+        )
+        if self._past:
+            self._note(
+                f"the proxies of phi were past their tolerance in {len(self._past)} replayed "
+                f"steps, the first of them {self._past[0]}, until they were captured anew"
+            )
+
+    def _release(self) -> None:
         self._held.clear()
         if self._step.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -239,7 +237,7 @@ class CapturedSteps:
             return
         self._renewals += 1
         if self._renewals > MOST_RENEWALS:
-            self.obstacle = f"the proxies of phi had to be changed {self._renewals} times"
+            self._give_up(f"the proxies of phi had to be changed {self._renewals} times")
         self._begin_anew()
 
 

@@ -40,7 +40,7 @@ class CudaGraph:
             # a capture that fails may leave the generator waiting for its end: take a fresh one
             fresh = torch.Generator(generator.device)
             fresh.set_state(state)
-            generator.graphsafe_set_state(fresh)
+            generator.graphsafe_set_state(fresh.graphsafe_get_state())
             raise
 
     def replay(self) -> None:
@@ -92,9 +92,9 @@ def captured_steps(
     if new_pool is None:
         return None
     if why := obstacle(model, step):
-        note(NOT_CAPTURED.format(why))
+        note(f"{NOT_CAPTURED}: {why}")
         return None
-    return CapturedSteps(model, step, new_pool, several=several)
+    return CapturedSteps(model, step, new_pool, several=several, note=note)
 
 
 def obstacle(model: nn.Module, step: OptimizerStep) -> str | None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -41,13 +40,15 @@ def train(
     loss: Loss,
     saver: Saver,
     micro_batch: int,
+    may_capture: bool,
     note: Callable[[str], None],
 ) -> TrainingProgress:
     """Train `model` in place; `loss` is that of the task, see `Prepared.loss`.
 
     `dtype` other than float32 means mixed precision. `on_evaluate` is called with the step every
     `settings.eval_every` steps. `saver` takes checkpoints and says where to go on. `micro_batch` is
-    the most rows of one forward pass. `note` gets what a reader of the numbers should know.
+    the most rows of one forward pass. `may_capture` is false where it has failed before.
+    `note` gets what a reader of the numbers should know.
 
     Raises:
         NotFinite: a loss or gradient is NaN or infinite.
@@ -67,7 +68,7 @@ def train(
         few_shapes=cuda_graph.on_one_gpu(),
     )
     captured = None
-    if settings.capture == "auto":
+    if may_capture and settings.capture == "auto":
         several = settings.gradient_accumulation > 1
         captured = cuda_graph.captured_steps(model, step, several, note)
     loop = TrainingLoop(model, loader, settings, step, captured, metrics, on_evaluate, saver)
@@ -79,10 +80,7 @@ def train(
     ):
         loop.run()
     if captured is not None:
-        captured.release()
-        sys.stderr.write(f"{captured.summary}\n")
-        for line in captured.notes:
-            note(line)
+        captured.finish()
     ranks().check_equal(model)
     return loop.progress
 
