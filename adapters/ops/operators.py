@@ -17,8 +17,6 @@ from torch.nn import functional as F
 from adapters.ops import merge
 from basis_zoo.proxy import ChebyshevProxy, ExactProxy, Proxy, TableProxy
 
-_PROXY = "Tensor coefficients, Tensor ends, Tensor terms, bool table"
-_REST = f"Tensor b, Tensor a, {_PROXY}, float scale"
 _library = torch.library.Library("basis_zoo", "FRAGMENT")
 
 
@@ -49,15 +47,16 @@ def _proxy(
     return (TableProxy if table else ChebyshevProxy)(coefficients, ends, terms)
 
 
-def _operator(schema: str, shapes: Callable[..., Any]) -> Callable[..., Any]:
+def _operator(shapes: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function under its name; `shapes` is what it returns of fake tensors."""
 
-    def register(function: Callable[..., Any]) -> Any:
-        name = f"basis_zoo::{function.__name__}"
-        _library.define(f"{function.__name__}{schema}")
-        _library.impl(function.__name__, function, "CompositeExplicitAutograd")
-        torch.library.register_fake(name, shapes, lib=_library)
-        return getattr(torch.ops.basis_zoo, function.__name__).default
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        name = function.__name__
+        _library.define(name + torch.library.infer_schema(function, mutates_args=()))
+        _library.impl(name, function, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"basis_zoo::{name}", shapes, lib=_library)
+        operator: Callable[..., Any] = getattr(torch.ops.basis_zoo, name).default
+        return operator
 
     return register
 
@@ -89,62 +88,75 @@ def gradients_of_factors(
     return db.to(b.dtype), da.to(a.dtype), dc
 
 
-def _shape_of_linear(x, weight, bias, b, *_: Any) -> Tensor:  # type: ignore[no-untyped-def]
+def _shape_of_linear(x: Tensor, weight: Tensor | None, bias: Any, b: Tensor, *_: Any) -> Tensor:
     return x.new_empty(*x.shape[:-1], b.shape[0])
 
 
-@_operator(
-    f"(Tensor x, Tensor? weight, Tensor? bias, {_REST}, SymInt? seed) -> Tensor", _shape_of_linear
-)
-def linear(x, weight, bias, b, a, coefficients, ends, terms, table, scale, seed):  # type: ignore[no-untyped-def]
+@_operator(_shape_of_linear)
+def linear(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, b: Tensor, a: Tensor,
+    coefficients: Tensor, ends: Tensor, terms: Tensor, table: bool, scale: float, seed: int | None,
+) -> Tensor:  # fmt: skip
     """x (*, in) -> x W'^T + bias (*, out)."""
     proxy = _proxy(coefficients, ends, terms, table)
     y = F.linear(x, make_weight(x.dtype, weight, b, a, proxy, scale, seed), bias)
     return y.contiguous()
 
 
-def _shapes_of_linear(dy, x, weight, b, a, coefficients, ends, terms, table, scale, seed, of_x):  # type: ignore[no-untyped-def]
+def _shapes_of_gradients(
+    dy: Tensor, x: Tensor, weight: Any, b: Tensor, a: Tensor, coefficients: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *_, of_x = rest
     return x.new_empty(x.shape if of_x else 0), *_alike(b, a, coefficients)
 
 
-@_operator(
-    f"(Tensor dy, Tensor x, Tensor? weight, {_REST}, SymInt? seed, bool of_x)"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
-    _shapes_of_linear,
-)
-def linear_backward(dy, x, weight, b, a, coefficients, ends, terms, table, scale, seed, of_x):  # type: ignore[no-untyped-def]
+@_operator(_shapes_of_gradients)
+def linear_backward(
+    dy: Tensor, x: Tensor, weight: Tensor | None, b: Tensor, a: Tensor, coefficients: Tensor,
+    ends: Tensor, terms: Tensor, table: bool, scale: float, seed: int | None, of_x: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of x (empty where it needs none), B, A and the coefficients."""
     proxy = _proxy(coefficients, ends, terms, table)
-    of_phi = [g.contiguous() for g in gradients_of_factors(dy, x, b, a, proxy, scale)]
+    db, da, dc = (g.contiguous() for g in gradients_of_factors(dy, x, b, a, proxy, scale))
     if not of_x:
-        return x.new_empty(0), *of_phi
+        return x.new_empty(0), db, da, dc
     dx = dy @ make_weight(dy.dtype, weight, b, a, proxy, scale, seed)
-    return dx.contiguous(), *of_phi
+    return dx.contiguous(), db, da, dc
 
 
-def _shape_of_weight(weight, b, a, *_: Any) -> Tensor:  # type: ignore[no-untyped-def]
+def _shape_of_weight(weight: Tensor | None, b: Tensor, a: Tensor, *_: Any) -> Tensor:
     dtype = torch.promote_types(b.dtype, torch.float32) if weight is None else weight.dtype
     return b.new_empty(b.shape[0], a.shape[1], dtype=dtype)
 
 
-@_operator(f"(Tensor? weight, {_REST}, SymInt? seed) -> Tensor", _shape_of_weight)
-def weight(weight, b, a, coefficients, ends, terms, table, scale, seed):  # type: ignore[no-untyped-def]
+@_operator(_shape_of_weight)
+def weight(
+    weight: Tensor | None, b: Tensor, a: Tensor, coefficients: Tensor, ends: Tensor, terms: Tensor,
+    table: bool, scale: float, seed: int | None,
+) -> Tensor:  # fmt: skip
     """W' (out, in) in the dtype of W; the update in float32 or better without W."""
     proxy = _proxy(coefficients, ends, terms, table)
     return merge.merged_weight(weight, b, a, proxy, scale, seed=seed).contiguous()
 
 
-def _shapes_of_weight(grad, b, a, coefficients, *_: Any) -> tuple[Tensor, ...]:  # type: ignore[no-untyped-def]
+def _shapes_of_weight(
+    grad: Tensor, b: Tensor, a: Tensor, coefficients: Tensor, *_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
     return _alike(b, a, coefficients)
 
 
-@_operator(f"(Tensor grad, {_REST}) -> (Tensor, Tensor, Tensor)", _shapes_of_weight)
-def weight_backward(grad, b, a, coefficients, ends, terms, table, scale):  # type: ignore[no-untyped-def]
+@_operator(_shapes_of_weight)
+def weight_backward(
+    grad: Tensor, b: Tensor, a: Tensor, coefficients: Tensor, ends: Tensor, terms: Tensor,
+    table: bool, scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of B, A and the coefficients from that of W'."""
     proxy = _proxy(coefficients, ends, terms, table)
     db, da, dc = merge.merge_gradients(grad.contiguous(), b, a, proxy, scale)
     return db.to(b.dtype).contiguous(), da.to(a.dtype).contiguous(), dc.contiguous()
 
 
-def _alike(*inputs: Tensor) -> tuple[Tensor, ...]:
-    return tuple(torch.empty_like(i, memory_format=torch.contiguous_format) for i in inputs)
+def _alike(b: Tensor, a: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    plain = torch.contiguous_format
+    first, second, third = (torch.empty_like(t, memory_format=plain) for t in (b, a, coefficients))
+    return first, second, third
