@@ -1,31 +1,27 @@
 """Instructions with responses: trained on the response, measured by the loss on held-out ones."""
 
 import math
-from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import ModelOutput
 
-from studies.tasks.encoding import Encoded, Example
-from studies.tasks.kinds.prepared import Prepared, evaluating
+from studies.tasks.encoding import Encoded
+from studies.tasks.kinds.lessons import TrainedOnLessons
+from studies.tasks.kinds.prepared import evaluating
 from studies.tasks.kinds.tokens import (
     IGNORED,
-    PadLessons,
     lessons,
-    masked_next_token_loss,
-    next_token_loss,
 )
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import TaskData
 
 
-class Instruction(Prepared):
+class Instruction(TrainedOnLessons):
     """Exchanges for a language model."""
 
     def __init__(self, spec: TaskSpec, data: TaskData, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._pad = PadLessons(tokenizer.pad_token_id)
+        super().__init__(tokenizer.pad_token_id)
         self._splits: dict[str, Encoded] = {
             name: lessons(
                 [(row.prompt, row.response) for row in rows],
@@ -37,24 +33,6 @@ class Instruction(Prepared):
             for name, rows in data.splits.items()
         }
         self.train = self._splits["train"]
-
-    def collate(
-        self, examples: Sequence[Example], lengths: Sequence[int] = ()
-    ) -> dict[str, Tensor]:
-        """(batch, length) tokens, mask and labels."""
-        return self._pad(examples, lengths)
-
-    def loss(
-        self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
-        """Mean over the step's labelled tokens."""
-        return next_token_loss(outputs, labels, num_items_in_batch)
-
-    def fixed_loss(
-        self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
-        """The same, all positions in."""
-        return masked_next_token_loss(outputs, labels, num_items_in_batch)
 
     def evaluate(
         self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None
@@ -72,7 +50,7 @@ class Instruction(Prepared):
                     attention_mask=batch["attention_mask"].to(device),
                 )
                 labels = batch["labels"].to(device)
-                total += float(next_token_loss(output, labels, 1))
+                total += float(self.loss(output, labels, 1))
                 count += tokens
         loss = total / max(1.0, count)
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}

@@ -10,34 +10,30 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import ModelOutput
 
-from studies.tasks.encoding import Example
 from studies.tasks.extraction import extract
 from studies.tasks.kinds.generation import generate
-from studies.tasks.kinds.prepared import Prepared, evaluating
+from studies.tasks.kinds.lessons import TrainedOnLessons
+from studies.tasks.kinds.prepared import evaluating
 from studies.tasks.kinds.scoring import log_likelihoods
 from studies.tasks.kinds.tokens import (
-    PadLessons,
     encode_pairs,
     lessons,
-    masked_next_token_loss,
-    next_token_loss,
 )
 from studies.tasks.rows import Item
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import TaskData
 
 
-class MultipleChoice(Prepared):
+class MultipleChoice(TrainedOnLessons):
     """Items for a language model."""
 
     def __init__(self, spec: TaskSpec, data: TaskData, tokenizer: PreTrainedTokenizerBase) -> None:
         self._spec, self._info, self._tokenizer = spec, data.info, tokenizer
         self._splits: dict[str, tuple[Item, ...]] = dict(data.splits)
-        self._pad = PadLessons(tokenizer.pad_token_id)
+        super().__init__(tokenizer.pad_token_id)
         self.train = lessons(
             [item.lesson for item in self._splits["train"]],
             tokenizer,
@@ -45,24 +41,6 @@ class MultipleChoice(Prepared):
             train_on_inputs=data.info.train_on_inputs,
             end=data.info.answers_end,
         )
-
-    def collate(
-        self, examples: Sequence[Example], lengths: Sequence[int] = ()
-    ) -> dict[str, Tensor]:
-        """(batch, length) tokens, mask and labels."""
-        return self._pad(examples, lengths)
-
-    def loss(
-        self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
-        """Mean over the step's labelled tokens."""
-        return next_token_loss(outputs, labels, num_items_in_batch)
-
-    def fixed_loss(
-        self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
-        """The same, all positions in."""
-        return masked_next_token_loss(outputs, labels, num_items_in_batch)
 
     def evaluate(
         self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None

@@ -53,18 +53,8 @@ class Launcher:
             return
         if first.get_device() != torch.cuda.current_device():
             with torch.cuda.device(first.device):
-                self._launch(grid, tensors, free, sizes, constants)
+                self(grid, tensors, free, sizes, constants)
             return
-        self._launch(grid, tensors, free, sizes, constants)
-
-    def _launch(
-        self,
-        grid: tuple[int, ...],
-        tensors: Sequence[Tensor],
-        free: tuple[float, ...],
-        sizes: tuple[int, ...],
-        constants: Constants,
-    ) -> None:
         seen = [(t.dtype, t.data_ptr() & 15 == 0) for t in tensors]
         key = (tensors[0].get_device(), constants, *seen, *sizes)
         kept = self._kept.get(key)
