@@ -93,7 +93,9 @@ def has_words(targets: Targets) -> bool:
 
 
 def resolve(model: nn.Module, targets: Targets, layers: Layers = "all") -> list[str]:
-    """The full names of the linear layers that `targets` means in `model`, in order.
+    """The full names of the layers that `targets` means in `model`, in order.
+
+    Words and patterns mean linear layers; a name may be of any module with parameters of its own.
 
     Args:
         model: A model, with or without adapters on it.
@@ -115,12 +117,13 @@ def resolve(model: nn.Module, targets: Targets, layers: Layers = "all") -> list[
         missing = [] if chosen else [targets]
     else:
         wanted = [targets] if isinstance(targets, str) else sorted(targets)
-        found = {target: matches(model, target, linear) for target in wanted}
+        found = {t: matches(model, t, linear) or _named(model, t) for t in wanted}
         chosen = set().union(*found.values())
         missing = [target for target in wanted if not found[target]]
     if missing:
         raise ValueError(no_match(model, "target_modules", missing, linear))
-    kept = [name for name in linear if name in chosen and _in_layers(name, layers, linear)]
+    known = outside_adapters(model)
+    kept = [name for name in known if name in chosen and _in_layers(name, layers, linear)]
     if chosen and not kept:
         raise ValueError(f"`layers` {layers!r} leaves none of the blocks of {_blocks(linear)}")
     return kept
@@ -180,17 +183,34 @@ def _base(module: nn.Module) -> nn.Module:
 
 
 def matches(model: nn.Module, target: str, names: Iterable[str]) -> set[str]:
-    """Those of `names`, modules of `model`, that the word or name `target` means."""
-    if target not in WORDS:
-        return {name for name in names if name == target or name.endswith(f".{target}")}
+    """Those of `names`, modules of `model`, that the word or name `target` means.
+
+    A word that means nothing in this model is a name, as of a module called `attention`.
+    """
+    meant = _meant(model, target, names) if target in WORDS else set()
+    return meant or {n for n in names if n == target or n.endswith(f".{target}")}
+
+
+def _named(model: nn.Module, target: str) -> set[str]:
+    """The modules of any kind, with parameters of their own, that `target` names."""
+    modules = dict(model.named_modules())
+    return {
+        name
+        for name in outside_adapters(model)
+        if (name == target or name.endswith(f".{target}"))
+        and next(modules[name].parameters(recurse=False), None) is not None
+    }
+
+
+def _meant(model: nn.Module, word: str, names: Iterable[str]) -> set[str]:
     blocks = [n for n in names if block_of(n) and n.rpartition(".")[2] not in _ROUTERS]
     attention = {name for name in blocks if _is_in_attention(model, name)}
     mlp = set(blocks) - attention
-    if target == "qkv":
+    if word == "qkv":
         return {name for name in attention if name.rpartition(".")[2] in _QKV}
-    if target == "gate_up":
+    if word == "gate_up":
         return {n for n in mlp if n.rpartition(".")[2] in _GATE_UP or ".intermediate." in n}
-    return {"attention": attention, "mlp": mlp, "all": attention | mlp}[target]
+    return {"attention": attention, "mlp": mlp, "all": attention | mlp}[word]
 
 
 def _is_in_attention(model: nn.Module, name: str) -> bool:

@@ -171,16 +171,16 @@ class Kinds(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(20, 6)
         self.convolution = nn.Conv1d(6, 4, 3)
-        self.mixer = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.convolution(self.embedding(x).mT).mT
-        return self.mixer(y, y, y, need_weights=False)[0]
+        return self.attention(y, y, y, need_weights=False)[0]
 
 
 def test_embeddings_convolutions_and_attention():
     torch.manual_seed(0)
-    names = ["embedding", "convolution", "mixer"]
+    names = ["embedding", "convolution", "attention"]
     model = get_peft_model(Kinds(), BasisConfig(r=2, alpha=2, target_modules=names)).train()
     spread(model, 0.3)
     told = []

@@ -5,6 +5,7 @@ import torch
 from peft import PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 import adapters
 from adapters import BasisConfig, BasisLinear
@@ -244,3 +245,27 @@ def test_baselines_refuse_a_layer_that_is_not_called_or_computes_something_else(
         adapters.attach(Stack(), {"method": method, "r": 2, "target_modules": ["linear1"]})
     with pytest.raises(ValueError, match=r"'layers.0.self_attn' of type MultiheadAttention"):
         adapters.attach(Stack(), {"method": method, "r": 2, "target_modules": "attention"})
+
+
+def test_a_word_that_means_nothing_here_is_a_name():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention, self.other = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.other(self.attention(x))
+
+    assert resolve(Net(), "attention") == ["attention"]
+    model = get_peft_model(Net(), BasisConfig(r=2, target_modules=["attention"]))
+    adapted = [n for n, m in model.named_modules() if isinstance(m, BasisLinear)]
+    assert adapted == ["base_model.model.attention"]
+
+
+def test_words_stand_beside_names_of_modules_that_are_not_linear(tiny_llama):
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    names = resolve(model, ["attention", "embed_tokens"])
+    assert names[0] == "model.embed_tokens" and len(names) == 1 + 4 * 2
+    assert resolve(model, ["attention", "embed_tokens"], [0]) == names[1:5]
+    with pytest.raises(ValueError, match="'embed' matches no layer"):
+        resolve(model, ["attention", "embed"])
