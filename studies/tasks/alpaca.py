@@ -10,7 +10,7 @@ from typing import Any
 
 from studies.tasks.hub import load_tables
 from studies.tasks.metrics import INSTRUCTION
-from studies.tasks.rows import Exchange
+from studies.tasks.rows import Exchange, words_of
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
 from studies.tasks.tables import is_table, read_records
@@ -45,7 +45,7 @@ class Alpaca(Task):
 
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Read, clean and split the exchanges."""
-        kept, removed = clean([exchange_of(record) for record in _records(spec)])
+        kept, removed = clean([exchange_of(r) for r in _records(spec)], words_of)
         splits = split_pool(kept, spec, split_seed)
         check_disjoint(splits)
         return TaskData(self.info(spec), (), splits, removed)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from studies.tasks.labelled import class_names
+from studies.tasks.labelled import check_none_lost, class_names
 from studies.tasks.records import Record, check_columns, describe_columns, rows_of
 from studies.tasks.rows import AnyRow
 from studies.tasks.spec import TaskSpec
@@ -38,9 +38,13 @@ class HubDataset(Task):
         """Load, clean and split the rows."""
         info = self.info(spec)
         pools, removed = {}, dict.fromkeys(("empty", "conflicting", "duplicate"), 0)
+        read: list[AnyRow] = []
         for name, records in labelled_splits(spec.name, spec).items():
-            pools[name], counts = clean(rows_of(spec, records))
+            rows = rows_of(spec, records)
+            read += rows
+            pools[name], counts = clean(rows)
             removed = {reason: removed[reason] + counts[reason] for reason in removed}
+        check_none_lost(info, read, [row for rows in pools.values() for row in rows])
         splits = assign(pools, spec, split_seed)
         check_disjoint(splits)
         every = [row for rows in splits.values() for row in rows]

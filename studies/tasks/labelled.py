@@ -1,5 +1,6 @@
 """From labelled rows of unknown classes to a `TaskData`."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from studies.tasks.rows import AnyRow
@@ -17,10 +18,30 @@ def from_pool(info: TaskInfo, spec: TaskSpec, rows: Sequence[AnyRow], split_seed
         ValueError: too few rows, or labels that are no classes.
     """
     kept, removed = clean(rows)
+    check_none_lost(info, rows, kept)
     labels = class_names(info.name, spec.label, kept) if info.has_classes else ()
     splits = split_pool(kept, spec, split_seed)
     check_disjoint(splits)
     return TaskData(info, labels, splits, removed)
+
+
+def check_none_lost(info: TaskInfo, rows: Sequence[AnyRow], kept: Sequence[AnyRow]) -> None:
+    """Refuse data that have lost a class with the rows that were removed.
+
+    Raises:
+        ValueError: names the classes.
+    """
+    if not info.has_classes:
+        return
+    before = Counter(row.label for row in rows)
+    left = {row.label for row in kept}
+    lost = [label for label in before if label not in left]
+    if lost:
+        told = ", ".join(f"{label!r} ({before[label]} rows)" for label in lost)
+        raise ValueError(
+            f"task: no row of class {told} is left of {info.name}: each has no text, or a text "
+            "that also occurs with another label; correct these rows, or leave the class out"
+        )
 
 
 def class_names(task: str, column: str, rows: Sequence[AnyRow]) -> tuple[str, ...]:

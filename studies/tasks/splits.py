@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from studies.tasks.rows import AnyRow
+from studies.tasks.rows import AnyRow, Form, plain
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import TaskData
 
@@ -22,27 +22,29 @@ VALID_SHARE, TEST_SHARE = 0.1, 0.2
 """Shares of the pool where the study does not say how many rows."""
 
 
-def clean(rows: Iterable[AnyRow]) -> tuple[list[AnyRow], dict[str, int]]:
-    """One row for each `identity`, in the order of first sight, and what was removed, by reason.
+def clean(rows: Iterable[AnyRow], form: Form = plain) -> tuple[list[AnyRow], dict[str, int]]:
+    """One row for each identity in `form`, in the order of first sight.
 
-    A text that occurs with two labels is left out altogether.
+    Beside them how many rows were removed, by reason. A text that occurs with two labels is left
+    out altogether: all of its rows count as conflicting.
     """
     first: dict[str, AnyRow] = {}
+    times: Counter[str] = Counter()
     conflicting: set[str] = set()
-    seen = empty = 0
+    empty = 0
     for row in rows:
-        seen += 1
         if not row.text.strip():
             empty += 1
             continue
-        key = row.identity
-        if first.setdefault(key, row).label != row.label:
+        key = row.identity_in(form)
+        times[key] += 1
+        if first.setdefault(key, row).label_in(form) != row.label_in(form):
             conflicting.add(key)
     kept = [row for key, row in first.items() if key not in conflicting]
     removed = {
         "empty": empty,
-        "conflicting": len(conflicting),
-        "duplicate": seen - empty - len(first),
+        "conflicting": sum(times[key] for key in conflicting),
+        "duplicate": sum(n - 1 for key, n in times.items() if key not in conflicting),
     }
     return kept, removed
 
