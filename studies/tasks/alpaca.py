@@ -13,7 +13,7 @@ from studies.tasks.metrics import INSTRUCTION
 from studies.tasks.rows import Exchange, words_of
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
-from studies.tasks.tables import is_table, read_records
+from studies.tasks.table_files import is_table, read_records
 from studies.tasks.task import Task, TaskData, TaskInfo
 
 HUB = "tatsu-lab/alpaca"

@@ -26,7 +26,7 @@ from studies.tasks.metrics import multiple_choice_names
 from studies.tasks.rows import AnyRow, Item, words_of
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
-from studies.tasks.tables import read_records
+from studies.tasks.table_files import read_records
 from studies.tasks.task import Task, TaskData, TaskInfo
 
 PARTS = (

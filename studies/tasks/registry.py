@@ -9,7 +9,8 @@ from basis_zoo.registry import Registry
 from studies.backbones.head import Head
 from studies.tasks.hub import HubDataset
 from studies.tasks.spec import TaskSpec
-from studies.tasks.tables import TableFile, is_table
+from studies.tasks.table_files import SUFFIXES, is_table
+from studies.tasks.tables import TableFile
 from studies.tasks.task import Task, TaskData, TaskInfo
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ def get_task(name: str) -> Task:
     if is_table(name):
         return TableFile()
     if name.startswith((".", "/", "~")):
+        if Path(name).expanduser().is_file():
+            raise ValueError(
+                f"task: {name} is no table: its name must end in one of {', '.join(SUFFIXES)} "
+                "(text also compressed: .csv.gz); save it as one of them"
+            )
         if not Path(name).expanduser().is_dir():
             raise ValueError(f"task: no such file or folder {name}")
         return HubDataset()
