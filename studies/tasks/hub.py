@@ -3,11 +3,12 @@
 `owner/name`, or `owner/name:subset` where the set has several, e.g. `nyu-mll/glue:sst2`.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from studies.tasks.labelled import check_none_lost, class_names
+from studies.tasks.labels import check_none_lost, check_spelling, class_names
 from studies.tasks.records import Record, check_columns, describe_columns, rows_of
 from studies.tasks.rows import AnyRow
 from studies.tasks.spec import TaskSpec
@@ -37,25 +38,28 @@ class HubDataset(Task):
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Load, clean and split the rows."""
         info = self.info(spec)
-        pools, removed = {}, dict.fromkeys(("empty", "conflicting", "duplicate"), 0)
+        pools: dict[str, list[AnyRow]] = {}
         read: list[AnyRow] = []
+        removed = Counter[str]()
         for name, records in labelled_splits(spec.name, spec).items():
-            rows = rows_of(spec, records)
+            rows, missing = rows_of(spec, records)
             read += rows
             pools[name], counts = clean(rows)
-            removed = {reason: removed[reason] + counts[reason] for reason in removed}
+            removed.update({"missing": missing, **counts})
+        check_spelling(info, spec, read)
         check_none_lost(info, read, [row for rows in pools.values() for row in rows])
         splits = assign(pools, spec, split_seed)
         check_disjoint(splits)
         every = [row for rows in splits.values() for row in rows]
-        labels = class_names(spec.name, spec.label, every) if info.has_classes else ()
-        return TaskData(info, labels, splits, removed)
+        labels = class_names(spec, every) if info.has_classes else ()
+        return TaskData(info, labels, splits, dict(removed))
 
 
 def labelled_splits(place: str, spec: TaskSpec) -> dict[str, list[Record]]:
     """Labelled records of `place` by its own split names; `dev`, `val` are read as `validation`.
 
-    Class numbers become class names where the set has them.
+    Class numbers become class names where the set has them. A split without any label hides them;
+    elsewhere a label that is not there is a missing value.
 
     Raises:
         ValueError: a column is missing, or there is no labelled split `train`.
@@ -68,10 +72,10 @@ def labelled_splits(place: str, spec: TaskSpec) -> dict[str, list[Record]]:
         check_columns(spec, list(table.column_names))
         feature = table.features[spec.label]
         names = feature.names if isinstance(feature, ClassLabel) else None
-        records = [record for record in table if _is_labelled(record[spec.label])]
+        records = list(table)
         if names:
-            records = [{**r, spec.label: names[r[spec.label]]} for r in records]
-        if records:
+            records = [{**r, spec.label: _name(names, r[spec.label])} for r in records]
+        if not all(record[spec.label] in (None, -1) for record in records):
             found[{"dev": "validation", "val": "validation"}.get(name, name)] = records
     if "train" not in found:
         raise ValueError(f"task: {spec.name} has no labelled split `train`; it has {list(loaded)}")
@@ -107,9 +111,9 @@ def local_tables(folder: str) -> Any:
     return load_dataset(formats.pop(), data_files={name: str(f) for name, f in files.items()})
 
 
-def _is_labelled(label: Any) -> bool:
-    """Hidden labels are None, or -1 in GLUE."""
-    return label is not None and label != -1
+def _name(names: Sequence[str], label: int | None) -> str | None:
+    """The class's name; hidden labels are None, or -1 as in GLUE."""
+    return None if label is None or label < 0 else names[label]
 
 
 def assign(

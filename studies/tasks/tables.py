@@ -27,5 +27,5 @@ class TableFile(Task):
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Read, clean and split the file."""
         info = self.info(spec)
-        rows = rows_of(spec, list(read_records(Path(spec.name).expanduser())))
-        return from_pool(info, spec, rows, split_seed)
+        rows, missing = rows_of(spec, list(read_records(Path(spec.name).expanduser())))
+        return from_pool(info, spec, rows, missing, split_seed)

@@ -173,6 +173,21 @@ def test_a_folder_is_read_by_datasets(
     assert not texts["test"] & texts["train"] and len(texts["valid"]) == 30
 
 
+def test_minus_one_is_a_class_where_it_is_no_hidden_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name, labels in (("train", (-1, 0, 1)), ("test", (-1, -1, -1))):
+        rows = (f"{name} {n},{labels[n % 3]}" for n in range(60))
+        (folder / f"{name}.csv").write_text("\n".join(["text,label", *rows]))
+    data = tasks.load(str(folder))
+    assert data.labels == ("-1", "0", "1") and sum(map(len, data.splits.values())) == 60
+    assert not any("test" in row.text for rows in data.splits.values() for row in rows)
+
+
 def test_movie_sentences_are_read_as_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

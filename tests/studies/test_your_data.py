@@ -1,5 +1,6 @@
 """A user's own file: what counts as the same row, and nothing lost or changed without a word."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,80 @@ def test_a_class_that_vanishes_is_refused(tmp_path: Path) -> None:
     }
     with pytest.raises(ValueError, match=r"no row of class 'Rust' \(5 rows\) is left.*correct"):
         tasks.load(name)
+
+
+def labelled(tmp_path: Path, changes: dict[int, str], **keys: Any) -> tasks.TaskData:
+    """40 rows of two classes, of which some have another label."""
+    labels = [changes.get(n, "neg" if n % 2 else "pos") for n in range(40)]
+    lines = ["text,label", *(f"sentence {n},{label}" for n, label in enumerate(labels))]
+    return tasks.load({"name": write(tmp_path / "rows.csv", lines), **keys})
+
+
+def test_space_is_no_part_of_a_label(tmp_path: Path) -> None:
+    assert labelled(tmp_path, {3: " neg", 4: "pos\t"}).labels == ("neg", "pos")
+
+
+def test_a_missing_label_is_refused_or_dropped(tmp_path: Path) -> None:
+    changes = {0: "", 5: "  ", 7: "NaN", 9: "null"}
+    with pytest.raises(ValueError, match=r"'label' in rows 1, 6, 8, 10\. .*`task\.missing: drop`"):
+        labelled(tmp_path, changes)
+    data = labelled(tmp_path, changes, missing="drop")
+    assert data.removed["missing"] == 4 and len(every(data)) == 36
+    kept = labelled(tmp_path, {7: "null", 9: "null"}, labels=["neg", "pos", "null"])
+    assert kept.labels == ("neg", "pos", "null")
+
+
+@pytest.mark.parametrize("nothing", ["null", "NaN", '""'])
+@pytest.mark.parametrize("column", ["text", "label"])
+def test_nothing_in_json_is_missing(column: str, nothing: str, tmp_path: Path) -> None:
+    lines = [f'{{"text": "word {n}", "label": "{"ab"[n % 2]}"}}' for n in range(40)]
+    record = {"text": '"odd"', "label": '"a"'} | {column: nothing}
+    lines[9] = f'{{"text": {record["text"]}, "label": {record["label"]}}}'
+    name = write(tmp_path / "rows.jsonl", lines)
+    if column == "text" and nothing == '""':
+        assert tasks.load(name).removed["empty"] == 1
+    else:
+        with pytest.raises(ValueError, match=f"lacks a value for '{column}' in row 10"):
+            tasks.load(name)
+
+
+@pytest.mark.parametrize("other", ["POS", "Neg"])
+def test_spellings_of_one_class_are_refused(other: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"and '{other}' \(2 rows\).*task\.labels: \[\w+, \w+\]"):
+        labelled(tmp_path, {6: other, 8: other})
+
+
+def test_numbers_and_truth_values_of_one_class_are_refused(tmp_path: Path) -> None:
+    lines = [
+        f'{{"text": "word {n}", "label": {["0", "1", "1.0", "true"][n % 4]}}}' for n in range(40)
+    ]
+    name = write(tmp_path / "rows.jsonl", lines)
+    with pytest.raises(ValueError, match=r"'1' \(10 rows\) and '1.0' \(10 rows\) and 'True'"):
+        tasks.load(name)
+    data = tasks.load({"name": name, "labels": [0, 1]})
+    assert data.labels == ("0", "1") and sum(row.label == "1" for row in every(data)) == 30
+
+
+def test_a_list_of_labels_settles_spelling_and_order(tmp_path: Path) -> None:
+    data = labelled(tmp_path, {6: "POS"}, labels=["pos", "neg"])
+    assert data.labels == ("pos", "neg") and len(every(data)) == 40
+    three = labelled(tmp_path, {6: "POS", 8: "POS"}, labels=["neg", "pos", "POS"])
+    assert sum(row.label == "POS" for row in every(three)) == 2
+    with pytest.raises(ValueError, match=r"row 7: label 'posh' is none of `task.labels`: neg, pos"):
+        labelled(tmp_path, {6: "posh"}, labels=["neg", "pos"])
+    with pytest.raises(ValueError, match=r"has no row of `task.labels` other"):
+        labelled(tmp_path, {}, labels=["neg", "pos", "other"])
+    with pytest.raises(ValueError, match=r"task\.labels: expected a list of two or more"):
+        labelled(tmp_path, {}, labels=["neg"])
+
+
+@pytest.mark.parametrize("column", ["text", "label"])
+@pytest.mark.parametrize(("value", "what"), [(["a", "b"], "a list"), ({"a": 1}, "an object")])
+def test_lists_and_objects_are_no_texts(column: str, value: Any, what: str, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"text": f"word {n}", "label": "ab"[n % 2]} for n in range(40)]
+    rows[4][column] = value
+    name = write(tmp_path / "rows.jsonl", [json.dumps(row) for row in rows])
+    with pytest.raises(ValueError, match=f"row 5: column '{column}' holds {what}"):
+        tasks.load(name)
+    with pytest.raises(ValueError, match=f"row 5: column '{column}' holds {what}"):
+        tasks.load({"name": name, "template": "{text}"})
