@@ -48,7 +48,7 @@ class HubDataset(Task):
             removed.update({"missing": missing, **counts})
         check_spelling(info, spec, read)
         check_none_lost(info, read, [row for rows in pools.values() for row in rows])
-        splits = assign(pools, spec, split_seed)
+        splits = assign(pools, spec, split_seed, stratified=spec.stratify and info.has_classes)
         check_disjoint(splits)
         every = [row for rows in splits.values() for row in rows]
         labels = class_names(spec, every) if info.has_classes else ()
@@ -117,13 +117,13 @@ def _name(names: Sequence[str], label: int | None) -> str | None:
 
 
 def assign(
-    pools: dict[str, list[AnyRow]], spec: TaskSpec, split_seed: int
+    pools: dict[str, list[AnyRow]], spec: TaskSpec, split_seed: int, *, stratified: bool
 ) -> dict[str, tuple[AnyRow, ...]]:
     """Train, valid and test out of a data set's own splits."""
     test = pools.get("test") or pools.get("validation")
     valid = pools.get("validation") if "test" in pools else None
     if test is None:
-        return split_pool(pools["train"], spec, split_seed)
+        return split_pool(pools["train"], spec, split_seed, stratified=stratified)
     chosen: dict[str, tuple[AnyRow, ...]] = {}
     taken: set[str] = set()
 
@@ -132,7 +132,7 @@ def assign(
         part = spec.model_copy(
             update={"train_rows": count or len(free), "valid_rows": 0, "test_rows": 0}
         )
-        chosen[name] = split_pool(free, part, split_seed)["train"]
+        chosen[name] = split_pool(free, part, split_seed, stratified=stratified)["train"]
         taken.update(row.identity for row in chosen[name])
 
     take("test", test, spec.test_rows)

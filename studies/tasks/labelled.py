@@ -21,6 +21,6 @@ def from_pool(
     kept, removed = clean(rows)
     check_none_lost(info, rows, kept)
     labels = class_names(spec, kept) if info.has_classes else ()
-    splits = split_pool(kept, spec, split_seed)
+    splits = split_pool(kept, spec, split_seed, stratified=spec.stratify and info.has_classes)
     check_disjoint(splits)
     return TaskData(info, labels, splits, {"missing": missing, **removed})

@@ -72,6 +72,9 @@ class TaskSpec(NamedSection):
     missing: Literal["refuse", "drop"] = "refuse"
     """What becomes of rows of a table or hub data set that lack a value: refused by number, or left
     out and counted."""
+    stratify: Bool = True
+    """Whether all splits of a table or hub data set have its classes in like shares; false: they
+    are drawn without regard to the class. Shipped tasks are split without."""
     template: Annotated[Text | None, Field(examples=["Q: {question}\\nA:"])] = None
     """Prompt with `{column}` for each column's value: makes a table or hub data set a
     multiple-choice task (with `choices`) or an instruction task (without); null: neither."""

@@ -151,3 +151,39 @@ def test_lists_and_objects_are_no_texts(column: str, value: Any, what: str, tmp_
         tasks.load(name)
     with pytest.raises(ValueError, match=f"row 5: column '{column}' holds {what}"):
         tasks.load({"name": name, "template": "{text}"})
+
+
+def shares(data: tasks.TaskData, label: str) -> list[float]:
+    return [sum(row.label == label for row in rows) / len(rows) for rows in data.splits.values()]
+
+
+def test_splits_have_the_classes_in_like_shares(tmp_path: Path) -> None:
+    lines = ["text,label", *(f"word {n},{'abbb'[n % 4] if n % 20 else 'c'}" for n in range(400))]
+    spec = {"name": write(tmp_path / "rows.csv", lines)}
+    for seed in range(5):
+        data = tasks.load(spec, seed)
+        for label, share in (("a", 0.2), ("b", 0.75), ("c", 0.05)):
+            assert shares(data, label) == pytest.approx([share] * 3, abs=1 / 40 + 1e-9)
+    few = tasks.load({**spec, "train_rows": 100, "valid_rows": 40, "test_rows": 80})
+    assert (few.splits["valid"], few.splits["test"]) == (
+        tasks.load(spec).splits["valid"],
+        tasks.load(spec).splits["test"],
+    )
+    assert shares(few, "b") == pytest.approx([0.75] * 3, abs=0.026)
+    plain = [tasks.load({**spec, "stratify": False}, seed) for seed in range(5)]
+    assert any(abs(share - 0.2) > 0.06 for data in plain for share in shares(data, "a"))
+
+
+def test_a_stratified_split_is_another_one_for_another_seed(tmp_path: Path) -> None:
+    lines = ["text,label", *(f"word {n},{'ab'[n % 2]}" for n in range(100))]
+    spec = {"name": write(tmp_path / "rows.csv", lines)}
+    first, again, other = (tasks.load(spec, seed) for seed in (0, 0, 1))
+    assert first == again and first.splits != other.splits
+    order = [row.label for row in first.splits["train"]]
+    assert order != [order[0], order[1]] * (len(order) // 2)  # drawn, not one after the other
+
+
+def test_classes_of_few_rows_are_told(tmp_path: Path) -> None:
+    lines = ["text,label", *(f"word {n},{'ab'[n % 2]}" for n in range(300)), "odd,c", "even,c"]
+    described = tasks.describe(tasks.load(write(tmp_path / "rows.csv", lines)))
+    assert described["scarce"] == {"train": ["c: 1"], "valid": ["c: 1"], "test": ["c: 0"]}
