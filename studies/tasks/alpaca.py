@@ -43,6 +43,10 @@ class Alpaca(Task):
             train_on_inputs=bool(spec.train_on_inputs),
         )
 
+    def is_local(self, spec: TaskSpec) -> bool:
+        """Whether the study names a file."""
+        return spec.data is not None
+
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Read, clean and split the exchanges."""
         kept, removed = clean([exchange_of(r) for r in _records(spec)], words_of)

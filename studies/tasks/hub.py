@@ -35,6 +35,10 @@ class HubDataset(Task):
             source=f"datasets.load_dataset({spec.name!r})",
         )
 
+    def is_local(self, spec: TaskSpec) -> bool:
+        """Whether it is a folder."""
+        return _is_path(spec.name)
+
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Load, clean and split the rows."""
         info = self.info(spec)
@@ -82,12 +86,16 @@ def labelled_splits(place: str, spec: TaskSpec) -> dict[str, list[Record]]:
     return found
 
 
+def _is_path(place: str) -> bool:
+    return place.startswith((".", "/", "~"))
+
+
 def load_tables(place: str) -> Any:
     """The `DatasetDict` of a hub id, `owner/name:subset`, or a local folder."""
     from datasets import load_dataset
 
     path, _, subset = place.partition(":")
-    if path.startswith((".", "/", "~")):
+    if _is_path(path):
         path = str(Path(path).expanduser())
     return load_dataset(path, subset or None)
 

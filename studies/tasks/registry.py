@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from basis_zoo.registry import Registry
 from studies.backbones.head import Head
+from studies.tasks import data_remarks
 from studies.tasks.hub import HubDataset
 from studies.tasks.spec import TaskSpec
 from studies.tasks.table_files import SUFFIXES, is_table
@@ -91,6 +92,17 @@ def load(spec: str | Mapping[str, Any], split_seed: int = 0) -> TaskData:
     """
     parsed = parse(spec)
     return get_task(parsed.name).load(parsed, split_seed)
+
+
+def is_local(spec: str | Mapping[str, Any]) -> bool:
+    """Whether the rows are read from files of the user's alone, which takes seconds."""
+    parsed = parse(spec)
+    return get_task(parsed.name).is_local(parsed)
+
+
+def truncated(spec: str | Mapping[str, Any], data: TaskData, processor: Any) -> dict[str, float]:
+    """The share of each split's texts that are cut to `task.max_length`; {} where none is."""
+    return data_remarks.truncated(parse(spec), data, processor)
 
 
 def prepare(spec: str | Mapping[str, Any], data: TaskData, processor: Any) -> "Prepared":

@@ -24,6 +24,10 @@ class TableFile(Task):
         check_columns(spec, list(first))
         return info
 
+    def is_local(self, spec: TaskSpec) -> bool:
+        """It always is."""
+        return True
+
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Read, clean and split the file."""
         info = self.info(spec)

@@ -1,13 +1,16 @@
 """A user's own file: what counts as the same row, and nothing lost or changed without a word."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from studies import tasks
-from studies.tasks.rows import Item, Row, words_of
+from studies.engine.command.cli import main
+from studies.tasks.rows import Exchange, Item, Row, words_of
 from studies.tasks.splits import clean
 
 
@@ -187,3 +190,92 @@ def test_classes_of_few_rows_are_told(tmp_path: Path) -> None:
     lines = ["text,label", *(f"word {n},{'ab'[n % 2]}" for n in range(300)), "odd,c", "even,c"]
     described = tasks.describe(tasks.load(write(tmp_path / "rows.csv", lines)))
     assert described["scarce"] == {"train": ["c: 1"], "valid": ["c: 1"], "test": ["c: 0"]}
+
+
+STUDY = """\
+name: own
+question: Does it train on a file of mine?
+task: {{name: ./rows.csv, train_rows: 60, valid_rows: 10, test_rows: 20{more}}}
+backbone: {{name: {backbone}}}
+train: {{max_steps: 2, warmup_ratio: 0}}
+adapter: {{method: lora, r: 2, target_modules: [query]}}
+arms: [{{name: lora}}]
+baseline: lora
+objective: {{metric: test/accuracy}}
+seeds: [0]
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Writes the study and its file; gives what runs a command on it."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(lines: list[str], *arguments: str, more: str = "") -> int:
+        write(Path("rows.csv"), lines)
+        Path("own.yaml").write_text(STUDY.format(backbone=tiny_bert, more=more))
+        return main(["own.yaml", *arguments])
+
+    return command
+
+
+def some(count: int = 110) -> list[str]:
+    return ["text,label", *(f"word {n},{'ab'[n % 2]}" for n in range(count))]
+
+
+def test_the_plan_tells_what_was_left_out_and_what_is_rare(own: Any, capsys: Any) -> None:
+    lines = [*some(), "word 3,b", "Word  5,b", "word 7,a", "odd,c", "even,c"]
+    assert own(lines, "--plan") == 0
+    told = capsys.readouterr().err
+    assert "./rows.csv: rows of train 60, valid 10, test 20" in told
+    assert "rows were left out: 2 whose text also has another label, 2 that repeat another" in told
+    assert "test has few rows of a class (c: 0)" in told
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [("--plan",), ()])
+def test_every_row_is_checked_before_the_first_trial(
+    arguments: tuple[str, ...], own: Any, capsys: Any
+) -> None:
+    assert own([*some(), "word,"], *arguments) == 2
+    assert "own.yaml:3: task: ./rows.csv lacks a value for 'label' in row 111" in "".join(
+        capsys.readouterr().err.splitlines()
+    )
+    assert own(some(40), *arguments) == 2
+    assert "the pool has 40 rows" in "".join(capsys.readouterr().err.splitlines())
+    assert not list(Path().glob("runs/*/*/trials/*"))
+
+
+def test_the_report_tells_what_a_split_hides(own: Any, capsys: Any) -> None:
+    lines = some()
+    lines[1:56:5] = [f"word {n} {'of the long plot ' * 9},a" for n in range(11)]
+    assert own([*lines, "odd,a", "ODD,b"], more=", max_length: 16") == 0
+    shown, report = capsys.readouterr(), Path("runs/own/embedded/report/report.md").read_text()
+    for text in (shown.out, report):
+        assert "./rows.csv: rows were left out: 2 whose text also has another label." in text
+        assert "./rows.csv: texts are cut to `task.max_length`: " in text
+    assert "rows of train 60" in shown.err
+
+
+def test_the_share_of_cut_texts_is_exact(tiny_bert: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    rows = [Row(" ".join(["film"] * words), "a") for words in range(1, 11)]
+    info = tasks.check(write(tmp_path / "rows.csv", some()))
+    data = tasks.TaskData(info, ("a", "b"), {"train": tuple(rows), "test": tuple(rows[:4])})
+    for most, share in ((12, {}), (11, {"train": 0.1}), (5, {"train": 0.7, "test": 0.25})):
+        spec = {"name": info.name, "max_length": most}  # two tokens are [CLS] and [SEP]
+        assert tasks.truncated(spec, data, tokenizer) == share
+
+
+def test_the_share_of_cut_questions_counts_the_longest_choice(tiny_llama: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)  # a token is a byte
+    items = tuple(Item.of("abcd", ["e" * n, "f"], 1) for n in range(1, 11))
+    info = replace(tasks.check("qasc"), answers_end=True)
+    splits = {"train": items, "valid": (), "test": items}
+    data = tasks.TaskData(info, (), splits)
+    spec = {"name": "qasc", "max_length": 10}
+    assert tasks.truncated(spec, data, tokenizer) == {"test": 0.4}  # "abcd eeeeee" still fits
+    assert tasks.truncated({**spec, "max_length": 6}, data, tokenizer)["train"] == 1.0
+    exchanges = tuple(Exchange("abcd", "e" * n) for n in range(1, 11))
+    data = tasks.TaskData(tasks.check("alpaca"), (), {"train": exchanges})
+    assert tasks.truncated({"name": "alpaca", "max_length": 10}, data, tokenizer) == {"train": 0.5}
