@@ -1,10 +1,12 @@
-"""Rows of a Hugging Face hub data set, or of a local folder, through `datasets.load_dataset`.
+"""Rows of a Hugging Face hub data set, or of a local folder.
 
-`owner/name`, or `owner/name:subset` where the set has several, e.g. `nyu-mll/glue:sst2`.
+`owner/name`, or `owner/name:subset` where the set has several, e.g. `nyu-mll/glue:sst2`. A folder
+of one table file a split (train.csv, test.csv ...) is read as a single file is; whatever else,
+through `datasets.load_dataset`, whose reader of CSV guesses types.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,15 @@ from studies.tasks.records import Record, check_columns, describe_columns, rows_
 from studies.tasks.rows import AnyRow
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
+from studies.tasks.table_files import is_table, read_records
 from studies.tasks.task import Task, TaskData, TaskInfo
 
 READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 """The builder of `datasets` for a file's ending."""
+_SPLITS = {"dev": "validation", "val": "validation", "valid": "validation"}
+_NAMED = ("train", "validation", "test", *_SPLITS)
+_HIDDEN = (None, -1, "-1", "")
+"""What stands for a label in a split that hides them all."""
 
 
 class HubDataset(Task):
@@ -46,12 +53,14 @@ class HubDataset(Task):
         read: list[AnyRow] = []
         removed = Counter[str]()
         for name, records in labelled_splits(spec.name, spec).items():
-            rows, missing = rows_of(spec, records)
+            part = spec.model_copy(update={"name": f"{spec.name} ({name})"})  # said of wrong rows
+            rows, missing = rows_of(part, records)
             read += rows
             pools[name], counts = clean(rows)
             removed.update({"missing": missing, **counts})
         check_spelling(info, spec, read)
         check_none_lost(info, read, [row for rows in pools.values() for row in rows])
+        removed["in_test"] = _repeated(pools)
         splits = assign(pools, spec, split_seed, stratified=spec.stratify and info.has_classes)
         check_disjoint(splits)
         every = [row for rows in splits.values() for row in rows]
@@ -68,22 +77,56 @@ def labelled_splits(place: str, spec: TaskSpec) -> dict[str, list[Record]]:
     Raises:
         ValueError: a column is missing, or there is no labelled split `train`.
     """
-    from datasets import ClassLabel
-
-    found: dict[str, list[Record]] = {}
-    loaded = load_tables(place)
-    for name, table in loaded.items():
-        check_columns(spec, list(table.column_names))
-        feature = table.features[spec.label]
-        names = feature.names if isinstance(feature, ClassLabel) else None
-        records = list(table)
-        if names:
-            records = [{**r, spec.label: _name(names, r[spec.label])} for r in records]
-        if not all(record[spec.label] in (None, -1) for record in records):
-            found[{"dev": "validation", "val": "validation"}.get(name, name)] = records
+    files = _split_files(place) if _is_path(place) else {}
+    if files:
+        loaded = {name: _from_file(spec, file) for name, file in files.items()}
+    else:
+        loaded = {name: _from_table(spec, table) for name, table in load_tables(place).items()}
+    found = {
+        _SPLITS.get(name, name): records
+        for name, records in loaded.items()
+        if not all(record.get(spec.label) in _HIDDEN for record in records)
+    }
     if "train" not in found:
         raise ValueError(f"task: {spec.name} has no labelled split `train`; it has {list(loaded)}")
     return found
+
+
+def _split_files(folder: str) -> dict[str, Path]:
+    """Table files by the split that each is named after; {} where the folder holds others too."""
+    path = Path(folder).expanduser()
+    files = [file for file in sorted(path.glob("*")) if is_table(file.name)]
+    found = {file.name.partition(".")[0]: file for file in files}
+    alone = len(found) == len(files) and set(found) <= set(_NAMED)
+    return found if alone and not (path / "README.md").exists() else {}
+
+
+def _from_file(spec: TaskSpec, file: Path) -> list[Record]:
+    records: list[Record] = list(read_records(file))
+    if records:
+        check_columns(spec, list(records[0]))
+    return records
+
+
+def _from_table(spec: TaskSpec, table: Any) -> list[Record]:
+    """The records of a `datasets.Dataset`, with the names of classes for their numbers."""
+    from datasets import ClassLabel
+
+    check_columns(spec, list(table.column_names))
+    feature = table.features[spec.label]
+    if not isinstance(feature, ClassLabel):
+        return list(table)
+    return [{**r, spec.label: _name(feature.names, r[spec.label])} for r in table]
+
+
+def _repeated(pools: Mapping[str, Sequence[AnyRow]]) -> int:
+    """Rows of other splits that are also in the one tested on, which `assign` leaves out."""
+    name = next((name for name in ("test", "validation") if pools.get(name)), None)
+    if name is None:
+        return 0
+    tested = {row.identity for row in pools[name]}
+    rest = (row for other, rows in pools.items() if other != name for row in rows)
+    return sum(row.identity in tested for row in rest)
 
 
 def _is_path(place: str) -> bool:

@@ -1,6 +1,7 @@
 """Tasks by name: reading, cleaning, splitting, and the metrics they declare."""
 
 import csv
+import gzip
 import json
 import subprocess
 import sys
@@ -157,29 +158,48 @@ def test_numbers_are_no_classes(tmp_path: Path) -> None:
         tasks.load(str(path))
 
 
-def test_a_folder_is_read_by_datasets(
-    tiny_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("card", [False, True], ids=["as files", "by datasets"])
+def test_a_folder_has_splits_of_its_own(
+    card: bool, tiny_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     rows = tiny_csv.read_text().splitlines()
     folder = tmp_path / "set"
     folder.mkdir()
+    if card:
+        (folder / "README.md").write_text("Sentences.")
     (folder / "train.csv").write_text("\n".join(rows[:300]))
     (folder / "test.csv").write_text("\n".join([rows[0], *rows[250:]]))  # 50 rows are in both
     data = tasks.load({"name": str(folder), "test_rows": 120})
     texts = {name: {row.text for row in split} for name, split in data.splits.items()}
     assert len(texts["test"]) == 120 and texts["test"] <= {r.rsplit(",", 1)[0] for r in rows[250:]}
     assert not texts["test"] & texts["train"] and len(texts["valid"]) == 30
+    assert data.removed["in_test"] == 50
 
 
+def test_files_of_a_folder_are_read_as_one_file_is(tmp_path: Path) -> None:
+    train = [f"word {n},0{n % 2}" for n in range(60)]
+    (tmp_path / "train.csv").write_text("\n".join(["text,label", *train, "NA,01"]))
+    (tmp_path / "valid.csv.gz").write_bytes(gzip.compress("text;label\nfine;00".encode("utf-16")))
+    data = tasks.load({"name": str(tmp_path), "test_rows": 1})
+    assert data.labels == ("00", "01") and data.splits["test"] == (Row("fine", "00"),)
+    assert Row("NA", "01") in data.splits["train"] + data.splits["valid"]
+    (tmp_path / "train.csv").write_text("\n".join(["text,label", *train, "odd,"]))
+    with pytest.raises(ValueError, match=r"\(train\) lacks a value for 'label' in row 61"):
+        tasks.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("card", [False, True], ids=["as files", "by datasets"])
 def test_minus_one_is_a_class_where_it_is_no_hidden_label(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    card: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "set"
     folder.mkdir()
+    if card:
+        (folder / "README.md").write_text("Words.")
     for name, labels in (("train", (-1, 0, 1)), ("test", (-1, -1, -1))):
         rows = (f"{name} {n},{labels[n % 3]}" for n in range(60))
         (folder / f"{name}.csv").write_text("\n".join(["text,label", *rows]))

@@ -279,8 +279,9 @@ class Session:
         """Check every row of the user's own files, and say what a split hides."""
         try:
             lines = check_data(trials)
-        except (ValueError, OSError) as error:
-            raise StudyError(f"{self._study.place('task')}: {error}") from error
+        except Exception as error:  # a reader's mistake about a strange file is the user's too
+            named = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise StudyError(f"{self._study.place('task')}: {named}{error}") from error
         for line in lines:
             if line not in self._told:
                 self._say(line, "yellow")
