@@ -48,7 +48,7 @@ def get_task(name: str) -> Task:
     if _HUB_ID.fullmatch(name):
         return HubDataset()
     raise ValueError(
-        f"{_TASKS.unknown(name)}. Besides: a .csv, .tsv, .jsonl or .parquet file, "
+        f"{_TASKS.unknown(name)}. Besides: a file ({', '.join(SUFFIXES)}), "
         f"a folder (starts with ./ or /), or a hub id owner/name"
     )
 

@@ -233,7 +233,7 @@ def test_the_plan_tells_what_was_left_out_and_what_is_rare(own: Any, capsys: Any
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("arguments", [("--plan",), ()])
+@pytest.mark.parametrize("arguments", [("--plan",), (), ("--export-plan", "plan.json")])
 def test_every_row_is_checked_before_the_first_trial(
     arguments: tuple[str, ...], own: Any, capsys: Any
 ) -> None:

@@ -1,13 +1,18 @@
 """A user's table file is read as it is meant, or refused with the line and the remedy."""
 
 import bz2
+import contextlib
+import csv
 import gzip
 import json
 import lzma
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from studies import tasks
 from studies.tasks.table_files import read_records
@@ -118,3 +123,28 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     (tmp_path / "rows.xlsx").write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"rows.xlsx is no table.*\.csv.*save it as"):
         tasks.check(str(tmp_path / "rows.xlsx"))
+
+
+CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+
+
+@given(rows=st.lists(st.tuples(CELLS, CELLS), max_size=6), delimiter=st.sampled_from(",;"))
+def test_what_csv_writes_is_read_as_it_was(rows: list[tuple[str, str]], delimiter: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.csv"
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, delimiter=delimiter).writerows([("text", "label"), *rows])
+        assert [(r["text"], r["label"]) for r in read_records(path)] == rows
+
+
+@given(
+    suffix=st.sampled_from(["csv", "tsv", "json", "jsonl", "parquet", "csv.gz", "json.xz"]),
+    content=st.binary(max_size=60)
+    | st.text(alphabet='a,;\t\n\r"{}[]:1', max_size=40).map(str.encode),
+)
+def test_any_bytes_are_read_or_refused(suffix: str, content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"rows.{suffix}"
+        path.write_bytes(content)
+        with contextlib.suppress(ValueError):
+            list(read_records(path))

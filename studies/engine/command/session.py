@@ -154,6 +154,7 @@ class Session:
             self._remark(seeds, keep=False)
             states = {"waiting", "running"} | ({"failed"} if self._options.retry_failed else set())
             trials = [t for t in seeds.asked if runs.state_of(t, self._runs_dir) in states]
+        self._tell_data(trials)
         about = {"study": self._study.name, "profile": self._study.profile}
         metric, budget = self._study.objective.metric, self._study.budget
         write_plan(
