@@ -121,7 +121,7 @@ adapter: {method: basis}
 train: {eval_every: 10}
 """
 TUNE, SEARCH, AFTER, CLAIMS = blocks("yaml", page("studies.md"))
-QUESTIONS, OWN = blocks("yaml", page("tasks.md"))
+_, QUESTIONS, OWN = blocks("yaml", page("tasks.md"))  # test_your_data.py runs the first
 
 
 @pytest.mark.parametrize("part", [TUNE, SEARCH, AFTER, AFTER + CLAIMS, QUESTIONS, OWN])
@@ -133,7 +133,9 @@ def test_the_stages_and_tasks_that_are_shown_are_planned(
     (tmp_path / "s.yaml").write_text(f"name: s\n{study}{part}")
     (tmp_path / "my-model").mkdir()
     (tmp_path / "my-model/config.json").write_text("{}")
-    (tmp_path / "mine.csv").write_text("review,mood\nfine,good\n")
-    row = {"question": "?", "a": "w", "b": "x", "c": "y", "d": "z", "gold": "b"}
-    (tmp_path / "questions.jsonl").write_text(json.dumps(row))
+    reviews = [f"review {n},{'good' if n % 2 else 'bad'}" for n in range(600)]
+    (tmp_path / "mine.csv").write_text("\n".join(["review,mood", *reviews]))
+    row = {"a": "w", "b": "x", "c": "y", "d": "z", "gold": "b"}
+    rows = (json.dumps({"question": f"{n}?", **row}) for n in range(1_280))
+    (tmp_path / "questions.jsonl").write_text("\n".join(rows))
     assert cli.main(["s.yaml", "--plan"]) == cli.DONE

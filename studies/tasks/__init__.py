@@ -9,6 +9,7 @@ from studies.tasks.alpaca import Alpaca
 from studies.tasks.cifar10 import Cifar10
 from studies.tasks.commonsense import Commonsense
 from studies.tasks.cosmosqa import CosmosQA
+from studies.tasks.data_remarks import findings, sizes
 from studies.tasks.glue import GLUE
 from studies.tasks.movie_sentences import MovieSentences
 from studies.tasks.qasc import Qasc
@@ -17,11 +18,13 @@ from studies.tasks.registry import (
     fetch,
     get_task,
     head,
+    is_local,
     list_tasks,
     load,
     parse,
     prepare,
     register_task,
+    truncated,
 )
 from studies.tasks.rows import Exchange, Item, Picture, Row
 from studies.tasks.sarcasm import Sarcasm
@@ -55,11 +58,15 @@ __all__ = [
     "check",
     "describe",
     "fetch",
+    "findings",
     "get_task",
     "head",
+    "is_local",
     "list_tasks",
     "load",
     "parse",
     "prepare",
     "register_task",
+    "sizes",
+    "truncated",
 ]

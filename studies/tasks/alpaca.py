@@ -10,10 +10,10 @@ from typing import Any
 
 from studies.tasks.hub import load_tables
 from studies.tasks.metrics import INSTRUCTION
-from studies.tasks.rows import Exchange
+from studies.tasks.rows import Exchange, words_of
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
-from studies.tasks.tables import is_table, read_records
+from studies.tasks.table_files import is_table, read_records
 from studies.tasks.task import Task, TaskData, TaskInfo
 
 HUB = "tatsu-lab/alpaca"
@@ -43,9 +43,13 @@ class Alpaca(Task):
             train_on_inputs=bool(spec.train_on_inputs),
         )
 
+    def is_local(self, spec: TaskSpec) -> bool:
+        """Whether the study names a file."""
+        return spec.data is not None
+
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Read, clean and split the exchanges."""
-        kept, removed = clean([exchange_of(record) for record in _records(spec)])
+        kept, removed = clean([exchange_of(r) for r in _records(spec)], words_of)
         splits = split_pool(kept, spec, split_seed)
         check_disjoint(splits)
         return TaskData(self.info(spec), (), splits, removed)

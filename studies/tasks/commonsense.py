@@ -23,10 +23,10 @@ from typing import Any
 
 from studies.archives import cache_folder
 from studies.tasks.metrics import multiple_choice_names
-from studies.tasks.rows import AnyRow, Item
+from studies.tasks.rows import AnyRow, Item, words_of
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
-from studies.tasks.tables import read_records
+from studies.tasks.table_files import read_records
 from studies.tasks.task import Task, TaskData, TaskInfo
 
 PARTS = (
@@ -80,9 +80,9 @@ class Commonsense(Task):
             for part in PARTS
             for item in _sample(list(_items(_find(folder, part, "test.json"), part)), spec)
         )
-        asked = {item.identity for item in test}
-        kept, removed = clean(_items(_find(folder, f"{self._mixture}.json"), ""))
-        pool = [item for item in kept if item.identity not in asked]
+        asked = {item.identity_in(words_of) for item in test}
+        kept, removed = clean(_items(_find(folder, f"{self._mixture}.json"), ""), words_of)
+        pool = [item for item in kept if item.identity_in(words_of) not in asked]
         valid = min(VALID_ROWS, len(pool) // 10) if spec.valid_rows is None else spec.valid_rows
         splits = split_pool(
             pool, spec.model_copy(update={"test_rows": 0, "valid_rows": valid}), split_seed

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from studies.tasks.bigbench import BIGBENCH, LICENCE, examples, shuffled, tidy
 from studies.tasks.packaged import PackagedTask
-from studies.tasks.rows import AnyRow, Item, normalised
+from studies.tasks.rows import AnyRow, Item, words_of
 
 FILE = "subtask025_cosmosqa_incorrect_answer_generation"
 _INPUT = re.compile(
@@ -41,5 +41,5 @@ class CosmosQA(PackagedTask):
             wrong = [tidy(t) for t in ([targets] if isinstance(targets, str) else targets)]
             choices, gold = shuffled(tidy(right), wrong, question)
             context = f"{story}\nQuestion: {question}\nAnswer:"
-            items.append(Item.of(context, choices, gold, group=normalised(story)))
+            items.append(Item.of(context, choices, gold, group=words_of(story)))
         return items

@@ -15,7 +15,7 @@ from typing import Any
 
 from studies.tasks.hub import load_tables, local_tables
 from studies.tasks.metrics import CLASSIFICATION, CORRELATION
-from studies.tasks.rows import Row
+from studies.tasks.rows import Row, words_of
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
 from studies.tasks.task import Direction, Task, TaskData, TaskInfo
@@ -61,9 +61,9 @@ class Glue(Task):
                 f"task: {spec.name} needs a split {missing[0]!r}; found {list(tables)}"
             )
         test = tuple(self._sample(self._rows(spec, tables[self.test_split]), spec))
-        asked = {row.identity for row in self._rows(spec, tables[self.test_split])}
-        kept, removed = clean(self._rows(spec, tables["train"]))
-        pool = [row for row in kept if row.identity not in asked]
+        asked = {row.identity_in(words_of) for row in self._rows(spec, tables[self.test_split])}
+        kept, removed = clean(self._rows(spec, tables["train"]), words_of)
+        pool = [row for row in kept if row.identity_in(words_of) not in asked]
         valid = max(1, len(pool) // 10) if spec.valid_rows is None else spec.valid_rows
         splits = split_pool(
             pool, spec.model_copy(update={"test_rows": 0, "valid_rows": valid}), split_seed

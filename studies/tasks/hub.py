@@ -1,21 +1,29 @@
-"""Rows of a Hugging Face hub data set, or of a local folder, through `datasets.load_dataset`.
+"""Rows of a Hugging Face hub data set, or of a local folder.
 
-`owner/name`, or `owner/name:subset` where the set has several, e.g. `nyu-mll/glue:sst2`.
+`owner/name`, or `owner/name:subset` where the set has several, e.g. `nyu-mll/glue:sst2`. A folder
+of one table file a split (train.csv, test.csv ...) is read as a single file is; whatever else,
+through `datasets.load_dataset`, whose reader of CSV guesses types.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from studies.tasks.labelled import class_names
+from studies.tasks.labels import check_none_lost, check_spelling, class_names
 from studies.tasks.records import Record, check_columns, describe_columns, rows_of
 from studies.tasks.rows import AnyRow
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
+from studies.tasks.table_files import is_table, read_records
 from studies.tasks.task import Task, TaskData, TaskInfo
 
 READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 """The builder of `datasets` for a file's ending."""
+_SPLITS = {"dev": "validation", "val": "validation", "valid": "validation"}
+_NAMED = ("train", "validation", "test", *_SPLITS)
+_HIDDEN = (None, -1, "-1", "")
+"""What stands for a label in a split that hides them all."""
 
 
 class HubDataset(Task):
@@ -34,44 +42,95 @@ class HubDataset(Task):
             source=f"datasets.load_dataset({spec.name!r})",
         )
 
+    def is_local(self, spec: TaskSpec) -> bool:
+        """Whether it is a folder."""
+        return _is_path(spec.name)
+
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Load, clean and split the rows."""
         info = self.info(spec)
-        pools, removed = {}, dict.fromkeys(("empty", "conflicting", "duplicate"), 0)
+        pools: dict[str, list[AnyRow]] = {}
+        read: list[AnyRow] = []
+        removed = Counter[str]()
         for name, records in labelled_splits(spec.name, spec).items():
-            pools[name], counts = clean(rows_of(spec, records))
-            removed = {reason: removed[reason] + counts[reason] for reason in removed}
-        splits = assign(pools, spec, split_seed)
+            part = spec.model_copy(update={"name": f"{spec.name} ({name})"})  # said of wrong rows
+            rows, missing = rows_of(part, records)
+            read += rows
+            pools[name], counts = clean(rows)
+            removed.update({"missing": missing, **counts})
+        check_spelling(info, spec, read)
+        check_none_lost(info, read, [row for rows in pools.values() for row in rows])
+        removed["in_test"] = _repeated(pools)
+        splits = assign(pools, spec, split_seed, stratified=spec.stratify and info.has_classes)
         check_disjoint(splits)
         every = [row for rows in splits.values() for row in rows]
-        labels = class_names(spec.name, spec.label, every) if info.has_classes else ()
-        return TaskData(info, labels, splits, removed)
+        labels = class_names(spec, every) if info.has_classes else ()
+        return TaskData(info, labels, splits, dict(removed))
 
 
 def labelled_splits(place: str, spec: TaskSpec) -> dict[str, list[Record]]:
     """Labelled records of `place` by its own split names; `dev`, `val` are read as `validation`.
 
-    Class numbers become class names where the set has them.
+    Class numbers become class names where the set has them. A split without any label hides them;
+    elsewhere a label that is not there is a missing value.
 
     Raises:
         ValueError: a column is missing, or there is no labelled split `train`.
     """
-    from datasets import ClassLabel
-
-    found: dict[str, list[Record]] = {}
-    loaded = load_tables(place)
-    for name, table in loaded.items():
-        check_columns(spec, list(table.column_names))
-        feature = table.features[spec.label]
-        names = feature.names if isinstance(feature, ClassLabel) else None
-        records = [record for record in table if _is_labelled(record[spec.label])]
-        if names:
-            records = [{**r, spec.label: names[r[spec.label]]} for r in records]
-        if records:
-            found[{"dev": "validation", "val": "validation"}.get(name, name)] = records
+    files = _split_files(place) if _is_path(place) else {}
+    if files:
+        loaded = {name: _from_file(spec, file) for name, file in files.items()}
+    else:
+        loaded = {name: _from_table(spec, table) for name, table in load_tables(place).items()}
+    found = {
+        _SPLITS.get(name, name): records
+        for name, records in loaded.items()
+        if not all(record.get(spec.label) in _HIDDEN for record in records)
+    }
     if "train" not in found:
         raise ValueError(f"task: {spec.name} has no labelled split `train`; it has {list(loaded)}")
     return found
+
+
+def _split_files(folder: str) -> dict[str, Path]:
+    """Table files by the split that each is named after; {} where the folder holds others too."""
+    path = Path(folder).expanduser()
+    files = [file for file in sorted(path.glob("*")) if is_table(file.name)]
+    found = {file.name.partition(".")[0]: file for file in files}
+    alone = len(found) == len(files) and set(found) <= set(_NAMED)
+    return found if alone and not (path / "README.md").exists() else {}
+
+
+def _from_file(spec: TaskSpec, file: Path) -> list[Record]:
+    records: list[Record] = list(read_records(file))
+    if records:
+        check_columns(spec, list(records[0]))
+    return records
+
+
+def _from_table(spec: TaskSpec, table: Any) -> list[Record]:
+    """The records of a `datasets.Dataset`, with the names of classes for their numbers."""
+    from datasets import ClassLabel
+
+    check_columns(spec, list(table.column_names))
+    feature = table.features[spec.label]
+    if not isinstance(feature, ClassLabel):
+        return list(table)
+    return [{**r, spec.label: _name(feature.names, r[spec.label])} for r in table]
+
+
+def _repeated(pools: Mapping[str, Sequence[AnyRow]]) -> int:
+    """Rows of other splits that are also in the one tested on, which `assign` leaves out."""
+    name = next((name for name in ("test", "validation") if pools.get(name)), None)
+    if name is None:
+        return 0
+    tested = {row.identity for row in pools[name]}
+    rest = (row for other, rows in pools.items() if other != name for row in rows)
+    return sum(row.identity in tested for row in rest)
+
+
+def _is_path(place: str) -> bool:
+    return place.startswith((".", "/", "~"))
 
 
 def load_tables(place: str) -> Any:
@@ -79,7 +138,7 @@ def load_tables(place: str) -> Any:
     from datasets import load_dataset
 
     path, _, subset = place.partition(":")
-    if path.startswith((".", "/", "~")):
+    if _is_path(path):
         path = str(Path(path).expanduser())
     return load_dataset(path, subset or None)
 
@@ -103,19 +162,19 @@ def local_tables(folder: str) -> Any:
     return load_dataset(formats.pop(), data_files={name: str(f) for name, f in files.items()})
 
 
-def _is_labelled(label: Any) -> bool:
-    """Hidden labels are None, or -1 in GLUE."""
-    return label is not None and label != -1
+def _name(names: Sequence[str], label: int | None) -> str | None:
+    """The class's name; hidden labels are None, or -1 as in GLUE."""
+    return None if label is None or label < 0 else names[label]
 
 
 def assign(
-    pools: dict[str, list[AnyRow]], spec: TaskSpec, split_seed: int
+    pools: dict[str, list[AnyRow]], spec: TaskSpec, split_seed: int, *, stratified: bool
 ) -> dict[str, tuple[AnyRow, ...]]:
     """Train, valid and test out of a data set's own splits."""
     test = pools.get("test") or pools.get("validation")
     valid = pools.get("validation") if "test" in pools else None
     if test is None:
-        return split_pool(pools["train"], spec, split_seed)
+        return split_pool(pools["train"], spec, split_seed, stratified=stratified)
     chosen: dict[str, tuple[AnyRow, ...]] = {}
     taken: set[str] = set()
 
@@ -124,7 +183,7 @@ def assign(
         part = spec.model_copy(
             update={"train_rows": count or len(free), "valid_rows": 0, "test_rows": 0}
         )
-        chosen[name] = split_pool(free, part, split_seed)["train"]
+        chosen[name] = split_pool(free, part, split_seed, stratified=stratified)["train"]
         taken.update(row.identity for row in chosen[name])
 
     take("test", test, spec.test_rows)

@@ -1,43 +1,26 @@
-"""From labelled rows of unknown classes to a `TaskData`."""
+"""From a user's rows, in one pool or in splits of their own, to a `TaskData`."""
 
 from collections.abc import Sequence
 
+from studies.tasks.labels import check_none_lost, check_spelling, class_names
 from studies.tasks.rows import AnyRow
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
 from studies.tasks.task import TaskData, TaskInfo
 
-MAX_CLASSES = 1000
 
-
-def from_pool(info: TaskInfo, spec: TaskSpec, rows: Sequence[AnyRow], split_seed: int) -> TaskData:
-    """Clean and split one pool of rows.
+def from_pool(
+    info: TaskInfo, spec: TaskSpec, rows: Sequence[AnyRow], missing: int, split_seed: int
+) -> TaskData:
+    """Clean and split one pool of rows, out of which `missing` were dropped.
 
     Raises:
-        ValueError: too few rows, or labels that are no classes.
+        ValueError: too few rows, labels that are no classes, or a class without a row.
     """
+    check_spelling(info, spec, rows)
     kept, removed = clean(rows)
-    labels = class_names(info.name, spec.label, kept) if info.has_classes else ()
-    splits = split_pool(kept, spec, split_seed)
+    check_none_lost(info, rows, kept)
+    labels = class_names(spec, kept) if info.has_classes else ()
+    splits = split_pool(kept, spec, split_seed, stratified=spec.stratify and info.has_classes)
     check_disjoint(splits)
-    return TaskData(info, labels, splits, removed)
-
-
-def class_names(task: str, column: str, rows: Sequence[AnyRow]) -> tuple[str, ...]:
-    """The labels in order: as numbers where all are integers, alphabetically otherwise.
-
-    Raises:
-        ValueError: fewer than two classes, or so many that the column holds no classes.
-    """
-    found = {row.label for row in rows}
-    if len(found) < 2:
-        raise ValueError(
-            f"task: column {column!r} of {task} has {len(found)} different label(s); need two"
-        )
-    if len(found) > min(MAX_CLASSES, max(2, len(rows) // 2)):
-        raise ValueError(
-            f"task: column {column!r} of {task} has {len(found)} different values in {len(rows)} "
-            f"rows, so they are no classes; set `task.label` to a column of classes"
-        )
-    numbers = all(label.lstrip("-").isdigit() for label in found)
-    return tuple(sorted(found, key=int if numbers else str))
+    return TaskData(info, labels, splits, {"missing": missing, **removed})

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from studies.archives import Archive, fetch
 from studies.tasks.metrics import CLASSIFICATION, multiple_choice_names
-from studies.tasks.rows import AnyRow
+from studies.tasks.rows import AnyRow, words_of
 from studies.tasks.rows_cache import cached_rows, rows_file
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
@@ -62,7 +62,7 @@ class PackagedTask(Task):
 
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Read, clean and split the rows."""
-        kept, removed = clean(self.pool())
+        kept, removed = clean(self.pool(), words_of)
         splits = self.split(kept, self.with_defaults(spec), split_seed)
         check_disjoint(splits)
         return TaskData(self.info(spec), self.labels, splits, removed)

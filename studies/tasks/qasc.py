@@ -11,7 +11,7 @@ from pathlib import Path
 
 from studies.tasks.bigbench import BIGBENCH, LICENCE, examples, shuffled, tidy
 from studies.tasks.packaged import PackagedTask
-from studies.tasks.rows import AnyRow, Item, normalised
+from studies.tasks.rows import AnyRow, Item, words_of
 
 FILE = "subtask042_qasc_incorrect_option_generation"
 _INPUT = re.compile(r"Fact:\s*(.*?)\s*\n\s*Question:\s*(.*?)\s*\n\s*Correct Answer:\s*(.*)$", re.S)
@@ -41,5 +41,5 @@ class Qasc(PackagedTask):
             wrong = [tidy(t) for t in ([targets] if isinstance(targets, str) else targets)]
             choices, gold = shuffled(tidy(right), wrong, question)
             context = f"Question: {question}\nAnswer:"
-            items.append(Item.of(context, choices, gold, group=normalised(fact)))
+            items.append(Item.of(context, choices, gold, group=words_of(fact)))
         return items

@@ -10,26 +10,35 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from basis_zoo.registry import did_you_mean
+from studies.tasks.choices import places, question_of
+from studies.tasks.labels import NO_LABEL, settled
 from studies.tasks.metrics import CLASSIFICATION, INSTRUCTION, multiple_choice_names
 from studies.tasks.rows import AnyRow, Exchange, Item, Row
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import Kind, TaskInfo
+from studies.tasks.values import is_nothing, shown, text_of
 
 Record = Mapping[str, Any]
 _FIELD = re.compile(r"\{([^{}]+)\}")
-_LETTERS = "ABCDEFGHIJ"
 
 
 def describe_columns(spec: TaskSpec, *, licence: str, source: str) -> TaskInfo:
     """What a task of these columns is; `source` is completed with the columns.
 
     Raises:
-        ValueError: `choices` without a template.
+        ValueError: `choices` without a template, or a key that these columns have no use for.
     """
     if spec.choices is not None and spec.template is None:
         raise ValueError("task: `choices` needs a `template` for the question, e.g. '{question}'")
     columns = ", ".join(dict.fromkeys(column for _, column in wanted(spec)))
     kind = kind_of(spec)
+    uses = (("labels", "text_classification"), ("label_start", "multiple_choice"))
+    for key, its_kind in uses:
+        if getattr(spec, key) is not None and kind != its_kind:
+            raise ValueError(
+                f"task: `{key}` is for {its_kind.replace('_', ' ')}, but `template` and `choices` "
+                f"make {kind.replace('_', ' ')} of these columns"
+            )
     metrics = {
         "text_classification": CLASSIFICATION,
         "multiple_choice": multiple_choice_names(spec.evaluate),
@@ -78,58 +87,72 @@ def check_columns(spec: TaskSpec, columns: Sequence[str]) -> None:
             )
 
 
-def rows_of(spec: TaskSpec, records: Sequence[Record]) -> list[AnyRow]:
-    """One row a record.
+def rows_of(spec: TaskSpec, records: Sequence[Record]) -> tuple[list[AnyRow], int]:
+    """One row for each record that lacks no value, and how many were dropped for lacking one.
 
     Raises:
-        ValueError: a record lacks a value, or a label is none of its choices.
+        ValueError: a record lacks a value and `task.missing` is not drop, a value is no text or
+            number, or a label is none of the choices; names the rows.
     """
+    whole: list[tuple[int, Record]] = []
+    lacking: dict[str, list[int]] = {}
     for number, record in enumerate(records, start=1):
-        lacking = [column for _, column in wanted(spec) if record.get(column) is None]
-        if lacking:
-            raise ValueError(f"task: {spec.name}, row {number} lacks a value for {lacking[0]!r}")
+        column = _lacks(spec, record)
+        if column is None:
+            whole.append((number, record))
+        else:
+            lacking.setdefault(column, []).append(number)
+    if lacking and spec.missing == "refuse":
+        told = "; ".join(f"{column!r} in {shown(rows)}" for column, rows in lacking.items())
+        raise ValueError(
+            f"task: {spec.name} lacks a value for {told}. Fill it in, or leave such rows out with "
+            "`task.missing: drop`"
+        )
     kind = kind_of(spec)
+    rows: list[AnyRow]
     if kind == "multiple_choice":
-        return list(_items(spec, records))
-    if kind == "instruction":
-        return [Exchange(filled(spec.template, r), str(r[spec.label])) for r in records]
-    return [_row(spec, record) for record in records]
-
-
-def filled(template: str | None, record: Record) -> str:
-    """The template with every `{column}` replaced by the record's value."""
-    return _FIELD.sub(lambda match: str(record[match[1]]), template or "")
-
-
-def _row(spec: TaskSpec, record: Record) -> Row:
-    first, *second = (str(record[column]) for column in spec.columns)
-    return Row(first, str(record[spec.label]), *second)
-
-
-def _items(spec: TaskSpec, records: Sequence[Record]) -> list[Item]:
-    if isinstance(spec.choices, str):
-        choices = [[str(choice) for choice in record[spec.choices]] for record in records]
+        rows = list(_items(spec, whole))
+    elif kind == "instruction":
+        rows = [
+            Exchange(filled(spec, n, r), text_of(spec, n, spec.label, r[spec.label]))
+            for n, r in whole
+        ]
     else:
-        choices = [[str(record[column]) for column in spec.choices or ()] for record in records]
-    golds = _places(spec, [str(record[spec.label]).strip() for record in records], choices)
+        rows = [_row(spec, number, record) for number, record in whole]
+    return rows, len(records) - len(whole)
+
+
+def _lacks(spec: TaskSpec, record: Record) -> str | None:
+    """The column of a value that is missing; an empty text is one, an empty label is not."""
+    classes = kind_of(spec) == "text_classification"
+    for key, column in wanted(spec):
+        value = record.get(column)
+        if is_nothing(value) and (not isinstance(value, str) or key not in ("text", "template")):
+            return column
+        word = value.strip() if isinstance(value, str) else ""
+        unlisted = word not in (spec.labels or ())
+        if classes and key == "label" and unlisted and word.casefold() in NO_LABEL:
+            return column
+    return None
+
+
+def filled(spec: TaskSpec, number: int, record: Record) -> str:
+    """The template with every `{column}` replaced by the record's value."""
+    return _FIELD.sub(
+        lambda match: text_of(spec, number, match[1], record[match[1]]), spec.template or ""
+    )
+
+
+def _row(spec: TaskSpec, number: int, record: Record) -> Row:
+    first, *second = (text_of(spec, number, column, record[column]) for column in spec.columns)
+    label = text_of(spec, number, spec.label, record[spec.label]).strip()
+    return Row(first, settled(spec, number, label), *second)
+
+
+def _items(spec: TaskSpec, records: Sequence[tuple[int, Record]]) -> list[Item]:
+    questions = [question_of(spec, number, record) for number, record in records]
+    golds = places(spec, questions)
     return [
-        Item.of(filled(spec.template, record), texts, gold)
-        for record, texts, gold in zip(records, choices, golds, strict=True)
+        Item.of(filled(spec, number, record), question.texts, gold)
+        for (number, record), question, gold in zip(records, questions, golds, strict=True)
     ]
-
-
-def _places(spec: TaskSpec, labels: Sequence[str], choices: Sequence[Sequence[str]]) -> list[int]:
-    """Places of the right choices: labels are texts, letters, or numbers from 0 or else from 1."""
-    pairs = list(zip(labels, choices, strict=True))
-    if all(label in map(str.strip, texts) for label, texts in pairs):
-        return [[text.strip() for text in texts].index(label) for label, texts in pairs]
-    if all(label.upper() in tuple(_LETTERS[: len(texts)]) for label, texts in pairs):
-        return [_LETTERS.index(label.upper()) for label, _ in pairs]
-    start = 0 if "0" in labels else 1
-    for number, (label, texts) in enumerate(pairs, start=1):
-        if not label.isdigit() or not 0 <= int(label) - start < len(texts):
-            raise ValueError(
-                f"task: {spec.name}, row {number}: label {label!r} is not one of its "
-                f"{len(texts)} choices, nor a letter or number for one; set `task.label`"
-            )
-    return [int(label) - start for label in labels]

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from basis_zoo.registry import Registry
 from studies.backbones.head import Head
+from studies.tasks import data_remarks
 from studies.tasks.hub import HubDataset
 from studies.tasks.spec import TaskSpec
-from studies.tasks.tables import TableFile, is_table
+from studies.tasks.table_files import SUFFIXES, is_table
+from studies.tasks.tables import TableFile
 from studies.tasks.task import Task, TaskData, TaskInfo
 
 if TYPE_CHECKING:
@@ -35,13 +37,18 @@ def get_task(name: str) -> Task:
     if is_table(name):
         return TableFile()
     if name.startswith((".", "/", "~")):
+        if Path(name).expanduser().is_file():
+            raise ValueError(
+                f"task: {name} is no table: its name must end in one of {', '.join(SUFFIXES)} "
+                "(text also compressed: .csv.gz); save it as one of them"
+            )
         if not Path(name).expanduser().is_dir():
             raise ValueError(f"task: no such file or folder {name}")
         return HubDataset()
     if _HUB_ID.fullmatch(name):
         return HubDataset()
     raise ValueError(
-        f"{_TASKS.unknown(name)}. Besides: a .csv, .tsv, .jsonl or .parquet file, "
+        f"{_TASKS.unknown(name)}. Besides: a file ({', '.join(SUFFIXES)}), "
         f"a folder (starts with ./ or /), or a hub id owner/name"
     )
 
@@ -85,6 +92,17 @@ def load(spec: str | Mapping[str, Any], split_seed: int = 0) -> TaskData:
     """
     parsed = parse(spec)
     return get_task(parsed.name).load(parsed, split_seed)
+
+
+def is_local(spec: str | Mapping[str, Any]) -> bool:
+    """Whether the rows are read from files of the user's alone, which takes seconds."""
+    parsed = parse(spec)
+    return get_task(parsed.name).is_local(parsed)
+
+
+def truncated(spec: str | Mapping[str, Any], data: TaskData, processor: Any) -> dict[str, float]:
+    """The share of each split's texts that are cut to `task.max_length`; {} where none is."""
+    return data_remarks.truncated(parse(spec), data, processor)
 
 
 def prepare(spec: str | Mapping[str, Any], data: TaskData, processor: Any) -> "Prepared":

@@ -2,17 +2,35 @@
 
 Every row has `identity` (equal for rows that count as one), `label` (what contradicts when two rows
 of one identity differ in it), `group` (rows of a group stay in one split; None where each stands
-alone) and `answer` (what always answering the same would be compared with).
+alone) and `answer` (what always answering the same would be compared with). `identity_in` and
+`label_in` give the first two in another `Form` of their texts.
 """
 
 import hashlib
 import re
 import unicodedata
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+Form = Callable[[str], str]
+"""What of a text is compared."""
 
-def normalised(text: str) -> str:
-    """The form in which two texts count as the same: case, width, space and punctuation dropped."""
+
+def plain(text: str) -> str:
+    """The form in which two texts count as the same: case and white space made alike, in NFC.
+
+    Symbols stay: "C++" and "C#", ":)" and ":(", "3 < 5" and "3 > 5" differ, and so do "x²" and
+    "x2", which NFKC would make one.
+    """
+    folded = unicodedata.normalize("NFC", text).casefold()
+    return " ".join(unicodedata.normalize("NFC", folded).split())
+
+
+def words_of(text: str) -> str:
+    """A looser form: letters and digits alone, without case, width, space and punctuation.
+
+    Groups are named by it, and shipped tasks are cleaned by it: their rows stay what they were.
+    """
     words = re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
     return words or text.strip()
 
@@ -28,10 +46,16 @@ class Row(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """The normalised text, or both texts of a pair."""
-        if self.pair is None:
-            return normalised(self.text)
-        return f"{normalised(self.text)}\n{normalised(self.pair)}"
+        """The text as compared, or both texts of a pair."""
+        return self.identity_in(plain)
+
+    def identity_in(self, form: Form) -> str:
+        """The identity in another form."""
+        return "\n".join(form(text) for text in (self.text, self.pair) if text is not None)
+
+    def label_in(self, form: Form) -> str:
+        """The class, whatever the form."""
+        return self.label
 
     @property
     def answer(self) -> str:
@@ -68,12 +92,20 @@ class Item(NamedTuple):
     @property
     def label(self) -> str:
         """The right choice's own words."""
-        return "\n".join(map(normalised, self.options[self.gold]))
+        return self.label_in(plain)
 
     @property
     def identity(self) -> str:
-        """The normalised contexts and choices, whatever their order."""
-        return "\n".join(sorted({normalised(part) for option in self.options for part in option}))
+        """Contexts and choices as compared, whatever their order."""
+        return self.identity_in(plain)
+
+    def identity_in(self, form: Form) -> str:
+        """The identity in another form."""
+        return "\n".join(sorted({form(part) for option in self.options for part in option}))
+
+    def label_in(self, form: Form) -> str:
+        """The right choice's words in another form."""
+        return "\n".join(map(form, self.options[self.gold]))
 
     @property
     def answer(self) -> str:
@@ -116,8 +148,16 @@ class Exchange(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """The normalised prompt."""
-        return normalised(self.prompt)
+        """The prompt as compared."""
+        return self.identity_in(plain)
+
+    def identity_in(self, form: Form) -> str:
+        """The identity in another form."""
+        return form(self.prompt)
+
+    def label_in(self, form: Form) -> str:
+        """The same for all, whatever the form."""
+        return self.label
 
     @property
     def answer(self) -> str:
@@ -142,6 +182,14 @@ class Picture(NamedTuple):
     def identity(self) -> str:
         """A hash of the encoded file."""
         return hashlib.sha256(self.image).hexdigest()
+
+    def identity_in(self, form: Form) -> str:
+        """The hash, whatever the form."""
+        return self.identity
+
+    def label_in(self, form: Form) -> str:
+        """The class, whatever the form."""
+        return self.label
 
     @property
     def answer(self) -> str:

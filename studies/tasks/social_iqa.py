@@ -13,7 +13,7 @@ from pathlib import Path
 from studies.tasks.bigbench import BIGBENCH, choices_of, examples
 from studies.tasks.evals import EVALS
 from studies.tasks.packaged import PackagedTask
-from studies.tasks.rows import AnyRow, Item, normalised
+from studies.tasks.rows import AnyRow, Item, words_of
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import split_pool
 
@@ -69,6 +69,6 @@ class SocialIqa(PackagedTask):
 def _item(question: str, choices: list[str], gold: int, part: str) -> Item:
     question = question.strip()
     found = _SITUATION.match(question)
-    situation = normalised(found.group(1) if found else question)
+    situation = words_of(found.group(1) if found else question)
     context = f"Question: {question}\nAnswer:"
     return Item.of(context, choices, gold, group=situation, part=part)

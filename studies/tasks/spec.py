@@ -24,6 +24,23 @@ def _columns(least: int, most: int | None, what: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _label_names() -> BeforeValidator:
+    """Takes two or more names, numbers or truth values, as labels are written in files."""
+
+    def check(given: Any) -> Any:
+        if given is None:
+            return None
+        several = isinstance(given, list | tuple) and len(given) > 1
+        if not several or not all(isinstance(name, str | int | float) for name in given):
+            raise ValueError(f"expected a list of two or more labels, got {given!r}")
+        names = tuple(str(name).strip() for name in given)
+        if len(set(names)) < len(names) or "" in names:
+            raise ValueError(f"expected labels that differ, none empty, got {given!r}")
+        return names
+
+    return BeforeValidator(check)
+
+
 class TaskSpec(NamedSection):
     """The data that is trained and tested on; `studies.tasks` checks what one task needs."""
 
@@ -45,6 +62,19 @@ class TaskSpec(NamedSection):
     """Column of the text, or the two columns of a pair, for tables and hub data sets."""
     label: Text = "label"
     """Column of the label, for tables and hub data sets."""
+    labels: Annotated[
+        tuple[str, ...] | None, _label_names(), Field(examples=[["negative", "positive"]])
+    ] = None
+    """The classes of a table or hub data set, in order; labels that differ from one in case, or in
+    how a number or truth value is written, count as it. Null: as found, one spelling a class."""
+    label_start: Annotated[Int | None, Field(ge=0, le=1, examples=[1])] = None
+    """Whether the numbers of right choices count from 0 or from 1; null: as the rows tell."""
+    missing: Literal["refuse", "drop"] = "refuse"
+    """What becomes of rows of a table or hub data set that lack a value: refused by number, or left
+    out and counted."""
+    stratify: Bool = True
+    """Whether all splits of a table or hub data set have its classes in like shares; false: they
+    are drawn without regard to the class. Shipped tasks are split without."""
     template: Annotated[Text | None, Field(examples=["Q: {question}\\nA:"])] = None
     """Prompt with `{column}` for each column's value: makes a table or hub data set a
     multiple-choice task (with `choices`) or an instruction task (without); null: neither."""

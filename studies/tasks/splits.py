@@ -13,53 +13,60 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from studies.tasks.rows import AnyRow
+from studies.tasks.rows import AnyRow, Form, plain
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import TaskData
 
 SPLITS = ("train", "valid", "test")
+FEW, SHOWN = 5, 8
+"""Rows of a class in a split below which a result names it, and how many classes it names."""
 VALID_SHARE, TEST_SHARE = 0.1, 0.2
 """Shares of the pool where the study does not say how many rows."""
 
 
-def clean(rows: Iterable[AnyRow]) -> tuple[list[AnyRow], dict[str, int]]:
-    """One row for each `identity`, in the order of first sight, and what was removed, by reason.
+def clean(rows: Iterable[AnyRow], form: Form = plain) -> tuple[list[AnyRow], dict[str, int]]:
+    """One row for each identity in `form`, in the order of first sight.
 
-    A text that occurs with two labels is left out altogether.
+    Beside them how many rows were removed, by reason. A text that occurs with two labels is left
+    out altogether: all of its rows count as conflicting.
     """
     first: dict[str, AnyRow] = {}
+    times: Counter[str] = Counter()
     conflicting: set[str] = set()
-    seen = empty = 0
+    empty = 0
     for row in rows:
-        seen += 1
         if not row.text.strip():
             empty += 1
             continue
-        key = row.identity
-        if first.setdefault(key, row).label != row.label:
+        key = row.identity_in(form)
+        times[key] += 1
+        if first.setdefault(key, row).label_in(form) != row.label_in(form):
             conflicting.add(key)
     kept = [row for key, row in first.items() if key not in conflicting]
     removed = {
         "empty": empty,
-        "conflicting": len(conflicting),
-        "duplicate": seen - empty - len(first),
+        "conflicting": sum(times[key] for key in conflicting),
+        "duplicate": sum(n - 1 for key, n in times.items() if key not in conflicting),
     }
     return kept, removed
 
 
 def split_pool(
-    rows: Sequence[AnyRow], spec: TaskSpec, split_seed: int
+    rows: Sequence[AnyRow], spec: TaskSpec, split_seed: int, *, stratified: bool = False
 ) -> dict[str, tuple[AnyRow, ...]]:
     """Shuffle a clean pool by `split_seed` and cut it: test first, then valid, train from the end.
 
     So another `train_rows` leaves valid and test as they are. Rows of one group are moved together;
-    where a cut falls into a group, the rest of that group is left out.
+    where a cut falls into a group, the rest of that group is left out. `stratified` gives every
+    split the labels in like shares.
 
     Raises:
         ValueError: the pool has fewer rows than were asked for.
     """
     units = _units(rows)
     random.Random(split_seed).shuffle(units)
+    if stratified:
+        units = _evenly(units)
     order = [row for unit in units for row in unit]
     ends = list(itertools.accumulate(map(len, units)))
     test = round(len(order) * TEST_SHARE) if spec.test_rows is None else spec.test_rows
@@ -90,6 +97,18 @@ def _units(rows: Sequence[AnyRow]) -> list[list[AnyRow]]:
     return list(units.values())
 
 
+def _evenly(units: Sequence[list[AnyRow]]) -> list[list[AnyRow]]:
+    """Spread the units of each label over the whole order, so that any stretch has its share."""
+    counts = Counter(unit[0].label for unit in units)
+    seen: Counter[str] = Counter()
+    places = []
+    for place, unit in enumerate(units):
+        label = unit[0].label
+        places.append(((seen[label] + 0.5) / counts[label], place))
+        seen[label] += 1
+    return [units[place] for _, place in sorted(places)]
+
+
 def _next_end(ends: Sequence[int], place: int) -> int:
     """The first end of a group at or after `place`; beyond the last one, `place` itself."""
     if place == 0:
@@ -115,7 +134,7 @@ def check_disjoint(splits: Mapping[str, Sequence[AnyRow]]) -> None:
 
 
 def describe(data: TaskData) -> dict[str, Any]:
-    """What a result records about its data: hash, rows, majority share, source, licence."""
+    """What a result records about its data: hash, rows, shares, what was removed, source."""
     canonical = json.dumps(
         [data.labels, {s: data.splits[s] for s in SPLITS}],
         ensure_ascii=False,
@@ -128,9 +147,23 @@ def describe(data: TaskData) -> dict[str, Any]:
         "rows": {name: len(data.splits[name]) for name in SPLITS},
         "majority": {name: majority(data.splits[name]) for name in SPLITS},
         "removed": dict(data.removed),
+        **({"scarce": few} if (few := scarce(data)) else {}),
         "source": data.info.source,
         "licence": data.info.licence,
     }
+
+
+def scarce(data: TaskData) -> dict[str, list[str]]:
+    """Classes of fewer than `FEW` rows in a split, the rarest first, as "class: rows"."""
+    found = {}
+    for split in SPLITS:
+        times = Counter(dict.fromkeys(data.labels, 0))
+        times.update(row.label for row in data.splits[split] if data.labels)
+        rare = sorted((n, label) for label, n in times.items() if n < FEW)
+        if rare:
+            more = [f"and {len(rare) - SHOWN} more"] if len(rare) > SHOWN else []
+            found[split] = [*(f"{label}: {n}" for n, label in rare[:SHOWN]), *more]
+    return found
 
 
 def majority(rows: Sequence[AnyRow]) -> float:

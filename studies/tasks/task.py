@@ -101,6 +101,10 @@ class Task(ABC):
     def fetch(self, spec: TaskSpec) -> None:  # noqa: B027 - most sources need no fetching
         """Put what `load` needs into the cache; nothing to do unless overridden."""
 
+    def is_local(self, spec: TaskSpec) -> bool:
+        """Whether `load` reads files of the user's alone: they are checked before any trial."""
+        return False
+
     def head(self, spec: TaskSpec, data: TaskData) -> Head:
         """What the model must give."""
         return Head(HEADS[data.info.kind], data.labels)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from studies.tasks.bigbench import BIGBENCH, LICENCE, choices_of, examples
 from studies.tasks.packaged import PackagedTask
-from studies.tasks.rows import AnyRow, Row, normalised
+from studies.tasks.rows import AnyRow, Row, words_of
 
 
 class VitaminC(PackagedTask):
@@ -31,6 +31,6 @@ class VitaminC(PackagedTask):
             passage, found, claim = example["input"].rpartition("\nClaim: ")
             if found:
                 choices, gold = choices_of(example)
-                article = normalised(passage.partition(":")[0])
+                article = words_of(passage.partition(":")[0])
                 rows.append(Row(passage.strip(), choices[gold], claim.strip(), article))
         return rows

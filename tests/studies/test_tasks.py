@@ -1,6 +1,7 @@
 """Tasks by name: reading, cleaning, splitting, and the metrics they declare."""
 
 import csv
+import gzip
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from studies import tasks
 from studies.archives import Archive, ArchiveError
 from studies.tasks import packaged
 from studies.tasks.metrics import classification_metrics
-from studies.tasks.rows import Row, normalised
+from studies.tasks.rows import Row, words_of
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
 
@@ -63,15 +64,15 @@ def test_every_task_declares_what_a_report_needs(name: str) -> None:
 def test_cleaning_leaves_one_row_a_text_and_no_contradictions() -> None:
     rows = [
         Row("Good film!", "a"),
-        Row("good  FILM", "a"),
-        Row("Odd.", "a"),
+        Row("good  FILM!", "a"),
+        Row("Odd", "a"),
         Row("odd", "b"),
         Row(" ", "a"),
         Row("Fine", "b"),
     ]
     kept, removed = clean(rows)
     assert kept == [Row("Good film!", "a"), Row("Fine", "b")]
-    assert removed == {"empty": 1, "conflicting": 1, "duplicate": 2}
+    assert removed == {"empty": 1, "conflicting": 2, "duplicate": 1}
 
 
 def test_pairs_are_compared_whole() -> None:
@@ -80,7 +81,7 @@ def test_pairs_are_compared_whole() -> None:
 
 
 def test_texts_of_punctuation_alone_stay_apart() -> None:
-    assert normalised("!!!") != normalised("???")
+    assert words_of("!!!") != words_of("???")
 
 
 def test_the_split_depends_on_its_seed_alone() -> None:
@@ -107,7 +108,7 @@ def test_too_few_rows_is_an_error_with_the_count() -> None:
 
 def test_a_text_in_two_splits_is_a_leak() -> None:
     with pytest.raises(ValueError, match="leak: 'same TEXT' is in both train and test"):
-        check_disjoint({"train": [Row("Same text.", "a")], "test": [Row("same TEXT", "b")]})
+        check_disjoint({"train": [Row("Same text", "a")], "test": [Row("same TEXT", "b")]})
 
 
 def test_description_names_rows_majority_and_a_hash_of_the_rows(tiny_csv: Path) -> None:
@@ -157,20 +158,54 @@ def test_numbers_are_no_classes(tmp_path: Path) -> None:
         tasks.load(str(path))
 
 
-def test_a_folder_is_read_by_datasets(
-    tiny_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("card", [False, True], ids=["as files", "by datasets"])
+def test_a_folder_has_splits_of_its_own(
+    card: bool, tiny_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     rows = tiny_csv.read_text().splitlines()
     folder = tmp_path / "set"
     folder.mkdir()
+    if card:
+        (folder / "README.md").write_text("Sentences.")
     (folder / "train.csv").write_text("\n".join(rows[:300]))
     (folder / "test.csv").write_text("\n".join([rows[0], *rows[250:]]))  # 50 rows are in both
     data = tasks.load({"name": str(folder), "test_rows": 120})
     texts = {name: {row.text for row in split} for name, split in data.splits.items()}
     assert len(texts["test"]) == 120 and texts["test"] <= {r.rsplit(",", 1)[0] for r in rows[250:]}
     assert not texts["test"] & texts["train"] and len(texts["valid"]) == 30
+    assert data.removed["in_test"] == 50
+
+
+def test_files_of_a_folder_are_read_as_one_file_is(tmp_path: Path) -> None:
+    train = [f"word {n},0{n % 2}" for n in range(60)]
+    (tmp_path / "train.csv").write_text("\n".join(["text,label", *train, "NA,01"]))
+    (tmp_path / "valid.csv.gz").write_bytes(gzip.compress("text;label\nfine;00".encode("utf-16")))
+    data = tasks.load({"name": str(tmp_path), "test_rows": 1})
+    assert data.labels == ("00", "01") and data.splits["test"] == (Row("fine", "00"),)
+    assert Row("NA", "01") in data.splits["train"] + data.splits["valid"]
+    (tmp_path / "train.csv").write_text("\n".join(["text,label", *train, "odd,"]))
+    with pytest.raises(ValueError, match=r"\(train\) lacks a value for 'label' in row 61"):
+        tasks.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("card", [False, True], ids=["as files", "by datasets"])
+def test_minus_one_is_a_class_where_it_is_no_hidden_label(
+    card: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    if card:
+        (folder / "README.md").write_text("Words.")
+    for name, labels in (("train", (-1, 0, 1)), ("test", (-1, -1, -1))):
+        rows = (f"{name} {n},{labels[n % 3]}" for n in range(60))
+        (folder / f"{name}.csv").write_text("\n".join(["text,label", *rows]))
+    data = tasks.load(str(folder))
+    assert data.labels == ("-1", "0", "1") and sum(map(len, data.splits.values())) == 60
+    assert not any("test" in row.text for rows in data.splits.values() for row in rows)
 
 
 def test_movie_sentences_are_read_as_written(

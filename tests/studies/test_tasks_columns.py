@@ -64,6 +64,87 @@ def test_choices_may_be_one_column_with_a_list(tmp_path: Path) -> None:
     assert len(tasks.load(spec).splits["test"]) == 24
 
 
+def ask(path: Path, choices: Any, labels: list[Any], **keys: Any) -> list[Any]:
+    """The right choices' texts, for questions that all have the same choices."""
+    rows = [{"q": f"which {n}?", "c": choices, "gold": label} for n, label in enumerate(labels)]
+    spec = {"name": str(write(path / "rows.jsonl", rows)), "template": "{q}", "choices": "c"}
+    data = tasks.load({**spec, "label": "gold", **keys})
+    items = {row.options[0][0]: row for rows in data.splits.values() for row in rows}
+    return [items[f"which {n}?"].options[items[f"which {n}?"].gold][1] for n in range(len(labels))]
+
+
+TEXTS = {"text": list(COLOURS), "label": ["A", "B", "C"]}
+
+
+@pytest.mark.parametrize(
+    ("choices", "labels"),
+    [
+        (TEXTS, list("ABCBA" * 6)),
+        ({**TEXTS, "label": ["1", "2", "3"]}, list("12321" * 6)),
+        ([{"text": t, "label": n} for t, n in zip(COLOURS, "xyz", strict=True)], list("xyzyx" * 6)),
+        (list(COLOURS), ["red", "blue", "green", "blue", "red"] * 6),
+        (list(COLOURS), [1, 2, 3, 2, 1] * 6),
+        (list(COLOURS), [0.0, 1.0, 2.0, 1.0, 0.0] * 6),
+    ],
+)
+def test_a_list_of_choices_and_arcs_form(choices: Any, labels: list[Any], tmp_path: Path) -> None:
+    right = [" red", " blue", " green", " blue", " red"] * 6
+    assert ask(tmp_path, choices, labels) == right
+
+
+def test_where_numbers_start_must_be_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"from 0 or from 1: set `task.label_start` to 0 or 1"):
+        ask(tmp_path, list(COLOURS), [1, 2] * 15)
+    assert ask(tmp_path, list(COLOURS), [1, 2] * 15, label_start=0) == [" blue", " green"] * 15
+    assert ask(tmp_path, list(COLOURS), [1, 2] * 15, label_start=1) == [" red", " blue"] * 15
+    assert ask(tmp_path, [5, 1, 2], [1, 2] * 15) == [" 1", " 2"] * 15
+    assert ask(tmp_path, [5, 1, 2], [1, 2] * 15, label_start=1) == [" 5", " 1"] * 15
+    with pytest.raises(ValueError, match=r"task\.label_start: expected at most 1, got 2"):
+        ask(tmp_path, list(COLOURS), [1, 2] * 15, label_start=2)
+
+
+@pytest.mark.parametrize("labels", ["text", "letter", "number"])
+def test_the_wrong_row_is_named(labels: str, tmp_path: Path) -> None:
+    given: list[Any] = {"text": list(COLOURS), "letter": list("ABC"), "number": [0, 1, 2]}[labels]
+    given = given * 10
+    given[16], given[25] = "gren", "purple"
+    with pytest.raises(ValueError, match=r"row 17: label 'gren' is not one .*so it is in row 26"):
+        ask(tmp_path, list(COLOURS), given)
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ("['red', 'blue']", r"holds a text that looks like a list: .*\.jsonl .*column of its own"),
+        ("red", "holds a text: 'red'"),
+        (["red"], "holds 1 of them"),
+        ([], "holds 0 of them"),
+        (["red", ""], "holds the choice ''"),
+        (["red", None], "holds the choice None"),
+        (["red", ["blue"]], r"holds the choice \['blue'\]"),
+        (["red", True], "holds the choice True"),
+        ({"a": 1, "b": 2}, r"holds \{'a': 1, 'b': 2}"),
+        ({"text": ["red", "blue"], "label": ["A"]}, "holds 2 texts with 1 labels"),
+        (7, "holds 7"),
+    ],
+)
+def test_other_choices_are_refused(choices: Any, message: str, tmp_path: Path) -> None:
+    rows = [{"q": f"which {n}?", "c": list(COLOURS), "gold": "red"} for n in range(30)]
+    rows[11]["c"] = choices
+    spec = {"name": str(write(tmp_path / "rows.jsonl", rows)), "template": "{q}", "choices": "c"}
+    with pytest.raises(ValueError, match=f"row 12: column 'c' must hold a list .*{message}"):
+        tasks.load({**spec, "label": "gold"})
+
+
+def test_a_column_without_a_choice_lacks_a_value(tmp_path: Path) -> None:
+    rows = records()
+    rows[4]["choice1"] = " "
+    spec = {"name": str(write(tmp_path / "rows.jsonl", rows)), **COLUMNS}
+    with pytest.raises(ValueError, match="lacks a value for 'choice1' in row 5"):
+        tasks.load(spec)
+    assert tasks.load({**spec, "missing": "drop"}).removed["missing"] == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -71,6 +152,8 @@ def test_choices_may_be_one_column_with_a_list(tmp_path: Path) -> None:
         ({"choices": ["choice0", "choice9"]}, "no column 'choice9'.*`task.choices`"),
         ({"template": "{questions}"}, "no column 'questions'.*Did you mean 'question'"),
         ({"template": None}, "`choices` needs a `template`"),
+        ({"labels": ["red", "blue"]}, "`labels` is for text classification.*multiple choice"),
+        ({"choices": None, "label_start": 1}, "`label_start` is for multiple choice.*instruction"),
         ({"scoring": "best"}, r"task\.scoring: expected one of sum, normalised, got 'best'"),
         (
             {"choices": ["choice0"]},

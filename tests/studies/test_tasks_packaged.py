@@ -11,7 +11,7 @@ from studies import tasks
 from studies.archives import Archive, ArchiveError
 from studies.tasks import packaged
 from studies.tasks.packaged import PackagedTask
-from studies.tasks.rows import Exchange, Item, Picture, Row
+from studies.tasks.rows import Exchange, Item, Picture, Row, words_of
 from studies.tasks.rows_cache import cached_rows
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
@@ -170,7 +170,7 @@ def test_a_group_in_two_splits_is_a_leak() -> None:
 def test_options_in_another_order_are_the_same_item() -> None:
     items = [Item.of("q", ["a", "b"], 0), Item.of("q", ["b", "a"], 1), Item.of("q", ["b", "a"], 0)]
     assert clean(items[:2]) == ([items[0]], {"empty": 0, "conflicting": 0, "duplicate": 1})
-    assert clean(items)[1]["conflicting"] == 1
+    assert clean(items)[1]["conflicting"] == 3
 
 
 @pytest.mark.parametrize(
@@ -216,5 +216,13 @@ def test_rows_in_a_damaged_file_are_read_again(
 def test_real_rows_are_as_many_as_declared(name: str) -> None:
     task = tasks.get_task(name)
     assert isinstance(task, PackagedTask)
-    assert len(clean(task.pool())[0]) == task.rows
+    assert len(clean(task.pool(), words_of)[0]) == task.rows
     tasks.load(name)
+
+
+@pytest.mark.network
+def test_real_rows_are_those_of_the_committed_results() -> None:
+    rows = {"train_rows": 480, "valid_rows": 200, "test_rows": 600}
+    data = tasks.load({"name": "movie_sentences", **rows})
+    report = Path(tasks.__file__).parents[1] / "results" / "methods" / "embedded" / "report.md"
+    assert f"hash: {tasks.describe(data)['hash']}" in report.read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ from studies.engine.records import Trial
 from studies.engine.running.events import Event, Stopped
 from studies.engine.running.protocols import Runner
 from studies.engine.tracking import background, mlflow_client
-from studies.engine.trials.fetching import fetch_for
+from studies.engine.trials.fetching import check_data, fetch_for
 
 DONE, INCOMPLETE = 0, 1
 """Exit codes: everything is done; a trial failed, or something is missing."""
@@ -53,6 +53,7 @@ class Session:
         mlflow_client.check_folder(options.runs_dir)
         self._study, self._options, self._out, self._say = study, options, out, say
         self._runs_dir = options.runs_dir
+        self._told: list[str] = []
         self.search = self.tuning = None
         if study.search is not None:
             self.search = SearchStage(study, options.plugins, self._runs_dir)
@@ -75,6 +76,7 @@ class Session:
         else:
             stage = self.seeds()
             self._remark(stage, keep=False)
+        self._tell_data(stage.to_fetch)
         self._show(plan_table(stage.asked, self._runs_dir, slot_count(stage.asked)))
         if stage is self.tuning:
             arms = len({trial.arm for trial in stage.asked})
@@ -152,6 +154,7 @@ class Session:
             self._remark(seeds, keep=False)
             states = {"waiting", "running"} | ({"failed"} if self._options.retry_failed else set())
             trials = [t for t in seeds.asked if runs.state_of(t, self._runs_dir) in states]
+        self._tell_data(trials)
         about = {"study": self._study.name, "profile": self._study.profile}
         metric, budget = self._study.objective.metric, self._study.budget
         write_plan(
@@ -222,9 +225,11 @@ class Session:
 
     def _train(self, stage: StudyStage, make_runner: MakeRunner) -> None:
         """Run what has no result; raises as `dispatch.run`, and `Stopped` without model or data."""
+        left = [trial for trial in stage.to_fetch if self._state(trial) != "done"]
+        self._tell_data(left)
         if self._options.fetch:
             try:
-                fetch_for([t for t in stage.to_fetch if self._state(t) != "done"])
+                fetch_for(left)
             except ArchiveError as error:
                 raise Stopped(str(error)) from error
         with (
@@ -270,6 +275,18 @@ class Session:
         trials = [*(self.before.trials if self.before is not None else ()), *seeds.trials]
         for line in edited.remarks(self._study, trials, self._runs_dir, keep=keep):
             self._say(line, "yellow")
+
+    def _tell_data(self, trials: Sequence[Trial]) -> None:
+        """Check every row of the user's own files, and say what a split hides."""
+        try:
+            lines = check_data(trials)
+        except Exception as error:  # a reader's mistake about a strange file is the user's too
+            named = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise StudyError(f"{self._study.place('task')}: {named}{error}") from error
+        for line in lines:
+            if line not in self._told:
+                self._say(line, "yellow")
+        self._told += lines
 
     def _failed(self, stage: StudyStage) -> bool:
         return any(self._state(trial) == "failed" for trial in stage.asked)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from studies.engine.reporting.outcome import DRAWN, Arm, Outcome
 from studies.engine.reporting.statistics import ALPHA, FEW_SEEDS
+from studies.tasks.data_remarks import findings
 
 
 def remarks(outcome: Outcome) -> list[str]:
@@ -21,6 +22,8 @@ def _remarks(outcome: Outcome) -> Iterator[str]:
         yield f"The baseline `{outcome.baseline}` has no finished seed: nothing is compared."
     if len({str(d.get("hash")) for d in outcome.data}) > 1:
         yield "Trials saw different data (the hashes differ): their values are not comparable."
+    told = (f"{line}." for described in outcome.data for line in findings(described))
+    yield from dict.fromkeys(told)
     yield from _environments(outcome)
     yield from _seeds(outcome)
     yield from _chance(outcome)

@@ -1,4 +1,4 @@
-"""Put models and data into the cache, once, before several trials want them at the same time."""
+"""Models and data before the first trial: in the cache, once, and a user's own files checked."""
 
 import json
 from collections.abc import Iterable
@@ -17,3 +17,22 @@ def fetch_for(trials: Iterable[Trial]) -> None:
     for section, room in (("backbone", backbones), ("task", tasks)):
         for spec in sorted({json.dumps(config[section], sort_keys=True) for config in configs}):
             room.fetch(json.loads(spec))
+
+
+def check_data(trials: Iterable[Trial]) -> list[str]:
+    """Read the files of the user's that `trials` train on; lines that tell what is in them.
+
+    Raises:
+        ValueError: a row cannot be used, or there are too few; the message is for the user.
+    """
+    wanted = {
+        (json.dumps(trial.config["task"], sort_keys=True), trial.config.get("split_seed", 0))
+        for trial in trials
+    }
+    lines: list[str] = []
+    for task, split_seed in sorted(wanted):
+        spec = json.loads(task)
+        if tasks.is_local(spec):
+            described = tasks.describe(tasks.load(spec, split_seed))
+            lines += [tasks.sizes(described), *tasks.findings(described)]
+    return list(dict.fromkeys(lines))

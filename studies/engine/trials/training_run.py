@@ -98,6 +98,8 @@ class TrainingRun:
         found.data = tasks.describe(data)
         found.backbone = backbones.identity(self._config["backbone"])
         self._model, processor, adapter, found.chosen = self._adapted(data)
+        if cut := tasks.truncated(self._config["task"], data, processor):
+            found.data["truncated"] = cut
         self._prepared = tasks.prepare(self._config["task"], data, processor)
         with self._counted():
             progress, loader, last = self._train(micro_batch)

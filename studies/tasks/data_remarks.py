@@ -1,0 +1,90 @@
+"""What a task's description and its tokens tell of the data, in words for a reader."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from studies.tasks.rows import AnyRow, Exchange, Item, Row
+from studies.tasks.spec import TaskSpec
+from studies.tasks.task import TaskData
+
+_REASONS = {
+    "missing": "without a value",
+    "empty": "without text",
+    "conflicting": "whose text also has another label",
+    "duplicate": "that repeat another",
+    "in_test": "that are also in test",
+}
+"""Why rows are left out, by the words of a description."""
+_SPECIAL = 8
+"""Tokens beside those of the texts, at most; a text has no more tokens than bytes."""
+
+
+def sizes(described: Mapping[str, Any]) -> str:
+    """How many rows there are, from a description."""
+    told = ", ".join(f"{split} {n}" for split, n in described["rows"].items())
+    return f"{described['task']}: rows of {told}"
+
+
+def findings(described: Mapping[str, Any]) -> list[str]:
+    """What was left out, is rare or was cut, from a description; empty where nothing was."""
+    found = []
+    removed = described.get("removed", {})
+    parts = [f"{n} {_REASONS.get(why, why)}" for why, n in removed.items() if n]
+    if parts:
+        found.append(f"rows were left out: {', '.join(parts)}")
+    for split, classes in described.get("scarce", {}).items():
+        found.append(f"{split} has few rows of a class ({', '.join(classes)})")
+    cut = [f"{share:.1%} of {split}" for split, share in described.get("truncated", {}).items()]
+    if cut:
+        found.append(f"texts are cut to `task.max_length`: {', '.join(cut)}")
+    return [f"{described.get('task', 'data')}: {line}" for line in found]
+
+
+def truncated(spec: TaskSpec, data: TaskData, tokenizer: Any) -> dict[str, float]:
+    """The share of each split's rows that are longer than `task.max_length`; {} where none is.
+
+    Images have no length. Of a question to be answered, the longest choice counts.
+    """
+    if data.info.kind == "image_classification":
+        return {}
+    shares = {}
+    for split, rows in data.splits.items():
+        long = _too_long(spec, data, split, rows, tokenizer)
+        if long:
+            shares[split] = round(long / len(rows), 5)
+    return shares
+
+
+def _too_long(
+    spec: TaskSpec, data: TaskData, split: str, rows: Sequence[AnyRow], tokenizer: Any
+) -> int:
+    """How many of `rows` do not fit."""
+    most = spec.max_length
+    ends = data.info.kind == "instruction" or (split == "train" and data.info.answers_end)
+    if data.info.kind == "multiple_choice":
+        most += split != "train"  # the last token of a scored choice is no input
+    texts = [_texts(row, split) for row in rows]
+    long = [
+        (place, each)
+        for place, several in enumerate(texts)
+        for each in several
+        if sum(len(text.encode()) for text in each) + _SPECIAL > most
+    ]
+    if not long:
+        return 0
+    columns = [list(column) for column in zip(*(each for _, each in long), strict=True)]
+    tokens = tokenizer(*columns, return_attention_mask=False, verbose=False)["input_ids"]
+    counted = zip(long, tokens, strict=True)
+    return len({place for (place, _), ids in counted if len(ids) + ends > most})
+
+
+def _texts(row: AnyRow, split: str) -> list[tuple[str, ...]]:
+    """What of a row is made tokens: each text, or pair of texts, by itself."""
+    if isinstance(row, Row):
+        return [(row.text,) if row.pair is None else (row.text, row.pair)]
+    if isinstance(row, Exchange):
+        return [(row.prompt + row.response,)]
+    if isinstance(row, Item):
+        options = [row.lesson] if split == "train" else row.options
+        return [(context + choice,) for context, choice in options]
+    return []

@@ -1,0 +1,117 @@
+"""Classes of a user's rows: which spellings mean one, and which classes there are."""
+
+import functools
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from studies.tasks.rows import AnyRow, plain
+from studies.tasks.spec import TaskSpec
+from studies.tasks.task import TaskInfo
+
+MAX_CLASSES = 1000
+NO_LABEL = ("nan", "null")
+"""What programs write for a label that is missing."""
+
+
+def settled(spec: TaskSpec, number: int, label: str) -> str:
+    """The class of `task.labels` that `label` means; itself where the study lists none.
+
+    Raises:
+        ValueError: it means none of them, or more than one; names the row.
+    """
+    if spec.labels is None:
+        return label
+    found = _meant(spec.labels, label)
+    if found is None:
+        raise ValueError(
+            f"task: {spec.name}, row {number}: label {label!r} is none of `task.labels`: "
+            f"{', '.join(spec.labels)}"
+        )
+    return found
+
+
+@functools.lru_cache(maxsize=10_000)
+def _meant(names: tuple[str, ...], label: str) -> str | None:
+    if label in names:
+        return label
+    alike = [name for name in names if _likeness(name) == _likeness(label)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _likeness(label: str) -> str | float:
+    """What spellings of one class share: the number, truth value or text without case."""
+    folded = plain(label)
+    if folded in ("true", "false"):
+        return float(folded == "true")
+    try:
+        number = float(folded)
+    except ValueError:
+        return folded
+    return number if math.isfinite(number) else folded
+
+
+def check_spelling(info: TaskInfo, spec: TaskSpec, rows: Sequence[AnyRow]) -> None:
+    """Refuse classes that differ in spelling alone, such as pos and POS, or 1, 1.0 and true.
+
+    Raises:
+        ValueError: names the spellings, their numbers of rows, and a list that settles it.
+    """
+    if not info.has_classes or spec.labels is not None:
+        return
+    times = Counter(row.label for row in rows)
+    spellings: dict[str | float, list[str]] = defaultdict(list)
+    for label, _ in times.most_common():
+        spellings[_likeness(label)].append(label)
+    for several in spellings.values():
+        if len(several) > 1:
+            told = " and ".join(f"{label!r} ({times[label]} rows)" for label in several)
+            names = ", ".join(each[0] for each in spellings.values())
+            raise ValueError(
+                f"task: column {spec.label!r} of {spec.name} has {told}: write one class in one "
+                f"way, or list the classes: `task.labels: [{names}]` takes these as one, a list "
+                "with each of them as several"
+            )
+
+
+def check_none_lost(info: TaskInfo, rows: Sequence[AnyRow], kept: Sequence[AnyRow]) -> None:
+    """Refuse data that have lost a class with the rows that were removed.
+
+    Raises:
+        ValueError: names the classes.
+    """
+    if not info.has_classes:
+        return
+    before, left = Counter(row.label for row in rows), {row.label for row in kept}
+    lost = [label for label in before if label not in left]
+    if lost:
+        told = ", ".join(f"{label!r} ({before[label]} rows)" for label in lost)
+        raise ValueError(
+            f"task: no row of class {told} is left of {info.name}: each has no text, or a text "
+            "that also occurs with another label; correct these rows, or leave the class out"
+        )
+
+
+def class_names(spec: TaskSpec, rows: Sequence[AnyRow]) -> tuple[str, ...]:
+    """`task.labels`; else as numbers where all are integers, alphabetically otherwise.
+
+    Raises:
+        ValueError: fewer than two classes, one that is listed and has no row, or so many that the
+            column holds no classes.
+    """
+    found = {row.label for row in rows}
+    column = f"task: column {spec.label!r} of {spec.name}"
+    if spec.labels is not None:
+        absent = [name for name in spec.labels if name not in found]
+        if absent:
+            raise ValueError(f"{column} has no row of `task.labels` {', '.join(absent)}")
+        return spec.labels
+    if len(found) < 2:
+        raise ValueError(f"{column} has {len(found)} different label(s); need two")
+    if len(found) > min(MAX_CLASSES, max(2, len(rows) // 2)):
+        raise ValueError(
+            f"{column} has {len(found)} different values in {len(rows)} rows, so they are no "
+            "classes; set `task.label` to a column of classes"
+        )
+    numbers = all(label.lstrip("-").isdigit() for label in found)
+    return tuple(sorted(found, key=int if numbers else str))

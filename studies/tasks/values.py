@@ -1,0 +1,39 @@
+"""What one cell of a user's table may hold: a text, a number, or nothing."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from studies.tasks.spec import TaskSpec
+
+SHOWN = 5
+"""Rows that a message names before it counts the others."""
+
+
+def is_nothing(value: Any) -> bool:
+    """Whether the cell is null, NaN or white space alone."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def text_of(spec: TaskSpec, number: int, column: str, value: Any) -> str:
+    """The cell as text.
+
+    Raises:
+        ValueError: it holds several values; names row and column.
+    """
+    if isinstance(value, list | tuple | dict | set | bytes):
+        what = {dict: "an object", bytes: "bytes"}.get(type(value), "a list")
+        raise ValueError(
+            f"task: {spec.name}, row {number}: column {column!r} holds {what}, where a text or a "
+            f"number is needed: {str(value)[:60]}"
+        )
+    return str(value)
+
+
+def shown(numbers: Sequence[int]) -> str:
+    """Some numbers of rows, and how many more there are."""
+    more = len(numbers) - SHOWN
+    told = ", ".join(map(str, numbers[:SHOWN])) + (f" and {more} more" if more > 0 else "")
+    return f"row{'s' if len(numbers) > 1 else ''} {told}"
