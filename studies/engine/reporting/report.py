@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from studies.engine.definition.study import Study
@@ -22,7 +21,6 @@ from studies.engine.reporting import (
     spectra_plots,
 )
 from studies.engine.reporting.outcome import Outcome, Pairs, collect
-from studies.engine.reporting.panels import STYLE
 from studies.engine.reporting.remarks import beyond_the_interval, reading, remarks
 from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.reporting.statistics import summarize
@@ -97,14 +95,13 @@ def write_report(
 def _figures(outcome: Outcome, trials_dir: Path) -> Sequence[tuple[str, Figure]]:
     """Every figure with its file's name; arms beyond what can be told apart are left out."""
     drawn, made = outcome.drawn(), {}
-    with mpl.rc_context(STYLE):
-        if any(arm.values for arm in drawn.arms):
-            made["comparison"] = plots.plot_comparison(drawn)
-        if curves := read_curves(drawn, trials_dir):
-            made["learning"] = plots.plot_learning_curves(drawn, curves)
-        made |= after_plots.figures(drawn) | spectra_plots.figures(drawn, trials_dir)
-        if outcome.search is not None:
-            made |= search_report.figures(outcome.search, outcome)
+    if any(arm.values for arm in drawn.arms):
+        made["comparison"] = plots.plot_comparison(drawn)
+    if curves := read_curves(drawn, trials_dir):
+        made["learning"] = plots.plot_learning_curves(drawn, curves)
+    made |= after_plots.figures(drawn) | spectra_plots.figures(drawn, trials_dir)
+    if outcome.search is not None:
+        made |= search_report.figures(outcome.search, outcome)
     return list(made.items())
 
 
