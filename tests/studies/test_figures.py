@@ -14,7 +14,13 @@ from adapters.drawing.layout import TEXT, _width, finish, panels, wrapped
 from adapters.drawing.styles import PAPER, Style, arm_styles
 from adapters.spectrum import ModuleSpectrum, PhiCurve
 from adapters.spectrum.modules import PhiUsage
-from studies.engine.reporting import after_plots, plots, search_report, spectra_plots
+from studies.engine.reporting import (
+    after_plots,
+    plots,
+    search_report,
+    spectra_plots,
+    two_factor_report,
+)
 from studies.engine.reporting.after_outcome import ArmAfter, Kept
 from studies.engine.reporting.outcome import collect
 from studies.engine.reporting.panels import styles
@@ -36,7 +42,7 @@ def fabricated(fabricate, kind):
     study.question = f"Which of all these methods, {LONG}, is best where {UNBROKEN} is set? " * 2
     study.published = None
     study.objective.metric = "test/accuracy"
-    fabricate.add("lora", [0.70, 0.72, 0.74])
+    fabricate.add("lora", [0.70, 0.72, 0.74], {"adapter.method": "lora"})
     for i in range(COUNTS[kind]):
         name, swept = f"{i} {LONG if i % 2 else UNBROKEN}", {"adapter.grid": f"word{i}"}
         if kind != "words":
@@ -240,6 +246,28 @@ CHECKS = (
 def test_every_figure(made):
     for check in CHECKS:  # together: drawing takes seconds
         check(made)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (9, 4), (12, 11)])
+def test_a_heatmap_holds_its_texts(fabricate, rows, columns):
+    fabricate.study.published = None
+    fabricate.add("lora", [0.70, 0.72, 0.74], {"adapter.method": "lora"})
+    for i in range(rows):
+        for j in range(columns):
+            swept = {"adapter.start": f"{i} {LONG}", "adapter.grid": f"{j}_{UNBROKEN}"}
+            noise = [0.01 * ((3 * i + 5 * j + 7 * s) % 4) for s in range(3)]
+            fabricate.add(f"{i} {j}", [0.7 + i / 99 + n for n in noise], swept)
+    outcome = collect(fabricate.study, fabricate.pairs)
+    (figure,) = two_factor_report.figures(outcome).values()
+    assert outside(figure) == []
+    renderer = renderer_of(figure)
+    for axes in figure.axes:
+        for texts in (axes.texts, axes.get_xticklabels(), axes.get_yticklabels()):
+            boxes = [text.get_window_extent(renderer) for text in texts if text.get_text()]
+            assert len(boxes) in (rows * columns, rows, columns)
+            assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    shown = {text.get_text() for text in figure.axes[0].texts}
+    assert f"{outcome.two_factors.means[0][0]:.4f}" in shown
 
 
 def lightness(colour):

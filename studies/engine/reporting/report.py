@@ -19,6 +19,7 @@ from studies.engine.reporting import (
     rendering,
     search_report,
     spectra_plots,
+    two_factor_report,
 )
 from studies.engine.reporting.outcome import Outcome, Pairs, collect
 from studies.engine.reporting.remarks import beyond_the_interval, reading, remarks
@@ -78,6 +79,8 @@ def write_report(
     out_dir.mkdir(parents=True, exist_ok=True)
     trials_dir = trials_dir or out_dir.parent / "trials"
     more = after_tables.markdown(outcome.after, outcome.metric)
+    if outcome.two_factors is not None:
+        more.insert(0, two_factor_report.markdown(outcome.two_factors, outcome.metric))
     if search is not None:
         more.insert(0, search_report.markdown(search))
     figures = [
@@ -97,6 +100,7 @@ def _figures(outcome: Outcome, trials_dir: Path) -> Sequence[tuple[str, Figure]]
     drawn, made = outcome.drawn(), {}
     if any(arm.values for arm in drawn.arms):
         made["comparison"] = plots.plot_comparison(drawn)
+    made |= two_factor_report.figures(drawn)
     if curves := read_curves(drawn, trials_dir):
         made["learning"] = plots.plot_learning_curves(drawn, curves)
     made |= after_plots.figures(drawn) | spectra_plots.figures(drawn, trials_dir)
@@ -155,6 +159,7 @@ def _as_data(outcome: Outcome) -> dict[str, Any]:
         "published_left_out": [arm.name for arm, *_ in left_out],
         "search": outcome.search,
         "after": outcome.after,
+        "two_factors": outcome.two_factors,
         "failed": outcome.failed,
         "data": outcome.data,
         "environments": outcome.environments,
