@@ -54,6 +54,21 @@ def test_words_are_rows(fabricate):
     assert squares == [0.036, 0.04]
 
 
+def test_two_sweeps_over_the_same_values_stand_side_by_side_and_whole(fabricate):
+    fabricate.study.published = None
+    fabricate.add("lora", [0.7, 0.71, 0.72])
+    for v in (4, 8, 64):
+        fabricate.add(f"a {v}", [0.7, 0.71, 0.73], {"adapter.num_basis": v})
+        fabricate.add(f"b {v}", [0.5, 0.51, 0.53], {"adapter.num_basis": v, "adapter.start": "b"})
+    outcome = outcome_of(fabricate)
+    left = plots.plot_comparison(outcome).axes[0]
+    first = lines_of(left)["ours: mean, 95 % t interval, every seed"].get_xdata()
+    second = lines_of(left)["b 4 … b 64"].get_xdata()
+    assert list(first) == [4, 8, 64]
+    assert all(1.01 < b / a < 1.1 for a, b in zip(first, second, strict=True))
+    assert left.get_ylim()[0] < min(a.summary.low for a in outcome.arms)
+
+
 @pytest.mark.parametrize(
     ("values", "scale", "places"),
     [

@@ -79,7 +79,8 @@ def _sweep(outcome: Outcome, places: Mapping[str, float], scale: str) -> Figure:
     """Arms along a numeric axis; each setting of everything else is a series of its own."""
     figure, left, right = pair()
     main, *_ = groups = series([a for a in outcome.arms if a.values], outcome.axis)
-    shown = main + ([outcome.reference] if outcome.reference else [])
+    shown = [a for own in groups if own is main or len(own) > 1 for a in own]
+    shown += [outcome.reference] if outcome.reference else []
     # two seeds give an interval 4 times as wide as three: it may run out of the panel
     whole = [a for a in shown if len(a.values) > 2] or shown
     paper = [(places[a.name], d) for a in main if (d := a.published_difference) is not None]
@@ -87,8 +88,8 @@ def _sweep(outcome: Outcome, places: Mapping[str, float], scale: str) -> Figure:
     fit(right, [a.gain for a in whole], [0.0, *(d for _, d in paper)])
     draw_baseline(outcome, left, right, level=True)
     looks = styles(outcome)
-    for members in groups:
-        x = [places[a.name] for a in members]
+    for i, members in enumerate(groups):
+        x = [_aside(places[a.name], i, list(places.values()), scale) for a in members]
         label = OURS_LABEL if members is main else _label(members)
         for place, arm in zip(x, members, strict=True):
             left.plot([place] * len(arm.values), list(arm.values.values()), "o",
@@ -109,6 +110,13 @@ def _sweep(outcome: Outcome, places: Mapping[str, float], scale: str) -> Figure:
     name_axes(outcome, left, right, "y")
     note = f"{_ABOUT_INTERVALS} A triangle at an edge: an arm outside the panel, with its value."
     return finish(figure, title(outcome, "every arm and its difference to the baseline"), note)
+
+
+def _aside(place: float, i: int, places: Sequence[float], scale: str) -> float:
+    """`place` for the series `i`: beside that of the first one, or intervals would hide others."""
+    steps = 0.012 * ((i + 1) // 2) * (1 if i % 2 else -1)
+    low, high = min(places), max(places)
+    return place * (high / low) ** steps if scale == "log" else place + steps * (high - low)
 
 
 def _name_places(axes: Axes, ticks: Mapping[float, str], axis: str, scale: str) -> None:

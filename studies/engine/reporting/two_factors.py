@@ -25,7 +25,7 @@ import scipy
 from studies.engine.labels import shown
 from studies.engine.reporting.statistics import Estimate
 
-ABSENT = "as the study has it"
+ABSENT = "the study's own"
 """Of an arm that leaves a factor alone."""
 
 
