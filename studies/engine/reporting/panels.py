@@ -33,7 +33,7 @@ def pair(height: float = 4.0, **options: Any) -> tuple[Figure, Axes, Axes]:
 def styles(outcome: Outcome) -> dict[str, Style]:
     """Arm to style, for all figures of a report; the arms of a numeric sweep on one scale."""
     sweeps = [{a.name: float(a.x) for a in own} for own in series(outcome.arms, outcome.axis)]
-    swept = [sweep for sweep in sweeps if len(sweep) > 1]
+    swept = [sweep for sweep in sweeps if len(sweep) > 2]  # two values need no scale
     return arm_styles([arm.name for arm in outcome.arms], outcome.baseline, swept)
 
 

@@ -4,6 +4,7 @@ Every plot function draws on a `Figure` of its own (no pyplot, nothing global); 
 PNG and SVG, the same bytes for the same input.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def _sweep(outcome: Outcome, places: Mapping[str, float], scale: str) -> Figure:
                              label=f"{arm.name}: {arm.summary.mean:.3f}")  # fmt: skip
     if paper:
         right.plot(*zip(*paper, strict=True), "s:", color=PAPER, ms=5, lw=1.4, label=PAPER_LABEL)
-    ticks = {places[a.name]: f"{a.x:g}" for members in groups for a in members}
+    ticks = {places[a.name]: f"{a.x:.3g}" for members in groups for a in members}
     for axes in (left, right):
         _name_places(axes, ticks, outcome.axis or "", scale)
     name_axes(outcome, left, right, "y")
@@ -122,7 +123,13 @@ def _aside(place: float, i: int, places: Sequence[float], scale: str) -> float:
 def _name_places(axes: Axes, ticks: Mapping[float, str], axis: str, scale: str) -> None:
     if scale == "log":
         axes.set_xscale("log", base=2)
-    axes.set_xticks(list(ticks), labels=list(ticks.values()))
+    at = [math.log(place) if scale == "log" else place for place in sorted(ticks)]
+    apart, named = 0.05 * (at[-1] - at[0]), [0]
+    for i, place in enumerate(at):
+        if place - at[named[-1]] > apart:  # labels of nearer places would run into each other
+            named.append(i)
+    shown = [sorted(ticks)[i] for i in named]
+    axes.set_xticks(shown, labels=[ticks[place] for place in shown])
     axes.minorticks_off()
     axes.set_xlabel(f"{axis}{'' if scale == 'linear' else f' ({scale} scale)'}")
 

@@ -59,7 +59,7 @@ def figures(outcome: Outcome) -> dict[str, Figure]:
 
 
 def _heatmaps(found: TwoFactors, outcome: Outcome) -> Figure:
-    beside = 2 if len(found.columns) < 4 else 1
+    beside = 2 if len(found.columns) < 3 else 1
     width = (WIDTH / beside - _LEFT_MARGIN - 0.5) / len(found.columns)
     rows = [wrapped(name, TEXT, _LEFT_MARGIN) for name in found.rows]
     columns = [wrapped(name, TEXT, width - 0.1) for name in found.columns]
