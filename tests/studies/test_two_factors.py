@@ -11,7 +11,7 @@ import statsmodels.formula.api
 from studies.engine.reporting import two_factor_report
 from studies.engine.reporting.outcome import collect
 from studies.engine.reporting.report import write_report
-from studies.engine.reporting.two_factors import ABSENT, two_factors
+from studies.engine.reporting.two_factors import ABSENT, cochran_limit, two_factors
 
 RATES, STARTS, SEEDS = (1e-4, 1e-3, 4e-3), ("paper", "small", "anchored", "identity"), range(5)
 MODEL = "y ~ C(start, Sum) * C(rate, Sum) + C(seed, Sum)"
@@ -99,6 +99,22 @@ def test_one_seed_or_no_noise_has_no_intervals():
         assert why in found.note and found.terms == ()
         assert found.interaction[0][0][1:] == (None, None)
         assert why in two_factor_report.markdown(found, "y")
+
+
+def test_one_restless_cell_is_named(found):
+    assert found.uneven == ""
+    swept, values = design()
+    arm = list(swept)[5]
+    values[arm] = {seed: y + 0.2 * (-1) ** seed for seed, y in values[arm].items()}
+    uneven = two_factors(swept, values)
+    assert uneven.uneven == arm
+    assert f"the seeds of `{arm}` spread" in two_factor_report.markdown(uneven, "y")
+
+
+@pytest.mark.parametrize(("alpha", "seeds", "want"), [(0.05, 5, 0.6287), (0.01, 5, 0.7212),
+                                                      (0.05, 3, 0.7679)])  # fmt: skip
+def test_cochrans_limit_is_that_of_the_tables(alpha, seeds, want):
+    assert cochran_limit(4, seeds, alpha) == pytest.approx(want, abs=2e-4)
 
 
 def test_an_arm_that_leaves_a_factor_alone_is_a_level():

@@ -31,6 +31,12 @@ def markdown(found: TwoFactors, metric: str) -> str:
     )
     if found.note:
         about += f" No intervals: {found.note}."
+    if found.uneven:
+        about += (
+            f" **One variance does not hold**: the seeds of `{found.uneven}` spread far more than "
+            "the others (Cochran's C, p < 0.01). The intervals of it are too narrow, those of "
+            "calmer combinations too wide, and p is a rough guide."
+        )
     head = [f"{a} \\ {b}", *found.columns, "main effect"]
     rows = [
         [name, *map(number, means), interval(effect, "+")]
@@ -94,6 +100,8 @@ def _heatmaps(found: TwoFactors, outcome: Outcome) -> Figure:
         "intervals are from a linear model with the seeds as blocks; a star: the interval leaves "
         f"out 0. F tests: {tests}."
     )
+    if found.uneven:
+        note += f" Rough: the seeds of {found.uneven} spread far more than the others."
     what = title(outcome, f"{found.factors[0]} by {found.factors[1]}")
     return finish(figure, what, note, legend=False)
 

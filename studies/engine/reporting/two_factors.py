@@ -61,6 +61,8 @@ class TwoFactors:
     """Degrees of freedom of the residual."""
     note: str = ""
     """Why there are no tests and intervals; empty where there are."""
+    uneven: str = ""
+    """An arm whose seeds spread too far for one variance to hold; empty where none does."""
 
 
 Swept = Mapping[str, Mapping[str, Any]]
@@ -166,8 +168,23 @@ def _analysed(
         row_effects=tuple(_around(e, reach[0]) for e in row.tolist()),
         column_effects=tuple(_around(e, reach[1]) for e in column.tolist()),
         interaction=tuple(tuple(_around(e, reach[2]) for e in line) for line in both.tolist()),
-        terms=tuple(terms), freedom=freedom, note=note,
+        terms=tuple(terms), freedom=freedom, note=note, uneven=_uneven(arms, left) if terms else "",
     )  # fmt: skip
+
+
+def cochran_limit(cells: int, seeds: int, alpha: float = 0.01) -> float:
+    """What the largest variance may be of the sum of all, where all are one (Cochran's C)."""
+    f = scipy.stats.f.isf(alpha / cells, seeds - 1, (cells - 1) * (seeds - 1))
+    return float(1 / (1 + (cells - 1) / f))
+
+
+def _uneven(arms: tuple[tuple[str, ...], ...], residuals: np.ndarray) -> str:
+    *shape, seeds = residuals.shape
+    variances = residuals.var(axis=2, ddof=1)
+    if variances.max() <= variances.sum() * cochran_limit(math.prod(shape), seeds):
+        return ""
+    i, j = divmod(int(variances.argmax()), shape[1])
+    return arms[i][j]
 
 
 def _around(effect: float, reach: float | None) -> Estimate:
