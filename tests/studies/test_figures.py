@@ -248,6 +248,15 @@ def test_every_figure(made):
         check(made)
 
 
+def test_a_search_is_drawn_before_its_arm_is_trained(fabricate):
+    fabricate.study.published = None
+    fabricate.add("lora", [0.70, 0.72, 0.74])
+    (figure,) = search_report.figures(
+        search_of("phi"), collect(fabricate.study, fabricate.pairs)
+    ).values()
+    assert outside(figure) == [] and "chosen for phi" in lines_of(figure)
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(2, 2), (9, 4), (12, 11)])
 def test_a_heatmap_holds_its_texts(fabricate, rows, columns):
     fabricate.study.published = None

@@ -105,7 +105,7 @@ def _figures(outcome: Outcome, trials_dir: Path) -> Sequence[tuple[str, Figure]]
         made["learning"] = plots.plot_learning_curves(drawn, curves)
     made |= after_plots.figures(drawn) | spectra_plots.figures(drawn, trials_dir)
     if outcome.search is not None:
-        made |= search_report.figures(outcome.search, outcome)
+        made |= search_report.figures(outcome.search, drawn)
     return list(made.items())
 
 

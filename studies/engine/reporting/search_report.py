@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from adapters.drawing.layout import finish
-from adapters.drawing.styles import GREY, INK
+from adapters.drawing.styles import GREY, INK, PAPER
 from studies.engine.labels import short_names, shown
 from studies.engine.reporting.outcome import Outcome
 from studies.engine.reporting.panels import pair, styles, title
@@ -47,7 +47,8 @@ def figures(found: SearchOutcome, outcome: Outcome) -> dict[str, Figure]:
 def _front(found: SearchOutcome, outcome: Outcome) -> Figure:
     """Both splits against the second objective; the front is that of validation on both."""
     figure, *panels = pair(sharey=True)
-    own = styles(outcome)[found.arm].colour
+    look = styles(outcome).get(found.arm)  # none before its seeds are trained
+    own = PAPER if look is None else look.colour
     done = [point for point in found.points if point.values]
     sizes = [point.values[1] for point in done]
     for axes, metric, heights in (
