@@ -130,7 +130,7 @@ def _draw_phi(axes: Axes, curves: Mapping[str, PhiCurve], styles: Mapping[str, S
         at_zero[label] = float(curve.y[curve.x.abs().argmin()])
         y = curve.y - at_zero[label]
         low, high = min(low, float(y.min())), max(high, float(y.max()))
-        axes.plot(curve.x, y, label=label, **styles[label].line(len(y)))
+        axes.plot(curve.x, y, label=label, **(styles[label].line(len(y)) | {"markevery": 0.25}))
     span = (high - low) or 1.0
     foot = low - 0.05 * span
     step = min(0.06, 0.35 / len(curves)) * span
@@ -138,9 +138,10 @@ def _draw_phi(axes: Axes, curves: Mapping[str, PhiCurve], styles: Mapping[str, S
         level = foot - (i + 0.5) * step
         axes.plot([-curve.used, curve.used], [level] * 2, color=styles[label].colour, lw=2.2,
                   solid_capstyle="butt", gid="range")  # fmt: skip
-    axes.set_ylim(foot - (len(curves) + 0.5) * step, high + 0.08 * span)
     shown = sorted((t for t in at_zero if abs(at_zero[t]) > 0.1 * span),
                    key=lambda t: -abs(at_zero[t]))  # fmt: skip
+    head = (0.08 + 0.13 * len(shown[:_OFFSETS])) * span  # room for what is written there
+    axes.set_ylim(foot - (len(curves) + 0.5) * step, high + head)
     for i, label in enumerate(shown[:_OFFSETS]):
         more = len(shown) - _OFFSETS if i == _OFFSETS - 1 else 0
         text = f"φ(0) = {at_zero[label]:.2g}" + (f", {more} more" if more > 0 else "")
