@@ -69,15 +69,17 @@ def draw(runs: list[dict[str, Any]], path: Path) -> bool:
     """Milliseconds over G, one panel a device; whether there was anything to draw."""
     if not runs:
         return False
-    from matplotlib.figure import Figure
+    from adapters.drawing.layout import finish, panels  # need matplotlib
+    from adapters.drawing.styles import arm_styles
 
-    figure = Figure(figsize=(5 * len(runs), 3.6), layout="constrained")
-    for told, axes in zip(runs, figure.subplots(1, len(runs), squeeze=False)[0], strict=True):
+    looks = arm_styles([curve["label"] for told in runs for curve in told["curves"]])
+    figure, axes_of = panels(len(runs), columns=2, height=3.4)
+    for told, axes in zip(runs, axes_of, strict=True):
         for curve in told["curves"]:
-            axes.plot(curve["x"], curve["y"], marker="o", label=curve["label"])
+            look = looks[curve["label"]].line(len(curve["x"]))
+            axes.plot(curve["x"], curve["y"], label=curve["label"], **look)
         axes.set(xscale="log", yscale="log", xlabel="G, number of functions", ylabel="ms")
-        axes.set_title(told["device"], fontsize=9)
-        axes.grid(visible=True, which="both", alpha=0.2)
-        axes.legend()
-    figure.savefig(path, dpi=120)
+        axes.set_title(told["device"])
+    finish(figure, "Time of both passes of one update against the number of functions")
+    figure.savefig(path)
     return True

@@ -38,7 +38,8 @@ def test_the_sweep_shows_means_seeds_baseline_and_paper(grid_study):
 def test_an_arm_far_away_is_said_at_the_edge(grid_study):
     left = plots.plot_comparison(outcome_of(grid_study)).axes[0]
     assert left.get_ylim()[0] > 0.6
-    assert "paper-start: 0.480" in [text.get_text() for text in left.texts]
+    assert "0.480" in [text.get_text() for text in left.texts]
+    assert left.texts[0].get_color() == lines_of(left)["paper-start"].get_color()
 
 
 def test_words_are_rows(fabricate):
@@ -51,6 +52,21 @@ def test_words_are_rows(fabricate):
     assert [t.get_text() for t in left.get_yticklabels()] == ["lora", "uniform", "chebyshev"]
     squares = [line.get_xdata()[0] for line in right.lines if line.get_marker() == "s"]
     assert squares == [0.036, 0.04]
+
+
+def test_two_sweeps_over_the_same_values_stand_side_by_side_and_whole(fabricate):
+    fabricate.study.published = None
+    fabricate.add("lora", [0.7, 0.71, 0.72])
+    for v in (4, 8, 64):
+        fabricate.add(f"a {v}", [0.7, 0.71, 0.73], {"adapter.num_basis": v})
+        fabricate.add(f"b {v}", [0.5, 0.51, 0.53], {"adapter.num_basis": v, "adapter.start": "b"})
+    outcome = outcome_of(fabricate)
+    left = plots.plot_comparison(outcome).axes[0]
+    first = lines_of(left)["ours: mean, 95 % t interval, every seed"].get_xdata()
+    second = lines_of(left)["b 4 … b 64"].get_xdata()
+    assert list(first) == [4, 8, 64]
+    assert all(1.01 < b / a < 1.1 for a, b in zip(first, second, strict=True))
+    assert left.get_ylim()[0] < min(a.summary.low for a in outcome.arms)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +84,14 @@ def test_the_scale_follows_the_values(fabricate, values, scale, places):
         fabricate.add(f"x={v}", [0.7, 0.8], {"adapter.x": v})
     found, name = plots._places(outcome_of(fabricate))
     assert (name, list(found.values())) == (scale, places)
+
+
+def test_labels_of_near_places_do_not_run_into_each_other(fabricate):
+    fabricate.study.published = None
+    for v in (0.0005, 0.008, 0.00828669):
+        fabricate.add(f"x={v}", [0.7, 0.8], {"adapter.x": v})
+    left = plots.plot_comparison(outcome_of(fabricate)).axes[0]
+    assert [tick.get_text() for tick in left.get_xticklabels()] == ["0.0005", "0.008"]
 
 
 @pytest.mark.parametrize("seeds", [1, 2])

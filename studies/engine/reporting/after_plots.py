@@ -1,20 +1,12 @@
 """Figures of what was evaluated after training: kept parameters, and the loss along a direction."""
 
-from itertools import cycle
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from adapters.drawing.layout import finish, panels
+from adapters.drawing.styles import INK
 from studies.engine.reporting.outcome import Outcome
-from studies.engine.reporting.panels import (
-    BASELINE,
-    OTHERS,
-    OURS,
-    half,
-    new_figure,
-    pair,
-    shared_legend,
-)
+from studies.engine.reporting.panels import half, labels, pair, styles, title
 
 
 def figures(outcome: Outcome) -> dict[str, Figure]:
@@ -29,56 +21,54 @@ def figures(outcome: Outcome) -> dict[str, Figure]:
 
 def _kept_parameters(outcome: Outcome) -> Figure:
     """The metric, and what of it is lost, against the parameters that PARA keeps."""
-    figure, left, right = pair(outcome)
-    colours = _colours(outcome)
+    figure, left, right = pair()
+    looks, names = styles(outcome), labels(outcome)
     arms = [arm for arm in outcome.after if arm.curve]
     for place, arm in enumerate(arms):
         # intervals of arms of one size would lie on each other
         shift = 1 + 0.03 * (place - (len(arms) - 1) / 2)
         x = [kept.parameters * shift for kept in arm.curve]
-        style = {"color": colours[arm.arm], "marker": "D", "ms": 4.5, "lw": 1.4, "capsize": 3}
+        look = looks[arm.arm]
+        style = look.line(1) | {"ms": 4.5, "capsize": 3, "label": names[arm.arm]}
         for axes, estimates in (
             (left, [kept.summary.estimate for kept in arm.curve]),
             (right, [kept.difference.estimate for kept in arm.curve]),
         ):
             ends = [half(low, high) or 0.0 for _, low, high in estimates]
             means = [mean for mean, *_ in estimates]
-            axes.errorbar(x, means, yerr=ends, label=arm.arm, **style)
-        left.axhline(arm.trained.mean, color=colours[arm.arm], lw=1.0, ls=":")
-    right.axhline(0, color=BASELINE, lw=1.0, ls=":")
+            axes.errorbar(x, means, yerr=ends, **style)
+        left.axhline(arm.trained.mean, color=look.colour, lw=1.0, ls=":")
+    right.axhline(0, color=INK, lw=1.0, ls=":")
     for axes in (left, right):
         _log_ticks(axes, sorted({round(kept.parameters) for arm in arms for kept in arm.curve}))
-    left.set(title="mean, 95 % t interval; dotted: as trained", ylabel=outcome.metric)
+    left.set(title=outcome.metric, ylabel=outcome.metric)
     right.set(title="difference to the arm as trained, paired by seed",
               ylabel=f"Δ {outcome.metric}")  # fmt: skip
-    shared_legend(figure)
-    return figure
+    note = (
+        "Bars: 95 % t intervals over seeds. Dotted: the arm as trained. Arms of one size are drawn "
+        "a little apart."
+    )
+    return finish(figure, title(outcome, "what is lost where PARA keeps fewer parameters"), note)
 
 
 def _landscape(outcome: Outcome) -> Figure:
     """Validation loss against the step along the direction, one panel an arm."""
     arms = [arm for arm in outcome.after if arm.landscape]
-    figure = new_figure(outcome, width=max(3.0 * len(arms), 6.0), height=4.2)
-    panels = figure.subplots(1, len(arms), squeeze=False)[0]
-    colours = _colours(outcome)
-    for axes, arm in zip(panels, arms, strict=True):
+    figure, axes_of = panels(len(arms), sharex=True)
+    looks, names = styles(outcome), labels(outcome)
+    for axes, arm in zip(axes_of, arms, strict=True):
         steps = [step for step, _ in arm.landscape]
         summaries = [summary for _, summary in arm.landscape]
-        axes.plot(steps, [s.mean for s in summaries], color=colours[arm.arm], lw=1.6)
+        look = looks[arm.arm]
+        axes.plot(steps, [s.mean for s in summaries], **look.line(len(steps)))
         if all(s.low is not None for s in summaries):
             axes.fill_between(steps, [s.low for s in summaries], [s.high for s in summaries],
-                              color=colours[arm.arm], alpha=0.15, lw=0)  # fmt: skip
-        axes.axvline(0, color=BASELINE, lw=1.0, ls=":")
-        axes.set(title=arm.arm, xlabel="step, in norms of the parameters")
-    panels[0].set_ylabel("valid/loss, mean over seeds, 95 %")
-    return figure
-
-
-def _colours(outcome: Outcome) -> dict[str, str]:
-    others = cycle((OURS, *OTHERS))
-    return {
-        arm.arm: BASELINE if arm.arm == outcome.baseline else next(others) for arm in outcome.after
-    }
+                              color=look.colour, alpha=0.15, lw=0)  # fmt: skip
+        axes.axvline(0, color=INK, lw=1.0, ls=":")
+        axes.set(title=names[arm.arm], xlabel="step, in norms of the parameters",
+                 ylabel="valid/loss")  # fmt: skip
+    note = "Lines: mean over seeds. Bands: its 95 % t interval. Dotted: the trained parameters."
+    return finish(figure, title(outcome, "loss along one random direction"), note, legend=False)
 
 
 def _log_ticks(axes: Axes, values: list[int]) -> None:

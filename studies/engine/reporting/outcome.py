@@ -21,6 +21,7 @@ from studies.engine.reporting.statistics import (
     compare_arms,
     summarize,
 )
+from studies.engine.reporting.two_factors import TwoFactors, two_factors
 
 Pairs = Sequence[tuple[Trial, Result]]
 """Every trial that ran with what it found, in the order of the plan."""
@@ -109,6 +110,9 @@ class Outcome:
     claims_changed: bool = False
     """Whether the claims are others than before the first result."""
 
+    two_factors: TwoFactors | None = None
+    """Where arms set two paths in every combination: both effects and the interaction."""
+
     def drawn(self) -> "Outcome":
         """With the arms that figures show: of more than `DRAWN`, the baseline and the best."""
         if len(self.arms) <= DRAWN:
@@ -178,6 +182,9 @@ def collect(
         after=gather({arm.name: results[arm.name] for arm in arms}, metric),
         notes=tuple((trial.arm, trial.seed, note) for trial, r in done for note in r.notes),
         search=search,
+        two_factors=two_factors(
+            {arm.name: arm.swept for arm in arms}, {arm.name: arm.values for arm in arms}
+        ),
     )
 
 

@@ -1,76 +1,74 @@
-"""Pieces that the figures in `plots` are drawn from: one panel's marks, limits and colours."""
+"""Pieces that the figures of a study are drawn from: styles of its arms, marks, limits, titles."""
 
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from studies.engine.reporting.outcome import Outcome
+from adapters.drawing import layout
+from adapters.drawing.styles import GREY, INK, Style, arm_styles
+from studies.engine.reporting.outcome import Arm, Outcome
 from studies.engine.reporting.statistics import Estimate
-
-OURS, PAPER, BASELINE = "#0072B2", "#D55E00", "#595959"
-OTHERS = ("#CC79A7", "#B8860B", "#009E73", "#56B4E9", "#000000", "#7B3294")
-"""Colours of arms beside the swept ones; after Okabe & Ito, legible to the colour-blind."""
-
-STYLE = {
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "figure.dpi": 150,
-    "font.size": 9.5,
-    "grid.alpha": 0.25,
-    "legend.fontsize": 9,
-    "legend.frameon": False,
-    "svg.hashsalt": "basis-zoo",  # otherwise every SVG has other identifiers
-}
+from studies.engine.trials.metrics_file import is_number
 
 
-def new_figure(outcome: Outcome, width: float, height: float) -> Figure:
-    """An empty figure titled with the study's question; sizes in inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+def about(outcome: Outcome) -> str:
+    """Study, profile and number of seeds: a line of every title."""
     n = len(outcome.seeds)
-    title = textwrap.fill(outcome.question, int(width * 9))
-    subtitle = f"{outcome.name} ({outcome.profile}), {n} seed{'' if n == 1 else 's'}"
-    figure.suptitle(f"{title}\n{subtitle}", x=0.01, ha="left", fontsize=11.5)
-    return figure
+    return f"{outcome.name} ({outcome.profile}), {n} seed{'' if n == 1 else 's'}"
 
 
-def shared_legend(figure: Figure) -> None:
-    """One legend below all panels; an entry that several panels have is shown once."""
-    entries: dict[str, Any] = {}
-    for axes in figure.axes:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
-    figure.legend(
-        entries.values(),
-        entries.keys(),
-        loc="outside lower center",
-        ncols=min(len(entries), 5),
-    )
+def title(outcome: Outcome, what: str) -> str:
+    """Of a figure that shows `what`: the study's question is above it."""
+    return f"{outcome.question}\n{what}; {about(outcome)}"
 
 
-def pair(outcome: Outcome, height: float = 4.8, **options: Any) -> tuple[Figure, Axes, Axes]:
+def pair(height: float = 4.0, **options: Any) -> tuple[Figure, Axes, Axes]:
     """A figure of two panels."""
-    figure = new_figure(outcome, width=10.4, height=height)
-    return figure, *figure.subplots(1, 2, **options)
+    figure, (left, right) = layout.panels(2, height=height, **options)
+    return figure, left, right
+
+
+def styles(outcome: Outcome) -> dict[str, Style]:
+    """Arm to style, for all figures of a report; the arms of a numeric sweep on one scale."""
+    sweeps = [{a.name: float(a.x) for a in own} for own in series(outcome.arms, outcome.axis)]
+    swept = [sweep for sweep in sweeps if len(sweep) > 2]  # two values need no scale
+    return arm_styles([arm.name for arm in outcome.arms], outcome.baseline, swept)
+
+
+def labels(outcome: Outcome) -> dict[str, str]:
+    """Arm to its name in a legend: the baseline says that it is."""
+    return {a.name: f"{a.name} (baseline)" if a.is_baseline else a.name for a in outcome.arms}
+
+
+def series(arms: Iterable[Arm], axis: str | None) -> list[list[Arm]]:
+    """Arms with a number on the axis, grouped by everything else that was set; longest first."""
+    groups: dict[tuple, list[Arm]] = {}
+    for arm in arms:
+        if is_number(arm.x):
+            rest = tuple(sorted((k, repr(v)) for k, v in arm.swept.items() if k != axis))
+            groups.setdefault(rest, []).append(arm)
+    for members in groups.values():
+        members.sort(key=lambda arm: arm.x)
+    return sorted(groups.values(), key=len, reverse=True)
 
 
 def draw_baseline(outcome: Outcome, left: Axes, right: Axes, *, level: bool) -> None:
     """The baseline's mean with its interval on the left, 0 on the right; `level` or upright."""
     line, span = (Axes.axhline, Axes.axhspan) if level else (Axes.axvline, Axes.axvspan)
-    style = {"color": BASELINE, "lw": 1.2, "ls": "--", "label": f"{outcome.baseline} (baseline)"}
-    if arm := outcome.reference:
-        mean, low, high = arm.summary.estimate
-        line(left, mean, **style)
-        if low is not None:
-            span(left, low, high, color=BASELINE, alpha=0.12, lw=0)
+    style: dict[str, Any] = {
+        "color": INK,
+        "lw": 1.2,
+        "ls": "--",
+        "label": f"{outcome.baseline} (baseline)",
+    }
+    arm = outcome.reference
+    if arm is not None and arm.summary.mean is not None:
+        _, low, high = arm.summary.estimate
+        line(left, arm.summary.mean, **style)
+        if low is not None and high is not None:
+            span(left, low, high, color=INK, alpha=0.08, lw=0)
     line(right, 0, **style)
 
 
@@ -87,25 +85,30 @@ def draw_series(
     axes: Axes,
     places: Sequence[float],
     estimates: Mapping[str, Estimate],
-    colour: str,
+    looks: Mapping[str, Style],
     label: str,
 ) -> None:
     """Means of arms joined by a line; what lies outside the panel is said at its edge."""
     low, high = axes.get_ylim()
+    first = next(iter(looks[name] for name in estimates))
     inside = []
     for x, (name, (mean, *ends)) in zip(places, estimates.items(), strict=True):
         if mean is None:
             continue
+        colour, marker = looks[name].colour, looks[name].marker
         if low <= mean <= high:
             inside.append((x, mean))
-            axes.errorbar(x, mean, yerr=half(*ends), color=colour, capsize=3, lw=1.2)
+            axes.errorbar(x, mean, yerr=half(*ends), color=colour, fmt=marker, ms=6, capsize=3,
+                          lw=1.4, zorder=3)  # fmt: skip
             continue
         edge, shape, shift = (low, "v", 9) if mean < low else (high, "^", -14)
-        axes.plot(x, edge, shape, color=colour, ms=8, clip_on=False)
-        axes.annotate(f"{name}: {mean:.3f}", (x, edge), xytext=(0, shift), ha="center",
-                      textcoords="offset points", color=colour, fontsize=8.5)  # fmt: skip
-    if inside:
-        axes.plot(*zip(*inside, strict=True), "D-", color=colour, ms=5, lw=1.4, label=label)
+        axes.plot(x, edge, shape, color=colour, ms=8, clip_on=False, zorder=4)
+        axes.annotate(f"{mean:.3f}", (x, edge), xytext=(0, shift), ha="center",
+                      textcoords="offset points", color=colour, fontsize=layout.TEXT)  # fmt: skip
+    alone = len(estimates) == 1
+    axes.plot(*zip(*inside, strict=True) if inside else ((), ()), color=first.colour if alone
+              else GREY, ls=first.dashes, marker=first.marker, ms=5, lw=1.2, label=label,
+              zorder=2)  # fmt: skip
 
 
 def fit(axes: Axes, estimates: Sequence[Estimate], values: Sequence[float] = ()) -> None:
@@ -119,9 +122,3 @@ def fit(axes: Axes, estimates: Sequence[Estimate], values: Sequence[float] = ())
 def half(low: float | None, high: float | None) -> float | None:
     """Half the width of an interval, as matplotlib wants it; None where there is no interval."""
     return None if low is None or high is None else (high - low) / 2
-
-
-def ramp(n: int) -> list[str]:
-    """`n` colours from dark to light, for lines ordered by a number."""
-    colours = mpl.colormaps["viridis"]
-    return [mpl.colors.to_hex(colours(0.9 * i / max(n - 1, 1))) for i in range(n)]

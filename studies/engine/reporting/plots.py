@@ -1,40 +1,45 @@
 """Figures of a study: the metric against what was swept, and learning curves.
 
-Every plot function draws on a `Figure` of its own (no pyplot, nothing global) in the style that is
-in force, see `panels.STYLE`; `save` writes it as PNG and SVG, the same bytes for the same input.
+Every plot function draws on a `Figure` of its own (no pyplot, nothing global); `save` writes it as
+PNG and SVG, the same bytes for the same input.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from adapters.drawing.layout import TEXT, finish, panels, wrapped
+from adapters.drawing.styles import PAPER
 from studies.engine.reporting.outcome import Arm, Outcome
 from studies.engine.reporting.panels import (
-    BASELINE,
-    OTHERS,
-    OURS,
-    PAPER,
-    STYLE,
     draw_baseline,
     draw_series,
     fit,
     half,
+    labels,
     name_axes,
-    new_figure,
     pair,
-    ramp,
-    shared_legend,
+    series,
+    styles,
+    title,
 )
 from studies.engine.trials.metrics_file import is_number
 
 Curves = Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
 """Metric to arm to points (step, mean over seeds)."""
 OURS_LABEL, PAPER_LABEL = "ours: mean, 95 % t interval, every seed", "paper, to its own baseline"
-SEEDS = {"alpha": 0.55, "ms": 4.5, "mew": 0}
+SEEDS: dict[str, Any] = {"alpha": 0.45, "ms": 4, "mew": 0}
 """Of the mark of one seed."""
+_WIDEST = 2.4
+"""Of an arm's name beside its row, in inches."""
+_ABOUT_INTERVALS = (
+    "Bars: 95 % t intervals over seeds; small dots: every seed. Grey band: the baseline's interval."
+)
 
 
 def plot_comparison(outcome: Outcome) -> Figure:
@@ -43,101 +48,114 @@ def plot_comparison(outcome: Outcome) -> Figure:
     Arms stand along the swept value where it is a number, in rows where it is not. The second
     panel also holds the paper's differences where the study names one of its tables.
     """
-    return _rows(outcome) if _places(outcome) is None else _sweep(outcome)
+    found = _places(outcome)
+    return _rows(outcome) if found is None else _sweep(outcome, *found)
 
 
 def plot_learning_curves(outcome: Outcome, curves: Curves) -> Figure:
     """One panel a metric: its mean over seeds against the optimizer step, one line an arm."""
-    figure = new_figure(outcome, width=5.2 * max(len(curves), 1.4), height=4.4)
-    panels = figure.subplots(1, len(curves), squeeze=False)[0]
-    colours = _line_colours(outcome)
-    for axes, (metric, lines) in zip(panels, curves.items(), strict=True):
+    figure, axes = panels(len(curves), columns=2, height=3.8)
+    looks, names = styles(outcome), labels(outcome)
+    for each, (metric, lines) in zip(axes, curves.items(), strict=True):
         for arm in outcome.arms:
             if points := lines.get(arm.name):
-                axes.plot(
-                    *zip(*points, strict=True),
-                    color=colours[arm.name],
-                    marker="o" if len(points) < 12 else None,
-                    ms=3.5,
-                    lw=2.2 if arm.is_baseline else 1.4,
-                    ls="--" if arm.is_baseline else "-",
-                    label=f"{arm.name} (baseline)" if arm.is_baseline else arm.name,
-                )
-        axes.set(title=metric, xlabel="optimizer step", ylabel=f"{metric}, mean over seeds")
-    shared_legend(figure)
-    return figure
+                each.plot(*zip(*points, strict=True), label=names[arm.name],
+                          zorder=3 if arm.is_baseline else 2,
+                          **looks[arm.name].line(len(points)))  # fmt: skip
+        each.set(title=metric, xlabel="optimizer step", ylabel=f"{metric}, mean over seeds")
+    return finish(figure, title(outcome, "learning curves, means over seeds"))
 
 
 def save(name: str, figure: Figure, folder: Path) -> tuple[Path, Path]:
     """Write `figure` to `folder` as NAME.png and NAME.svg and return both paths."""
     folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-    with mpl.rc_context(STYLE):
-        figure.savefig(png, metadata={"Software": None})
+    figure.savefig(png, metadata={"Software": None}, pil_kwargs={"optimize": True})
+    with mpl.rc_context({"svg.hashsalt": "basis-zoo"}):  # otherwise every SVG has other identifiers
         figure.savefig(svg, metadata={"Date": None})
     return png, svg
 
 
-def _sweep(outcome: Outcome) -> Figure:
+def _sweep(outcome: Outcome, places: Mapping[str, float], scale: str) -> Figure:
     """Arms along a numeric axis; each setting of everything else is a series of its own."""
-    places, scale = _places(outcome)
-    figure, left, right = pair(outcome)
-    main, *_ = series = _series(outcome)
-    shown = main + ([outcome.reference] if outcome.reference else [])
+    figure, left, right = pair()
+    main, *_ = groups = series([a for a in outcome.arms if a.values], outcome.axis)
+    shown = [a for own in groups if own is main or len(own) > 1 for a in own]
+    shown += [outcome.reference] if outcome.reference else []
     # two seeds give an interval 4 times as wide as three: it may run out of the panel
     whole = [a for a in shown if len(a.values) > 2] or shown
     paper = [(places[a.name], d) for a in main if (d := a.published_difference) is not None]
     fit(left, [a.summary.estimate for a in whole], [v for a in shown for v in a.values.values()])
     fit(right, [a.gain for a in whole], [0.0, *(d for _, d in paper)])
     draw_baseline(outcome, left, right, level=True)
-    colours = _colours(outcome)
-    for members in series:
-        x, colour = [places[a.name] for a in members], colours[members[0].name]
+    looks = styles(outcome)
+    for i, members in enumerate(groups):
+        x = [_aside(places[a.name], i, list(places.values()), scale) for a in members]
         label = OURS_LABEL if members is main else _label(members)
         for place, arm in zip(x, members, strict=True):
-            left.plot([place] * len(arm.values), list(arm.values.values()), "o", color=colour,
-                      **SEEDS)  # fmt: skip
-        draw_series(left, x, {a.name: a.summary.estimate for a in members}, colour, label)
-        draw_series(right, x, {a.name: a.gain for a in members}, colour, label)
+            left.plot([place] * len(arm.values), list(arm.values.values()), "o",
+                      color=looks[arm.name].colour, **SEEDS)  # fmt: skip
+        draw_series(left, x, {a.name: a.summary.estimate for a in members}, looks, label)
+        draw_series(right, x, {a.name: a.gain for a in members}, looks, label)
     for arm in _beside(outcome):
+        look = looks[arm.name]
         for axes, (height, *_) in ((left, arm.summary.estimate), (right, arm.gain)):
             if height is not None:
-                axes.axhline(height, color=colours[arm.name], lw=1.2, ls="-.",
+                axes.axhline(height, color=look.colour, lw=1.4, ls=look.dashes,
                              label=f"{arm.name}: {arm.summary.mean:.3f}")  # fmt: skip
     if paper:
         right.plot(*zip(*paper, strict=True), "s:", color=PAPER, ms=5, lw=1.4, label=PAPER_LABEL)
+    ticks = {places[a.name]: f"{a.x:.3g}" for members in groups for a in members}
     for axes in (left, right):
-        if scale == "log":
-            axes.set_xscale("log", base=2)
-        ticks = {places[a.name]: f"{a.x:g}" for members in series for a in members}
-        axes.set_xticks(list(ticks), labels=list(ticks.values()))
-        axes.minorticks_off()
-        axes.set_xlabel(f"{outcome.axis}{'' if scale == 'linear' else f' ({scale} scale)'}")
+        _name_places(axes, ticks, outcome.axis or "", scale)
     name_axes(outcome, left, right, "y")
-    shared_legend(figure)
-    return figure
+    note = f"{_ABOUT_INTERVALS} A triangle at an edge: an arm outside the panel, with its value."
+    return finish(figure, title(outcome, "every arm and its difference to the baseline"), note)
+
+
+def _aside(place: float, i: int, places: Sequence[float], scale: str) -> float:
+    """`place` for the series `i`: beside that of the first one, or intervals would hide others."""
+    steps = 0.012 * ((i + 1) // 2) * (1 if i % 2 else -1)
+    low, high = min(places), max(places)
+    return place * (high / low) ** steps if scale == "log" else place + steps * (high - low)
+
+
+def _name_places(axes: Axes, ticks: Mapping[float, str], axis: str, scale: str) -> None:
+    if scale == "log":
+        axes.set_xscale("log", base=2)
+    at = [math.log(place) if scale == "log" else place for place in sorted(ticks)]
+    apart, named = 0.05 * (at[-1] - at[0]), [0]
+    for i, place in enumerate(at):
+        if place - at[named[-1]] > apart:  # labels of nearer places would run into each other
+            named.append(i)
+    shown = [sorted(ticks)[i] for i in named]
+    axes.set_xticks(shown, labels=[ticks[place] for place in shown])
+    axes.minorticks_off()
+    axes.set_xlabel(f"{axis}{'' if scale == 'linear' else f' ({scale} scale)'}")
 
 
 def _rows(outcome: Outcome) -> Figure:
     """One row an arm, for arms without a common number."""
     arms = [arm for arm in outcome.arms if arm.values]
-    figure, left, right = pair(outcome, height=1.9 + 0.4 * max(len(arms), 3), sharey=True)
+    names = [wrapped(arm.name, TEXT, _WIDEST) for arm in arms]
+    lines = sum(max(1.7, name.count("\n") + 1.0) for name in names)
+    figure, left, right = pair(height=max(1.9, 0.8 + 0.17 * lines), sharey=True)
+    looks = styles(outcome)
     for y, arm in enumerate(arms):
-        colour = BASELINE if arm.is_baseline else OURS
-        left.plot(list(arm.values.values()), [y] * len(arm.values), "o", color=colour, **SEEDS)
-        label = None if arm.is_baseline else OURS_LABEL
+        look = looks[arm.name]
+        left.plot(list(arm.values.values()), [y] * len(arm.values), "o", color=look.colour, **SEEDS)
         for axes, (mean, *ends) in ((left, arm.summary.estimate), (right, arm.gain)):
             if mean is not None:
-                axes.errorbar(mean, y, xerr=half(*ends), fmt="D", color=colour, ms=5, capsize=3,
-                              label=label)  # fmt: skip
+                axes.errorbar(mean, y, xerr=half(*ends), fmt=look.marker, color=look.colour, ms=5.5,
+                              capsize=3)  # fmt: skip
         if (published := arm.published_difference) is not None:
             right.plot(published, y + 0.22, "s", color=PAPER, ms=5, label=PAPER_LABEL)
     draw_baseline(outcome, left, right, level=False)
-    left.set_yticks(range(len(arms)), labels=[arm.name for arm in arms])
+    left.set_yticks(range(len(arms)), labels=names)
     left.set_ylim(len(arms) - 0.4, -0.6)
     name_axes(outcome, left, right, "x")
-    shared_legend(figure)
-    return figure
+    what = title(outcome, "every arm and its difference to the baseline")
+    return finish(figure, what, _ABOUT_INTERVALS)
 
 
 def _places(outcome: Outcome) -> tuple[dict[str, float], str] | None:
@@ -153,40 +171,9 @@ def _places(outcome: Outcome) -> tuple[dict[str, float], str] | None:
     return {arm.name: float(arm.x) for arm in arms}, "log" if spans else "linear"
 
 
-def _series(outcome: Outcome) -> list[list[Arm]]:
-    """Arms on the axis, grouped by everything else that was set; the longest series first."""
-    groups: dict[tuple, list[Arm]] = {}
-    for arm in outcome.arms:
-        if arm.values and is_number(arm.x):
-            rest = tuple(sorted((k, repr(v)) for k, v in arm.swept.items() if k != outcome.axis))
-            groups.setdefault(rest, []).append(arm)
-    for members in groups.values():
-        members.sort(key=lambda arm: arm.x)
-    return sorted(groups.values(), key=len, reverse=True)
-
-
 def _beside(outcome: Outcome) -> list[Arm]:
     """Arms without a number on the axis, the baseline aside."""
     return [a for a in outcome.arms if a.values and not a.is_baseline and not is_number(a.x)]
-
-
-def _colours(outcome: Outcome) -> dict[str, str]:
-    """Arm to colour; arms of one series share theirs."""
-    series, others = _series(outcome), cycle(OTHERS)
-    colours = {arm.name: OURS for arm in (series[0] if series else [])}
-    for members in series[1:]:
-        colours |= dict.fromkeys((arm.name for arm in members), next(others))
-    return colours | {arm.name: next(others) for arm in _beside(outcome)}
-
-
-def _line_colours(outcome: Outcome) -> dict[str, str]:
-    """Arm to colour where every arm has a line: a ramp along the axis, else all distinct."""
-    colours = _colours(outcome) | {a.name: BASELINE for a in outcome.arms if a.is_baseline}
-    for members in _series(outcome):
-        if len(members) > 1:
-            names = (arm.name for arm in members)
-            colours |= dict(zip(names, ramp(len(members)), strict=True))
-    return colours
 
 
 def _label(members: Sequence[Arm]) -> str:

@@ -62,7 +62,7 @@ def terminal(outcome: Outcome) -> str:
             str(arm.summary.n),
             _plus_minus(arm.summary.estimate),
             _plus_minus(c.estimate, "+") if c else "",
-            _p(c.p_holm) if c else "",
+            p_value(c.p_holm) if c else "",
             _finding(arm, outcome).partition(" of ")[0].partition(":")[0],
             *_costs(arm),
             _signed(arm.published_difference) if arm.published and not arm.is_baseline else "",
@@ -94,7 +94,7 @@ def _results(outcome: Outcome) -> str:
             str(s.n),
             interval(s.estimate),
             interval(c.estimate, "+") if c else "",
-            _p(c.p_holm) if c else "",
+            p_value(c.p_holm) if c else "",
             _finding(arm, outcome),
             *_costs(arm),
         ]
@@ -208,7 +208,8 @@ def _plus_minus(estimate: Estimate, sign: str = "") -> str:
     return number(mean, sign) + ("" if high is None else f" ±{high - mean:.4f}")
 
 
-def _p(p: float | None) -> str:
+def p_value(p: float | None) -> str:
+    """A p value; a dash where there is none."""
     if p is None:
         return NONE
     return "<0.001" if p < 0.001 else f"{p:.3f}"

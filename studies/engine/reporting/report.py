@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from studies.engine.definition.study import Study
@@ -20,9 +19,9 @@ from studies.engine.reporting import (
     rendering,
     search_report,
     spectra_plots,
+    two_factor_report,
 )
 from studies.engine.reporting.outcome import Outcome, Pairs, collect
-from studies.engine.reporting.panels import STYLE
 from studies.engine.reporting.remarks import beyond_the_interval, reading, remarks
 from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.reporting.statistics import summarize
@@ -80,6 +79,8 @@ def write_report(
     out_dir.mkdir(parents=True, exist_ok=True)
     trials_dir = trials_dir or out_dir.parent / "trials"
     more = after_tables.markdown(outcome.after, outcome.metric)
+    if outcome.two_factors is not None:
+        more.insert(0, two_factor_report.markdown(outcome.two_factors, outcome.metric))
     if search is not None:
         more.insert(0, search_report.markdown(search))
     figures = [
@@ -97,14 +98,14 @@ def write_report(
 def _figures(outcome: Outcome, trials_dir: Path) -> Sequence[tuple[str, Figure]]:
     """Every figure with its file's name; arms beyond what can be told apart are left out."""
     drawn, made = outcome.drawn(), {}
-    with mpl.rc_context(STYLE):
-        if any(arm.values for arm in drawn.arms):
-            made["comparison"] = plots.plot_comparison(drawn)
-        if curves := read_curves(drawn, trials_dir):
-            made["learning"] = plots.plot_learning_curves(drawn, curves)
-        made |= after_plots.figures(drawn) | spectra_plots.figures(drawn, trials_dir)
-        if outcome.search is not None:
-            made |= search_report.figures(outcome.search, outcome)
+    if any(arm.values for arm in drawn.arms):
+        made["comparison"] = plots.plot_comparison(drawn)
+    made |= two_factor_report.figures(drawn)
+    if curves := read_curves(drawn, trials_dir):
+        made["learning"] = plots.plot_learning_curves(drawn, curves)
+    made |= after_plots.figures(drawn) | spectra_plots.figures(drawn, trials_dir)
+    if outcome.search is not None:
+        made |= search_report.figures(outcome.search, drawn)
     return list(made.items())
 
 
@@ -158,6 +159,7 @@ def _as_data(outcome: Outcome) -> dict[str, Any]:
         "published_left_out": [arm.name for arm, *_ in left_out],
         "search": outcome.search,
         "after": outcome.after,
+        "two_factors": outcome.two_factors,
         "failed": outcome.failed,
         "data": outcome.data,
         "environments": outcome.environments,

@@ -4,16 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
+from adapters.drawing.layout import finish
+from adapters.drawing.styles import GREY, INK, PAPER
 from studies.engine.labels import short_names, shown
 from studies.engine.reporting.outcome import Outcome
-from studies.engine.reporting.panels import (
-    BASELINE,
-    OTHERS,
-    OURS,
-    PAPER,
-    pair,
-    shared_legend,
-)
+from studies.engine.reporting.panels import pair, styles, title
 from studies.engine.reporting.rendering import NONE, table
 from studies.engine.reporting.search_outcome import FEW_POINTS, SearchOutcome, SearchPoint
 
@@ -51,7 +46,9 @@ def figures(found: SearchOutcome, outcome: Outcome) -> dict[str, Figure]:
 
 def _front(found: SearchOutcome, outcome: Outcome) -> Figure:
     """Both splits against the second objective; the front is that of validation on both."""
-    figure, *panels = pair(outcome, sharey=True)
+    figure, *panels = pair(sharey=True)
+    look = styles(outcome).get(found.arm)  # none before its seeds are trained
+    own = PAPER if look is None else look.colour
     done = [point for point in found.points if point.values]
     sizes = [point.values[1] for point in done]
     for axes, metric, heights in (
@@ -59,9 +56,9 @@ def _front(found: SearchOutcome, outcome: Outcome) -> Figure:
         (panels[1], found.reported, {p.name: p.reported for p in done if p.reported is not None}),
     ):
         for points, marker, colour, label in (
-            ([p for p in done if not p.on_front], "o", OURS, "point"),
-            ([p for p in found.front if not p.chosen], "D", PAPER, "on the front of validation"),
-            ([p for p in done if p.chosen], "*", OTHERS[2], "chosen"),
+            ([p for p in done if not p.on_front], "o", GREY, "point"),
+            ([p for p in found.front if not p.chosen], "D", own, "on the front of validation"),
+            ([p for p in done if p.chosen], "*", own, f"chosen for {found.arm}"),
         ):
             known = [(p.values[1], heights[p.name]) for p in points if p.name in heights]
             if known:
@@ -70,16 +67,16 @@ def _front(found: SearchOutcome, outcome: Outcome) -> Figure:
                           alpha=0.85, zorder=3)  # fmt: skip
         line = sorted((p.values[1], heights[p.name]) for p in found.front if p.name in heights)
         if line:
-            axes.plot(*zip(*line, strict=True), "-", color=PAPER, lw=1.2, zorder=2)
+            axes.plot(*zip(*line, strict=True), "-", color=own, lw=1.2, zorder=2)
         axes.set(title=metric, xlabel=found.metrics[1], ylabel=metric)
         if min(sizes) > 0 and max(sizes) / min(sizes) > 5:
             axes.set_xscale("log")
             axes.set_xlabel(f"{found.metrics[1]} (log scale)")
     if outcome.reference is not None:
-        panels[1].axhline(outcome.reference.summary.mean, color=BASELINE, ls="--", lw=1.2,
+        panels[1].axhline(outcome.reference.summary.mean, color=INK, ls="--", lw=1.2,
                           label=f"{outcome.baseline}, mean over its seeds")  # fmt: skip
-    shared_legend(figure)
-    return figure
+    note = "Every point was trained once. The line joins the front of validation in both panels."
+    return finish(figure, title(outcome, f"search of {len(done)} finished points"), note)
 
 
 def _points(found: SearchOutcome, points: Sequence[SearchPoint]) -> str:

@@ -1,11 +1,13 @@
 """Figures of what arms look like inside: ranks by depth, spectra, utilization, and phi itself."""
 
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from adapters.spectrum.plots import plot_depth, plot_phi, plot_spectra
 from studies.engine.reporting.outcome import Outcome
+from studies.engine.reporting.panels import about, labels, styles
 from studies.engine.trials.spectra_file import Inside, read_spectra
 
 
@@ -23,12 +25,22 @@ def figures(outcome: Outcome, trials_dir: Path) -> dict[str, Figure]:
             found[arm.name] = inside
     if not found:
         return {}
-    modules = {name: inside.modules for name, inside in found.items()}
-    made = {"stable_rank": plot_depth(modules), "spectra": plot_spectra(modules)}
-    curves = {name: inside.curves for name, inside in found.items() if inside.curves}
+    names, looks = labels(outcome), styles(outcome)
+    # arms that were drawn elsewhere keep their colours
+    drawn: dict[str, Any] = {
+        "styles": {names[arm]: look for arm, look in looks.items()},
+        "about": f"one trial of each arm; {about(outcome)}",
+    }
+    modules = {names[arm]: inside.modules for arm, inside in found.items()}
+    made = {
+        "stable_rank": plot_depth(modules, **drawn),
+        "spectra": plot_spectra(modules, **drawn),
+    }
+    curves = {names[arm]: inside.curves for arm, inside in found.items() if inside.curves}
     if curves:
-        made["utilization"] = plot_depth({name: modules[name] for name in curves}, "utilization")
-        names = [curve.name for curve in next(iter(curves.values()))]
-        alike = {n: c for n, c in curves.items() if [curve.name for curve in c] == names}
-        made["phi"] = plot_phi(alike)
+        with_phi = {name: modules[name] for name in curves}
+        made["utilization"] = plot_depth(with_phi, "utilization", **drawn)
+        first = [curve.name for curve in next(iter(curves.values()))]
+        alike = {n: c for n, c in curves.items() if [curve.name for curve in c] == first}
+        made["phi"] = plot_phi(alike, **drawn)
     return made

@@ -1,0 +1,130 @@
+"""A two-factor sweep as Markdown and as a heatmap."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from adapters.drawing.layout import TEXT, WIDTH, finish, panels, wrapped
+from studies.engine.reporting.outcome import Outcome
+from studies.engine.reporting.panels import half, title
+from studies.engine.reporting.rendering import interval, number, p_value, table
+from studies.engine.reporting.statistics import Estimate
+from studies.engine.reporting.two_factors import TwoFactors
+
+_LEFT_MARGIN, _CELL, _LINE = 1.8, 0.5, 0.17
+"""Width of a level's name, height of a cell and of a line, in inches."""
+
+
+def markdown(found: TwoFactors, metric: str) -> str:
+    """The section on the two factors."""
+    a, b = found.factors
+    n = len(found.seeds)
+    about = (
+        f"Rows are `{a}`, columns `{b}`; `{metric}`, mean over the {n} seed{'s' * (n != 1)} that "
+        "every combination has. Effects are differences to the mean of all combinations, [95 %], "
+        "from a linear model with both factors, their interaction and the seeds, and one variance "
+        "for all combinations; the intervals are not corrected for their number. The interaction "
+        "is what is left of a combination's mean without both main effects: where it is not zero, "
+        "the effect of one factor depends on the other."
+    )
+    if found.note:
+        about += f" No intervals: {found.note}."
+    if found.uneven:
+        about += (
+            f" **One variance does not hold**: the seeds of `{found.uneven}` spread far more than "
+            "the others (Cochran's C, p < 0.01). The intervals of it are too narrow, those of "
+            "calmer combinations too wide, and p is a rough guide."
+        )
+    head = [f"{a} \\ {b}", *found.columns, "main effect"]
+    rows = [
+        [name, *map(number, means), interval(effect, "+")]
+        for name, means, effect in zip(found.rows, found.means, found.row_effects, strict=True)
+    ]
+    rows.append(["main effect", *(interval(e, "+") for e in found.column_effects), ""])
+    parts = [f"## Two factors\n\n{about}\n\n{table(head, rows)}"]
+    cells = [
+        [name, *(interval(effect, "+") for effect in effects)]
+        for name, effects in zip(found.rows, found.interaction, strict=True)
+    ]
+    parts.append("### Interaction\n\n" + table([f"{a} \\ {b}", *found.columns], cells))
+    if found.terms:
+        tests = [
+            [t.name, f"{t.freedom}, {found.freedom}", f"{t.f:.2f}", p_value(t.p)]
+            for t in found.terms
+        ]
+        parts.append(table(["term", "degrees of freedom", "F", "p"], tests))
+    return "\n\n".join(parts)
+
+
+def figures(outcome: Outcome) -> dict[str, Figure]:
+    """Means of all combinations and their interaction; none without a two-factor sweep."""
+    found = outcome.two_factors
+    return {} if found is None else {"two_factors": _heatmaps(found, outcome)}
+
+
+def _heatmaps(found: TwoFactors, outcome: Outcome) -> Figure:
+    beside = 2 if len(found.columns) < 3 else 1
+    width = (WIDTH / beside - _LEFT_MARGIN - 0.5) / len(found.columns)
+    rows = [wrapped(name, TEXT, _LEFT_MARGIN) for name in found.rows]
+    columns = [wrapped(name, TEXT, width - 0.1) for name in found.columns]
+    cell = max(_CELL, *(_LINE * (name.count("\n") + 2) for name in rows))
+    foot = _LINE * (max(name.count("\n") for name in columns) + 2)
+    figure, (left, right) = panels(2, columns=beside, height=0.7 + foot + cell * len(rows))
+    means = np.array(found.means)
+    effects = np.array([[effect for effect, *_ in row] for row in found.interaction])
+    # an interaction that may be none is pale, however small its intervals are
+    ends = [half(low, high) or 0.0 for row in found.interaction for _, low, high in row]
+    reach = max(float(abs(effects).max()), *ends, 0.05 * float(np.ptp(means)), 1e-12)
+    texts = [[number(v) for v in row] for row in found.means]
+    _heat(left, means, "viridis", (float(means.min()), float(means.max())), texts)
+    texts = [[_cell(estimate, width > 1.0) for estimate in row] for row in found.interaction]
+    _heat(right, effects, "RdBu", (-reach, reach), texts)
+    for axes in (left, right):
+        axes.set(xlabel=found.factors[1], ylabel=found.factors[0])
+        axes.set_yticks(range(len(rows)), labels=rows)
+        axes.set_xticks(range(len(columns)), labels=columns)
+    main = [f"{name}\n{_cell(e, False)}" for name, e in zip(rows, found.row_effects, strict=True)]
+    left.set_yticklabels(main)
+    main = [
+        f"{name}\n{_cell(e, False)}" for name, e in zip(columns, found.column_effects, strict=True)
+    ]
+    left.set_xticklabels(main)
+    better = "higher" if outcome.direction == "maximize" else "lower"
+    left.set_title(f"means of {outcome.metric} ({better} is better); below each level: main effect")
+    right.set_title("interaction: mean without both main effects")
+    tests = "; ".join(f"{t.name} p {p_value(t.p)}" for t in found.terms) or found.note
+    note = (
+        f"Means over the {len(found.seeds)} seeds that all combinations have. Effects with 95 % "
+        "intervals are from a linear model with the seeds as blocks; a star: the interval leaves "
+        f"out 0. F tests: {tests}."
+    )
+    if found.uneven:
+        note += f" Rough: the seeds of {found.uneven} spread far more than the others."
+    what = title(outcome, f"{found.factors[0]} by {found.factors[1]}")
+    return finish(figure, what, note, legend=False)
+
+
+def _heat(axes: Axes, values: np.ndarray, colours: str, limits: tuple[float, float],
+          texts: Sequence[Sequence[str]]) -> None:  # fmt: skip
+    low, high = limits
+    image = axes.imshow(values, cmap=colours, vmin=low, vmax=high, aspect="auto")
+    for i, row in enumerate(texts):
+        for j, text in enumerate(row):
+            red, green, blue, _ = image.cmap(image.norm(values[i, j]))
+            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+            axes.text(j, i, text, ha="center", va="center", fontsize=TEXT - 1,
+                      color="white" if dark else "black")  # fmt: skip
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def _cell(estimate: Estimate, whole: bool) -> str:
+    """An effect, with a star where its interval leaves out 0; `whole` with the interval."""
+    effect, low, high = estimate
+    if low is None or high is None:
+        return number(effect, "+")
+    text = f"{effect:+.3f}{'*' if low > 0 or high < 0 else ''}"
+    return f"{text}\n[{low:+.3f}, {high:+.3f}]" if whole else text
