@@ -1,9 +1,11 @@
 """All phis of an adapter, evaluated together once an optimizer step.
 
-Before a forward pass of the model, those of all layers are fitted in one batched computation for
-each kind of phi, so that nothing within the pass asks Python for a number and a compiler finds
-tensors only. A fit holds until a number behind it changes: over the micro-batches of a step, over
-the recomputation of gradient checkpointing, and over evaluation.
+Each adapted layer asks for its proxy; the first to ask has those of all layers fitted, in one
+batched computation for each kind of phi. A fit holds until a number behind it changes: over the
+micro-batches of a step, over the recomputation of gradient checkpointing, and over evaluation.
+
+A compiled model asks for none: they are fitted before the pass, and its graph finds them as tensors
+on the layers. Only compiled code reads these, since it cannot tell whether they still hold.
 
 Where numbers come and go (FSDP), layers whose numbers come together are fitted together,
 and a fit holds for one forward pass and its backward pass.
@@ -45,7 +47,7 @@ class HasMember(Protocol):
     """A layer that takes part: a module."""
 
     proxies: dict[str, Proxy]
-    """By adapter, what the forward pass under way reads; empty between passes."""
+    """By adapter, what a compiled forward pass that is under way reads; else empty."""
 
     def uses(self, adapter: str) -> bool:
         """Whether a forward pass would read the proxy of `adapter`."""
@@ -115,13 +117,14 @@ class PhiBatch:
         self._training = False
         self._model: nn.Module | None = None
         self._units: dict[int, object] | None = None
+        self._with_graph = False  # whether the proxies on the layers have one
         self._held: dict[int, list[Tensor]] = {}  # numbers of layers, while a fit is made
         self._scattered = False  # once true, numbers come and go
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and files carry no fits: these belong to the layers of this process."""
         fresh: dict[str, Any] = {"_fits": {}, "_fitters": {}, "_model": None, "_units": None}
-        fresh["_scattered"] = False
+        fresh |= {"_scattered": False, "_held": {}, "_pass": 0, "_training": False}
         return {**self.__dict__, **fresh}
 
     @property
@@ -138,12 +141,15 @@ class PhiBatch:
         return {fitted.fit for fitted in self._fits.values()}
 
     @torch.compiler.disable
-    def begin_pass(self, training: bool, model: nn.Module | None = None) -> None:
+    def begin_pass(
+        self, training: bool, model: nn.Module | None = None, *, compiled: bool = False
+    ) -> None:
         """A forward pass of the whole model begins; input scales are measured when training.
 
         Args:
             training: Whether it is one of training.
             model: The model, in which FSDP's units are looked for.
+            compiled: Whether its code is compiled, so that proxies must be there before it runs.
         """
         self._passes += 1
         self._pass, self._training, self._model = self._passes, training, model
@@ -152,7 +158,9 @@ class PhiBatch:
         # changed unseen, and FSDP2 reduces gradients of what this pass has made, nothing older
         if self._scattered or _is_captured():
             self._fits = {}
-        self._fit_ahead()
+        self._forget_ahead()
+        if compiled:
+            self._fit_ahead()
 
     def _fit_ahead(self) -> None:
         """Hand every layer its proxy, where all numbers are here; else layers ask one by one."""
@@ -162,22 +170,32 @@ class PhiBatch:
         numbers = first.numbers(self.adapter)
         if not are_here(numbers) or any(hasattr(n, "ds_id") for n in numbers):
             return
-        self._current(first)
+        fit = self._current(first).fit
+        self._with_graph = fit.mode[0]
         if not self._scattered:
             for layer in self.layers:
                 layer.proxies[self.adapter] = self._fits[id(layer)].proxy
+        fit.compared = 0  # whoever asks within the pass looks for himself
+
+    def _forget_ahead(self) -> None:
+        for layer in self.layers:
+            layer.proxies.pop(self.adapter, None)
 
     @torch.compiler.disable
     def end_pass(self) -> None:
         """The forward pass is over: numbers may change again."""
+        if not self._pass:
+            return
         self._pass, self._training, self._model = 0, False, None
-        for layer in self.layers:
-            layer.proxies.pop(self.adapter, None)
+        self._forget_ahead()
 
     def proxy(self, layer: HasMember) -> Proxy:
         """The proxy of the phi of `layer`, differentiable where gradients are on."""
-        ready = layer.proxies.get(self.adapter)
-        return self._proxy(layer) if ready is None else ready
+        if torch.compiler.is_compiling():
+            ready = layer.proxies.get(self.adapter)
+            if ready is not None and (self._with_graph or not torch.is_grad_enabled()):
+                return ready
+        return self._proxy(layer)
 
     @torch.compiler.disable
     def _proxy(self, layer: HasMember) -> Proxy:

@@ -55,6 +55,11 @@ PRIVATE_NAMES = (
         "tuners: `target_modules` by default",
     ),
     Private(
+        "torch._C._dynamo.eval_frame",
+        "get_eval_frame_callback",
+        "state: whether what is called now is compiled",
+    ),
+    Private(
         "torch.nn",
         "Module._replicate_for_data_parallel",
         "state: it sets `_is_replica`, by which nn.DataParallel is refused",

@@ -5,7 +5,9 @@ PEFT drops the tuner after `inject_adapter_in_model`, and the model goes on with
 
 from typing import Any
 
+import torch
 from torch import nn
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
 from torch.utils.hooks import RemovableHandle
 
 from adapters.batch import SHALLOW_COPY, PhiBatch
@@ -51,12 +53,20 @@ class AdapterState:
         model.__dict__.pop(_NAME, None)
 
 
+def is_compiled(model: nn.Module) -> bool:
+    """Whether torch.compile works on what is called now, or on the forward of `model` by itself."""
+    if torch.compiler.is_compiling() or hasattr(model.forward, "_torchdynamo_orig_callable"):
+        return True
+    return get_eval_frame_callback() not in (None, False)
+
+
 def _begin_pass(model: nn.Module, _: Any) -> None:
     if getattr(model, "_is_replica", False):
         raise RuntimeError(SHALLOW_COPY.format("the model"))
     require_one_unit(model)
+    compiled = is_compiled(model)
     for batch in model.__dict__[_NAME].batches.values():
-        batch.begin_pass(model.training, model)
+        batch.begin_pass(model.training, model, compiled=compiled)
 
 
 def _end_pass(model: nn.Module, *_: Any) -> None:

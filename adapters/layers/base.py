@@ -90,6 +90,10 @@ class BasisLayer(nn.Module, Merging, Scaling):
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, r, config, batch)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and files carry no proxies: these belong to a pass of this process."""
+        return {**self.__dict__, "proxies": {}}
+
     def _shape(self) -> tuple[int, int]:
         """Rows and columns of the matrix: out and in of a linear layer."""
         shape = getattr(self.get_base_layer(), self.parameter_name).shape
@@ -251,7 +255,13 @@ class BasisLayer(nn.Module, Merging, Scaling):
 
     def update(self, adapter: str) -> Tensor:
         """s phi(scale * B A) of one adapter, or of a weighted sum, (rows, columns) float32."""
+        self._leave_pass()
         return self._sum(self.parts([adapter]))
+
+    def _leave_pass(self) -> None:
+        """End a pass that Ctrl-C cut off: torch calls no hook then, and numbers may have changed."""
+        for batch in self.batches.values():
+            batch.end_pass()
 
     def _term(self, part: Part) -> Tensor:
         proxy = self.batches[part.adapter].proxy(self.owner(part.adapter))

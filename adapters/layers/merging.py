@@ -40,6 +40,10 @@ class Merging(BaseTunerLayer):
         """The matrix W with these terms."""
 
     @abstractmethod
+    def _leave_pass(self) -> None:
+        """End a forward pass that was cut off."""
+
+    @abstractmethod
     def matrix(self, parameter: Tensor) -> Tensor:
         """The base parameter as a matrix."""
 
@@ -64,6 +68,7 @@ class Merging(BaseTunerLayer):
         if not names:
             return
         self._require_mergeable()
+        self._leave_pass()
         merged = self.merged_adapters + names
         weight = self._unmerged_weight()
         # in inference mode W' would be of no use to training

@@ -85,6 +85,7 @@ def places(spec: TaskSpec, questions: Sequence[Question]) -> list[int]:
             [_of(q.label.upper(), list(_LETTERS[: len(q.texts)])) for q in questions],
             [_number(q, first or 0) for q in questions],
         ]
+        _require_one_reading(spec, questions, readings, told=first is not None)
     best = min(readings, key=lambda reading: reading.count(None))
     wrong = [q for q, place in zip(questions, best, strict=True) if place is None]
     if wrong:
@@ -100,6 +101,36 @@ def places(spec: TaskSpec, questions: Sequence[Question]) -> list[int]:
             "choice's number, so they may count from 0 or from 1: set `task.label_start` to 0 or 1"
         )
     return [place for place in best if place is not None]
+
+
+def _require_one_reading(
+    spec: TaskSpec,
+    questions: Sequence[Question],
+    readings: Sequence[list[int | None]],
+    *,
+    told: bool,
+) -> None:
+    """Refuse labels that two readings fit, each in all rows, and mean other choices by.
+
+    Names in ARC's form are there for the labels; numbers count where it is `told` from where.
+    """
+    texts, names, letters, numbers = readings
+    if None not in names:
+        return
+    fitting = {"the text of a choice": texts, "its letter": letters}
+    if told:
+        fitting["its number"] = numbers
+    fitting = {how: places for how, places in fitting.items() if None not in places}
+    for how, places in list(fitting.items())[1:]:
+        (usual, other), *_ = fitting.items()
+        if places != other:
+            row = next(i for i, (a, b) in enumerate(zip(other, places, strict=True)) if a != b)
+            question = questions[row]
+            raise ValueError(
+                f"task: {spec.name}, row {question.number}: label {question.label!r} may be "
+                f"{usual} or {how}, and in every row both are there: save the labels as numbers "
+                "of the choices and set `task.label_start` to 0 or 1"
+            )
 
 
 def _of(label: str, names: Sequence[str]) -> int | None:

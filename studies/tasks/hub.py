@@ -82,6 +82,12 @@ def labelled_splits(place: str, spec: TaskSpec) -> dict[str, list[Record]]:
         loaded = {name: _from_file(spec, file) for name, file in files.items()}
     else:
         loaded = {name: _from_table(spec, table) for name, table in load_tables(place).items()}
+    own = [_SPLITS.get(name, name) for name in loaded]
+    if twice := sorted({name for name in own if own.count(name) > 1}):
+        raise ValueError(
+            f"task: {spec.name} has more than one split {twice[0]!r} ({', '.join(loaded)}; dev, "
+            "val and valid are read as validation): keep one"
+        )
     found = {
         _SPLITS.get(name, name): records
         for name, records in loaded.items()
@@ -104,7 +110,8 @@ def _split_files(folder: str) -> dict[str, Path]:
 def _from_file(spec: TaskSpec, file: Path) -> list[Record]:
     records: list[Record] = list(read_records(file))
     if records:
-        check_columns(spec, list(records[0]))
+        # the file's name, so that the message says which of the folder's
+        check_columns(spec.model_copy(update={"name": str(file)}), list(records[0]))
     return records
 
 

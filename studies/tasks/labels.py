@@ -113,5 +113,5 @@ def class_names(spec: TaskSpec, rows: Sequence[AnyRow]) -> tuple[str, ...]:
             f"{column} has {len(found)} different values in {len(rows)} rows, so they are no "
             "classes; set `task.label` to a column of classes"
         )
-    numbers = all(label.lstrip("-").isdigit() for label in found)
+    numbers = all(label.removeprefix("-").isdecimal() for label in found)
     return tuple(sorted(found, key=int if numbers else str))

@@ -67,7 +67,11 @@ def read_records(path: Path) -> Iterator[dict[str, object]]:
                 yield from _fields(path, file, "\t" if suffix == ".tsv" else ",")
     except UnicodeDecodeError as error:
         raise ValueError(_undecodable(path, packed)) from error
-    except (gzip.BadGzipFile, EOFError, lzma.LZMAError, zlib.error) as error:
+    except (EOFError, lzma.LZMAError, zlib.error) as error:
+        raise ValueError(f"task: {path} is no whole {packed} file: {error}") from error
+    except OSError as error:  # bz2's and gzip's own faults have no number, the disk's have
+        if error.errno is not None or not packed:
+            raise
         raise ValueError(f"task: {path} is no whole {packed} file: {error}") from error
 
 
@@ -180,6 +184,8 @@ def _object(path: Path, number: int, line: str) -> dict[str, object]:
         record = json.loads(line, object_pairs_hook=lambda pairs: _dict(path, number, pairs))
     except json.JSONDecodeError as error:
         raise ValueError(f"task: {path}, line {number} is no JSON: {error}") from error
+    except (RecursionError, ValueError) as error:  # nested too deep, a number too long
+        raise _odd_json(f"{path}, line {number}", error) from error
     if not isinstance(record, dict):
         raise ValueError(f"task: {path}, line {number} must be a JSON object, got {line[:60]!r}")
     return record
@@ -190,12 +196,27 @@ def _dict(path: Path, number: int, pairs: Sequence[tuple[str, object]]) -> dict[
     return dict(pairs)
 
 
+def _once(path: Path, pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    names = [name for name, _ in pairs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"task: {path} has an object that names {sorted(twice)} twice: {names}")
+    return dict(pairs)
+
+
+def _odd_json(place: str, error: Exception) -> ValueError:
+    if str(error).startswith("task: "):
+        return ValueError(str(error))
+    return ValueError(f"task: {place}: this JSON cannot be read ({error})")
+
+
 def _array(path: Path, text: str) -> list[dict[str, object]]:
     try:
-        records = json.loads(text)
+        records = json.loads(text, object_pairs_hook=lambda pairs: _once(path, pairs))
     except json.JSONDecodeError as error:
         hint = "; a file with one object a line ends in .jsonl" if "Extra" in error.msg else ""
         raise ValueError(f"task: {path} is no JSON: {error}{hint}") from error
+    except (RecursionError, ValueError) as error:
+        raise _odd_json(str(path), error) from error
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise ValueError(f"task: {path} must be a JSON array of objects")
     return records
@@ -207,8 +228,11 @@ def _parquet(path: Path) -> Iterator[dict[str, object]]:
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"task: {path} is no parquet file: {error}") from error
-    _refuse_twice(path, 1, file.schema_arrow.names)
-    for batch in file.iter_batches():
-        yield from batch.to_pylist()
+        _refuse_twice(path, 1, file.schema_arrow.names)
+        for batch in file.iter_batches():
+            yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"task: {path} cannot be read as parquet: {error}. Where a column that the task does "
+            "not name is at fault, save the file without it"
+        ) from error

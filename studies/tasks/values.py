@@ -21,7 +21,7 @@ def text_of(spec: TaskSpec, number: int, column: str, value: Any) -> str:
     """The cell as text.
 
     Raises:
-        ValueError: it holds several values; names row and column.
+        ValueError: it holds several values or half a character; names row and column.
     """
     if isinstance(value, list | tuple | dict | set | bytes):
         what = {dict: "an object", bytes: "bytes"}.get(type(value), "a list")
@@ -29,7 +29,13 @@ def text_of(spec: TaskSpec, number: int, column: str, value: Any) -> str:
             f"task: {spec.name}, row {number}: column {column!r} holds {what}, where a text or a "
             f"number is needed: {str(value)[:60]}"
         )
-    return str(value)
+    text = str(value)
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError(
+            f"task: {spec.name}, row {number}: column {column!r} holds half of a character (a "
+            f"surrogate, as of an emoji cut in two), which is no text: {text[:60]!r}"
+        )
+    return text
 
 
 def shown(numbers: Sequence[int]) -> str:

@@ -220,3 +220,54 @@ def test_numbers_that_zero_3_holds_are_refused():
         parameter.ds_id = 0  # as DeepSpeed marks what it holds
     with pytest.raises(RuntimeError, match="take ZeRO-2, FSDP or DDP"):
         model(torch.zeros(1, 4))
+
+
+def test_an_interrupted_pass_leaves_nothing_that_a_merge_reads():
+    model = attach()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    handle = model.get_base_model().second.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model(X)
+    handle.remove()
+    copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.mul_(1.3)
+    model.eval()
+    want = definition(model)
+    torch.testing.assert_close(model.merge_and_unload()(X).double(), want, rtol=1e-4, atol=1e-5)
+
+
+def test_numbers_that_change_as_the_pass_begins_are_those_that_count():
+    model = attach()
+
+    def scale(*_):
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data * 1.3
+
+    model.get_base_model().register_forward_pre_hook(scale)  # after ours, as an offloader's would
+    model(X)
+    answer = model(X).detach()
+    torch.testing.assert_close(answer.double(), definition(model), rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_that_are_turned_on_inside_of_a_pass_reach_phi():
+    model = attach()
+    base = model.get_base_model()
+    inner = base.forward
+
+    def with_gradients(x):
+        with torch.enable_grad():
+            return inner(x)
+
+    base.forward = with_gradients
+    model.eval()
+    with torch.no_grad():
+        answer = model(X)
+    answer.sum().backward()
+    assert all(p.grad is not None for n, p in model.named_parameters() if "amplitude" in n)

@@ -103,6 +103,14 @@ def test_where_numbers_start_must_be_told(tmp_path: Path) -> None:
         ask(tmp_path, list(COLOURS), [1, 2] * 15, label_start=2)
 
 
+def test_labels_that_may_be_texts_or_numbers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"row 1: label '0' may be the text .* or its number"):
+        ask(tmp_path, [3, 1, 2, 0], [0, 1, 2] * 10)
+    with pytest.raises(ValueError, match=r"label 'A' may be the text .* or its letter"):
+        ask(tmp_path, ["B", "A", "C"], ["A", "C"] * 15)
+    assert ask(tmp_path, [0, 1, 2], [0, 1, 2] * 10) == [" 0", " 1", " 2"] * 10  # all agree
+
+
 @pytest.mark.parametrize("labels", ["text", "letter", "number"])
 def test_the_wrong_row_is_named(labels: str, tmp_path: Path) -> None:
     given: list[Any] = {"text": list(COLOURS), "letter": list("ABC"), "number": [0, 1, 2]}[labels]

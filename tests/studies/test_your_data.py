@@ -279,3 +279,32 @@ def test_the_share_of_cut_questions_counts_the_longest_choice(tiny_llama: Path) 
     exchanges = tuple(Exchange("abcd", "e" * n) for n in range(1, 11))
     data = tasks.TaskData(tasks.check("alpaca"), (), {"train": exchanges})
     assert tasks.truncated({"name": "alpaca", "max_length": 10}, data, tokenizer) == {"train": 0.5}
+
+
+def test_half_a_character_is_no_text(tmp_path: Path) -> None:
+    rows = [json.dumps({"text": f"row {n}", "label": "ab"[n % 2]}) for n in range(40)]
+    rows[3] = '{"text": "cut \\ud83d", "label": "a"}'
+    file = write(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(ValueError, match="row 4: column 'text' holds half of a character"):
+        tasks.load({"name": file, "train_rows": 20, "valid_rows": 8, "test_rows": 8})
+
+
+def test_numbers_that_python_does_not_read_are_names(tmp_path: Path) -> None:
+    lines = ["text,label", *(f"row {n},{'²³'[n % 2]}" for n in range(40))]
+    file = write(tmp_path / "rows.csv", lines)
+    data = tasks.load({"name": file, "train_rows": 20, "valid_rows": 8, "test_rows": 8})
+    assert {row.label for row in every(data)} == {"²", "³"}
+
+
+def test_two_files_for_one_split_are_refused(tmp_path: Path) -> None:
+    for name in ("train", "dev", "val"):
+        write(tmp_path / f"{name}.csv", ["text,label", *(f"{name} {n},{n % 2}" for n in range(40))])
+    with pytest.raises(ValueError, match=r"more than one split 'validation' .dev, train, val"):
+        tasks.load({"name": str(tmp_path)})
+
+
+def test_the_file_of_a_folder_that_lacks_a_column_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", ["text,label", *(f"train {n},{n % 2}" for n in range(40))])
+    write(tmp_path / "test.csv", ["text", *(f"test {n}" for n in range(40))])
+    with pytest.raises(ValueError, match=r"test\.csv has no column 'label'"):
+        tasks.load({"name": str(tmp_path)})

@@ -108,7 +108,11 @@ SWALLOWED = 'text\tlabel\nfirst\tneg\n"one\tneg\ntwo\tpos\n{}three\tneg\n'
         ("a.csv", TEXT.encode("utf-16")[:-1], "is not whole"),
         ("a.csv.zip", b"PK", "must be unpacked first.*.gz, .bz2, .xz"),
         ("a.parquet.gz", b"PK", "must be unpacked first"),
-        ("a.parquet", b"PK", "is no parquet file"),
+        ("a.parquet", b"PK", "cannot be read as parquet"),
+        ("a.csv.bz2", bz2.compress(TEXT.encode())[:40] + b"x" * 60, "is no whole .bz2 file"),
+        ("a.jsonl", "[" * 20_000, "line 1: this JSON cannot be read"),
+        ("a.jsonl", '{"a": ' + "1" * 5000 + "}", "line 1: this JSON cannot be read"),
+        ("a.json", '[{"a": 1, "a": 2}]', "an object that names .'a'. twice"),
         ("a.json", '{"a": 1}\n{"a": 2}\n', "is no JSON.*ends in .jsonl"),
     ],
 )
@@ -117,6 +121,14 @@ def test_what_is_in_doubt_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         read(tmp_path / name, content)
+
+
+def test_a_date_that_python_cannot_hold_is_refused_in_words(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    dates = pa.array([2**62] * 2, pa.timestamp("us"))
+    pa.parquet.write_table(pa.table({"text": ["a", "b"], "at": dates}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"cannot be read as parquet.*save the file without it"):
+        list(read_records(tmp_path / "a.parquet"))
 
 
 def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:

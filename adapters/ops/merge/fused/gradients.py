@@ -316,7 +316,7 @@ def merge_gradients(
     empty = b.new_empty if isinstance(proxy, ChebyshevProxy) else b.new_zeros
     parts = empty(plan.across * plan.down, plan.width, dtype=torch.float32)
     tensors = (grad, b, a, db_parts, da_parts, parts, *numbers_of(proxy))
-    _walk(plan.grid, tensors, (scale,), (m, n, k, *b.stride(), *a.stride()), plan.constants)
+    _walk(plan.grid, tensors, (float(scale),), (m, n, k, *b.stride(), *a.stride()), plan.constants)
     db = b.new_empty(m, k, dtype=torch.float32)
     da = b.new_empty(k, n, dtype=torch.float32)
     dc = torch.empty_like(proxy.coefficients, dtype=torch.float32)

@@ -141,5 +141,5 @@ def merged_weight(
     grid, constants = plan
     tensors = (out if weight is None else weight, b, a, out, *numbers_of(proxy))
     sizes = (m, n, k, *b.stride(), *a.stride())
-    _merge(grid, tensors, (scale, seed or 0), sizes, constants)
+    _merge(grid, tensors, (float(scale), seed or 0), sizes, constants)
     return out
