@@ -259,7 +259,7 @@ class BasisLayer(nn.Module, Merging, Scaling):
         return self._sum(self.parts([adapter]))
 
     def _leave_pass(self) -> None:
-        """End a pass that Ctrl-C cut off: torch calls no hook then, and numbers may have changed."""
+        """End a pass that Ctrl-C cut off, of whose end torch tells nobody."""
         for batch in self.batches.values():
             batch.end_pass()
 

@@ -21,6 +21,7 @@ from studies.engine.trials.training.captured import CapturedSteps
 from studies.engine.trials.training.journal import Journal
 from studies.engine.trials.training.progress import TrainingProgress
 from studies.engine.trials.training.step import OptimizerStep, Part, Work
+from studies.engine.trials.trial import run_trial
 
 
 @pytest.fixture(autouse=True)
@@ -175,3 +176,49 @@ def test_more_shapes_than_there_may_be_graphs_are_not_captured(
         for rows in (3, 4, 5):
             steps_.run(work(rows))
     assert len(on_a_gpu.made) == 2
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_graphs_are_given_up_for_a_batch_that_fits_without_them(
+    make: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    on_a_gpu: Any,
+    without_dropout: Path,  # a step that is done again draws anew
+    batches: int,
+) -> None:
+    real, replay = OptimizerStep.gradients, on_a_gpu.replay
+    made: list[captured.CapturedSteps] = []
+    replaying = []
+    init = captured.CapturedSteps.__init__
+
+    def remembered(self: Any, *given: Any, **named: Any) -> None:
+        init(self, *given, **named)
+        made.append(self)
+
+    def gradients(self: OptimizerStep, *given: Any) -> Any:
+        if made and made[-1]._held and not replaying:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, *given)
+
+    def replayed(self: Any) -> None:
+        replaying.append(1)
+        try:
+            replay(self)
+        finally:
+            replaying.pop()
+
+    train = {"epochs": 4, "batch_size": 16, "gradient_accumulation": batches}
+    backbone = {"name": str(without_dropout)}
+    trial = make(backbone=backbone, task={"train_rows": 100}, train=train)
+    off = trial.model_copy(deep=True)
+    off.config["train"]["capture"] = "off"
+    plain = run_trial(off, tmp_path / "off")
+    monkeypatch.setattr(captured, "WARM_UP", 1)
+    monkeypatch.setattr(on_a_gpu, "replay", replayed)
+    monkeypatch.setattr(captured.CapturedSteps, "__init__", remembered)
+    monkeypatch.setattr(OptimizerStep, "gradients", gradients)
+    result = run_trial(trial, tmp_path / "auto")
+    assert result.status == "done" and result.micro_batch is None
+    assert any("out of memory" in note for note in result.notes)
+    assert result.metrics == pytest.approx(plain.metrics, rel=1e-5)

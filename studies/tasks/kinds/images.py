@@ -80,6 +80,7 @@ class Images(Prepared):
                 batch_size,
                 collate_fn=partial(self._batch, augment=False),
                 num_workers=spare_workers(),
+                generator=torch.Generator(),  # it would draw from the training's
             ):
                 labels.append(batch.pop("labels").numpy())
                 logits = model(pixel_values=batch["pixel_values"].to(device)).logits

@@ -105,8 +105,10 @@ class CapturedSteps:
         last = None
         for part in parts:
             last = self._replayed(part, self._gradients)
-            if last is None:
-                self._loss.add_(self._step.accumulate(part.to(self._step.device)))
+            if last is None and not self._added(part):
+                values = self._without_graphs(work)
+                self._set_back()
+                return values, None
         update = self._replayed(Work((), work.items), self._update)
         values = self._update(None) if update is None else update.values
         return self._told(values, last)
@@ -118,6 +120,24 @@ class CapturedSteps:
         told = torch.cat([values[:2], held.values[2:]])
         return told, lambda step, more: self._judge(held, step, more)
 
+    def _added(self, part: Work) -> bool:
+        """Add the gradients of a part; False where graphs take the memory that it needs."""
+        try:
+            self._loss.add_(self._step.accumulate(part.to(self._step.device)))
+        except DoesNotFit as error:
+            if not self._held:
+                raise
+            self._give_up(f"out of memory: {error}")
+            return False
+        return True
+
+    def _without_graphs(self, work: Work) -> Tensor:
+        """Give the memory of graphs back and do the whole step."""
+        self._step.optimizer.zero_grad()
+        self._loss.zero_()
+        self._begin_anew()
+        return self._step.run(work.to(self._step.device))
+
     def _plainly(self, work: Work) -> Tensor:
         try:
             values = self._step.run(work.to(self._step.device))
@@ -126,9 +146,7 @@ class CapturedSteps:
                 raise
             self._give_up(f"out of memory: {error}")
         if self._held and self._given_up:  # the memory of graphs is wanted
-            self._step.optimizer.zero_grad()
-            self._begin_anew()
-            values = self._step.run(work.to(self._step.device))
+            values = self._without_graphs(work)
         self._set_back()
         if self._warm_up and not self._given_up:
             self._warm_up -= 1

@@ -170,6 +170,8 @@ class OptimizerStep:
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for parts in work.batches:
             losses = [self._fitting(part, work.items) for part in parts]
+            if not losses and self.scaler is not None:  # which unscales what it has scaled only
+                self.scaler.scale(total)
             if losses:  # else fewer rows than processes
                 loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
                 total = total + loss.double()
