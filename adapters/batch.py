@@ -22,6 +22,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from adapters.changes import Mark, mark, optimizer_steps, same_numbers
 from adapters.elsewhere import (
+    ABSENT,
+    SHALLOW_COPY,
+    ZERO_3,
     are_here,
     bring_home,
     fsdp2_is_used,
@@ -292,9 +295,9 @@ class PhiBatch:
             require_gathered_with(layer, where)
         mine = self._numbers(layer)
         if any(hasattr(n, "ds_id") for n in mine):
-            raise RuntimeError(_ZERO_3)
+            raise RuntimeError(ZERO_3)
         if not are_here(mine):
-            raise RuntimeError(_ABSENT.format(self.adapter))
+            raise RuntimeError(ABSENT.format(self.adapter))
         unit = where.get(id(layer))
         unit_mates = [other for other in self.layers if where.get(id(other)) is unit]
         found = [o for o in unit_mates if o is layer or are_here(self._numbers(o))]
@@ -365,23 +368,6 @@ class PhiBatch:
         rows = differentiable(fit.proxy.coefficients, numbers).unbind()
         others = (tensor.detach().unbind() for tensor in fit.proxy.tensors[1:])
         return fit, [fit.proxy.rebuilt(row) for row in zip(rows, *others, strict=True)]
-
-
-SHALLOW_COPY = (
-    "{} is a shallow copy of one that adapters are on, as nn.DataParallel makes them: start one "
-    "process for each GPU (torchrun, accelerate launch), let the process see one GPU, or copy the "
-    "model by copy.deepcopy"
-)
-_ZERO_3 = (
-    "DeepSpeed's ZeRO-3 holds the numbers of the adapter, and may say that they have arrived "
-    "before they have: take ZeRO-2, FSDP or DDP"
-)
-_ABSENT = (
-    "the numbers of adapter {!r} are not in this process: FSDP or DeepSpeed holds a part of them, "
-    "or they are on the meta device. Call the whole model, which gathers them, or gather them "
-    "around merging and reading (FullyShardedDataParallel.summon_full_params, FSDPModule.unshard); "
-    "load what is on meta onto a device"
-)
 
 
 def _is_captured() -> bool:

@@ -13,6 +13,23 @@ from torch import Tensor, nn
 
 from adapters.sharing import Borrower
 
+SHALLOW_COPY = (
+    "{} is a shallow copy of one that adapters are on, as nn.DataParallel makes them: start one "
+    "process for each GPU (torchrun, accelerate launch), let the process see one GPU, or copy the "
+    "model by copy.deepcopy"
+)
+ZERO_3 = (
+    "DeepSpeed's ZeRO-3 holds the numbers of the adapter, and may say that they have arrived "
+    "before they have: take ZeRO-2, FSDP or DDP"
+)
+ABSENT = (
+    "the numbers of adapter {!r} are not in this process: FSDP or DeepSpeed holds a part of them, "
+    "or they are on the meta device. Call the whole model, which gathers them, or gather them "
+    "around merging and reading (FullyShardedDataParallel.summon_full_params, FSDPModule.unshard); "
+    "load what is on meta onto a device"
+)
+"""Why the numbers of a layer cannot be read, and what to do."""
+
 _PLAIN = (Tensor, nn.Parameter)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import fake_trials
 import pytest
 import torch
+from damage import flip
 from safetensors.torch import load_file
 from waiting import wait_until
 
@@ -192,12 +193,6 @@ def test_checkpoints_are_taken_by_the_clock_and_the_last_two_are_kept(
         assert not any(found for _, found in taken)
 
 
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_taken(
     trial: Trial, run_until: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -232,16 +227,6 @@ def test_a_change_of_device_on_the_way_is_noted(
     assert result.notes == ("the first 5 steps were trained on another device: another GPU",)
 
 
-def test_another_trials_and_other_codes_checkpoints_are_refused(tmp_path: Path) -> None:
-    save(tmp_path)
-    for identity, reason in (
-        (Identity("other", IDENTITY.versions), "it is of trial key, this is other"),
-        (Identity("key", {"torch": "3"}), r"other code \(torch 2 there, 3 here\)"),
-    ):
-        with pytest.raises(CheckpointError, match=reason):
-            checkpoint.read(tmp_path / "checkpoint-1", identity)
-
-
 def test_a_checkpoint_of_another_version_is_refused_and_the_trial_begins_anew(
     trial: Trial, run_until: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -256,34 +241,6 @@ def test_a_checkpoint_of_another_version_is_refused_and_the_trial_begins_anew(
     assert "goes on" not in said
 
 
-def save(run_dir: Path, step: int = 1) -> Path:
-    return checkpoint.save(run_dir, IDENTITY, step, {"a": torch.ones(3)}, {"b": [1.5]}, {"c": "d"})
-
-
-@pytest.mark.parametrize("name", ["manifest.json", "state.json", "tensors.safetensors", "c"])
-def test_any_file_altered_cut_short_or_missing_is_noticed(name: str, tmp_path: Path) -> None:
-    def cut(path: Path) -> None:
-        path.write_bytes(path.read_bytes()[:-1])
-
-    for damage in (flip, cut, Path.unlink):
-        folder = save(tmp_path)
-        assert checkpoint.read(folder, IDENTITY).state == {"b": [1.5]}
-        damage(folder / name)
-        with pytest.raises(CheckpointError):
-            checkpoint.read(folder, IDENTITY)
-
-
-MANIFESTS = ["[]", "3", "{}", "[" * 100_000, '{"sha256": 1}', '{"step": Infinity}', "\x00"]
-
-
-@pytest.mark.parametrize("text", MANIFESTS, ids=range(len(MANIFESTS)))
-def test_a_manifest_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
-    folder = save(tmp_path)
-    (folder / checkpoint.MANIFEST).write_text(text)
-    with pytest.raises(CheckpointError):
-        checkpoint.read(folder, IDENTITY)
-
-
 def test_a_checkpoint_that_was_being_written_is_ignored_and_cleared_away(
     trial: Trial, tmp_path: Path
 ) -> None:
@@ -292,28 +249,6 @@ def test_a_checkpoint_that_was_being_written_is_ignored_and_cleared_away(
     (half / checkpoint.TENSORS).write_bytes(b"half")
     assert run_trial(trial, tmp_path).status == "done"
     assert names(tmp_path) == ["metrics.jsonl", "result.json"]
-
-
-@pytest.mark.parametrize("when", ["tensors", "sync", "rename"])
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
-    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save(tmp_path, 1)
-
-    def full(*arguments: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    place = {
-        "tensors": (checkpoint, "save_file"),
-        "sync": (os, "fsync"),
-        "rename": (Path, "rename"),
-    }
-    monkeypatch.setattr(*place[when], full)
-    with pytest.raises(OSError, match="No space left"):
-        save(tmp_path, 2)
-    monkeypatch.undo()
-    assert names(tmp_path) == ["checkpoint-1"]
-    assert checkpoint.last(tmp_path, IDENTITY, pytest.fail).step == 1
 
 
 def test_a_full_disk_costs_the_checkpoint_not_the_trial(
@@ -343,19 +278,6 @@ def test_tensors_of_another_model_are_refused() -> None:
     ):
         with pytest.raises(CheckpointError, match="another model's"):
             resuming.load_model(model, wrong)
-
-
-def test_files_of_safetensors_and_json_alone_are_read(tmp_path: Path) -> None:
-    """A pickle in the place of the tensors is refused though its hash is right."""
-    folder = save(tmp_path)
-    torch.save({"a": torch.ones(3)}, folder / checkpoint.TENSORS)
-    manifest = json.loads((folder / checkpoint.MANIFEST).read_text())
-    manifest["files"][checkpoint.TENSORS] = checkpoint._sha256(folder / checkpoint.TENSORS)
-    manifest.pop("sha256")
-    manifest["sha256"] = checkpoint._digest(manifest)
-    (folder / checkpoint.MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        checkpoint.read(folder, IDENTITY)
 
 
 def test_the_command_says_by_its_exit_code_that_it_was_asked_to_end(
