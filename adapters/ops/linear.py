@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adapters.ops import merge, operators
+from adapters.ops import operators
 from adapters.ops.operators import gradients_of_factors, make_weight
 from basis_zoo.proxy import Proxy
 
@@ -49,13 +49,12 @@ class _MergedLinear(torch.autograd.Function):
         """Gradients of x, W, the bias, B, A and the coefficients, of those that are trained."""
         x, weight, b, a = ctx.saved_tensors
         dx = dw = dbias = db = da = dc = None
-        if ctx.needs_input_grad[1]:
+        if any(ctx.needs_input_grad[3:6]) or ctx.needs_input_grad[1]:
             grad = dy.flatten(0, -2).T @ x.flatten(0, -2)
-            db, da, dc = merge.merge_gradients(grad, b, a, ctx.proxy, ctx.scale)
-            db, da, dw = db.to(b.dtype), da.to(a.dtype), grad.to(weight.dtype)
+            db, da, dc = gradients_of_factors(grad, b, a, ctx.proxy, ctx.scale)
+            if ctx.needs_input_grad[1]:
+                dw = grad.to(weight.dtype)
             del grad  # as large as W': never both at once
-        elif any(ctx.needs_input_grad[3:6]):
-            db, da, dc = gradients_of_factors(dy, x, b, a, ctx.proxy, ctx.scale)
         if ctx.needs_input_grad[2]:
             dbias = dy.flatten(0, -2).sum(0)
         if ctx.needs_input_grad[0]:

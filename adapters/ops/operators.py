@@ -80,10 +80,9 @@ def make_weight(
 
 
 def gradients_of_factors(
-    dy: Tensor, x: Tensor, b: Tensor, a: Tensor, proxy: Proxy, scale: float
+    grad: Tensor, b: Tensor, a: Tensor, proxy: Proxy, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of B, A and the coefficients in their dtypes; G is as large as W', and gone."""
-    grad = dy.flatten(0, -2).T @ x.flatten(0, -2)
+    """Gradients of B, A and the coefficients in their dtypes, from G, that of W'."""
     db, da, dc = merge.merge_gradients(grad, b, a, proxy, scale)
     return db.to(b.dtype), da.to(a.dtype), dc
 
@@ -117,7 +116,9 @@ def linear_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of x (empty where it needs none), B, A and the coefficients."""
     proxy = _proxy(coefficients, ends, terms, table)
-    db, da, dc = (g.contiguous() for g in gradients_of_factors(dy, x, b, a, proxy, scale))
+    grad = dy.flatten(0, -2).T @ x.flatten(0, -2)
+    db, da, dc = (g.contiguous() for g in gradients_of_factors(grad, b, a, proxy, scale))
+    del grad  # as large as W': never both at once
     if not of_x:
         return x.new_empty(0), db, da, dc
     dx = dy @ make_weight(dy.dtype, weight, b, a, proxy, scale, seed)
@@ -152,8 +153,9 @@ def weight_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of B, A and the coefficients from that of W'."""
     proxy = _proxy(coefficients, ends, terms, table)
-    db, da, dc = merge.merge_gradients(grad.contiguous(), b, a, proxy, scale)
-    return db.to(b.dtype).contiguous(), da.to(a.dtype).contiguous(), dc.contiguous()
+    found = gradients_of_factors(grad.contiguous(), b, a, proxy, scale)
+    db, da, dc = (g.contiguous() for g in found)
+    return db, da, dc
 
 
 def _alike(b: Tensor, a: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor, Tensor]:

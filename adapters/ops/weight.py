@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adapters.ops import merge, operators
+from adapters.ops.operators import gradients_of_factors
 from basis_zoo.proxy import Proxy
 
 
@@ -40,8 +41,7 @@ class _EffectiveWeight(torch.autograd.Function):
         b, a = ctx.saved_tensors
         db = da = dc = None
         if any(ctx.needs_input_grad[1:4]):
-            db, da, dc = merge.merge_gradients(grad.contiguous(), b, a, ctx.proxy, ctx.scale)
-            db, da = db.to(b.dtype), da.to(a.dtype)
+            db, da, dc = gradients_of_factors(grad.contiguous(), b, a, ctx.proxy, ctx.scale)
         return grad if ctx.needs_input_grad[0] else None, db, da, dc, None, None, None, None
 
 
