@@ -89,8 +89,8 @@ def labelled_splits(place: str, spec: TaskSpec) -> dict[str, list[Record]]:
             "val and valid are read as validation): keep one"
         )
     found = {
-        _SPLITS.get(name, name): records
-        for name, records in loaded.items()
+        name: records
+        for name, records in zip(own, loaded.values(), strict=True)
         if not all(record.get(spec.label) in _HIDDEN for record in records)
     }
     if "train" not in found:
