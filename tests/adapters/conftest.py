@@ -1,12 +1,13 @@
 """Tiny random transformers of many families, and a few training steps for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 import transformers as hf
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 TEXT = {"vocab_size": 67, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 MLP = {"intermediate_size": 48}
@@ -138,3 +139,12 @@ def few_steps() -> Callable[..., list]:
 def every_family(request: pytest.FixtureRequest) -> Family:
     """One family after the other."""
     return Family(request.param)
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """Nothing is compiled yet, and its counters are at zero."""
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()

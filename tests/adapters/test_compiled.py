@@ -1,7 +1,5 @@
 """torch.compile: one graph for the body, eager's numbers, and no more compilations than kinds."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch._dynamo.testing
@@ -15,16 +13,9 @@ from adapters.ops import operators
 from adapters.ops.linear import merged_linear
 from adapters.ops.weight import effective_weight, weight_update
 
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 LINEAR = ["q_proj", "down_proj"]
 IDS = torch.arange(24).reshape(3, 8) % 20
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
 
 
 def llama(**options) -> nn.Module:

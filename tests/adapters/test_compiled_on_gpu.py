@@ -1,6 +1,6 @@
 """torch.compile and CUDA graphs on a GPU: eager's training, in each mode; kept launches."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -18,16 +18,9 @@ from adapters.ops.merge import reference
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.usefixtures("fresh_compiler"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
 
 
 def llama(dtype: torch.dtype, **options) -> nn.Module:
