@@ -118,12 +118,11 @@ def test_captured_and_not_give_the_same_numbers_to_rounding(
     assert result.metrics["valid/loss"] == pytest.approx(plain.metrics["valid/loss"], rel=5e-3)
 
 
-@pytest.mark.parametrize("adapter", [SINC, HAT], ids=["sinc", "hat"])
 def test_steps_that_are_captured_anew_give_the_same_numbers(
-    make: Any, tmp_path: Path, without_dropout: Path, adapter: dict
+    make: Any, tmp_path: Path, without_dropout: Path
 ) -> None:
     trial = make(
-        adapter=adapter,
+        adapter=SINC,  # whose proxies are never exact
         backbone={"name": str(without_dropout)},
         train={**TRAIN, "epochs": 12, "learning_rate": 2e-3},
     )

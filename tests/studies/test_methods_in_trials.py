@@ -68,8 +68,9 @@ def in_a_worker(order: list[Trial], folder: Path) -> tuple[dict[str, Result], se
             task = Task(trial, folder / trial.arm, "test/accuracy", Budget())
             attempts.prepare(task)
             runner.start(task)
-            processes.add(runner._workers[0]._process.pid)
+            process = runner._workers[0]._process
             wait_until(runner.poll)
+            processes.add(process.pid)  # not there before it is forked
             results[trial.arm] = read_result(task.run_dir)
     finally:
         runner.close()

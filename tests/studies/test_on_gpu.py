@@ -141,8 +141,9 @@ def test_a_worker_trains_one_trial_after_the_other_with_the_bits_of_each_alone(
             task = Task(trial, tmp_path / trial.key, "test/accuracy", Budget())
             attempts.prepare(task)
             runner.start(task)
-            processes.add(runner._workers[0]._process.pid)
+            process = runner._workers[0]._process
             wait_until(runner.poll)
+            processes.add(process.pid)  # not there before it is forked
             found = read_result(task.run_dir)
             log = (task.run_dir / "log.txt").read_text()
             assert found is not None and found.metrics == expected, log

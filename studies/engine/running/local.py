@@ -1,25 +1,36 @@
 """Trials on this machine: one warm worker process a slot."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from studies.engine.running import slots
+from studies.engine.running import forking, slots, worker_process
 from studies.engine.running.protocols import Exit, Task
-from studies.engine.running.worker_process import Command, Worker, worker_command
+from studies.engine.running.worker_process import Command, Start, Worker, worker_command
 
 
 class LocalRunner:
     """Runs `count` trials at once."""
 
     def __init__(
-        self, count: int, logs: Path, gpus_per_trial: int = 1, command: Command = worker_command
+        self, count: int, logs: Path, gpus_per_trial: int = 1, command: Command | None = None
     ) -> None:
-        """`logs` is the folder for what workers say between trials."""
+        """`logs` is the folder for what workers say between trials.
+
+        Workers are forked from one process that has imported what trials need, but for those of
+        `command`, of trials on several GPUs, and where there is no fork to rely on.
+        """
+        self._template: forking.Template | None = None
+        start: Start
+        if command is None and gpus_per_trial == 1 and forking.POSSIBLE:
+            self._template = forking.Template(slots.environment(0, count), logs / "template.log")
+            start = self._template.start
+        else:
+            made = (command or worker_command)(gpus_per_trial)
+            start = functools.partial(worker_process.run, made)
         self._workers = [
             Worker(
-                command(gpus_per_trial),
-                slots.environment(slot, count, gpus_per_trial),
-                logs / f"worker-{slot}.log",
+                start, slots.environment(slot, count, gpus_per_trial), logs / f"worker-{slot}.log"
             )
             for slot in range(count)
         ]
@@ -57,6 +68,8 @@ class LocalRunner:
 
     def close(self) -> None:
         """End every worker."""
+        if self._template is not None:
+            self._template.close()
         for worker in self._workers:
             worker.close()
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from studies.engine.records import Trial
 from studies.engine.running.attempts import last_line
@@ -20,11 +21,52 @@ Command = Callable[[int], Sequence[str]]
 """From the number of processes of a trial to the command of a worker."""
 
 
+class Process(Protocol):
+    """What is used of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its number, and its group's; None where it is yet to start."""
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it lives."""
+
+    def poll(self) -> int | None:
+        """Its exit code, None while it lives."""
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+
+Start = Callable[[Mapping[str, str], int, int, Path], Process]
+"""Starts a worker: its environment, descriptors of its stdin and of its answers, and its log."""
+
+
 def worker_command(processes: int = 1) -> list[str]:
     """What serves trials: in this interpreter, each trial in `processes` processes, see `ranks`."""
     if processes > 1:
         return [sys.executable, "-m", "studies.engine.trials.ranks", str(processes)]
     return [sys.executable, "-m", "studies.engine.trials.worker"]
+
+
+def run(
+    command: Sequence[str], environment: Mapping[str, str], stdin: int, answers: int, log: Path
+) -> Process:
+    """Start a worker by `command`, which gets the descriptor of its answers."""
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            leashed([*command, str(answers)]),
+            stdin=stdin,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            pass_fds=(answers,),
+            start_new_session=True,  # a Ctrl-C is ours; its whole group can be ended
+        )
 
 
 class Worker:
@@ -33,15 +75,12 @@ class Worker:
     A worker serves trials of one set of plug-ins: what a plug-in does to the process stays there.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
-        """`command` gets a file descriptor for its answers; `log` gets what it says between trials.
-
-        No process is started before it is needed.
-        """
-        self._command, self._environment, self._log = command, environment, log
+    def __init__(self, start: Start, environment: Mapping[str, str], log: Path) -> None:
+        """`log` gets what it says between trials. No process is started before it is needed."""
+        self._start_process, self._environment, self._log = start, environment, log
         self._kind: tuple[object, ...] = ()
         """What the trials of the process have in common."""
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._retired = False
         self.key: str | None = None
         """The trial in hand."""
@@ -55,10 +94,8 @@ class Worker:
             self._kind = kind
             self._start(own)
         self.key = trial.key
-        assert self._process is not None and self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died just now: `poll` sees that
-            self._process.stdin.write(os.fsencode(run_dir.resolve()) + b"\0")
-            self._process.stdin.flush()
+            os.write(self._orders, os.fsencode(run_dir.resolve()) + b"\0")
 
     def poll(self) -> Exit | None:
         """How the trial in hand ended; None while it runs."""
@@ -84,8 +121,11 @@ class Worker:
         """End the process and what it started."""
         if self._process is None:
             return
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM when dead
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if self._process.pid is None:
+            self._process.terminate()
+        else:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM when dead
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def close(self) -> None:
@@ -95,9 +135,7 @@ class Worker:
         self.kill()
         self._selector.close()
         os.close(self._answers)
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+        os.close(self._orders)
         self._process = None
 
     @property
@@ -105,19 +143,13 @@ class Worker:
         return self._process is not None and self._process.poll() is None
 
     def _start(self, own: Mapping[str, str]) -> None:
+        stdin, self._orders = os.pipe()
         self._answers, theirs = os.pipe()
         os.set_blocking(self._answers, False)
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                leashed([*self._command, str(theirs)]),
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**own, **self._environment},
-                pass_fds=(theirs,),
-                start_new_session=True,  # a Ctrl-C is ours; its whole group can be ended
-            )
+        environment = {**own, **self._environment}
+        self._process = self._start_process(environment, stdin, theirs, self._log)
+        os.close(stdin)
         os.close(theirs)
         self._retired = False
         self._selector = selectors.DefaultSelector()

@@ -35,6 +35,7 @@ from studies.engine.trials.training.checkpoint import Identity
 from studies.engine.trials.training.progress import TrainingProgress
 from studies.engine.trials.training.saving import Saver
 from studies.tasks.encoding import spare_workers
+from studies.tasks.kinds import Prepared
 
 
 @dataclass
@@ -92,15 +93,16 @@ class TrainingRun:
         logging.disable_progress_bar()
         load_plugins(self._trial.plugins, self._trial.plugin_hashes)
         found = self._found
-        data = _rows(
-            json.dumps(self._config["task"], sort_keys=True), self._config.get("split_seed", 0)
-        )
+        task = json.dumps(self._config["task"], sort_keys=True)
+        split_seed = self._config.get("split_seed", 0)
+        data = _rows(task, split_seed)
         found.data = tasks.describe(data)
         found.backbone = backbones.identity(self._config["backbone"])
         self._model, processor, adapter, found.chosen = self._adapted(data)
-        if cut := tasks.truncated(self._config["task"], data, processor):
+        reader = json.dumps(found.backbone, sort_keys=True)
+        self._prepared, cut = _ready(_Wanted(task, split_seed, reader, processor))
+        if cut:
             found.data["truncated"] = cut
-        self._prepared = tasks.prepare(self._config["task"], data, processor)
         with self._counted():
             progress, loader, last = self._train(micro_batch)
         finite = {name: value for name, value in last.items() if math.isfinite(value)}
@@ -255,3 +257,21 @@ def free_memory() -> None:
 def _rows(task: str, split_seed: int) -> tasks.TaskData:
     """The rows of a task given as JSON; read once for the trials of one process."""
     return tasks.load(json.loads(task), split_seed)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Rows for a model; its processor is told by what the model is."""
+
+    task: str
+    split_seed: int
+    backbone: str
+    processor: Any = field(compare=False)
+
+
+@lru_cache(maxsize=2)
+def _ready(wanted: _Wanted) -> tuple[Prepared, dict[str, float]]:
+    """The rows as the model takes them, and what was cut; once for the trials of one process."""
+    data, task = _rows(wanted.task, wanted.split_seed), json.loads(wanted.task)
+    cut = tasks.truncated(task, data, wanted.processor)
+    return tasks.prepare(task, data, wanted.processor), cut

@@ -1,6 +1,6 @@
 """A process that trains many trials, one after the other: imports are paid for once.
 
-    python -m studies.engine.trials.worker FD   # by `running.worker_process` alone
+    python -m studies.engine.trials.worker FD   # by `running.worker_process`, or forked by `template`
 
 Reads run folders, each ended by a NUL, from stdin; trains the trial of each; writes its key to the
 file descriptor FD once result.json is there, and `retires` where it is unfit for another. What is
@@ -19,16 +19,16 @@ from studies.engine.trials.serving import RETIRES, output_to, run_dirs
 from studies.engine.trials.trial import run_trial
 
 
-def main() -> int:
+def main(answers: int) -> int:
     """Work until stdin ends (0) or SIGTERM comes (75); 1 after a trial that may have left the
-    process unfit for another."""
+    process unfit for another. What it answers goes to the descriptor `answers`."""
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # a trial runs on one device
     try:
         with (
-            os.fdopen(int(sys.argv[1]), "w", buffering=1) as answers,
+            os.fdopen(answers, "w", buffering=1) as stream,
             preemptible() as preemption,
         ):
-            return _work(answers, preemption)
+            return _work(stream, preemption)
     except Preempted:
         return PREEMPTED
 
@@ -79,4 +79,4 @@ def _may_hold_memory(result: Result) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(int(sys.argv[1])))

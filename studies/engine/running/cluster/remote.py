@@ -5,6 +5,7 @@ Nothing here imports torch or Ray. Arguments that are `None` are calls that must
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 import secrets
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from studies import files
 from studies.engine.records import Trial, write_record
-from studies.engine.running import slots
+from studies.engine.running import slots, worker_process
 from studies.engine.running.cluster.pieces import BATCH_BYTES, Outbox, Piece, put
 from studies.engine.running.protocols import Exit
 from studies.engine.running.worker_process import Command, Worker
@@ -78,7 +79,8 @@ class RemoteSlot:
         self._held = contextlib.ExitStack()
         self._folder = self._held.enter_context(scratch_folder())
         environment = {"OMP_NUM_THREADS": "1"} | slots.common_environment(count)
-        self._worker = Worker(command(processes), environment, self._folder / "worker.log")
+        start = functools.partial(worker_process.run, command(processes))
+        self._worker = Worker(start, environment, self._folder / "worker.log")
         self._hand: _Hand | None = None
         self._asked = -1
         """The last order that was to be ended."""
