@@ -22,7 +22,7 @@ from adapters.bench.naive import naive
 from adapters.bench.record import Run, place
 from adapters.bench.report import write
 from adapters.bench.steps import BENCHES as STEPS
-from adapters.bench.steps import methods, minilm
+from adapters.bench.steps import PAIRS, methods, minilm
 from adapters.bench.tune import tune
 from basis_zoo.registry import did_you_mean
 
@@ -64,7 +64,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     for name in given.only or [n for n, (_, devices) in BENCHES.items() if device in devices]:
         print(f"{name} ({time.monotonic() - began:.0f} s)", flush=True)
-        BENCHES[name][0](run, device, given.quick)
+        if name in STEPS and given.way:
+            STEPS[name](run, device, given.quick, given.way)
+        else:
+            BENCHES[name][0](run, device, given.quick)
         _save(given.out, "bench.json", {**run.as_json(), "quick": given.quick})
     return 0
 
@@ -86,6 +89,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("files", nargs="*", type=Path, help="what `report` reads")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="cuda where there is one")
     parser.add_argument("--only", action="append", metavar="NAME", help=", ".join(BENCHES))
+    parser.add_argument(
+        "--way", action="append", choices=list(PAIRS), help="how whole models are run; repeatable"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer shapes and repetitions")
     parser.add_argument("--threads", type=int, help="of a CPU run; torch's choice by default")
     parser.add_argument("--out", type=Path, help="a folder for bench.json or tiles.json")

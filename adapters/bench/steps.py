@@ -7,7 +7,7 @@ on the host. Ours is compared with LoRA run the same way, eager with PEFT's own 
 import functools
 import gc
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -64,12 +64,19 @@ WAYS = (
     Way(OURS, compiled=True),
     Way(OURS, reduced=True),
 )
-_EAGER, _CAPTURED, _COMPILED = (
+_EAGER, _CAPTURED, _COMPILED, _REDUCED = (
     (Way(OURS), Way(LORA)),
     (Way(OURS, captured=True), Way(LORA, narrow=True, captured=True)),
     (Way(OURS, compiled=True), Way(LORA, narrow=True, compiled=True)),
+    (Way(OURS, reduced=True), Way(LORA, narrow=True, reduced=True)),
 )
-QUICK = (*_EAGER[::-1], *_CAPTURED[::-1], *_COMPILED[::-1])
+PAIRS = {
+    "eager": _EAGER,
+    "captured": _CAPTURED,
+    "compiled": _COMPILED,
+    "reduce-overhead": _REDUCED,
+}
+"""Ours and LoRA, each the same way; by what `--way` calls it."""
 GOALS: dict[str, tuple[float | None, float | None, float | None]] = {
     "Qwen2-0.5B": (1.0, 0.85, 1.15),
     "Llama-3.2-1B": (0.95, 0.95, 1.25),
@@ -97,38 +104,58 @@ UNITS = {"wall": "ms", "busy": "ms", "memory": "GiB"}
 """Of the fields of `Cost`."""
 
 
-def steps(name: str, run: Run, device: str, quick: bool) -> None:
-    """The shape `name` in every way; what does not fit says so."""
-    found: dict[Way, Cost | None] = {}
-    for way in QUICK if quick else WAYS:
+def steps(name: str, run: Run, device: str, quick: bool, pairs: Sequence[str] = ()) -> None:
+    """The shape `name` in every way, or in those of `pairs`; what does not fit says so."""
+    chosen = pairs or (PAIRS if quick else ())
+    ways = [way for pair in chosen for way in PAIRS[pair][::-1]] or WAYS
+    found: dict[Way, Cost] = {}
+    for way in ways:
         if way.autocast and SHAPES[name].dtype is torch.float32:
             continue
-        found[way] = _cost(SHAPES[name], way, device, 4 if quick else 10)
-        print(f"    {name}, {way}: {found[way]}", flush=True)
-    first = found[Way(LORA)]
-    for way, cost in found.items():
-        for what, unit in UNITS.items():
-            value, base = getattr(cost, what, None), getattr(first, what, None)
-            run.add(_row(name, f"{way}: {what}", value, base, str(Way(LORA)), unit, None))
-    for (ours, lora), goal, what, unit in (
-        (_EAGER, GOALS[name][0], "wall", "ms"),
-        (_CAPTURED, GOALS[name][1], "busy", "ms"),
-        (_COMPILED, GOALS[name][2], "wall", "ms"),
-        (_COMPILED, _MEMORY, "memory", "GiB"),
+        cost = _cost(SHAPES[name], way, device, 4 if quick else 10)
+        print(f"    {name}, {way}: {cost or 'does not fit'}", flush=True)
+        if cost is not None:
+            found[way] = cost
+        for what in UNITS:
+            run.add(_row(name, what, (way, cost), (Way(LORA), found.get(Way(LORA)))))
+    for compared, goal, what in (
+        ((_EAGER,), GOALS[name][0], "wall"),
+        ((_CAPTURED,), GOALS[name][1], "busy"),
+        ((_COMPILED, _REDUCED), GOALS[name][2], "wall"),
+        ((_COMPILED, _REDUCED), _MEMORY, "memory"),
     ):
-        if ours in found and lora in found:
-            value, base = getattr(found[ours], what, None), getattr(found[lora], what, None)
-            run.add(_row(name, f"{ours}: {what}", value, base, str(lora), unit, goal))
+        ours, lora = (_least(side, found, what) for side in zip(*compared, strict=True))
+        if ours and lora:
+            run.add(_row(name, what, ours, lora, goal))
+
+
+def _least(ways: Sequence[Way], found: Mapping[Way, Cost], what: str) -> tuple[Way, Cost] | None:
+    """The one of `ways` that costs least, of those that were measured."""
+    measured = [(way, found[way]) for way in ways if way in found]
+    return min(measured, key=lambda each: getattr(each[1], what), default=None)
 
 
 def _row(
-    name: str, what: str, ours: float | None, other: float | None, against: str, unit: str,
-    goal: float | None,
-) -> Row:  # fmt: skip
-    value = ours / other if ours and other else None
-    note = "" if ours else "no figure"
-    return Row("steps", f"{name}, {what}", value, goal, ours=ours, other=other, against=against,
-               unit=unit, note=note)  # fmt: skip
+    name: str,
+    what: str,
+    ours: tuple[Way, Cost | None],
+    other: tuple[Way, Cost | None],
+    goal: float | None = None,
+) -> Row:
+    (way, cost), (against, base) = ours, other
+    mine, theirs = getattr(cost, what, None), getattr(base, what, None)
+    value = mine / theirs if mine and theirs else None
+    return Row(
+        "steps",
+        f"{name}, {way}: {what}",
+        value,
+        goal,
+        ours=mine,
+        other=theirs,
+        against=str(against),
+        unit=UNITS[what],
+        note="" if mine else "no figure",
+    )
 
 
 def _cost(shape: Shape, way: Way, device: str, count: int) -> Cost | None:
@@ -152,10 +179,10 @@ def _measured(model: nn.Module, shape: Shape, way: Way, device: str, count: int)
     options = {"autocast": way.autocast, "capturable": way.captured}
     step: Callable[[], object] = stepper(called, model, shape, device, **options)
     seconds(step, device, 0, warmup=6)  # phi's proxies have found their size by then
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()  # a graph takes its memory once, when it is captured
     step = captured(step) if way.captured else step
     seconds(step, device, 0, warmup=2)
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
     times = seconds(step, device, count, warmup=0)
     peak = torch.cuda.max_memory_allocated() / 2**30
     return Cost(1e3 * statistics.median(times), busy_ms(step), peak)
@@ -179,9 +206,8 @@ def methods(run: Run, device: str, quick: bool) -> None:
     for name in (LORA, OURS) if quick else METHODS:
         cost = _cost(shape, Way(name), device, 4 if quick else 10)
         base = base or cost
-        for what, unit in UNITS.items():
-            value, other = getattr(cost, what, None), getattr(base, what, None)
-            run.add(_row("Qwen2-0.5B", f"{name}: {what}", value, other, LORA, unit, None))
+        for what in UNITS:
+            run.add(_row("Qwen2-0.5B", what, (Way(name), cost), (Way(LORA), base)))
 
 
 def minilm(run: Run, device: str, quick: bool) -> None:

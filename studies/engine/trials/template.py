@@ -2,10 +2,11 @@
 
     python -m studies.engine.trials.template FD    # by `running.forking` alone
 
-Each message on the socket FD asks for one worker: what its environment has that this one has not, as
-JSON (null: what it lacks), with the descriptors of its stdin, its answers, its log and its status. The worker, see `worker`, writes its process id to
-its status; the template writes the exit code there once it has ended. Nothing here may start a
-thread or CUDA: a fork would lose the one and spoil the other.
+Each message on the socket FD asks for one worker. It says what the worker's environment has that
+this one has not, as JSON (null: what it lacks), and brings the descriptors of its stdin, its
+answers, its log and its status. The worker, see `worker`, writes its process id to its status; the
+template writes the exit code there once it has ended. Nothing here may start a thread or CUDA: a
+fork would lose the one and spoil the other.
 """
 
 import contextlib

@@ -1,7 +1,8 @@
 """A process that trains many trials, one after the other: imports are paid for once.
 
-    python -m studies.engine.trials.worker FD   # by `running.worker_process`, or forked by `template`
+    python -m studies.engine.trials.worker FD   # by `running.worker_process`
 
+Where it can be, it is forked by `template` instead, which has imported everything already.
 Reads run folders, each ended by a NUL, from stdin; trains the trial of each; writes its key to the
 file descriptor FD once result.json is there, and `retires` where it is unfit for another. What is
 printed meanwhile goes to the trial's log.txt. Models are loaded anew for each trial, every seed is
