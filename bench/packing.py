@@ -22,7 +22,7 @@ import torch
 from adapters.bench.record import place
 from studies.engine.planning.plan_file import Plan, read_plan, write_plan
 from studies.engine.records import read_result
-from studies.engine.running import slots
+from studies.engine.trials import devices
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,7 +60,7 @@ def main() -> None:
     found = {
         "study": f"{plan.study} ({plan.profile})",
         "steps": given.steps,
-        "cores": slots.cores(),
+        "cores": devices.cores(),
         "place": place("cuda" if torch.cuda.is_available() else "cpu"),
         "rows": rows,
     }
