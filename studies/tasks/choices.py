@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from studies.tasks.spec import TaskSpec
-from studies.tasks.values import is_nothing, shown, text_of
+from studies.tasks.values import bare, is_nothing, shown, text_of
 
 _LETTERS = "ABCDEFGHIJ"
 
@@ -26,7 +26,7 @@ def question_of(spec: TaskSpec, number: int, record: Mapping[str, Any]) -> Quest
     Raises:
         ValueError: they are not two or more texts or numbers; names the row.
     """
-    label = text_of(spec, number, spec.label, record[spec.label]).strip()
+    label = bare(text_of(spec, number, spec.label, record[spec.label]))
     if not isinstance(spec.choices, str):
         columns = spec.choices or ()
         texts = [text_of(spec, number, column, record[column]) for column in columns]
@@ -80,7 +80,7 @@ def places(spec: TaskSpec, questions: Sequence[Question]) -> list[int]:
     else:
         first = _start(questions)
         readings = [
-            [_of(q.label, [text.strip() for text in q.texts]) for q in questions],
+            [_of(q.label, [bare(text) for text in q.texts]) for q in questions],
             [_of(q.label, q.names) for q in questions],
             [_of(q.label.upper(), list(_LETTERS[: len(q.texts)])) for q in questions],
             [_number(q, first or 0) for q in questions],

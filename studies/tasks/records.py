@@ -16,7 +16,7 @@ from studies.tasks.metrics import CLASSIFICATION, INSTRUCTION, multiple_choice_n
 from studies.tasks.rows import AnyRow, Exchange, Item, Row
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import Kind, TaskInfo
-from studies.tasks.values import is_nothing, shown, text_of
+from studies.tasks.values import bare, is_nothing, shown, text_of
 
 Record = Mapping[str, Any]
 _FIELD = re.compile(r"\{([^{}]+)\}")
@@ -129,7 +129,7 @@ def _lacks(spec: TaskSpec, record: Record) -> str | None:
         value = record.get(column)
         if is_nothing(value) and (not isinstance(value, str) or key not in ("text", "template")):
             return column
-        word = value.strip() if isinstance(value, str) else ""
+        word = bare(value) if isinstance(value, str) else ""
         unlisted = word not in (spec.labels or ())
         if classes and key == "label" and unlisted and word.casefold() in NO_LABEL:
             return column
@@ -145,7 +145,7 @@ def filled(spec: TaskSpec, number: int, record: Record) -> str:
 
 def _row(spec: TaskSpec, number: int, record: Record) -> Row:
     first, *second = (text_of(spec, number, column, record[column]) for column in spec.columns)
-    label = text_of(spec, number, spec.label, record[spec.label]).strip()
+    label = bare(text_of(spec, number, spec.label, record[spec.label]))
     return Row(first, settled(spec, number, label), *second)
 
 
