@@ -6,8 +6,8 @@
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from basis_zoo.registry import did_you_mean
 from studies.tasks.choices import places, question_of
@@ -19,7 +19,17 @@ from studies.tasks.task import Kind, TaskInfo
 from studies.tasks.values import bare, is_nothing, shown, text_of
 
 Record = Mapping[str, Any]
+Numbered = Sequence[tuple[int, Record]]
+"""Records with their places in a source, from 1."""
 _FIELD = re.compile(r"\{([^{}]+)\}")
+
+
+class Source(NamedTuple):
+    """Records of one file, or of one split of a data set."""
+
+    name: str
+    """How messages call it."""
+    records: Sequence[Record]
 
 
 def describe_columns(spec: TaskSpec, *, licence: str, source: str) -> TaskInfo:
@@ -73,27 +83,53 @@ def wanted(spec: TaskSpec) -> list[tuple[str, str]]:
     return [*texts, *(("choices", column) for column in choices), ("label", spec.label)]
 
 
-def check_columns(spec: TaskSpec, columns: Sequence[str]) -> None:
-    """Refuse a column that is named and not there.
+def check_columns(spec: TaskSpec, name: str, records: Iterable[Record]) -> None:
+    """Refuse a column that is named and that no record has.
 
     Raises:
-        ValueError: names the key to set and the columns there are.
+        ValueError: there is no record, or names the key to set and the columns there are.
     """
-    for key, column in wanted(spec):
-        if column not in columns:
-            raise ValueError(
-                f"task: {spec.name} has no column {column!r}.{did_you_mean(column, columns)} "
-                f"Set `task.{key}` to one of: {', '.join(map(str, columns))}"
-            )
+    columns: dict[str, None] = {}
+    left = wanted(spec)
+    for record in records:
+        columns.update(dict.fromkeys(record))
+        left = [(key, column) for key, column in left if column not in columns]
+        if not left:
+            return
+    if not columns:
+        raise ValueError(f"task: {name} has no rows")
+    key, column = left[0]
+    raise ValueError(
+        f"task: {name} has no column {column!r}.{did_you_mean(column, columns)} "
+        f"Set `task.{key}` to one of: {', '.join(map(str, columns))}"
+    )
 
 
-def rows_of(spec: TaskSpec, records: Sequence[Record]) -> tuple[list[AnyRow], int]:
+def rows_of(spec: TaskSpec, sources: Sequence[Source]) -> tuple[list[list[AnyRow]], int]:
     """One row for each record that lacks no value, and how many were dropped for lacking one.
+
+    The labels of questions are read in one way, whichever source they are in.
 
     Raises:
         ValueError: a record lacks a value and `task.missing` is not drop, a value is no text or
             number, or a label is none of the choices; names the rows.
     """
+    named = [spec.model_copy(update={"name": source.name}) for source in sources]
+    whole = [_whole(part, source.records) for part, source in zip(named, sources, strict=True)]
+    kind = kind_of(spec)
+    if kind == "multiple_choice":
+        rows = _items(spec, list(zip(named, whole, strict=True)))
+    else:
+        make = _exchange if kind == "instruction" else _row
+        rows = [
+            [make(part, number, record) for number, record in records]
+            for part, records in zip(named, whole, strict=True)
+        ]
+    return rows, sum(len(s.records) for s in sources) - sum(map(len, whole))
+
+
+def _whole(spec: TaskSpec, records: Sequence[Record]) -> Numbered:
+    """The records that lack no value, with their numbers."""
     whole: list[tuple[int, Record]] = []
     lacking: dict[str, list[int]] = {}
     for number, record in enumerate(records, start=1):
@@ -108,18 +144,7 @@ def rows_of(spec: TaskSpec, records: Sequence[Record]) -> tuple[list[AnyRow], in
             f"task: {spec.name} lacks a value for {told}. Fill it in, or leave such rows out with "
             "`task.missing: drop`"
         )
-    kind = kind_of(spec)
-    rows: list[AnyRow]
-    if kind == "multiple_choice":
-        rows = list(_items(spec, whole))
-    elif kind == "instruction":
-        rows = [
-            Exchange(filled(spec, n, r), text_of(spec, n, spec.label, r[spec.label]))
-            for n, r in whole
-        ]
-    else:
-        rows = [_row(spec, number, record) for number, record in whole]
-    return rows, len(records) - len(whole)
+    return whole
 
 
 def _lacks(spec: TaskSpec, record: Record) -> str | None:
@@ -143,16 +168,24 @@ def filled(spec: TaskSpec, number: int, record: Record) -> str:
     )
 
 
-def _row(spec: TaskSpec, number: int, record: Record) -> Row:
+def _row(spec: TaskSpec, number: int, record: Record) -> AnyRow:
     first, *second = (text_of(spec, number, column, record[column]) for column in spec.columns)
     label = bare(text_of(spec, number, spec.label, record[spec.label]))
     return Row(first, settled(spec, number, label), *second)
 
 
-def _items(spec: TaskSpec, records: Sequence[tuple[int, Record]]) -> list[Item]:
-    questions = [question_of(spec, number, record) for number, record in records]
-    golds = places(spec, questions)
+def _exchange(spec: TaskSpec, number: int, record: Record) -> AnyRow:
+    response = text_of(spec, number, spec.label, record[spec.label])
+    return Exchange(filled(spec, number, record), response)
+
+
+def _items(spec: TaskSpec, parts: Sequence[tuple[TaskSpec, Numbered]]) -> list[list[AnyRow]]:
+    questions = [[question_of(part, *each) for each in records] for part, records in parts]
+    golds = iter(places(spec, [question for several in questions for question in several]))
     return [
-        Item.of(filled(spec, number, record), question.texts, gold)
-        for (number, record), question, gold in zip(records, questions, golds, strict=True)
+        [
+            Item.of(filled(part, *each), question.texts, next(golds))
+            for each, question in zip(records, several, strict=True)
+        ]
+        for (part, records), several in zip(parts, questions, strict=True)
     ]

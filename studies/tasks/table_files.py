@@ -31,7 +31,12 @@ _MARKS = (  # UTF-32 before UTF-16, whose mark is the beginning of its own
 
 def is_table(name: str) -> bool:
     """Whether a task's name is the path of such a file."""
-    return _suffixes(name)[0] in SUFFIXES
+    return suffix_of(name) in SUFFIXES
+
+
+def suffix_of(name: str) -> str:
+    """The ending that tells a file's format, in lower case and without that of a compression."""
+    return _suffixes(name)[0]
 
 
 def read_records(path: Path) -> Iterator[dict[str, object]]:
