@@ -30,8 +30,8 @@ def question_of(spec: TaskSpec, number: int, record: Mapping[str, Any]) -> Quest
     """
     label = bare(text_of(spec, number, spec.label, record[spec.label]))
     if not isinstance(spec.choices, str):
-        columns = spec.choices or ()
-        texts = [text_of(spec, number, column, record[column]) for column in columns]
+        given = [(c, record.get(c)) for c in spec.choices or () if not is_nothing(record.get(c))]
+        texts = [text_of(spec, number, column, value) for column, value in given]
         return Question(spec.name, number, label, texts, [])
     given, names = record[spec.choices], []
     if isinstance(given, Mapping) and {"text", "label"} <= set(given):

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from studies.tasks.columns import check_columns, describe_columns
 from studies.tasks.labelled import from_splits
 from studies.tasks.places import SPLITS, local_path, split_files
-from studies.tasks.records import Source, check_columns, describe_columns, rows_of
+from studies.tasks.records import Source, rows_of
 from studies.tasks.spec import TaskSpec
 from studies.tasks.table_files import read_records
 from studies.tasks.task import Task, TaskData, TaskInfo

@@ -1,27 +1,25 @@
-"""From the records of a file or data set to rows, by the columns that a `task:` entry names.
+"""From the records of files, or of a data set, to rows."""
 
-- `text` and `label`: a text, or a pair of texts, with a class;
-- `template`, `choices` and `label`: a multiple-choice question;
-- `template` and `label`: an instruction with its response.
-"""
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
-
-from basis_zoo.registry import did_you_mean
 from studies.tasks.choices import places, question_of
+from studies.tasks.columns import (
+    Record,
+    choices_of,
+    fields_of,
+    inputs_of,
+    kind_of,
+    optional,
+    wanted,
+)
 from studies.tasks.labels import NO_LABEL, settled
-from studies.tasks.metrics import CLASSIFICATION, INSTRUCTION, multiple_choice_names
 from studies.tasks.rows import AnyRow, Exchange, Item, Row
 from studies.tasks.spec import TaskSpec
-from studies.tasks.task import Kind, TaskInfo
 from studies.tasks.values import bare, is_nothing, shown, text_of
 
-Record = Mapping[str, Any]
 Numbered = Sequence[tuple[int, Record]]
 """Records with their places in a source, from 1."""
-_FIELD = re.compile(r"\{([^{}]+)\}")
 
 
 class Source(NamedTuple):
@@ -30,79 +28,6 @@ class Source(NamedTuple):
     name: str
     """How messages call it."""
     records: Sequence[Record]
-
-
-def describe_columns(spec: TaskSpec, *, licence: str, source: str) -> TaskInfo:
-    """What a task of these columns is; `source` is completed with the columns.
-
-    Raises:
-        ValueError: `choices` without a template, or a key that these columns have no use for.
-    """
-    if spec.choices is not None and spec.template is None:
-        raise ValueError("task: `choices` needs a `template` for the question, e.g. '{question}'")
-    columns = ", ".join(dict.fromkeys(column for _, column in wanted(spec)))
-    kind = kind_of(spec)
-    uses = (("labels", "text_classification"), ("label_start", "multiple_choice"))
-    for key, its_kind in uses:
-        if getattr(spec, key) is not None and kind != its_kind:
-            raise ValueError(
-                f"task: `{key}` is for {its_kind.replace('_', ' ')}, but `template` and `choices` "
-                f"make {kind.replace('_', ' ')} of these columns"
-            )
-    metrics = {
-        "text_classification": CLASSIFICATION,
-        "multiple_choice": multiple_choice_names(spec.evaluate),
-        "instruction": INSTRUCTION,
-    }[kind]
-    return TaskInfo(
-        name=spec.name,
-        kind=kind,
-        metrics=metrics,
-        licence=licence,
-        source=f"{source}, columns {columns}",
-        scoring=spec.scoring or "sum",
-        train_on_inputs=bool(spec.train_on_inputs),
-        answers_end=spec.evaluate != "loglikelihood",
-    )
-
-
-def kind_of(spec: TaskSpec) -> Kind:
-    """What the named columns make of the rows."""
-    if spec.template is None:
-        return "text_classification"
-    return "instruction" if spec.choices is None else "multiple_choice"
-
-
-def wanted(spec: TaskSpec) -> list[tuple[str, str]]:
-    """(key of the entry, column) for every column that is read."""
-    if spec.template is None:
-        texts = [("text", column) for column in spec.columns]
-    else:
-        texts = [("template", column) for column in _FIELD.findall(spec.template)]
-    choices = (spec.choices,) if isinstance(spec.choices, str) else spec.choices or ()
-    return [*texts, *(("choices", column) for column in choices), ("label", spec.label)]
-
-
-def check_columns(spec: TaskSpec, name: str, records: Iterable[Record]) -> None:
-    """Refuse a column that is named and that no record has.
-
-    Raises:
-        ValueError: there is no record, or names the key to set and the columns there are.
-    """
-    columns: dict[str, None] = {}
-    left = wanted(spec)
-    for record in records:
-        columns.update(dict.fromkeys(record))
-        left = [(key, column) for key, column in left if column not in columns]
-        if not left:
-            return
-    if not columns:
-        raise ValueError(f"task: {name} has no rows")
-    key, column = left[0]
-    raise ValueError(
-        f"task: {name} has no column {column!r}.{did_you_mean(column, columns)} "
-        f"Set `task.{key}` to one of: {', '.join(map(str, columns))}"
-    )
 
 
 def rows_of(spec: TaskSpec, sources: Sequence[Source]) -> tuple[list[list[AnyRow]], int]:
@@ -138,38 +63,53 @@ def _whole(spec: TaskSpec, records: Sequence[Record]) -> Numbered:
             whole.append((number, record))
         else:
             lacking.setdefault(column, []).append(number)
-    if lacking and spec.missing == "refuse":
+    if lacking and spec.missing != "drop":
         told = "; ".join(f"{column!r} in {shown(rows)}" for column, rows in lacking.items())
+        keep = spec.missing == "refuse" and set(lacking) & set(optional(spec))
         raise ValueError(
             f"task: {spec.name} lacks a value for {told}. Fill it in, or leave such rows out with "
             "`task.missing: drop`"
+            + ("; `task.missing: keep` takes empty texts and last choices as such" if keep else "")
         )
     return whole
 
 
 def _lacks(spec: TaskSpec, record: Record) -> str | None:
-    """The column of a value that is missing; an empty text is one, an empty label is not."""
-    classes = kind_of(spec) == "text_classification"
-    for key, column in wanted(spec):
-        value = record.get(column)
-        if is_nothing(value) and (not isinstance(value, str) or key not in ("text", "template")):
+    """The column of a value that is missing; an empty text is one where it is not all there is."""
+    empty = [column for _, column in wanted(spec) if is_nothing(record.get(column))]
+    if spec.missing == "keep":
+        inputs, choices = inputs_of(spec), choices_of(spec)
+        there = [place for place, column in enumerate(choices) if column not in empty]
+        may_be = {*choices[max([1, *there]) + 1 :]}
+        if not set(inputs) <= set(empty):
+            may_be |= set(inputs) - set(choices)
+        empty = [column for column in empty if column not in may_be]
+    for column in empty:
+        only = spec.template is None and column == spec.text
+        if not only or not isinstance(record.get(column), str):  # else left out as empty
             return column
-        word = bare(value) if isinstance(value, str) else ""
-        unlisted = word not in (spec.labels or ())
-        if classes and key == "label" and unlisted and word.casefold() in NO_LABEL:
-            return column
-    return None
+    value = record.get(spec.label)
+    word = bare(value) if isinstance(value, str) else ""
+    unsaid = word.casefold() in NO_LABEL and word not in (spec.labels or ())
+    return spec.label if unsaid and kind_of(spec) == "text_classification" else None
 
 
 def filled(spec: TaskSpec, number: int, record: Record) -> str:
     """The template with every `{column}` replaced by the record's value."""
-    return _FIELD.sub(
-        lambda match: text_of(spec, number, match[1], record[match[1]]), spec.template or ""
+    template = spec.template or ""
+    return fields_of(template).sub(
+        lambda field: _text(spec, number, field[1], record) if field[1] else field[0][0], template
     )
 
 
+def _text(spec: TaskSpec, number: int, column: str, record: Record) -> str:
+    """The text of a cell; "" where it may be empty and is."""
+    value = record.get(column)
+    return "" if is_nothing(value) else text_of(spec, number, column, value)
+
+
 def _row(spec: TaskSpec, number: int, record: Record) -> AnyRow:
-    first, *second = (text_of(spec, number, column, record[column]) for column in spec.columns)
+    first, *second = (_text(spec, number, column, record) for column in spec.columns)
     label = bare(text_of(spec, number, spec.label, record[spec.label]))
     return Row(first, settled(spec, number, label), *second)
 
