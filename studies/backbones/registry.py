@@ -28,6 +28,8 @@ class Backbone:
     archive: Archive
     licence: str
     summary: str
+    config: Mapping[str, Any]
+    """What its config.json says, as far as it tells which tasks it fits."""
     parts: tuple[Archive, ...] = ()
     """Further archives, where one package does not hold all."""
     conversion: Conversion | None = None

@@ -278,6 +278,16 @@ def test_the_plan_tells_what_was_left_out_and_what_is_rare(own: Any, capsys: Any
 
 
 @pytest.mark.parametrize("arguments", [("--plan",), (), ("--export-plan", "plan.json")])
+def test_a_task_for_a_decoder_and_an_encoder_do_not_go_together(
+    arguments: tuple[str, ...], own: Any, capsys: Any
+) -> None:
+    assert own(some(), *arguments, more=", template: '{text}', choices: [text, label]") == 2
+    told = "".join(capsys.readouterr().err.splitlines())
+    assert "own.yaml:4: backbone" in told and "is an encoder (bert), and this task needs" in told
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [("--plan",), (), ("--export-plan", "plan.json")])
 def test_every_row_is_checked_before_the_first_trial(
     arguments: tuple[str, ...], own: Any, capsys: Any
 ) -> None:
