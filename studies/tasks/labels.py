@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
@@ -77,14 +78,17 @@ def check_spelling(info: TaskInfo, spec: TaskSpec, rows: Sequence[AnyRow]) -> No
 
 
 def _as_yaml(names: Iterable[str]) -> str:
-    """The list as it can be written into a study: quoted where YAML would read another thing."""
+    """The list as it can be written into a study: quoted but for plain words."""
+    return f"[{', '.join(map(_word, names))}]"
+
+
+def _word(name: str) -> str:
     import yaml
 
-    given = list(names)
-    seen = all(map(str.isprintable, given))
-    return yaml.safe_dump(
-        given, default_flow_style=True, allow_unicode=seen, width=math.inf
-    ).strip()
+    if re.fullmatch(r"[^\W\d_][\w ]*", name) and yaml.safe_load(name) == name:  # not no or null
+        return name
+    seen = name.isprintable()
+    return yaml.safe_dump(name, default_style='"', allow_unicode=seen, width=math.inf).strip()
 
 
 def check_none_lost(info: TaskInfo, rows: Sequence[AnyRow], kept: Sequence[AnyRow]) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from transformers import AutoTokenizer
 
 from studies import tasks
 from studies.engine.command.cli import main
+from studies.engine.definition.yaml_source import read_yaml
 from studies.tasks.rows import Exchange, Item, Row, words_of
 from studies.tasks.splits import clean
 
@@ -141,20 +141,29 @@ def test_a_label_with_something_unseen_inside_is_another_spelling(tmp_path: Path
     assert len(labelled(tmp_path, flags).labels) == 4
 
 
-@pytest.mark.parametrize("names", [("a, b", "no"), ("#a", 'it\'s: "so"'), ("é\u200bé", "[x")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a, b", "no"),
+        ("#a", 'it\'s: "so"'),
+        ("é\u200bé", "[x"),
+        ("x\ny", "1e5", "007", "12", "0o17"),
+        ("on", "e", "😀\u200b😀", "two words"),
+    ],
+)
 def test_the_list_of_labels_that_is_proposed_is_yaml(names: Any, tmp_path: Path) -> None:
-    rows = [{"text": f"word {n}", "label": names[n % 2]} for n in range(40)]
+    rows = [{"text": f"word {n}", "label": names[n % len(names)]} for n in range(60)]
     rows[0]["label"] = names[0].upper()
+    rows[1]["label"] = names[1].upper()
     name = write(tmp_path / "rows.jsonl", [json.dumps(row) for row in rows])
     with pytest.raises(ValueError, match=r"task\.labels") as refused:
         tasks.load(name)
-    found = re.search(r"`(task\.labels: .*)` takes", str(refused.value))
+    found = re.search(r"`task\.(labels: .*)` takes", str(refused.value))
     assert found is not None and found[1].isprintable()
-    labels = yaml.safe_load(found[1])["task.labels"]
-    assert (
-        sorted(labels) == sorted(names)
-        and len(tasks.load({"name": name, "labels": labels}).labels) == 2
-    )
+    (tmp_path / "study.yaml").write_text(found[1], encoding="utf-8")
+    labels = read_yaml(tmp_path / "study.yaml")["labels"]
+    assert sorted(labels) == sorted(names)
+    assert set(tasks.load({"name": name, "labels": labels}).labels) == set(names)
 
 
 def test_integers_of_any_length_are_told_apart(tmp_path: Path) -> None:
