@@ -1,8 +1,8 @@
 """Rows of a Hugging Face hub data set, or of a local folder.
 
 `owner/name`, or `owner/name:subset` where the set has several, e.g. `nyu-mll/glue:sst2`. A folder
-of one table file a split (train.csv, test.csv ...) is read as a single file is; whatever else,
-through `datasets.load_dataset`, whose reader of CSV guesses types.
+of one table file a split (train.csv, test.csv ...) is read as a single file is: `datasets` guesses
+types in text. What is not text, such as Parquet in parts, is left to `datasets.load_dataset`.
 """
 
 from collections.abc import Sequence

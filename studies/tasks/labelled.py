@@ -50,13 +50,22 @@ def _cleaned(
     own: Mapping[str, Sequence[AnyRow]],
 ) -> tuple[dict[str, list[AnyRow]], dict[str, int]]:
     """One row for each identity over all splits, none where labels differ; removed, by reason."""
+    if len(own) == 1:
+        ((name, rows),) = own.items()
+        kept, counts = clean(rows)
+        return {name: kept}, counts
     conflicting = contradicted(row for rows in own.values() for row in rows)
     found: dict[str, list[AnyRow]] = {}
     home: dict[str, str] = {}
     removed = Counter[str]()
     for name in (name for name in _ORDER if name in own):
-        removed.update(home[row.identity] for row in own[name] if row.identity in home)
-        free = [row for row in own[name] if row.identity not in home]
+        free = []
+        for row in own[name]:
+            where = home.get(row.identity) if home else None
+            if where is None:
+                free.append(row)
+            else:
+                removed[where] += 1
         found[name], counts = clean(free, conflicting=conflicting)
         removed.update(counts)
         home |= dict.fromkeys((row.identity for row in found[name]), _role(name, found))

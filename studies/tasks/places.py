@@ -36,7 +36,8 @@ def split_files(folder: Path) -> dict[str, Path]:
     named = {split_of(file): file for file in files}
     strays = [file for file in files if split_of(file) not in _NAMED]
     twice = [file for file in files if named[split_of(file)] != file]
-    if typed and (strays or twice or (folder / "README.md").exists()):
+    cards = ("README.md", *(f"{name}.json" for name in _CARDS))
+    if typed and (strays or twice or any((folder / card).exists() for card in cards)):
         return {}
     if strays or twice:
         wrong = (strays or twice)[0]
