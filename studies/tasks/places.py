@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from studies.tasks.table_files import is_table, suffix_of
+from studies.tasks.values import SHOWN
 
 SPLITS = {"dev": "validation", "val": "validation", "valid": "validation"}
 """Names of splits that stand for another."""
@@ -41,11 +42,12 @@ def split_files(folder: Path) -> dict[str, Path]:
         return {}
     if strays or twice:
         wrong = (strays or twice)[0]
-        found = ", ".join(str(file.relative_to(folder)) for file in files)
+        found = ", ".join(str(file.relative_to(folder)) for file in files[:SHOWN])
+        more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
         raise ValueError(
             f"task: {wrong} {'is named after no split' if strays else 'is one of two files'}: a "
             f"folder holds one file a split, such as train.csv, valid.csv and test.csv, and no "
-            f"other table; it has {found}. Rename it, or move it elsewhere"
+            f"other table; it has {found}{more}. Rename it, or move it elsewhere"
         )
     return named
 
