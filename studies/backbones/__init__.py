@@ -1,13 +1,14 @@
 """Pretrained models that studies adapt, by name.
 
 A name is one of `list_backbones()` (weights that come out of a package archive), a Hugging Face hub
-id such as `Qwen/Qwen2-0.5B`, or a local folder (starts with `.`, `/` or `~`).
+id such as `Qwen/Qwen2-0.5B`, or a local folder.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from studies.backbones.conversion import MissingPackage
+from studies.backbones.fit import check_fit
 from studies.backbones.gemma3 import GEMMA3
 from studies.backbones.head import Head
 from studies.backbones.minilm import MINILM
@@ -54,6 +55,7 @@ __all__ = [
     "Head",
     "MissingPackage",
     "check",
+    "check_fit",
     "fetch",
     "get_backbone",
     "identity",

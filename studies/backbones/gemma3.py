@@ -53,6 +53,7 @@ GEMMA3 = Backbone(
     parts=tuple(_part(number) for number in range(1, len(_PARTS))),
     licence="Gemma Terms of Use, to be accepted",
     summary="Gemma 3 decoder, 18 layers, width 640, 268M parameters (Gemma-3-270M base)",
+    config={"model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"]},
     conversion=Conversion(convert_gguf, requires=("gguf",)),
     terms=Terms(
         name="gemma",

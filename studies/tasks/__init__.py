@@ -32,7 +32,7 @@ from studies.tasks.social_iqa import SocialIqa
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import describe
 from studies.tasks.strategyqa import StrategyQA
-from studies.tasks.task import Task, TaskData, TaskInfo
+from studies.tasks.task import HEADS, Task, TaskData, TaskInfo
 from studies.tasks.vision import VISION
 from studies.tasks.vitaminc import VitaminC
 from studies.tasks.winogrande import WinoGrande
@@ -47,6 +47,7 @@ register_task("commonsense_15k", Commonsense("commonsense_15k", 15_119))
 register_task("commonsense_170k", Commonsense("commonsense_170k", 170_420))
 
 __all__ = [
+    "HEADS",
     "Exchange",
     "Item",
     "Picture",

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from studies.tasks.spec import TaskSpec
-from studies.tasks.values import is_nothing, shown, text_of
+from studies.tasks.values import bare, is_nothing, shown, text_of
 
 _LETTERS = "ABCDEFGHIJ"
 
@@ -12,6 +12,8 @@ _LETTERS = "ABCDEFGHIJ"
 class Question(NamedTuple):
     """What one row says of its choices."""
 
+    source: str
+    """The file or split that the row is in."""
     number: int
     """Of the row, from 1."""
     label: str
@@ -26,11 +28,11 @@ def question_of(spec: TaskSpec, number: int, record: Mapping[str, Any]) -> Quest
     Raises:
         ValueError: they are not two or more texts or numbers; names the row.
     """
-    label = text_of(spec, number, spec.label, record[spec.label]).strip()
+    label = bare(text_of(spec, number, spec.label, record[spec.label]))
     if not isinstance(spec.choices, str):
-        columns = spec.choices or ()
-        texts = [text_of(spec, number, column, record[column]) for column in columns]
-        return Question(number, label, texts, [])
+        given = [(c, record.get(c)) for c in spec.choices or () if not is_nothing(record.get(c))]
+        texts = [text_of(spec, number, column, value) for column, value in given]
+        return Question(spec.name, number, label, texts, [])
     given, names = record[spec.choices], []
     if isinstance(given, Mapping) and {"text", "label"} <= set(given):
         given, names = given["text"], given["label"]
@@ -44,7 +46,9 @@ def question_of(spec: TaskSpec, number: int, record: Mapping[str, Any]) -> Quest
             f"task: {spec.name}, row {number}: column {spec.choices!r} must hold a list of two or "
             f"more texts or numbers, or ARC's {{text, label}}; it holds {wrong}"
         )
-    return Question(number, label, [str(choice) for choice in given], [str(n) for n in names])
+    return Question(
+        spec.name, number, label, [str(choice) for choice in given], [str(n) for n in names]
+    )
 
 
 def _fault(given: Any, names: Any) -> str:
@@ -80,20 +84,22 @@ def places(spec: TaskSpec, questions: Sequence[Question]) -> list[int]:
     else:
         first = _start(questions)
         readings = [
-            [_of(q.label, [text.strip() for text in q.texts]) for q in questions],
+            [_of(q.label, [bare(text) for text in q.texts]) for q in questions],
             [_of(q.label, q.names) for q in questions],
             [_of(q.label.upper(), list(_LETTERS[: len(q.texts)])) for q in questions],
             [_number(q, first or 0) for q in questions],
         ]
-        _require_one_reading(spec, questions, readings, told=first is not None)
+        _require_one_reading(questions, readings, told=first is not None)
     best = min(readings, key=lambda reading: reading.count(None))
     wrong = [q for q, place in zip(questions, best, strict=True) if place is None]
     if wrong:
-        also = f"; so it is in {shown([q.number for q in wrong[1:]])}" if wrong[1:] else ""
+        one = wrong[0]
+        others = [q.number for q in wrong[1:] if q.source == one.source]
+        also = f"; so it is in {shown(others)}" if others else ""
         raise ValueError(
-            f"task: {spec.name}, row {wrong[0].number}: label {wrong[0].label!r} is not one of its "
-            f"{len(wrong[0].texts)} choices, nor a letter or number for one{also}. Correct the "
-            "rows, or set `task.label` to the column of right choices"
+            f"task: {one.source}, row {one.number}: label {one.label!r} is not one of its "
+            f"{len(one.texts)} choices, nor a letter or number for one{also}. Correct the rows, or "
+            "set `task.label` to the column of right choices"
         )
     if spec.label_start is None and best is readings[-1] and first is None:
         raise ValueError(
@@ -104,7 +110,6 @@ def places(spec: TaskSpec, questions: Sequence[Question]) -> list[int]:
 
 
 def _require_one_reading(
-    spec: TaskSpec,
     questions: Sequence[Question],
     readings: Sequence[list[int | None]],
     *,
@@ -127,7 +132,7 @@ def _require_one_reading(
             row = next(i for i, (a, b) in enumerate(zip(other, places, strict=True)) if a != b)
             question = questions[row]
             raise ValueError(
-                f"task: {spec.name}, row {question.number}: label {question.label!r} may be "
+                f"task: {question.source}, row {question.number}: label {question.label!r} may be "
                 f"{usual} or {how}, and in every row both are there: save the labels as numbers "
                 "of the choices and set `task.label_start` to 0 or 1"
             )

@@ -12,7 +12,9 @@ _REASONS = {
     "empty": "without text",
     "conflicting": "whose text also has another label",
     "duplicate": "that repeat another",
+    "other_response": "with another response to a prompt that is there",
     "in_test": "that are also in test",
+    "in_valid": "that are also in valid",
 }
 """Why rows are left out, by the words of a description."""
 _SPECIAL = 8
@@ -32,6 +34,7 @@ def findings(described: Mapping[str, Any]) -> list[str]:
     parts = [f"{n} {_REASONS.get(why, why)}" for why, n in removed.items() if n]
     if parts:
         found.append(f"rows were left out: {', '.join(parts)}")
+    found += described.get("notes", [])
     for split, classes in described.get("scarce", {}).items():
         found.append(f"{split} has few rows of a class ({', '.join(classes)})")
     cut = [f"{share:.1%} of {split}" for split, share in described.get("truncated", {}).items()]

@@ -9,15 +9,18 @@ Rows come from the hub (`nyu-mll/glue`), or from the folder `task.data` with fil
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from studies.tasks.hub import load_tables, local_tables
+from studies.tasks.hub import HIDDEN, load_tables
 from studies.tasks.metrics import CLASSIFICATION, CORRELATION
+from studies.tasks.places import split_of, tables_below
 from studies.tasks.rows import Row, words_of
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
+from studies.tasks.table_files import read_records
 from studies.tasks.task import Direction, Task, TaskData, TaskInfo
 
 HUB = "nyu-mll/glue"
@@ -54,14 +57,15 @@ class Glue(Task):
 
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Load the two splits, clean train, and cut valid from it."""
-        tables = local_tables(spec.data) if spec.data else load_tables(f"{HUB}:{self.subset}")
+        tables = _files(spec.data) if spec.data else load_tables(f"{HUB}:{self.subset}")
         missing = [name for name in ("train", self.test_split) if name not in tables]
         if missing:
             raise ValueError(
                 f"task: {spec.name} needs a split {missing[0]!r}; found {list(tables)}"
             )
-        test = tuple(self._sample(self._rows(spec, tables[self.test_split]), spec))
-        asked = {row.identity_in(words_of) for row in self._rows(spec, tables[self.test_split])}
+        tested = self._rows(spec, tables[self.test_split])
+        test = tuple(self._sample(tested, spec))
+        asked = {row.identity_in(words_of) for row in tested}
         kept, removed = clean(self._rows(spec, tables["train"]), words_of)
         pool = [row for row in kept if row.identity_in(words_of) not in asked]
         valid = max(1, len(pool) // 10) if spec.valid_rows is None else spec.valid_rows
@@ -80,21 +84,24 @@ class Glue(Task):
         return {**own, **CLASSIFICATION, **({"f1": "maximize"} if self.f1 else {})}
 
     def _rows(self, spec: TaskSpec, table: Any) -> list[Row]:
+        if isinstance(table, Path):
+            table = _columns(list(read_records(table)))
+        names = list(getattr(table, "column_names", table))
         for column in (*self.columns, "label"):
-            if column not in table.column_names:
-                raise ValueError(
-                    f"task: {spec.name} needs a column {column!r}; found {table.column_names}"
-                )
+            if column not in names:
+                raise ValueError(f"task: {spec.name} needs a column {column!r}; found {names}")
         columns = [table[column] for column in ("label", *self.columns)]
         return [
             Row(str(texts[0]), self._label(spec, label), *map(str, texts[1:]))
             for label, *texts in zip(*columns, strict=True)
-            if label is not None and label != -1
+            if label not in HIDDEN
         ]
 
     def _label(self, spec: TaskSpec, label: Any) -> str:
         if not self.labels:
             return repr(float(label))
+        if isinstance(label, str) and label.isdecimal():
+            label = int(label)
         if isinstance(label, int) and 0 <= label < len(self.labels):
             return self.labels[label]
         if label in self.labels:
@@ -108,6 +115,23 @@ class Glue(Task):
         if spec.test_rows is None or spec.test_rows >= len(rows):
             return rows
         return random.Random("glue").sample(list(rows), spec.test_rows)
+
+
+def _files(folder: str) -> dict[str, Path]:
+    """The table files of a folder by their names, which are those of splits."""
+    path = Path(folder).expanduser()
+    found = {split_of(file): file for file in tables_below(path)}
+    if not found:
+        raise ValueError(
+            f"task: `data` must be a folder with one file a split (train.jsonl ...), a .jsonl, "
+            f".csv or .parquet; {path} holds {sorted(file.name for file in path.glob('*'))}"
+        )
+    return found
+
+
+def _columns(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(name for record in records for name in record)
+    return {name: [record.get(name) for record in records] for name in names}
 
 
 _ENTAILS = ("entailment", "not_entailment")

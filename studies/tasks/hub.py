@@ -1,202 +1,133 @@
 """Rows of a Hugging Face hub data set, or of a local folder.
 
 `owner/name`, or `owner/name:subset` where the set has several, e.g. `nyu-mll/glue:sst2`. A folder
-of one table file a split (train.csv, test.csv ...) is read as a single file is; whatever else,
-through `datasets.load_dataset`, whose reader of CSV guesses types.
+of one table file a split (train.csv, test.csv ...) is read as a single file is: `datasets` guesses
+types in text. What is not text, such as Parquet in parts, is left to `datasets.load_dataset`.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from studies.tasks.labels import check_none_lost, check_spelling, class_names
-from studies.tasks.records import Record, check_columns, describe_columns, rows_of
-from studies.tasks.rows import AnyRow
+from studies.tasks.columns import check_columns, describe_columns
+from studies.tasks.labelled import from_splits
+from studies.tasks.places import SPLITS, local_path, split_files
+from studies.tasks.records import Source, rows_of
 from studies.tasks.spec import TaskSpec
-from studies.tasks.splits import check_disjoint, clean, split_pool
-from studies.tasks.table_files import is_table, read_records
+from studies.tasks.table_files import read_records
 from studies.tasks.task import Task, TaskData, TaskInfo
 
-READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
-"""The builder of `datasets` for a file's ending."""
-_SPLITS = {"dev": "validation", "val": "validation", "valid": "validation"}
-_NAMED = ("train", "validation", "test", *_SPLITS)
-_HIDDEN = (None, -1, "-1", "")
+_USED = ("train", "validation", "test")
+HIDDEN = (None, -1, "-1", "")
 """What stands for a label in a split that hides them all."""
 
 
 class HubDataset(Task):
-    """A data set with columns of text and labels, with or without splits of its own.
-
-    Test comes from the set's labelled `test` split, else from `validation`, else from `train`;
-    valid from a `validation` split not used for test, else from `train`. A text that is in
-    several splits stays in test before valid before train.
-    """
+    """A data set with columns of text and labels, with or without splits of its own."""
 
     def info(self, spec: TaskSpec) -> TaskInfo:
         """Describe the task; columns are checked when the rows are loaded."""
+        path = local_path(spec.name)
         return describe_columns(
             spec,
-            licence="see the data set's card",
-            source=f"datasets.load_dataset({spec.name!r})",
+            licence="see the data set's card" if path is None else "not stated",
+            source=f"datasets.load_dataset({spec.name!r})"
+            if path is None
+            else f"folder {path.name}",
         )
 
     def is_local(self, spec: TaskSpec) -> bool:
         """Whether it is a folder."""
-        return _is_path(spec.name)
+        return local_path(spec.name) is not None
 
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Load, clean and split the rows."""
         info = self.info(spec)
-        pools: dict[str, list[AnyRow]] = {}
-        read: list[AnyRow] = []
-        removed = Counter[str]()
-        for name, records in labelled_splits(spec.name, spec).items():
-            part = spec.model_copy(update={"name": f"{spec.name} ({name})"})  # said of wrong rows
-            rows, missing = rows_of(part, records)
-            read += rows
-            pools[name], counts = clean(rows)
-            removed.update({"missing": missing, **counts})
-        check_spelling(info, spec, read)
-        check_none_lost(info, read, [row for rows in pools.values() for row in rows])
-        removed["in_test"] = _repeated(pools)
-        splits = assign(pools, spec, split_seed, stratified=spec.stratify and info.has_classes)
-        check_disjoint(splits)
-        every = [row for rows in splits.values() for row in rows]
-        labels = class_names(spec, every) if info.has_classes else ()
-        return TaskData(info, labels, splits, dict(removed))
+        sources, notes = _labelled(spec)
+        rows, missing = rows_of(spec, list(sources.values()))
+        own = dict(zip(sources, rows, strict=True))
+        return from_splits(info, spec, own, missing, split_seed, notes)
 
 
-def labelled_splits(place: str, spec: TaskSpec) -> dict[str, list[Record]]:
-    """Labelled records of `place` by its own split names; `dev`, `val` are read as `validation`.
-
-    Class numbers become class names where the set has them. A split without any label hides them;
-    elsewhere a label that is not there is a missing value.
+def _labelled(spec: TaskSpec) -> tuple[dict[str, Source], list[str]]:
+    """The splits that have labels, and what is to be told of those that hide them.
 
     Raises:
-        ValueError: a column is missing, or there is no labelled split `train`.
+        ValueError: a column is missing, two files are for one split, there is no labelled split
+            `train`, or a file of the user's has no label at all.
     """
-    files = _split_files(place) if _is_path(place) else {}
+    loaded = _splits(spec)
+    found = {name: source for name, source in loaded.items() if not _hides(spec, source)}
+    if "train" not in found:
+        raise ValueError(f"task: {spec.name} has no labelled split `train`; it has {list(loaded)}")
+    notes = []
+    if "test" in loaded and "test" not in found:
+        instead = "validation" if "validation" in found else "train"
+        notes = [f"the split `test` hides its labels: rows to test on are taken from `{instead}`"]
+    return found, notes
+
+
+def _splits(spec: TaskSpec) -> dict[str, Source]:
+    """Those of train, validation and test that there are; `dev`, `val` are read as `validation`."""
+    path = local_path(spec.name)
+    files = split_files(path) if path is not None else {}
     if files:
         loaded = {name: _from_file(spec, file) for name, file in files.items()}
     else:
-        loaded = {name: _from_table(spec, table) for name, table in load_tables(place).items()}
-    own = [_SPLITS.get(name, name) for name in loaded]
+        loaded = {
+            name: _from_table(spec, name, table)
+            for name, table in load_tables(spec.name).items()
+            if SPLITS.get(name, name) in _USED
+        }
+    own = [SPLITS.get(name, name) for name in loaded]
     if twice := sorted({name for name in own if own.count(name) > 1}):
         raise ValueError(
             f"task: {spec.name} has more than one split {twice[0]!r} ({', '.join(loaded)}; dev, "
             "val and valid are read as validation): keep one"
         )
-    found = {
-        name: records
-        for name, records in zip(own, loaded.values(), strict=True)
-        if not all(record.get(spec.label) in _HIDDEN for record in records)
-    }
-    if "train" not in found:
-        raise ValueError(f"task: {spec.name} has no labelled split `train`; it has {list(loaded)}")
-    return found
+    return dict(zip(own, loaded.values(), strict=True))
 
 
-def _split_files(folder: str) -> dict[str, Path]:
-    """Table files by the split that each is named after; {} where the folder holds others too."""
-    path = Path(folder).expanduser()
-    files = [file for file in sorted(path.glob("*")) if is_table(file.name)]
-    found = {file.name.partition(".")[0]: file for file in files}
-    alone = len(found) == len(files) and set(found) <= set(_NAMED)
-    return found if alone and not (path / "README.md").exists() else {}
+def _from_file(spec: TaskSpec, file: Path) -> Source:
+    """The records of a file of the user's, which must have labels."""
+    source = Source(str(file), list(read_records(file)))
+    check_columns(spec, *source)
+    if _hides(spec, source):
+        raise ValueError(
+            f"task: {file} has no label in any row (column {spec.label!r} is empty or -1): fill "
+            "the labels in, or move the file elsewhere; its rows are then drawn from another split"
+        )
+    return source
 
 
-def _from_file(spec: TaskSpec, file: Path) -> list[Record]:
-    records: list[Record] = list(read_records(file))
-    if records:
-        # the file's name, so that the message says which of the folder's
-        check_columns(spec.model_copy(update={"name": str(file)}), list(records[0]))
-    return records
-
-
-def _from_table(spec: TaskSpec, table: Any) -> list[Record]:
+def _from_table(spec: TaskSpec, name: str, table: Any) -> Source:
     """The records of a `datasets.Dataset`, with the names of classes for their numbers."""
     from datasets import ClassLabel
 
-    check_columns(spec, list(table.column_names))
+    called = f"{spec.name} ({name})"
+    check_columns(spec, called, [dict.fromkeys(table.column_names)])
     feature = table.features[spec.label]
     if not isinstance(feature, ClassLabel):
-        return list(table)
-    return [{**r, spec.label: _name(feature.names, r[spec.label])} for r in table]
+        return Source(called, list(table))
+    names = feature.names
+    return Source(called, [{**r, spec.label: _name(names, r[spec.label])} for r in table])
 
 
-def _repeated(pools: Mapping[str, Sequence[AnyRow]]) -> int:
-    """Rows of other splits that are also in the one tested on, which `assign` leaves out."""
-    name = next((name for name in ("test", "validation") if pools.get(name)), None)
-    if name is None:
-        return 0
-    tested = {row.identity for row in pools[name]}
-    rest = (row for other, rows in pools.items() if other != name for row in rows)
-    return sum(row.identity in tested for row in rest)
-
-
-def _is_path(place: str) -> bool:
-    return place.startswith((".", "/", "~"))
+def _hides(spec: TaskSpec, source: Source) -> bool:
+    return all(record.get(spec.label) in HIDDEN for record in source.records)
 
 
 def load_tables(place: str) -> Any:
     """The `DatasetDict` of a hub id, `owner/name:subset`, or a local folder."""
     from datasets import load_dataset
 
-    path, _, subset = place.partition(":")
-    if _is_path(path):
-        path = str(Path(path).expanduser())
-    return load_dataset(path, subset or None)
-
-
-def local_tables(folder: str) -> Any:
-    """The `DatasetDict` of a folder that holds one file a split, named after it.
-
-    Raises:
-        ValueError: there is no such folder, or it holds no table files of one format.
-    """
-    from datasets import load_dataset
-
-    path = Path(folder).expanduser()
-    files = {f.stem: f for f in sorted(path.glob("*")) if f.suffix in READERS}
-    formats = {READERS[file.suffix] for file in files.values()}
-    if len(formats) != 1:
-        raise ValueError(
-            f"task: `data` must be a folder with one file a split (train.jsonl ...), all .jsonl, "
-            f".csv or .parquet; {path} holds {sorted(file.name for file in files.values())}"
-        )
-    return load_dataset(formats.pop(), data_files={name: str(f) for name, f in files.items()})
+    path = local_path(place)
+    if path is not None:
+        return load_dataset(str(path))
+    hub, _, subset = place.partition(":")
+    return load_dataset(hub, subset or None)
 
 
 def _name(names: Sequence[str], label: int | None) -> str | None:
     """The class's name; hidden labels are None, or -1 as in GLUE."""
     return None if label is None or label < 0 else names[label]
-
-
-def assign(
-    pools: dict[str, list[AnyRow]], spec: TaskSpec, split_seed: int, *, stratified: bool
-) -> dict[str, tuple[AnyRow, ...]]:
-    """Train, valid and test out of a data set's own splits."""
-    test = pools.get("test") or pools.get("validation")
-    valid = pools.get("validation") if "test" in pools else None
-    if test is None:
-        return split_pool(pools["train"], spec, split_seed, stratified=stratified)
-    chosen: dict[str, tuple[AnyRow, ...]] = {}
-    taken: set[str] = set()
-
-    def take(name: str, rows: Sequence[AnyRow], count: int | None) -> None:
-        free = [row for row in rows if row.identity not in taken]
-        part = spec.model_copy(
-            update={"train_rows": count or len(free), "valid_rows": 0, "test_rows": 0}
-        )
-        chosen[name] = split_pool(free, part, split_seed, stratified=stratified)["train"]
-        taken.update(row.identity for row in chosen[name])
-
-    take("test", test, spec.test_rows)
-    # rows of the test set that were not asked for do not become training rows either
-    taken.update(row.identity for row in test)
-    share = max(1, round(0.1 * len(pools["train"])))
-    take("valid", valid or pools["train"], spec.valid_rows or (None if valid else share))
-    take("train", pools["train"], spec.train_rows)
-    return {name: chosen[name] for name in ("train", "valid", "test")}

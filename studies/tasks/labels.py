@@ -2,12 +2,15 @@
 
 import functools
 import math
+import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from decimal import Decimal, InvalidOperation
 
 from studies.tasks.rows import AnyRow, plain
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import TaskInfo
+from studies.tasks.values import INVISIBLE
 
 MAX_CLASSES = 1000
 NO_LABEL = ("nan", "null")
@@ -39,16 +42,16 @@ def _meant(names: tuple[str, ...], label: str) -> str | None:
     return alike[0] if len(alike) == 1 else None
 
 
-def _likeness(label: str) -> str | float:
-    """What spellings of one class share: the number, truth value or text without case."""
-    folded = plain(label)
+def _likeness(label: str) -> str | Decimal:
+    """What spellings of one class share: a number, a truth value, or a text as it is seen."""
+    folded = plain(label.translate(dict.fromkeys(map(ord, INVISIBLE))))
     if folded in ("true", "false"):
-        return float(folded == "true")
+        return Decimal(folded == "true")
     try:
-        number = float(folded)
-    except ValueError:
+        number = Decimal(folded)  # a float makes one of two integers past 2^53
+    except InvalidOperation:
         return folded
-    return number if math.isfinite(number) else folded
+    return number if number.is_finite() and "_" not in folded else folded
 
 
 def check_spelling(info: TaskInfo, spec: TaskSpec, rows: Sequence[AnyRow]) -> None:
@@ -60,18 +63,32 @@ def check_spelling(info: TaskInfo, spec: TaskSpec, rows: Sequence[AnyRow]) -> No
     if not info.has_classes or spec.labels is not None:
         return
     times = Counter(row.label for row in rows)
-    spellings: dict[str | float, list[str]] = defaultdict(list)
+    spellings: dict[str | Decimal, list[str]] = defaultdict(list)
     for label, _ in times.most_common():
         spellings[_likeness(label)].append(label)
     for several in spellings.values():
         if len(several) > 1:
             told = " and ".join(f"{label!r} ({times[label]} rows)" for label in several)
-            names = ", ".join(each[0] for each in spellings.values())
+            names = _as_yaml(each[0] for each in spellings.values())
             raise ValueError(
                 f"task: column {spec.label!r} of {spec.name} has {told}: write one class in one "
-                f"way, or list the classes: `task.labels: [{names}]` takes these as one, a list "
+                f"way, or list the classes: `task.labels: {names}` takes these as one, a list "
                 "with each of them as several"
             )
+
+
+def _as_yaml(names: Iterable[str]) -> str:
+    """The list as it can be written into a study: quoted but for plain words."""
+    return f"[{', '.join(map(_word, names))}]"
+
+
+def _word(name: str) -> str:
+    import yaml
+
+    if re.fullmatch(r"[^\W\d_][\w ]*", name) and yaml.safe_load(name) == name:  # not no or null
+        return name
+    seen = name.isprintable()
+    return yaml.safe_dump(name, default_style='"', allow_unicode=seen, width=math.inf).strip()
 
 
 def check_none_lost(info: TaskInfo, rows: Sequence[AnyRow], kept: Sequence[AnyRow]) -> None:

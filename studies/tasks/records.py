@@ -1,99 +1,60 @@
-"""From the records of a file or data set to rows, by the columns that a `task:` entry names.
+"""From the records of files, or of a data set, to rows."""
 
-- `text` and `label`: a text, or a pair of texts, with a class;
-- `template`, `choices` and `label`: a multiple-choice question;
-- `template` and `label`: an instruction with its response.
-"""
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from basis_zoo.registry import did_you_mean
 from studies.tasks.choices import places, question_of
+from studies.tasks.columns import (
+    Record,
+    choices_of,
+    fields_of,
+    inputs_of,
+    kind_of,
+    optional,
+    wanted,
+)
 from studies.tasks.labels import NO_LABEL, settled
-from studies.tasks.metrics import CLASSIFICATION, INSTRUCTION, multiple_choice_names
 from studies.tasks.rows import AnyRow, Exchange, Item, Row
 from studies.tasks.spec import TaskSpec
-from studies.tasks.task import Kind, TaskInfo
-from studies.tasks.values import is_nothing, shown, text_of
+from studies.tasks.values import bare, is_nothing, shown, text_of
 
-Record = Mapping[str, Any]
-_FIELD = re.compile(r"\{([^{}]+)\}")
-
-
-def describe_columns(spec: TaskSpec, *, licence: str, source: str) -> TaskInfo:
-    """What a task of these columns is; `source` is completed with the columns.
-
-    Raises:
-        ValueError: `choices` without a template, or a key that these columns have no use for.
-    """
-    if spec.choices is not None and spec.template is None:
-        raise ValueError("task: `choices` needs a `template` for the question, e.g. '{question}'")
-    columns = ", ".join(dict.fromkeys(column for _, column in wanted(spec)))
-    kind = kind_of(spec)
-    uses = (("labels", "text_classification"), ("label_start", "multiple_choice"))
-    for key, its_kind in uses:
-        if getattr(spec, key) is not None and kind != its_kind:
-            raise ValueError(
-                f"task: `{key}` is for {its_kind.replace('_', ' ')}, but `template` and `choices` "
-                f"make {kind.replace('_', ' ')} of these columns"
-            )
-    metrics = {
-        "text_classification": CLASSIFICATION,
-        "multiple_choice": multiple_choice_names(spec.evaluate),
-        "instruction": INSTRUCTION,
-    }[kind]
-    return TaskInfo(
-        name=spec.name,
-        kind=kind,
-        metrics=metrics,
-        licence=licence,
-        source=f"{source}, columns {columns}",
-        scoring=spec.scoring or "sum",
-        train_on_inputs=bool(spec.train_on_inputs),
-        answers_end=spec.evaluate != "loglikelihood",
-    )
+Numbered = Sequence[tuple[int, Record]]
+"""Records with their places in a source, from 1."""
 
 
-def kind_of(spec: TaskSpec) -> Kind:
-    """What the named columns make of the rows."""
-    if spec.template is None:
-        return "text_classification"
-    return "instruction" if spec.choices is None else "multiple_choice"
+class Source(NamedTuple):
+    """Records of one file, or of one split of a data set."""
+
+    name: str
+    """How messages call it."""
+    records: Sequence[Record]
 
 
-def wanted(spec: TaskSpec) -> list[tuple[str, str]]:
-    """(key of the entry, column) for every column that is read."""
-    if spec.template is None:
-        texts = [("text", column) for column in spec.columns]
-    else:
-        texts = [("template", column) for column in _FIELD.findall(spec.template)]
-    choices = (spec.choices,) if isinstance(spec.choices, str) else spec.choices or ()
-    return [*texts, *(("choices", column) for column in choices), ("label", spec.label)]
-
-
-def check_columns(spec: TaskSpec, columns: Sequence[str]) -> None:
-    """Refuse a column that is named and not there.
-
-    Raises:
-        ValueError: names the key to set and the columns there are.
-    """
-    for key, column in wanted(spec):
-        if column not in columns:
-            raise ValueError(
-                f"task: {spec.name} has no column {column!r}.{did_you_mean(column, columns)} "
-                f"Set `task.{key}` to one of: {', '.join(map(str, columns))}"
-            )
-
-
-def rows_of(spec: TaskSpec, records: Sequence[Record]) -> tuple[list[AnyRow], int]:
+def rows_of(spec: TaskSpec, sources: Sequence[Source]) -> tuple[list[list[AnyRow]], int]:
     """One row for each record that lacks no value, and how many were dropped for lacking one.
+
+    The labels of questions are read in one way, whichever source they are in.
 
     Raises:
         ValueError: a record lacks a value and `task.missing` is not drop, a value is no text or
             number, or a label is none of the choices; names the rows.
     """
+    named = [spec.model_copy(update={"name": source.name}) for source in sources]
+    whole = [_whole(part, source.records) for part, source in zip(named, sources, strict=True)]
+    kind = kind_of(spec)
+    if kind == "multiple_choice":
+        rows = _items(spec, list(zip(named, whole, strict=True)))
+    else:
+        make = _exchange if kind == "instruction" else _row
+        rows = [
+            [make(part, number, record) for number, record in records]
+            for part, records in zip(named, whole, strict=True)
+        ]
+    return rows, sum(len(s.records) for s in sources) - sum(map(len, whole))
+
+
+def _whole(spec: TaskSpec, records: Sequence[Record]) -> Numbered:
+    """The records that lack no value, with their numbers."""
     whole: list[tuple[int, Record]] = []
     lacking: dict[str, list[int]] = {}
     for number, record in enumerate(records, start=1):
@@ -102,57 +63,69 @@ def rows_of(spec: TaskSpec, records: Sequence[Record]) -> tuple[list[AnyRow], in
             whole.append((number, record))
         else:
             lacking.setdefault(column, []).append(number)
-    if lacking and spec.missing == "refuse":
+    if lacking and spec.missing != "drop":
         told = "; ".join(f"{column!r} in {shown(rows)}" for column, rows in lacking.items())
+        keep = spec.missing == "refuse" and set(lacking) & set(optional(spec))
         raise ValueError(
             f"task: {spec.name} lacks a value for {told}. Fill it in, or leave such rows out with "
             "`task.missing: drop`"
+            + ("; `task.missing: keep` takes empty texts and last choices as such" if keep else "")
         )
-    kind = kind_of(spec)
-    rows: list[AnyRow]
-    if kind == "multiple_choice":
-        rows = list(_items(spec, whole))
-    elif kind == "instruction":
-        rows = [
-            Exchange(filled(spec, n, r), text_of(spec, n, spec.label, r[spec.label]))
-            for n, r in whole
-        ]
-    else:
-        rows = [_row(spec, number, record) for number, record in whole]
-    return rows, len(records) - len(whole)
+    return whole
 
 
 def _lacks(spec: TaskSpec, record: Record) -> str | None:
-    """The column of a value that is missing; an empty text is one, an empty label is not."""
-    classes = kind_of(spec) == "text_classification"
-    for key, column in wanted(spec):
-        value = record.get(column)
-        if is_nothing(value) and (not isinstance(value, str) or key not in ("text", "template")):
+    """The column of a value that is missing; an empty text is one where it is not all there is."""
+    empty = [column for _, column in wanted(spec) if is_nothing(record.get(column))]
+    if spec.missing == "keep":
+        inputs, choices = inputs_of(spec), choices_of(spec)
+        there = [place for place, column in enumerate(choices) if column not in empty]
+        may_be = {*choices[max([1, *there]) + 1 :]}
+        if not set(inputs) <= set(empty):
+            may_be |= set(inputs) - set(choices)
+        empty = [column for column in empty if column not in may_be]
+    for column in empty:
+        only = spec.template is None and column == spec.text
+        if not only or not isinstance(record.get(column), str):  # else left out as empty
             return column
-        word = value.strip() if isinstance(value, str) else ""
-        unlisted = word not in (spec.labels or ())
-        if classes and key == "label" and unlisted and word.casefold() in NO_LABEL:
-            return column
-    return None
+    value = record.get(spec.label)
+    word = bare(value) if isinstance(value, str) else ""
+    unsaid = word.casefold() in NO_LABEL and word not in (spec.labels or ())
+    return spec.label if unsaid and kind_of(spec) == "text_classification" else None
 
 
 def filled(spec: TaskSpec, number: int, record: Record) -> str:
     """The template with every `{column}` replaced by the record's value."""
-    return _FIELD.sub(
-        lambda match: text_of(spec, number, match[1], record[match[1]]), spec.template or ""
+    template = spec.template or ""
+    return fields_of(template).sub(
+        lambda field: _text(spec, number, field[1], record) if field[1] else field[0][0], template
     )
 
 
-def _row(spec: TaskSpec, number: int, record: Record) -> Row:
-    first, *second = (text_of(spec, number, column, record[column]) for column in spec.columns)
-    label = text_of(spec, number, spec.label, record[spec.label]).strip()
+def _text(spec: TaskSpec, number: int, column: str, record: Record) -> str:
+    """The text of a cell; "" where it may be empty and is."""
+    value = record.get(column)
+    return "" if is_nothing(value) else text_of(spec, number, column, value)
+
+
+def _row(spec: TaskSpec, number: int, record: Record) -> AnyRow:
+    first, *second = (_text(spec, number, column, record) for column in spec.columns)
+    label = bare(text_of(spec, number, spec.label, record[spec.label]))
     return Row(first, settled(spec, number, label), *second)
 
 
-def _items(spec: TaskSpec, records: Sequence[tuple[int, Record]]) -> list[Item]:
-    questions = [question_of(spec, number, record) for number, record in records]
-    golds = places(spec, questions)
+def _exchange(spec: TaskSpec, number: int, record: Record) -> AnyRow:
+    response = text_of(spec, number, spec.label, record[spec.label])
+    return Exchange(filled(spec, number, record), response)
+
+
+def _items(spec: TaskSpec, parts: Sequence[tuple[TaskSpec, Numbered]]) -> list[list[AnyRow]]:
+    questions = [[question_of(part, *each) for each in records] for part, records in parts]
+    golds = iter(places(spec, [question for several in questions for question in several]))
     return [
-        Item.of(filled(spec, number, record), question.texts, gold)
-        for (number, record), question, gold in zip(records, questions, golds, strict=True)
+        [
+            Item.of(filled(part, *each), question.texts, next(golds))
+            for each, question in zip(records, several, strict=True)
+        ]
+        for (part, records), several in zip(parts, questions, strict=True)
     ]

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from basis_zoo.registry import Registry
 from studies.backbones.head import Head
 from studies.tasks import data_remarks
 from studies.tasks.hub import HubDataset
+from studies.tasks.places import local_path
 from studies.tasks.spec import TaskSpec
 from studies.tasks.table_files import SUFFIXES, is_table
 from studies.tasks.tables import TableFile
@@ -36,20 +36,21 @@ def get_task(name: str) -> Task:
         return _TASKS.find(name)
     if is_table(name):
         return TableFile()
-    if name.startswith((".", "/", "~")):
-        if Path(name).expanduser().is_file():
-            raise ValueError(
-                f"task: {name} is no table: its name must end in one of {', '.join(SUFFIXES)} "
-                "(text also compressed: .csv.gz); save it as one of them"
-            )
-        if not Path(name).expanduser().is_dir():
-            raise ValueError(f"task: no such file or folder {name}")
+    path = local_path(name)
+    if path is None and _HUB_ID.fullmatch(name):
         return HubDataset()
-    if _HUB_ID.fullmatch(name):
+    if path is not None and path.is_dir():
         return HubDataset()
+    if path is not None and path.is_file():
+        raise ValueError(
+            f"task: {name} is no table: its name must end in one of {', '.join(SUFFIXES)} "
+            "(text also compressed: .csv.gz); save it as one of them"
+        )
+    if path is not None:
+        raise ValueError(f"task: no such file or folder {name}")
     raise ValueError(
         f"{_TASKS.unknown(name)}. Besides: a file ({', '.join(SUFFIXES)}), "
-        f"a folder (starts with ./ or /), or a hub id owner/name"
+        f"a folder that exists, or a hub id owner/name"
     )
 
 

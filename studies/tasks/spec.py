@@ -69,15 +69,17 @@ class TaskSpec(NamedSection):
     how a number or truth value is written, count as it. Null: as found, one spelling a class."""
     label_start: Annotated[Int | None, Field(ge=0, le=1, examples=[1])] = None
     """Whether the numbers of right choices count from 0 or from 1; null: as the rows tell."""
-    missing: Literal["refuse", "drop"] = "refuse"
+    missing: Literal["refuse", "drop", "keep"] = "refuse"
     """What becomes of rows of a table or hub data set that lack a value: refused by number, or left
-    out and counted."""
+    out and counted; keep: as refuse, but one text of several in a pair or template may be empty,
+    and so may the last choices from the third on."""
     stratify: Bool = True
     """Whether all splits of a table or hub data set have its classes in like shares; false: they
     are drawn without regard to the class. Shipped tasks are split without."""
     template: Annotated[Text | None, Field(examples=["Q: {question}\\nA:"])] = None
     """Prompt with `{column}` for each column's value: makes a table or hub data set a
-    multiple-choice task (with `choices`) or an instruction task (without); null: neither."""
+    multiple-choice task (with `choices`) or an instruction task (without); null: neither. In one
+    with a `{{`, `{{` and `}}` are braces."""
     choices: Annotated[
         str | tuple[str, ...] | None,
         _columns(2, None, "two or more"),

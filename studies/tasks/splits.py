@@ -10,10 +10,10 @@ import itertools
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from studies.tasks.rows import AnyRow, Form, plain
+from studies.tasks.rows import AnyRow, Exchange, Form, plain
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import TaskData
 
@@ -24,31 +24,43 @@ VALID_SHARE, TEST_SHARE = 0.1, 0.2
 """Shares of the pool where the study does not say how many rows."""
 
 
-def clean(rows: Iterable[AnyRow], form: Form = plain) -> tuple[list[AnyRow], dict[str, int]]:
+def clean(
+    rows: Iterable[AnyRow], form: Form = plain, conflicting: Collection[str] = ()
+) -> tuple[list[AnyRow], dict[str, int]]:
     """One row for each identity in `form`, in the order of first sight.
 
-    Beside them how many rows were removed, by reason. A text that occurs with two labels is left
-    out altogether: all of its rows count as conflicting.
+    Beside them how many rows were removed, by reason. A text that occurs with two labels, or whose
+    identity is one of `conflicting`, is left out altogether: all of its rows count.
     """
     first: dict[str, AnyRow] = {}
     times: Counter[str] = Counter()
-    conflicting: set[str] = set()
-    empty = 0
+    conflicting = set(conflicting)
+    empty = responses = 0
     for row in rows:
         if not row.text.strip():
             empty += 1
             continue
         key = row.identity_in(form)
         times[key] += 1
-        if first.setdefault(key, row).label_in(form) != row.label_in(form):
+        known = first.setdefault(key, row)
+        if known.label_in(form) != row.label_in(form):
             conflicting.add(key)
+        if isinstance(row, Exchange) and form(row.response) != form(known.answer):
+            responses += 1
     kept = [row for key, row in first.items() if key not in conflicting]
     removed = {
         "empty": empty,
         "conflicting": sum(times[key] for key in conflicting),
-        "duplicate": sum(n - 1 for key, n in times.items() if key not in conflicting),
+        "duplicate": sum(n - 1 for key, n in times.items() if key not in conflicting) - responses,
     }
-    return kept, removed
+    return kept, {**removed, **({"other_response": responses} if responses else {})}
+
+
+def contradicted(rows: Iterable[AnyRow], form: Form = plain) -> set[str]:
+    """The identities that occur with two labels."""
+    labels: dict[str, str] = {}
+    pairs = ((row.identity_in(form), row.label_in(form)) for row in rows)
+    return {key for key, label in pairs if labels.setdefault(key, label) != label}
 
 
 def split_pool(
@@ -69,16 +81,19 @@ def split_pool(
         units = _evenly(units)
     order = [row for unit in units for row in unit]
     ends = list(itertools.accumulate(map(len, units)))
-    test = round(len(order) * TEST_SHARE) if spec.test_rows is None else spec.test_rows
-    valid = round(len(order) * VALID_SHARE) if spec.valid_rows is None else spec.valid_rows
+    test, valid = (
+        max(1, round(len(order) * share)) if asked is None else asked
+        for asked, share in ((spec.test_rows, TEST_SHARE), (spec.valid_rows, VALID_SHARE))
+    )
     after_test = _next_end(ends, test)
     after_valid = _next_end(ends, after_test + valid)
     free = len(order) - after_valid
     train = free if spec.train_rows is None else spec.train_rows
     if train < 1 or train > free:
         kept = "" if len(units) == len(order) else f" in {len(units)} groups that are kept together"
+        asked = "at least 1" if spec.train_rows is None else train
         raise ValueError(
-            f"task {spec.name}: asked for train_rows {train}, valid_rows {valid} and test_rows "
+            f"task: {spec.name}: asked for train_rows {asked}, valid_rows {valid} and test_rows "
             f"{test}, but the pool has {len(order)} rows{kept}; ask for fewer in `task` "
             "(what a study leaves out, its profile sets)"
         )
@@ -147,6 +162,7 @@ def describe(data: TaskData) -> dict[str, Any]:
         "rows": {name: len(data.splits[name]) for name in SPLITS},
         "majority": {name: majority(data.splits[name]) for name in SPLITS},
         "removed": dict(data.removed),
+        **({"notes": list(data.notes)} if data.notes else {}),
         **({"scarce": few} if (few := scarce(data)) else {}),
         "source": data.info.source,
         "licence": data.info.licence,

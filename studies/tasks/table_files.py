@@ -6,17 +6,16 @@ nothing and the label "01" into 1. What cannot be read without a doubt is refuse
 
 import bz2
 import codecs
-import csv
 import gzip
 import io
-import itertools
 import json
 import lzma
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+from studies.tasks.separated import records_of, refuse_twice
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 _OPENERS: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -28,13 +27,16 @@ _MARKS = (  # UTF-32 before UTF-16, whose mark is the beginning of its own
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_LONGEST = 2**31 - 1
-_QUOTES = 'a quote inside a quoted field is written twice (""); or save the rows as .jsonl'
 
 
 def is_table(name: str) -> bool:
     """Whether a task's name is the path of such a file."""
-    return _suffixes(name)[0] in SUFFIXES
+    return suffix_of(name) in SUFFIXES
+
+
+def suffix_of(name: str) -> str:
+    """The ending that tells a file's format, in lower case and without that of a compression."""
+    return _suffixes(name)[0]
 
 
 def read_records(path: Path) -> Iterator[dict[str, object]]:
@@ -64,7 +66,7 @@ def read_records(path: Path) -> Iterator[dict[str, object]]:
                     if line.strip():
                         yield _object(path, number, line)
             else:
-                yield from _fields(path, file, "\t" if suffix == ".tsv" else ",")
+                yield from records_of(path, file, "\t" if suffix == ".tsv" else ",")
     except UnicodeDecodeError as error:
         raise ValueError(_undecodable(path, packed)) from error
     except (EOFError, lzma.LZMAError, zlib.error) as error:
@@ -125,101 +127,37 @@ def _undecodable(path: Path, packed: str) -> str:
     return f"task: {path} ends within a character; it is not whole"
 
 
-def _fields(path: Path, file: IO[str], usual: str) -> Iterator[dict[str, object]]:
-    """Rows of separated fields; the separator is the one that the header has."""
-    csv.field_size_limit(_LONGEST)  # the module has one limit for all readers, of 128 KiB
-    first = file.readline()
-    delimiter = _delimiter(first, usual)
-    # strict: what follows a closing quote is otherwise added to the field
-    reader = csv.reader(itertools.chain([first], file), delimiter=delimiter, strict=True)
-    header: list[str] = []
-    while True:
-        line = reader.line_num + 1
-        try:
-            fields = next(reader, None)
-        except csv.Error as error:
-            raise ValueError(
-                f"task: {path}, line {line}: the row that begins here is broken in line "
-                f"{reader.line_num} ({error}); {_QUOTES}"
-            ) from error
-        if fields is None:
-            return
-        if not fields:
-            continue
-        if not header:
-            header = fields
-            _refuse_twice(path, line, header)
-            continue
-        if delimiter == "\t" and any("\t" in f and "\n" in f for f in fields):
-            raise ValueError(
-                f"task: {path}, line {line}: a quote opens a field that takes in the lines up to "
-                f"{reader.line_num}; {_QUOTES}"
-            )
-        if any(fields[len(header) :]):
-            raise ValueError(
-                f"task: {path}, line {line} has {len(fields)} fields, but the header has "
-                f"{len(header)}; put fields that hold a {_NAMES[delimiter]} into quotes"
-            )
-        yield dict(itertools.zip_longest(header, fields[: len(header)]))
-
-
-_NAMES = {",": "comma", ";": "semicolon", "\t": "tab"}
-
-
-def _delimiter(header: str, usual: str) -> str:
-    """The usual separator, unless the header has another one and not that."""
-    if usual in header:
-        return usual
-    return max((d for d in _NAMES if d in header), key=header.count, default=usual)
-
-
-def _refuse_twice(path: Path, line: int, names: Sequence[str]) -> None:
-    twice = [name for name, times in Counter(names).items() if times > 1 and name.strip()]
-    if twice:
-        raise ValueError(f"task: {path}, line {line} names {twice[0]!r} twice; rename one")
-
-
 def _object(path: Path, number: int, line: str) -> dict[str, object]:
-    try:
-        record = json.loads(line, object_pairs_hook=lambda pairs: _dict(path, number, pairs))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"task: {path}, line {number} is no JSON: {error}") from error
-    except (RecursionError, ValueError) as error:  # nested too deep, a number too long
-        raise _odd_json(f"{path}, line {number}", error) from error
+    record = _parsed(f"{path}, line {number}", line)
     if not isinstance(record, dict):
         raise ValueError(f"task: {path}, line {number} must be a JSON object, got {line[:60]!r}")
     return record
 
 
-def _dict(path: Path, number: int, pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
-    _refuse_twice(path, number, [name for name, _ in pairs])
-    return dict(pairs)
-
-
-def _once(path: Path, pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
-    names = [name for name, _ in pairs]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"task: {path} has an object that names {sorted(twice)} twice: {names}")
-    return dict(pairs)
-
-
-def _odd_json(place: str, error: Exception) -> ValueError:
-    if str(error).startswith("task: "):
-        return ValueError(str(error))
-    return ValueError(f"task: {place}: this JSON cannot be read ({error})")
-
-
 def _array(path: Path, text: str) -> list[dict[str, object]]:
-    try:
-        records = json.loads(text, object_pairs_hook=lambda pairs: _once(path, pairs))
-    except json.JSONDecodeError as error:
-        hint = "; a file with one object a line ends in .jsonl" if "Extra" in error.msg else ""
-        raise ValueError(f"task: {path} is no JSON: {error}{hint}") from error
-    except (RecursionError, ValueError) as error:
-        raise _odd_json(str(path), error) from error
+    records = _parsed(str(path), text)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise ValueError(f"task: {path} must be a JSON array of objects")
     return records
+
+
+def _parsed(place: str, text: str) -> Any:
+    """What the JSON in `text` says; no object in it may name a key twice."""
+
+    def once(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+        refuse_twice(f"{place}: an object", [name for name, _ in pairs])
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except json.JSONDecodeError as error:
+        several = "Extra" in error.msg and "\n" in text.strip()
+        hint = "; a file with one object a line ends in .jsonl" if several else ""
+        raise ValueError(f"task: {place} is no JSON: {error}{hint}") from error
+    except (RecursionError, ValueError) as error:  # nested too deep, a number too long
+        if str(error).startswith("task: "):
+            raise
+        raise ValueError(f"task: {place}: this JSON cannot be read ({error})") from error
 
 
 def _parquet(path: Path) -> Iterator[dict[str, object]]:
@@ -228,7 +166,7 @@ def _parquet(path: Path) -> Iterator[dict[str, object]]:
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-        _refuse_twice(path, 1, file.schema_arrow.names)
+        refuse_twice(str(path), file.schema_arrow.names)
         for batch in file.iter_batches():
             yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:

@@ -76,6 +76,8 @@ class TaskData:
     """Rows of train, valid and test."""
     removed: Mapping[str, int] = field(default_factory=dict)
     """Rows left out of the pool, by reason."""
+    notes: tuple[str, ...] = ()
+    """What else a reader of the numbers should know of the rows."""
 
 
 class Task(ABC):

@@ -1,6 +1,7 @@
 """What one cell of a user's table may hold: a text, a number, or nothing."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +11,20 @@ SHOWN = 5
 """Rows that a message names before it counts the others."""
 
 
+INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+"""Characters of no width, which editors and web pages leave behind; the last is the BOM."""
+_NO_PART = re.compile(rf"^[\s{INVISIBLE}]+|[\s{INVISIBLE}]+$")
+
+
+def bare(text: str) -> str:
+    """The text without the white space and the characters of no width around it."""
+    return _NO_PART.sub("", text)
+
+
 def is_nothing(value: Any) -> bool:
-    """Whether the cell is null, NaN or white space alone."""
+    """Whether the cell is null, NaN, or holds nothing that can be seen."""
     if isinstance(value, str):
-        return not value.strip()
+        return not bare(value)
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 

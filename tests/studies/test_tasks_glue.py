@@ -1,5 +1,6 @@
 """GLUE on hand-written rows in the hub's columns; its metrics against scikit-learn and scipy."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,22 @@ def test_every_subset_is_read_and_split(name: str, tmp_path: Path) -> None:
     assert data.removed["in_test"] == 1
     assert data.labels == GLUE[name].labels
     assert all((row.pair is None) == (len(GLUE[name].columns) == 1) for row in data.splits["test"])
+
+
+@pytest.mark.parametrize("name", ["glue_mnli", "glue_stsb"])
+def test_csv_files_give_the_same_rows(name: str, tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", name)
+    data = tasks.load({"name": name, "data": str(folder)})
+    for file in list(folder.iterdir()):
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        with (folder / f"{file.stem.upper()}.CSV").open("w", newline="") as out:
+            table = csv.DictWriter(out, list(records[0]))
+            table.writeheader()
+            table.writerows([*records, {**records[0], "label": -1}])
+        file.unlink()
+    (folder / "notes.csv").write_text("no rows")
+    found = tasks.load({"name": name, "data": str(folder)})
+    assert found.splits == data.splits and found.removed["duplicate"] == data.removed["duplicate"]
 
 
 def test_the_metric_of_each_subset_is_the_benchmarks() -> None:

@@ -1,6 +1,7 @@
 """A user's own file: what counts as the same row, and nothing lost or changed without a word."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from transformers import AutoTokenizer
 
 from studies import tasks
 from studies.engine.command.cli import main
+from studies.engine.definition.yaml_source import read_yaml
 from studies.tasks.rows import Exchange, Item, Row, words_of
 from studies.tasks.splits import clean
 
@@ -118,6 +120,57 @@ def test_nothing_in_json_is_missing(column: str, nothing: str, tmp_path: Path) -
 def test_spellings_of_one_class_are_refused(other: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"and '{other}' \(2 rows\).*task\.labels: \[\w+, \w+\]"):
         labelled(tmp_path, {6: other, 8: other})
+
+
+@pytest.mark.parametrize("kind", ["{}\ufeff", "\u200b{} ", " \u2060{}\u200f"])
+def test_what_is_not_seen_around_a_label_is_no_part_of_it(kind: str, tmp_path: Path) -> None:
+    assert labelled(tmp_path, {3: kind.format("neg")}).labels == ("neg", "pos")
+    with pytest.raises(ValueError, match="'label' in row 4"):
+        labelled(tmp_path, {3: kind.format("")})
+
+
+def test_a_label_with_something_unseen_inside_is_another_spelling(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'neg' .19 rows. and 'n\\u200beg' .1 rows."):
+        labelled(tmp_path, {3: "n\u200beg"})
+    assert labelled(tmp_path, {3: "n\u200beg"}, labels=["neg", "pos"]).labels == ("neg", "pos")
+    england, scotland = (
+        "\U0001f3f4" + "".join(chr(0xE0000 + ord(c)) for c in name) + "\U000e007f"
+        for name in ("gbeng", "gbsct")
+    )  # they differ in characters that are not seen
+    flags = {0: england, 2: scotland}
+    assert len(labelled(tmp_path, flags).labels) == 4
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a, b", "no"),
+        ("#a", 'it\'s: "so"'),
+        ("é\u200bé", "[x"),
+        ("x\ny", "1e5", "007", "12", "0o17"),
+        ("on", "e", "😀\u200b😀", "two words"),
+    ],
+)
+def test_the_list_of_labels_that_is_proposed_is_yaml(names: Any, tmp_path: Path) -> None:
+    rows = [{"text": f"word {n}", "label": names[n % len(names)]} for n in range(60)]
+    rows[0]["label"] = names[0].upper()
+    rows[1]["label"] = names[1].upper()
+    name = write(tmp_path / "rows.jsonl", [json.dumps(row) for row in rows])
+    with pytest.raises(ValueError, match=r"task\.labels") as refused:
+        tasks.load(name)
+    found = re.search(r"`task\.(labels: .*)` takes", str(refused.value))
+    assert found is not None and found[1].isprintable()
+    (tmp_path / "study.yaml").write_text(found[1], encoding="utf-8")
+    labels = read_yaml(tmp_path / "study.yaml")["labels"]
+    assert sorted(labels) == sorted(names)
+    assert set(tasks.load({"name": name, "labels": labels}).labels) == set(names)
+
+
+def test_integers_of_any_length_are_told_apart(tmp_path: Path) -> None:
+    labels = [2**53, 2**53 + 1, "1_0", "10"]
+    rows = [{"text": f"word {n}", "label": labels[n % 4]} for n in range(40)]
+    data = tasks.load(write(tmp_path / "rows.jsonl", [json.dumps(row) for row in rows]))
+    assert set(data.labels) == set(map(str, labels))
 
 
 def test_numbers_and_truth_values_of_one_class_are_refused(tmp_path: Path) -> None:
@@ -230,6 +283,16 @@ def test_the_plan_tells_what_was_left_out_and_what_is_rare(own: Any, capsys: Any
     assert "./rows.csv: rows of train 60, valid 10, test 20" in told
     assert "rows were left out: 2 whose text also has another label, 2 that repeat another" in told
     assert "test has few rows of a class (c: 0)" in told
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [("--plan",), (), ("--export-plan", "plan.json")])
+def test_a_task_for_a_decoder_and_an_encoder_do_not_go_together(
+    arguments: tuple[str, ...], own: Any, capsys: Any
+) -> None:
+    assert own(some(), *arguments, more=", template: '{text}', choices: [text, label]") == 2
+    told = "".join(capsys.readouterr().err.splitlines())
+    assert "own.yaml:4: backbone" in told and "is an encoder (bert), and this task needs" in told
     assert not Path("runs").exists()
 
 

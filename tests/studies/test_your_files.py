@@ -59,6 +59,40 @@ def test_compressed_text_is_read(
         read(path, pack(TEXT.encode())[:-12])
 
 
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("sep=;\ntext;label", "a, b;c"),
+        ('"SEP=|"\r\ntext|label', "a, b|c"),
+        ("\n  \ntext;label", "a, b;c"),
+        ("\ufeff\ntext;label", "a, b;c"),
+        ("text, label", '"a, b", c'),
+        ('text, "label"', '"a, b", "c"'),
+        (" text ,label ", '"a, b",c'),
+        ('"text";label;"of, whom"', '"a, b";c;d'),
+        ('text\tlabel\t"of\nwhom, when"', "a, b\tc\td"),
+    ],
+)
+def test_headers_are_read_as_programs_write_them(header: str, row: str, tmp_path: Path) -> None:
+    found = read(tmp_path / "rows.csv", f"{header}\n{row}\n")
+    assert [(record["text"], record["label"]) for record in found] == [("a, b", "c")]
+
+
+def test_lines_above_the_header_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"line 5 has 3 fields, .* has 2; .*a semicolon"):
+        read(tmp_path / "rows.csv", "sep=;\n\ntext;label\na;b\na;b;c\n")
+
+
+def test_space_inside_a_field_stays(tmp_path: Path) -> None:
+    assert read(tmp_path / "rows.csv", "text,label\n a, b\n")[0] == {"text": " a", "label": " b"}
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_names_that_are_blank_are_no_names(name: str, tmp_path: Path) -> None:
+    line = '{"": 1, "": 2, "text": 3}'
+    assert read(tmp_path / name, f"[{line}]" if name == "a.json" else line)[0]["text"] == 3
+
+
 def test_fields_may_be_long(tmp_path: Path) -> None:
     assert (
         len(str(read(tmp_path / "rows.csv", f"text,label\n{'a' * 300_000},b\n")[0]["text"]))
@@ -88,7 +122,7 @@ SWALLOWED = 'text\tlabel\nfirst\tneg\n"one\tneg\ntwo\tpos\n{}three\tneg\n'
             "line 3 has 3 fields, but the header has 2.*comma",
         ),
         ("a.csv", "text,label,text\na,b,c\n", "line 1 names 'text' twice; rename one"),
-        ("a.jsonl", '{"a": 1}\n{"a": 1, "a": 2}\n', "line 2 names 'a' twice"),
+        ("a.jsonl", '{"a": 1}\n{"a": 1, "a": 2}\n', "line 2: an object names 'a' twice"),
         (
             "a.tsv",
             SWALLOWED.format('"'),
@@ -112,7 +146,7 @@ SWALLOWED = 'text\tlabel\nfirst\tneg\n"one\tneg\ntwo\tpos\n{}three\tneg\n'
         ("a.csv.bz2", bz2.compress(TEXT.encode())[:40] + b"x" * 60, "is no whole .bz2 file"),
         ("a.jsonl", "[" * 20_000, "line 1: this JSON cannot be read"),
         ("a.jsonl", '{"a": ' + "1" * 5000 + "}", "line 1: this JSON cannot be read"),
-        ("a.json", '[{"a": 1, "a": 2}]', "an object that names .'a'. twice"),
+        ("a.json", '[{"a": 1, "a": 2}]', "an object names 'a' twice; rename one"),
         ("a.json", '{"a": 1}\n{"a": 2}\n', "is no JSON.*ends in .jsonl"),
     ],
 )

@@ -88,6 +88,13 @@ def check_backbone(backbone: dict[str, Any]) -> None:
     backbones.check(backbone)
 
 
+def check_fit(task: dict[str, Any], backbone: dict[str, Any]) -> None:
+    """Raises `ValueError` where `backbone` is known and has not what `task` needs."""
+    from studies import backbones, tasks
+
+    backbones.check_fit(backbone, tasks.HEADS[tasks.check(task).kind])
+
+
 def check_task(task: dict[str, Any]) -> Mapping[str, str]:
     """The metrics that `task` reports and which way is better, e.g. {"accuracy": "maximize"}.
 

@@ -1,5 +1,6 @@
 """Ask for every point of a study, before anything runs, whether it can be built."""
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +30,8 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
         _check_objective(study, metrics, problems)
     _check_published(study, points, problems)
     _check_claims(study, points, problems)
+    if metrics is not None and not problems:
+        _check_fit(study, points, problems)
     if points and metrics is not None and not problems:
         _check_after(study, points, metrics, problems)
         search_rules.check(study, points, metrics, problems)
@@ -71,6 +74,19 @@ def _check_task(study: Study, points: list[Point], problems: Problems) -> Mappin
         for name, better in answers[0].items()
         if all(name in answer for answer in answers)
     }
+
+
+def _check_fit(study: Study, points: list[Point], problems: Problems) -> None:
+    """Report backbones that have not what the task needs, each pair at its first arm."""
+    pairs = {
+        json.dumps(
+            [point.config[section] for section in ("task", "backbone")], sort_keys=True
+        ): point
+        for point in reversed(points)
+    }
+    for point in pairs.values():
+        fits = functools.partial(checks.check_fit, point.config["task"])
+        _ask(study, point, "backbone", fits, problems)
 
 
 def _check_objective(study: Study, metrics: Mapping[str, str], problems: Problems) -> None:

