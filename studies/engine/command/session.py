@@ -50,7 +50,7 @@ class Session:
 
     def __init__(self, study: Study, options: Options, out: Console, say: Say) -> None:
         """Raises `StudyError` where the study cannot be planned, or `options.runs_dir` be used."""
-        mlflow_client.check_folder(options.runs_dir)
+        mlflow_client.check_store(options.runs_dir)
         self._study, self._options, self._out, self._say = study, options, out, say
         self._runs_dir = options.runs_dir
         self._told: list[str] = []

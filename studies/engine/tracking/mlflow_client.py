@@ -6,9 +6,10 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from studies import databases
-from studies.engine.errors import StudyError
+from studies.engine.errors import StudyError, masked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 """The environment variable that names another store."""
+WORDS = ("databricks", "databricks-uc", "uc")
+"""Stores that MLflow knows by a word alone."""
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 """Seconds and retries of a request, unless the user has set them; MLflow's own (120 and 7) let a
 dead server hold a study up for a quarter of an hour."""
@@ -61,15 +64,30 @@ def param(name: str, value: str) -> "Param":
     return Param(name, value)
 
 
-def check_folder(runs_dir: Path) -> None:
-    """Raise `StudyError` where MLflow could not open a database in `runs_dir`."""
+def check_store(runs_dir: Path) -> None:
+    """Raise `StudyError` where MLflow could not keep a study that lies in `runs_dir`."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        _check_named(named)
+        return
     path = str(runs_dir.resolve())
     odd = sorted({c for c in path if c in "?%" or not c.isprintable()})
-    if odd and not os.environ.get(VARIABLE):
+    if odd:
         raise StudyError(
             f"--runs {ascii(path)[1:-1]}: MLflow's database cannot be opened below a folder with "
             f"{', '.join(map(ascii, odd))} in its path. Choose another folder, or set {VARIABLE} "
             "to a server"
+        )
+
+
+def _check_named(uri: str) -> None:
+    """Refuse a folder: MLflow 3 takes no new runs there."""
+    if urlsplit(uri).scheme in ("", "file") and uri not in WORDS:
+        raise StudyError(
+            f"{VARIABLE}={masked(uri)} names a folder, and MLflow keeps no new runs in folders. Unset it "
+            "(the pages are then in mlflow.db of the --runs folder), or name a database "
+            "(sqlite:////absolute/path/mlflow.db) or a server (http://HOST:PORT); `mlflow "
+            "migrate-filestore` brings what is in the folder into a database"
         )
 
 
