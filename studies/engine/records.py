@@ -55,6 +55,9 @@ class Trial(Record):
     """The dotted settings that a stage before the seeds tries out on the arm."""
     point: Annotated[int, Field(ge=1)] | None = None
     """Which point of its search this is, from 1; None in the other stages."""
+    asked: dict[str, int] = {}
+    """Every space, in 8 hex digits, that a search chose the point from, and which of its points it
+    is; none in the other stages, and where an earlier version asked for it."""
     swept: dict[str, Any] = {}
     """The dotted settings in which this arm differs from the study's body."""
     config: dict[str, Any]
