@@ -65,7 +65,7 @@ class Trial(Record):
     adapter whose number of trained parameters this arm's size is chosen for; and after, what is
     evaluated beyond the trained model."""
     plugins: tuple[str, ...] = ()
-    """Absolute paths of the plug-in files the command line named."""
+    """Absolute paths of the plug-in files that the trial uses."""
     plugin_hashes: tuple[str, ...] = ()
     """sha256 of each plug-in's content: another content is another point."""
     schema_version: int = SCHEMA

@@ -65,7 +65,12 @@ def space_of(search: Search) -> str:
 def identity(study: Study, make: Make) -> str:
     """8 hex digits of everything that the sampler's rows depend on: with others it begins anew."""
     search = wanted(study)
-    return _digits((search.space, search.objectives, make(1, lowest(search)).key))
+    low = lowest(search)
+    lists = {path: d for path, d in search.space.items() if not isinstance(d, Range)}
+    # a plug-in counts where any point may use it
+    plugins = {h for p, d in lists.items() for v in d for h in make(1, low | {p: v}).plugin_hashes}
+    more = (sorted(plugins),) if plugins else ()
+    return _digits((search.space, search.objectives, make(1, low).key, *more))
 
 
 def _digits(content: object) -> str:
