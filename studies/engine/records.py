@@ -68,6 +68,9 @@ class Trial(Record):
     """Absolute paths of the plug-in files that the trial uses."""
     plugin_hashes: tuple[str, ...] = ()
     """sha256 of each plug-in's content: another content is another point."""
+    contents: dict[str, str] = {}
+    """sha256 of the user's own files that each section reads (backbone, task): another content is
+    another point. None of what ships and of hub ids, and in files of earlier versions."""
     schema_version: int = SCHEMA
 
     @property
@@ -81,6 +84,7 @@ class Trial(Record):
     def key(self) -> str:
         """16 hex digits that name this point: a hash of what decides its result, not of labels."""
         content = [deciding(self.config), self.seed, sorted(self.plugin_hashes)]
+        content += [self.contents] if self.contents else []
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

@@ -9,11 +9,12 @@ Rows come from the hub (`nyu-mll/glue`), or from the folder `task.data` with fil
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from studies.tasks.hub import load_tables, local_tables
+from studies.tasks.hub import load_tables, local_tables, split_files
 from studies.tasks.metrics import CLASSIFICATION, CORRELATION
 from studies.tasks.rows import Row, words_of
 from studies.tasks.spec import TaskSpec
@@ -51,6 +52,10 @@ class Glue(Task):
             source=f"{spec.data or HUB}:{self.subset}, test is {self.test_split}",
             rows=self.rows,
         )
+
+    def files(self, spec: TaskSpec) -> Mapping[str, Path]:
+        """Those of the folder that the study names, if any."""
+        return split_files(spec.data) if spec.data else {}
 
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Load the two splits, clean train, and cut valid from it."""

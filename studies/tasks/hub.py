@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from studies.archives.contents import files_below
 from studies.tasks.labels import check_none_lost, check_spelling, class_names
 from studies.tasks.records import Record, check_columns, describe_columns, rows_of
 from studies.tasks.rows import AnyRow
@@ -45,6 +46,11 @@ class HubDataset(Task):
     def is_local(self, spec: TaskSpec) -> bool:
         """Whether it is a folder."""
         return _is_path(spec.name)
+
+    def files(self, spec: TaskSpec) -> Mapping[str, Path]:
+        """Those of a folder."""
+        tables = _split_files(spec.name) if _is_path(spec.name) else {}
+        return {f.name: f for f in tables.values()} or local_files(spec.name)
 
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Load, clean and split the rows."""
@@ -150,6 +156,18 @@ def load_tables(place: str) -> Any:
     return load_dataset(path, subset or None)
 
 
+def local_files(place: str) -> dict[str, Path]:
+    """The files of which `load_tables` makes a data set; {} where it is none of this machine."""
+    folder = Path(place.partition(":")[0]).expanduser()
+    return files_below(folder) if folder.is_dir() else {}
+
+
+def split_files(folder: str) -> dict[str, Path]:
+    """The table files of a folder that holds one a split, by the split."""
+    path = Path(folder).expanduser()
+    return {file.stem: file for file in sorted(path.glob("*")) if file.suffix in READERS}
+
+
 def local_tables(folder: str) -> Any:
     """The `DatasetDict` of a folder that holds one file a split, named after it.
 
@@ -158,13 +176,12 @@ def local_tables(folder: str) -> Any:
     """
     from datasets import load_dataset
 
-    path = Path(folder).expanduser()
-    files = {f.stem: f for f in sorted(path.glob("*")) if f.suffix in READERS}
+    files = split_files(folder)
     formats = {READERS[file.suffix] for file in files.values()}
     if len(formats) != 1:
         raise ValueError(
             f"task: `data` must be a folder with one file a split (train.jsonl ...), all .jsonl, "
-            f".csv or .parquet; {path} holds {sorted(file.name for file in files.values())}"
+            f".csv or .parquet; {folder} holds {sorted(file.name for file in files.values())}"
         )
     return load_dataset(formats.pop(), data_files={name: str(f) for name, f in files.items()})
 

@@ -107,6 +107,7 @@ def prepared(study: Study, plugins: Sequence[str | Path]) -> tuple[list[Point], 
             config=point.config,
             plugins=tuple(str(plugin.file) for plugin in used),
             plugin_hashes=tuple(plugin.sha256 for plugin in used),
+            contents=study.contents.of(point.config),
             **about,
         )
 

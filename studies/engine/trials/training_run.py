@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 import adapters
 from studies import backbones, tasks
+from studies.engine.definition.contents import check_contents
 from studies.engine.definition.plugins import load_plugins
 from studies.engine.definition.train import Train
 from studies.engine.records import Cost, Trial
@@ -91,9 +92,12 @@ class TrainingRun:
         logging.set_verbosity_error()  # "newly initialized" is what a head is meant to be
         logging.disable_progress_bar()
         load_plugins(self._trial.plugins, self._trial.plugin_hashes)
+        check_contents(self._trial)
         found = self._found
         data = _rows(
-            json.dumps(self._config["task"], sort_keys=True), self._config.get("split_seed", 0)
+            json.dumps(self._config["task"], sort_keys=True),
+            self._config.get("split_seed", 0),
+            self._trial.contents.get("task"),
         )
         found.data = tasks.describe(data)
         found.backbone = backbones.identity(self._config["backbone"])
@@ -252,6 +256,6 @@ def free_memory() -> None:
 
 
 @lru_cache(maxsize=4)
-def _rows(task: str, split_seed: int) -> tasks.TaskData:
-    """The rows of a task given as JSON; read once for the trials of one process."""
+def _rows(task: str, split_seed: int, content: str | None) -> tasks.TaskData:
+    """The rows of a task given as JSON; those of a file with one `content` are read once."""
     return tasks.load(json.loads(task), split_seed)
