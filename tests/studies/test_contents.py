@@ -127,13 +127,18 @@ def test_a_trial_refuses_what_was_changed_after_it_was_planned(
     check_contents(trial)  # of a version that did not look
     rows.write_text(rows.read_text().replace("good", "fine"))
     result = run_trial(planned, tmp_path / "run")
-    assert result.failure is not None and "run the study again" in result.failure.message
-    assert f"{rows} was changed since this trial was planned" in result.failure.message
+    assert (
+        result.failure is not None
+        and "run the study again; on another machine" in result.failure.message
+    )
+    assert (
+        f"{rows} does not hold what it held when this trial was planned" in result.failure.message
+    )
     again = planned.model_copy(update={"contents": found | {"task": tasks.content(config["task"])}})
     assert run_trial(again, tmp_path / "again").status == "done"
     card = without_dropout / "config.json"
     card.write_text(json.dumps(json.loads(card.read_text()) | {"hidden_act": "relu"}))
-    with pytest.raises(StudyError, match=f"{without_dropout} was changed since"):
+    with pytest.raises(StudyError, match=f"{without_dropout} does not hold what it held"):
         check_contents(again)
 
 

@@ -38,12 +38,12 @@ def check_contents(trial: Trial) -> None:
     for section in SECTIONS:
         if now.get(section) != trial.contents.get(section):
             raise StudyError(
-                f"{source(trial.config, section)} was changed since this trial was planned: run "
-                "the study again"
+                f"{source(trial.config, section)} does not hold what it held when this trial was "
+                "planned: run the study again; on another machine, bring the same file there"
             )
 
 
 def source(config: Mapping[str, Any], section: str) -> str:
     """The file or folder that `section` of `config` names, as it names it."""
-    entry = config.get(section, {})
-    return str(entry.get("data") or entry.get("name"))
+    entry = config.get(section)
+    return str(entry.get("data") or entry.get("name") if isinstance(entry, Mapping) else entry)

@@ -67,7 +67,7 @@ def _files(old: Trial, new: Trial) -> Iterator[Cause]:
 
 def _plugins(old: Trial, new: Trial) -> Iterator[Cause]:
     then, now = (
-        {Path(file).name: digest for file, digest in zip(t.plugins, t.plugin_hashes, strict=True)}
+        {Path(file).name: digest for file, digest in zip(t.plugins, t.plugin_hashes, strict=False)}
         for t in (old, new)
     )
     for name in sorted({*then, *now}):

@@ -40,7 +40,7 @@ def remarks(
     own = [trial for trial in trials if trial.stage == stage]
     planned = {trial.key for trial in trials}
     gone = [trial for trial in before if trial.key not in planned]
-    lines = _left_out(study, gone, own, again or _nearest(own), folder)
+    lines = _left_out(study, gone, own, again or nearest(own), folder)
     if gone:
         happened = "; ".join(dict.fromkeys(c.what for found, _ in lines for c in found))
         kept, new = len(before) - len(gone), {trial.key for trial in own}
@@ -60,7 +60,7 @@ def _finished(folder: Path) -> Iterator[Trial]:
             continue
 
 
-def _nearest(planned: Sequence[Trial]) -> Again:
+def nearest(planned: Sequence[Trial]) -> Again:
     """Finds the planned trial of the same settings and seed, else of the same arm and seed."""
     alike = {_settings(trial): trial for trial in planned}
     named = {(t.arm, t.seed, json.dumps(t.candidate, sort_keys=True)): t for t in planned}
