@@ -279,6 +279,7 @@ def test_a_tuned_study_says_before_it_tunes_again_that_the_data_changed(own_data
     Path("rows.csv").write_text(ROWS.replace("row 7 is good,good", "row 7 is good,bad"))
     _, said = own_data(TUNED, "--plan")
     assert "./rows.csv was changed: of 4 finished trials 0 are kept, 4 of 4 are new or w" in said
+    assert "./rows.csv was changed: of 4" in own_data(TUNED, "--export-plan", "plan.json")[1]
     started, said = own_data(TUNED)
     assert started == 8 and said.count("./rows.csv was changed: of 4 finished trials 0") == 2
     assert "edited" not in said and "(seeds 7)" in said and "(seeds 0, 1)" in said

@@ -131,6 +131,7 @@ class Session:
         if self.tuning is not None:
             self._import(source, self.tuning, last=False)
             if self.tuning.missing:
+                self._remark(self.tuning, keep=False)
                 self._say(self.tuning.missing, "yellow")
                 return INCOMPLETE
         seeds = self.seeds()
@@ -152,6 +153,7 @@ class Session:
         if tuning is not None and (
             tuning.missing or (self._options.retry_failed and self._failed(tuning))
         ):
+            self._remark(tuning, keep=False)
             trials = list(tuning.asked)
             follow = plan_candidates(self._study, trials, self._options.plugins)
         else:
