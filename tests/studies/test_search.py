@@ -211,6 +211,17 @@ def test_a_point_that_two_spaces_have_counts_in_each(lab) -> None:
     assert sorted(trial.point for trial, _ in history(lab)) == list(range(1, 9))
 
 
+def test_a_sampler_begins_anew_where_a_plug_in_of_any_point_was_changed(lab) -> None:
+    def identity(content: str) -> str:
+        def make(number, settings):
+            used = (content,) if settings["adapter.basis"] == "hat" else ()  # not the first listed
+            return lab.make(number, settings).model_copy(update={"plugin_hashes": used})
+
+        return search.identity(lab.study, make)
+
+    assert len({identity("a"), identity("b"), search.identity(lab.study, lab.make)}) == 3
+
+
 def test_points_of_a_version_that_noted_no_space_count(finished) -> None:
     lab = finished
     for file in lab.runs_dir.rglob("trial.json"):
