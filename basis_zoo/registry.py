@@ -6,6 +6,8 @@ import importlib
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
+_ALL: "list[Registry[Any]]" = []
+
 M = TypeVar("M")
 T = TypeVar("T")
 
@@ -37,6 +39,7 @@ class Registry(Generic[M]):
         self._base = base
         self._origin = origin
         self._members: dict[str, M] = {}
+        _ALL.append(self)
 
     def add(self, name: str, member: M) -> M:
         """Make `member` known by `name`.
@@ -90,6 +93,11 @@ class Registry(Generic[M]):
     def _same(self, taken: M, member: M) -> bool:
         """Whether `member` may replace `taken`, as it is the same thing again."""
         return False
+
+
+def registered() -> set[tuple[str, str]]:
+    """Kind and name of every member of every registry; what ships of them is imported."""
+    return {(registry._kind, name) for registry in _ALL for name in registry.names()}
 
 
 class ClassRegistry(Registry[type[T]]):

@@ -7,19 +7,19 @@ from pathlib import Path
 
 from studies.files import sync
 
-_Mark = tuple[int, int, int]
+_Mark = tuple[int, int, int, int]
 _HASHES: dict[Path, tuple[_Mark, str]] = {}
 
 
 def sha256_of(file: Path) -> str:
-    """The sha256 of `file`, read once a process for as long as size, time and inode stay.
+    """The sha256 of `file`, read once a process for as long as size, times and inode stay.
 
     Raises:
         OSError: it is not there, or cannot be read.
     """
     with file.open("rb") as stream:
         stat = os.fstat(stream.fileno())
-        mark = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        mark = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
         known = _HASHES.get(file)
         if known is None or known[0] != mark:
             known = mark, hashlib.file_digest(stream, "sha256").hexdigest()

@@ -11,6 +11,7 @@ from pydantic import Field
 from basis_zoo.registry import Registry
 from studies.archives import Archive, is_cached
 from studies.archives import fetch as fetch_archive
+from studies.archives.contents import content_of
 from studies.archives.files import sha256_of
 from studies.backbones.conversion import Conversion, convert, converted_folder, converted_hashes
 from studies.backbones.terms import Terms
@@ -142,11 +143,22 @@ def fetch(spec: str | Mapping[str, Any]) -> Path | None:
     return get_backbone(checked.name).folder()
 
 
+def content(spec: str | Mapping[str, Any]) -> str | None:
+    """The sha256 of the files of a local folder; None for what ships, and for a hub id.
+
+    Raises:
+        ValueError: as `check`.
+        OSError: a file cannot be read.
+    """
+    checked = check(spec)
+    return content_of(_files(checked.name)) if checked.kind == "folder" else None
+
+
 def identity(spec: str | Mapping[str, Any]) -> dict[str, Any]:
     """What a trial's numbers come from: the backbone's name, and the sha256 of each of its files.
 
     The hashes are those of the files that are there, checked or read by this process: every file of
-    a packaged backbone, those directly in a local folder, None for a hub id.
+    a packaged backbone, those directly in a local folder (not README.md), None for a hub id.
 
     Raises:
         ValueError: as `check`.
@@ -157,9 +169,17 @@ def identity(spec: str | Mapping[str, Any]) -> dict[str, Any]:
     if checked.kind == "packaged":
         hashes = get_backbone(checked.name).hashes()
     elif checked.kind == "folder":
-        files = sorted(Path(checked.name).expanduser().iterdir())
-        hashes = {file.name: sha256_of(file) for file in files if file.is_file()}
+        hashes = {name: sha256_of(file) for name, file in _files(checked.name).items()}
     return {"name": checked.name, "sha256": hashes}
+
+
+def _files(folder: str) -> dict[str, Path]:
+    """What a model may be loaded from: files directly in `folder`, but hidden ones and .md."""
+    return {
+        file.name: file
+        for file in sorted(Path(folder).expanduser().iterdir())
+        if file.is_file() and not file.name.startswith(".") and file.suffix != ".md"
+    }
 
 
 def _kind(name: str) -> Kind:

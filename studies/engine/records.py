@@ -55,6 +55,9 @@ class Trial(Record):
     """The dotted settings that a stage before the seeds tries out on the arm."""
     point: Annotated[int, Field(ge=1)] | None = None
     """Which point of its search this is, from 1; None in the other stages."""
+    asked: dict[str, int] = {}
+    """Every space, in 8 hex digits, that a search chose the point from, and which of its points it
+    is; none in the other stages, and where an earlier version asked for it."""
     swept: dict[str, Any] = {}
     """The dotted settings in which this arm differs from the study's body."""
     config: dict[str, Any]
@@ -62,9 +65,12 @@ class Trial(Record):
     adapter whose number of trained parameters this arm's size is chosen for; and after, what is
     evaluated beyond the trained model."""
     plugins: tuple[str, ...] = ()
-    """Absolute paths of the plug-in files the command line named."""
+    """Absolute paths of the plug-in files that the trial uses."""
     plugin_hashes: tuple[str, ...] = ()
     """sha256 of each plug-in's content: another content is another point."""
+    contents: dict[str, str] = {}
+    """sha256 of the user's own files that each section reads (backbone, task): another content is
+    another point. None of what ships and of hub ids, and in files of earlier versions."""
     schema_version: int = SCHEMA
 
     @property
@@ -78,6 +84,7 @@ class Trial(Record):
     def key(self) -> str:
         """16 hex digits that name this point: a hash of what decides its result, not of labels."""
         content = [deciding(self.config), self.seed, sorted(self.plugin_hashes)]
+        content += [self.contents] if self.contents else []
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

@@ -15,6 +15,7 @@ from studies.tasks.movie_sentences import MovieSentences
 from studies.tasks.qasc import Qasc
 from studies.tasks.registry import (
     check,
+    content,
     fetch,
     get_task,
     head,
@@ -57,6 +58,7 @@ __all__ = [
     "TaskInfo",
     "TaskSpec",
     "check",
+    "content",
     "describe",
     "fetch",
     "findings",

@@ -47,6 +47,10 @@ class Alpaca(Task):
         """Whether the study names a file."""
         return spec.data is not None
 
+    def files(self, spec: TaskSpec) -> Mapping[str, Path]:
+        """The file that the study names, if any."""
+        return {} if spec.data is None else {"": Path(spec.data).expanduser()}
+
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Read, clean and split the exchanges."""
         kept, removed = clean([exchange_of(r) for r in _records(spec)], words_of)

@@ -69,6 +69,13 @@ class Commonsense(Task):
             answers_end=True,
         )
 
+    def files(self, spec: TaskSpec) -> Mapping[str, Path]:
+        """The mixture and the eight test sets, as far as they are on this machine."""
+        folder = _local_folder(spec)
+        names = [(f"{self._mixture}.json",), *((part, "test.json") for part in PARTS)]
+        found = {"/".join(name): _place(folder, *name) for name in names} if folder else {}
+        return {name: file for name, file in found.items() if file is not None}
+
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Read mixture and test sets; training rows that are also test rows are left out.
 
@@ -162,14 +169,21 @@ def _sample(items: list[Item], spec: TaskSpec) -> Sequence[AnyRow]:
     return random.Random("commonsense").sample(items, spec.test_rows)
 
 
-def _folder(spec: TaskSpec) -> Path:
+def _local_folder(spec: TaskSpec) -> Path | None:
+    """The folder of the user's that holds the files; None where the study names none."""
     if spec.data is None:
         return cache_folder() / "commonsense"
     path = Path(spec.data).expanduser()
     if path.is_dir():
         return path
-    if path.is_file():
-        return path.parent
+    return path.parent if path.is_file() else None
+
+
+def _folder(spec: TaskSpec) -> Path:
+    folder = _local_folder(spec)
+    if folder is not None:
+        return folder
+    assert spec.data is not None, "the cache otherwise"
     if spec.data.startswith((".", "/", "~")) or spec.data.count("/") != 1:
         raise ValueError(f"task: `data` names no file, folder or hub data set: {spec.data}")
     from huggingface_hub import snapshot_download
@@ -179,10 +193,14 @@ def _folder(spec: TaskSpec) -> Path:
     )
 
 
-def _find(folder: Path, *name: str) -> Path:
+def _place(folder: Path, *name: str) -> Path | None:
     """The file `name` below `folder` or below the folders of an LLM-Adapters checkout."""
     places = [folder.joinpath(inner, *name) for inner in ("", "dataset", "ft-training_set")]
-    found = next((place for place in places if place.is_file()), None)
+    return next((place for place in places if place.is_file()), None)
+
+
+def _find(folder: Path, *name: str) -> Path:
+    found = _place(folder, *name)
     if found is None:
         raise ValueError(
             f"task: {'/'.join(name)} is neither in {folder} nor in its dataset or ft-training_set. "

@@ -55,6 +55,10 @@ class Glue(Task):
             rows=self.rows,
         )
 
+    def files(self, spec: TaskSpec) -> Mapping[str, Path]:
+        """Those of the folder that the study names, if any."""
+        return _files(spec.data) if spec.data else {}
+
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Load the two splits, clean train, and cut valid from it."""
         tables = _files(spec.data) if spec.data else load_tables(f"{HUB}:{self.subset}")

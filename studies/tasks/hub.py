@@ -5,10 +5,11 @@ of one table file a split (train.csv, test.csv ...) is read as a single file is:
 types in text. What is not text, such as Parquet in parts, is left to `datasets.load_dataset`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from studies.archives.contents import files_below
 from studies.tasks.columns import check_columns, describe_columns
 from studies.tasks.labelled import from_splits
 from studies.tasks.places import SPLITS, local_path, split_files
@@ -39,6 +40,12 @@ class HubDataset(Task):
     def is_local(self, spec: TaskSpec) -> bool:
         """Whether it is a folder."""
         return local_path(spec.name) is not None
+
+    def files(self, spec: TaskSpec) -> Mapping[str, Path]:
+        """Those of a folder."""
+        path = local_path(spec.name)
+        tables = split_files(path) if path is not None and path.is_dir() else {}
+        return {file.name: file for file in tables.values()} or local_files(spec.name)
 
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Load, clean and split the rows."""
@@ -126,6 +133,12 @@ def load_tables(place: str) -> Any:
         return load_dataset(str(path))
     hub, _, subset = place.partition(":")
     return load_dataset(hub, subset or None)
+
+
+def local_files(place: str) -> dict[str, Path]:
+    """The files of which `load_tables` makes a data set; {} where it is none of this machine."""
+    path = local_path(place)
+    return files_below(path) if path is not None and path.is_dir() else {}
 
 
 def _name(names: Sequence[str], label: int | None) -> str | None:

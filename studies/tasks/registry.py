@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from basis_zoo.registry import Registry
+from studies.archives.contents import content_of
 from studies.backbones.head import Head
 from studies.tasks import data_remarks
 from studies.tasks.hub import HubDataset
@@ -93,6 +94,19 @@ def load(spec: str | Mapping[str, Any], split_seed: int = 0) -> TaskData:
     """
     parsed = parse(spec)
     return get_task(parsed.name).load(parsed, split_seed)
+
+
+def content(spec: str | Mapping[str, Any]) -> str | None:
+    """The sha256 of what the rows are read from, where these are files of the user's.
+
+    None for what ships, whose archives are pinned, and for a hub id.
+
+    Raises:
+        ValueError: as `check`.
+        OSError: a file cannot be read.
+    """
+    parsed = parse(spec)
+    return content_of(get_task(parsed.name).files(parsed))
 
 
 def is_local(spec: str | Mapping[str, Any]) -> bool:

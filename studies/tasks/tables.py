@@ -1,5 +1,6 @@
 """A table file of the user's as a task."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from studies.tasks.columns import check_columns, describe_columns
@@ -25,6 +26,10 @@ class TableFile(Task):
     def is_local(self, spec: TaskSpec) -> bool:
         """It always is."""
         return True
+
+    def files(self, spec: TaskSpec) -> Mapping[str, Path]:
+        """The one file."""
+        return {"": Path(spec.name).expanduser()}
 
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Read, clean and split the file."""

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from studies.backbones.head import Head, HeadKind
@@ -106,6 +107,10 @@ class Task(ABC):
     def is_local(self, spec: TaskSpec) -> bool:
         """Whether `load` reads files of the user's alone: they are checked before any trial."""
         return False
+
+    def files(self, spec: TaskSpec) -> Mapping[str, Path]:
+        """The user's own files that `load` reads, by a name: what they hold is part of a trial."""
+        return {}
 
     def head(self, spec: TaskSpec, data: TaskData) -> Head:
         """What the model must give."""

@@ -6,12 +6,13 @@ before any image is read, so a part of ImageNet does not need all of it in memor
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from studies.backbones.head import Head
-from studies.tasks.hub import load_tables
+from studies.tasks.hub import load_tables, local_files
 from studies.tasks.metrics import CLASSIFICATION
 from studies.tasks.rows import Picture
 from studies.tasks.spec import TaskSpec
@@ -43,6 +44,10 @@ class HubImages(Task):
             source=spec.data or self.hub,
             rows=self.rows,
         )
+
+    def files(self, spec: TaskSpec) -> Mapping[str, Path]:
+        """Those of the folder that the study names, if any."""
+        return local_files(spec.data) if spec.data else {}
 
     def head(self, spec: TaskSpec, data: TaskData) -> Head:
         """A head over the classes; CLIP starts it from `task.prompts` or the set's own."""

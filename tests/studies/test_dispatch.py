@@ -23,7 +23,7 @@ from studies import files
 from studies.engine.definition.study import Budget
 from studies.engine.errors import StudyError
 from studies.engine.planning import runs
-from studies.engine.running import loop
+from studies.engine.running import attempts, loop
 from studies.engine.running.events import Stopped
 from studies.engine.running.protocols import Queue, Task
 from studies.engine.searching.optuna_storage import OptunaLedger
@@ -61,6 +61,21 @@ def test_every_trial_is_run_once_and_told_to_optuna(lab: Lab) -> None:
     rows = lab.rows()
     assert {row.user_attrs["point"]: row.value for row in rows} == {t.key: 0.75 for t in trials}
     assert {row.state.name for row in rows} == {"COMPLETE"}
+
+
+def test_trials_with_other_plug_ins_keep_a_process_of_their_own(lab: Lab) -> None:
+    plain, plugged = make_trials({}, {}, seeds=(0, 1)), []
+    for trial in plain[1::2]:
+        plugged.append(trial.model_copy(update={"plugin_hashes": ("a",)}))
+    runner = fake_trials.make_runner(lab.runs_dir, 3, str(lab.journal))
+    slots = []
+    for trial in (plain[0], plugged[0], plain[2], plugged[1]):
+        task = Task(trial, runs.trial_dir(trial, lab.runs_dir), "test/accuracy", Budget())
+        attempts.prepare(task)
+        slots.append(runner.start(task))
+        wait_until(runner.poll)
+    runner.close()
+    assert slots == [0, 1, 0, 1] and len(set(lab.pids())) == 2
 
 
 def test_no_more_trials_at_once_than_slots(lab: Lab) -> None:

@@ -1,17 +1,20 @@
 """A study file edited between two runs: only new points run, finished ones keep their meaning."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import fake_trials
 import pytest
 
+from basis_zoo.basis import _BASES
 from studies import files
 from studies.engine.command import cli
 from studies.engine.definition.schema import load_study
 from studies.engine.planning import runs
 from studies.engine.planning.plan import plan
+from studies.engine.records import read_result, read_trial, write_record
 from studies.engine.running import local
 from studies.engine.tracking import background
 from studies.engine.trials import devices, fetching
@@ -83,7 +86,7 @@ def test_an_arm_with_other_settings_is_another_arm_and_what_it_had_is_kept(run) 
     started, said = run(STUDY.replace("num_basis: 8", "num_basis: 9"))
     assert started == 2
     assert "s.yaml was edited: of 4 finished trials 2 are kept, 2 of 4 are new or waiting" in said
-    assert "arm 'eight' has other settings or seeds: what it found before (seeds 0, 1)" in said
+    assert "arm 'eight': other settings or seeds; results of before (seeds 0, 1) stay" in said
     assert {p: p.read_bytes() for p in results} == results  # not one byte of them
     report = json.loads(Path("runs/s/embedded/report/report.json").read_text())
     keys = {key for arm in report["arms"] for key in arm["keys"].values()}
@@ -99,7 +102,7 @@ def test_a_renamed_arm_keeps_its_trials_and_a_dropped_one_is_left_out(run) -> No
     dropped = STUDY.replace("  - {name: eight}\n", "  - {name: nine, set: {adapter.r: 4}}\n")
     started, said = run(dropped.replace("arm: eight", "arm: nine"))
     assert started == 2
-    assert "arm 'eight' is no more: what it found before (seeds 0, 1) stays" in said
+    assert "arm 'eight': no longer in the study; results of before (seeds 0, 1) stay in" in said
 
 
 def test_a_claim_that_was_changed_after_the_results_is_said_to_be(run) -> None:
@@ -178,3 +181,139 @@ def test_two_runs_at_once_of_one_study_are_refused(run, capsys) -> None:
     assert "another run of this study is under way; wait, or use --runs DIR" in (
         capsys.readouterr().err
     )
+
+
+ROWS = "text,label\n" + "".join(
+    f"row {i} is {word},{word}\n" for i in range(60) for word in ("good", "bad")
+)
+OWN = STUDY.replace("adapter:", """\
+backbone: ./bert
+task: {name: ./rows.csv, train_rows: 60, valid_rows: 20, test_rows: 30}
+adapter:""", 1)  # fmt: skip
+
+
+@pytest.fixture
+def own_data(run, tiny_bert: Path):
+    """`run`, where there are rows and a model of the user's."""
+    Path("rows.csv").write_text(ROWS)
+    shutil.copytree(tiny_bert, "bert")
+    return run
+
+
+def test_corrected_labels_are_other_trials_and_none_is_averaged_with_the_old(own_data) -> None:
+    assert own_data(OWN)[0] == 4
+    Path("rows.csv").write_text(ROWS.replace("row 7 is good,good", "row 7 is good,bad"))
+    started, said = own_data(OWN.replace("[0, 1]", "[0, 1, 2]"))
+    assert started == 6
+    assert "./rows.csv was changed: of 4 finished trials 0 are kept, 6 of 6 are new or w" in said
+    assert "arms 'eight', 'lora': trained with another content of ./rows.csv; results of" in said
+    assert "bring the old content back to have them back" in said and "edited" not in said
+    report = json.loads(Path("runs/s/embedded/report/report.json").read_text())
+    keys = {key for arm in report["arms"] for key in arm["keys"].values()}
+    assert keys == {trial.key for trial in plan(load_study("s.yaml"))}
+    Path("rows.csv").write_text(ROWS)
+    assert own_data(OWN)[0] == 0
+
+
+def test_another_model_in_the_folder_is_another_backbone(own_data) -> None:
+    own_data(OWN)
+    Path("bert/README.md").write_text("A card.")
+    assert own_data(OWN)[0] == 0
+    config = json.loads(Path("bert/config.json").read_text())
+    Path("bert/config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
+    started, said = own_data(OWN.replace("num_basis: 8", "num_basis: 9"))
+    assert started == 4
+    assert "s.yaml was edited; ./bert was changed: of 4 finished trials 0 are kept" in said
+    assert "arm 'eight': other settings or seeds and trained with another content of ./be" in said
+
+
+def test_results_of_a_version_that_noted_no_content_are_told_and_run_again(own_data) -> None:
+    own_data(OWN)
+    for file in list(Path("runs").rglob("trial.json")):
+        old = read_trial(file.parent).model_copy(update={"contents": {}})
+        result = read_result(file.parent).model_copy(update={"key": old.key})
+        shutil.rmtree(file.parent)
+        for name, record in (("trial", old), ("result", result)):
+            write_record(runs.trial_dir(old, Path("runs")) / f"{name}.json", record)
+    started, said = own_data(OWN)
+    assert started == 4
+    assert "what ./rows.csv held was not noted before this version: of 4 finished tri" in said
+    assert "that cannot be told" in said
+
+
+PLUGIN = """
+from basis_zoo import LocationScaleBasis, register_basis
+
+@register_basis("{name}")
+class Bell(LocationScaleBasis):
+    '''A bell with heavy tails, as a user writes it.'''
+
+    def psi(self, z):
+        return {factor} / (1 + z.square())
+"""
+
+
+def test_an_edited_plug_in_is_told_and_trains_the_arms_again_that_use_it(run, tmp_path) -> None:
+    file = tmp_path / "bell.py"
+    text = STUDY.replace("basis: sinc", "basis: edited_bell")
+    file.write_text(PLUGIN.format(name="edited_bell", factor=1))
+    assert run(text, "--plugin", "bell.py") == (4, "")
+    assert {trial.arm: len(trial.plugins) for trial in plan(load_study("s.yaml", plugins=[file]),
+            [file])} == {"eight": 1, "lora": 0}  # fmt: skip
+    del _BASES._members["edited_bell"]  # as in a new process
+    file.write_text(PLUGIN.format(name="edited_bell", factor=2))
+    started, said = run(text, "--plugin", "bell.py")
+    assert started == 2
+    assert "plug-in bell.py was changed: of 4 finished trials 2 are kept, 2 of 4 are new" in said
+    assert "arm 'eight': trained with another bell.py; results of" in said
+    assert "arm 'lora'" not in said
+
+
+TUNED = OWN.replace("seeds: [0, 1]", "seeds: [0, 1]\n"
+    "tune: {train.learning_rate: [1.0e-3, 1.0e-2], seeds: [7]}").replace(
+    "metric: test/accuracy", "metric: test/accuracy, select_on: valid/accuracy")  # fmt: skip
+
+
+def test_a_tuned_study_says_before_it_tunes_again_that_the_data_changed(own_data) -> None:
+    assert own_data(TUNED)[0] == 8
+    Path("rows.csv").write_text(ROWS.replace("row 7 is good,good", "row 7 is good,bad"))
+    _, said = own_data(TUNED, "--plan")
+    assert "./rows.csv was changed: of 4 finished trials 0 are kept, 4 of 4 are new or w" in said
+    assert "./rows.csv was changed: of 4" in own_data(TUNED, "--export-plan", "plan.json")[1]
+    started, said = own_data(TUNED)
+    assert started == 8 and said.count("./rows.csv was changed: of 4 finished trials 0") == 2
+    assert "edited" not in said and "(seeds 7)" in said and "(seeds 0, 1)" in said
+
+
+def test_what_tuning_chose_anew_is_no_edit_of_the_file(own_data) -> None:
+    own_data(TUNED)
+    said = own_data(TUNED.replace("[1.0e-3, 1.0e-2]", "[2.0e-3, 1.0e-2]"))[1]
+    assert "s.yaml was edited: of 4 finished trials 2 are kept, 2 of 4 are new or waiting" in said
+    assert (
+        "the stage before the seeds chose other settings: of 4 finished trials 0 are kept, " in said
+    )
+    assert "arms 'eight', 'lora': trained with what had been chosen before" in said
+
+
+SEARCHED = (
+    OWN
+    + """\
+search:
+  arm: eight
+  trials: 3
+  seed: 100
+  space: {adapter.num_basis: {int: [4, 64]}}
+  objectives: [{metric: valid/accuracy}]
+"""
+)
+
+
+def test_a_searched_study_says_why_its_history_begins_anew(own_data) -> None:
+    assert own_data(SEARCHED)[0] == 3 + 4
+    wider = SEARCHED.replace("[4, 64]", "[4, 65]")
+    assert "s.yaml was edited: of 3 finished trials 0 are kept\n" in own_data(wider, "--plan")[1]
+    Path("rows.csv").write_text(ROWS.replace("row 7 is good,good", "row 7 is good,bad"))
+    started, said = own_data(SEARCHED)
+    assert started == 7
+    assert "./rows.csv was changed: of 3 finished trials 0 are kept\n" in said
+    assert "./rows.csv was changed: of 4 finished trials 0 are kept, 4 of 4 are new" in said

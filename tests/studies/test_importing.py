@@ -10,6 +10,7 @@ from example_result import RESULT, STUDY, TRIAL
 from studies.engine.command import importing
 from studies.engine.command.importing import import_results
 from studies.engine.planning import runs
+from studies.engine.records import Result, write_record
 
 COST = {"trainable_parameters": 1, "adapter_parameters": 1, "phi_parameters": 1,
         "total_parameters": 1, "train_seconds": 1, "step_seconds": 1,
@@ -69,6 +70,27 @@ def test_what_no_trial_finds_is_refused_with_the_reason(tmp_path, result, line, 
 def test_what_a_trial_can_find_is_taken(tmp_path: Path, result: dict) -> None:
     found = bring(tmp_path, result)
     assert found.taken == [TRIAL] and found.refused == []
+
+
+@pytest.mark.parametrize(
+    ("theirs", "reason"),
+    [
+        ({"contents": {"task": "1"}}, ": a seed 0: trained with another content of ./rows.csv"),
+        ({"config": {"adapter": {"r": 4}}}, ": a seed 0: other settings or seeds"),
+        ({"plugins": ("/there/p.py",), "plugin_hashes": ("1",)}, "a seed 0: trained with p.py"),
+        ({"config": {"adapter": 1, "task": 2}}, ": a seed 0: other settings or seeds"),
+        ({"arm": "b", "config": {}}, "has no point {key}"),
+    ],
+)
+def test_what_makes_a_result_another_trials_is_said(tmp_path: Path, theirs, reason: str) -> None:
+    config = {"adapter": {"r": 8}, "task": {"name": "./rows.csv"}}
+    ours = TRIAL.model_copy(update={"config": config, "contents": {"task": "0"}})
+    other = ours.model_copy(update=theirs)
+    for name, record in (("trial", other), ("result", Result(**RESULT | {"key": other.key}))):
+        write_record(tmp_path / "far" / "x" / f"{name}.json", record)
+    found = import_results(STUDY, [ours], tmp_path / "far", tmp_path / "runs")
+    [(_, why)] = found.strangers
+    assert why.endswith(reason.format(key=other.key)) and not found.taken
 
 
 def test_files_are_taken_with_our_permissions(tmp_path: Path) -> None:

@@ -216,7 +216,20 @@ def test_a_folder_that_no_address_can_name_is_refused_at_once(tmp_path, name, mo
         Session(SimpleNamespace(), Options(runs_dir=tmp_path / name), None, None)
     str(error.value).encode()
     monkeypatch.setenv(mlflow_client.VARIABLE, "http://127.0.0.1:1")
-    mlflow_client.check_folder(tmp_path / name)
+    mlflow_client.check_store(tmp_path / name)
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "./mlruns", "/data/mlruns", "file:///data/mlruns"])
+def test_a_folder_as_mlflows_store_is_refused_at_once(uri, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv(mlflow_client.VARIABLE, uri)
+    with pytest.raises(StudyError, match=rf"{uri} names a folder.*Unset it.*sqlite:///.*http://"):
+        Session(SimpleNamespace(), Options(runs_dir=tmp_path), None, None)
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///m.db", "https://host", "postgresql://h/m", "uc"])
+def test_databases_and_servers_are_taken(uri, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv(mlflow_client.VARIABLE, uri)
+    mlflow_client.check_store(tmp_path)
 
 
 def test_optuna_works_in_a_folder_of_any_name(tmp_path: Path) -> None:

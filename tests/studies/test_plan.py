@@ -136,6 +136,32 @@ def test_a_plug_in_is_named_like_any_other_family_and_is_part_of_the_key(planned
         load_plugins(trial.plugins, trial.plugin_hashes)
 
 
+def test_only_the_plug_ins_that_an_arm_uses_are_part_of_its_trials(planned) -> None:
+    files = [Path(f"{name}.py") for name in ("own", "patch", "base", "on_base")]
+    Path("own.py").write_text(PLUGIN.replace("{name}", "own"))
+    Path("patch.py").write_text("import torch\n")
+    Path("base.py").write_text(PLUGIN.replace("{name}", "base"))
+    more = 'TAKES = "my_family_base"\n'  # looks it up once it runs
+    Path("on_base.py").write_text(PLUGIN.replace("{name}", "on_base") + more)
+    sweep = "sweep: {adapter.basis: [my_family_own, my_family_base, my_family_on_base]}\n"
+    trials = planned(sweep + LORA, files)
+    used = {trial.arm: [Path(file).name for file in trial.plugins] for trial in trials}
+    assert used == {
+        "basis=my_family_own": ["own.py", "patch.py"],
+        "basis=my_family_base": ["patch.py", "base.py"],
+        "basis=my_family_on_base": ["patch.py", "base.py", "on_base.py"],
+        "lora": ["patch.py"],
+    }
+    assert [p.names for p in load_plugins(files)] == [
+        {"my_family_own"}, set(), {"my_family_base"}, {"my_family_on_base"}
+    ]  # fmt: skip
+    alone = planned("sweep: {adapter.basis: [my_family_own]}\n" + LORA, files[:1])
+    assert {trial.arm: len(trial.plugin_hashes) for trial in alone} == {
+        "basis=my_family_own": 1, "lora": 0
+    }  # fmt: skip
+    assert alone[-1].key == planned("sweep: {adapter.basis: [sinc]}\n" + LORA)[-1].key
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

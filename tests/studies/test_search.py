@@ -56,7 +56,7 @@ def finished(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def rows(lab) -> list[optuna.trial.FrozenTrial]:
     storage = f"sqlite:///{lab.runs_dir / 'optuna.db'}"
-    [name] = [n for n in optuna.get_all_study_names(storage) if "/search-" in n]
+    name = f"s/embedded/search-{search.identity(lab.study, lab.make)}"
     return optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
 
 
@@ -176,6 +176,60 @@ def test_an_edited_study_starts_a_history_of_its_own(finished) -> None:
     lab.write(STUDY.replace("eval_every: 10", "batch_size: 8").replace("trials: 8", "trials: 2"))
     assert history(lab) == []
     assert [event.kind for event in lab.run(slot_count=2)].count("done") == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("[4, 64]", "[4, 128]"), ("[4, 64]", "[4, 32]"), ("[sinc, sine, hat]", "[sinc, sine]")],
+)
+def test_another_space_begins_a_new_history_and_the_old_one_comes_back(finished, old, new) -> None:
+    lab = finished
+    before = [trial.key for trial, _ in history(lab)]
+    lab.write(STUDY.replace(old, new))
+    assert history(lab) == []
+    kinds = [event.kind for event in lab.run(slot_count=2)]
+    assert kinds.count("done") + kinds.count("found") == 8 and kinds.count("done") > 0
+    assert [trial.point for trial, _ in history(lab)] == list(range(1, 9))
+    assert len(set(lab.noted("start"))) == len(lab.noted("start"))  # no point is trained twice
+    assert sum(row.state.name == "COMPLETE" for row in rows(lab)) == 8
+    lab.write(STUDY)
+    assert [trial.key for trial, _ in history(lab)] == before
+    assert {event.kind for event in lab.run()} == {"found"}
+
+
+def test_a_point_that_two_spaces_have_counts_in_each(lab) -> None:
+    grid = STUDY.replace("{int: [4, 64], log: true}", "[4, 8]").replace(
+        "{float: [1.0e-4, 1.0e-1], log: true}", "[1.0e-3, 1.0e-2]"
+    )
+    lab.write(grid.replace("[sinc, sine, hat]", "[sinc, hat]"))
+    lab.run(slot_count=2)
+    lab.write(grid.replace("trials: 8", "trials: 12"))
+    lab.run(slot_count=2)
+    assert sorted(trial.point for trial, _ in history(lab)) == list(range(1, 13))
+    assert len(lab.noted("start")) == 12  # the larger space has the points of the smaller one
+    lab.write(grid.replace("[sinc, sine, hat]", "[sinc, hat]"))
+    assert sorted(trial.point for trial, _ in history(lab)) == list(range(1, 9))
+
+
+def test_a_sampler_begins_anew_where_a_plug_in_of_any_point_was_changed(lab) -> None:
+    def identity(content: str) -> str:
+        def make(number, settings):
+            used = (content,) if settings["adapter.basis"] == "hat" else ()  # not the first listed
+            return lab.make(number, settings).model_copy(update={"plugin_hashes": used})
+
+        return search.identity(lab.study, make)
+
+    assert len({identity("a"), identity("b"), search.identity(lab.study, lab.make)}) == 3
+
+
+def test_points_of_a_version_that_noted_no_space_count(finished) -> None:
+    lab = finished
+    for file in lab.runs_dir.rglob("trial.json"):
+        noted = json.loads(file.read_text())
+        assert noted.pop("asked")
+        file.write_text(json.dumps(noted))
+    assert len(history(lab)) == 8
+    assert {event.kind for event in lab.run()} == {"found"}
 
 
 def test_failed_points_are_told_and_tried_again_only_when_asked(lab) -> None:

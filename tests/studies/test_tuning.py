@@ -228,4 +228,7 @@ def test_trials_of_an_earlier_version_are_no_renamed_arms(study, tmp_path: Path)
         folder = runs.trial_dir(trial, tmp_path)
         write_record(folder / "trial.json", trial.model_copy(update=old))
     seeds = plan(study, (), choose(study, stage, tmp_path))
-    assert edited.remarks(study, [*stage, *seeds], tmp_path) == []
+    assert [edited.remarks(study, s, [*stage, *seeds], tmp_path) for s in ("tune", "seeds")] == [
+        [],
+        [],
+    ]

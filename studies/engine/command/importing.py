@@ -4,7 +4,7 @@ import fnmatch
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import Any
 
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
-from studies.engine.planning import runs
-from studies.engine.records import Result, Trial, read_result, write_record
+from studies.engine.planning import edited, runs
+from studies.engine.planning.causes import causes
+from studies.engine.records import Result, Trial, read_result, read_trial, write_record
 from studies.engine.running.attempts import set_aside
 from studies.engine.trials.metrics_file import is_number, read_metrics
 
@@ -58,6 +59,19 @@ def import_results(study: Study, trials: Sequence[Trial], source: Path, runs_dir
     return found
 
 
+def _unlike(study: Study, folder: Path, planned: Iterable[Trial]) -> str:
+    """In what the trial in `folder` differs from the nearest planned one, where that is known."""
+    try:
+        theirs = read_trial(folder)
+    except (OSError, ValueError):
+        return ""
+    near = edited.nearest([trial for trial in planned if trial.stage == theirs.stage])(theirs)
+    if near is None or near.key == theirs.key:
+        return ""
+    found = causes(study, theirs, near, {near.arm})
+    return f": {theirs.label} seed {theirs.seed}: {' and '.join(cause.arm for cause in found)}"
+
+
 def _import_one(
     study: Study, by_key: dict[str, Trial], folder: Path, runs_dir: Path, found: Imported
 ) -> None:
@@ -68,7 +82,8 @@ def _import_one(
         return
     trial = by_key.get(result.key)
     if trial is None:
-        found.strangers.append((folder, f"the plan has no point {result.key}"))
+        why = f"the plan has no point {result.key}{_unlike(study, folder, by_key.values())}"
+        found.strangers.append((folder, why))
         return
     metric = study.objective.metric
     if result.status == "done" and runs.value_of(result, metric) is None:

@@ -18,7 +18,7 @@ from studies.engine.errors import StudyError
 from studies.engine.planning import edited, runs
 from studies.engine.planning.plan import plan_candidates
 from studies.engine.planning.plan_file import Plan, write_plan
-from studies.engine.records import Trial
+from studies.engine.records import Stage, Trial
 from studies.engine.running.events import Event, Stopped
 from studies.engine.running.protocols import Runner
 from studies.engine.tracking import background, mlflow_client
@@ -50,10 +50,11 @@ class Session:
 
     def __init__(self, study: Study, options: Options, out: Console, say: Say) -> None:
         """Raises `StudyError` where the study cannot be planned, or `options.runs_dir` be used."""
-        mlflow_client.check_folder(options.runs_dir)
+        mlflow_client.check_store(options.runs_dir)
         self._study, self._options, self._out, self._say = study, options, out, say
         self._runs_dir = options.runs_dir
         self._told: list[str] = []
+        self._remarked: set[Stage] = set()
         self.search = self.tuning = None
         if study.search is not None:
             self.search = SearchStage(study, options.plugins, self._runs_dir)
@@ -73,6 +74,7 @@ class Session:
             self._show(self.search.summary())
         if self.tuning is not None and self.tuning.missing:
             stage: StudyStage = self.tuning
+            self._remark(stage, keep=False)
         else:
             stage = self.seeds()
             self._remark(stage, keep=False)
@@ -86,6 +88,8 @@ class Session:
     def run(self, make_runner: MakeRunner) -> int:
         """Run what is left of every stage, then report."""
         before, retry = self.before, self._options.retry_failed
+        if before is not None:
+            self._remark(before, keep=False)
         if before is not None and (before.missing or (retry and self._failed(before))):
             try:
                 self._train(before, make_runner)
@@ -110,6 +114,7 @@ class Session:
     def report(self) -> int:
         """Report on what is there, and bring it to MLflow; trains nothing."""
         if self.before is not None and self.before.missing:
+            self._remark(self.before, keep=False)
             self._say(self.before.missing, "yellow")
             if self.search is not None:
                 self.deliver(self.seeds(whole=True))
@@ -126,6 +131,7 @@ class Session:
         if self.tuning is not None:
             self._import(source, self.tuning, last=False)
             if self.tuning.missing:
+                self._remark(self.tuning, keep=False)
                 self._say(self.tuning.missing, "yellow")
                 return INCOMPLETE
         seeds = self.seeds()
@@ -147,6 +153,7 @@ class Session:
         if tuning is not None and (
             tuning.missing or (self._options.retry_failed and self._failed(tuning))
         ):
+            self._remark(tuning, keep=False)
             trials = list(tuning.asked)
             follow = plan_candidates(self._study, trials, self._options.plugins)
         else:
@@ -270,11 +277,30 @@ class Session:
                 "its search is complete, then its seeds can be exported"
             )
 
-    def _remark(self, seeds: StudyStage, *, keep: bool) -> None:
-        """Say what an edit of the study file changed."""
-        trials = [*(self.before.trials if self.before is not None else ()), *seeds.trials]
-        for line in edited.remarks(self._study, trials, self._runs_dir, keep=keep):
+    def _remark(self, stage: StudyStage, *, keep: bool) -> None:
+        """Say what an edit changed, of each stage up to `stage` once; `keep` notes the claims."""
+        stages = [each for each in (self.before, stage) if each is not None]
+        trials = list({t.key: t for each in stages for t in each.trials}.values())
+        lines = []
+        for each in dict.fromkeys(stages):
+            if each.name not in self._remarked:
+                self._remarked.add(each.name)
+                lines += edited.remarks(
+                    self._study, each.name, trials, self._runs_dir,
+                    undecided=self._undecided() if each.name == "seeds" else (), again=each.again,
+                )  # fmt: skip
+        if stage is not self.before:
+            lines += edited.claim_remarks(self._study, self._runs_dir, keep=keep)
+        for line in lines:
             self._say(line, "yellow")
+
+    def _undecided(self) -> set[str]:
+        """The arms whose seeds are not known before their tuning, or the search, has ended."""
+        if self.search is not None and self.search.missing and self._study.search is not None:
+            return {self._study.search.arm}
+        if self.tuning is None:
+            return set()
+        return {t.arm for t in self.tuning.trials} - {c.arm for c in self.tuning.choices}
 
     def _tell_data(self, trials: Sequence[Trial]) -> None:
         """Check every row of the user's own files, and say what a split hides."""

@@ -11,6 +11,7 @@ from studies.engine.command import dispatch
 from studies.engine.command.dispatch import MakeRunner, OnEvent, Say
 from studies.engine.definition.study import Study
 from studies.engine.planning import runs
+from studies.engine.planning.edited import Again
 from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.selection import only
 from studies.engine.planning.tuning import Choice
@@ -50,6 +51,10 @@ class StudyStage(Protocol):
     def missing(self) -> str:
         """What has to be done before the next stage; empty where it can follow."""
 
+    @property
+    def again(self) -> Again | None:
+        """What a trial that was run would be now, where `trials` do not tell."""
+
     def run(self, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent, say: Say) -> None:
         """Run what is left; errors are those of `dispatch.run`."""
 
@@ -58,6 +63,7 @@ class TuneStage:
     """Every arm tries the same values."""
 
     name: Stage = "tune"
+    again = None
 
     def __init__(
         self, study: Study, plugins: Sequence[Path], runs_dir: Path, conditions: Sequence[str]
@@ -151,6 +157,11 @@ class SearchStage:
         dispatch.run_search(self._study, self._make, self._runs_dir, make_runner,
                             retry_failed=retry_failed, on_event=on_event, say=say)  # fmt: skip
 
+    def again(self, old: Trial) -> Trial | None:
+        """What the point would be now; None where another arm is searched."""
+        known = old.arm == self._spec.arm and old.candidate.keys() == self._spec.space.keys()
+        return self._make(old.point or 0, old.candidate) if known else None
+
     def summary(self) -> RenderableType:
         """How many points there are, for `--plan`."""
         states = [point.state for point in self.outcome().points]
@@ -180,6 +191,7 @@ class SeedsStage:
 
     name: Stage = "seeds"
     missing = ""
+    again = None
 
     def __init__(
         self,

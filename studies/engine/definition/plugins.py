@@ -1,27 +1,70 @@
 """A researcher's own Python files: imported before a study is read and in every trial.
 
 Only the command line names them (`--plugin FILE`), or an installed package through the entry point
-group `basis_zoo.bases`. A study file never runs code.
+group `basis_zoo.bases`. A study file never runs code. A trial is given the files that it uses, and
+their content is part of its key; an installed package, as torch, is not.
 """
 
 import hashlib
 import importlib.metadata
 import importlib.util
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from traceback import extract_tb
+from typing import Any
 
 from studies.engine.errors import StudyError
 
 GROUP = "basis_zoo.bases"
 
 
-def load_plugins(files: Sequence[str | Path], hashes: Sequence[str] = ()) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Plugin:
+    """A file that was imported."""
+
+    file: Path
+    sha256: str
+    """Of its content."""
+    names: frozenset[str] = frozenset()
+    """What it registered; of one that registers nothing, what it does is for every trial."""
+    words: frozenset[str] = frozenset()
+    """Of its text: a name among them may be looked up by it."""
+
+
+_IMPORTED: dict[str, Plugin] = {}
+"""By the name of its module."""
+
+
+def used_by(config: Any, plugins: Sequence[Plugin]) -> tuple[Plugin, ...]:
+    """Those of `plugins` that a trial with `config` uses, in their order.
+
+    These are the ones whose names `config` has, the ones that register nothing, and the ones whose
+    names stand in the text of these.
+    """
+    known = set(_texts(config))
+    used: set[Plugin] = set()
+    while more := {p for p in plugins if p not in used and (not p.names or p.names & known)}:
+        used |= more
+        known = known.union(*(plugin.words for plugin in more))
+    return tuple(plugin for plugin in plugins if plugin in used)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
+
+
+def load_plugins(files: Sequence[str | Path], hashes: Sequence[str] = ()) -> tuple[Plugin, ...]:
     """Import the entry points of the group `basis_zoo.bases`, then `files`; once a process.
 
-    Returns the sha256 of each file's content. `hashes`, where given, are what they must be: a
-    trial refuses a plug-in that was edited after it was planned.
+    `hashes`, where given, are those of the files' contents: a trial refuses a plug-in that was
+    edited after it was planned.
 
     Raises `StudyError` where a file is missing, changed, or fails to import.
     """
@@ -35,22 +78,40 @@ def load_plugins(files: Sequence[str | Path], hashes: Sequence[str] = ()) -> tup
             ) from error
     found = tuple(_load(Path(file)) for file in files)
     for file, now, then in zip(files, found, hashes, strict=bool(hashes)):
-        if now != then:
+        if now.sha256 != then:
             raise StudyError(
                 f"plug-in {file} was changed since this trial was planned: run the study again"
             )
     return found
 
 
-def _load(file: Path) -> str:
+def _load(file: Path) -> Plugin:
     try:
         content = file.read_bytes()
     except OSError as error:
         raise StudyError(f"plug-in {file}: cannot be read: {error.strerror}") from None
     digest = hashlib.sha256(content).hexdigest()
     name = f"basis_zoo_plugin_{file.stem}_{digest[:12]}"
-    if name in sys.modules:
-        return digest
+    if name not in _IMPORTED:
+        words = frozenset(re.findall(r"\w+", content.decode(errors="replace")))
+        before = _registered()
+        _import(file, name)
+        names = frozenset(each for _, each in _registered() - before)
+        _IMPORTED[name] = Plugin(file.resolve(), digest, names, words)
+    return replace(_IMPORTED[name], file=file.resolve())  # it may have been copied
+
+
+def _registered() -> set[tuple[str, str]]:
+    """What there is to be named; what ships is imported first, so that it is no plug-in's."""
+    import adapters  # noqa: F401
+    from basis_zoo.registry import registered
+    from studies import backbones, tasks  # noqa: F401
+
+    return registered()
+
+
+def _import(file: Path, name: str) -> None:
+    """Run `file` as the module `name`; raises `StudyError` where it fails."""
     spec = importlib.util.spec_from_file_location(name, file.resolve())
     if spec is None or spec.loader is None:
         raise StudyError(f"plug-in {file}: not a Python file; its name must end in .py")
@@ -66,7 +127,6 @@ def _load(file: Path) -> str:
         raise StudyError(
             f"plug-in {file}{line}: {type(error).__name__}: {error}. Nothing was started"
         ) from error
-    return digest
 
 
 def _line_in(error: BaseException, file: Path) -> str:

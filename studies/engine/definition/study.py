@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, StringConstraints, field_validator, model_validator
 
 from studies.backbones import BackboneSpec
+from studies.engine.definition.contents import Contents
 from studies.engine.definition.sections import After, Search
 from studies.engine.definition.train import Train
 from studies.engine.definition.yaml_source import Entries, place_in
@@ -214,6 +215,12 @@ class Study(StudyBody):
     """The study file."""
     _tree: Entries = PrivateAttr(default_factory=Entries)
     """What the files say."""
+    _contents: Contents = PrivateAttr(default_factory=Contents)
+
+    @property
+    def contents(self) -> Contents:
+        """What the files that arms name hold, as seen first: one command sees them once."""
+        return self._contents
 
     def place(self, *location: str | int) -> str:
         """`file:line` of the longest part of `location` that stands in a file."""

@@ -1,84 +1,123 @@
-"""What an edited study file means for the trials that were run before: what is kept, what is new.
+"""What an edit means for the trials that were run before: what is kept, what is new, and why.
 
-A trial is its resolved configuration and seed. So a new seed or arm adds trials, a renamed arm
-keeps its own, and an arm with other settings has other trials: those it had before stay in their
-folders and are left out of the report. Nothing finished ever changes its meaning.
+A trial is its resolved configuration, its seed, and the content of the files and plug-ins that it
+uses. So a new seed or arm adds trials, a renamed arm keeps its own, and an arm with other settings
+or other data has other trials: those it had before stay in their folders and are left out of the
+report. Nothing finished ever changes its meaning.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from studies.engine.definition.study import Study
 from studies.engine.planning import runs
-from studies.engine.records import Trial
+from studies.engine.planning.causes import Cause, causes
+from studies.engine.records import Stage, Trial, deciding, read_trial
 from studies.files import write_text
+
+Again = Callable[[Trial], Trial | None]
+"""From a trial that was run to what it would be now; None where that is unknown."""
 
 
 def remarks(
-    study: Study, trials: Sequence[Trial], runs_dir: Path, *, keep: bool = True
+    study: Study,
+    stage: Stage,
+    trials: Sequence[Trial],
+    runs_dir: Path,
+    *,
+    undecided: Collection[str] = (),
+    again: Again | None = None,
 ) -> list[str]:
-    """Lines for the person at the terminal; none where nothing was edited.
+    """Lines about the finished trials of `stage`; none where nothing was edited.
 
-    `trials` are those of every stage of the study as it is now. With `keep` its claims are noted
-    down as those that were written before the run, where no result is there yet.
+    `trials` are those of every stage as they are now; nothing is said of arms that are `undecided`,
+    whose trials of `stage` are not known yet. `again` knows what `trials` cannot tell.
     """
-    folder = runs.study_dir(study, runs_dir)
-    before = dict(_finished(folder / "trials"))
-    lines = []
-    planned = {trial.key: trial for trial in trials}
-    gone = {key: label for key, label in before.items() if key not in planned}
+    folder = runs.study_dir(study, runs_dir) / "trials"
+    before = [t for t in _finished(folder) if t.stage == stage and t.arm not in undecided]
+    own = [trial for trial in trials if trial.stage == stage]
+    planned = {trial.key for trial in trials}
+    gone = [trial for trial in before if trial.key not in planned]
+    lines = _left_out(study, gone, own, again or nearest(own), folder)
     if gone:
-        kept = len(before) - len(gone)
-        lines.append(
-            f"{study.path.name} was edited: of {len(before)} finished trials {kept} are kept, "
-            f"{len(planned) - kept} of {len(planned)} are new or waiting"
-        )
-        lines += _left_out(gone, {trial.arm for trial in trials}, folder)
-    renamed = {
-        (before[key][0], trial.arm)
-        for key, trial in planned.items()
-        if key in before and before[key][0] not in (trial.arm, trial.label)  # label: version 1
-    }
-    lines += [f"arm '{old}' is now called '{new}'; its trials are kept" for old, new in
-              sorted(renamed)]  # fmt: skip
-    return lines + _claims(study, runs_dir, bool(before), keep)
+        happened = "; ".join(dict.fromkeys(c.what for found, _ in lines for c in found))
+        kept, new = len(before) - len(gone), {trial.key for trial in own}
+        waiting = len(new - {trial.key for trial in before})
+        told = f"{happened}: of {len(before)} finished trials {kept} are kept"
+        told += "" if stage == "search" else f", {waiting} of {len(new)} are new or waiting"
+        return [told, *(line for _, line in lines), *_renamed(before, own)]
+    return _renamed(before, own)
 
 
-def _finished(folder: Path) -> Iterator[tuple[str, tuple[str, int]]]:
-    """Key, arm and seed of each trial that has a result."""
+def _finished(folder: Path) -> Iterator[Trial]:
+    """Each trial that has a result."""
     for path in sorted(folder.glob("*/result.json")):
         try:
-            trial = json.loads((path.parent / "trial.json").read_bytes())
-            yield path.parent.name, (str(trial["arm"]), int(trial["seed"]))
-        except (FileNotFoundError, ValueError, KeyError, TypeError):  # no folder of ours
+            yield read_trial(path.parent)
+        except (OSError, ValueError):  # no folder of ours
             continue
 
 
-def _left_out(gone: dict[str, tuple[str, int]], arms: set[str], folder: Path) -> list[str]:
-    """Which results are in the report no more, and why."""
-    by_arm: dict[str, list[int]] = {}
-    for arm, seed in gone.values():
-        by_arm.setdefault(arm, []).append(seed)
-    return [
-        f"arm '{arm}' {'has other settings or seeds' if arm in arms else 'is no more'}: what it "
-        f"found before (seeds {', '.join(map(str, sorted(seeds)))}) stays in {folder / 'trials'} "
-        "and is left out of the report; undo the edit to have it back"
-        for arm, seeds in sorted(by_arm.items())
-    ]
+def nearest(planned: Sequence[Trial]) -> Again:
+    """Finds the planned trial of the same settings and seed, else of the same arm and seed."""
+    alike = {_settings(trial): trial for trial in planned}
+    named = {(t.arm, t.seed, json.dumps(t.candidate, sort_keys=True)): t for t in planned}
+
+    def find(old: Trial) -> Trial | None:
+        name = old.arm, old.seed, json.dumps(old.candidate, sort_keys=True)
+        return alike.get(_settings(old)) or named.get(name)
+
+    return find
 
 
-def claims_changed(study: Study, runs_dir: Path) -> bool:
-    """Whether the claims are others than those that were noted down before the first result."""
-    then, now = _noted(study, runs_dir), _now(study)
-    if then is None or now["claims"] == then["claims"] == []:
-        return False
-    return any(then[key] != now.get(key) for key in then)
+def _settings(trial: Trial) -> str:
+    return json.dumps([deciding(trial.config), trial.seed], sort_keys=True, default=repr)
 
 
-def _claims(study: Study, runs_dir: Path, known: bool, keep: bool) -> list[str]:
-    """Say where the claims are not those that were written before the first result."""
+def _left_out(
+    study: Study, gone: Sequence[Trial], planned: Sequence[Trial], again: Again, folder: Path
+) -> list[tuple[tuple[Cause, ...], str]]:
+    """Why results are in the report no more, with a line for arms that share cause and seeds."""
+    arms = {trial.arm for trial in planned}
+    seeds: dict[tuple[str, tuple[Cause, ...]], set[int]] = {}
+    for old in gone:
+        found = causes(study, old, again(old), arms)
+        seeds.setdefault((old.arm, found), set()).add(old.seed)
+    shared: dict[tuple[tuple[Cause, ...], tuple[int, ...]], list[str]] = {}
+    for (arm, found), each in sorted(seeds.items(), key=lambda pair: pair[0][0]):
+        shared.setdefault((found, tuple(sorted(each))), []).append(f"'{arm}'")
+    return [(found, _line(names, found, numbers, folder)) for (found, numbers), names
+            in shared.items()]  # fmt: skip
+
+
+def _line(names: list[str], found: Sequence[Cause], seeds: Sequence[int], folder: Path) -> str:
+    return (
+        f"arm{'s' * (len(names) > 1)} {', '.join(names)}: "
+        f"{' and '.join(cause.arm for cause in found)}; results of before (seeds "
+        f"{', '.join(map(str, seeds))}) stay in {folder}, left out of the report; "
+        f"{' and '.join(dict.fromkeys(cause.back for cause in found))}"
+    )
+
+
+def _renamed(before: Sequence[Trial], planned: Sequence[Trial]) -> list[str]:
+    now = {trial.key: trial for trial in planned}
+    pairs = {
+        (old.arm, now[old.key].arm)
+        for old in before
+        if old.key in now
+        and old.arm not in (now[old.key].arm, now[old.key].label)  # label: version 1
+    }
+    return [f"arm '{old}' is now called '{new}'; its trials are kept" for old, new in sorted(pairs)]
+
+
+def claim_remarks(study: Study, runs_dir: Path, *, keep: bool) -> list[str]:
+    """Lines where the claims are not those that were written before the first result.
+
+    With `keep` they are noted down as such where no result is there yet.
+    """
+    known = any(_finished(runs.study_dir(study, runs_dir) / "trials"))
     if known and claims_changed(study, runs_dir):
         return [
             f"the claims of {study.path.name}, or the objective that they are about, were changed "
@@ -88,6 +127,14 @@ def _claims(study: Study, runs_dir: Path, known: bool, keep: bool) -> list[str]:
     if keep and (not known or _noted(study, runs_dir) is None):
         write_text(_file(study, runs_dir), json.dumps(_now(study), indent=2))
     return []
+
+
+def claims_changed(study: Study, runs_dir: Path) -> bool:
+    """Whether the claims are others than those that were noted down before the first result."""
+    then, now = _noted(study, runs_dir), _now(study)
+    if then is None or now["claims"] == then["claims"] == []:
+        return False
+    return any(then[key] != now.get(key) for key in then)
 
 
 def _now(study: Study) -> dict[str, Any]:

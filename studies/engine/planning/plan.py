@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from studies.engine.definition import verify
-from studies.engine.definition.plugins import load_plugins
+from studies.engine.definition.plugins import load_plugins, used_by
 from studies.engine.definition.points import Point, apply
 from studies.engine.definition.study import Study
 from studies.engine.definition.tune_rules import combinations
@@ -91,13 +91,13 @@ def prepared(study: Study, plugins: Sequence[str | Path]) -> tuple[list[Point], 
 
     Raises `StudyError` where an arm cannot be built or a plug-in cannot be imported.
     """
-    hashes = load_plugins(plugins)
+    loaded = load_plugins(plugins)
     points, problems = verify.points_of(study)
     if problems:
         raise StudyError(*problems)
-    files = tuple(str(Path(file).resolve()) for file in plugins)
 
     def make(seed: int, point: Point, /, **about: Any) -> Trial:
+        used = used_by(point.config, loaded)
         return Trial(
             study=study.name,
             profile=study.profile,
@@ -105,8 +105,9 @@ def prepared(study: Study, plugins: Sequence[str | Path]) -> tuple[list[Point], 
             seed=seed,
             swept=point.swept,
             config=point.config,
-            plugins=files,
-            plugin_hashes=hashes,
+            plugins=tuple(str(plugin.file) for plugin in used),
+            plugin_hashes=tuple(plugin.sha256 for plugin in used),
+            contents=study.contents.of(point.config),
             **about,
         )
 

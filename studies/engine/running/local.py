@@ -42,8 +42,9 @@ class LocalRunner:
         return len(self._workers) - len(self._tasks)
 
     def start(self, task: Task) -> int:
-        """Hand `task` to the first idle worker."""
-        slot = min(set(range(len(self._workers))) - self._tasks.keys())
+        """Hand `task` to an idle worker, one that serves such trials already before others."""
+        idle = set(range(len(self._workers))) - self._tasks.keys()
+        slot = min(idle, key=lambda slot: (self._workers[slot].wait_for(task.trial), slot))
         self._workers[slot].give(task.trial, task.run_dir)
         self._tasks[slot] = task
         return slot

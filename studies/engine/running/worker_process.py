@@ -85,14 +85,18 @@ class Worker:
         self.key: str | None = None
         """The trial in hand."""
 
+    def wait_for(self, trial: Trial) -> int:
+        """How long `trial` would wait here, to choose by: 0 not, 1 for a start, 2 and cost one."""
+        if self._process is None or self._retired or not self._lives:
+            return 1
+        return 0 if _kind(trial) == self._kind else 2
+
     def give(self, trial: Trial, run_dir: Path) -> None:
         """Train `trial`, whose folder is `run_dir`."""
-        own = deterministic_variables(trial.config.get("train", {}))
-        kind = (tuple(sorted(trial.plugin_hashes)), tuple(own.items()))
-        if self._process is None or self._retired or kind != self._kind or not self._lives:
+        if self.wait_for(trial):
             self.close()
-            self._kind = kind
-            self._start(own)
+            self._kind = _kind(trial)
+            self._start(_variables(trial))
         self.key = trial.key
         with contextlib.suppress(BrokenPipeError):  # it died just now: `poll` sees that
             os.write(self._orders, os.fsencode(run_dir.resolve()) + b"\0")
@@ -162,3 +166,12 @@ class Worker:
         words = os.read(self._answers, 65536).decode().split()
         self._retired = self._retired or RETIRES in words
         return words
+
+
+def _variables(trial: Trial) -> dict[str, str]:
+    return deterministic_variables(trial.config.get("train", {}))
+
+
+def _kind(trial: Trial) -> tuple[object, ...]:
+    """What all trials of one process have in common."""
+    return tuple(sorted(trial.plugin_hashes)), tuple(_variables(trial).items())

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from studies.engine.definition.study import Study
 from studies.engine.planning import runs
-from studies.engine.records import Result, Trial
+from studies.engine.records import Result, Trial, read_trial, write_record
 from studies.engine.running.events import Event
 from studies.engine.running.protocols import Task
 from studies.engine.searching import search
@@ -66,12 +66,14 @@ class SearchLedger:
         self._random = random.Random(derive(spec.seed, f"draw:{len(sampler.rows())}"))
         self._known: dict[str, int] = {}
         """Key to number of all points that were asked for."""
+        self._on_event: Callable[[Event], None] = lambda event: None
         self._again: list[Trial] = []
         self._rows: dict[str, int] = {}
         """Key to the row that waits for the point's result."""
 
     def sync(self, retry_failed: bool, on_event: Callable[[Event], None]) -> None:
         """Bring the sampler in line with the folders, and queue what was cut off."""
+        self._on_event = on_event
         ended = search.history(self._study, self._make, self._runs_dir)
         results = {trial.key: result for trial, result in ended}
         told: set[str] = set()
@@ -106,9 +108,12 @@ class SearchLedger:
 
     def next(self, startable: Callable[[Task], bool]) -> Task | None:
         """The next point: one that was cut off, else one that is new."""
-        if not len(self) or not startable(self._task(self._make(1, search.lowest(self._spec)))):
-            return None  # what may be started does not depend on the point
-        return self._task(self._again.pop(0) if self._again else self._new())
+        any_point = self._task(self._make(1, search.lowest(self._spec)))
+        while len(self) and startable(any_point):  # which does not depend on the point
+            trial = self._with_other_spaces(self._again.pop(0) if self._again else self._new())
+            if not self._is_known(trial):
+                return self._task(trial)
+        return None
 
     def ended(self, task: Task, result: Result, again: bool) -> None:
         """Record what the point found; queue it `again` where it is to be retried."""
@@ -156,6 +161,25 @@ class SearchLedger:
             settings = search.draw(self._spec.space, self._random)
             if self._make(point, settings).key not in self._known:
                 return settings
+
+    def _with_other_spaces(self, trial: Trial) -> Trial:
+        """`trial`, which another space may have asked for already."""
+        try:
+            asked = read_trial(runs.trial_dir(trial, self._runs_dir)).asked
+        except (OSError, ValueError):
+            return trial
+        return trial.model_copy(update={"asked": {**asked, **trial.asked}})
+
+    def _is_known(self, trial: Trial) -> bool:
+        """Whether another space's search trained the point: its result is taken, and told."""
+        task, result = self._task(trial), runs.result_of(trial, self._runs_dir)
+        if result is None or result.status != "done":
+            return False
+        write_record(task.run_dir / "trial.json", trial)
+        self._tell(self._rows.pop(trial.key), result)
+        self._note_curve(task, result)
+        self._on_event(Event("found", trial, task.run_dir, result=result))
+        return True
 
     def _tell(self, row: int, result: Result) -> None:
         pruned = result.failure is not None and result.failure.kind == "pruned"

@@ -41,10 +41,12 @@ def plan_search(study: Study, plugins: Sequence[str | Path] = ()) -> Make:
 def make_point(study: Study, arm: Point, make: Callable[..., Trial]) -> Make:
     """What makes the trials of `study`'s search from the arm that it is about."""
     search = wanted(study)
+    space = space_of(search)
 
     def point(number: int, settings: Settings) -> Trial:
         tried = replace(apply(arm, settings), swept={**arm.swept, **settings})
-        return make(search.seed, tried, stage="search", candidate=dict(settings), point=number)
+        about = {"candidate": dict(settings), "point": number, "asked": {space: number}}
+        return make(search.seed, tried, stage="search", **about)
 
     return point
 
@@ -55,11 +57,24 @@ def wanted(study: Study) -> Search:
     return study.search
 
 
+def space_of(search: Search) -> str:
+    """8 hex digits of the search's space: a wider or a narrower one has a history of its own."""
+    return _digits(sorted((path, repr(domain)) for path, domain in search.space.items()))
+
+
 def identity(study: Study, make: Make) -> str:
-    """8 hex digits of everything that a search's history depends on: another one is another."""
+    """8 hex digits of everything that the sampler's rows depend on: with others it begins anew."""
     search = wanted(study)
-    content = repr((search.space, search.objectives, make(1, lowest(search)).key))
-    return hashlib.sha256(content.encode()).hexdigest()[:8]
+    low = lowest(search)
+    lists = {path: d for path, d in search.space.items() if not isinstance(d, Range)}
+    # a plug-in counts where any point may use it
+    plugins = {h for p, d in lists.items() for v in d for h in make(1, low | {p: v}).plugin_hashes}
+    more = (sorted(plugins),) if plugins else ()
+    return _digits((search.space, search.objectives, make(1, low).key, *more))
+
+
+def _digits(content: object) -> str:
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:8]
 
 
 def lowest(search: Search) -> dict[str, Any]:
@@ -70,7 +85,8 @@ def lowest(search: Search) -> dict[str, Any]:
 def history(study: Study, make: Make, runs_dir: Path) -> list[tuple[Trial, Result]]:
     """Every point that ended, however it ended, in the order in which they were asked for.
 
-    Points of an earlier version of the study, which would be other trials today, do not count.
+    Points that were chosen from another space do not count, nor do those of an earlier version of
+    the study, which would be other trials today.
     """
     search = wanted(study)
     found = []
@@ -95,6 +111,9 @@ def _point_of(search: Search, trial: Trial) -> Trial | None:
         trial = trial.model_copy(update=about)
     if trial.stage != "search" or trial.arm != search.arm:
         return None
+    if trial.asked:
+        number = trial.asked.get(space_of(search))
+        return None if number is None else trial.model_copy(update={"point": number})
     inside = trial.candidate.keys() == search.space.keys() and all(
         _contains(domain, trial.candidate[path]) for path, domain in search.space.items()
     )

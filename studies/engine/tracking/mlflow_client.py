@@ -1,14 +1,16 @@
 """MLflow, imported here alone: its client, and the database `mlflow.db` of a runs folder."""
 
+import contextlib
 import logging
 import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from studies import databases
-from studies.engine.errors import StudyError
+from studies.engine.errors import StudyError, masked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 """The environment variable that names another store."""
+ARTIFACTS = "mlartifacts"
+"""Folder of the artifacts, beside the database."""
+WORDS = ("databricks", "databricks-uc", "uc")
+"""Stores that MLflow knows by a word alone."""
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 """Seconds and retries of a request, unless the user has set them; MLflow's own (120 and 7) let a
 dead server hold a study up for a quarter of an hour."""
@@ -61,15 +67,30 @@ def param(name: str, value: str) -> "Param":
     return Param(name, value)
 
 
-def check_folder(runs_dir: Path) -> None:
-    """Raise `StudyError` where MLflow could not open a database in `runs_dir`."""
+def check_store(runs_dir: Path) -> None:
+    """Raise `StudyError` where MLflow could not keep a study that lies in `runs_dir`."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        _check_named(named)
+        return
     path = str(runs_dir.resolve())
     odd = sorted({c for c in path if c in "?%" or not c.isprintable()})
-    if odd and not os.environ.get(VARIABLE):
+    if odd:
         raise StudyError(
             f"--runs {ascii(path)[1:-1]}: MLflow's database cannot be opened below a folder with "
             f"{', '.join(map(ascii, odd))} in its path. Choose another folder, or set {VARIABLE} "
             "to a server"
+        )
+
+
+def _check_named(uri: str) -> None:
+    """Refuse a folder: MLflow 3 takes no new runs there."""
+    if urlsplit(uri).scheme in ("", "file") and uri not in WORDS:
+        raise StudyError(
+            f"{VARIABLE}={masked(uri)} names a folder, and MLflow keeps no new runs in folders. "
+            "Unset it (the pages are then in mlflow.db of the --runs folder), or name a database "
+            "(sqlite:////absolute/path/mlflow.db) or a server (http://HOST:PORT); `mlflow "
+            "migrate-filestore` brings what is in the folder into a database"
         )
 
 
@@ -81,6 +102,7 @@ def uri_of(file: Path) -> str:
 def prepare(file: Path, say: Callable[[str], None]) -> None:
     """Make `file` where it is not there; one that is broken is set aside, which `say` is told.
 
+    Where its folder was moved or copied, its artifacts are those of the folder that it is in now.
     Nobody else may prepare it meanwhile. Raises OSError, sqlite3.Error or MlflowException where
     that fails.
     """
@@ -95,6 +117,32 @@ def prepare(file: Path, say: Callable[[str], None]) -> None:
     if not file.exists():
         _forget(uri_of(file))
         databases.make(file, _create)
+    _bring_home(file)
+
+
+def _bring_home(file: Path) -> None:
+    """Have the artifacts beside `file`: MLflow notes absolute places, and makes them anew."""
+    here = (file.parent / ARTIFACTS).as_uri()
+    with contextlib.closing(sqlite3.connect(file, timeout=60)) as connection, connection:
+        away = connection.execute(
+            "SELECT experiment_id, artifact_location FROM experiments "
+            "WHERE artifact_location LIKE ? AND artifact_location != ?",
+            (f"file:%/{ARTIFACTS}", here),
+        ).fetchall()
+        for experiment, there in away:
+            connection.execute(
+                "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
+                "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
+                (here, len(there) + 1, experiment, len(there), there),
+            )
+            connection.execute(
+                "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
+                (here, experiment),
+            )
+    if away:  # this process may have written to the old places
+        from mlflow.tracking._tracking_service import utils
+
+        getattr(utils, "_artifact_repos_cache", {}).clear()
 
 
 def _create(file: Path) -> None:

@@ -202,7 +202,7 @@ class TrackedStudy:
         known = self._client.get_experiment_by_name(name)
         if known is None:
             remote = self._uri.startswith(("http://", "https://"))
-            root = None if remote else (self._runs_dir / "mlartifacts").as_uri()
+            root = None if remote else (self._runs_dir / mlflow_client.ARTIFACTS).as_uri()
             return self._client.create_experiment(name, artifact_location=root)
         if known.lifecycle_stage == "deleted":
             self._client.restore_experiment(known.experiment_id)

@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 import adapters
 from studies import backbones, tasks
+from studies.engine.definition.contents import check_contents
 from studies.engine.definition.plugins import load_plugins
 from studies.engine.definition.train import Train
 from studies.engine.records import Cost, Trial
@@ -92,15 +93,17 @@ class TrainingRun:
         logging.set_verbosity_error()  # "newly initialized" is what a head is meant to be
         logging.disable_progress_bar()
         load_plugins(self._trial.plugins, self._trial.plugin_hashes)
+        check_contents(self._trial)
         found = self._found
         task = json.dumps(self._config["task"], sort_keys=True)
         split_seed = self._config.get("split_seed", 0)
-        data = _rows(task, split_seed)
+        content = self._trial.contents.get("task")
+        data = _rows(task, split_seed, content)
         found.data = tasks.describe(data)
         found.backbone = backbones.identity(self._config["backbone"])
         self._model, processor, adapter, found.chosen = self._adapted(data)
         reader = json.dumps(found.backbone, sort_keys=True)
-        self._prepared, cut = _ready(_Wanted(task, split_seed, reader, processor))
+        self._prepared, cut = _ready(_Wanted(task, split_seed, content, reader, processor))
         if cut:
             found.data["truncated"] = cut
         with self._counted():
@@ -254,8 +257,8 @@ def free_memory() -> None:
 
 
 @lru_cache(maxsize=4)
-def _rows(task: str, split_seed: int) -> tasks.TaskData:
-    """The rows of a task given as JSON; read once for the trials of one process."""
+def _rows(task: str, split_seed: int, content: str | None) -> tasks.TaskData:
+    """The rows of a task given as JSON; those of a file with one `content` are read once."""
     return tasks.load(json.loads(task), split_seed)
 
 
@@ -265,6 +268,7 @@ class _Wanted:
 
     task: str
     split_seed: int
+    content: str | None
     backbone: str
     processor: Any = field(compare=False)
 
@@ -272,6 +276,7 @@ class _Wanted:
 @lru_cache(maxsize=2)
 def _ready(wanted: _Wanted) -> tuple[Prepared, dict[str, float]]:
     """The rows as the model takes them, and what was cut; once for the trials of one process."""
-    data, task = _rows(wanted.task, wanted.split_seed), json.loads(wanted.task)
+    data = _rows(wanted.task, wanted.split_seed, wanted.content)
+    task = json.loads(wanted.task)
     cut = tasks.truncated(task, data, wanted.processor)
     return tasks.prepare(task, data, wanted.processor), cut

@@ -1,0 +1,49 @@
+"""What a trial reads of the user's own files: their content is part of its key, as plug-ins' is."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from studies.engine.errors import StudyError
+from studies.engine.records import Trial
+
+SECTIONS = ("backbone", "task")
+"""What may name files of the user's."""
+
+
+class Contents:
+    """Looks at each file once, so that all stages of a command see the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str | None] = {}
+
+    def of(self, config: Mapping[str, Any]) -> dict[str, str]:
+        """The sha256 of what each section of `config` reads; none where it is of this project."""
+        from studies import backbones, tasks
+
+        found = {}
+        for section, room in (("backbone", backbones), ("task", tasks)):
+            name = json.dumps([section, config[section]], sort_keys=True)
+            if name not in self._known:
+                self._known[name] = room.content(config[section])
+            found[section] = self._known[name]
+        return {section: digest for section, digest in found.items() if digest is not None}
+
+
+def check_contents(trial: Trial) -> None:
+    """Raise `StudyError` where a file is not what it was when `trial` was planned."""
+    if not trial.contents:
+        return  # of an earlier version, which did not look
+    now = Contents().of(trial.config)
+    for section in SECTIONS:
+        if now.get(section) != trial.contents.get(section):
+            raise StudyError(
+                f"{source(trial.config, section)} does not hold what it held when this trial was "
+                "planned: run the study again; on another machine, bring the same file there"
+            )
+
+
+def source(config: Mapping[str, Any], section: str) -> str:
+    """The file or folder that `section` of `config` names, as it names it."""
+    entry = config.get(section)
+    return str(entry.get("data") or entry.get("name") if isinstance(entry, Mapping) else entry)

@@ -1,0 +1,104 @@
+"""Why a trial that was run is none that is planned: study file, data, plug-in, another choice."""
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studies.engine.definition.contents import SECTIONS, source
+from studies.engine.definition.study import Study
+from studies.engine.records import Trial, deciding
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What happened, in words for the person at the terminal."""
+
+    what: str
+    """s.yaml was edited"""
+    arm: str
+    """Of what was run: other settings or seeds"""
+    back: str
+    """What would bring its trials back: undo the edit to have them back"""
+
+
+def causes(study: Study, old: Trial, new: Trial | None, arms: Collection[str]) -> tuple[Cause, ...]:
+    """Why `old` is not `new`, the planned trial nearest to it; None: there is none.
+
+    `arms` are those that are planned.
+    """
+    edited = Cause(
+        f"{study.path.name} was edited",
+        "other settings or seeds" if old.arm in arms else "no longer in the study",
+        "undo the edit to have them back",
+    )
+    if new is None:
+        return (edited,)
+    found = [*_files(old, new), *_plugins(old, new)]
+    paths = _differing(old.config, new.config)
+    if paths and old.stage == "seeds" and paths <= _chosen(study):
+        chose = "the stage before the seeds chose other settings"
+        found.append(Cause(chose, "trained with what had been chosen before", edited.back))
+    elif paths or not found:  # where all is the same, it was asked for in another space
+        found.insert(0, edited)
+    return tuple(found)
+
+
+def _files(old: Trial, new: Trial) -> Iterator[Cause]:
+    for section in SECTIONS:
+        then, now = old.contents.get(section), new.contents.get(section)
+        file = source(new.config, section)
+        if then == now or file != source(old.config, section):
+            continue  # another file is another setting
+        if then is None:
+            yield Cause(
+                f"what {file} held was not noted before this version",
+                f"trained with a {file} that may have held something else",
+                "it is trained again, since that cannot be told",
+            )
+            continue
+        yield Cause(
+            f"{file} was changed",
+            f"trained with another content of {file}",
+            "bring the old content back to have them back",
+        )
+
+
+def _plugins(old: Trial, new: Trial) -> Iterator[Cause]:
+    then, now = (
+        {Path(file).name: digest for file, digest in zip(t.plugins, t.plugin_hashes, strict=False)}
+        for t in (old, new)
+    )
+    for name in sorted({*then, *now}):
+        if then.get(name) == now.get(name):
+            continue
+        if name not in now:
+            what, arm = "counts for arms that use it alone", f"trained with {name}"
+        elif name not in then:
+            what, arm = "is used now", f"trained without {name}"
+        else:
+            what, arm = "was changed", f"trained with another {name}"
+        yield Cause(f"plug-in {name} {what}", arm, "undo that to have them back")
+
+
+def _chosen(study: Study) -> set[str]:
+    """The settings that a stage before the seeds chooses, as `_differing` names them."""
+    paths = [*study.tune, *(study.search.space if study.search is not None else ())]
+    return {".".join(path.split(".")[:2]) for path in paths}
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
+    """The settings `section.key` in which two configurations differ."""
+    one, other = _flat(one), _flat(other)
+    return {path for path in {*one, *other} if one.get(path) != other.get(path)}
+
+
+def _flat(config: dict[str, Any]) -> dict[str, str]:
+    """As JSON has them: a list is what a tuple was."""
+    pairs = (
+        (f"{section}.{key}", value)
+        for section, found in deciding(config).items()
+        for key, value in (found if isinstance(found, dict) else {"": found}).items()
+    )
+    return {path: json.dumps(value, sort_keys=True, default=repr) for path, value in pairs}
