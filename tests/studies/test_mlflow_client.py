@@ -254,7 +254,9 @@ def test_odd_results_are_shown_as_well_as_they_can_be(study) -> None:
     assert_each_is_there_once(study)
     with contextlib.closing(sqlite3.connect(study.runs_dir / "mlflow.db")) as file:
         names = {name for (name,) in file.execute("SELECT key FROM metrics")}
-        (count,) = file.execute("SELECT count(*) FROM params WHERE key GLOB 'p[0-9]*'").fetchone()
+        (count,) = file.execute(
+            "SELECT count(*) FROM params WHERE key GLOB 'adapter.p[0-9]*'"
+        ).fetchone()
     assert {"a_b", "_", "x/y", "n" * 250, "ä_"} <= names and not {"x", "y", "z"} & names
     assert count == 250
 

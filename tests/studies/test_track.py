@@ -5,7 +5,9 @@ import shutil
 
 import pytest
 
+from studies.engine.records import Failure
 from studies.engine.reporting.report import write_report
+from studies.engine.tracking import contents
 from studies.engine.tracking.background import deliver
 from studies.engine.tracking.pages import TrackedStudy, TrackingError, track_all
 
@@ -84,7 +86,8 @@ def test_a_run_holds_what_the_trial_found(tracked):
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "G=8 s0"
     assert run.info.end_time - run.info.start_time == 20_000
-    assert run.data.params == {"adapter.num_basis": "8", "seed": "0", "method": "basis"}
+    settings = {"adapter.num_basis": "8", "adapter.method": "basis", "adapter.r": "8", "seed": "0"}
+    assert settings | {"backbone.name": "tiny", "arm": "G=8", "split_seed": "0"} == run.data.params
     assert run.data.metrics["test/accuracy"] == result.metrics["test/accuracy"]
     assert run.data.metrics["cost/phi_parameters"] == 2400
     expected = {"study": "grid_size", "profile": "embedded", "attempt": "1", "baseline": "false",
@@ -105,6 +108,35 @@ def test_a_failed_trial_is_a_failed_run_with_its_log(tracked):
     assert "smaller batch" in run.data.tags["mlflow.note.content"]
     client, _ = store(tracked)
     assert "log.txt" in {file.path for file in client.list_artifacts(run.info.run_id)}
+
+
+def test_every_setting_is_a_param_to_filter_by_written_to_be_read(tracked):
+    trial, result, folder = tracked.rows[0]
+    train = {"learning_rate": 0.1 + 0.2, "max_steps": None, "deterministic": False}
+    adapter = {"method": "basis", "target_modules": ["query", "value"], "options": {"degree": 3}}
+    config = trial.config | {"train": train, "adapter": adapter}
+    tracked.rows = [(trial.model_copy(update={"config": config}), result, folder)]
+    track(tracked)
+    (run,) = runs(tracked, f"{TRIALS} and params.`train.learning_rate` = '0.3'")
+    shown = {"train.max_steps": "null", "train.deterministic": "false", "adapter.method": "basis",
+             "adapter.target_modules": "query+value", "adapter.options.degree": "3"}  # fmt: skip
+    assert shown.items() <= run.data.params.items()
+
+
+def test_a_run_of_an_earlier_version_gets_what_it_lacks(tracked, monkeypatch):
+    trial, result, folder = tracked.rows[0]
+    pruned = Failure(kind="pruned", message="worse than the median")
+    result = result.model_copy(update={"status": "failed", "failure": pruned})
+    tracked.rows = [(trial, result, folder)]
+    with monkeypatch.context() as earlier:
+        earlier.setattr(contents, "params", lambda trial: {"seed": "0", "method": "basis"})
+        earlier.setattr(contents, "status", lambda result: "FAILED")
+        track(tracked)
+    track(tracked)
+    (run,) = runs(tracked)
+    assert run.info.status == "KILLED"  # what lags behind is ended on purpose
+    assert (run.data.tags["state"], run.data.tags.get("failure")) == ("pruned", None)
+    assert run.data.params["adapter.num_basis"] == "8"
 
 
 def test_one_summary_run_holds_the_report(tracked):

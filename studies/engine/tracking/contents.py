@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from studies.engine.labels import shown
 from studies.engine.records import Result, Trial
-from studies.engine.reporting.outcome import setting
 from studies.engine.trials.metrics_file import is_number
 
 NAME, RUN_NAME, PARAM, TAG = 250, 250, 500, 5000
@@ -17,6 +17,8 @@ NAME, RUN_NAME, PARAM, TAG = 250, 250, 500, 5000
 LATEST = 253_402_300_799_000
 """The last millisecond of the year 9999."""
 MOST_STEPS = 2**53
+STATUSES = {"done": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
+"""What MLflow calls the ends of a trial."""
 
 
 class Point(NamedTuple):
@@ -36,6 +38,7 @@ def tags(trial: Trial, result: Result, baseline: str, more: Mapping[str, str]) -
         "profile": trial.profile,
         "kind": "trial",
         "stage": trial.stage,
+        "state": state(result),
         "arm": trial.label,
         "seed": trial.seed,
         "point": trial.key,
@@ -48,7 +51,8 @@ def tags(trial: Trial, result: Result, baseline: str, more: Mapping[str, str]) -
     if "hash" in result.data:
         found["data_sha"] = result.data["hash"]
     if result.failure is not None:
-        found["failure"] = result.failure.kind
+        if found["state"] == "failed":
+            found["failure"] = result.failure.kind
         found["mlflow.note.content"] = result.failure.message
     return {name: _text(value, TAG) for name, value in found.items()}
 
@@ -59,10 +63,34 @@ def run_name(trial: Trial) -> str:
     return _text(trial.label, RUN_NAME - len(end)) + end
 
 
+def state(result: Result) -> str:
+    """How the trial ended: done, failed or pruned; a search ends what lags behind on purpose."""
+    pruned = result.failure is not None and result.failure.kind == "pruned"
+    return "pruned" if pruned else result.status
+
+
+def status(result: Result) -> str:
+    """MLflow's word for `state`."""
+    return STATUSES[state(result)]
+
+
 def params(trial: Trial) -> dict[str, str]:
-    """The settings in which the trial differs from others."""
-    found = {"seed": trial.seed, "method": setting(trial, "adapter.method")} | trial.swept
-    return {_name(name): _text(value, PARAM) for name, value in found.items()}
+    """Every setting of the trial by its dotted path, to filter and to compare by."""
+    return {"seed": str(trial.seed)} | settings(trial.config)
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """The values of a resolved configuration by dotted path, as the tables write them."""
+    return {_name(path): _text(shown(value), PARAM) for path, value in flat(config).items()}
+
+
+def flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """The values of nested mappings by dotted path."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        path = f"{before}{name}"
+        found |= flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return found
 
 
 def points(result: Result, curve: Sequence[Mapping[str, Any]], start: int) -> list[Point]:

@@ -27,6 +27,7 @@ from studies.engine.errors import masked
 from studies.engine.program import program
 from studies.engine.records import Result, Trial
 from studies.engine.tracking import contents, mlflow_client
+from studies.engine.tracking.contents import Point
 from studies.engine.tracking.mlflow_client import VARIABLE
 from studies.engine.tracking.view import LIMIT, shared_view
 from studies.engine.trials.metrics_file import read_metrics
@@ -67,9 +68,15 @@ class _Run:
     run_id: str
     point: str
     attempt: int
-    whole: bool
-    """False where it was cut off while being written."""
+    status: str
     tags: Mapping[str, str]
+    params: frozenset[str]
+    """Names of its settings."""
+
+    @property
+    def whole(self) -> bool:
+        """False where it was cut off while being written."""
+        return self.status in contents.STATUSES.values()
 
 
 class TrackedStudy:
@@ -221,15 +228,24 @@ class TrackedStudy:
                         self._client.delete_run(run.run_id)  # metrics cannot be written twice
                         known.remove(run)
                 if not any(run.whole for run in again):
-                    run_id = self._write_run(trial, result, run_dir, tags)
-                    known.append(_Run(run_id, trial.key, result.attempt, True, tags))
+                    known.append(self._write_run(trial, result, run_dir, tags))
         # the latest attempt is the one that counts, whichever was tracked last
         latest = max(known, key=lambda run: run.attempt).run_id
         for i, run in enumerate(known):
             superseded = str(run.run_id != latest).lower()
             # an arm may have been renamed since
-            wanted = (tags if run.attempt == result.attempt else {}) | {"superseded": superseded}
-            known[i] = self._tag(run, wanted)
+            same = run.attempt == result.attempt
+            known[i] = self._tag(run, (tags if same else {}) | {"superseded": superseded})
+            if same:
+                self._complete(known[i], trial, result)
+
+    def _complete(self, run: _Run, trial: Trial, result: Result) -> None:
+        """Add what runs of earlier versions lack: settings, and that pruned is not failed."""
+        found = contents.params(trial)
+        if missing := {name: found[name] for name in found.keys() - run.params}:
+            self._log(run.run_id, (), missing)
+        if run.status != contents.status(result):
+            self._client.update_run(run.run_id, contents.status(result))
 
     def _tag(self, run: _Run, tags: Mapping[str, str]) -> _Run:
         """Write those of `tags` that `run` has not; the run with them."""
@@ -254,38 +270,40 @@ class TrackedStudy:
                 run.info.run_id,
                 run.data.tags["point"],
                 int(run.data.tags["attempt"]),
-                run.info.status in ("FINISHED", "FAILED"),
+                run.info.status,
                 run.data.tags,
+                frozenset(run.data.params),
             )
             for run in self._runs(query)
         ]
 
-    def _write_run(self, trial: Trial, result: Result, run_dir: Path, tags: dict[str, str]) -> str:
-        start = contents.began(result)
+    def _write_run(self, trial: Trial, result: Result, run_dir: Path, tags: dict[str, str]) -> _Run:
+        start, params = contents.began(result), contents.params(trial)
         curve = run_dir / "metrics.jsonl"
         points = contents.points(result, read_metrics(curve) if curve.is_file() else [], start)
-        metrics = [mlflow_client.metric(*point) for point in points]
-        params = [
-            mlflow_client.param(name, value) for name, value in contents.params(trial).items()
-        ]
         run_id = self._client.create_run(
             self._experiment, start, tags, run_name=contents.run_name(trial)
         ).info.run_id
-        batches = max(1, -(-len(metrics) // BATCH), -(-len(params) // PARAMS))
-        for i in range(batches):
-            self._client.log_batch(
-                run_id,
-                metrics[i * BATCH : (i + 1) * BATCH],
-                params[i * PARAMS : (i + 1) * PARAMS],
-            )
+        self._log(run_id, points, params)
         self._client.log_text(run_id, yaml.safe_dump(trial.config, sort_keys=False), "config.yaml")
         self._client.log_text(run_id, trial.model_dump_json(indent=2), "trial.json")
         self._client.log_text(run_id, result.model_dump_json(indent=2), "result.json")
         if result.status == "failed" and (run_dir / "log.txt").is_file():
             self._client.log_artifact(run_id, str(run_dir / "log.txt"))
-        status = "FINISHED" if result.status == "done" else "FAILED"
+        status = contents.status(result)
         self._client.set_terminated(run_id, status, contents.later(start, result.seconds))
-        return run_id
+        return _Run(run_id, trial.key, result.attempt, status, tags, frozenset(params))
+
+    def _log(self, run_id: str, points: Sequence[Point], params: Mapping[str, str]) -> None:
+        """Write values of metrics and settings into a run, as many requests as it takes."""
+        metrics = [mlflow_client.metric(*point) for point in points]
+        given = [mlflow_client.param(name, value) for name, value in params.items()]
+        for i in range(max(1, -(-len(metrics) // BATCH), -(-len(given) // PARAMS))):
+            self._client.log_batch(
+                run_id,
+                metrics[i * BATCH : (i + 1) * BATCH],
+                given[i * PARAMS : (i + 1) * PARAMS],
+            )
 
     def _write_summary(self, report: "Report") -> None:
         known = self._runs("tags.kind = 'summary'")
