@@ -150,6 +150,11 @@ class Result(Record):
     """What the trial went through that a reader of its numbers should know."""
     schema_version: int = SCHEMA
 
+    @property
+    def pruned(self) -> bool:
+        """Whether it was ended on purpose: a search ends points that lag behind."""
+        return self.failure is not None and self.failure.kind == "pruned"
+
 
 def write_record(path: Path, record: Record) -> None:
     """Write `record` to `path`, whole or not at all."""

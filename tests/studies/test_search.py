@@ -307,6 +307,16 @@ def test_a_search_under_way_is_reported_as_far_as_it_is(command_line, capsys) ->
     assert len(lab.noted("start")) == 5
 
 
+def test_every_point_reaches_the_page_with_the_seeds(command_line, monkeypatch) -> None:
+    lab, offered = command_line, []
+    monkeypatch.setattr(_NoPage, "end_trial", lambda self, trial, *rest: offered.append(trial))
+    lab.write(STUDY.replace("trials: 8", "trials: 3"))
+    lab.run()  # a command that ended before MLflow had any of them
+    assert cli.main(["s.yaml", "--slots", "2"]) == cli.DONE
+    assert [t.label for t in offered[:3]] == ["phi #1", "phi #2", "phi #3"]
+    assert len({t.key for t in offered}) == 3 + 4
+
+
 def test_a_search_where_everything_fails_stops_and_says_so(command_line, capsys) -> None:
     lab = command_line
     lab.write(STUDY.replace("[sinc, sine, hat]", "[sinc]"))
@@ -342,3 +352,6 @@ def test_pruned_points_are_no_equal_failures(lab, monkeypatch) -> None:
     lab.write(STUDY + "  pruning: {points: 3}\n")
     lab.run(slot_count=2)
     assert len(history(lab)) == 8
+    (lab.runs_dir / "optuna.db").unlink()  # and none where Optuna's rows are made again
+    lab.run()
+    assert {row.state.name for row in rows(lab)} == {"PRUNED"}

@@ -285,20 +285,32 @@ class Sampler:
 
     def tell(self, number: int, values: Sequence[float] | None, pruned: bool = False) -> None:
         """The objectives of a running row; None where it failed, or was `pruned`."""
-        state = TrialState.PRUNED if pruned else TrialState.FAIL
-        self._study.tell(number, values, state=state if values is None else None)
+        self._study.tell(number, values, state=_state(values, pruned))
 
-    def add(self, point: int, settings: search.Settings, values: Sequence[float] | None) -> None:
-        """A row for a point that ended without the sampler's knowledge."""
+    def add(
+        self,
+        point: int,
+        settings: search.Settings,
+        values: Sequence[float] | None,
+        pruned: bool = False,
+    ) -> None:
+        """A row for a point that ended without the sampler's knowledge; otherwise as `tell`."""
         self._study.add_trial(
             create_trial(
-                state=TrialState.FAIL if values is None else TrialState.COMPLETE,
+                state=_state(values, pruned),
                 values=values,
                 params=dict(settings),
                 distributions=self._distributions,
                 user_attrs={"ordinal": point},
             )
         )
+
+
+def _state(values: Sequence[float] | None, pruned: bool) -> TrialState:
+    """How Optuna calls the end of a point."""
+    if values is not None:
+        return TrialState.COMPLETE
+    return TrialState.PRUNED if pruned else TrialState.FAIL
 
 
 def _distributions(spec: search.Search) -> dict[str, BaseDistribution]:

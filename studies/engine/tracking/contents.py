@@ -64,9 +64,8 @@ def run_name(trial: Trial) -> str:
 
 
 def state(result: Result) -> str:
-    """How the trial ended: done, failed or pruned; a search ends what lags behind on purpose."""
-    pruned = result.failure is not None and result.failure.kind == "pruned"
-    return "pruned" if pruned else result.status
+    """How the trial ended: done, failed or pruned."""
+    return "pruned" if result.pruned else result.status
 
 
 def status(result: Result) -> str:

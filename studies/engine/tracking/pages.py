@@ -144,13 +144,14 @@ class TrackedStudy:
         with self._explained(trial, run_dir):
             self._track(trial, result, run_dir)
 
-    def finish(self, report: "Report") -> MlflowLink:
+    def finish(self, report: "Report | None") -> MlflowLink:
         """Write the summary run, the note and the view."""
         with self._explained():
-            with locked(self._lock):
-                self._write_summary(report)
-            note = report.note[:LIMIT]
-            self._client.set_experiment_tag(self._experiment, "mlflow.note.content", note)
+            if report is not None:
+                with locked(self._lock):
+                    self._write_summary(report)
+                note = report.note[:LIMIT]
+                self._client.set_experiment_tag(self._experiment, "mlflow.note.content", note)
             self._write_view()
         return self.link
 
@@ -337,11 +338,11 @@ class TrackedStudy:
 def track_all(
     study: Study,
     trials: Sequence[tuple[Trial, Result, Path]],
-    report: "Report",
+    report: "Report | None",
     runs_dir: Path,
     say: Callable[[str], None],
 ) -> MlflowLink:
-    """Make the study's page show exactly `trials` (each with its folder) and `report`.
+    """Make the study's page show exactly `trials` (each with its folder), and `report` if any.
 
     Runs that are there already stay; runs of other points are marked as superseded. A trial that
     MLflow does not take is said, and the others are shown. Raises TrackingError where MLflow takes
