@@ -64,10 +64,16 @@ def test_a_fresh_folder_gets_a_database_and_flat_runs(grid_study):
     )
 
 
-def test_the_experiment_carries_view_and_note(tracked):
+def views(study):
+    _, experiment = store(study)
+    found = {name.rpartition(".")[2]: json.loads(value) for name, value in experiment.tags.items()
+             if name.startswith("mlflow.sharedViewState.")}  # fmt: skip
+    return {key: tag | json.loads(tag["state"]) for key, tag in found.items()}
+
+
+def test_the_experiment_carries_views_and_note(tracked):
     track(tracked)
-    _, experiment = store(tracked)
-    view = json.loads(experiment.tags["mlflow.sharedViewState.arms"])
+    view = views(tracked)["trials"]
     assert view["groupBy"] == {
         "aggregateFunction": "average",
         "groupByKeys": [{"mode": "tag", "groupByData": "arm"}],
@@ -75,8 +81,44 @@ def test_the_experiment_carries_view_and_note(tracked):
     assert view["orderByKey"] == "metrics.`test/accuracy`"
     assert view["groupsExpanded"]["tag.arm.G=512"] is False
     assert "params.`adapter.num_basis`" in view["selectedColumns"]
+    _, experiment = store(tracked)
     assert experiment.tags["mlflow.note.content"] == report_of(tracked).note
     assert len(runs(tracked, view["searchFilter"])) == len(tracked.rows)
+
+
+def test_the_page_opens_on_one_run_an_arm_with_its_answer(tracked):
+    track(tracked)
+    view, report = views(tracked)["arms"], report_of(tracked)
+    found = {run.info.run_name: run for run in runs(tracked, view["searchFilter"])}
+    assert list(found) and found.keys() == {arm.name for arm in report.outcome.arms}
+    run, arm = found["G=8"], report.outcome.arms[1]
+    compared, metrics = arm.comparison, run.data.metrics
+    assert metrics["test/accuracy"] == round(arm.summary.mean, 4)
+    assert metrics["difference/mean"] == pytest.approx(compared.difference, rel=0.005)
+    assert metrics["p"] == pytest.approx(compared.p_holm, rel=0.005) and metrics["n"] == 3
+    assert run.data.tags["interval"].startswith(f"[{arm.summary.low:.4f}, ")
+    assert run.data.tags["finding"] == compared.words("maximize")
+    assert (run.data.params["adapter.num_basis"], metrics["cost/phi_parameters"]) == ("8", 2400)
+    assert (found["lora"].data.tags["finding"], "p" in found["lora"].data.metrics) == (
+        "baseline", False)  # fmt: skip
+    client, _ = store(tracked)
+    curve = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [point.step for point in curve] == [10, 20, 30, 40]
+    columns = {name.strip("`") for c in view["selectedColumns"] for name in [c.partition(".")[2]]}
+    known = {*metrics, *run.data.tags, *found["paper-start"].data.params}
+    assert columns <= known
+
+
+def test_runs_of_arms_follow_the_report(tracked):
+    track(tracked)
+    query = views(tracked)["arms"]["searchFilter"]
+    before = {run.info.run_name: run.info.run_id for run in runs(tracked, query)}
+    tracked.rows = [row for row in tracked.rows if (row[0].arm, row[0].seed) != ("G=8", 2)]
+    tracked.rows = [row for row in tracked.rows if row[0].arm != "paper-start"]
+    track(tracked)
+    after = {run.info.run_name: run.info.run_id for run in runs(tracked, query)}
+    assert after.keys() == before.keys() - {"paper-start"}
+    assert after["lora"] == before["lora"] and after["G=8"] != before["G=8"]
 
 
 def test_a_run_holds_what_the_trial_found(tracked):

@@ -54,13 +54,13 @@ def tags(trial: Trial, result: Result, baseline: str, more: Mapping[str, str]) -
         if found["state"] == "failed":
             found["failure"] = result.failure.kind
         found["mlflow.note.content"] = result.failure.message
-    return {name: _text(value, TAG) for name, value in found.items()}
+    return {name: cut(value, TAG) for name, value in found.items()}
 
 
 def run_name(trial: Trial) -> str:
     """What the page calls the run."""
     end = f" s{trial.seed}"
-    return _text(trial.label, RUN_NAME - len(end)) + end
+    return cut(trial.label, RUN_NAME - len(end)) + end
 
 
 def state(result: Result) -> str:
@@ -80,7 +80,7 @@ def params(trial: Trial) -> dict[str, str]:
 
 def settings(config: Mapping[str, Any]) -> dict[str, str]:
     """The values of a resolved configuration by dotted path, as the tables write them."""
-    return {_name(path): _text(shown(value), PARAM) for path, value in flat(config).items()}
+    return {accepted(path): cut(shown(value), PARAM) for path, value in flat(config).items()}
 
 
 def flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
@@ -95,7 +95,7 @@ def flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 def points(result: Result, curve: Sequence[Mapping[str, Any]], start: int) -> list[Point]:
     """Every value of every metric: the lines of metrics.jsonl, then what was found at the end."""
     logged = [
-        Point(_name(name), float(value), later(start, entry["seconds"]), _step(entry["step"]))
+        Point(accepted(name), float(value), later(start, entry["seconds"]), _step(entry["step"]))
         for entry in curve
         for name, value in entry.items()
         if name not in ("seconds", "step") and is_number(value)
@@ -109,7 +109,7 @@ def points(result: Result, curve: Sequence[Mapping[str, Any]], start: int) -> li
         final |= {f"cost/{name}": float(value) for name, value in cost.items()}
     end = later(start, result.seconds)
     for given, value in final.items():
-        name = _name(given)
+        name = accepted(given)
         if (name, last, value) not in known:
             # the page draws bars, not a curve, for what is known at step 0 only
             logged.append(Point(name, value, end, last if name in curved else 0))
@@ -133,12 +133,12 @@ def _step(value: float) -> int:
     return int(min(max(value, 0), MOST_STEPS))
 
 
-def _name(given: str) -> str:
+def accepted(given: str) -> str:
     """`given` in the letters that MLflow takes in names, and as a path that has no other form."""
-    text = re.sub(r"[^/\w.\- :]", "_", _text(given, NAME))
+    text = re.sub(r"[^/\w.\- :]", "_", cut(given, NAME))
     return "/".join(part for part in text.split("/") if part not in ("", ".", "..")) or "_"
 
 
-def _text(value: object, limit: int) -> str:
+def cut(value: object, limit: int) -> str:
     """`value` as text that every database takes."""
     return str(value).encode("utf-8", "replace").decode().replace("\0", "")[:limit]
