@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from studies.engine.labels import shown
+from studies.engine.labels import flat, shown
 from studies.engine.records import Result, Trial
 from studies.engine.trials.metrics_file import is_number
 
@@ -81,15 +81,6 @@ def params(trial: Trial) -> dict[str, str]:
 def settings(config: Mapping[str, Any]) -> dict[str, str]:
     """The values of a resolved configuration by dotted path, as the tables write them."""
     return {accepted(path): cut(shown(value), PARAM) for path, value in flat(config).items()}
-
-
-def flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """The values of nested mappings by dotted path."""
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        path = f"{before}{name}"
-        found |= flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
-    return found
 
 
 def points(result: Result, curve: Sequence[Mapping[str, Any]], start: int) -> list[Point]:

@@ -15,7 +15,7 @@ from typing import Any
 from studies.engine.definition.study import Objective
 from studies.engine.records import Result, Trial
 from studies.engine.tracking import charts
-from studies.engine.tracking.contents import accepted, flat
+from studies.engine.tracking.contents import accepted
 
 LIMIT = 20_000
 """Characters that an experiment's tag may have."""
@@ -42,12 +42,10 @@ class Row:
 
 
 def row_of(trial: Trial, result: Result) -> Row:
-    """The row of `trial`; a section that is swept as a whole counts with all its settings."""
-    found = flat(trial.config)
-    swept = [*trial.swept, *trial.candidate]
-    asked = [path for path in found if any(f"{path}.".startswith(f"{own}.") for own in swept)]
+    """The row of `trial`."""
     names = [*result.metrics, *(["cost/x"] if result.cost else [])]
-    return Row(trial.stage, found, frozenset(asked), frozenset(map(charts.section_of, names)))
+    sections = frozenset(map(charts.section_of, names))
+    return Row(trial.stage, trial.settings, frozenset(trial.asked), sections)
 
 
 def told_apart(rows: Iterable[Row], all_rows: Iterable[Row]) -> dict[str, bool]:
