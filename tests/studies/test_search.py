@@ -287,6 +287,11 @@ def test_the_best_point_is_trained_with_the_seeds_and_reported(command_line, cap
     assert "### What decides" in text and "too few to say" in text
     assert "no other arm was searched, which favours `phi`" in text
     assert (lab.runs_dir / "s/embedded/report/search.png").is_file()
+    storage = f"sqlite:///{lab.runs_dir / 'optuna.db'}"
+    seeds = optuna.load_study(study_name="s/embedded", storage=storage).get_trials()
+    assert choice.settings in [
+        {path: row.params.get(path) for path in choice.settings} for row in seeds
+    ]
     assert cli.main(["s.yaml", "--plan"]) == cli.DONE
     printed = capsys.readouterr().out
     assert "8 points: 8 done" in printed and "chosen: adapter.basis=" in printed

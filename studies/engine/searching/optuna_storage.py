@@ -155,7 +155,8 @@ class OptunaLedger(Queue):
         super().__init__()
         self._spec, self._runs_dir, self._kept = study, runs_dir, storage
         self._study, self._storage = storage.study(study), storage.storage
-        self._paths: set[str] = set()
+        searched = {} if study.search is None else study.search.space
+        self._paths = {*searched, *study.tune} - {"seeds"}
         self._space: dict[str, BaseDistribution] = {}
         """Of the params, which are the settings at `_paths`."""
 
@@ -204,7 +205,7 @@ class OptunaLedger(Queue):
         """
         rows, known = self._study.get_trials(), {trial.key: trial.settings for trial in trials}
         before = [row.params or row.user_attrs.get("trial", {}).get("swept", {}) for row in rows]
-        self._paths = set().union(*before, *(trial.asked for trial in trials))
+        self._paths = self._paths.union(*before, *(trial.asked for trial in trials))
         wanted = [
             params.params(known.get(_point(row), own), self._paths)
             for row, own in zip(rows, before, strict=True)
