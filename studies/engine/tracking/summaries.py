@@ -34,7 +34,7 @@ class Summary(NamedTuple):
     @property
     def content(self) -> str:
         """A hash of everything in it: the same is not written again."""
-        return hashlib.sha256(json.dumps(self[:4]).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self[:4], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def write(client: "MlflowClient", experiment: str, wanted: Sequence[Summary]) -> None:

@@ -21,6 +21,8 @@ LIMIT = 20_000
 """Characters that an experiment's tag may have."""
 ARMS, TRIALS = "arms", "trials"
 """Keys of the views of summary runs and of trials; a stage's view has the stage's name."""
+NAMES = {"search": "Search", "tune": "Tuning"}
+"""Of the views of stages, in MLflow's menu."""
 DIFFERENCE = "difference/low", "difference/mean", "difference/high"
 INTERVAL = "interval/low", "interval/high"
 """Metrics of summary runs."""
@@ -72,7 +74,7 @@ def views(objective: Objective, rows: Mapping[str, Row], *, summarized: bool) ->
     found = {ARMS: ("Arms", arms), TRIALS: ("Trials by arm", trials)}
     for stage in sorted({row.stage for row in rows.values()} - {"seeds"}):
         own = {label: row for label, row in rows.items() if row.stage == stage}
-        found[stage] = (f"The stage {stage}", _stage(objective, stage, own))
+        found[stage] = (NAMES[stage], _stage(objective, stage, own))
     now = int(time.time() * 1000)
     return {
         key: _tag(name, state, now - place)  # the menu shows the latest first
