@@ -364,6 +364,8 @@ def test_the_charts_begin_with_the_answer_and_those_of_mlflow_are_folded(study) 
     assert (first["type"], first["metricKey"]) == ("BAR", "test/accuracy")
     kinds = {each["type"] for each in more}
     assert kinds == {"BAR", "LINE", "SCATTER", "PARALLEL"}
+    curves = [each["metricKey"] for each in more if each["type"] == "LINE"]
+    assert curves == ["train/loss"]  # one value at the end is no curve
     known = {each["uuid"] for each in state["compareRunSections"]}
     assert {each["metricSectionId"] for each in more} <= known
 

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from adapters.drawing.styles import INK
 from studies.engine.records import Failure
 from studies.engine.reporting.report import write_report
 from studies.engine.tracking import contents
@@ -101,6 +102,8 @@ def test_the_page_opens_on_one_run_an_arm_with_its_answer(tracked):
     assert (run.data.params["adapter.num_basis"], metrics["cost/phi_parameters"]) == ("8", 2400)
     assert (found["lora"].data.tags["finding"], "p" in found["lora"].data.metrics) == (
         "baseline", False)  # fmt: skip
+    colours = [run.data.tags["mlflow.runColor"] for run in found.values()]
+    assert len(set(colours)) == len(found) and found["lora"].data.tags["mlflow.runColor"] == INK
     client, _ = store(tracked)
     curve = client.get_metric_history(run.info.run_id, "train/loss")
     assert [point.step for point in curve] == [10, 20, 30, 40]

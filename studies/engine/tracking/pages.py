@@ -306,11 +306,8 @@ class TrackedStudy:
         self._client.set_terminated(run_id)
 
     def _write_arms(self, report: "Report") -> None:
-        wanted = [
-            summaries.summary(arm, report, self._rows[arm.name].settings, self._about)
-            for arm in report.outcome.arms
-            if arm.name in self._rows
-        ]
+        configs = {label: row.settings for label, row in self._rows.items()}
+        wanted = summaries.all_of(report, configs, self._about)
         summaries.write(self._client, self._experiment, wanted)
         self._summarized = True
 

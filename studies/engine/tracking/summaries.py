@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # matplotlib takes a second
     from studies.engine.tracking.mlflow_client import MlflowClient
 
 RUNS = "tags.kind = 'arm'"
+COLOUR = "mlflow.runColor"
+"""Tag of the colour that MLflow draws a run in; an arm has that of the report's figures."""
 
 
 class Summary(NamedTuple):
@@ -53,10 +55,23 @@ def write(client: "MlflowClient", experiment: str, wanted: Sequence[Summary]) ->
         client.set_terminated(run_id)
 
 
-def summary(
+def all_of(
+    report: "Report", configs: Mapping[str, Mapping[str, Any]], about: Mapping[str, str]
+) -> list[Summary]:
+    """The runs of the arms in `report` that have a configuration; `about` are further tags."""
+    from studies.engine.reporting.panels import styles  # matplotlib takes a second
+
+    looks = styles(report.outcome)
+    return [
+        _summary(arm, report, configs[arm.name], {**about, COLOUR: looks[arm.name].colour})
+        for arm in report.outcome.arms
+        if arm.name in configs
+    ]
+
+
+def _summary(
     arm: Arm, report: "Report", config: Mapping[str, Any], about: Mapping[str, str]
 ) -> Summary:
-    """The run of `arm`, whose trials were made with `config`; `about` are further tags."""
     outcome, compared = report.outcome, arm.comparison
     tags = {
         **about,

@@ -87,8 +87,8 @@ def _arms(
 ) -> dict[str, Any]:
     """One run an arm: the answer in numbers."""
     paths, metric = told_apart(rows.values(), all_rows.values()), objective.metric
-    widths = {f"metrics.`{metric}`": 120, "tags.`interval`": 140, "tags.`difference`": 200,
-              "metrics.`p`": 70, "metrics.`n`": 50, "tags.`finding`": 180}  # fmt: skip
+    widths = {f"metrics.`{metric}`": 120, "tags.`interval`": 140, "tags.`difference`": 190,
+              "metrics.`p`": 70, "metrics.`n`": 50, "tags.`finding`": 170}  # fmt: skip
     answer = [
         charts.bar(metric),
         charts.bar(INTERVAL[0], metric, INTERVAL[1]),
@@ -96,7 +96,7 @@ def _arms(
     ]
     sections = {
         "Answer": answer,
-        "Learning": _curves(objective),
+        "Learning": _curves(objective, rows),
         "What it costs": _costs(metric),
         "What was swept": [charts.parallel(map(accepted, paths), [metric]),
                            *_against(paths, metric)] if paths else [],
@@ -118,7 +118,7 @@ def _trials(
     paths = [path for path, numeric in apart.items() if numeric]
     metric = objective.metric
     sections = {
-        "Answer": [charts.bar(metric), *_curves(objective)],
+        "Answer": [charts.bar(metric), *_curves(objective, rows)],
         "What it costs": _costs(metric),
         "What was swept": _against(apart, metric),
     }
@@ -141,7 +141,7 @@ def _stage(objective: Objective, stage: str, rows: Mapping[str, Row]) -> dict[st
     sections = {
         "What was tried": [charts.parallel(map(accepted, paths), [chosen_by]),
                            *_against(paths, chosen_by)],
-        "Learning": _curves(objective),
+        "Learning": _curves(objective, rows),
         "What it costs": _costs(chosen_by),
     }  # fmt: skip
     widths = {f"metrics.`{chosen_by}`": 150} | _params(paths) | {"tags.`state`": 100}
@@ -163,8 +163,11 @@ def _params(paths: Iterable[str]) -> dict[str, int]:
     return {f"params.`{name}`": max(110, 8 * len(name) + 30) for name in map(accepted, paths)}
 
 
-def _curves(objective: Objective) -> list[charts.Chart]:
-    return [charts.line(name) for name in ("train/loss", objective.select_on) if name]
+def _curves(objective: Objective, rows: Mapping[str, Row]) -> list[charts.Chart]:
+    """What trials log while they train."""
+    validated = any(row.settings.get("train.eval_every") for row in rows.values())
+    names = ["train/loss", objective.select_on if validated else None]
+    return [charts.line(name) for name in names if name]
 
 
 def _costs(metric: str) -> list[charts.Chart]:
@@ -198,7 +201,7 @@ def _state(
         "groupBy": None,
         "selectedColumns": list(widths),
         "columnOrder": ["attributes.`Run Name`", *widths],
-        "columnWidths": {"attributes.`Run Name`": 240, **widths},
+        "columnWidths": {"attributes.`Run Name`": 220, **widths},
         "groupsExpanded": {},
         "runsHiddenMode": "SHOW_ALL",  # the charts draw ten arms otherwise
         "runsExpanded": {},
