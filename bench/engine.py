@@ -242,7 +242,7 @@ def view(study: Any, runs_dir: Path) -> None:
 
     client = MlflowClient(f"sqlite:///{runs_dir / 'mlflow.db'}")
     experiment = client.get_experiment_by_name(f"{study.name} ({study.profile})")
-    query = "tags.kind = 'trial' and tags.superseded = 'false'"
+    query = "tags.kind = 'arm'"
     found = client.search_runs([experiment.experiment_id], query, max_results=100)
     assert found
 

@@ -6,6 +6,15 @@ from typing import Any
 from studies.engine.errors import one_line
 
 
+def flat(nested: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """The values of nested mappings by dotted path."""
+    found: dict[str, Any] = {}
+    for name, value in nested.items():
+        path = f"{before}{name}"
+        found |= flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return found
+
+
 def short_names(paths: Iterable[str]) -> dict[str, str]:
     """Each dotted path's last part, or the whole path where two end alike."""
     paths = list(paths)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from studies import files
-from studies.engine.labels import shown_settings
+from studies.engine.labels import flat, shown_settings
 
 SCHEMA = 2
 """Version of `trial.json`, `result.json` and plan files. 1 had no stages: a trial of a tuning stage
@@ -79,6 +79,17 @@ class Trial(Record):
         if self.stage == "search":
             return f"{self.arm} #{self.point}"
         return f"{self.arm} [{shown_settings(self.candidate)}]" if self.candidate else self.arm
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting by its dotted path."""
+        return flat({**self.swept, **self.candidate}) | flat(self.config)
+
+    @property
+    def varied(self) -> dict[str, Any]:
+        """Those of its settings that its study sweeps or tries, by name or with their section."""
+        own = tuple(f"{path}." for path in (*self.swept, *self.candidate))
+        return {path: v for path, v in self.settings.items() if f"{path}.".startswith(own)}
 
     @property
     def key(self) -> str:
@@ -156,6 +167,11 @@ class Result(Record):
     notes: tuple[str, ...] = ()
     """What the trial went through that a reader of its numbers should know."""
     schema_version: int = SCHEMA
+
+    @property
+    def pruned(self) -> bool:
+        """Whether it was ended on purpose: a search ends points that lag behind."""
+        return self.failure is not None and self.failure.kind == "pruned"
 
 
 def write_record(path: Path, record: Record) -> None:

@@ -23,6 +23,7 @@ from studies import files
 from studies.engine.definition.study import Budget
 from studies.engine.errors import StudyError
 from studies.engine.planning import runs
+from studies.engine.records import Trial
 from studies.engine.running import attempts, loop
 from studies.engine.running.events import Stopped
 from studies.engine.running.protocols import Queue, Task
@@ -76,6 +77,56 @@ def test_trials_with_other_plug_ins_keep_a_process_of_their_own(lab: Lab) -> Non
         wait_until(runner.poll)
     runner.close()
     assert slots == [0, 1, 0, 1] and len(set(lab.pids())) == 2
+
+
+def swept(*settings: dict) -> list[Trial]:
+    """One trial for each of `settings`, the first one an arm that sweeps nothing."""
+    arms = make_trials(*[{}] * len(settings))
+    return [
+        trial.model_copy(update={"swept": own if i else {}, "config": trial.config | own})
+        for i, (trial, own) in enumerate(zip(arms, settings, strict=True))
+    ]
+
+
+def params(lab: Lab) -> list[dict]:
+    return sorted((row.params for row in lab.rows()), key=str)
+
+
+def test_a_row_has_the_settings_that_the_study_sweeps_anywhere(lab: Lab) -> None:
+    trials = swept(
+        {"x": 3, "basis": "sinc", "layers": None},
+        {"x": 1, "basis": "sinc", "layers": [1, 2]},
+        {"x": 2, "basis": "hat", "layers": [3]},
+    )
+    lab.run(trials[:2])
+    url = f"sqlite:///{lab.runs_dir / 'optuna.db'}"
+    assert optuna.load_study(study_name="fake/embedded", storage=url).metric_names == [
+        "test/accuracy"
+    ]
+    assert params(lab) == [{"x": 1, "basis": "sinc", "layers": "1+2"}, {"x": 3, "basis": "sinc"}]
+    began = {row.user_attrs["point"]: row.datetime_start for row in lab.rows()}
+    lab.run(trials)  # other words than the rows know
+    assert params(lab)[1] == {"x": 2, "basis": "hat", "layers": "3"}
+    [words] = {row.distributions["basis"] for row in lab.rows() if row.params["basis"] == "hat"}
+    assert set(words.choices) == {"sinc", "hat"}
+    now = {row.user_attrs["point"]: row.datetime_start for row in lab.rows()}
+    assert began.items() <= now.items() and len(now) == 3
+    lab.run(trials[:1])  # a part of the study, which knows fewer words
+    assert lab.states() == {"COMPLETE": 3}
+
+
+def test_rows_of_an_earlier_version_get_params(lab: Lab) -> None:
+    trials = swept({"x": 3}, {"x": 1.5})
+    lab.run(trials)
+    url = f"sqlite:///{lab.runs_dir / 'optuna.db'}"
+    rows = lab.rows()
+    optuna.delete_study(study_name="fake/embedded", storage=url)
+    old = optuna.create_study(study_name="fake/embedded", storage=url, direction="maximize")
+    for row in rows:
+        row.params = row.distributions = {}
+        old.add_trial(row)
+    assert lab.run(trials) == ["found", "found"]
+    assert params(lab) == [{"x": 1.5}, {"x": 3}] and lab.states() == {"COMPLETE": 2}
 
 
 def test_no_more_trials_at_once_than_slots(lab: Lab) -> None:

@@ -1,6 +1,7 @@
 """The page's database: made whole, made again once broken, in any folder, each trial there once."""
 
 import contextlib
+import json
 import shlex
 import shutil
 import signal
@@ -20,6 +21,7 @@ from studies import databases
 from studies.engine.command.session import Options, Session
 from studies.engine.errors import StudyError
 from studies.engine.records import Cost
+from studies.engine.reporting.outcome import collect
 from studies.engine.reporting.report import Report
 from studies.engine.searching.optuna_storage import Storage
 from studies.engine.tracking import background, contents, mlflow_client, pages, view
@@ -42,7 +44,8 @@ def study(fabricate):
 
 def report(study) -> Report:
     """A small one: drawing figures takes long."""
-    return Report(study.study.path, study.study.path, (), "", "note")
+    outcome = collect(study.study, study.pairs)
+    return Report(study.study.path, study.study.path, (), "", "note", outcome, {})
 
 
 def deliver(study, say=pytest.fail, runs_dir: Path | None = None):
@@ -171,7 +174,7 @@ def test_two_processes_that_track_one_trial_make_one_run(study) -> None:
 
     def track() -> None:
         with pages.TrackedStudy(study.study, study.runs_dir, pytest.fail) as page:
-            page.show_only([trial for trial, _, _ in study.rows])  # what is known: no run
+            page.show_only(study.rows)  # what is known: no run
             ready.wait(60)
             for row in study.rows:
                 page.end_trial(*row)
@@ -267,7 +270,9 @@ def test_odd_results_are_shown_as_well_as_they_can_be(study) -> None:
     assert_each_is_there_once(study)
     with contextlib.closing(sqlite3.connect(study.runs_dir / "mlflow.db")) as file:
         names = {name for (name,) in file.execute("SELECT key FROM metrics")}
-        (count,) = file.execute("SELECT count(*) FROM params WHERE key GLOB 'p[0-9]*'").fetchone()
+        (count,) = file.execute(
+            "SELECT count(DISTINCT key) FROM params WHERE key GLOB 'adapter.p[0-9]*'"
+        ).fetchone()
     assert {"a_b", "_", "x/y", "n" * 250, "ä_"} <= names and not {"x", "y", "z"} & names
     assert count == 250
 
@@ -323,19 +328,74 @@ def test_a_trial_that_always_fails_holds_no_other_up(study, monkeypatch) -> None
     assert_each_is_there_once(study, other)
 
 
-def test_stages_are_tags_and_the_view_shows_the_seeds_once_there_are_some(study) -> None:
+def test_stages_are_tags_and_each_has_a_view(study) -> None:
     trial, result, _ = study.rows[0]
     tuned = trial.model_copy(update={"stage": "tune", "candidate": {"train.learning_rate": 0.1}})
     tags = contents.tags(tuned, result, "lora", {})
     assert (tags["stage"], tags["arm"]) == ("tune", "lora [learning_rate=0.1]")
     assert contents.tags(trial, result, "lora", {})["stage"] == "seeds"
-    objective, tuning = study.study.objective, {tuned.label: "tune"}
-    assert "stage" not in view.shared_view(objective, (), tuning)
-    both = view.shared_view(objective, (), tuning | {"lora": "seeds"})
-    assert "tags.stage = 'seeds'" in both and tuned.label not in both
+    objective, rows = study.study.objective, {tuned.label: view.row_of(tuned, result)}
+    first = view.views(objective, rows, summarized=False)
+    assert first.keys() == {"arms", "trials", "tune"}
+    assert "tags.stage" not in shown(first["arms"])["searchFilter"]
+    rows["lora"] = view.row_of(trial, result)
+    both = {key: shown(tag) for key, tag in view.views(objective, rows, summarized=True).items()}
+    assert both["arms"]["searchFilter"] == "tags.kind = 'arm'"
+    assert "tags.stage = 'seeds'" in both["trials"]["searchFilter"]
+    assert list(both["trials"]["groupsExpanded"]) == ["tag.arm.lora"]
+    assert "tags.stage = 'tune'" in both["tune"]["searchFilter"]
+    assert both["tune"]["orderByKey"] == "metrics.`valid/accuracy`"
+
+
+def shown(tag: str) -> dict:
+    """The state of the page in a view's tag, as MLflow with and without names of views reads it."""
+    found = json.loads(tag)
+    state = json.loads(found.pop("state"))
+    assert {"name", "createdAt", "updatedAt"} <= found.keys() and state.items() <= found.items()
+    return state
+
+
+def test_a_view_has_the_settings_that_tell_its_rows_apart(study) -> None:
+    study.add("word", [0.5], {"adapter.start": "paper", "adapter.num_basis": 8})
+    study.add("G=64", [0.5], {"adapter.num_basis": 64, "adapter.r": 8})
+    rows = {trial.label: view.row_of(trial, result) for trial, result, _ in study.rows}
+    found = view.views(study.study.objective, rows, summarized=True)
+    arms, trials = shown(found["arms"]), shown(found["trials"])
+    columns = [name for name in arms["selectedColumns"] if name.startswith("params.")]
+    assert columns == [f"params.`adapter.{name}`" for name in ("method", "num_basis", "start")]
+    [numeric] = [name for name in trials["selectedColumns"] if name.startswith("params.")]
+    assert numeric == "params.`adapter.num_basis`"  # of words a group shows "-"
+
+
+def test_the_charts_begin_with_the_answer_and_those_of_mlflow_are_folded(study) -> None:
+    rows = {trial.label: view.row_of(trial, result) for trial, result, _ in study.rows}
+    state = shown(view.views(study.study.objective, rows, summarized=True)["arms"])
+    opened = [each["name"] for each in state["compareRunSections"] if each["display"]]
+    assert opened == ["Answer", "Learning", "What it costs", "What was swept"]
+    assert {"cost", "interval"} <= {each["name"] for each in state["compareRunSections"]}
+    first, *more = state["compareRunCharts"]
+    assert (first["type"], first["metricKey"]) == ("BAR", "test/accuracy")
+    kinds = {each["type"] for each in more}
+    assert kinds == {"BAR", "LINE", "SCATTER", "PARALLEL"}
+    curves = [each["metricKey"] for each in more if each["type"] == "LINE"]
+    assert curves == ["train/loss"]  # one value at the end is no curve
+    known = {each["uuid"] for each in state["compareRunSections"]}
+    assert {each["metricSectionId"] for each in more} <= known
 
 
 def test_a_view_of_hundreds_of_settings_fits_into_its_tag(study) -> None:
-    names = [f"adapter.options.setting_{i}" for i in range(500)]
-    text = view.shared_view(study.study.objective, names, {"a" * 30_000: "seeds"})
-    assert len(text) <= view.LIMIT and "groupBy" in text
+    trial, result, _ = study.rows[0]
+    rows = {
+        str(n) * 30_000: view.row_of(
+            trial.model_copy(
+                update={
+                    "swept": (swept := {f"adapter.options.setting_{i}": n for i in range(500)}),
+                    "config": {"adapter": {"options": {p.split(".")[2]: n for p in swept}}},
+                }
+            ),
+            result,
+        )
+        for n in (1, 2)
+    }
+    for tag in view.views(study.study.objective, rows, summarized=True).values():
+        assert len(tag) <= view.LIMIT and "searchFilter" in shown(tag)

@@ -341,6 +341,11 @@ def test_the_best_point_is_trained_with_the_seeds_and_reported(command_line, cap
     assert "### What decides" in text and "too few to say" in text
     assert "no other arm was searched, which favours `phi`" in text
     assert (lab.runs_dir / "s/embedded/report/search.png").is_file()
+    storage = f"sqlite:///{lab.runs_dir / 'optuna.db'}"
+    seeds = optuna.load_study(study_name="s/embedded", storage=storage).get_trials()
+    assert choice.settings in [
+        {path: row.params.get(path) for path in choice.settings} for row in seeds
+    ]
     assert cli.main(["s.yaml", "--plan"]) == cli.DONE
     printed = capsys.readouterr().out
     assert "8 points: 8 done" in printed and "chosen: adapter.basis=" in printed
@@ -359,6 +364,16 @@ def test_a_search_under_way_is_reported_as_far_as_it_is(command_line, capsys) ->
     text = (lab.runs_dir / "s/embedded/report/report.md").read_text()
     assert "5 of 8 points (5 done)" in text and "too few to say" in text
     assert len(lab.noted("start")) == 5
+
+
+def test_every_point_reaches_the_page_with_the_seeds(command_line, monkeypatch) -> None:
+    lab, offered = command_line, []
+    monkeypatch.setattr(_NoPage, "end_trial", lambda self, trial, *rest: offered.append(trial))
+    lab.write(STUDY.replace("trials: 8", "trials: 3"))
+    lab.run()  # a command that ended before MLflow had any of them
+    assert cli.main(["s.yaml", "--slots", "2"]) == cli.DONE
+    assert [t.label for t in offered[:3]] == ["phi #1", "phi #2", "phi #3"]
+    assert len({t.key for t in offered}) == 3 + 4
 
 
 def test_a_search_where_everything_fails_stops_and_says_so(command_line, capsys) -> None:
@@ -396,3 +411,6 @@ def test_pruned_points_are_no_equal_failures(lab, monkeypatch) -> None:
     lab.write(STUDY + "  pruning: {points: 3}\n")
     lab.run(slot_count=2)
     assert len(history(lab)) == 8
+    (lab.runs_dir / "optuna.db").unlink()  # and none where Optuna's rows are made again
+    lab.run()
+    assert {row.state.name for row in rows(lab)} == {"PRUNED"}

@@ -5,7 +5,10 @@ import shutil
 
 import pytest
 
+from adapters.drawing.styles import INK
+from studies.engine.records import Failure
 from studies.engine.reporting.report import write_report
+from studies.engine.tracking import contents
 from studies.engine.tracking.background import deliver
 from studies.engine.tracking.pages import TrackedStudy, TrackingError, track_all
 
@@ -62,10 +65,16 @@ def test_a_fresh_folder_gets_a_database_and_flat_runs(grid_study):
     )
 
 
-def test_the_experiment_carries_view_and_note(tracked):
+def views(study):
+    _, experiment = store(study)
+    found = {name.rpartition(".")[2]: json.loads(value) for name, value in experiment.tags.items()
+             if name.startswith("mlflow.sharedViewState.")}  # fmt: skip
+    return {key: tag | json.loads(tag["state"]) for key, tag in found.items()}
+
+
+def test_the_experiment_carries_views_and_note(tracked):
     track(tracked)
-    _, experiment = store(tracked)
-    view = json.loads(experiment.tags["mlflow.sharedViewState.arms"])
+    view = views(tracked)["trials"]
     assert view["groupBy"] == {
         "aggregateFunction": "average",
         "groupByKeys": [{"mode": "tag", "groupByData": "arm"}],
@@ -73,8 +82,46 @@ def test_the_experiment_carries_view_and_note(tracked):
     assert view["orderByKey"] == "metrics.`test/accuracy`"
     assert view["groupsExpanded"]["tag.arm.G=512"] is False
     assert "params.`adapter.num_basis`" in view["selectedColumns"]
+    _, experiment = store(tracked)
     assert experiment.tags["mlflow.note.content"] == report_of(tracked).note
     assert len(runs(tracked, view["searchFilter"])) == len(tracked.rows)
+
+
+def test_the_page_opens_on_one_run_an_arm_with_its_answer(tracked):
+    track(tracked)
+    view, report = views(tracked)["arms"], report_of(tracked)
+    found = {run.info.run_name: run for run in runs(tracked, view["searchFilter"])}
+    assert list(found) and found.keys() == {arm.name for arm in report.outcome.arms}
+    run, arm = found["G=8"], report.outcome.arms[1]
+    compared, metrics = arm.comparison, run.data.metrics
+    assert metrics["test/accuracy"] == round(arm.summary.mean, 4)
+    assert metrics["difference/mean"] == pytest.approx(compared.difference, rel=0.005)
+    assert metrics["p"] == pytest.approx(compared.p_holm, rel=0.005) and metrics["n"] == 3
+    assert run.data.tags["interval"].startswith(f"[{arm.summary.low:.4f}, ")
+    assert run.data.tags["finding"] == compared.words("maximize")
+    assert (run.data.params["adapter.num_basis"], metrics["cost/phi_parameters"]) == ("8", 2400)
+    assert (found["lora"].data.tags["finding"], "p" in found["lora"].data.metrics) == (
+        "baseline", False)  # fmt: skip
+    colours = [run.data.tags["mlflow.runColor"] for run in found.values()]
+    assert len(set(colours)) == len(found) and found["lora"].data.tags["mlflow.runColor"] == INK
+    client, _ = store(tracked)
+    curve = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [point.step for point in curve] == [10, 20, 30, 40]
+    columns = {name.strip("`") for c in view["selectedColumns"] for name in [c.partition(".")[2]]}
+    known = {*metrics, *run.data.tags, *found["paper-start"].data.params}
+    assert columns <= known
+
+
+def test_runs_of_arms_follow_the_report(tracked):
+    track(tracked)
+    query = views(tracked)["arms"]["searchFilter"]
+    before = {run.info.run_name: run.info.run_id for run in runs(tracked, query)}
+    tracked.rows = [row for row in tracked.rows if (row[0].arm, row[0].seed) != ("G=8", 2)]
+    tracked.rows = [row for row in tracked.rows if row[0].arm != "paper-start"]
+    track(tracked)
+    after = {run.info.run_name: run.info.run_id for run in runs(tracked, query)}
+    assert after.keys() == before.keys() - {"paper-start"}
+    assert after["lora"] == before["lora"] and after["G=8"] != before["G=8"]
 
 
 def test_a_run_holds_what_the_trial_found(tracked):
@@ -84,7 +131,8 @@ def test_a_run_holds_what_the_trial_found(tracked):
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "G=8 s0"
     assert run.info.end_time - run.info.start_time == 20_000
-    assert run.data.params == {"adapter.num_basis": "8", "seed": "0", "method": "basis"}
+    settings = {"adapter.num_basis": "8", "adapter.method": "basis", "adapter.r": "8", "seed": "0"}
+    assert settings | {"backbone.name": "tiny", "arm": "G=8", "split_seed": "0"} == run.data.params
     assert run.data.metrics["test/accuracy"] == result.metrics["test/accuracy"]
     assert run.data.metrics["cost/phi_parameters"] == 2400
     expected = {"study": "grid_size", "profile": "embedded", "attempt": "1", "baseline": "false",
@@ -105,6 +153,35 @@ def test_a_failed_trial_is_a_failed_run_with_its_log(tracked):
     assert "smaller batch" in run.data.tags["mlflow.note.content"]
     client, _ = store(tracked)
     assert "log.txt" in {file.path for file in client.list_artifacts(run.info.run_id)}
+
+
+def test_every_setting_is_a_param_to_filter_by_written_to_be_read(tracked):
+    trial, result, folder = tracked.rows[0]
+    train = {"learning_rate": 0.1 + 0.2, "max_steps": None, "deterministic": False}
+    adapter = {"method": "basis", "target_modules": ["query", "value"], "options": {"degree": 3}}
+    config = trial.config | {"train": train, "adapter": adapter}
+    tracked.rows = [(trial.model_copy(update={"config": config}), result, folder)]
+    track(tracked)
+    (run,) = runs(tracked, f"{TRIALS} and params.`train.learning_rate` = '0.3'")
+    shown = {"train.max_steps": "null", "train.deterministic": "false", "adapter.method": "basis",
+             "adapter.target_modules": "query+value", "adapter.options.degree": "3"}  # fmt: skip
+    assert shown.items() <= run.data.params.items()
+
+
+def test_a_run_of_an_earlier_version_gets_what_it_lacks(tracked, monkeypatch):
+    trial, result, folder = tracked.rows[0]
+    pruned = Failure(kind="pruned", message="worse than the median")
+    result = result.model_copy(update={"status": "failed", "failure": pruned})
+    tracked.rows = [(trial, result, folder)]
+    with monkeypatch.context() as earlier:
+        earlier.setattr(contents, "params", lambda trial: {"seed": "0", "method": "basis"})
+        earlier.setattr(contents, "status", lambda result: "FAILED")
+        track(tracked)
+    track(tracked)
+    (run,) = runs(tracked)
+    assert run.info.status == "KILLED"  # what lags behind is ended on purpose
+    assert (run.data.tags["state"], run.data.tags.get("failure")) == ("pruned", None)
+    assert run.data.params["adapter.num_basis"] == "8"
 
 
 def test_one_summary_run_holds_the_report(tracked):

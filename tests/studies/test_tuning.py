@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from studies.engine.command import cli
+from studies.engine.command.session import Options, Session
 from studies.engine.definition.schema import load_study
 from studies.engine.errors import StudyError
 from studies.engine.planning import edited, runs
@@ -206,6 +208,19 @@ def test_both_stages_run_and_the_report_says_what_was_chosen(
     assert Path("copy/s/embedded/report/report.md").read_text() == report
     assert "## Tuning" in report and "| arm | learning_rate 0.0001 | learning_rate 0.02 |" in report
     assert report.count("| lora | **") == 1 or "| **" in report
+
+
+def test_trials_of_a_tuning_stage_under_way_are_on_the_page(
+    study, tmp_path: Path, monkeypatch
+) -> None:
+    delivered = []
+    monkeypatch.setattr(background, "deliver", lambda *a: delivered.append(a[1:3]))
+    first, *_ = plan_tuning(study)
+    put(first, tmp_path, 0.7)
+    session = Session(study, Options(runs_dir=tmp_path), Console(), lambda text, style: None)
+    assert session.report() == cli.INCOMPLETE
+    [([(trial, result, _)], report)] = delivered
+    assert (trial, result.status, report) == (first, "done", None)
 
 
 def _refuse(*arguments):

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 
@@ -23,6 +24,9 @@ from studies.engine.running.events import Event, Stopped
 from studies.engine.running.protocols import Runner
 from studies.engine.tracking import background, mlflow_client
 from studies.engine.trials.fetching import check_data, fetch_for
+
+if TYPE_CHECKING:  # matplotlib takes a second
+    from studies.engine.reporting.report import Report
 
 DONE, INCOMPLETE = 0, 1
 """Exit codes: everything is done; a trial failed, or something is missing."""
@@ -95,11 +99,11 @@ class Session:
                 self._train(before, make_runner)
             except Stopped as stopped:
                 self._say(str(stopped), "red")
-                if self.search is not None:
-                    self.deliver(self.seeds(whole=True))
+                self.deliver(self.seeds(whole=True))
                 return INCOMPLETE
             if before.missing:
                 self._say(before.missing, "yellow")
+                self.deliver(self.seeds(whole=True))
                 return INCOMPLETE
         seeds = self.seeds()
         self._remark(seeds, keep=True)
@@ -116,8 +120,7 @@ class Session:
         if self.before is not None and self.before.missing:
             self._remark(self.before, keep=False)
             self._say(self.before.missing, "yellow")
-            if self.search is not None:
-                self.deliver(self.seeds(whole=True))
+            self.deliver(self.seeds(whole=True))
             return INCOMPLETE
         seeds = self.seeds()
         self._remark(seeds, keep=True)
@@ -133,6 +136,7 @@ class Session:
             if self.tuning.missing:
                 self._remark(self.tuning, keep=False)
                 self._say(self.tuning.missing, "yellow")
+                self.deliver(self.seeds(whole=True))
                 return INCOMPLETE
         seeds = self.seeds()
         self._remark(seeds, keep=True)
@@ -172,18 +176,37 @@ class Session:
         return DONE
 
     def deliver(self, seeds: SeedsStage) -> bool:
-        """Write the report, bring everything to MLflow, print both; whether that worked."""
-        found = self._results(seeds.trials)
-        search = None if self.search is None else self.search.outcome()
-        if not found and (search is None or not search.points):
+        """Write the report, bring everything to MLflow, print both; whether that worked.
+
+        There is no report while nothing but a stage of tuning has results.
+        """
+        # a trial may be of both stages
+        shown = {trial.key: trial for trial in [*self._earlier(), *seeds.trials]}
+        results = self._results(shown.values())
+        if not results:
             self._say(f"no trial of {self._study.name} has a result yet: nothing to report", "red")
             return False
+        report = self._report(seeds)
+        link = background.deliver(self._study, results, report, self._runs_dir, self._complain)
+        if link is None:
+            return False
+        if link.command:
+            self._print(f"MLflow: {link.command}")
+        self._print(f"        {link.url}")
+        return True
+
+    def _report(self, seeds: SeedsStage) -> "Report | None":
+        """Write and print the report of the seeds and the search; None where neither has begun."""
+        found = [(trial, result) for trial, result, _ in self._results(seeds.trials)]
+        search = None if self.search is None else self.search.outcome()
+        if not found and (search is None or not search.points):
+            return None
         from studies.engine.reporting.report import write_report  # matplotlib takes a second
 
         folder = runs.study_dir(self._study, self._runs_dir)
         report = write_report(
             self._study,
-            [(trial, result) for trial, result, _ in found],
+            found,
             folder / "report",
             folder / "trials",
             self.tuning.choices if self.tuning is not None else (),
@@ -192,19 +215,11 @@ class Session:
         )
         self._print(report.text)
         self._print(f"Report: {report.markdown}")
-        before = [] if self.before is None else self.before.trials
-        shown = {
-            trial.key: trial for trial in [*before, *seeds.trials]
-        }  # a trial may be of both stages
-        link = background.deliver(
-            self._study, self._results(shown.values()), report, self._runs_dir, self._complain
-        )
-        if link is None:
-            return False
-        if link.command:
-            self._print(f"MLflow: {link.command}")
-        self._print(f"        {link.url}")
-        return True
+        return report
+
+    def _earlier(self) -> Sequence[Trial]:
+        """The trials of the stage before the seeds that are known by now."""
+        return () if self.before is None else self.before.trials
 
     def _results(self, trials: Iterable[Trial]) -> list[background.Found]:
         """Those of `trials` that have ended, with their folders."""
@@ -243,6 +258,8 @@ class Session:
             background.Tracking(self._study, self._runs_dir, self._complain) as page,
             Progress(self._out, stage.total, stage.metric) as progress,
         ):
+            for found in self._results(self._earlier()):  # a stage ends before MLflow has it all
+                page.end_trial(*found)
 
             def on_event(event: Event) -> None:
                 progress.show(event)
@@ -254,7 +271,7 @@ class Session:
 
     def _import(self, source: Path, stage: StudyStage, last: bool) -> None:
         """Take results of `stage`; those of unknown points are refused where it is the `last`."""
-        before = [] if self.before is None or stage is self.before else self.before.trials
+        before = () if stage is self.before else self._earlier()
         with dispatch.owned(self._study, self._runs_dir):
             found = import_results(self._study, [*before, *stage.trials], source, self._runs_dir)
         dispatch.record(self._study, stage.trials, self._runs_dir, self._complain)

@@ -44,6 +44,10 @@ class Report:
     """The table for the terminal, without colours."""
     note: str
     """Question, table and remarks as Markdown short enough for a note."""
+    outcome: Outcome
+    """What it says, as values."""
+    curves: plots.Curves
+    """Of the arms that its figures show."""
 
 
 def write_report(
@@ -83,8 +87,11 @@ def write_report(
         more.insert(0, two_factor_report.markdown(outcome.two_factors, outcome.metric))
     if search is not None:
         more.insert(0, search_report.markdown(search))
+    curves = read_curves(outcome.drawn(), trials_dir)
     figures = [
-        path for made in _figures(outcome, trials_dir) for path in plots.save(*made, out_dir)
+        path
+        for made in _figures(outcome, curves, trials_dir)
+        for path in plots.save(*made, out_dir)
     ]
     shown = [path.name for path in figures if path.suffix == ".png"]
     report_md, report_json = out_dir / "report.md", out_dir / "report.json"
@@ -92,16 +99,18 @@ def write_report(
     data = json.dumps(_as_data(outcome), indent=2, sort_keys=True, allow_nan=False, default=_plain)
     write_text(report_json, f"{data}\n")
     text, note = rendering.terminal(outcome), rendering.note(outcome)
-    return Report(report_md, report_json, tuple(figures), text, note)
+    return Report(report_md, report_json, tuple(figures), text, note, outcome, curves)
 
 
-def _figures(outcome: Outcome, trials_dir: Path) -> Sequence[tuple[str, Figure]]:
+def _figures(
+    outcome: Outcome, curves: plots.Curves, trials_dir: Path
+) -> Sequence[tuple[str, Figure]]:
     """Every figure with its file's name; arms beyond what can be told apart are left out."""
     drawn, made = outcome.drawn(), {}
     if any(arm.values for arm in drawn.arms):
         made["comparison"] = plots.plot_comparison(drawn)
     made |= two_factor_report.figures(drawn)
-    if curves := read_curves(drawn, trials_dir):
+    if curves:
         made["learning"] = plots.plot_learning_curves(drawn, curves)
     made |= after_plots.figures(drawn) | spectra_plots.figures(drawn, trials_dir)
     if outcome.search is not None:

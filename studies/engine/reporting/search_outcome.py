@@ -100,4 +100,4 @@ def gather(
 def _state(result: Result, done: bool) -> str:
     if done:
         return "done"
-    return "pruned" if result.failure is not None and result.failure.kind == "pruned" else "failed"
+    return "pruned" if result.pruned else "failed"

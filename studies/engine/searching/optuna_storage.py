@@ -19,21 +19,21 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from studies import databases, files
-from studies.engine.definition.sections import Domain, Range
-from studies.engine.definition.study import Study
+from studies.engine.definition.sections import Domain, Range, SearchObjective
+from studies.engine.definition.study import Objective, Study
 from studies.engine.errors import StudyError, masked
 from studies.engine.planning import runs
 from studies.engine.records import Result, Trial
 from studies.engine.running.events import Event, Stopped
 from studies.engine.running.protocols import Queue, Task
-from studies.engine.searching import points, search
+from studies.engine.searching import params, points, search
 from studies.engine.trials.seeds import derive
 
 INTERRUPTED = "interrupted before it had a result; queued again"
@@ -85,12 +85,15 @@ class Storage:
                 "command again"
             ) from error
 
-    def study(self, study: Study, part: str = "", directions: Sequence[str] = ()) -> optuna.Study:
+    def study(
+        self, study: Study, part: str = "", objectives: Sequence[Objective | SearchObjective] = ()
+    ) -> optuna.Study:
         """Optuna's study for `study`, or for a `part` of it, made where it is not there.
 
         Raises `StudyError` where it is there with another direction.
         """
-        wanted = list(directions or [study.objective.direction])
+        objectives = objectives or [study.objective]
+        wanted = [objective.direction for objective in objectives]
         found = optuna.create_study(
             study_name="/".join(filter(None, (study.name, study.profile, part))),
             storage=self.storage,
@@ -103,6 +106,9 @@ class Storage:
                 f"{self.name} holds this study with direction {', '.join(known)}, not "
                 f"{', '.join(wanted)}: use --runs DIR for a new one"
             )
+        with warnings.catch_warnings():  # optuna-dashboard shows them; Optuna calls them new
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            found.set_metric_names([objective.metric for objective in objectives])
         return found
 
 
@@ -140,25 +146,28 @@ def _sqlite(file: Path) -> RDBStorage:
 class OptunaLedger(Queue):
     """The trials of a study: queued by their folders; each attempt that ended is a row in Optuna.
 
-    A row has the user attributes `point` (the trial's key), `trial` (arm, seed, stage, attempt,
-    what it sweeps) and, where it failed, `message`: each costs Optuna about 2 ms.
+    A row has as params the trial's settings that the study sweeps or tries anywhere, and the user
+    attributes `point` (the trial's key), `trial` (arm, seed, stage, attempt) and, where it failed,
+    `message`: each costs Optuna about 2 ms.
     """
 
     def __init__(self, study: Study, runs_dir: Path, storage: Storage) -> None:
         super().__init__()
-        self._spec, self._runs_dir = study, runs_dir
+        self._spec, self._runs_dir, self._kept = study, runs_dir, storage
         self._study, self._storage = storage.study(study), storage.storage
+        searched = {} if study.search is None else study.search.space
+        self._paths = {*searched, *study.tune} - {"seeds"}
+        self._space: dict[str, BaseDistribution] = {}
+        """Of the params, which are the settings at `_paths`."""
 
     def sync(
         self, trials: Sequence[Trial], retry_failed: bool, on_event: Callable[[Event], None]
     ) -> None:
         """Bring Optuna in line with the folders, and queue the trials that are to run now."""
-        rows = self._study.get_trials(deepcopy=False)
+        self._end_old()
+        rows = self._with_params(trials)
         complete = {_point(row) for row in rows if row.state is TrialState.COMPLETE}
         known = {(_point(row), _attempt(row)) for row in rows}
-        for row in rows:
-            if not row.state.is_finished():  # of a version that wrote rows beforehand
-                self._storage.set_trial_state_values(row._trial_id, TrialState.FAIL)
         for trial in trials:
             task = self._task(trial)
             result = runs.result_of(trial, self._runs_dir)
@@ -182,6 +191,46 @@ class OptunaLedger(Queue):
         super().give_back(task)
         self._add(task.trial, None, INTERRUPTED)
 
+    def _end_old(self) -> None:
+        """End rows of a version that wrote them beforehand."""
+        for row in self._study.get_trials(deepcopy=False):
+            if not row.state.is_finished():
+                self._storage.set_trial_state_values(row._trial_id, TrialState.FAIL)
+
+    def _with_params(self, trials: Sequence[Trial]) -> list[FrozenTrial]:
+        """The rows, with the params that the rows of `trials` are to have.
+
+        A param whose values are others than before can be none of Optuna's: all rows are written
+        again then. What a kill takes meanwhile is made again from the folders.
+        """
+        rows, known = self._study.get_trials(), {trial.key: trial.settings for trial in trials}
+        before = [row.params or row.user_attrs.get("trial", {}).get("swept", {}) for row in rows]
+        self._paths = self._paths.union(*before, *(trial.varied for trial in trials))
+        wanted = [
+            params.params(known.get(_point(row), own), self._paths)
+            for row, own in zip(rows, before, strict=True)
+        ]
+        planned = [params.params(settings, self._paths) for settings in known.values()]
+        self._space = _distributions(params.space([*wanted, *planned]))
+        if any(
+            row.params != own or not self._fits(row) for row, own in zip(rows, wanted, strict=True)
+        ):
+            optuna.delete_study(study_name=self._study.study_name, storage=self._storage)
+            self._study = self._kept.study(self._spec)
+            for row, own in zip(rows, wanted, strict=True):
+                row.params, row.distributions = own, {path: self._space[path] for path in own}
+                row.datetime_start = row.datetime_start or row.datetime_complete  # never begun
+                self._study.add_trial(row)
+        return rows
+
+    def _fits(self, row: FrozenTrial) -> bool:
+        """Whether Optuna takes the params of `row` beside the new ones: their kind, their words."""
+        return all(
+            type(old) is type(new := self._space[path])
+            and (old == new or not isinstance(old, CategoricalDistribution))
+            for path, old in row.distributions.items()
+        )
+
     def _task(self, trial: Trial) -> Task:
         run_dir = runs.trial_dir(trial, self._runs_dir)
         return Task(trial, run_dir, self._spec.objective.metric, self._spec.budget)
@@ -195,13 +244,19 @@ class OptunaLedger(Queue):
     def _add(
         self, trial: Trial, value: float | None, message: str, more: Mapping[str, Any] = {}
     ) -> None:
-        about = {"arm": trial.arm, "seed": trial.seed, "stage": trial.stage,
-                 "swept": {**trial.swept, **trial.candidate}, **more}  # fmt: skip
+        about = {"arm": trial.arm, "seed": trial.seed, "stage": trial.stage, **more}
         attributes = {"point": trial.key, "trial": about}
         if message:
             attributes["message"] = message
-        state = TrialState.FAIL if value is None else TrialState.COMPLETE
-        self._study.add_trial(create_trial(state=state, value=value, user_attrs=attributes))
+        own = params.params(trial.settings, self._paths)
+        row = create_trial(
+            state=TrialState.FAIL if value is None else TrialState.COMPLETE,
+            value=value,
+            params=own,
+            distributions={path: self._space[path] for path in own},
+            user_attrs=attributes,
+        )
+        self._study.add_trial(row)
 
 
 def _attempt(row: FrozenTrial) -> int:
@@ -220,7 +275,7 @@ def importances(
     {} where no setting does: all points have the same value.
     """
     found: list[dict[str, float]] = []
-    distributions = _distributions(spec)
+    distributions = _distributions(spec.space)
     for i, objective in enumerate(spec.objectives):
         if len({values[i] for _, values in points}) == 1:
             found.append({})  # Optuna would give every setting the same share
@@ -241,9 +296,9 @@ class Sampler:
 
     def __init__(self, study: Study, make: search.Make, storage: Storage) -> None:
         spec = search.wanted(study)
-        self._distributions = _distributions(spec)
-        directions = [objective.direction for objective in spec.objectives]
-        self._study = storage.study(study, f"search-{search.identity(study, make)}", directions)
+        self._distributions = _distributions(spec.space)
+        part = f"search-{search.identity(study, make)}"
+        self._study = storage.study(study, part, spec.objectives)
         self._storage = storage.storage
         self._id = self._storage.get_study_id_from_name(self._study.study_name)
         # a sampler that starts anew with the same seed would ask for its first points again
@@ -285,14 +340,19 @@ class Sampler:
 
     def tell(self, number: int, values: Sequence[float] | None, pruned: bool = False) -> None:
         """The objectives of a running row; None where it failed, or was `pruned`."""
-        state = TrialState.PRUNED if pruned else TrialState.FAIL
-        self._study.tell(number, values, state=state if values is None else None)
+        self._study.tell(number, values, state=_state(values, pruned))
 
-    def add(self, point: int, settings: search.Settings, values: Sequence[float] | None) -> None:
-        """A row for a point that ended without the sampler's knowledge."""
+    def add(
+        self,
+        point: int,
+        settings: search.Settings,
+        values: Sequence[float] | None,
+        pruned: bool = False,
+    ) -> None:
+        """A row for a point that ended without the sampler's knowledge; otherwise as `tell`."""
         self._study.add_trial(
             create_trial(
-                state=TrialState.FAIL if values is None else TrialState.COMPLETE,
+                state=_state(values, pruned),
                 values=values,
                 params=dict(settings),
                 distributions=self._distributions,
@@ -301,8 +361,15 @@ class Sampler:
         )
 
 
-def _distributions(spec: search.Search) -> dict[str, BaseDistribution]:
-    """Optuna's words for the space of `spec`."""
+def _state(values: Sequence[float] | None, pruned: bool) -> TrialState:
+    """How Optuna calls the end of a point."""
+    if values is not None:
+        return TrialState.COMPLETE
+    return TrialState.PRUNED if pruned else TrialState.FAIL
+
+
+def _distributions(space: Mapping[str, Domain]) -> dict[str, BaseDistribution]:
+    """Optuna's words for `space`."""
 
     def of(domain: Domain) -> BaseDistribution:
         if not isinstance(domain, Range):
@@ -311,4 +378,4 @@ def _distributions(spec: search.Search) -> dict[str, BaseDistribution]:
             return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
         return FloatDistribution(domain.low, domain.high, log=domain.log)
 
-    return {path: of(domain) for path, domain in spec.space.items()}
+    return {path: of(domain) for path, domain in space.items()}

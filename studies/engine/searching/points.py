@@ -48,8 +48,14 @@ class Sampler(Protocol):
     def tell(self, number: int, values: Sequence[float] | None, pruned: bool = False) -> None:
         """The objectives of a running row; None where it failed, or was `pruned`."""
 
-    def add(self, point: int, settings: search.Settings, values: Sequence[float] | None) -> None:
-        """A row for a point that ended without the sampler's knowledge."""
+    def add(
+        self,
+        point: int,
+        settings: search.Settings,
+        values: Sequence[float] | None,
+        pruned: bool = False,
+    ) -> None:
+        """A row for a point that ended without the sampler's knowledge; otherwise as `tell`."""
 
 
 class SearchLedger:
@@ -95,8 +101,9 @@ class SearchLedger:
         for trial, result in ended:
             point = self._known.setdefault(trial.key, trial.point or 0)
             if trial.key not in told:
-                self._sampler.add(point, trial.candidate, search.values(self._spec, result))
-            if retry_failed and result.failure is not None and result.failure.kind != "pruned":
+                found = search.values(self._spec, result)
+                self._sampler.add(point, trial.candidate, found, result.pruned)
+            if retry_failed and result.failure is not None and not result.pruned:
                 self._queue(trial)
                 continue
             task = self._task(trial)
@@ -182,8 +189,7 @@ class SearchLedger:
         return True
 
     def _tell(self, row: int, result: Result) -> None:
-        pruned = result.failure is not None and result.failure.kind == "pruned"
-        self._sampler.tell(row, search.values(self._spec, result), pruned)
+        self._sampler.tell(row, search.values(self._spec, result), result.pruned)
 
     def _note_curve(self, task: Task, result: Result) -> None:
         if self._pruner is not None and result.status == "done":

@@ -92,13 +92,14 @@ class Tracking:
 def deliver(
     study: Study,
     found: Sequence[Found],
-    report: "Report",
+    report: "Report | None",
     runs_dir: Path,
     say: Callable[[str], None],
 ) -> pages.MlflowLink | None:
-    """Make the page show all of `found` and the report; says why and gives None where it fails.
+    """Make the page show all of `found` and the report, if any.
 
-    A trial that MLflow does not take is said as well, and the page shows the others.
+    Says why, and gives None, where that fails. A trial that MLflow does not take is said as well,
+    and the page shows the others.
     """
     try:
         return pages.track_all(study, found, report, runs_dir, say)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from studies.engine.labels import flat, shown
 from studies.engine.records import Result, Trial
-from studies.engine.reporting.outcome import setting
 from studies.engine.trials.metrics_file import is_number
 
 NAME, RUN_NAME, PARAM, TAG = 250, 250, 500, 5000
@@ -17,6 +17,8 @@ NAME, RUN_NAME, PARAM, TAG = 250, 250, 500, 5000
 LATEST = 253_402_300_799_000
 """The last millisecond of the year 9999."""
 MOST_STEPS = 2**53
+STATUSES = {"done": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
+"""What MLflow calls the ends of a trial."""
 
 
 class Point(NamedTuple):
@@ -36,6 +38,7 @@ def tags(trial: Trial, result: Result, baseline: str, more: Mapping[str, str]) -
         "profile": trial.profile,
         "kind": "trial",
         "stage": trial.stage,
+        "state": state(result),
         "arm": trial.label,
         "seed": trial.seed,
         "point": trial.key,
@@ -48,27 +51,42 @@ def tags(trial: Trial, result: Result, baseline: str, more: Mapping[str, str]) -
     if "hash" in result.data:
         found["data_sha"] = result.data["hash"]
     if result.failure is not None:
-        found["failure"] = result.failure.kind
+        if found["state"] == "failed":
+            found["failure"] = result.failure.kind
         found["mlflow.note.content"] = result.failure.message
-    return {name: _text(value, TAG) for name, value in found.items()}
+    return {name: cut(value, TAG) for name, value in found.items()}
 
 
 def run_name(trial: Trial) -> str:
     """What the page calls the run."""
     end = f" s{trial.seed}"
-    return _text(trial.label, RUN_NAME - len(end)) + end
+    return cut(trial.label, RUN_NAME - len(end)) + end
+
+
+def state(result: Result) -> str:
+    """How the trial ended: done, failed or pruned."""
+    return "pruned" if result.pruned else result.status
+
+
+def status(result: Result) -> str:
+    """MLflow's word for `state`."""
+    return STATUSES[state(result)]
 
 
 def params(trial: Trial) -> dict[str, str]:
-    """The settings in which the trial differs from others."""
-    found = {"seed": trial.seed, "method": setting(trial, "adapter.method")} | trial.swept
-    return {_name(name): _text(value, PARAM) for name, value in found.items()}
+    """Every setting of the trial by its dotted path, to filter and to compare by."""
+    return {"seed": str(trial.seed)} | settings(trial.config)
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """The values of a resolved configuration by dotted path, as the tables write them."""
+    return {accepted(path): cut(shown(value), PARAM) for path, value in flat(config).items()}
 
 
 def points(result: Result, curve: Sequence[Mapping[str, Any]], start: int) -> list[Point]:
     """Every value of every metric: the lines of metrics.jsonl, then what was found at the end."""
     logged = [
-        Point(_name(name), float(value), later(start, entry["seconds"]), _step(entry["step"]))
+        Point(accepted(name), float(value), later(start, entry["seconds"]), _step(entry["step"]))
         for entry in curve
         for name, value in entry.items()
         if name not in ("seconds", "step") and is_number(value)
@@ -82,7 +100,7 @@ def points(result: Result, curve: Sequence[Mapping[str, Any]], start: int) -> li
         final |= {f"cost/{name}": float(value) for name, value in cost.items()}
     end = later(start, result.seconds)
     for given, value in final.items():
-        name = _name(given)
+        name = accepted(given)
         if (name, last, value) not in known:
             # the page draws bars, not a curve, for what is known at step 0 only
             logged.append(Point(name, value, end, last if name in curved else 0))
@@ -106,12 +124,12 @@ def _step(value: float) -> int:
     return int(min(max(value, 0), MOST_STEPS))
 
 
-def _name(given: str) -> str:
+def accepted(given: str) -> str:
     """`given` in the letters that MLflow takes in names, and as a path that has no other form."""
-    text = re.sub(r"[^/\w.\- :]", "_", _text(given, NAME))
+    text = re.sub(r"[^/\w.\- :]", "_", cut(given, NAME))
     return "/".join(part for part in text.split("/") if part not in ("", ".", "..")) or "_"
 
 
-def _text(value: object, limit: int) -> str:
+def cut(value: object, limit: int) -> str:
     """`value` as text that every database takes."""
     return str(value).encode("utf-8", "replace").decode().replace("\0", "")[:limit]

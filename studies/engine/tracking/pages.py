@@ -1,10 +1,10 @@
-"""A study in MLflow: flat runs, one a trial, and a page that opens grouped by arm.
+"""A study in MLflow: flat runs, one a trial and one an arm, and a page that opens on the arms.
 
 Layout: one experiment a study and profile, `grid_size (embedded)`; in it one run a trial (tag
-`kind=trial`), top level, because the page shows no metric and no chart of nested runs; and one run
-`kind=summary` with the report. The tag `stage` tells what a trial was for. An experiment tag
-`mlflow.sharedViewState.arms` holds the view that the link asks for: grouped by arm, averaged over
-seeds. MLflow does not document that tag; without it the link opens the plain table.
+`kind=trial`), top level, because the page shows no metric and no chart of nested runs; one run an
+arm (`kind=arm`) with its mean, interval and difference to the baseline; and one run `kind=summary`
+with the report. The tag `stage` tells what a trial was for. Experiment tags hold the views, see
+`view`; without them the link opens the plain table.
 
 Nothing here is needed to train: every number comes from the trials' folders, so a page that was
 lost, or a study that ran elsewhere, is rebuilt by `track_all`.
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -26,9 +26,9 @@ from studies.engine.definition.study import Study
 from studies.engine.errors import masked
 from studies.engine.program import program
 from studies.engine.records import Result, Trial
-from studies.engine.tracking import contents, mlflow_client
+from studies.engine.tracking import contents, mlflow_client, requests, summaries
 from studies.engine.tracking.mlflow_client import VARIABLE
-from studies.engine.tracking.view import LIMIT, shared_view
+from studies.engine.tracking.view import ARMS, LIMIT, Row, row_of, views
 from studies.engine.trials.metrics_file import read_metrics
 from studies.files import locked
 
@@ -36,10 +36,6 @@ if TYPE_CHECKING:  # matplotlib takes a second
     from studies.engine.reporting.report import Report
 
 ADDRESS = "127.0.0.1", 5000
-VIEW = "arms"
-"""Key of the shared view."""
-BATCH, PARAMS = 900, 100
-"""Metrics and params that a request carries; MLflow takes 1000 entries."""
 TRIALS = "tags.kind = 'trial'"
 
 
@@ -67,9 +63,15 @@ class _Run:
     run_id: str
     point: str
     attempt: int
-    whole: bool
-    """False where it was cut off while being written."""
+    status: str
     tags: Mapping[str, str]
+    params: frozenset[str]
+    """Names of its settings."""
+
+    @property
+    def whole(self) -> bool:
+        """False where it was cut off while being written."""
+        return self.status in contents.STATUSES.values()
 
 
 class TrackedStudy:
@@ -95,9 +97,9 @@ class TrackedStudy:
         self._runs_dir = runs_dir.resolve()
         self._say = say
         self._lock = self._runs_dir / ".mlflow.lock"
-        self._swept: set[str] = set()
-        self._arms: dict[str, str] = {}
-        """Labels and their stages."""
+        self._about = {"study": study.name, "profile": study.profile}
+        self._rows: dict[str, Row] = {}
+        """What the views know of the trials, by label."""
         self._known: dict[str, list[_Run]] | None = None
         """Runs by point; None: to be asked of MLflow."""
 
@@ -112,7 +114,8 @@ class TrackedStudy:
                 mlflow_client.prepare(own, self._say)
             self._client = mlflow_client.client_of(self._uri)
             self._experiment = self._open_experiment()
-            self._write_view()
+            known = requests.runs(self._client, self._experiment, summaries.RUNS)
+            self._summarized = bool(known)
         return self
 
     def __exit__(
@@ -130,21 +133,22 @@ class TrackedStudy:
         Raises TrialRefusedError where it is this trial that MLflow does not take.
         """
         with self._explained():
-            if trial.label not in self._arms:
-                self._arms[trial.label] = trial.stage
-                self._swept |= set(trial.swept)
-                self._write_view()
+            if trial.label not in self._rows:
+                self._rows[trial.label] = row_of(trial, result)
+                self._write_views()
         with self._explained(trial, run_dir):
             self._track(trial, result, run_dir)
 
-    def finish(self, report: "Report") -> MlflowLink:
-        """Write the summary run, the note and the view."""
+    def finish(self, report: "Report | None") -> MlflowLink:
+        """Write the runs of the arms and of the report, the note and the views."""
         with self._explained():
-            with locked(self._lock):
-                self._write_summary(report)
-            note = report.note[:LIMIT]
-            self._client.set_experiment_tag(self._experiment, "mlflow.note.content", note)
-            self._write_view()
+            if report is not None:
+                with locked(self._lock):
+                    self._write_summary(report)
+                    self._write_arms(report)
+                note = report.note[:LIMIT]
+                self._client.set_experiment_tag(self._experiment, "mlflow.note.content", note)
+            self._write_views()
         return self.link
 
     @property
@@ -153,7 +157,7 @@ class TrackedStudy:
         host, port = ADDRESS
         page = (
             f"#/experiments/{self._experiment}/runs"
-            f"?workflowType=machine_learning&viewStateShareKey={VIEW}"
+            f"?workflowType=machine_learning&viewStateShareKey={ARMS}"
         )
         shown = masked(self._uri)
         if self._uri.startswith(("http://", "https://")):
@@ -163,14 +167,13 @@ class TrackedStudy:
         command = f"mlflow ui --backend-store-uri {store} --host {host} --port {port}"
         return MlflowLink(command, f"http://{host}:{port}/{page}")
 
-    def show_only(self, trials: Sequence[Trial]) -> None:
-        """Show the arms of `trials`, and mark runs of other points as superseded."""
-        points = {trial.key for trial in trials}
-        self._arms = {trial.label: trial.stage for trial in trials}
-        self._swept = {path for trial in trials for path in trial.swept}
+    def show_only(self, found: Sequence[tuple[Trial, Result, Path]]) -> None:
+        """Show the arms of the trials in `found`, and mark runs of other points as superseded."""
+        points = {trial.key for trial, _, _ in found}
+        self._rows = {trial.label: row_of(trial, result) for trial, result, _ in found}
         with self._explained():
-            for point, found in self._index().items():
-                for run in found if point not in points else ():
+            for point, known in self._index().items():
+                for run in known if point not in points else ():
                     self._tag(run, {"superseded": "true"})
 
     @contextlib.contextmanager
@@ -221,15 +224,24 @@ class TrackedStudy:
                         self._client.delete_run(run.run_id)  # metrics cannot be written twice
                         known.remove(run)
                 if not any(run.whole for run in again):
-                    run_id = self._write_run(trial, result, run_dir, tags)
-                    known.append(_Run(run_id, trial.key, result.attempt, True, tags))
+                    known.append(self._write_run(trial, result, run_dir, tags))
         # the latest attempt is the one that counts, whichever was tracked last
         latest = max(known, key=lambda run: run.attempt).run_id
         for i, run in enumerate(known):
             superseded = str(run.run_id != latest).lower()
             # an arm may have been renamed since
-            wanted = (tags if run.attempt == result.attempt else {}) | {"superseded": superseded}
-            known[i] = self._tag(run, wanted)
+            same = run.attempt == result.attempt
+            known[i] = self._tag(run, (tags if same else {}) | {"superseded": superseded})
+            if same:
+                self._complete(known[i], trial, result)
+
+    def _complete(self, run: _Run, trial: Trial, result: Result) -> None:
+        """Add what runs of earlier versions lack: settings, and that pruned is not failed."""
+        found = contents.params(trial)
+        if missing := {name: found[name] for name in found.keys() - run.params}:
+            requests.log(self._client, run.run_id, (), missing)
+        if run.status != contents.status(result):
+            self._client.update_run(run.run_id, contents.status(result))
 
     def _tag(self, run: _Run, tags: Mapping[str, str]) -> _Run:
         """Write those of `tags` that `run` has not; the run with them."""
@@ -254,45 +266,36 @@ class TrackedStudy:
                 run.info.run_id,
                 run.data.tags["point"],
                 int(run.data.tags["attempt"]),
-                run.info.status in ("FINISHED", "FAILED"),
+                run.info.status,
                 run.data.tags,
+                frozenset(run.data.params),
             )
-            for run in self._runs(query)
+            for run in requests.runs(self._client, self._experiment, query)
         ]
 
-    def _write_run(self, trial: Trial, result: Result, run_dir: Path, tags: dict[str, str]) -> str:
-        start = contents.began(result)
+    def _write_run(self, trial: Trial, result: Result, run_dir: Path, tags: dict[str, str]) -> _Run:
+        start, params = contents.began(result), contents.params(trial)
         curve = run_dir / "metrics.jsonl"
         points = contents.points(result, read_metrics(curve) if curve.is_file() else [], start)
-        metrics = [mlflow_client.metric(*point) for point in points]
-        params = [
-            mlflow_client.param(name, value) for name, value in contents.params(trial).items()
-        ]
         run_id = self._client.create_run(
             self._experiment, start, tags, run_name=contents.run_name(trial)
         ).info.run_id
-        batches = max(1, -(-len(metrics) // BATCH), -(-len(params) // PARAMS))
-        for i in range(batches):
-            self._client.log_batch(
-                run_id,
-                metrics[i * BATCH : (i + 1) * BATCH],
-                params[i * PARAMS : (i + 1) * PARAMS],
-            )
+        requests.log(self._client, run_id, points, params)
         self._client.log_text(run_id, yaml.safe_dump(trial.config, sort_keys=False), "config.yaml")
         self._client.log_text(run_id, trial.model_dump_json(indent=2), "trial.json")
         self._client.log_text(run_id, result.model_dump_json(indent=2), "result.json")
         if result.status == "failed" and (run_dir / "log.txt").is_file():
             self._client.log_artifact(run_id, str(run_dir / "log.txt"))
-        status = "FINISHED" if result.status == "done" else "FAILED"
+        status = contents.status(result)
         self._client.set_terminated(run_id, status, contents.later(start, result.seconds))
-        return run_id
+        return _Run(run_id, trial.key, result.attempt, status, tags, frozenset(params))
 
     def _write_summary(self, report: "Report") -> None:
-        known = self._runs("tags.kind = 'summary'")
+        known = requests.runs(self._client, self._experiment, "tags.kind = 'summary'")
         if known:
             run_id = known[0].info.run_id
         else:
-            tags = {"study": self.study.name, "profile": self.study.profile, "kind": "summary"}
+            tags = self._about | {"kind": "summary"}
             run_id = self._client.create_run(
                 self._experiment, tags=tags, run_name="summary"
             ).info.run_id
@@ -302,35 +305,33 @@ class TrackedStudy:
             self._client.log_artifact(run_id, str(path))
         self._client.set_terminated(run_id)
 
-    def _write_view(self) -> None:
-        view = shared_view(self.study.objective, self._swept, self._arms)
-        self._client.set_experiment_tag(self._experiment, f"mlflow.sharedViewState.{VIEW}", view)
+    def _write_arms(self, report: "Report") -> None:
+        configs = {label: row.settings for label, row in self._rows.items()}
+        wanted = summaries.all_of(report, configs, self._about)
+        summaries.write(self._client, self._experiment, wanted)
+        self._summarized = True
 
-    def _runs(self, query: str) -> list[Any]:
-        found, token = [], None
-        while True:
-            page = self._client.search_runs([self._experiment], query, page_token=token)
-            found += page
-            token = page.token
-            if not token:
-                return found
+    def _write_views(self) -> None:
+        objective = self.study.objective
+        for key, tag in views(objective, self._rows, summarized=self._summarized).items():
+            self._client.set_experiment_tag(self._experiment, f"mlflow.sharedViewState.{key}", tag)
 
 
 def track_all(
     study: Study,
     trials: Sequence[tuple[Trial, Result, Path]],
-    report: "Report",
+    report: "Report | None",
     runs_dir: Path,
     say: Callable[[str], None],
 ) -> MlflowLink:
-    """Make the study's page show exactly `trials` (each with its folder) and `report`.
+    """Make the study's page show exactly `trials` (each with its folder), and `report` if any.
 
     Runs that are there already stay; runs of other points are marked as superseded. A trial that
     MLflow does not take is said, and the others are shown. Raises TrackingError where MLflow takes
     two of them in a row, or anything else, not.
     """
     with TrackedStudy(study, runs_dir, say) as tracked:
-        tracked.show_only([trial for trial, _, _ in trials])
+        tracked.show_only(trials)
         alone: TrackingError | None = None
         """Of the last trial, not said yet: the next tells whose fault it is."""
         for trial, result, run_dir in trials:

@@ -1,55 +1,227 @@
-"""The view that a study's MLflow page opens with: one row an arm, averaged over its seeds.
+"""The views of a study's MLflow page: the arms, which the link opens, their trials, and a stage.
 
-MLflow does not document these keys; where it does not know one, it shows its plain table.
+A view is an experiment's tag `mlflow.sharedViewState.<key>`. MLflow does not document it; where it
+does not know a key, it shows its plain table. MLflow 3.17 lists views that have a name in the menu
+"Views", and keeps their state as text beside the name; earlier ones read the state itself. A tag
+here is both.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from studies.engine.definition.study import Objective
+from studies.engine.records import Result, Trial
+from studies.engine.tracking import charts
+from studies.engine.tracking.contents import accepted
 
 LIMIT = 20_000
 """Characters that an experiment's tag may have."""
+ARMS, TRIALS = "arms", "trials"
+"""Keys of the views of summary runs and of trials; a stage's view has the stage's name."""
+NAMES = {"search": "Search", "tune": "Tuning"}
+"""Of the views of stages, in MLflow's menu."""
+DIFFERENCE = "difference/low", "difference/mean", "difference/high"
+INTERVAL = "interval/low", "interval/high"
+"""Metrics of summary runs."""
+DRAWN = 6
+"""Settings against which the objective is drawn at most."""
 
 
-def shared_view(objective: Objective, swept: Iterable[str], arms: Mapping[str, str]) -> str:
-    """JSON for the tag `mlflow.sharedViewState.<key>`.
+@dataclass(frozen=True)
+class Row:
+    """What the views know of the trials of one arm, or of one candidate of a stage."""
 
-    `swept` are the dotted settings that get a column; `arms` are labels and their stages. Once the
-    seeds have begun, only they are shown. Of hundreds of arms the groups are not listed: they are
-    folded by hand then.
+    stage: str
+    settings: Mapping[str, Any]
+    """Every setting by dotted path."""
+    varied: frozenset[str]
+    """Those that the study sweeps or tries."""
+    sections: frozenset[str] = frozenset()
+    """Prefixes of the metrics."""
+
+
+def row_of(trial: Trial, result: Result) -> Row:
+    """The row of `trial`."""
+    names = [*result.metrics, *(["cost/x"] if result.cost else [])]
+    sections = frozenset(map(charts.section_of, names))
+    return Row(trial.stage, trial.settings, frozenset(trial.varied), sections)
+
+
+def told_apart(rows: Iterable[Row], all_rows: Iterable[Row]) -> dict[str, bool]:
+    """The settings that tell `rows` apart, of those that any of `all_rows` asks for.
+
+    Each with whether it is a number wherever it is set.
     """
-    shown = "tags.kind = 'trial' and tags.superseded = 'false'"
-    if "seeds" in arms.values():
-        shown += " and tags.stage = 'seeds'"
-        arms = {arm: stage for arm, stage in arms.items() if stage == "seeds"}
-    metrics = [objective.metric, objective.select_on, "train/loss"]
-    widths = {f"metrics.`{name}`": 170 for name in metrics if name}
-    widths |= {f"params.`{name}`": 150 for name in [*sorted(swept), "seed"]}
-    view = {
-        "searchFilter": shown,
+    rows = list(rows)
+    found: dict[str, bool] = {}
+    for path in sorted(frozenset[str]().union(*(row.varied for row in all_rows))):
+        values = [row.settings.get(path) for row in rows]
+        if len({repr(value) for value in values}) > 1:
+            numbers = [value for value in values if value is not None]
+            found[path] = all(type(value) in (int, float) for value in numbers)
+    return found
+
+
+def views(objective: Objective, rows: Mapping[str, Row], *, summarized: bool) -> dict[str, str]:
+    """The tag of each view by its key; `rows` by label, `summarized` once arms have runs."""
+    seeds = {label: row for label, row in rows.items() if row.stage == "seeds"}
+    shown = seeds or rows
+    trials = _trials(objective, shown, rows)
+    arms = _arms(objective, seeds, rows) if summarized else trials
+    found = {ARMS: ("Arms", arms), TRIALS: ("Trials by arm", trials)}
+    for stage in sorted({row.stage for row in rows.values()} - {"seeds"}):
+        own = {label: row for label, row in rows.items() if row.stage == stage}
+        found[stage] = (NAMES[stage], _stage(objective, stage, own))
+    now = int(time.time() * 1000)
+    return {
+        key: _tag(name, state, now - place)  # the menu shows the latest first
+        for place, (key, (name, state)) in enumerate(found.items())
+    }
+
+
+def _arms(
+    objective: Objective, rows: Mapping[str, Row], all_rows: Mapping[str, Row]
+) -> dict[str, Any]:
+    """One run an arm: the answer in numbers."""
+    paths, metric = told_apart(rows.values(), all_rows.values()), objective.metric
+    widths = {f"metrics.`{metric}`": 120, "tags.`interval`": 140, "tags.`difference`": 190,
+              "metrics.`p`": 70, "metrics.`n`": 50, "tags.`finding`": 170}  # fmt: skip
+    answer = [
+        charts.bar(metric),
+        charts.bar(INTERVAL[0], metric, INTERVAL[1]),
+        charts.bar(*DIFFERENCE),
+    ]
+    sections = {
+        "Answer": answer,
+        "Learning": _curves(objective, rows),
+        "What it costs": _costs(metric),
+        "What was swept": [charts.parallel(map(accepted, paths), [metric]),
+                           *_against(paths, metric)] if paths else [],
+    }  # fmt: skip
+    rest = {"cost", "interval", "difference", charts.REST}
+    return _state(objective, "tags.kind = 'arm'", widths | _params(paths), sections, rest)
+
+
+def _trials(
+    objective: Objective, rows: Mapping[str, Row], all_rows: Mapping[str, Row]
+) -> dict[str, Any]:
+    """One run a trial, grouped by arm."""
+    stages = sorted({row.stage for row in rows.values()})
+    query = "tags.kind = 'trial' and tags.superseded = 'false'"
+    if stages == ["seeds"]:
+        query += " and tags.stage = 'seeds'"
+    # MLflow shows a group's mean of a setting, and "-" where it is no number
+    apart = told_apart(rows.values(), all_rows.values())
+    paths = [path for path, numeric in apart.items() if numeric]
+    metric = objective.metric
+    sections = {
+        "Answer": [charts.bar(metric), *_curves(objective, rows)],
+        "What it costs": _costs(metric),
+        "What was swept": _against(apart, metric),
+    }
+    group = {
+        "groupBy": {
+            "aggregateFunction": "average",
+            "groupByKeys": [{"mode": "tag", "groupByData": "arm"}],
+        },
+        "groupsExpanded": {f"tag.arm.{label}": False for label in sorted(rows)},
+    }
+    widths = _metrics(objective) | _params(paths)
+    return _state(objective, query, widths, sections, _sections(rows)) | group
+
+
+def _stage(objective: Objective, stage: str, rows: Mapping[str, Row]) -> dict[str, Any]:
+    """One run a trial of a stage that chooses settings on validation."""
+    paths, metric = told_apart(rows.values(), rows.values()), objective.select_on
+    query = f"tags.kind = 'trial' and tags.superseded = 'false' and tags.stage = '{stage}'"
+    chosen_by = metric or objective.metric
+    sections = {
+        "What was tried": [charts.parallel(map(accepted, paths), [chosen_by]),
+                           *_against(paths, chosen_by)],
+        "Learning": _curves(objective, rows),
+        "What it costs": _costs(chosen_by),
+    }  # fmt: skip
+    widths = {f"metrics.`{chosen_by}`": 150} | _params(paths) | {"tags.`state`": 100}
+    state = _state(objective, query, widths, sections, _sections(rows))
+    return state | {"orderByKey": f"metrics.`{chosen_by}`"}
+
+
+def _sections(rows: Mapping[str, Row]) -> frozenset[str]:
+    return frozenset[str]().union(*(row.sections for row in rows.values()))
+
+
+def _metrics(objective: Objective) -> dict[str, int]:
+    names = [objective.metric, objective.select_on, "train/loss"]
+    return {f"metrics.`{name}`": 170 for name in names if name}
+
+
+def _params(paths: Iterable[str]) -> dict[str, int]:
+    """Columns of settings, each as wide as its name."""
+    return {f"params.`{name}`": max(110, 8 * len(name) + 30) for name in map(accepted, paths)}
+
+
+def _curves(objective: Objective, rows: Mapping[str, Row]) -> list[charts.Chart]:
+    """What trials log while they train."""
+    validated = any(row.settings.get("train.eval_every") for row in rows.values())
+    names = ["train/loss", objective.select_on if validated else None]
+    return [charts.line(name) for name in names if name]
+
+
+def _costs(metric: str) -> list[charts.Chart]:
+    """`metric` against parameters and time."""
+    return [charts.scatter(f"cost/{name}", metric) for name in
+            ("trainable_parameters", "train_seconds", "step_seconds")]  # fmt: skip
+
+
+def _against(paths: Mapping[str, bool], metric: str) -> list[charts.Chart]:
+    """`metric` against each setting that is a number."""
+    numbers = [accepted(path) for path, numeric in paths.items() if numeric]
+    return [charts.scatter(name, metric, of_param=True) for name in numbers[:DRAWN]]
+
+
+def _state(
+    objective: Objective,
+    query: str,
+    widths: Mapping[str, int],
+    sections: Mapping[str, Sequence[charts.Chart]],
+    rest: Iterable[str],
+) -> dict[str, Any]:
+    """The state of MLflow's runs page."""
+    return {
+        "searchFilter": query,
         "orderByKey": f"metrics.`{objective.metric}`",
         "orderByAsc": objective.direction == "minimize",
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
-        "groupBy": {
-            "aggregateFunction": "average",
-            "groupByKeys": [{"mode": "tag", "groupByData": "arm"}],
-        },
-        "selectedColumns": ["attributes.`Duration`", *widths],
+        "groupBy": None,
+        "selectedColumns": list(widths),
         "columnOrder": ["attributes.`Run Name`", *widths],
-        "columnWidths": {"attributes.`Run Name`": 260} | widths,
-        "groupsExpanded": {f"tag.arm.{arm}": False for arm in sorted(arms)},
+        "columnWidths": {"attributes.`Run Name`": 220, **widths},
+        "groupsExpanded": {},
         "runsHiddenMode": "SHOW_ALL",  # the charts draw ten arms otherwise
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],
         "runListHidden": False,
+        **charts.laid_out({name: own for name, own in sections.items() if own}, rest),
     }
+
+
+def _tag(name: str, state: Mapping[str, Any], moment: int) -> str:
+    """The tag of a view; what a tag cannot hold is left out, what is least missed first."""
     columns = {"selectedColumns": [], "columnOrder": [], "columnWidths": {}}
-    texts = (json.dumps(each) for each in (
-        view, view | {"groupsExpanded": {}}, view | {"groupsExpanded": {}} | columns
-    ))  # fmt: skip
-    return next((text for text in texts if len(text) <= LIMIT), "{}")
+    less: Sequence[Mapping[str, Any]] = ({"groupsExpanded": {}}, charts.laid_out({}, ()), columns)
+    for i in range(len(less) + 1):
+        shown = {**state}
+        for each in less[:i]:
+            shown |= each
+        about = {"name": name, "createdAt": moment, "updatedAt": moment}
+        text = json.dumps(shown | about | {"state": json.dumps(shown)})
+        if len(text) <= LIMIT:
+            return text
+    return "{}"
