@@ -17,6 +17,20 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     return f" Did you mean {spelled[close[0]]!r}?" if close else ""
 
 
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """The message that no `kind` is called `name`: what was meant, and what there is."""
+    known = sorted(known)
+    registered = ", ".join(known) or "none"
+    return f"unknown {kind} {name!r}.{did_you_mean(name, known)} Registered: {registered}"
+
+
+def no_option(owner: str, option: object, known: Iterable[str]) -> str:
+    """The message that `owner`, such as "method 'lora'", has no such option."""
+    known = list(known)
+    options = ", ".join(known) or "none"
+    return f"{owner} has no option {option!r}.{did_you_mean(option, known)} Its options: {options}"
+
+
 class Registry(Generic[M]):
     """Names to members.
 
@@ -69,10 +83,7 @@ class Registry(Generic[M]):
 
     def unknown(self, name: object) -> str:
         """The message that there is no `name`: what was meant, and what there is."""
-        return (
-            f"unknown {self._kind} {name!r}.{did_you_mean(name, self._members)} "
-            f"Registered: {', '.join(self.names()) or 'none'}"
-        )
+        return unknown(self._kind, name, self.names())
 
     def names(self) -> list[str]:
         """The registered names, sorted."""
@@ -134,10 +145,7 @@ class ClassRegistry(Registry[type[T]]):
         known = [f.name for f in dataclasses.fields(member) if f.init]  # type: ignore[arg-type]
         for option in options:
             if option not in known:
-                raise ValueError(
-                    f"{self._kind} {name!r} has no option {option!r}."
-                    f"{did_you_mean(option, known)} Its options: {', '.join(known)}"
-                )
+                raise ValueError(no_option(f"{self._kind} {name!r}", option, known))
         try:
             return member(**options)
         except TypeError as error:
