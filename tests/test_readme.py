@@ -53,7 +53,7 @@ def test_basis_block_conforms(sech: Path) -> None:
 
 
 def test_study_block_is_planned(sech: Path) -> None:
-    (command,) = [b.split() for b in blocks("bash") if "--plugin" in b]
+    (command,) = [b.split() for b in blocks("bash") if "sech.yaml" in b]
     command = [sys.executable, str(ROOT / command[1]), *command[2:], "--plan"]
     assert "basis=sech" in run(*command, cwd=sech)
 

@@ -102,7 +102,7 @@ def test_every_study_that_ships_is_valid_under_every_profile(path: Path, profile
          "good.yaml:12: published.x: no arm varies 'adapter.r'."),
         ("objective:", "objectiv:", "good.yaml:11: objectiv: unknown key. Did you mean"),
         ("name: good", "name: other", "good.yaml:1: name: 'other' must be the file's name, 'good'"),
-        ("name: good\n", "", "good.yaml:1: name: required, but not given"),
+        ("name: good\n", "name: ''\n", "good.yaml:1: name: "),
         ("question: Does it matter?", "question: ''", "good.yaml:2: question: "),
         ("question: Does it matter?", "question: x\nseeds: []", "good.yaml:3: seeds: "),
         ("question: Does it matter?", "question: x\nseeds: [1, 1]",
@@ -135,7 +135,13 @@ def test_every_study_that_ships_is_valid_under_every_profile(path: Path, profile
          "good.yaml:3: exclude[0]: "),
         ("question: Does it matter?", "question: x\nplaces: {}", "good.yaml:3: places: unknown"),
         ("question: Does it matter?", "question: x\nprofile: gpu", "good.yaml:3: profile: unknown"),
-        ("question: Does it matter?", "question: x\nplugins: [a.py]", "good.yaml:3: plugins: unk"),
+        ("question: Does it matter?", "question: x\nplugins: [a.py]",
+         "good.yaml:3: plugins: plug-in a.py: cannot be read: No such file"),
+        ("question: Does it matter?", "question: x\nplugins: a.py",
+         "good.yaml:3: plugins: expected a list, got 'a.py'"),
+        ("question: Does it matter?", "question: x\nplugins: [3]", "good.yaml:3: plugins[0]: "),
+        ("epochs: 1}}", "epochs: 1}, plugins: []}",
+         "good.yaml:14: profiles.embedded.plugins: not allowed in a profile"),
         ("profiles:\n", "profiles:\n  embeded: {}\n",
          "good.yaml:14: profiles.embeded: unknown profile. Did you mean 'embedded'?"),
         ("train: {epochs: 1}", "trian: {epochs: 1}",
@@ -149,6 +155,15 @@ def test_every_study_that_ships_is_valid_under_every_profile(path: Path, profile
 def test_bad_input_is_refused_by_place_and_name(problems, old: str, new: str, message: str) -> None:
     found = problems(old, new)
     assert any(line.startswith(message) for line in found), "\n".join(found)
+
+
+def test_a_study_is_called_as_its_file_unless_it_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "my_own.yaml"
+    path.write_text(GOOD.replace("name: good\n", "", 1))
+    assert load_study(path).name == "my_own"
+    path.rename(tmp_path / "my own.yaml")
+    with pytest.raises(StudyError, match=r"my own\.yaml:1: name: .*got 'my own'"):
+        load_study(tmp_path / "my own.yaml")
 
 
 def test_arms_that_a_misspelt_section_makes_alike_are_not_blamed(problems) -> None:

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 
@@ -21,8 +22,11 @@ from studies.engine.planning.plan_file import Plan, write_plan
 from studies.engine.records import Trial
 from studies.engine.running.events import Event, Stopped
 from studies.engine.running.protocols import Runner
-from studies.engine.tracking import background, mlflow_client
+from studies.engine.tracking import mlflow_client
 from studies.engine.trials.fetching import check_data, fetch_for
+
+if TYPE_CHECKING:
+    from studies.engine.tracking.background import Found
 
 DONE, INCOMPLETE = 0, 1
 """Exit codes: everything is done; a trial failed, or something is missing."""
@@ -77,7 +81,8 @@ class Session:
             stage = self.seeds()
             self._remark(stage, keep=False)
         self._tell_data(stage.to_fetch)
-        self._show(plan_table(stage.asked, self._runs_dir, slot_count(stage.asked)))
+        slots = functools.partial(slot_count, stage.asked)
+        self._show(plan_table(stage.asked, self._runs_dir, slots))
         if stage is self.tuning:
             arms = len({trial.arm for trial in stage.asked})
             self._print(f"then {arms} tuned arms with {len(self._study.seeds)} seeds each")
@@ -172,6 +177,7 @@ class Session:
             self._say(f"no trial of {self._study.name} has a result yet: nothing to report", "red")
             return False
         from studies.engine.reporting.report import write_report  # matplotlib takes a second
+        from studies.engine.tracking import background
 
         folder = runs.study_dir(self._study, self._runs_dir)
         report = write_report(
@@ -199,7 +205,7 @@ class Session:
         self._print(f"        {link.url}")
         return True
 
-    def _results(self, trials: Iterable[Trial]) -> list[background.Found]:
+    def _results(self, trials: Iterable[Trial]) -> "list[Found]":
         """Those of `trials` that have ended, with their folders."""
         return [
             (trial, result, runs.trial_dir(trial, self._runs_dir))
@@ -225,6 +231,8 @@ class Session:
 
     def _train(self, stage: StudyStage, make_runner: MakeRunner) -> None:
         """Run what has no result; raises as `dispatch.run`, and `Stopped` without model or data."""
+        from studies.engine.tracking import background
+
         left = [trial for trial in stage.to_fetch if self._state(trial) != "done"]
         self._tell_data(left)
         if self._options.fetch:

@@ -1,7 +1,7 @@
 """A researcher's own Python files: imported before a study is read and in every trial.
 
-Only the command line names them (`--plugin FILE`), or an installed package through the entry point
-group `basis_zoo.bases`. A study file never runs code.
+A study names them (`plugins: [my_basis.py]`), the command line (`--plugin FILE`), or an installed
+package through the entry point group `basis_zoo.bases`. Nothing else in a study file runs code.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from traceback import extract_tb
 from studies.engine.errors import StudyError
 
 GROUP = "basis_zoo.bases"
+_PREFIX = "basis_zoo_plugin_"
 
 
 def load_plugins(files: Sequence[str | Path], hashes: Sequence[str] = ()) -> tuple[str, ...]:
@@ -42,13 +43,19 @@ def load_plugins(files: Sequence[str | Path], hashes: Sequence[str] = ()) -> tup
     return found
 
 
+def loaded() -> list[str]:
+    """The files that this process has imported, each with a part of its content's sha256."""
+    return sorted(name for name in sys.modules if name.startswith(_PREFIX))
+
+
 def _load(file: Path) -> str:
     try:
         content = file.read_bytes()
-    except OSError as error:
-        raise StudyError(f"plug-in {file}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StudyError(f"plug-in {file}: cannot be read: {reason}") from None
     digest = hashlib.sha256(content).hexdigest()
-    name = f"basis_zoo_plugin_{file.stem}_{digest[:12]}"
+    name = f"{_PREFIX}{file.stem}_{digest[:12]}"
     if name in sys.modules:
         return digest
     spec = importlib.util.spec_from_file_location(name, file.resolve())

@@ -1,5 +1,6 @@
 """What a study file may say: strict, frozen models, wrong as early as possible."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -117,13 +118,16 @@ class StudyBody(Section):
         StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=80),
         Field(examples=["my_study"]),
     ]
-    """The file's name without `.yaml`."""
+    """The file's name without `.yaml`; taken from there where it is left out."""
     question: Annotated[
         str,
         StringConstraints(strip_whitespace=True, min_length=1),
         Field(examples=["Does the number of basis functions matter?"]),
     ]
     """What the study is to answer, in words."""
+    plugins: Annotated[tuple[Line, ...], Field(examples=[["my_basis.py"]])] = ()
+    """Python files that register basis families, by their paths from the study file; they run
+    whenever the study is read, so read those of others first."""
     backbone: BackboneSpec
     """The pretrained model."""
     task: TaskSpec
@@ -214,6 +218,11 @@ class Study(StudyBody):
     """The study file."""
     _tree: Entries = PrivateAttr(default_factory=Entries)
     """What the files say."""
+
+    def plugin_files(self, more: Sequence[str | Path] = ()) -> tuple[Path, ...]:
+        """The files of `plugins`, and `more`, each once."""
+        own = (self.path.parent / Path(name).expanduser() for name in self.plugins)
+        return tuple(dict.fromkeys(file.resolve() for file in (*own, *map(Path, more))))
 
     def place(self, *location: str | int) -> str:
         """`file:line` of the longest part of `location` that stands in a file."""

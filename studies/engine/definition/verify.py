@@ -17,18 +17,22 @@ from studies.sections import unlike
 def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[str]]:
     """The arms of `study`, and every problem found in resolving and checking them.
 
-    Where the file is `refused` already, the check that takes long (fitting starts) is left out.
+    Where the file is `refused` already, or a name in it is wrong, the checks that need torch are
+    left out: what they say is said once the rest is right.
     """
     points, problems = expand(study)
     _check_names(study, points, problems)
     for point in points:
         _ask(study, point, "backbone", checks.check_backbone, problems)
-        _ask(study, point, "adapter", checks.check_adapter_options, problems)
+        _ask(study, point, "adapter", checks.check_adapter_names, problems)
     metrics = _check_task(study, points, problems)
     if metrics is not None:
         _check_objective(study, metrics, problems)
     _check_published(study, points, problems)
     _check_claims(study, points, problems)
+    if not problems and not refused:
+        for point in points:
+            _ask(study, point, "adapter", checks.check_adapter_options, problems)
     if points and metrics is not None and not problems:
         _check_after(study, points, metrics, problems)
         search_rules.check(study, points, metrics, problems)

@@ -89,13 +89,16 @@ def plan_candidates(
 def prepared(study: Study, plugins: Sequence[str | Path]) -> tuple[list[Point], Make]:
     """The arms of `study`, and what makes a trial of a seed and an arm.
 
+    `plugins` are files beside those that the study names.
+
     Raises `StudyError` where an arm cannot be built or a plug-in cannot be imported.
     """
+    plugins = study.plugin_files(plugins)
     hashes = load_plugins(plugins)
     points, problems = verify.points_of(study)
     if problems:
         raise StudyError(*problems)
-    files = tuple(str(Path(file).resolve()) for file in plugins)
+    files = tuple(map(str, plugins))
 
     def make(seed: int, point: Point, /, **about: Any) -> Trial:
         return Trial(
