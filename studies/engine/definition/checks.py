@@ -42,6 +42,7 @@ def _found_words(registered: list[list[str]] | None) -> dict[str, Any]:
             for method in methods
             if method.config is not None and issubclass(method.config, adapters.BasisConfig)
         ],
+        "monitored": adapters.MONITORED,
         "basis": basis_zoo.list_bases(),
         "grid": basis_zoo.list_grids(),
         "start": basis_zoo.list_starts(),
@@ -73,12 +74,17 @@ def check_adapter_names(adapter: Mapping[str, Any]) -> None:
 
 def can_be_pruned(adapter: Mapping[str, Any]) -> bool:
     """Whether the method adds a matrix to the weight, so that PARA can follow."""
-    return adapter["method"] in _words()["pruned"]
+    return adapter.get("method") in _words()["pruned"]
+
+
+def monitored(adapter: Mapping[str, Any]) -> Sequence[str]:
+    """What a trial reports of its phi beside the task's metrics, by name."""
+    return tuple(_words()["monitored"]) if has_phi(adapter) else ()
 
 
 def has_phi(adapter: Mapping[str, Any]) -> bool:
     """Whether the method's update is s phi(BA), phi trained or fixed."""
-    return adapter["method"] in _words()["phi"]
+    return adapter.get("method") in _words()["phi"]
 
 
 @answers.once

@@ -65,12 +65,9 @@ class ClaimRule(Section):
     """The arm of which something is claimed."""
     than: Annotated[Line | Float, Field(examples=["lora"])]
     """The arm, or the number, that it is compared with."""
-    expect: Literal[
-        "better", "not_better", "worse", "not_worse", "higher", "not_higher", "lower", "not_lower",
-        "within",
-    ]  # fmt: skip
-    """What is claimed of `arm`: better or worse by the objective, higher or lower by a `metric`, or
-    within `margin` of `than`."""
+    expect: Literal["higher", "not_higher", "lower", "not_lower", "within"]
+    """What is claimed of `arm`'s number: higher or lower than that of `than`, or within `margin` of
+    it; of a loss, lower is better."""
     margin: Float = Field(0.0, ge=0)
     """By how much, in the metric's unit; with `relative` as a share of `than`."""
     metric: Annotated[Line | None, Field(examples=["cost/peak_memory_bytes"])] = None
@@ -82,12 +79,23 @@ class ClaimRule(Section):
     beyond: Gain | None = None
     """The difference is compared with this one instead of 0."""
 
+    @field_validator("expect", mode="before")
+    @classmethod
+    def _says_which_way(cls, given: Any) -> Any:
+        before, _, word = given.rpartition("_") if isinstance(given, str) else ("", "", "")
+        if word in ("better", "worse"):
+            high, low = ("higher", "lower") if word == "better" else ("lower", "higher")
+            prefix = f"{before}_" * bool(before)
+            raise ValueError(
+                f"expected {prefix}{high}, or {prefix}{low} for a metric that is to be minimized, "
+                f"got '{given}'"
+            )
+        return given
+
     @model_validator(mode="after")
     def _can_be_decided(self) -> "ClaimRule":
         if self.expect == "within" and self.margin == 0:
             raise ValueError("expect: within needs a `margin` above 0")
-        if self.metric is not None and self.expect.removeprefix("not_") in ("better", "worse"):
-            raise ValueError(f"with a `metric` say higher or lower, got expect: {self.expect}")
         if self.than_metric is not None and not isinstance(self.than, str):
             raise ValueError(f"`than_metric` is of an arm, but than is the number {self.than:g}")
         if self.relative and self.than == 0:

@@ -174,7 +174,7 @@ def collect(
         table=table,
         arms=arms,
         choices=tuple(choices),
-        verdicts=tuple(judge(study.claims, results, metric, study.objective.direction)),
+        verdicts=tuple(judge(study.claims, results, metric)),
         failed=tuple(failed),
         data=_distinct(result.data for _, result in done),
         environments=environments,
