@@ -10,10 +10,47 @@ M = TypeVar("M")
 T = TypeVar("T")
 
 
+SYNONYMS = {
+    "r": "rank lora_r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "target_modules": "modules targets target",
+    "num_basis": "g num_functions n_basis",
+    "learning_rate": "lr",
+    "batch_size": "batch bs per_device_train_batch_size train_batch_size",
+    "eval_batch_size": "eval_batch per_device_eval_batch_size",
+    "epochs": "epoch num_epochs num_train_epochs",
+    "max_steps": "steps",
+    "eval_every": "eval_steps",
+    "weight_decay": "wd decay",
+    "warmup_ratio": "warmup warmup_steps",
+    "schedule": "scheduler lr_scheduler lr_scheduler_type",
+    "gradient_accumulation": "grad_accum gradient_accumulation_steps accumulation",
+    "max_grad_norm": "clip grad_clip gradient_clipping",
+    "train_rows": "train_size train_samples max_train_samples",
+    "valid_rows": "valid_size eval_rows max_eval_samples",
+    "test_rows": "test_size test_samples",
+    "max_length": "max_len seq_len max_seq_length",
+    "backbone": "model base_model",
+    "task": "data dataset",
+    "seeds": "seed",
+    "dtype": "precision",
+    "attention": "attn_implementation",
+}
+"""What a name is called elsewhere, in PEFT, in transformers or in short."""
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the nearest of `known`, in any case, or nothing."""
+    """` Did you mean 'x'?` for the one of `known` that is meant or nearest, or nothing.
+
+    Case does not count. Of a dotted name, such as train.lr, the last part may be a synonym.
+    """
     spelled = {each.lower(): each for each in known}
-    close = difflib.get_close_matches(str(name).lower(), spelled, n=1)
+    text = str(name).lower()
+    before, dot, last = text.rpartition(".")
+    meant = (f"{before}{dot}{own}" for own, others in SYNONYMS.items() if last in others.split())
+    close = [each for each in meant if each in spelled]
+    close = close or difflib.get_close_matches(text, spelled, n=1)
     return f" Did you mean {spelled[close[0]]!r}?" if close else ""
 
 

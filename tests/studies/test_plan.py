@@ -194,6 +194,7 @@ def test_only_chooses_by_setting_arm_and_seed(planned) -> None:
         (["lora"], "got no '='. For the arm of this name: --only 'arm=lora'"),
         (["adapter.num_basis=9"], "no trial has it.*Values: 8, 16"),
         (["arm=lroa"], "Did you mean 'lora'"),
+        (["train.lr=1e-3"], "Did you mean 'train.learning_rate'"),
         (["arm=lora", "adapter.num_basis=8"], "no trial matches all of these"),
     ],
 )
