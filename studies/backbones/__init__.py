@@ -5,6 +5,7 @@ id such as `Qwen/Qwen2-0.5B`, or a local folder (starts with `.`, `/` or `~`).
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studies.backbones.conversion import MissingPackage
@@ -15,6 +16,7 @@ from studies.backbones.registry import (
     Backbone,
     BackboneSpec,
     check,
+    config_file,
     fetch,
     get_backbone,
     identity,
@@ -48,16 +50,33 @@ def load(
     return load_model(spec, head)
 
 
+def check_head(file: Path, name: str, head: Head) -> None:
+    """Raises `ValueError` where the model `name`, whose config.json this is, cannot have `head`."""
+    from studies.backbones.loading import check_head
+
+    check_head(file, name, head)
+
+
+def skeleton(file: Path, head: Head) -> "PreTrainedModel | None":
+    """The model with this config.json and `head`, without weights; None for a CLIP classifier."""
+    from studies.backbones.loading import skeleton
+
+    return skeleton(file, head)
+
+
 __all__ = [
     "Backbone",
     "BackboneSpec",
     "Head",
     "MissingPackage",
     "check",
+    "check_head",
+    "config_file",
     "fetch",
     "get_backbone",
     "identity",
     "list_backbones",
     "load",
     "register_backbone",
+    "skeleton",
 ]

@@ -67,6 +67,32 @@ def load_model(
     return model, tokenizer
 
 
+def check_head(file: Path, name: str, head: Head) -> None:
+    """Refuse the model `name`, whose config.json `file` is, where it cannot have `head`.
+
+    Raises:
+        ValueError: as said, with a packaged backbone that would do.
+    """
+    _check_fit(name, head, AutoConfig.from_pretrained(file, trust_remote_code=False))
+
+
+def skeleton(file: Path, head: Head) -> PreTrainedModel | None:
+    """The model whose config.json `file` is, with `head`, on torch's meta device.
+
+    None for a CLIP classifier, whose head is made of the text encoder's weights.
+    """
+    config = AutoConfig.from_pretrained(file, trust_remote_code=False)
+    kinds = {
+        "image_classes": AutoModelForImageClassification,
+        "language_model": AutoModelForCausalLM,
+    }
+    kind = kinds.get(head.kind, AutoModelForSequenceClassification)
+    if head.kind == "image_classes" and config.model_type == "clip":
+        return None
+    with torch.device("meta"):
+        return kind.from_config(config, trust_remote_code=False)
+
+
 def _check_fit(name: str, head: Head, config: PretrainedConfig) -> None:
     """Refuse a model that has not what `head` needs, even where transformers would build it.
 

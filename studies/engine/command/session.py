@@ -14,6 +14,7 @@ from studies.engine.command.importing import import_results
 from studies.engine.command.plan_table import plan_table
 from studies.engine.command.progress import Progress
 from studies.engine.command.stages import SearchStage, SeedsStage, StudyStage, TuneStage
+from studies.engine.definition import checks, verify
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
 from studies.engine.planning import edited, runs
@@ -81,6 +82,9 @@ class Session:
             stage = self.seeds()
             self._remark(stage, keep=False)
         self._tell_data(stage.to_fetch)
+        for name in sorted({trial.config["backbone"]["name"] for trial in _absent(stage.to_fetch)}):
+            self._say(f"{name} is not on this machine yet: whether it fits its task, and has what "
+                      "the arms adapt, is checked once it is fetched", "yellow")  # fmt: skip
         slots = functools.partial(slot_count, stage.asked)
         self._show(plan_table(stage.asked, self._runs_dir, slots))
         if stage is self.tuning:
@@ -236,10 +240,13 @@ class Session:
         left = [trial for trial in stage.to_fetch if self._state(trial) != "done"]
         self._tell_data(left)
         if self._options.fetch:
+            absent = _absent(left)
             try:
                 fetch_for(left)
             except ArchiveError as error:
                 raise Stopped(str(error)) from error
+            if absent and (problems := verify.points_of(self._study)[1]):
+                raise StudyError(*problems)
         with (
             background.Tracking(self._study, self._runs_dir, self._complain) as page,
             Progress(self._out, stage.total, stage.metric) as progress,
@@ -315,3 +322,8 @@ class Session:
 
     def _print(self, text: str) -> None:
         self._out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _absent(trials: Iterable[Trial]) -> list[Trial]:
+    """Those of `trials` whose backbone could not be looked at, as it is still to be fetched."""
+    return [trial for trial in trials if not checks.is_at_hand(trial.config["backbone"])]

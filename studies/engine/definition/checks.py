@@ -5,11 +5,16 @@ answered (see `answers`), so that `--plan` and a refusal are quick.
 """
 
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from basis_zoo.registry import no_option, unknown
+from studies.backbones import Head
+from studies.backbones.head import HeadKind
 from studies.engine.definition import answers
+from studies.tasks.task import HEADS
 
 
 def _words() -> dict[str, Any]:
@@ -134,6 +139,57 @@ def check_backbone(backbone: dict[str, Any]) -> None:
     from studies import backbones
 
     backbones.check(backbone)
+
+
+def is_at_hand(backbone: dict[str, Any]) -> bool:
+    """Whether the backbone's configuration is on this machine, so that arms can be held to it."""
+    from studies import backbones
+
+    return backbones.config_file(backbone) is not None
+
+
+def check_head(backbone: dict[str, Any], task: dict[str, Any]) -> bool:
+    """True; raises `ValueError` where a backbone that is at hand does not fit the task."""
+    from studies import backbones
+
+    if file := backbones.config_file(backbone):
+        _check_head(str(file), file.read_text(encoding="utf-8"), backbone["name"], _head(task).kind)
+    return True
+
+
+def check_modules(backbone: dict[str, Any], task: dict[str, Any], adapter: dict[str, Any]) -> None:
+    """Raises `ValueError` where `adapter` names modules that a backbone at hand does not have."""
+    from studies import backbones
+
+    if file := backbones.config_file(backbone):
+        content = file.read_text(encoding="utf-8")
+        _check_modules(str(file), content, _head(task).kind, adapter)
+
+
+def _head(task: dict[str, Any]) -> Head:
+    from studies import tasks
+
+    return Head(HEADS[tasks.check(task).kind], ("0", "1"))
+
+
+@answers.once
+def _check_head(file: str, content: str, name: str, kind: HeadKind) -> None:
+    """`content` is the file's, which decides the answer."""
+    from studies import backbones
+
+    backbones.check_head(Path(file), name, Head(kind, ("0", "1")))
+
+
+@answers.once
+def _check_modules(file: str, content: str, kind: HeadKind, adapter: dict[str, Any]) -> None:
+    import adapters
+    from studies import backbones
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of transformers to the authors of models
+        model = backbones.skeleton(Path(file), Head(kind, ("0", "1")))
+        if model is not None:
+            adapters.attach(model, adapter)
 
 
 def check_task(task: dict[str, Any]) -> Mapping[str, str]:

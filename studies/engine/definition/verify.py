@@ -1,5 +1,6 @@
 """Ask for every point of a study, before anything runs, whether it can be built."""
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -40,7 +41,27 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
     if not problems and not refused:
         for point in points:
             _ask(study, point, "adapter", checks.check_adapter, problems)
+        _check_models(study, points, problems)
     return points, list(problems)
+
+
+def _check_models(study: Study, points: list[Point], problems: Problems) -> None:
+    """Report backbones that do not fit their task, and names of modules that they have not.
+
+    Arms that differ in numbers alone find the same modules: one of them is asked for all.
+    """
+    asked: set[str] = set()
+    for point in points:
+        backbone, task, adapter = (point.config[s] for s in ("backbone", "task", "adapter"))
+        words = {k: v for k, v in adapter.items() if type(v) not in (int, float)}
+        alike = json.dumps([backbone, task["name"], words], sort_keys=True, default=repr)
+        if alike in asked:
+            continue
+        asked.add(alike)
+        fits = functools.partial(checks.check_head, task=task)
+        if _ask(study, point, "backbone", fits, problems):
+            has_modules = functools.partial(checks.check_modules, backbone, task)
+            _ask(study, point, "adapter", has_modules, problems)
 
 
 def _check_names(study: Study, points: list[Point], problems: Problems) -> None:
@@ -142,7 +163,7 @@ def _ask(
         return check(dict(given))
     except Exception as error:  # a room's mistake about strange input is the reader's input too
         named = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        message = f"{named}{error}"
+        message = f"{named}{error}".removeprefix(f"{section}: ")
         own = [path.partition(".")[2] for path in point.places if path.startswith(f"{section}.")]
         blamed = _blamed(message, given, own)
         key = f"{section}.{blamed}" if blamed else section
