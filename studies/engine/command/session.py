@@ -14,6 +14,7 @@ from studies.engine.command.importing import import_results
 from studies.engine.command.plan_table import plan_table
 from studies.engine.command.progress import Progress
 from studies.engine.command.stages import SearchStage, SeedsStage, StudyStage, TuneStage
+from studies.engine.command.standing import Standing
 from studies.engine.definition import checks, verify
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
@@ -247,9 +248,10 @@ class Session:
                 raise Stopped(str(error)) from error
             if absent and (problems := verify.points_of(self._study)[1]):
                 raise StudyError(*problems)
+        standing = Standing(stage.metric, self._study.baseline, stage.asked)
         with (
             background.Tracking(self._study, self._runs_dir, self._complain) as page,
-            Progress(self._out, stage.total, stage.metric) as progress,
+            Progress(self._out, stage.total, stage.metric, standing) as progress,
         ):
 
             def on_event(event: Event) -> None:
