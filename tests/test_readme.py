@@ -132,7 +132,7 @@ def test_the_stages_and_tasks_that_are_shown_are_planned(
     study = STUDY.replace("adapter: {method: basis}\n", "") if "\nadapter:" in part else STUDY
     (tmp_path / "s.yaml").write_text(f"name: s\n{study}{part}")
     (tmp_path / "my-model").mkdir()
-    (tmp_path / "my-model/config.json").write_text("{}")
+    (tmp_path / "my-model/config.json").write_text('{"model_type": "bert"}')
     reviews = [f"review {n},{'good' if n % 2 else 'bad'}" for n in range(600)]
     (tmp_path / "mine.csv").write_text("\n".join(["review,mood", *reviews]))
     row = {"a": "w", "b": "x", "c": "y", "d": "z", "gold": "b"}
