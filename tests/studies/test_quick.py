@@ -80,3 +80,11 @@ def test_what_was_answered_is_asked_anew_of_another_adapter(command) -> None:
     (folder / "other.yaml").write_text("name: other\n" + STUDY.replace("[8, 16]", "[8, 0]"))
     code, heavy, output = command("other.yaml", "--plan")
     assert code == 2 and "peft" in heavy and "num_basis" in output
+
+
+def test_a_report_needs_neither_torch_nor_mlflow_to_be_written() -> None:
+    code = "import sys, studies.engine.reporting.report; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "transformers", "peft", "mlflow", "optuna"} & set(done.stdout.split())

@@ -12,6 +12,9 @@ PARA_FACTS = ("parameters", "kept_energy", "rank_mean", "rank_spread")
 """What is said of a pruned adapter beside its metrics: LoRA parameters, share of the squared norm
 of all updates, mean and standard deviation over layers of the ranks."""
 
+SPECTRA = "spectra.npz"
+"""The file beside a trial's result that `spectra` asks for."""
+
 
 class Para(Section):
     """Ranks cut after training, by one threshold over all layers (PARA, arXiv 2604.27796)."""
