@@ -17,7 +17,7 @@ from adapters.methods import (
     register_method,
 )
 from adapters.model import BasisModel
-from adapters.monitor import monitor
+from adapters.monitor import MONITORED, monitor
 from adapters.namesake import warn_of_namesake
 from adapters.peft_gaps import merge_and_unload
 from adapters.section import COMMON_OPTIONS, AdapterSection
@@ -32,6 +32,7 @@ from adapters.training import (
 
 __all__ = [
     "COMMON_OPTIONS",
+    "MONITORED",
     "AdapterSection",
     "BasisConfig",
     "BasisLayer",

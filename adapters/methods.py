@@ -18,7 +18,7 @@ from adapters.placement import WORDS, check_layers, placed
 from adapters.section import COMMON_OPTIONS, check_common
 from adapters.training import HEADS
 from adapters.unmatched import check_names, targeted
-from basis_zoo.registry import Registry, did_you_mean
+from basis_zoo.registry import Registry, no_option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,10 +101,7 @@ class Method:
             )
         for option in kept:
             if option not in known:
-                raise ValueError(
-                    f"method {self.name!r} has no option {option!r}."
-                    f"{did_you_mean(option, known)} Its options: {', '.join(known) or 'none'}"
-                )
+                raise ValueError(no_option(f"method {self.name!r}", option, known))
         if self.config is None:
             return None
         check_layers(kept.get("layers", "all"))

@@ -14,6 +14,19 @@ from adapters.spectrum.usage import (
     utilization,
 )
 
+MONITORED = (
+    "phi/max_product",
+    "phi/grid_occupancy",
+    "phi/utilization",
+    "phi/non_affine_share",
+    "phi/effective_degree",
+    "update/stable_rank",
+    "update/stable_rank_std",
+    "phi/proxy_degree",
+    "phi/proxy_bound",
+)
+"""What `monitor` tells, by name."""
+
 
 @torch.no_grad()
 def monitor(model: nn.Module) -> dict[str, float]:
@@ -44,14 +57,15 @@ def monitor(model: nn.Module) -> dict[str, float]:
     columns = [torch.stack(column) for column in zip(*rows, strict=True)]
     largest, occupancy, used, non_affine, degree, rank = columns
     batches = {batch for layer in layers for batch in layer.batches.values()}
-    return {
-        "phi/max_product": float(largest.max()),
-        "phi/grid_occupancy": float(occupancy.mean()),
-        "phi/utilization": float(used.mean()),
-        "phi/non_affine_share": float(non_affine.mean()),
-        "phi/effective_degree": float(degree.mean()),
-        "update/stable_rank": float(rank.mean()),
-        "update/stable_rank_std": float(rank.std(correction=0)),
-        "phi/proxy_degree": float(max(batch.degree for batch in batches)),
-        "phi/proxy_bound": float(max(batch.bound for batch in batches)),
-    }
+    found = (
+        largest.max(),
+        occupancy.mean(),
+        used.mean(),
+        non_affine.mean(),
+        degree.mean(),
+        rank.mean(),
+        rank.std(correction=0),
+        max(batch.degree for batch in batches),
+        max(batch.bound for batch in batches),
+    )
+    return dict(zip(MONITORED, map(float, found), strict=True))

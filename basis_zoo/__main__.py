@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -22,8 +23,15 @@ def main(arguments: list[str] | None = None) -> int:
     check.add_argument("family", help="a registered name, or a Python file that registers one")
     check.add_argument("--uniform-only", action="store_true", help="leave other grids out")
     gallery = commands.add_parser("gallery", help="one page with every family, to look at")
-    gallery.add_argument("--out", type=Path, default=Path("gallery"), help="folder to write")
-    gallery.add_argument("--mosaic", type=Path, help="also write one picture of all families")
+    gallery.add_argument("family", nargs="?", help="this one alone: a registered name, or a Python "
+                         "file that registers one or several")  # fmt: skip
+    gallery.add_argument("--out", type=Path, help="folder of the page; default: a temporary one")
+    gallery.add_argument(
+        "--mosaic",
+        type=Path,
+        metavar="FILE",
+        help="write one picture of all families; the page only with --out",
+    )
     accuracy = commands.add_parser("accuracy", help="errors against numpy and scipy, as Markdown")
     accuracy.add_argument("--out", type=Path, help="file to write; without it, printed")
     given = parser.parse_args(arguments)
@@ -52,14 +60,20 @@ def _check(given: argparse.Namespace) -> int:
 
 def _families(name_or_file: str) -> list[Basis]:
     """Every variant of the family, or of all families that the file registers."""
-    names = [name_or_file]
-    if name_or_file.endswith(".py"):
-        module = _load(Path(name_or_file))
-        names = [n for n in list_bases() if get_basis_class(n).__module__ == module.__name__]
-        if not names:
-            raise ValueError(f"{name_or_file} registers no family: use @register_basis")
-    classes = [get_basis_class(name) for name in names]
+    classes = [get_basis_class(name) for name in _names(name_or_file)]
     return [_variant(cls, options) for cls in classes for options in cls.variants]
+
+
+def _names(name_or_file: str) -> list[str]:
+    """The family's name, or those of all families that the file registers."""
+    if not name_or_file.endswith(".py"):
+        get_basis_class(name_or_file)  # refuses one that there is not
+        return [name_or_file]
+    module = _load(Path(name_or_file))
+    names = [n for n in list_bases() if get_basis_class(n).__module__ == module.__name__]
+    if not names:
+        raise ValueError(f"{name_or_file} registers no family: use @register_basis")
+    return names
 
 
 def _variant(cls: type[Basis], options: dict[str, Any]) -> Basis:
@@ -95,9 +109,12 @@ def _line_in(error: Exception, path: Path) -> str:
 def _gallery(given: argparse.Namespace) -> int:
     from basis_zoo.gallery import write_gallery, write_mosaic  # needs matplotlib
 
-    print(write_gallery(given.out))
+    names = None if given.family is None else _names(given.family)
     if given.mosaic:
         print(write_mosaic(given.mosaic))
+    if given.out or not given.mosaic:
+        folder = given.out or Path(tempfile.mkdtemp(prefix="basis-zoo-gallery-"))
+        print(write_gallery(folder, names, lambda text: print(text, file=sys.stderr, flush=True)))
     return 0
 
 

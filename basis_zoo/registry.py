@@ -12,11 +12,62 @@ M = TypeVar("M")
 T = TypeVar("T")
 
 
+SYNONYMS = {
+    "r": "rank lora_r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "target_modules": "modules targets target",
+    "num_basis": "g num_functions n_basis",
+    "learning_rate": "lr",
+    "batch_size": "batch bs per_device_train_batch_size train_batch_size",
+    "eval_batch_size": "eval_batch per_device_eval_batch_size",
+    "epochs": "epoch num_epochs num_train_epochs",
+    "max_steps": "steps",
+    "eval_every": "eval_steps",
+    "weight_decay": "wd decay",
+    "warmup_ratio": "warmup warmup_steps",
+    "schedule": "scheduler lr_scheduler lr_scheduler_type",
+    "gradient_accumulation": "grad_accum gradient_accumulation_steps accumulation",
+    "max_grad_norm": "clip grad_clip gradient_clipping",
+    "train_rows": "train_size train_samples max_train_samples",
+    "valid_rows": "valid_size eval_rows max_eval_samples",
+    "test_rows": "test_size test_samples",
+    "max_length": "max_len seq_len max_seq_length",
+    "backbone": "model base_model",
+    "task": "data dataset",
+    "seeds": "seed",
+    "dtype": "precision",
+    "attention": "attn_implementation",
+}
+"""What a name is called elsewhere, in PEFT, in transformers or in short."""
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the nearest of `known`, in any case, or nothing."""
+    """` Did you mean 'x'?` for the one of `known` that is meant or nearest, or nothing.
+
+    Case does not count. Of a dotted name, such as train.lr, the last part may be a synonym.
+    """
     spelled = {each.lower(): each for each in known}
-    close = difflib.get_close_matches(str(name).lower(), spelled, n=1)
+    text = str(name).lower()
+    before, dot, last = text.rpartition(".")
+    meant = (f"{before}{dot}{own}" for own, others in SYNONYMS.items() if last in others.split())
+    close = [each for each in meant if each in spelled]
+    close = close or difflib.get_close_matches(text, spelled, n=1)
     return f" Did you mean {spelled[close[0]]!r}?" if close else ""
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """The message that no `kind` is called `name`: what was meant, and what there is."""
+    known = sorted(known)
+    registered = ", ".join(known) or "none"
+    return f"unknown {kind} {name!r}.{did_you_mean(name, known)} Registered: {registered}"
+
+
+def no_option(owner: str, option: object, known: Iterable[str]) -> str:
+    """The message that `owner`, such as "method 'lora'", has no such option."""
+    known = list(known)
+    options = ", ".join(known) or "none"
+    return f"{owner} has no option {option!r}.{did_you_mean(option, known)} Its options: {options}"
 
 
 class Registry(Generic[M]):
@@ -72,10 +123,7 @@ class Registry(Generic[M]):
 
     def unknown(self, name: object) -> str:
         """The message that there is no `name`: what was meant, and what there is."""
-        return (
-            f"unknown {self._kind} {name!r}.{did_you_mean(name, self._members)} "
-            f"Registered: {', '.join(self.names()) or 'none'}"
-        )
+        return unknown(self._kind, name, self.names())
 
     def names(self) -> list[str]:
         """The registered names, sorted."""
@@ -142,10 +190,7 @@ class ClassRegistry(Registry[type[T]]):
         known = [f.name for f in dataclasses.fields(member) if f.init]  # type: ignore[arg-type]
         for option in options:
             if option not in known:
-                raise ValueError(
-                    f"{self._kind} {name!r} has no option {option!r}."
-                    f"{did_you_mean(option, known)} Its options: {', '.join(known)}"
-                )
+                raise ValueError(no_option(f"{self._kind} {name!r}", option, known))
         try:
             return member(**options)
         except TypeError as error:

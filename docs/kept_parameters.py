@@ -13,9 +13,9 @@ import statistics
 import torch
 
 import adapters
-from adapters.drawing.layout import finish, panels
-from adapters.drawing.styles import arm_styles
 from adapters.export import CurvePoint, accuracy_curve
+from basis_zoo.drawing.layout import finish, panels
+from basis_zoo.drawing.styles import arm_styles
 from studies import backbones, tasks
 
 TASK = {"name": "movie_sentences", "train_rows": 800, "test_rows": 1000, "max_length": 32}

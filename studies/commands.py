@@ -4,8 +4,6 @@ import io
 import sys
 from collections.abc import Callable
 
-from studies.archives import ArchiveError
-
 
 def lenient_output() -> None:
     """Make standard output and error show `?` for what they cannot show: it ends no study."""
@@ -16,6 +14,8 @@ def lenient_output() -> None:
 
 def run(command: Callable[[], None]) -> int:
     """The exit code of `command`: 2 for wrong input, 1 for what cannot be had, told in a line."""
+    from studies.archives import ArchiveError
+
     lenient_output()
     try:
         command()

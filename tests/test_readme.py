@@ -53,7 +53,7 @@ def test_basis_block_conforms(sech: Path) -> None:
 
 
 def test_study_block_is_planned(sech: Path) -> None:
-    (command,) = [b.split() for b in blocks("bash") if "--plugin" in b]
+    (command,) = [b.split() for b in blocks("bash") if "sech.yaml" in b]
     command = [sys.executable, str(ROOT / command[1]), *command[2:], "--plan"]
     assert "basis=sech" in run(*command, cwd=sech)
 
@@ -132,7 +132,7 @@ def test_the_stages_and_tasks_that_are_shown_are_planned(
     study = STUDY.replace("adapter: {method: basis}\n", "") if "\nadapter:" in part else STUDY
     (tmp_path / "s.yaml").write_text(f"name: s\n{study}{part}")
     (tmp_path / "my-model").mkdir()
-    (tmp_path / "my-model/config.json").write_text("{}")
+    (tmp_path / "my-model/config.json").write_text('{"model_type": "bert"}')
     reviews = [f"review {n},{'good' if n % 2 else 'bad'}" for n in range(600)]
     (tmp_path / "mine.csv").write_text("\n".join(["review,mood", *reviews]))
     row = {"a": "w", "b": "x", "c": "y", "d": "z", "gold": "b"}

@@ -23,6 +23,8 @@ EXAMPLE = """\
 name: example
 question: Does the number of basis functions matter?
 
+plugins: []  # e.g. [my_basis.py], a file beside this one
+
 backbone: {name: minilm, dtype: float32}
 
 task: {name: movie_sentences, train_rows: 480, max_length: 32}
@@ -74,7 +76,7 @@ match: parameters
 published: {table: table_15_grid_size, x: adapter.num_basis}
 
 claims:
-  - {claim: "slow training beats LoRA", arm: slow, than: lora, expect: better, margin: 0.01}
+  - {claim: "slow training beats LoRA", arm: slow, than: lora, expect: higher, margin: 0.01}
   - claim: "and costs no more memory"
     arm: slow
     than: lora
@@ -120,7 +122,7 @@ _PROFILES = """\
 ## `profiles`
 
 What this study says differently under a profile, by the profile's name; every key but `name`,
-`question` and `claims`.
+`question`, `plugins` and `claims`.
 """
 
 

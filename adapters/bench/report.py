@@ -69,8 +69,8 @@ def draw(runs: list[dict[str, Any]], path: Path) -> bool:
     """Milliseconds over G, one panel a device; whether there was anything to draw."""
     if not runs:
         return False
-    from adapters.drawing.layout import finish, panels  # need matplotlib
-    from adapters.drawing.styles import arm_styles
+    from basis_zoo.drawing.layout import finish, panels  # need matplotlib
+    from basis_zoo.drawing.styles import arm_styles
 
     looks = arm_styles([curve["label"] for told in runs for curve in told["curves"]])
     figure, axes_of = panels(len(runs), columns=2, height=3.4)

@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from adapters.drawing.layout import TEXT, finish, panels
-from adapters.drawing.styles import Style, arm_styles
 from adapters.spectrum.curves import PhiCurve
 from adapters.spectrum.modules import ModuleSpectrum
+from basis_zoo.drawing.layout import TEXT, finish, panels
+from basis_zoo.drawing.styles import Style, arm_styles
 
 _DEPTHS = ("early", "middle", "late")
 _OFFSETS = 4

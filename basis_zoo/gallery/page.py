@@ -1,6 +1,7 @@
 """The gallery: one page that carries its pictures and asks nothing of the network."""
 
 import html
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from basis_zoo.basis import Claim, get_basis_class, list_bases
@@ -8,7 +9,7 @@ from basis_zoo.gallery import measure, plots
 from basis_zoo.grids import get_grid, list_grids
 from basis_zoo.listing import describe, first_line
 from basis_zoo.nonlinearity import Nonlinearity
-from basis_zoo.starts import get_start
+from basis_zoo.starts import get_start, list_starts
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --accent: #2a9d8f; }
@@ -41,18 +42,27 @@ by the family's own rule), and how the largest error falls as functions are adde
 basis_zoo check NAME</code>.</p>"""
 
 
-def write_gallery(folder: Path) -> Path:
-    """Write `index.html` into `folder` and return its path; takes about a minute."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = list_bases()
-    body = [
-        "<h1>basis_zoo</h1>",
-        _INTRO,
-        _summary(names),
-        *(_card(name) for name in names),
-        _rules("Grids", [(name, type(get_grid(name))) for name in list_grids()]),
-        _rules("Starts", [(n, type(get_start(n))) for n in _starts()]),
-    ]
+def write_gallery(
+    folder: Path,
+    names: Sequence[str] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """Write `index.html` into `folder` and return its path; takes some seconds a family.
+
+    `names` are the families to draw, all by default; `say` is told which one is being drawn.
+    """
+    drawn = list_bases() if names is None else list(names)
+    rows, cards = [], []
+    for i, name in enumerate(drawn, start=1):
+        say(f"{i}/{len(drawn)} {name}")
+        rows.append(_row(name))
+        cards.append(_card(name))
+    body = ["<h1>basis_zoo</h1>", _INTRO, _summary(rows), *cards]
+    if names is None:
+        body += [
+            _rules("Grids", [(name, type(get_grid(name))) for name in list_grids()]),
+            _rules("Starts", [(n, type(get_start(n))) for n in list_starts()]),
+        ]
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -60,21 +70,15 @@ def write_gallery(folder: Path) -> Path:
         + "\n".join(body)
         + "\n</body></html>\n"
     )
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "index.html"
     path.write_text(page, encoding="utf-8")
     return path
 
 
-def _starts() -> list[str]:
-    from basis_zoo.starts import list_starts
-
-    return list_starts()
-
-
-def _summary(names: list[str]) -> str:
+def _summary(rows: Sequence[str]) -> str:
     head = ["family", "smooth", "order", "reads", "outside", *(f"{t}, G 16" for t in
             measure.TARGETS), "identity, G 50"]  # fmt: skip
-    rows = [_row(name) for name in names]
     cells = "".join(f"<th>{html.escape(word)}</th>" for word in head)
     return f'<div class="scroll"><table><tr>{cells}</tr>{"".join(rows)}</table></div>'
 
@@ -118,8 +122,9 @@ def _card(name: str) -> str:
                           ("support", "support"), ("parity", "parity"), ("outside", "outside"))
     )  # fmt: skip
     first = html.escape(_plain(first_line(type(basis))))
+    formula = plots.formula_svg(basis.formula) if basis.formula else ""
     return f"""<section id="{name}">
-<header><h2>{name}</h2><div class="formula">{plots.formula_svg(basis.formula)}</div></header>
+<header><h2>{name}</h2><div class="formula">{formula}</div></header>
 <p>{first} <small>{html.escape(basis.reference)}</small></p>
 <p class="facts">{facts}</p><div>{badges}</div>
 <img alt="functions of {name} on each grid" src="{plots.functions_figure(name, list_grids())}">

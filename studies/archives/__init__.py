@@ -5,6 +5,14 @@ against its pinned sha256. The first call downloads, later ones need no network.
 """
 
 from studies.archives.archive import Archive, ArchiveError, Member
-from studies.archives.cache import cache_folder, fetch, is_cached
+from studies.archives.cache import cache_folder, fetch, is_cached, unpacked_folder
 
-__all__ = ["Archive", "ArchiveError", "Member", "cache_folder", "fetch", "is_cached"]
+__all__ = [
+    "Archive",
+    "ArchiveError",
+    "Member",
+    "cache_folder",
+    "fetch",
+    "is_cached",
+    "unpacked_folder",
+]

@@ -49,7 +49,7 @@ def is_cached(archive: Archive) -> bool:
     Raises:
         OSError: a member cannot be read.
     """
-    folder = _unpacked(archive)
+    folder = unpacked_folder(archive)
     return all(is_whole(folder / m.target, m.size, m.sha256) for m in archive.members)
 
 
@@ -62,7 +62,7 @@ def fetch(archive: Archive, sources: Sources | None = None) -> Path:
     Raises:
         ArchiveError: not cached and not to be had, a wrong sha256, a broken archive, a full disk.
     """
-    folder = _unpacked(archive)
+    folder = unpacked_folder(archive)
     cache = cache_folder()
     try:
         if is_cached(archive):
@@ -137,8 +137,11 @@ def _check_placed(archive: Archive, file: Path) -> None:
         )
 
 
-def _unpacked(archive: Archive) -> Path:
-    """The folder's name changes with the pinned members, so an old cache is never mistaken."""
+def unpacked_folder(archive: Archive) -> Path:
+    """Where the archive's members are, or will be.
+
+    The name changes with the pinned members, so an old cache is never mistaken.
+    """
     pins = "".join(f"{m.target}:{m.sha256};" for m in archive.members)
     tag = hashlib.sha256(pins.encode()).hexdigest()[:8]
     return cache_folder() / "unpacked" / f"{archive.package}-{archive.version}-{tag}"

@@ -5,6 +5,7 @@ id such as `Qwen/Qwen2-0.5B`, or a local folder.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studies.backbones.conversion import MissingPackage
@@ -16,6 +17,7 @@ from studies.backbones.registry import (
     Backbone,
     BackboneSpec,
     check,
+    config_file,
     content,
     fetch,
     get_backbone,
@@ -50,6 +52,13 @@ def load(
     return load_model(spec, head)
 
 
+def skeleton(file: Path, head: Head) -> "PreTrainedModel | None":
+    """The model with this config.json and `head`, without weights; None for a CLIP classifier."""
+    from studies.backbones.loading import skeleton
+
+    return skeleton(file, head)
+
+
 __all__ = [
     "Backbone",
     "BackboneSpec",
@@ -57,6 +66,7 @@ __all__ = [
     "MissingPackage",
     "check",
     "check_fit",
+    "config_file",
     "content",
     "fetch",
     "get_backbone",
@@ -64,4 +74,5 @@ __all__ = [
     "list_backbones",
     "load",
     "register_backbone",
+    "skeleton",
 ]

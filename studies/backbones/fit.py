@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studies.backbones.head import HeadKind
-from studies.backbones.registry import BackboneSpec, check, get_backbone
+from studies.backbones.registry import BackboneSpec, check, config_file, get_backbone
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -67,13 +66,9 @@ def _configuration(checked: BackboneSpec) -> Mapping[str, Any] | None:
     """What its config.json says, or for a packaged one will say; None where it is not known."""
     if checked.kind == "packaged":
         return get_backbone(checked.name).config
-    file: Any = Path(checked.name).expanduser() / "config.json"
-    if checked.kind == "hub":
-        from huggingface_hub import try_to_load_from_cache
-
-        file = try_to_load_from_cache(checked.name, "config.json")
+    file = config_file(checked.name)
     try:
-        found = json.loads(Path(file).read_bytes()) if isinstance(file, str | Path) else None
+        found = None if file is None else json.loads(file.read_bytes())
     except (OSError, ValueError):  # said when the model is loaded
         return None
     return found if isinstance(found, dict) and "model_type" in found else None

@@ -59,6 +59,23 @@ def load_model(
     return model, tokenizer
 
 
+def skeleton(file: Path, head: Head) -> PreTrainedModel | None:
+    """The model whose config.json `file` is, with `head`, on torch's meta device.
+
+    None for a CLIP classifier, whose head is made of the text encoder's weights.
+    """
+    config = AutoConfig.from_pretrained(file, trust_remote_code=False)
+    kinds = {
+        "image_classes": AutoModelForImageClassification,
+        "language_model": AutoModelForCausalLM,
+    }
+    kind = kinds.get(head.kind, AutoModelForSequenceClassification)
+    if head.kind == "image_classes" and config.model_type == "clip":
+        return None
+    with torch.device("meta"):
+        return kind.from_config(config, trust_remote_code=False)
+
+
 def source_of(checked: BackboneSpec) -> str:
     """What transformers loads from: a folder of the cache, the user's own, or a hub id."""
     if checked.kind == "packaged":

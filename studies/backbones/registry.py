@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from basis_zoo.registry import Registry
-from studies.archives import Archive, is_cached
+from studies.archives import Archive, is_cached, unpacked_folder
 from studies.archives import fetch as fetch_archive
 from studies.archives.contents import content_of
 from studies.archives.files import sha256_of
@@ -47,8 +47,13 @@ class Backbone:
         """Whether `folder` needs neither the network nor a conversion."""
         if self.conversion is None:
             return is_cached(self.archive)
-        folder = converted_folder(self.name, self.conversion, self.archives)
-        return converted_hashes(folder) is not None
+        return converted_hashes(self.place()) is not None
+
+    def place(self) -> Path:
+        """Where `folder` is, or will be."""
+        if self.conversion is None:
+            return unpacked_folder(self.archive)
+        return converted_folder(self.name, self.conversion, self.archives)
 
     def hashes(self) -> dict[str, str]:
         """The sha256 of each file of `folder` that a model is loaded from.
@@ -128,6 +133,24 @@ def check(spec: str | Mapping[str, Any]) -> BackboneSpec:
     checked = BackboneSpec.read("backbone", spec)
     _kind(checked.name)
     return checked
+
+
+def config_file(spec: str | Mapping[str, Any]) -> Path | None:
+    """The backbone's config.json where it lies on this machine; None where it is to be fetched.
+
+    Raises:
+        ValueError: as `check`.
+    """
+    checked = check(spec)
+    if checked.kind == "hub":
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(checked.name, "config.json")
+        return Path(found) if isinstance(found, str) else None
+    packaged = checked.kind == "packaged"
+    folder = get_backbone(checked.name).place() if packaged else Path(checked.name).expanduser()
+    file = folder / "config.json"
+    return file if file.is_file() else None
 
 
 def fetch(spec: str | Mapping[str, Any]) -> Path | None:

@@ -38,7 +38,19 @@ class PackagedTask(Task):
         """The rows in the archives' unpacked members, one folder an archive, in a fixed order."""
 
     def info(self, spec: TaskSpec) -> TaskInfo:
-        """Describe the task."""
+        """Describe the task.
+
+        Raises:
+            ValueError: more rows are asked for than there are.
+        """
+        whole = self.with_defaults(spec)
+        asked = {key: getattr(whole, key) or 0 for key in ("train_rows", "valid_rows", "test_rows")}
+        if sum(asked.values()) > self.rows:
+            numbers = ", ".join(f"{key} {rows:,}" for key, rows in asked.items())
+            raise ValueError(
+                f"task: {spec.name} has {self.rows:,} rows, but {numbers} are asked for: ask for "
+                "fewer in `task` (what a study leaves out, its profile sets)"
+            )
         packages = ", ".join(archive.requirement for archive in self.archives)
         return TaskInfo(
             name=spec.name,

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,35 @@ def test_importing_the_zoo_needs_torch_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_gallery_draws_ones_own_family_alone(tmp_path: Path) -> None:
+    bare = "\n\n@register_basis('{0}')\nclass {0}(LocationScaleBasis):\n    'A bump.'\n"
+    bare += "    def psi(self, z):\n        return 1 / torch.cosh(z.clamp(-9, 9))\n"
+    head = "import torch\nfrom basis_zoo import LocationScaleBasis, register_basis\n"
+    (tmp_path / "mine.py").write_text(head + bare.format("first") + bare.format("second"))
+    done = subprocess.run(
+        [sys.executable, "-m", "basis_zoo", "gallery", "mine.py", "--out", "page"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "page/index.html"
+    assert "1/2 first" in done.stderr and "2/2 second" in done.stderr
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert page.count("<section id=") == 2 and 'id="first"' in page and 'id="sinc"' not in page
+    assert main(["gallery", "sink"]) == 2
+
+
+def test_the_gallery_writes_nothing_where_nobody_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here, other = tmp_path / "here", tmp_path / "other"
+    here.mkdir()
+    other.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(tempfile, "tempdir", str(other))
+    assert main(["gallery", "hat"]) == 0
+    page = Path(capsys.readouterr().out.strip())
+    assert page.is_file() and page.is_relative_to(other)
+    assert main(["gallery", "--mosaic", "all.png"]) == 0
+    assert [path.name for path in here.iterdir()] == ["all.png"]

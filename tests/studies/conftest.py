@@ -9,8 +9,16 @@ from typing import Any, ClassVar
 
 import pytest
 
+from studies.engine.definition import answers
 from studies.engine.records import Cost, Failure, Result, Trial, write_record
 from studies.engine.tracking import mlflow_client
+
+
+@pytest.fixture(autouse=True)
+def own_answers(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is no answer for the studies of the person who runs it."""
+    folder = tmp_path_factory.mktemp("answers")
+    monkeypatch.setattr(answers, "folder", lambda: folder)
 
 
 @dataclass

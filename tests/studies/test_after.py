@@ -192,7 +192,7 @@ def test_an_arms_metric_is_compared_with_another_of_the_same_seed(lost: float, w
     pairs = [(f, f - lost + e) for f, e in zip(full, noise, strict=True)]
     fields = {"metric": "after/para_0.25/test/accuracy", "than_metric": "test/accuracy"}
     rule = ClaimRule(claim="c", arm="a", than="a", expect="not_lower", margin=0.01, **fields)
-    [verdict] = judge([rule], pruned(a=pairs), "test/accuracy", "maximize")
+    [verdict] = judge([rule], pruned(a=pairs), "test/accuracy")
     assert verdict.word == word
     assert verdict.difference == pytest.approx(-lost)
     assert "`a` − `a` (its test/accuracy)" in verdict.rule
@@ -200,7 +200,7 @@ def test_an_arms_metric_is_compared_with_another_of_the_same_seed(lost: float, w
         claim="c", arm="b", than="b", expect="lower", beyond={"arm": "a", "than": "a"}, **fields
     )
     worse = [(f, q - 0.1 + e) for (f, q), e in zip(pairs, reversed(noise), strict=True)]
-    [verdict] = judge([more], pruned(a=pairs, b=worse), "test/accuracy", "maximize")
+    [verdict] = judge([more], pruned(a=pairs, b=worse), "test/accuracy")
     assert verdict.word == "confirmed" and verdict.difference == pytest.approx(-0.1)
 
 

@@ -12,7 +12,7 @@ from basis_zoo.basis import _BASES
 from studies import files
 from studies.engine.command import cli
 from studies.engine.definition.schema import load_study
-from studies.engine.planning import runs
+from studies.engine.planning import edited, runs
 from studies.engine.planning.plan import plan
 from studies.engine.records import read_result, read_trial, write_record
 from studies.engine.running import local
@@ -31,7 +31,7 @@ baseline: lora
 objective: {metric: test/accuracy}
 seeds: [0, 1]
 claims:
-  - {claim: "eight wins", arm: eight, than: lora, expect: better}
+  - {claim: "eight wins", arm: eight, than: lora, expect: higher}
 """
 
 
@@ -109,7 +109,7 @@ def test_a_claim_that_was_changed_after_the_results_is_said_to_be(run) -> None:
     run(STUDY, "--plan")
     assert not Path("runs").exists()
     run(STUDY)
-    softer = STUDY.replace("expect: better", "expect: not_worse, margin: 0.1")
+    softer = STUDY.replace("expect: higher", "expect: not_lower, margin: 0.1")
     for more in ((), ("--report",), ("--plan",)):
         started, said = run(softer, *more)
         assert started == 0
@@ -132,6 +132,24 @@ def test_claims_about_another_objective_are_other_claims(run) -> None:
     legacy = Path("runs/s/embedded/claims.json")
     legacy.write_text(json.dumps(json.loads(legacy.read_text())["claims"]))
     assert run(STUDY) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("direction", "word"), [("maximize", "better"), ("minimize", "worse"), (None, "better")]
+)
+def test_claims_in_the_words_of_earlier_versions_are_the_same_claims(run, direction, word) -> None:
+    run(STUDY)
+    noted = Path("runs/s/embedded/claims.json")
+    before = json.loads(noted.read_text())
+    noted.write_text(json.dumps(before).replace('"higher"', f'"{word}"'))
+    study = load_study("s.yaml")
+    objective = study.objective.model_copy(update={"direction": direction or "maximize"})
+    study = study.model_copy(update={"objective": objective})
+    about = json.loads(noted.read_text()) | {"direction": direction}
+    noted.write_text(json.dumps(about if direction else about["claims"]))
+    assert not edited.claims_changed(study, Path("runs"))
+    noted.write_text(noted.read_text().replace(word, "better" if word == "worse" else "worse"))
+    assert edited.claims_changed(study, Path("runs"))
 
 
 def test_without_claims_another_objective_is_no_matter(run) -> None:

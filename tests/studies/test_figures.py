@@ -10,10 +10,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from adapters.drawing.layout import TEXT, _width, finish, panels, wrapped
-from adapters.drawing.styles import PAPER, Style, arm_styles
 from adapters.spectrum import ModuleSpectrum, PhiCurve
 from adapters.spectrum.modules import PhiUsage
+from basis_zoo.drawing.layout import TEXT, _width, finish, panels, wrapped
+from basis_zoo.drawing.styles import PAPER, Style, arm_styles
+from studies.engine.definition.sections import SPECTRA
 from studies.engine.reporting import (
     after_plots,
     plots,
@@ -27,6 +28,7 @@ from studies.engine.reporting.panels import styles
 from studies.engine.reporting.report import read_curves
 from studies.engine.reporting.search_outcome import SearchOutcome, SearchPoint
 from studies.engine.reporting.statistics import compare, summarize
+from studies.engine.trials import spectra_file
 from studies.engine.trials.spectra_file import Inside
 
 LONG = "with a name that its author, who had much to say, made far too long"
@@ -103,7 +105,10 @@ def made(fabricate, request, monkeypatch, tmp_path):
     outcome = fabricated(fabricate, request.param)
     outcome = replace(outcome, after=after(outcome.arms), search=search_of(outcome.arms[1].name))
     key_of = {arm.keys[0]: i for i, arm in enumerate(outcome.arms)}
-    monkeypatch.setattr(spectra_plots, "read_spectra", lambda folder: inside(key_of[folder.name]))
+    monkeypatch.setattr(spectra_file, "read_spectra", lambda folder: inside(key_of[folder.name]))
+    for key in key_of:
+        (tmp_path / key).mkdir()
+        (tmp_path / key / SPECTRA).touch()
     found = {"comparison": plots.plot_comparison(outcome)}
     curves = read_curves(outcome, fabricate.out_dir.parent / "trials")
     found["learning"] = plots.plot_learning_curves(outcome, curves)

@@ -13,9 +13,9 @@ from tools import results_index as index
 @pytest.fixture
 def runs_dir(grid_study) -> Path:
     grid_study.study.claims = (
-        ClaimRule(claim="it fails | surely", arm="paper-start", than="lora", expect="worse"),
-        ClaimRule(claim="it wins", arm="paper-start", than="lora", expect="better"),
-        ClaimRule(claim="no seed", arm="absent", than="lora", expect="better"),
+        ClaimRule(claim="it fails | surely", arm="paper-start", than="lora", expect="lower"),
+        ClaimRule(claim="it wins", arm="paper-start", than="lora", expect="higher"),
+        ClaimRule(claim="no seed", arm="absent", than="lora", expect="higher"),
     )
     write_report(grid_study.study, grid_study.pairs, grid_study.out_dir)
     return grid_study.runs_dir

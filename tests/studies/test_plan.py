@@ -162,6 +162,21 @@ def test_only_the_plug_ins_that_an_arm_uses_are_part_of_its_trials(planned) -> N
     assert alone[-1].key == planned("sweep: {adapter.basis: [sinc]}\n" + LORA)[-1].key
 
 
+def test_a_study_names_its_plug_ins_by_their_paths_from_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "own.py").write_text(PLUGIN.replace("{name}", "b"))
+    more = "plugins: [own.py]\nsweep: {adapter.basis: [my_family_b]}\n"
+    (folder / "s.yaml").write_text(BODY + more + LORA)
+    monkeypatch.chdir(tmp_path)
+    own = plan(load_study("mine/s.yaml"))
+    assert own[0].plugins == (str((folder / "own.py").resolve()),)
+    named = plan(load_study("mine/s.yaml", plugins=["mine/own.py"]), ["mine/own.py"])
+    assert [trial.key for trial in own] == [trial.key for trial in named]  # it counts once
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -183,7 +198,7 @@ def test_a_plug_in_that_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_a_forgotten_plug_in_is_asked_for(planned) -> None:
-    with pytest.raises(StudyError, match=r"family 'sech'\..* One of your own: --plugin FILE"):
+    with pytest.raises(StudyError, match=r"family 'sech'\..* One of your own: .* or --plugin FILE"):
         planned("sweep: {adapter.basis: [sinc, sech]}\n" + LORA)
 
 
@@ -205,6 +220,7 @@ def test_only_chooses_by_setting_arm_and_seed(planned) -> None:
         (["lora"], "got no '='. For the arm of this name: --only 'arm=lora'"),
         (["adapter.num_basis=9"], "no trial has it.*Values: 8, 16"),
         (["arm=lroa"], "Did you mean 'lora'"),
+        (["train.lr=1e-3"], "Did you mean 'train.learning_rate'"),
         (["arm=lora", "adapter.num_basis=8"], "no trial matches all of these"),
     ],
 )
@@ -217,7 +233,7 @@ def test_only_refuses_what_nothing_matches(planned, conditions, message) -> None
 def test_the_table_counts_states_and_estimates(planned, tmp_path: Path) -> None:
     trials = planned("sweep: {adapter.num_basis: [8, 16]}\n" + LORA)
     none = [(trial, None) for trial in trials]
-    assert estimate(none, 1) == "no finished trial yet: no estimate"
+    assert estimate(none, lambda: 1) == "no finished trial yet: no estimate"
     done, failed, running, *_ = trials
     write_record(
         trial_dir(done, tmp_path) / "result.json",
@@ -231,7 +247,7 @@ def test_the_table_counts_states_and_estimates(planned, tmp_path: Path) -> None:
     hold(trial_dir(running, tmp_path))
     assert [state_of(t, tmp_path) for t in trials[:4]] == ["done", "failed", "running", "waiting"]
     console = Console(width=100, record=True, file=open(os.devnull, "w"))
-    console.print(plan_table(trials, tmp_path, 2))
+    console.print(plan_table(trials, tmp_path, lambda: 2))
     text = console.export_text()
     assert "9 trials: 1 done, 1 failed, 1 running, 6 waiting" in text
     assert "about 2 min left on 2 slots" in text  # 7 × 30 s / 2

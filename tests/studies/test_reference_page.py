@@ -8,10 +8,14 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from adapters import AdapterSection
+from adapters import AdapterSection, get_method
+from basis_zoo.registry import SYNONYMS
+from studies.backbones import BackboneSpec
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.study import StudyBody
+from studies.engine.definition.train import Train
 from studies.sections import model_in
+from studies.tasks import TaskSpec
 from tools import study_reference as reference
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
@@ -60,6 +64,14 @@ def test_the_example_is_a_study(left_out: tuple[str, ...], profile: str, tmp_pat
 
 def test_the_example_has_every_section() -> None:
     assert set(reference.examples()) == {*StudyBody.model_fields, "profiles"}
+
+
+def test_synonyms_stand_for_keys_that_there_are() -> None:
+    models = (AdapterSection, BackboneSpec, TaskSpec, Train, StudyBody)
+    keys = {key for model in models for key in model.model_fields}
+    assert set(SYNONYMS) <= {*keys, *get_method("basis").options()}
+    words = [word for others in SYNONYMS.values() for word in others.split()]
+    assert len(words) == len(set(words))
 
 
 def test_words_of_types() -> None:

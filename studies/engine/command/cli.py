@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from studies.commands import lenient_output
-from studies.engine.definition.schema import find_study, list_profiles, load_study, shipped_studies
+from studies.engine.definition.shipped import find_study, list_profiles, shipped_studies
 from studies.engine.errors import StudyError
 from studies.engine.program import program
 from studies.engine.running.events import Interrupted, Stopped
@@ -65,7 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--only", action="append", default=[], metavar="SETTING=VALUE",
         help="only these trials, e.g. adapter.num_basis=8 or arm=lora; repeatable")  # fmt: skip
     add("--plugin", action="append", default=[], type=Path, metavar="FILE",
-        help="Python file that registers basis families; repeatable")  # fmt: skip
+        help="Python file that registers basis families, beside those that the study names; "
+        "repeatable")  # fmt: skip
     add("--retry-failed", action="store_true", help="run failed trials again")
     add("--slots", type=count_given, metavar="N",
         help="trials at once: a number, or auto to measure how many fit into memory; default: one "
@@ -94,8 +95,12 @@ def _list(out: Console) -> int:
 
 
 def _run(given: argparse.Namespace, out: Console, say: "Say") -> int:
-    study = load_study(find_study(given.study), given.profile, given.plugin)
-    # these need torch, Optuna and MLflow: a file in error is refused without waiting for them
+    # what `--help` and `list` do without
+    from studies.engine.definition import answers
+    from studies.engine.definition.schema import load_study
+
+    with answers.kept():
+        study = load_study(find_study(given.study), given.profile, given.plugin)
     from studies.engine.command.session import Options, Session
 
     options = Options(

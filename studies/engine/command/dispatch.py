@@ -1,9 +1,13 @@
-"""Runs what is left of a study: its ledger, a runner and the loop, for one command at a time."""
+"""Runs what is left of a study: its ledger, a runner and the loop, for one command at a time.
+
+Optuna takes half a second to import, so it comes in where something is run, not for `--plan`.
+"""
 
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from studies.engine.definition.study import Study
 from studies.engine.planning import runs
@@ -13,8 +17,9 @@ from studies.engine.running.loop import Loop, stop_signals
 from studies.engine.running.protocols import Ledger, Runner
 from studies.engine.running.slots import STORAGE_VARIABLE
 from studies.engine.searching import search
-from studies.engine.searching.optuna_storage import OptunaLedger, Sampler, Storage
-from studies.engine.searching.points import SearchLedger
+
+if TYPE_CHECKING:
+    from studies.engine.searching.optuna_storage import Storage
 
 MakeRunner = Callable[[int], Runner]
 """From the number of trials that are left to what runs them."""
@@ -47,6 +52,8 @@ def run(
         Stopped: no space, no time left (budget.max_hours), the first trials all failed alike, or
             the runner or Optuna's storage is gone.
     """
+    from studies.engine.searching.optuna_storage import OptunaLedger
+
     with _storage(study, runs_dir, say) as storage:
         ledger = OptunaLedger(study, runs_dir, storage)
         ledger.sync(trials, retry_failed, on_event)
@@ -58,6 +65,8 @@ def record(study: Study, trials: Sequence[Trial], runs_dir: Path, say: Say = ign
 
     Raises `StudyError` and `Stopped` as `run`.
     """
+    from studies.engine.searching.optuna_storage import OptunaLedger
+
     with _storage(study, runs_dir, say) as storage:
         OptunaLedger(study, runs_dir, storage).sync(trials, False, ignore)
 
@@ -76,6 +85,9 @@ def run_search(
 
     `make` gives the trial of a point.
     """
+    from studies.engine.searching.optuna_storage import Sampler
+    from studies.engine.searching.points import SearchLedger
+
     with _storage(study, runs_dir, say) as storage:
         ledger = SearchLedger(study, make, runs_dir, Sampler(study, make, storage))
         ledger.sync(retry_failed, on_event)
@@ -100,8 +112,10 @@ def owned(study: Study, runs_dir: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _storage(study: Study, runs_dir: Path, say: Say) -> Iterator[Storage]:
+def _storage(study: Study, runs_dir: Path, say: Say) -> "Iterator[Storage]":
     """Optuna's storage, while this process alone works on the study in `runs_dir`."""
+    from studies.engine.searching.optuna_storage import Storage
+
     with owned(study, runs_dir):
         storage = Storage(runs_dir, os.environ.get(STORAGE_VARIABLE), say)
         with storage.explained():

@@ -1,7 +1,7 @@
 """The table of `--plan`: arms × seeds, how far each trial is, and how long the rest will take."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -14,8 +14,11 @@ from studies.engine.records import Result, Trial
 STYLES = {"done": "green", "failed": "red", "running": "yellow", "waiting": "dim"}
 
 
-def plan_table(trials: Sequence[Trial], runs_dir: Path, slots: int) -> RenderableType:
-    """Arms × seeds with the state of each trial, the counts, and how long the rest will take."""
+def plan_table(trials: Sequence[Trial], runs_dir: Path, slots: Callable[[], int]) -> RenderableType:
+    """Arms × seeds with the state of each trial, the counts, and how long the rest will take.
+
+    `slots` says how many run at once; asked only where it matters, as counting GPUs needs torch.
+    """
     results = [runs.result_of(trial, runs_dir) for trial in trials]
     states = {
         (trial.label, trial.seed): result.status if result else runs.state_of(trial, runs_dir)
@@ -38,7 +41,7 @@ def plan_table(trials: Sequence[Trial], runs_dir: Path, slots: int) -> Renderabl
     return Group(table, Text(f"{len(trials)} trials: {summary}"), Text(estimate(known, slots)))
 
 
-def estimate(known: Sequence[tuple[Trial, Result | None]], slots: int) -> str:
+def estimate(known: Sequence[tuple[Trial, Result | None]], slots: Callable[[], int]) -> str:
     """How long what is left will take, from the median time of finished trials, arm by arm."""
     seconds: dict[str, list[float]] = {}
     left: list[Trial] = []
@@ -52,8 +55,9 @@ def estimate(known: Sequence[tuple[Trial, Result | None]], slots: int) -> str:
     every = [each for times in seconds.values() for each in times]
     if not every:
         return "no finished trial yet: no estimate"
-    total = sum(statistics.median(seconds.get(trial.arm, every)) for trial in left) / slots
-    return f"about {duration(total)} left on {slots} slot{'s' if slots > 1 else ''}"
+    count = slots()
+    total = sum(statistics.median(seconds.get(trial.arm, every)) for trial in left) / count
+    return f"about {duration(total)} left on {count} slot{'s' if count > 1 else ''}"
 
 
 def duration(seconds: float) -> str:

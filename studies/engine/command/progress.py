@@ -1,30 +1,40 @@
-"""What a person sees while trials run: a live table on a terminal, else a line for each event."""
+"""What a person sees while trials run: a live display on a terminal, else a line for each event."""
 
 import json
+import math
 import time
 from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from studies.engine.command.plan_table import STYLES, duration
-from studies.engine.records import Result
+from studies.engine.command.standing import Standing
+from studies.engine.definition.train import Train
+from studies.engine.records import Result, Trial
 from studies.engine.running.events import Event
+from studies.engine.trials.training.schedule import total_steps
+
+BAR = 24
+"""Characters; with the counts beside it within the 80 of a small terminal."""
 
 
 class Progress:
     """Shows events as they come; a context manager, so that the terminal is given back whole."""
 
-    def __init__(self, console: Console, total: int, metric: str) -> None:
+    def __init__(self, console: Console, total: int, metric: str, standing: Standing) -> None:
         """`total` trials are to be accounted for; `metric` is what is shown of a finished one."""
         self._console, self._total, self._metric = console, total, metric
+        self._standing = standing
         self._finished = self._found = 0
+        self._began: float | None = None
         self._running: dict[int, tuple[Event, float]] = {}
         self._live = Live(
-            get_renderable=self._table, console=console, refresh_per_second=2, transient=True
+            get_renderable=self._display, console=console, refresh_per_second=2, transient=True
         )
 
     def __enter__(self) -> "Progress":
@@ -43,28 +53,28 @@ class Progress:
 
     def show(self, event: Event) -> None:
         """Take in one event."""
+        if event.kind in ("found", "done", "failed"):
+            self._finished += 1
+            self._standing.take(event.trial, event.result)
         if event.kind == "found":
             self._found += 1
-            self._finished += 1
             return
         if event.slot is not None:
             self._running.pop(event.slot, None)
         if event.kind == "started":
             self._say_found()
+            self._began = self._began or time.monotonic()
             self._running[event.slot or 0] = (event, time.monotonic())
             if self._console.is_terminal:
                 return
-        if event.kind in ("done", "failed"):
-            self._finished += 1
         self._console.print(self._line(event), soft_wrap=True, highlight=False)
 
     def _say_found(self) -> None:
         """Once, before the first trial: how much an earlier run has done."""
-        if self._found:
+        if self._began is None and self._found:
             self._console.print(
                 f"{self._found} of {self._total} trials have a result already", highlight=False
             )
-            self._found = 0
 
     def _line(self, event: Event) -> Text:
         style = STYLES.get(event.kind, "yellow")
@@ -76,6 +86,8 @@ class Progress:
         text.append(f" {event.trial.label}  seed {event.trial.seed}")
         if event.result is not None:
             text.append(f"  {self._found_text(event.result)}  {duration(event.result.seconds)}")
+            if not self._console.is_terminal:  # where there is no display that has it
+                text.append(self._so_far(event.trial), style="dim")
         if event.kind == "failed" and not pruned:
             text.append(f"\n        {event.run_dir / 'log.txt'}", style="dim")
         return text
@@ -87,29 +99,69 @@ class Progress:
             return f"{result.failure.kind}: {result.failure.message}"
         return f"{self._metric} {result.metrics[self._metric]:.4f}"
 
-    def _table(self) -> RenderableType:
-        table = Table(box=None, pad_edge=False)
-        for column in ("slot", "arm", "seed", "time", "latest"):
+    def _so_far(self, trial: Trial) -> str:
+        found = [self._standing.line(trial.label), self._left()]
+        told = "; ".join(part for part in found if part)
+        return f"  ({told})" if told else ""
+
+    def _left(self) -> str:
+        """How long the rest will take, at the pace of this command so far; "" where unknown."""
+        ended, left = self._finished - self._found, self._total - self._finished
+        if self._began is None or not ended or left <= 0:
+            return ""
+        seconds = left * (time.monotonic() - self._began) / ended
+        return f"about {duration(seconds)} left"
+
+    def _display(self) -> RenderableType:
+        bar = ProgressBar(total=max(self._total, 1), completed=self._finished, width=BAR)
+        counts = (f"{self._finished} of {self._total} trials", self._standing.arms, self._left())
+        head = Table.grid(padding=(0, 2))
+        head.add_row(bar, Text(" · ".join(part for part in counts if part)))
+        parts = [self._standing.table(), self._trials(), head]
+        return Group(*(part for part in parts if part is not None))
+
+    def _trials(self) -> Table | None:
+        """The trials that run, with how far each one is."""
+        rows = []
+        for _, (event, since) in sorted(list(self._running.items())):
+            step, latest = _latest(event.run_dir / "metrics.jsonl")
+            seconds = duration(time.monotonic() - since)
+            rows.append((event.trial, seconds, _steps(event.trial, step), latest))
+        if not rows:
+            return None
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        shown = {"step": any(row[2] for row in rows), "latest": any(row[3] for row in rows)}
+        for column in ("running", "seed", "time", *(name for name, used in shown.items() if used)):
             table.add_column(column)
-        for slot, (event, since) in sorted(list(self._running.items())):
-            elapsed = duration(time.monotonic() - since)
-            latest = _latest(event.run_dir / "metrics.jsonl")
-            table.add_row(
-                str(slot), Text(event.trial.label), str(event.trial.seed), elapsed, latest
-            )
-        return Group(table, Text(f"{self._finished} of {self._total} trials have a result"))
+        for trial, seconds, step, latest in rows:
+            more = [cell for cell, used in zip((step, latest), shown.values(), strict=True) if used]
+            table.add_row(Text(trial.label), str(trial.seed), seconds, *more)
+        return table
 
 
-def _latest(metrics: Path) -> str:
-    """The last whole line of a trial's metrics.jsonl in words."""
+def _steps(trial: Trial, step: int | None) -> str:
+    """`120/360 (33%)`: how far the trial is, as far as its number of rows is known beforehand."""
+    if step is None:
+        return ""
+    rows = trial.config.get("task", {}).get("train_rows")
+    if not rows:
+        return str(step)
+    settings = Train.model_validate(trial.config["train"])
+    total = total_steps(settings, math.ceil(rows / settings.batch_size))
+    return f"{step}/{total} ({min(1, step / total):.0%})"
+
+
+def _latest(metrics: Path) -> tuple[int | None, str]:
+    """The step of the last whole line of a trial's metrics.jsonl, and its values in words."""
     try:
         with metrics.open("rb") as file:
             file.seek(max(0, metrics.stat().st_size - 4000))
             lines = file.read().decode("utf-8", errors="replace").splitlines()
         entry = json.loads(lines[-1])
     except (OSError, ValueError, IndexError):  # not there yet, or being written
-        return ""
+        return None, ""
     if not isinstance(entry, dict):
-        return ""
+        return None, ""
     values = [f"{k} {v:.4g}" for k, v in entry.items() if "/" in k and isinstance(v, int | float)]
-    return f"step {entry.get('step', '?')}  {'  '.join(values[:3])}"
+    step = entry.get("step")
+    return step if type(step) is int else None, "  ".join(values[:1])

@@ -14,6 +14,8 @@ from studies.engine.command.importing import import_results
 from studies.engine.command.plan_table import plan_table
 from studies.engine.command.progress import Progress
 from studies.engine.command.stages import SearchStage, SeedsStage, StudyStage, TuneStage
+from studies.engine.command.standing import Standing
+from studies.engine.definition import checks, verify
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
 from studies.engine.planning import edited, runs
@@ -22,11 +24,12 @@ from studies.engine.planning.plan_file import Plan, write_plan
 from studies.engine.records import Stage, Trial
 from studies.engine.running.events import Event, Stopped
 from studies.engine.running.protocols import Runner
-from studies.engine.tracking import background, mlflow_client
+from studies.engine.tracking import mlflow_client
 from studies.engine.trials.fetching import check_data, fetch_for
 
-if TYPE_CHECKING:  # matplotlib takes a second
+if TYPE_CHECKING:  # these take a second each
     from studies.engine.reporting.report import Report
+    from studies.engine.tracking.background import Found
 
 DONE, INCOMPLETE = 0, 1
 """Exit codes: everything is done; a trial failed, or something is missing."""
@@ -83,7 +86,11 @@ class Session:
             stage = self.seeds()
             self._remark(stage, keep=False)
         self._tell_data(stage.to_fetch)
-        self._show(plan_table(stage.asked, self._runs_dir, slot_count(stage.asked)))
+        for name in sorted({trial.config["backbone"]["name"] for trial in _absent(stage.to_fetch)}):
+            self._say(f"{name} is not on this machine yet: whether it fits its task, and has what "
+                      "the arms adapt, is checked once it is fetched", "yellow")  # fmt: skip
+        slots = functools.partial(slot_count, stage.asked)
+        self._show(plan_table(stage.asked, self._runs_dir, slots))
         if stage is self.tuning:
             arms = len({trial.arm for trial in stage.asked})
             self._print(f"then {arms} tuned arms with {len(self._study.seeds)} seeds each")
@@ -186,6 +193,8 @@ class Session:
         if not results:
             self._say(f"no trial of {self._study.name} has a result yet: nothing to report", "red")
             return False
+        from studies.engine.tracking import background
+
         report = self._report(seeds)
         link = background.deliver(self._study, results, report, self._runs_dir, self._complain)
         if link is None:
@@ -201,7 +210,7 @@ class Session:
         search = None if self.search is None else self.search.outcome()
         if not found and (search is None or not search.points):
             return None
-        from studies.engine.reporting.report import write_report  # matplotlib takes a second
+        from studies.engine.reporting.report import write_report
 
         folder = runs.study_dir(self._study, self._runs_dir)
         report = write_report(
@@ -221,7 +230,7 @@ class Session:
         """The trials of the stage before the seeds that are known by now."""
         return () if self.before is None else self.before.trials
 
-    def _results(self, trials: Iterable[Trial]) -> list[background.Found]:
+    def _results(self, trials: Iterable[Trial]) -> "list[Found]":
         """Those of `trials` that have ended, with their folders."""
         return [
             (trial, result, runs.trial_dir(trial, self._runs_dir))
@@ -247,16 +256,22 @@ class Session:
 
     def _train(self, stage: StudyStage, make_runner: MakeRunner) -> None:
         """Run what has no result; raises as `dispatch.run`, and `Stopped` without model or data."""
+        from studies.engine.tracking import background
+
         left = [trial for trial in stage.to_fetch if self._state(trial) != "done"]
         self._tell_data(left)
         if self._options.fetch:
+            absent = _absent(left)
             try:
                 fetch_for(left)
             except ArchiveError as error:
                 raise Stopped(str(error)) from error
+            if absent and (problems := verify.points_of(self._study)[1]):
+                raise StudyError(*problems)
+        standing = Standing(stage.metric, self._study.baseline, stage.asked)
         with (
             background.Tracking(self._study, self._runs_dir, self._complain) as page,
-            Progress(self._out, stage.total, stage.metric) as progress,
+            Progress(self._out, stage.total, stage.metric, standing) as progress,
         ):
             for found in self._results(self._earlier()):  # a stage ends before MLflow has it all
                 page.end_trial(*found)
@@ -350,3 +365,8 @@ class Session:
 
     def _print(self, text: str) -> None:
         self._out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _absent(trials: Iterable[Trial]) -> list[Trial]:
+    """Those of `trials` whose backbone could not be looked at, as it is still to be fetched."""
+    return [trial for trial in trials if not checks.is_at_hand(trial.config["backbone"])]

@@ -1,6 +1,6 @@
 """The stages of a study: `search` or `tune` chooses settings, then `seeds` measures the arms."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from studies.engine.planning.selection import only
 from studies.engine.planning.tuning import Choice
 from studies.engine.records import Result, Stage, Trial
 from studies.engine.reporting.search_outcome import SearchOutcome, gather
-from studies.engine.searching import optuna_storage, search
+from studies.engine.searching import search
 
 
 class StudyStage(Protocol):
@@ -164,7 +164,8 @@ class SearchStage:
 
     def summary(self) -> RenderableType:
         """How many points there are, for `--plan`."""
-        states = [point.state for point in self.outcome().points]
+        outcome = gather(self._study, self._history(), lambda spec, points: ())
+        states = [point.state for point in outcome.points]
         counts = [f"{states.count(s)} {s}" for s in ("done", "pruned", "failed") if s in states]
         left = self._spec.trials - len(states)
         counts += [f"{left} to be asked for"] if left > 0 else []
@@ -180,10 +181,18 @@ class SearchStage:
 
     def outcome(self) -> SearchOutcome:
         """What was found so far."""
-        return gather(self._study, self._history(), optuna_storage.importances)
+        return gather(self._study, self._history(), _importances)
 
     def _history(self) -> list[tuple[Trial, Result]]:
         return search.history(self._study, self._make, self._runs_dir)
+
+
+def _importances(
+    spec: search.Search, points: Sequence[tuple[search.Settings, Sequence[float]]]
+) -> Sequence[Mapping[str, float]]:
+    from studies.engine.searching.optuna_storage import importances  # with Optuna
+
+    return importances(spec, points)
 
 
 class SeedsStage:

@@ -1,61 +1,114 @@
 """The questions that a study asks the rooms that know: adapters, backbones, tasks.
 
-torch and peft are imported here, on the first question, so that a file that is not even YAML is
-refused at once.
+torch and peft are imported here, on the first question that no command before this one was
+answered (see `answers`), so that `--plan` and a refusal are quick.
 """
 
-import functools
-import json
-from collections.abc import Callable, Mapping, Sequence
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from basis_zoo.registry import no_option, unknown
+from studies.backbones import Head
+from studies.backbones.head import HeadKind
+from studies.engine.definition import answers
+from studies.tasks.task import HEADS
 
-def _once(check: Callable[[dict[str, Any]], None]) -> Callable[[Mapping[str, Any]], None]:
-    """`check`, made once for each adapter: a study asks of each arm several times."""
-    known = functools.cache(lambda canonical: check(json.loads(canonical)))
 
-    @functools.wraps(check)
-    def asked(adapter: Mapping[str, Any]) -> None:
-        known(json.dumps(adapter, sort_keys=True, default=repr))
+def _words() -> dict[str, Any]:
+    """The names that an adapter section may use, so that most mistakes are found without torch."""
+    return _found_words(_registered() if "adapters" in sys.modules else None)
 
-    return asked
+
+def _registered() -> list[list[str]]:
+    """All names that there are by now: families and methods of one's own may come at any time."""
+    import adapters
+    import basis_zoo
+
+    lists = (basis_zoo.list_bases, basis_zoo.list_grids, basis_zoo.list_starts)
+    return [names() for names in (adapters.list_methods, *lists)]
+
+
+@answers.once
+def _found_words(registered: list[list[str]] | None) -> dict[str, Any]:
+    import adapters
+    import basis_zoo
+
+    methods = [adapters.get_method(name) for name in adapters.list_methods()]
+    return {
+        "common": adapters.COMMON_OPTIONS,
+        "options": {method.name: method.options() for method in methods},
+        "ignored": {method.name: sorted(method.ignored) for method in methods},
+        "pruned": [method.name for method in methods if method.convertible],
+        "phi": [
+            method.name
+            for method in methods
+            if method.config is not None and issubclass(method.config, adapters.BasisConfig)
+        ],
+        "monitored": adapters.MONITORED,
+        "basis": basis_zoo.list_bases(),
+        "grid": basis_zoo.list_grids(),
+        "start": basis_zoo.list_starts(),
+    }
 
 
 def common_options() -> Sequence[str]:
     """Adapter options that every method understands."""
-    import adapters
-
-    return adapters.COMMON_OPTIONS
+    return tuple(_words()["common"])
 
 
-@_once
+def check_adapter_names(adapter: Mapping[str, Any]) -> None:
+    """Raises `ValueError` where no method, option, family, grid or start is called as it says."""
+    words, method = _words(), adapter.get("method")
+    if method not in words["options"]:
+        raise ValueError(unknown("method", method, words["options"]))
+    options = words["options"][method]
+    for option in adapter:
+        if option not in ("method", "dropout", *options, *words["ignored"][method]):
+            raise ValueError(no_option(f"method {method!r}", option, options))
+    kinds = {"basis": "basis family", "grid": "grid", "start": "start"}
+    for option, kind in kinds.items() if method in words["phi"] else ():
+        name = adapter.get(option)
+        if isinstance(name, str) and name not in words[option]:
+            own = ". One of your own: `plugins: [FILE.py]` or --plugin FILE"
+            message = unknown(kind, name, words[option])
+            raise ValueError(message + (own if option == "basis" else ""))
+
+
+def can_be_pruned(adapter: Mapping[str, Any]) -> bool:
+    """Whether the method adds a matrix to the weight, so that PARA can follow."""
+    return adapter.get("method") in _words()["pruned"]
+
+
+def monitored(adapter: Mapping[str, Any]) -> Sequence[str]:
+    """What a trial reports of its phi beside the task's metrics, by name."""
+    return tuple(_words()["monitored"]) if has_phi(adapter) else ()
+
+
+def has_phi(adapter: Mapping[str, Any]) -> bool:
+    """Whether the method's update is s phi(BA), phi trained or fixed."""
+    return adapter.get("method") in _words()["phi"]
+
+
+@answers.once
 def check_adapter_options(adapter: dict[str, Any]) -> None:
     """Raises `ValueError` where a word or a number of `adapter` is wrong; nothing is fitted."""
     import adapters
+    import basis_zoo
 
-    if adapter.get("method") == "basis":
-        _check_names(adapter)
+    # a start that is right is taken out: it is what takes long
+    if adapter.get("method") == "basis" and adapter.get("start") is not None:
+        options = adapter.get("start_options") or {}
+        if isinstance(options, dict):
+            basis_zoo.get_start(adapter["start"], **options)
+            del adapter["start"]
+            adapter.pop("start_options", None)
     adapters.check_options(adapter)
 
 
-def _check_names(adapter: dict[str, Any]) -> None:
-    """Ask for the family and the start by name; a start that is right is taken out."""
-    import basis_zoo
-    from basis_zoo.basis import get_basis_class
-
-    if isinstance(name := adapter.get("basis"), str):
-        try:
-            get_basis_class(name)
-        except ValueError as error:
-            raise ValueError(f"{error}. One of your own: --plugin FILE") from error
-    start, options = adapter.get("start"), adapter.get("start_options") or {}
-    if start is not None and isinstance(options, dict):
-        basis_zoo.get_start(start, **options)
-        del adapter["start"]
-        adapter.pop("start_options", None)
-
-
-@_once
+@answers.once
 def check_adapter(adapter: dict[str, Any]) -> None:
     """Raises `ValueError` where `adapter` cannot be built, or its basis fails its conformance.
 
@@ -88,11 +141,47 @@ def check_backbone(backbone: dict[str, Any]) -> None:
     backbones.check(backbone)
 
 
-def check_fit(task: dict[str, Any], backbone: dict[str, Any]) -> None:
-    """Raises `ValueError` where `backbone` is known and has not what `task` needs."""
-    from studies import backbones, tasks
+def check_fit(task: dict[str, Any], backbone: dict[str, Any]) -> bool:
+    """True; raises `ValueError` where `backbone` is known and has not what `task` needs."""
+    from studies import backbones
 
-    backbones.check_fit(backbone, tasks.HEADS[tasks.check(task).kind])
+    backbones.check_fit(backbone, _head(task).kind)
+    return True
+
+
+def is_at_hand(backbone: dict[str, Any]) -> bool:
+    """Whether the backbone's configuration is on this machine, so that arms can be held to it."""
+    from studies import backbones
+
+    return backbones.config_file(backbone) is not None
+
+
+def check_modules(backbone: dict[str, Any], task: dict[str, Any], adapter: dict[str, Any]) -> None:
+    """Raises `ValueError` where `adapter` names modules that a backbone at hand does not have."""
+    from studies import backbones
+
+    if file := backbones.config_file(backbone):
+        content = file.read_text(encoding="utf-8")
+        _check_modules(str(file), content, _head(task).kind, adapter)
+
+
+def _head(task: dict[str, Any]) -> Head:
+    from studies import tasks
+
+    return Head(HEADS[tasks.check(task).kind], ("0", "1"))
+
+
+@answers.once
+def _check_modules(file: str, content: str, kind: HeadKind, adapter: dict[str, Any]) -> None:
+    """`content` is the file's, which decides the answer."""
+    import adapters
+    from studies import backbones
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of transformers to the authors of models
+        model = backbones.skeleton(Path(file), Head(kind, ("0", "1")))
+        if model is not None:
+            adapters.attach(model, adapter)
 
 
 def check_task(task: dict[str, Any]) -> Mapping[str, str]:
@@ -103,18 +192,3 @@ def check_task(task: dict[str, Any]) -> Mapping[str, str]:
     from studies import tasks
 
     return tasks.check(task).metrics
-
-
-def can_be_pruned(adapter: Mapping[str, Any]) -> bool:
-    """Whether the method adds a matrix to the weight, so that PARA can follow."""
-    import adapters
-
-    return bool(adapters.get_method(adapter["method"]).convertible)
-
-
-def has_phi(adapter: Mapping[str, Any]) -> bool:
-    """Whether the method's update is s phi(BA), phi trained or fixed."""
-    import adapters
-
-    config = adapters.get_method(adapter["method"]).config
-    return config is not None and issubclass(config, adapters.BasisConfig)

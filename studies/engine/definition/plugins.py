@@ -1,8 +1,9 @@
 """A researcher's own Python files: imported before a study is read and in every trial.
 
-Only the command line names them (`--plugin FILE`), or an installed package through the entry point
-group `basis_zoo.bases`. A study file never runs code. A trial is given the files that it uses, and
-their content is part of its key; an installed package, as torch, is not.
+A study names them (`plugins: [my_basis.py]`), the command line (`--plugin FILE`), or an installed
+package through the entry point group `basis_zoo.bases`. Nothing else in a study file runs code. A
+trial is given the files that it uses, and their content is part of its key; an installed package,
+as torch, is not.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from typing import Any
 from studies.engine.errors import StudyError
 
 GROUP = "basis_zoo.bases"
+_PREFIX = "basis_zoo_plugin_"
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,19 @@ def load_plugins(files: Sequence[str | Path], hashes: Sequence[str] = ()) -> tup
     return found
 
 
+def loaded() -> list[str]:
+    """The files that this process has imported, each with a part of its content's sha256."""
+    return sorted(_IMPORTED)
+
+
 def _load(file: Path) -> Plugin:
     try:
         content = file.read_bytes()
-    except OSError as error:
-        raise StudyError(f"plug-in {file}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StudyError(f"plug-in {file}: cannot be read: {reason}") from None
     digest = hashlib.sha256(content).hexdigest()
-    name = f"basis_zoo_plugin_{file.stem}_{digest[:12]}"
+    name = f"{_PREFIX}{file.stem}_{digest[:12]}"
     if name not in _IMPORTED:
         words = frozenset(re.findall(r"\w+", content.decode(errors="replace")))
         before = _registered()

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from basis_zoo.registry import did_you_mean
 from studies.engine.definition import layers, verify
 from studies.engine.definition.plugins import load_plugins
+from studies.engine.definition.shipped import PROFILES, list_profiles
 from studies.engine.definition.study import Study, StudyBody
 from studies.engine.definition.yaml_source import (
     Entries,
@@ -25,37 +26,8 @@ from studies.engine.definition.yaml_source import (
 from studies.engine.errors import StudyError
 from studies.sections import dotted, reason, unlike
 
-STUDIES = Path(__file__).resolve().parents[2]
-PROFILES = STUDIES / "profiles"
-
-IN_PROFILES = frozenset(StudyBody.model_fields) - {"name", "question", "claims"}
+IN_PROFILES = frozenset(StudyBody.model_fields) - {"name", "question", "claims", "plugins"}
 """What a study may say differently for a profile."""
-
-
-def list_profiles() -> list[str]:
-    """Names of the profiles that ship, sorted."""
-    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
-
-
-def shipped_studies() -> dict[str, str]:
-    """Name and question of every study that ships."""
-    files = sorted(STUDIES.glob("*.yaml"))
-    return {path.stem: str(read_yaml(path).get("question", "")) for path in files}
-
-
-def find_study(given: str) -> Path:
-    """The file that `given` means: a path, or the name of a study that ships.
-
-    Raises `StudyError` where it is neither.
-    """
-    path = Path(given)
-    if path.exists() or path.suffix in (".yaml", ".yml") or path.name != given:
-        return path
-    names = [file.stem for file in sorted(STUDIES.glob("*.yaml"))]
-    if given in names:
-        return STUDIES / f"{given}.yaml"
-    message = f"{given}: no file, and no study of this name ships"
-    raise StudyError(unlike(message, given, names, "Studies"))
 
 
 def load_study(
@@ -63,16 +35,18 @@ def load_study(
 ) -> Study:
     """The study in the file `path` under `profile`, validated whole: every arm can be built.
 
-    `plugins` are Python files to import first, so that the names they register are known.
+    `plugins` are Python files to import first, with those that the study names itself, so that the
+    names they register are known.
     Raises `StudyError` that lists every problem of the file, one `file:line: key: message` each.
     """
     if profile not in list_profiles():
         raise StudyError(_unknown_profile(profile, f" '{profile}'"))
-    load_plugins(plugins)
     path = Path(path)
     source = read_yaml(path)
+    _load_own_plugins(source, path)
+    load_plugins(plugins)
     problems = _profile_section_problems(source)
-    name = source.get("name")
+    name = source.setdefault("name", path.stem)
     if isinstance(name, str) and name != path.stem:
         place = source.places["name"]
         problems.append(f"{place}: name: '{name}' must be the file's name, '{path.stem}'")
@@ -85,6 +59,18 @@ def load_study(
     if study is None or problems:
         raise StudyError(*sorted(set(problems), key=_by_line))
     return study
+
+
+def _load_own_plugins(source: Entries, path: Path) -> None:
+    """Import the files that the study names; what is no name is refused with the rest."""
+    names = source.get("plugins")
+    for i, name in enumerate(names if isinstance(names, list) else ()):
+        if isinstance(name, str):
+            try:
+                load_plugins([path.parent / Path(name).expanduser()])
+            except StudyError as error:
+                place = place_in(source, ("plugins", i), shown(path))
+                raise StudyError(f"{place}: plugins: {error}") from error
 
 
 def _section(tree: Entries, name: str) -> Entries:

@@ -12,6 +12,9 @@ PARA_FACTS = ("parameters", "kept_energy", "rank_mean", "rank_spread")
 """What is said of a pruned adapter beside its metrics: LoRA parameters, share of the squared norm
 of all updates, mean and standard deviation over layers of the ranks."""
 
+SPECTRA = "spectra.npz"
+"""The file beside a trial's result that `spectra` asks for."""
+
 
 class Para(Section):
     """Ranks cut after training, by one threshold over all layers (PARA, arXiv 2604.27796)."""
@@ -73,12 +76,15 @@ class After(Section):
             )
         return self
 
-    def names(self, metrics: Iterable[str]) -> list[str]:
-        """The metrics that this adds, where a task reports `metrics` on each split."""
+    def names(self, metrics: Iterable[str], *, pruned: bool = True, phi: bool = True) -> list[str]:
+        """The metrics that this adds, where a task reports `metrics` on each split.
+
+        `pruned` and `phi` say whether the method can be pruned, and whether it has a phi.
+        """
         splits = [f"{split}/{metric}" for split in ("valid", "test") for metric in metrics]
-        shares = () if self.para is None else self.para.kept
+        shares = self.para.kept if pruned and self.para is not None else ()
         found = [f"{para_name(s)}/{name}" for s in shares for name in (*splits, *PARA_FACTS)]
-        if self.affine:
+        if phi and self.affine:
             found += [f"after/affine/{name}" for name in (*splits, "non_affine_share")]
             found += [f"after/affine/difference/{name}" for name in splits]
         if self.landscape is not None:

@@ -1,5 +1,6 @@
 """What a study file may say: strict, frozen models, wrong as early as possible."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -65,12 +66,9 @@ class ClaimRule(Section):
     """The arm of which something is claimed."""
     than: Annotated[Line | Float, Field(examples=["lora"])]
     """The arm, or the number, that it is compared with."""
-    expect: Literal[
-        "better", "not_better", "worse", "not_worse", "higher", "not_higher", "lower", "not_lower",
-        "within",
-    ]  # fmt: skip
-    """What is claimed of `arm`: better or worse by the objective, higher or lower by a `metric`, or
-    within `margin` of `than`."""
+    expect: Literal["higher", "not_higher", "lower", "not_lower", "within"]
+    """What is claimed of `arm`'s number: higher or lower than that of `than`, or within `margin` of
+    it; of a loss, lower is better."""
     margin: Float = Field(0.0, ge=0)
     """By how much, in the metric's unit; with `relative` as a share of `than`."""
     metric: Annotated[Line | None, Field(examples=["cost/peak_memory_bytes"])] = None
@@ -82,12 +80,23 @@ class ClaimRule(Section):
     beyond: Gain | None = None
     """The difference is compared with this one instead of 0."""
 
+    @field_validator("expect", mode="before")
+    @classmethod
+    def _says_which_way(cls, given: Any) -> Any:
+        before, _, word = given.rpartition("_") if isinstance(given, str) else ("", "", "")
+        if word in ("better", "worse"):
+            high, low = ("higher", "lower") if word == "better" else ("lower", "higher")
+            prefix = f"{before}_" * bool(before)
+            raise ValueError(
+                f"expected {prefix}{high}, or {prefix}{low} for a metric that is to be minimized, "
+                f"got '{given}'"
+            )
+        return given
+
     @model_validator(mode="after")
     def _can_be_decided(self) -> "ClaimRule":
         if self.expect == "within" and self.margin == 0:
             raise ValueError("expect: within needs a `margin` above 0")
-        if self.metric is not None and self.expect.removeprefix("not_") in ("better", "worse"):
-            raise ValueError(f"with a `metric` say higher or lower, got expect: {self.expect}")
         if self.than_metric is not None and not isinstance(self.than, str):
             raise ValueError(f"`than_metric` is of an arm, but than is the number {self.than:g}")
         if self.relative and self.than == 0:
@@ -118,13 +127,16 @@ class StudyBody(Section):
         StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=80),
         Field(examples=["my_study"]),
     ]
-    """The file's name without `.yaml`."""
+    """The file's name without `.yaml`; taken from there where it is left out."""
     question: Annotated[
         str,
         StringConstraints(strip_whitespace=True, min_length=1),
         Field(examples=["Does the number of basis functions matter?"]),
     ]
     """What the study is to answer, in words."""
+    plugins: Annotated[tuple[Line, ...], Field(examples=[["my_basis.py"]])] = ()
+    """Python files that register basis families, by their paths from the study file; they run
+    whenever the study is read, so read those of others first."""
     backbone: BackboneSpec
     """The pretrained model."""
     task: TaskSpec
@@ -221,6 +233,11 @@ class Study(StudyBody):
     def contents(self) -> Contents:
         """What the files that arms name hold, as seen first: one command sees them once."""
         return self._contents
+
+    def plugin_files(self, more: Sequence[str | Path] = ()) -> tuple[Path, ...]:
+        """The files of `plugins`, and `more`, each once."""
+        own = (self.path.parent / Path(name).expanduser() for name in self.plugins)
+        return tuple(dict.fromkeys(file.resolve() for file in (*own, *map(Path, more))))
 
     def place(self, *location: str | int) -> str:
         """`file:line` of the longest part of `location` that stands in a file."""

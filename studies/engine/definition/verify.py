@@ -6,32 +6,34 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from basis_zoo.registry import did_you_mean
 from studies import published
-from studies.engine.definition import checks, search_rules, tune_rules
+from studies.engine.definition import checks, claim_rules, search_rules, tune_rules
 from studies.engine.definition.points import Point, Problems, expand, place_of
-from studies.engine.definition.study import ClaimRule, Study
-from studies.engine.records import Cost, deciding
+from studies.engine.definition.study import Study
+from studies.engine.records import deciding
 from studies.sections import unlike
 
 
 def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[str]]:
     """The arms of `study`, and every problem found in resolving and checking them.
 
-    Where the file is `refused` already, the check that takes long (fitting starts) is left out.
+    Where the file is `refused` already, or a name in it is wrong, the checks that need torch are
+    left out: what they say is said once the rest is right.
     """
     points, problems = expand(study)
     _check_names(study, points, problems)
     for point in points:
         _ask(study, point, "backbone", checks.check_backbone, problems)
-        _ask(study, point, "adapter", checks.check_adapter_options, problems)
-    metrics = _check_task(study, points, problems)
+        _ask(study, point, "adapter", checks.check_adapter_names, problems)
+    by_arm = _check_tasks(study, points, problems)
+    metrics = None if by_arm is None else _common(by_arm)
     if metrics is not None:
         _check_objective(study, metrics, problems)
     _check_published(study, points, problems)
-    _check_claims(study, points, problems)
-    if metrics is not None and not problems:
-        _check_fit(study, points, problems)
+    claim_rules.check(study, points, by_arm, problems)
+    if not problems and not refused:
+        for point in points:
+            _ask(study, point, "adapter", checks.check_adapter_options, problems)
     if points and metrics is not None and not problems:
         _check_after(study, points, metrics, problems)
         search_rules.check(study, points, metrics, problems)
@@ -39,7 +41,27 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
     if not problems and not refused:
         for point in points:
             _ask(study, point, "adapter", checks.check_adapter, problems)
+        _check_models(study, points, problems)
     return points, list(problems)
+
+
+def _check_models(study: Study, points: list[Point], problems: Problems) -> None:
+    """Report backbones that do not fit their task, and names of modules that they have not.
+
+    Arms that differ in numbers alone find the same modules: one of them is asked for all.
+    """
+    asked: set[str] = set()
+    for point in points:
+        backbone, task, adapter = (point.config[s] for s in ("backbone", "task", "adapter"))
+        words = {k: v for k, v in adapter.items() if type(v) not in (int, float)}
+        alike = json.dumps([backbone, task["name"], words], sort_keys=True, default=repr)
+        if alike in asked:
+            continue
+        asked.add(alike)
+        fits = functools.partial(checks.check_fit, task)
+        if _ask(study, point, "backbone", fits, problems):
+            has_modules = functools.partial(checks.check_modules, backbone, task)
+            _ask(study, point, "adapter", has_modules, problems)
 
 
 def _check_names(study: Study, points: list[Point], problems: Problems) -> None:
@@ -64,29 +86,18 @@ def _no_arm(name: str, arms: Iterable[str]) -> str:
     return unlike(f"no arm is called '{name}'", name, arms, "Arms")
 
 
-def _check_task(study: Study, points: list[Point], problems: Problems) -> Mapping[str, str] | None:
-    """The metrics that every point's task reports; None where some task is not usable."""
-    answers = [_ask(study, point, "task", checks.check_task, problems) for point in points]
-    if not answers or any(answer is None for answer in answers):
-        return None
-    return {
-        name: better
-        for name, better in answers[0].items()
-        if all(name in answer for answer in answers)
-    }
+def _check_tasks(
+    study: Study, points: list[Point], problems: Problems
+) -> dict[str, Mapping[str, str]] | None:
+    """The metrics that the task of each arm reports; None where some task is not usable."""
+    answers = {p.arm: _ask(study, p, "task", checks.check_task, problems) for p in points}
+    return answers if answers and None not in answers.values() else None
 
 
-def _check_fit(study: Study, points: list[Point], problems: Problems) -> None:
-    """Report backbones that have not what the task needs, each pair at its first arm."""
-    pairs = {
-        json.dumps(
-            [point.config[section] for section in ("task", "backbone")], sort_keys=True
-        ): point
-        for point in reversed(points)
-    }
-    for point in pairs.values():
-        fits = functools.partial(checks.check_fit, point.config["task"])
-        _ask(study, point, "backbone", fits, problems)
+def _common(metrics: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The metrics that all arms report."""
+    first, *others = metrics.values()
+    return {name: way for name, way in first.items() if all(name in each for each in others)}
 
 
 def _check_objective(study: Study, metrics: Mapping[str, str], problems: Problems) -> None:
@@ -117,33 +128,11 @@ def _check_published(study: Study, points: list[Point], problems: Problems) -> N
         problems.at(unlike(f"no arm varies '{x}'", x, known, "Varied"), "published", "x")
 
 
-def _check_claims(study: Study, points: list[Point], problems: Problems) -> None:
-    """Report claims about arms or costs that there are not."""
-    arms = [point.arm for point in points]
-    for i, claim in enumerate(study.claims):
-        for where, gain in (((), claim), (("beyond",), claim.beyond)):
-            for key in ("arm", "than") if gain is not None else ():
-                name = getattr(gain, key)
-                if isinstance(name, str) and name not in arms:
-                    problems.at(_no_arm(name, arms), "claims", i, *where, key)
-        for key, metric in _metrics(claim):
-            section, _, name = metric.partition("/")
-            if section == "cost" and name not in Cost.model_fields:
-                message = unlike(f"no cost is called '{name}'", name, Cost.model_fields, "Costs")
-                problems.at(message, "claims", i, key)
-
-
-def _metrics(claim: ClaimRule) -> list[tuple[str, str]]:
-    """The keys of `claim` that name a metric, with their values."""
-    return [(key, getattr(claim, key) or "") for key in ("metric", "than_metric")]
-
-
 def _check_after(
     study: Study, points: list[Point], metrics: Mapping[str, str], problems: Problems
 ) -> None:
-    """Report evaluations after training that no arm can have, and claims about others."""
-    after = study.after
-    if after is not None:
+    """Report evaluations after training that no arm can have."""
+    if (after := study.after) is not None:
         quantised = any("quantization" in point.config["backbone"] for point in points)
         asked = [
             ("para", after.para is not None, checks.can_be_pruned, "adds a matrix to the weight"),
@@ -157,12 +146,6 @@ def _check_after(
                 problems.at(message, "after", key)
         if after.landscape is not None and "loss" not in metrics:
             problems.at("needs a task that reports a loss", "after", "landscape")
-    known = after.names(metrics) if after is not None else []
-    for i, claim in enumerate(study.claims):
-        for key, name in _metrics(claim):
-            if name.startswith("after/") and name not in known:
-                hint = did_you_mean(name, known) or " Ask for it in the section `after`"
-                problems.at(f"nothing measures '{name}'.{hint}", "claims", i, key)
 
 
 def _ask(
@@ -180,7 +163,7 @@ def _ask(
         return check(dict(given))
     except Exception as error:  # a room's mistake about strange input is the reader's input too
         named = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        message = f"{named}{error}"
+        message = f"{named}{error}".removeprefix(f"{section}: ")
         own = [path.partition(".")[2] for path in point.places if path.startswith(f"{section}.")]
         blamed = _blamed(message, given, own)
         key = f"{section}.{blamed}" if blamed else section

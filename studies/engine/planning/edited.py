@@ -146,14 +146,24 @@ def _now(study: Study) -> dict[str, Any]:
 
 
 def _noted(study: Study, runs_dir: Path) -> dict[str, Any] | None:
-    """What was noted down; earlier versions noted the claims alone, as a list."""
+    """What was noted down; earlier versions noted the claims alone, as a list.
+
+    They also knew better and worse, by the objective, beside higher and lower.
+    """
     try:
         found = json.loads(_file(study, runs_dir).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     if isinstance(found, list):
-        return {"claims": found}
-    return found if isinstance(found, dict) and "claims" in found else None
+        found = {"claims": found}
+    if not isinstance(found, dict) or "claims" not in found:
+        return None
+    better, worse = "higher", "lower"
+    if found.get("direction", study.objective.direction) == "minimize":
+        better, worse = worse, better
+    for claim in found["claims"]:
+        claim["expect"] = claim["expect"].replace("better", better).replace("worse", worse)
+    return found
 
 
 def _file(study: Study, runs_dir: Path) -> Path:

@@ -89,9 +89,11 @@ def plan_candidates(
 def prepared(study: Study, plugins: Sequence[str | Path]) -> tuple[list[Point], Make]:
     """The arms of `study`, and what makes a trial of a seed and an arm.
 
+    `plugins` are files beside those that the study names.
+
     Raises `StudyError` where an arm cannot be built or a plug-in cannot be imported.
     """
-    loaded = load_plugins(plugins)
+    loaded = load_plugins(study.plugin_files(plugins))
     points, problems = verify.points_of(study)
     if problems:
         raise StudyError(*problems)

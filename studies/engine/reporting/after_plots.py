@@ -3,8 +3,8 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from adapters.drawing.layout import finish, panels
-from adapters.drawing.styles import INK
+from basis_zoo.drawing.layout import finish, panels
+from basis_zoo.drawing.styles import INK
 from studies.engine.reporting.outcome import Outcome
 from studies.engine.reporting.panels import half, labels, pair, styles, title
 

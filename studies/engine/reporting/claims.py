@@ -1,6 +1,6 @@
 r"""Rules written before the run, and what the results say of them.
 
-A claim says that a paired difference $d$ lies in a set $S$: `better` is $d > m$, `not_better`
+A claim says that a paired difference $d$ lies in a set $S$: `higher` is $d > m$, `not_higher`
 $d \le m$, `within` $|d| \le m$, with the margin $m$ in the metric's unit (or as a share of `than`
 where `relative`). The verdict is *confirmed* where the interval of $d$ lies in $S$, *refuted* where
 it lies outside, else *not decided*. The interval is a t interval over seeds at the level that
@@ -43,11 +43,9 @@ class Verdict:
     """Why there is no interval; empty where there is one."""
 
 
-def judge(
-    claims: Sequence[ClaimRule], results: Results, metric: str, direction: str
-) -> list[Verdict]:
-    """A verdict for each of `claims`; `metric` and `direction` are those of the study."""
-    sets = [_set(claim, direction) for claim in claims]
+def judge(claims: Sequence[ClaimRule], results: Results, metric: str) -> list[Verdict]:
+    """A verdict for each of `claims`; `metric` is that of the study."""
+    sets = [_set(claim) for claim in claims]
     samples = [_sample(claim, results, metric) for claim in claims]
     levels = _levels([_p(*pair) for pair in zip(samples, sets, strict=True)])
     return [_verdict(*each, metric) for each in zip(claims, samples, sets, levels, strict=True)]
@@ -65,16 +63,14 @@ def rule(claim: ClaimRule, metric: str) -> str:
     return f"{claim.metric or metric}: {text} is {expected} by {claim.margin:g}{share}"
 
 
-def _set(claim: ClaimRule, direction: str) -> tuple[float, float, bool]:
+def _set(claim: ClaimRule) -> tuple[float, float, bool]:
     """The open interval that the claim, or its opposite (True), is about."""
     margin, word = claim.margin, claim.expect
     if word == "within":
         return -margin, margin, False
     negated = word.startswith("not_")
-    word = word.removeprefix("not_")
-    if word in ("better", "worse"):
-        word = "higher" if (word == "better") == (direction == "maximize") else "lower"
-    return (margin, math.inf, negated) if word == "higher" else (-math.inf, -margin, negated)
+    higher = word.removeprefix("not_") == "higher"
+    return (margin, math.inf, negated) if higher else (-math.inf, -margin, negated)
 
 
 @dataclass(frozen=True)

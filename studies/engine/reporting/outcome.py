@@ -9,6 +9,7 @@ from typing import Any
 
 from studies import published
 from studies.engine.definition.study import Study
+from studies.engine.definition.train import Train
 from studies.engine.planning.tuning import Choice
 from studies.engine.records import Cost, Result, Trial
 from studies.engine.reporting.after_outcome import ArmAfter, gather
@@ -22,6 +23,7 @@ from studies.engine.reporting.statistics import (
     summarize,
 )
 from studies.engine.reporting.two_factors import TwoFactors, two_factors
+from studies.engine.trials.training.schedule import total_steps
 
 Pairs = Sequence[tuple[Trial, Result]]
 """Every trial that ran with what it found, in the order of the plan."""
@@ -51,6 +53,10 @@ class Arm:
     """The arm's place on the study's axis, None for an arm beside it."""
     note: str = ""
     """What the study's author says about the arm."""
+    steps: int | None = None
+    """Optimizer steps of one trial; None where no seed finished."""
+    epochs: float | None = None
+    """Passes over the training rows that these were; None where `max_steps` ended them."""
 
     @property
     def gain(self) -> Estimate:
@@ -174,7 +180,7 @@ def collect(
         table=table,
         arms=arms,
         choices=tuple(choices),
-        verdicts=tuple(judge(study.claims, results, metric, study.objective.direction)),
+        verdicts=tuple(judge(study.claims, results, metric)),
         failed=tuple(failed),
         data=_distinct(result.data for _, result in done),
         environments=environments,
@@ -207,6 +213,7 @@ def _arms(
         trials, own = [trial for trial, _ in runs[name].values()], results[name].values()
         is_baseline = name == study.baseline
         x = None if axis is None or is_baseline else setting(trials[0], axis)
+        steps, epochs = _steps(trials[0], next(iter(own), None))
         arms.append(
             Arm(
                 name=name,
@@ -220,9 +227,26 @@ def _arms(
                 keys={trial.seed: trial.key for trial in trials},
                 x=x,
                 note="; ".join(filter(None, (notes.get(name, ""), _matched(own)))),
+                steps=steps,
+                epochs=epochs,
             )
         )
     return tuple(arms)
+
+
+def _steps(trial: Trial, result: Result | None) -> tuple[int | None, float | None]:
+    """How many optimizer steps `trial`, which found `result`, had, and how many epochs they were.
+
+    No epochs are told where `max_steps` ended them.
+    """
+    rows = {} if result is None else result.data.get("rows", {})
+    if not rows.get("train") or "train" not in trial.config:
+        return None, None
+    train = Train.model_validate(trial.config["train"])
+    batches = math.ceil(rows["train"] / train.batch_size)
+    steps = total_steps(train, batches)
+    whole = total_steps(train.model_copy(update={"max_steps": None}), batches)
+    return steps, train.epochs if steps == whole else None
 
 
 def _by_arm(pairs: Pairs) -> dict[str, dict[int, tuple[Trial, Result]]]:

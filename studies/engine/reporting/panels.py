@@ -6,8 +6,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from adapters.drawing import layout
-from adapters.drawing.styles import GREY, INK, Style, arm_styles
+from basis_zoo.drawing import layout
+from basis_zoo.drawing.styles import GREY, INK, Style, arm_styles
 from studies.engine.reporting.outcome import Arm, Outcome
 from studies.engine.reporting.statistics import Estimate
 from studies.engine.trials.metrics_file import is_number

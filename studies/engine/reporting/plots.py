@@ -13,8 +13,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from adapters.drawing.layout import TEXT, finish, panels, wrapped
-from adapters.drawing.styles import PAPER
+from basis_zoo.drawing.layout import TEXT, finish, panels, wrapped
+from basis_zoo.drawing.styles import PAPER
 from studies.engine.reporting.outcome import Arm, Outcome
 from studies.engine.reporting.panels import (
     draw_baseline,

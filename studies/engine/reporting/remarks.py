@@ -1,10 +1,15 @@
 """What a reader of the numbers must be told: too few seeds, other machines, arms at chance."""
 
+import math
 from collections.abc import Iterator
 
 from studies.engine.reporting.outcome import DRAWN, Arm, Outcome
 from studies.engine.reporting.statistics import ALPHA, FEW_SEEDS
 from studies.tasks.data_remarks import findings
+
+FEW_STEPS = 60
+"""Optimizer steps below which an arm at chance has probably not been trained for long enough: the
+embedded profile's 60 are about the fewest that teach MiniLM sentiment."""
 
 
 def remarks(outcome: Outcome) -> list[str]:
@@ -169,8 +174,18 @@ def _chance(outcome: Outcome) -> Iterator[str]:
         if lowest is not None and lowest <= outcome.majority:
             yield (
                 f"`{arm.name}` is not clearly above the majority class "
-                f"({arm.summary.mean:.3f} against {outcome.majority:.3f})."
+                f"({arm.summary.mean:.3f} against {outcome.majority:.3f}).{_remedy(arm)}"
             )
+
+
+def _remedy(arm: Arm) -> str:
+    """What an arm may lack that was hardly trained; nothing for one that was."""
+    if arm.steps is None or arm.steps >= FEW_STEPS:
+        return ""
+    more = f"train.max_steps {FEW_STEPS}"
+    if arm.epochs is not None:
+        more = f"train.epochs {math.ceil(arm.epochs * FEW_STEPS / arm.steps)}"
+    return f" It had {arm.steps} optimizer steps: try {more}."
 
 
 def _of_trials(outcome: Outcome) -> Iterator[str]:

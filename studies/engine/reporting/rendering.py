@@ -48,16 +48,13 @@ def note(outcome: Outcome, limit: int = 15_000) -> str:
 
 def terminal(outcome: Outcome) -> str:
     """A plain table without colours, as wide as its content, with the remarks below it."""
-    table = Table(box=box.SIMPLE, pad_edge=False, title=None)
-    table.add_column("arm")
-    for name in ("n", "mean ± 95 %", f"− {outcome.baseline} ± 95 %", "p (Holm)"):
-        table.add_column(name, justify="right")
-    table.add_column("finding")
-    for name in ("trainable", "phi", "peak mem", "step", "paper diff"):
-        table.add_column(name, justify="right")
+    head = ["arm", "n", "mean ± 95 %", f"− {outcome.baseline} ± 95 %", "p (Holm)",
+            "finding", "trainable", "phi", "peak mem", "step", "paper diff"]  # fmt: skip
+    rows = []
     for arm in outcome.arms:
         c = arm.comparison
-        table.add_row(
+        paper = _signed(arm.published_difference) if arm.published and not arm.is_baseline else ""
+        rows.append([
             arm.name,
             str(arm.summary.n),
             _plus_minus(arm.summary.estimate),
@@ -65,13 +62,22 @@ def terminal(outcome: Outcome) -> str:
             p_value(c.p_holm) if c else "",
             _finding(arm, outcome).partition(" of ")[0].partition(":")[0],
             *_costs(arm),
-            _signed(arm.published_difference) if arm.published and not arm.is_baseline else "",
-        )
+            paper,
+        ])  # fmt: skip
+    head, rows = _filled(head, rows)
+    table = Table(box=box.SIMPLE, pad_edge=False, title=None)
+    for name in head:
+        table.add_column(name, justify="left" if name.startswith(("arm", "finding")) else "right")
+    for row in rows:
+        table.add_row(*row)
     console = Console(file=StringIO(), width=200, no_color=True, legacy_windows=False)
     console.print(f"{outcome.name} ({outcome.profile}): {outcome.question}", markup=False)
     majority = "" if outcome.majority is None else f"; majority class {outcome.majority:.3f}"
     console.print(f"{outcome.metric}, {_better(outcome)} is better{majority}", markup=False)
     console.print(table)
+    if (tested := _tested(outcome)) > 1:
+        text = f"p and finding are corrected over {tested} arms (Holm), intervals are not"
+        console.print(text, markup=False, highlight=False)
     for verdict in outcome.verdicts:
         console.print(f"{verdict.word}: {verdict.claim}", markup=False, highlight=False)
     for remark in remarks(outcome):
@@ -82,8 +88,10 @@ def terminal(outcome: Outcome) -> str:
 
 
 def _results(outcome: Outcome) -> str:
+    tested = _tested(outcome)
+    finding = f"finding, corrected over {tested} arms" if tested > 1 else "finding"
     head = ["arm", "n", f"{outcome.metric} [95 %]", f"− {outcome.baseline} [95 %]", "p (Holm)",
-            "finding", "trainable", "φ", "peak memory", "step"]  # fmt: skip
+            finding, "trainable", "φ", "peak memory", "step"]  # fmt: skip
     if outcome.table is not None:
         head += ["paper", "paper − baseline"]
     rows = []
@@ -106,7 +114,8 @@ def _results(outcome: Outcome) -> str:
         rows.append(row)
     majority = outcome.majority
     beside = "" if majority is None else f" Majority class of the test set: {majority:.4f}."
-    return f"`{outcome.metric}`, {_better(outcome)} is better.{beside}\n\n{table(head, rows)}"
+    filled = table(*_filled(head, rows))
+    return f"`{outcome.metric}`, {_better(outcome)} is better.{beside}\n\n{filled}"
 
 
 def _claims(outcome: Outcome) -> str:
@@ -175,6 +184,19 @@ def _environment(outcome: Outcome) -> str:
 
 def _finding(arm: Arm, outcome: Outcome) -> str:
     return arm.comparison.words(outcome.direction) if arm.comparison else ""
+
+
+def _tested(outcome: Outcome) -> int:
+    """Over how many arms p and finding are corrected: they may differ from the interval beside."""
+    compared = [arm.comparison for arm in outcome.arms if arm.comparison is not None]
+    return sum(comparison.p is not None for comparison in compared)
+
+
+def _filled(head: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """The columns that say something of an arm."""
+    kept = [i for i in range(len(head)) if any(row[i] not in ("", NONE, "0") for row in rows)]
+    kept = kept if rows else list(range(len(head)))
+    return [head[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
 def _costs(arm: Arm) -> list[str]:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from adapters.drawing.layout import finish
-from adapters.drawing.styles import GREY, INK, PAPER
+from basis_zoo.drawing.layout import finish
+from basis_zoo.drawing.styles import GREY, INK, PAPER
 from studies.engine.labels import short_names, shown
 from studies.engine.reporting.outcome import Outcome
 from studies.engine.reporting.panels import pair, styles, title

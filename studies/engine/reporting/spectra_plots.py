@@ -1,14 +1,16 @@
 """Figures of what arms look like inside: ranks by depth, spectra, utilization, and phi itself."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from adapters.spectrum.plots import plot_depth, plot_phi, plot_spectra
+from studies.engine.definition.sections import SPECTRA
 from studies.engine.reporting.outcome import Outcome
 from studies.engine.reporting.panels import about, labels, styles
-from studies.engine.trials.spectra_file import Inside, read_spectra
+
+if TYPE_CHECKING:
+    from studies.engine.trials.spectra_file import Inside
 
 
 def figures(outcome: Outcome, trials_dir: Path) -> dict[str, Figure]:
@@ -18,6 +20,13 @@ def figures(outcome: Outcome, trials_dir: Path) -> dict[str, Figure]:
         outcome: Of the study.
         trials_dir: Holds `<key>/spectra.npz`.
     """
+    keys = [arm.keys[seed] for arm in outcome.arms for seed in arm.values]
+    if not any((trials_dir / key / SPECTRA).exists() for key in keys):
+        return {}
+    # with torch and peft, which other reports do without
+    from adapters.spectrum.plots import plot_depth, plot_phi, plot_spectra
+    from studies.engine.trials.spectra_file import read_spectra
+
     found: dict[str, Inside] = {}
     for arm in outcome.arms:
         kept = (read_spectra(trials_dir / arm.keys[seed]) for seed in arm.values)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from adapters.drawing.layout import TEXT, WIDTH, finish, panels, wrapped
+from basis_zoo.drawing.layout import TEXT, WIDTH, finish, panels, wrapped
 from studies.engine.reporting.outcome import Outcome
 from studies.engine.reporting.panels import half, title
 from studies.engine.reporting.rendering import interval, number, p_value, table

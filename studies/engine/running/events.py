@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from studies.engine.records import Result, Trial
+if TYPE_CHECKING:  # with pydantic, which `--help` does without
+    from studies.engine.records import Result, Trial
 
 
 @dataclass(frozen=True)
@@ -12,10 +13,10 @@ class Event:
     """Something that happened to a trial."""
 
     kind: Literal["found", "started", "done", "failed", "retry", "interrupted"]
-    trial: Trial
+    trial: "Trial"
     run_dir: Path
     slot: int | None = None
-    result: Result | None = None
+    result: "Result | None" = None
 
 
 class Interrupted(Exception):

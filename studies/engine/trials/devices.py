@@ -3,8 +3,10 @@
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+_DEV = Path("/dev")
 SLOTS_VARIABLE = "BASIS_ZOO_SLOTS"
 """Tells a trial how many share this machine: only times at the same number can be compared."""
 
@@ -16,9 +18,15 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+_GPU_FILES = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")
+"""What Linux has in /dev where torch may find a GPU: of NVIDIA, Jetson, AMD, and in Windows."""
+
+
 def gpus() -> int:
     """GPUs that this process may use; does not occupy any of them."""
-    import torch  # takes seconds, and few of those who import this file ask
+    if sys.platform == "linux" and not any(any(_DEV.glob(name)) for name in _GPU_FILES):
+        return 0
+    import torch  # takes seconds, and a machine without GPUs need not wait for it
 
     return torch.cuda.device_count()
 

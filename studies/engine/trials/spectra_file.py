@@ -11,8 +11,9 @@ from torch import nn
 
 from adapters.spectrum import ModuleSpectrum, PhiCurve, phi_curves, spectra
 from adapters.spectrum.modules import PhiUsage
+from studies.engine.definition.sections import SPECTRA
 
-NAME = "spectra.npz"
+NAME = SPECTRA
 POINTS = 101
 """At which each phi is kept, over the range of its own x."""
 

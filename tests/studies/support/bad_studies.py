@@ -149,7 +149,7 @@ def _wrong_value(draw: Draw, data: dict[str, Any]) -> None:
 
 
 def _missing_key(draw: Draw, data: dict[str, Any]) -> None:
-    del data[draw.choice(("name", "question", "baseline", "objective"))]
+    del data[draw.choice(("question", "baseline", "objective"))]
 
 
 def _bad_arm(draw: Draw, data: dict[str, Any]) -> None:

@@ -1,0 +1,72 @@
+"""What the section `claims` may name: arms that there are, and metrics that their trials report."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from basis_zoo.registry import did_you_mean
+from studies.engine.definition import checks
+from studies.engine.definition.points import Point, Problems
+from studies.engine.definition.study import ClaimRule, Study
+from studies.engine.records import Cost
+from studies.sections import unlike
+
+SPLITS = ("valid", "test")
+COSTS = tuple(f"cost/{name}" for name in Cost.model_fields)
+
+Metrics = Mapping[str, Mapping[str, str]]
+"""The metrics of each arm's task, by the arm's name."""
+
+
+def check(
+    study: Study, points: Sequence[Point], metrics: Metrics | None, problems: Problems
+) -> None:
+    """Report claims that no trial could decide; `metrics` is None where a task is not usable."""
+    arms = {point.arm: point for point in points}
+    for i, claim in enumerate(study.claims):
+        for where, gain in (((), claim), (("beyond",), claim.beyond)):
+            for key in ("arm", "than") if gain is not None else ():
+                name = getattr(gain, key)
+                if isinstance(name, str) and name not in arms:
+                    message = unlike(f"no arm is called '{name}'", name, arms, "Arms")
+                    problems.at(message, "claims", i, *where, key)
+        for key, metric, named in _compared(claim) if metrics is not None else ():
+            have = {arm: reported(study, arms[arm], metrics[arm]) for arm in named if arm in arms}
+            if lacking := [arm for arm, names in have.items() if metric not in names]:
+                every = [name for p in points for name in reported(study, p, metrics[p.arm])]
+                problems.at(_refusal(metric, lacking[0], every), "claims", i, key)
+
+
+def reported(study: Study, point: Point, metrics: Mapping[str, str]) -> list[str]:
+    """Every metric that a trial of `point` has, where its task has `metrics`; costs as well."""
+    adapter = point.config["adapter"]
+    found = ["train/loss", *(f"{split}/{name}" for split in SPLITS for name in metrics)]
+    found += [*checks.monitored(adapter), *COSTS]
+    if study.after is not None:
+        pruned, phi = checks.can_be_pruned(adapter), checks.has_phi(adapter)
+        found += study.after.names(metrics, pruned=pruned, phi=phi)
+    return found
+
+
+def _compared(claim: ClaimRule) -> Iterator[tuple[str, str, list[str]]]:
+    """The keys of `claim` that name a metric, with it and the arms that must have it."""
+    gains = [claim] if claim.beyond is None else [claim, claim.beyond]
+    of = [gain.arm for gain in gains]
+    than = [gain.than for gain in gains if isinstance(gain.than, str)]
+    if claim.metric is not None:
+        yield "metric", claim.metric, of if claim.than_metric is not None else [*of, *than]
+    if claim.than_metric is not None:
+        yield "than_metric", claim.than_metric, than
+
+
+def _refusal(metric: str, arm: str, known: Sequence[str]) -> str:
+    known = list(dict.fromkeys(known))
+    section, _, name = metric.partition("/")
+    if metric in known:
+        return f"the trials of the arm '{arm}' report no '{metric}': name an arm that has it"
+    if section == "cost":
+        return unlike(f"no cost is called '{name}'", name, Cost.model_fields, "Costs")
+    if section == "after":
+        hint = did_you_mean(metric, known) or " Ask for it in the section `after`"
+        return f"nothing measures '{metric}'.{hint}"
+    shown = [name for name in known if not name.startswith(("cost/", "after/"))]
+    shown += ["cost/<field>", "after/<evaluation>/..."]
+    return f"no trial reports '{metric}'.{did_you_mean(metric, known)} Metrics: {', '.join(shown)}"
