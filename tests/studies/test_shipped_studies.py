@@ -17,13 +17,10 @@ ASKED_FOR = (
     "methods model_scale para robustness sharing start"
 )
 
-MISFITS = {("model_scale", "paper_vision"), ("model_scale", "smollm2_social_iqa")}
-"""Its arms set an encoder of text, which has no place in these profiles' tasks."""
 PLANS = [
     pytest.param(path, profile, id=f"{path.stem}-{profile}")
     for path in STUDIES
     for profile in schema.list_profiles()
-    if (path.stem, profile) not in MISFITS
 ]
 
 
