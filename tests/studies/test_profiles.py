@@ -32,7 +32,7 @@ def test_another_profile_says_that_it_is_ours(profile: str) -> None:
 
 @pytest.mark.parametrize("profile", PAPER)
 def test_adapters_have_twice_the_papers_factor(profile: str) -> None:
-    trial = plan(schema.load_study(schema.STUDIES / "grid_size.yaml", profile))[0]
+    trial = plan(schema.load_study(schema.PROFILES.parent / "grid_size.yaml", profile))[0]
     assert trial.config["adapter"]["alpha"] == 2 * trial.config["adapter"]["r"]
 
 
