@@ -1,4 +1,4 @@
-"""The paper's ablation tables, to stand beside our own figures.
+"""The paper's tables, and the ablations among them in a form that stands beside our own figures.
 
 The data is `lr_lora.yaml`. The paper's harnesses differ from ours and from one
 another, so what a report compares is the *difference to the matched baseline*; the absolute figure
@@ -43,6 +43,8 @@ class Table:
     """The baseline's name and where it is printed; empty where there is none."""
     baseline_figure: Figure | None
     """None where there is none, or where it differs from value to value."""
+    note: str
+    """Where the paper contradicts it; empty where nothing does."""
 
     def at(self, value: Any) -> Figure | None:
         """The figure for a swept `value`, or None where the paper has none for it.
@@ -57,10 +59,19 @@ class Table:
         return None
 
 
-@cache
 def tables() -> dict[str, dict[str, Any]]:
     """Every ablation table as it is printed, by the name that a study gives as its `table`."""
-    found: dict[str, dict[str, Any]] = yaml.safe_load(TABLES.read_text("utf-8"))["ablations"]
+    return _read()["ablations"]
+
+
+def other_tables() -> dict[str, dict[str, Any]]:
+    """The tables of other shapes as they are printed, by name; no study can give one."""
+    return _read()["tables"]
+
+
+@cache
+def _read() -> dict[str, dict[str, dict[str, Any]]]:
+    found: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(TABLES.read_text("utf-8"))
     return found
 
 
@@ -79,6 +90,7 @@ def get_table(name: str) -> Table:
         figures=tuple(map(_figure, raw["mean"], raw["std"], base_means)),
         baseline=f"{base['name']} ({base['source']})" if base is not None else "",
         baseline_figure=_figure(means, base["std"], means) if one else None,
+        note=raw.get("note", ""),
     )
 
 

@@ -55,3 +55,8 @@ def test_a_metric_the_table_does_not_measure_is_refused():
     published.check("table_15_grid_size", "test/accuracy")
     with pytest.raises(ValueError, match="measures accuracy"):
         published.check("table_15_grid_size", "test/loss")
+
+
+def test_a_table_says_where_the_paper_contradicts_it():
+    assert "table 23" in published.get_table("table_19_components").note
+    assert published.get_table("table_20_sharing").note == ""

@@ -218,6 +218,13 @@ def test_no_results_are_refused_with_the_next_step(fabricate):
         write_report(fabricate.study, [], fabricate.out_dir)
 
 
+def test_the_report_says_where_the_paper_contradicts_its_table(grid_study):
+    _, markdown, _ = report_of(grid_study)
+    assert "The paper contradicts itself here: table 3 has 71.4 at 50 functions" in markdown
+    grid_study.study.published = SimpleNamespace(table="table_20_sharing", x="adapter.num_basis")
+    assert "contradicts" not in report_of(grid_study)[1]
+
+
 def test_without_a_published_table_there_is_no_such_column(grid_study):
     grid_study.study.published = None
     _, markdown, data = report_of(grid_study)

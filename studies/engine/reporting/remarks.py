@@ -66,10 +66,11 @@ def reading(outcome: Outcome) -> list[str]:
         )
     if outcome.table is not None:
         reference = outcome.table.baseline or "no baseline in the same harness"
+        note = outcome.table.note and f" The paper contradicts itself here: {outcome.table.note}."
         lines.append(
             f"Paper: {outcome.table.name} of LR-LoRA (arXiv 2606.04325v1), arms matched by "
             f"`{outcome.axis}` alone; its differences are to {reference}. Model, data and start "
-            "differ from ours: compare differences, never absolute values."
+            f"differ from ours: compare differences, never absolute values.{note}"
         )
     return lines
 
