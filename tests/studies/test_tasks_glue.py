@@ -55,7 +55,7 @@ def test_two_files_of_one_split_are_refused(tmp_path: Path) -> None:
     (folder / "old").mkdir()
     (folder / "old" / "train.jsonl").write_bytes((folder / "train.jsonl").read_bytes())
     for read in (tasks.load, tasks.content):
-        with pytest.raises(ValueError, match="old/train.jsonl .*two files of one split"):
+        with pytest.raises(ValueError, match=r"old/train.jsonl .*two files of one split"):
             read({"name": "glue_sst2", "data": str(folder)})
 
 

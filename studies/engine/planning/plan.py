@@ -91,8 +91,8 @@ def prepared(study: Study, plugins: Sequence[str | Path]) -> tuple[list[Point], 
 
     `plugins` are files beside those that the study names.
 
-    Raises `StudyError` where an arm cannot be built or a plug-in cannot be imported; making a trial,
-    where the user's files are no data set.
+    Raises `StudyError` where an arm cannot be built or a plug-in cannot be imported; so does making
+    a trial of files that are no data set.
     """
     loaded = load_plugins(study.plugin_files(plugins))
     points, problems = verify.points_of(study)
