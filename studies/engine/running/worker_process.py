@@ -125,7 +125,8 @@ class Worker:
         """End the process and what it started."""
         if self._process is None:
             return
-        if not self.started:
+        self._process.poll()  # hears whether it is there by now
+        if self._process.pid is None:
             self._process.terminate()
         else:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM when dead
