@@ -21,7 +21,7 @@ class Objective(Section):
     direction: Literal["maximize", "minimize"] = "maximize"
     """Which way is better; it must be the task's own."""
     select_on: Annotated[Line | None, Field(examples=["valid/accuracy"])] = None
-    """Metric of validation that choices are made on, such as those of `tune`; null: none."""
+    """Metric of validation that `tune` and `train.keep: best` choose by; null: none."""
 
 
 class Arm(Section):

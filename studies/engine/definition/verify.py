@@ -8,7 +8,7 @@ from typing import Any
 
 from basis_zoo.registry import did_you_mean
 from studies import published
-from studies.engine.definition import checks, search_rules, tune_rules
+from studies.engine.definition import checks, keep_rules, search_rules, tune_rules
 from studies.engine.definition.points import Point, Problems, expand, place_of
 from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.records import Cost, deciding
@@ -32,6 +32,7 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
     _check_claims(study, points, problems)
     if metrics is not None and not problems:
         _check_fit(study, points, problems)
+    keep_rules.check(study, points, problems)
     if points and metrics is not None and not problems:
         _check_after(study, points, metrics, problems)
         search_rules.check(study, points, metrics, problems)

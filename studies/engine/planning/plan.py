@@ -98,13 +98,14 @@ def prepared(study: Study, plugins: Sequence[str | Path]) -> tuple[list[Point], 
     files = tuple(str(Path(file).resolve()) for file in plugins)
 
     def make(seed: int, point: Point, /, **about: Any) -> Trial:
+        chooses = point.config["train"]["keep"] == "best"
         return Trial(
             study=study.name,
             profile=study.profile,
             arm=point.arm,
             seed=seed,
             swept=point.swept,
-            config=point.config,
+            config=point.config | ({"select_on": study.objective.select_on} if chooses else {}),
             plugins=files,
             plugin_hashes=hashes,
             **about,
