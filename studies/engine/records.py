@@ -24,6 +24,10 @@ Stage = Literal["search", "tune", "seeds"]
 """What a trial is for: to choose the settings of an arm, or to measure the arm."""
 
 
+ADAPTER, ABOUT = "adapter", "trained.json"
+"""In a trial's folder: what it has trained, and what of that is no tensor."""
+
+
 class Record(BaseModel):
     """A strict, frozen value."""
 
@@ -61,6 +65,9 @@ class Trial(Record):
     """The resolved configuration: keys backbone, task, adapter, train, split_seed; match, the
     adapter whose number of trained parameters this arm's size is chosen for; select_on, by what the
     best evaluation is told; and after, what is evaluated beyond the trained model."""
+    keep: Literal["adapter", "mlflow"] | None = None
+    """Whether the trained adapter stays in the trial's folder, and is shown by MLflow too; it
+    decides no number, so it is not part of the key."""
     plugins: tuple[str, ...] = ()
     """Absolute paths of the plug-in files the command line named."""
     plugin_hashes: tuple[str, ...] = ()

@@ -162,6 +162,9 @@ class StudyBody(Section):
     """A stage before `seeds` that searches the settings of one arm; validation chooses."""
     after: After | None = None
     """Evaluations made on the trained model of every trial of `seeds`."""
+    keep: Annotated[Literal["adapter", "mlflow"] | None, Field(examples=["adapter"])] = None
+    """adapter: what every trial of `seeds` has trained stays in its folder; mlflow: and is an
+    artifact of its run in MLflow; null: it is thrown away."""
     match: Literal["parameters"] | None = None
     """parameters: every arm's size is chosen for the baseline's number of trained parameters; null:
     sizes stay as they are."""

@@ -43,7 +43,7 @@ def _with_seeds(
     if study.after is not None:
         after = {"after": study.after.model_dump(mode="json", exclude_none=True)}
         points = [replace(point, config=point.config | after) for point in points]
-    return [make(seed, point) for seed in study.seeds for point in points]
+    return [make(seed, point, keep=study.keep) for seed in study.seeds for point in points]
 
 
 def plan_tuning(study: Study, plugins: Sequence[str | Path] = ()) -> list[Trial]:

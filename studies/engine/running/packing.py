@@ -175,7 +175,8 @@ def probe(trial: Trial) -> Trial:
     task = dict(trial.config["task"])
     for name in ("valid_rows", "test_rows"):
         task[name] = min(task.get(name) or rows, rows)
-    return trial.model_copy(update={"config": trial.config | {"train": train, "task": task}})
+    config = trial.config | {"train": train, "task": task}
+    return trial.model_copy(update={"config": config, "keep": None})
 
 
 def _what_needs_memory(trial: Trial) -> str:

@@ -25,7 +25,7 @@ import yaml
 from studies.engine.definition.study import Study
 from studies.engine.errors import masked
 from studies.engine.program import program
-from studies.engine.records import Result, Trial
+from studies.engine.records import ADAPTER, Result, Trial
 from studies.engine.tracking import contents, mlflow_client
 from studies.engine.tracking.mlflow_client import VARIABLE
 from studies.engine.tracking.view import LIMIT, shared_view
@@ -281,6 +281,8 @@ class TrackedStudy:
         self._client.log_text(run_id, yaml.safe_dump(trial.config, sort_keys=False), "config.yaml")
         self._client.log_text(run_id, trial.model_dump_json(indent=2), "trial.json")
         self._client.log_text(run_id, result.model_dump_json(indent=2), "result.json")
+        if trial.keep == "mlflow" and (run_dir / ADAPTER).is_dir():
+            self._client.log_artifacts(run_id, str(run_dir / ADAPTER), ADAPTER)
         if result.status == "failed" and (run_dir / "log.txt").is_file():
             self._client.log_artifact(run_id, str(run_dir / "log.txt"))
         status = "FINISHED" if result.status == "done" else "FAILED"

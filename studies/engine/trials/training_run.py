@@ -21,8 +21,9 @@ from studies import backbones, tasks
 from studies.engine.definition.plugins import load_plugins
 from studies.engine.definition.train import Train
 from studies.engine.records import Cost, Kept, Trial
-from studies.engine.trials import seeds
+from studies.engine.trials import keeping, seeds
 from studies.engine.trials.after import evaluate_after
+from studies.engine.trials.attaching import attached
 from studies.engine.trials.environment import code_versions, device_name, peak_memory_bytes
 from studies.engine.trials.failures import NotFinite, is_out_of_memory
 from studies.engine.trials.matching import matched
@@ -110,6 +111,9 @@ class TrainingRun:
             progress, loader, last = self._train(micro_batch)
         finite = {name: value for name, value in last.items() if math.isfinite(value)}
         metrics = {"train/loss": progress.final_loss, **finite}
+        if self._trial.keep is not None and ranks().rank == 0:
+            about = keeping.about(self._trial, adapter, self._head, found.backbone)
+            keeping.save(self._model, about, self._run_dir)
         if "after" in self._config:
             with self._counted():
                 metrics |= evaluate_after(
@@ -124,17 +128,13 @@ class TrainingRun:
         """The model with its adapter, its tokenizer or processor, the adapter's options, and the
         size that was chosen for it."""
         set_seed(seeds.derive(self._trial.seed, "init"))
-        head = tasks.head(self._config["task"], data)
-        model, processor = backbones.load(self._config["backbone"], head)
+        self._head = tasks.head(self._config["task"], data)
+        model, processor = backbones.load(self._config["backbone"], self._head)
         self._dtype = _prepare_dtype(model, self._config["backbone"])
         adapter, chosen = dict(self._config["adapter"]), {}
         if "match" in self._config:
             adapter, chosen = matched(model, adapter, self._config["match"])
-        adapted = adapters.attach(model, adapter)
-        for parameter in adapted.parameters():
-            if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
-                parameter.data = parameter.data.float()  # small updates vanish in half precision
-        return adapted, processor, adapter, chosen
+        return attached(model, adapter), processor, adapter, chosen
 
     def _train(self, micro_batch: int) -> tuple[TrainingProgress, TimedLoader, dict[str, float]]:
         """Train and evaluate: how it went, and the last metrics."""
