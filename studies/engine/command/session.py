@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 
 from studies.archives import ArchiveError
-from studies.engine.command import dispatch
+from studies.engine.command import dispatch, kept
 from studies.engine.command.importing import import_results
 from studies.engine.command.plan_table import plan_table
 from studies.engine.command.progress import Progress
@@ -16,7 +16,7 @@ from studies.engine.command.stages import SearchStage, SeedsStage, StudyStage, T
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
 from studies.engine.planning import edited, runs
-from studies.engine.planning.plan import plan_candidates
+from studies.engine.planning.plan import plan, plan_candidates
 from studies.engine.planning.plan_file import Plan, write_plan
 from studies.engine.records import Trial
 from studies.engine.running.events import Event, Stopped
@@ -77,6 +77,7 @@ class Session:
             stage = self.seeds()
             self._remark(stage, keep=False)
         self._tell_data(stage.to_fetch)
+        self._tell_room(stage)
         self._show(plan_table(stage.asked, self._runs_dir, slot_count(stage.asked)))
         if stage is self.tuning:
             arms = len({trial.arm for trial in stage.asked})
@@ -227,6 +228,7 @@ class Session:
         """Run what has no result; raises as `dispatch.run`, and `Stopped` without model or data."""
         left = [trial for trial in stage.to_fetch if self._state(trial) != "done"]
         self._tell_data(left)
+        self._tell_room(stage)
         if self._options.fetch:
             try:
                 fetch_for(left)
@@ -275,6 +277,19 @@ class Session:
         trials = [*(self.before.trials if self.before is not None else ()), *seeds.trials]
         for line in edited.remarks(self._study, trials, self._runs_dir, keep=keep):
             self._say(line, "yellow")
+        for line in kept.lacking(seeds.trials, self._runs_dir):
+            self._say(line, "yellow")
+
+    def _tell_room(self, stage: StudyStage) -> None:
+        """Say what the study's seeds will keep on the disk; refuse what has no room there."""
+        if self._study.keep is None:
+            return
+        chosen = isinstance(stage, SeedsStage)
+        trials = stage.asked if chosen else plan(self._study, self._options.plugins)
+        for line in kept.room(self._study, trials, self._runs_dir):
+            if line not in self._told:
+                self._say(line, "dim")
+            self._told.append(line)
 
     def _tell_data(self, trials: Sequence[Trial]) -> None:
         """Check every row of the user's own files, and say what a split hides."""

@@ -125,7 +125,7 @@ def _read(folder: Path) -> Trained:
 
 
 @torch.no_grad()
-def _fill(model: nn.Module, folder: Path) -> None:
+def _fill(model: Any, folder: Path) -> None:
     """Put what was saved in `folder` into `model`."""
     plain = not isinstance(model, PeftModel)
     tensors = load_file(folder / (PLAIN if plain else WEIGHTS))
@@ -139,7 +139,7 @@ def _fill(model: nn.Module, folder: Path) -> None:
         saved = type(config).from_pretrained(str(folder))
         if hasattr(saved, "rank_pattern"):  # AdaLoRA's ranks are what training left of them
             config.rank_pattern = saved.rank_pattern
-        told = set_peft_model_state_dict(model, tensors)
+        told: Any = set_peft_model_state_dict(model, tensors)
         trained = {name for name, p in model.named_parameters() if p.requires_grad}
         odd = [*told.unexpected_keys, *trained.intersection(told.missing_keys)]
     if odd:
