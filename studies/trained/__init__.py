@@ -48,7 +48,7 @@ def find(
         raise StudyError(f"{folder}: no finished trial: run the study with `keep: adapter` first")
     of_arm = {path: trial for path, trial in done.items() if trial.arm == arm}
     if not of_arm:
-        arms = dict.fromkeys(trial.arm for trial in done.values())
+        arms = sorted({trial.arm for trial in done.values()})
         raise StudyError(unlike(f"no finished arm is called '{arm}'", arm, arms, "Finished"))
     found = [p for p, t in of_arm.items() if t.seed == seed and key in (None, t.key)]
     if not found:

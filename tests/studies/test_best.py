@@ -207,6 +207,13 @@ def test_patience_ends_a_training_and_says_so(trial_of: Any, best_at: Any, tmp_p
     assert '"step": 8' in lines[-1] and not any("test/" in line for line in lines)
 
 
+def test_one_evaluation_is_no_choice_and_that_is_said(trial_of: Any, tmp_path: Path) -> None:
+    result = run_trial(trial_of(eval_every=20), tmp_path)
+    assert (result.kept.step, result.kept.trained) == (14, 14)
+    (note,) = result.notes
+    assert note.endswith("train.eval_every 20 is not below the 14 steps of the training")
+
+
 def test_steps_that_are_replayed_keep_the_same(
     trial_of: Any, best_at: Any, on_a_gpu: Any, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import adapters
 from studies import tasks
@@ -14,6 +15,7 @@ from studies.engine.errors import StudyError
 from studies.engine.records import ADAPTER, Trial
 from studies.engine.trials import keeping
 from studies.engine.trials.after import evaluate_after
+from studies.engine.trials.size import expected_bytes
 from studies.engine.trials.trial import run_trial
 from studies.tasks.kinds.prepared import Prepared
 
@@ -66,6 +68,9 @@ def test_the_loaded_model_finds_what_the_trained_one_found(
     names = {path.name for path in after.iterdir()}
     peft = {"adapter_config.json", keeping.WEIGHTS, "README.md"}
     has_config = adapters.get_method(method).config is not None
+    tensors = load_file(after / (keeping.WEIGHTS if has_config else keeping.PLAIN))
+    assert sum(t.nbytes for t in tensors.values()) <= expected_bytes(trial)  # less: AdaLoRA cuts
+    assert expected_bytes(trial) < 1.5 * sum(t.nbytes for t in tensors.values())
     assert names == {"trained.json", *(peft if has_config else {keeping.PLAIN})}
 
 

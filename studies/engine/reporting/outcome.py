@@ -10,7 +10,7 @@ from typing import Any
 from studies import published
 from studies.engine.definition.study import Study
 from studies.engine.planning.tuning import Choice
-from studies.engine.records import Cost, Result, Trial
+from studies.engine.records import Cost, Kept, Result, Trial
 from studies.engine.reporting.after_outcome import ArmAfter, gather
 from studies.engine.reporting.claims import Verdict, judge
 from studies.engine.reporting.search_outcome import SearchOutcome
@@ -112,6 +112,8 @@ class Outcome:
 
     two_factors: TwoFactors | None = None
     """Where arms set two paths in every combination: both effects and the interaction."""
+    kept: tuple[Kept, ...] = ()
+    """Of trials that are measured with the parameters of their best evaluation."""
 
     def drawn(self) -> "Outcome":
         """With the arms that figures show: of more than `DRAWN`, the baseline and the best."""
@@ -185,6 +187,7 @@ def collect(
         two_factors=two_factors(
             {arm.name: arm.swept for arm in arms}, {arm.name: arm.values for arm in arms}
         ),
+        kept=tuple(result.kept for _, result in done if result.kept is not None),
     )
 
 

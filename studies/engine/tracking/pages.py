@@ -136,6 +136,7 @@ class TrackedStudy:
                 self._write_view()
         with self._explained(trial, run_dir):
             self._track(trial, result, run_dir)
+            self._keep_adapter(trial, result, run_dir)
 
     def finish(self, report: "Report") -> MlflowLink:
         """Write the summary run, the note and the view."""
@@ -281,13 +282,21 @@ class TrackedStudy:
         self._client.log_text(run_id, yaml.safe_dump(trial.config, sort_keys=False), "config.yaml")
         self._client.log_text(run_id, trial.model_dump_json(indent=2), "trial.json")
         self._client.log_text(run_id, result.model_dump_json(indent=2), "result.json")
-        if trial.keep == "mlflow" and (run_dir / ADAPTER).is_dir():
-            self._client.log_artifacts(run_id, str(run_dir / ADAPTER), ADAPTER)
         if result.status == "failed" and (run_dir / "log.txt").is_file():
             self._client.log_artifact(run_id, str(run_dir / "log.txt"))
         status = "FINISHED" if result.status == "done" else "FAILED"
         self._client.set_terminated(run_id, status, contents.later(start, result.seconds))
         return run_id
+
+    def _keep_adapter(self, trial: Trial, result: Result, run_dir: Path) -> None:
+        """Make what the trial has trained an artifact, where that is asked for and it is none."""
+        folder, known = run_dir / ADAPTER, self._index()[trial.key]
+        if trial.keep != "mlflow" or result.status != "done" or not folder.is_dir():
+            return
+        for i, run in enumerate(known):
+            if run.attempt == result.attempt and ADAPTER not in run.tags:
+                self._client.log_artifacts(run.run_id, str(folder), ADAPTER)
+                known[i] = self._tag(run, {ADAPTER: "kept"})
 
     def _write_summary(self, report: "Report") -> None:
         known = self._runs("tags.kind = 'summary'")

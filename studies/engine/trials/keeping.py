@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -33,6 +33,9 @@ from studies.files import sync
 
 WEIGHTS, PLAIN = "adapter_model.safetensors", "trained.safetensors"
 """With PEFT's adapter, and without."""
+
+RESIZED = False
+"""Whether embeddings may have been: else whole ones are the backbone's, and not looked for."""
 
 
 class Trained(Record):
@@ -63,11 +66,10 @@ def save(model: nn.Module, about: Trained, run_dir: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     try:
         if isinstance(model, PeftModel):
-            # embeddings are never resized: whole ones are the backbone's
-            model.save_pretrained(str(scratch), save_embedding_layers=False)
+            model.save_pretrained(str(scratch), save_embedding_layers=RESIZED)
         else:
             scratch.mkdir()
-            save_file({n: t.contiguous() for n, t in _learned(model).items()}, scratch / PLAIN)
+            save_file({n: t.contiguous() for n, t in tensors(model).items()}, scratch / PLAIN)
         write_record(scratch / ABOUT, about)
         for path in (*scratch.iterdir(), scratch):
             sync(path)
@@ -128,18 +130,18 @@ def _read(folder: Path) -> Trained:
 def _fill(model: Any, folder: Path) -> None:
     """Put what was saved in `folder` into `model`."""
     plain = not isinstance(model, PeftModel)
-    tensors = load_file(folder / (PLAIN if plain else WEIGHTS))
+    saved = load_file(folder / (PLAIN if plain else WEIGHTS))
     if plain:
-        here = _learned(model)
-        odd = [n for n in {*here, *tensors} if n not in here or n not in tensors]
+        here = tensors(model)
+        odd = [n for n in {*here, *saved} if n not in here or n not in saved]
         for name in () if odd else here:
-            here[name].copy_(tensors[name])
+            here[name].copy_(saved[name])
     else:
         config = model.peft_config["default"]
-        saved = type(config).from_pretrained(str(folder))
-        if hasattr(saved, "rank_pattern"):  # AdaLoRA's ranks are what training left of them
-            config.rank_pattern = saved.rank_pattern
-        told: Any = set_peft_model_state_dict(model, tensors)
+        then = type(config).from_pretrained(str(folder))
+        if hasattr(then, "rank_pattern"):  # AdaLoRA's ranks are what training left of them
+            config.rank_pattern = then.rank_pattern
+        told: Any = set_peft_model_state_dict(model, saved)
         trained = {name for name, p in model.named_parameters() if p.requires_grad}
         odd = [*told.unexpected_keys, *trained.intersection(told.missing_keys)]
     if odd:
@@ -149,8 +151,11 @@ def _fill(model: Any, folder: Path) -> None:
         )
 
 
-def _learned(model: nn.Module) -> dict[str, Tensor]:
-    """Trained parameters and saved buffers of a model without a PEFT adapter, by name."""
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What `save` keeps of `model`, by name: PEFT's adapter, or trained parameters and buffers."""
+    if isinstance(model, PeftModel):
+        found: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=RESIZED)
+        return found
     parameters = dict(model.named_parameters(remove_duplicate=False))
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     buffers = {name: t for name, t in model.state_dict().items() if name not in parameters}

@@ -4,13 +4,10 @@ import json
 from functools import lru_cache
 from typing import Any
 
-import adapters
 from studies import backbones, tasks
 from studies.engine.records import Trial
+from studies.engine.trials import keeping
 from studies.engine.trials.attaching import attached
-
-NUMBER_BYTES = 4
-"""Of float32, in which adapters are trained and kept."""
 
 
 def expected_bytes(trial: Trial) -> int | None:
@@ -31,7 +28,7 @@ def _expected(backbone: str, task: str, adapter: str) -> int | None:
         model: Any = backbones.outline(json.loads(backbone), head)
         if model is None:
             return None
-        trained = adapters.count_parameters(attached(model, json.loads(adapter)))["trainable"]
+        tensors = keeping.tensors(attached(model, json.loads(adapter)))
     except Exception:  # what cannot be built is said by its trial
         return None
-    return int(trained) * NUMBER_BYTES
+    return sum(tensor.nbytes for tensor in tensors.values())

@@ -202,6 +202,11 @@ class TrainingRun:
         step = len(progress.losses)
         if best is None:
             return self._score(step, "valid", "test")
+        if not progress.evaluated:
+            self._found.note(
+                f"train.keep: best had one evaluation to choose from: train.eval_every "
+                f"{self._settings.eval_every} is not below the {step} steps of the training"
+            )
         if progress.evaluated < step:
             found = self._score(step, "valid")
             with self._preemption.whole():
