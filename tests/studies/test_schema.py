@@ -159,6 +159,15 @@ def test_every_study_that_ships_is_valid_under_every_profile(path: Path, profile
          "valid/accuracy}], space: {train.keep: [last, best]}}\ntrain: {eval_every: 5}\n",
          "good.yaml:12: search.space.train.keep: best needs objective.select_on"),
         ("select_on: valid/accuracy}\n",
+         "select_on: valid/accuracy}\ntrain: {keep: best, eval_every: 5}\n"
+         "tune: {train.keep: [last, best], train.patience: [2, 3], seeds: [9]}\n",
+         "good.yaml:13: tune.train.keep: with train.keep: best, choose one of train.keep, "
+         "train.patience and set the others"),
+        ("start: paper}\nbaseline: lora\n",
+         "start: paper, train.keep: last}\nbaseline: lora\ntrain: {keep: best, eval_every: 5}\n"
+         "tune: {train.patience: [2], seeds: [9]}\n",
+         "good.yaml:12: tune.train.patience: the arm 'paper' cannot have 2: waits for a better"),
+        ("select_on: valid/accuracy}\n",
          "select_on: test/loss}\ntrain: {keep: best, eval_every: 5}\n",
          "good.yaml:11: objective.select_on: choices are made on validation, never on test"),
         ("select_on: valid/accuracy}\n",
