@@ -49,13 +49,6 @@ def load(
     return load_model(spec, head)
 
 
-def outline(spec: str | Mapping[str, Any], head: Head) -> "PreTrainedModel | None":
-    """The backbone with `head`, without weights; see `studies.backbones.loading.outline`."""
-    from studies.backbones import loading
-
-    return loading.outline(spec, head)
-
-
 __all__ = [
     "Backbone",
     "BackboneSpec",
@@ -68,6 +61,5 @@ __all__ = [
     "identity",
     "list_backbones",
     "load",
-    "outline",
     "register_backbone",
 ]

@@ -22,7 +22,7 @@ def check_fit(spec: str | Mapping[str, Any], head: HeadKind) -> None:
         ValueError: as `check`, or it does not fit; with a packaged backbone that would.
     """
     checked = check(spec)
-    known = configuration(checked)
+    known = _configuration(checked)
     if known is None or not _may_misfit(known, head):
         return
     from transformers import AutoConfig
@@ -63,7 +63,7 @@ def refuse_misfit(name: str, head: HeadKind, config: "PretrainedConfig") -> None
         )
 
 
-def configuration(checked: BackboneSpec) -> Mapping[str, Any] | None:
+def _configuration(checked: BackboneSpec) -> Mapping[str, Any] | None:
     """What its config.json says, or for a packaged one will say; None where it is not known."""
     if checked.kind == "packaged":
         return get_backbone(checked.name).config

@@ -20,7 +20,7 @@ from transformers import (
 from transformers.image_processing_utils import BaseImageProcessor
 
 from studies.backbones.conversion import require
-from studies.backbones.fit import configuration, refuse_misfit
+from studies.backbones.fit import refuse_misfit
 from studies.backbones.head import Head
 from studies.backbones.registry import BackboneSpec, check, get_backbone
 
@@ -57,30 +57,6 @@ def load_model(
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
-
-
-def outline(spec: str | Mapping[str, Any], head: Head) -> PreTrainedModel | None:
-    """The backbone with `head` on the meta device, without weights and without being fetched.
-
-    None where its configuration is not on this machine, and for CLIP, whose head is made of
-    embeddings.
-
-    Raises:
-        ValueError: as `studies.backbones.check`, or transformers refuses the configuration.
-    """
-    known = configuration(check(spec))
-    if known is None or known["model_type"] == "clip":
-        return None
-    config = AutoConfig.for_model(**known)
-    kind: Any = {
-        "language_model": AutoModelForCausalLM,
-        "image_classes": AutoModelForImageClassification,
-    }.get(head.kind, AutoModelForSequenceClassification)
-    for name, value in ({} if head.kind == "language_model" else _classes(head)).items():
-        setattr(config, name, value)
-    with torch.device("meta"):
-        model: PreTrainedModel = kind.from_config(config)
-    return model
 
 
 def source_of(checked: BackboneSpec) -> str:

