@@ -120,17 +120,18 @@ objective: {metric: test/accuracy, select_on: valid/accuracy}
 adapter: {method: basis}
 train: {eval_every: 10}
 """
-TUNE, SEARCH, AFTER, CLAIMS = blocks("yaml", page("studies.md"))
+TUNE, SEARCH, KEEP, AFTER, CLAIMS = blocks("yaml", page("studies.md"))
 _, QUESTIONS, OWN = blocks("yaml", page("tasks.md"))  # test_your_data.py runs the first
 
 
-@pytest.mark.parametrize("part", [TUNE, SEARCH, AFTER, AFTER + CLAIMS, QUESTIONS, OWN])
+@pytest.mark.parametrize("part", [TUNE, SEARCH, KEEP, AFTER, AFTER + CLAIMS, QUESTIONS, OWN])
 def test_the_stages_and_tasks_that_are_shown_are_planned(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    study = STUDY.replace("adapter: {method: basis}\n", "") if "\nadapter:" in part else STUDY
-    (tmp_path / "s.yaml").write_text(f"name: s\n{study}{part}")
+    own = {line.partition(":")[0] for line in part.splitlines()}
+    study = [line for line in STUDY.splitlines(True) if line.partition(":")[0] not in own]
+    (tmp_path / "s.yaml").write_text(f"name: s\n{''.join(study)}{part}")
     (tmp_path / "my-model").mkdir()
     (tmp_path / "my-model/config.json").write_text('{"model_type": "bert"}')
     reviews = [f"review {n},{'good' if n % 2 else 'bad'}" for n in range(600)]

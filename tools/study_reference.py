@@ -31,7 +31,7 @@ task: {name: movie_sentences, train_rows: 480, max_length: 32}
 
 adapter: {method: basis, r: 8, alpha: 16, target_modules: [query, value], basis: sinc}
 
-train: {epochs: 2, learning_rate: 4.0e-3, eval_every: 20}
+train: {epochs: 2, learning_rate: 4.0e-3, eval_every: 20, keep: best, patience: 3}
 
 seeds: [0, 1, 2]
 
@@ -70,6 +70,8 @@ after:
   para: {kept: [1.0, 0.5, 0.25]}
   affine: true
   landscape: {points: 11, radius: 0.5}
+
+keep: adapter
 
 match: parameters
 

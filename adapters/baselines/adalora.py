@@ -91,8 +91,7 @@ def _load_state(model: nn.Module, config: AdaLoraConfig, state: Mapping[str, Ten
             getattr(allocator, word)[name] = tensor.to(devices.get(name, tensor.device))
         elif word == "rank_pattern":
             settled[name] = tensor.tolist()
-    if settled:
-        config.rank_pattern = settled
+    config.rank_pattern = settled or None
 
 
 register_hooks(

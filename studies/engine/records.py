@@ -24,6 +24,10 @@ Stage = Literal["search", "tune", "seeds"]
 """What a trial is for: to choose the settings of an arm, or to measure the arm."""
 
 
+ADAPTER, ABOUT = "adapter", "trained.json"
+"""In a trial's folder: what it has trained, and what of that is no tensor."""
+
+
 class Record(BaseModel):
     """A strict, frozen value."""
 
@@ -62,8 +66,11 @@ class Trial(Record):
     """The dotted settings in which this arm differs from the study's body."""
     config: dict[str, Any]
     """The resolved configuration: keys backbone, task, adapter, train, split_seed; match, the
-    adapter whose number of trained parameters this arm's size is chosen for; and after, what is
-    evaluated beyond the trained model."""
+    adapter whose number of trained parameters this arm's size is chosen for; select_on, by what the
+    best evaluation is told; and after, what is evaluated beyond the trained model."""
+    keep: Literal["adapter", "mlflow"] | None = None
+    """Whether the trained adapter stays in the trial's folder, and is shown by MLflow too; it
+    decides no number, so it is not part of the key."""
     plugins: tuple[str, ...] = ()
     """Absolute paths of the plug-in files that the trial uses."""
     plugin_hashes: tuple[str, ...] = ()
@@ -100,12 +107,17 @@ class Trial(Record):
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+_BEFORE = {"deterministic": False, "threads": 1, "capture": "auto", "keep": "last",
+           "patience": None}  # fmt: skip
+"""What trials did before they could be asked to do otherwise."""
+
+
 def deciding(config: dict[str, Any]) -> dict[str, Any]:
     """`config` without what decides no result, so that it may change while a study runs."""
     train = dict(config.get("train", {}))
     train.pop("checkpoint_minutes", None)
-    for name, before in (("deterministic", False), ("threads", 1), ("capture", "auto")):
-        if train.get(name) == before:
+    for name, before in _BEFORE.items():
+        if name in train and train[name] == before:
             del train[name]  # as it was before there was a choice
     return {**config, "train": train} if "train" in config else config
 
@@ -140,6 +152,18 @@ class Cost(Record):
     """Processor time of training, evaluations and `after`, on all threads of the trial."""
 
 
+class Kept(Record):
+    """Which parameters of a training are measured, where they are not those of its last step."""
+
+    step: int
+    """After which step they were evaluated."""
+    metric: str
+    value: float
+    """The metric's, the best of all evaluations."""
+    trained: int
+    """How many steps were trained."""
+
+
 class Result(Record):
     """What a trial found, or why it failed."""
 
@@ -149,6 +173,8 @@ class Result(Record):
     metrics: dict[str, float] = {}
     """Final metrics: train/loss, valid/<metric>, test/<metric>, after/<evaluation>/..."""
     cost: Cost | None = None
+    kept: Kept | None = None
+    """The evaluation whose parameters `metrics` are of; None: those of the last step."""
     data: dict[str, Any] = {}
     """hash, rows per split, majority class share per split, source, licence."""
     backbone: dict[str, Any] = {}

@@ -113,6 +113,7 @@ def test_a_training_gives_the_bits_of_transformers_trainer(
         dropout_seed=7,
         metrics=metrics,
         on_evaluate=pytest.fail,
+        best=None,
         loss=prepared.loss,
         saver=Saver(tmp_path, Identity("key", {}), None, Preemption()),
         micro_batch=settings.batch_size,

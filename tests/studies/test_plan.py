@@ -31,7 +31,12 @@ def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
 
     def of(more: str, plugins: tuple = ()) -> list[Trial]:
-        Path("s.yaml").write_text(BODY + more)
+        body = (
+            BODY.replace("objective: {metric: test/accuracy}\n", "")
+            if "objective" in more
+            else BODY
+        )
+        Path("s.yaml").write_text(body + more)
         return plan(load_study("s.yaml", plugins=plugins), plugins)
 
     return of
@@ -100,6 +105,18 @@ def test_the_key_depends_on_what_decides_the_result(planned) -> None:
     assert first.key == next(t for t in renamed if t.arm == "x").key
     assert first.key != planned("sweep: {adapter.r: [4]}\nsplit_seed: 1\n" + LORA)[0].key
     assert first.key != planned("sweep: {adapter.r: [4]}\ntrain: {epochs: 7}\n" + LORA)[0].key
+
+
+def test_what_the_best_is_told_by_is_part_of_the_key(planned) -> None:
+    plain, said = planned(LORA)[0], planned(LORA + "train: {keep: last, patience: null}\n")[0]
+    assert said.key == plain.key and "select_on" not in plain.config
+    best = []
+    for metric in ("accuracy", "loss"):
+        chosen = f"objective: {{metric: test/accuracy, select_on: valid/{metric}}}\n"
+        more = f"{LORA}{chosen}train: {{eval_every: 9, keep: best}}\n"
+        best.append(planned(more)[0])
+    assert [trial.config["select_on"] for trial in best] == ["valid/accuracy", "valid/loss"]
+    assert len({trial.key for trial in (plain, *best)}) == 3
 
 
 def test_too_many_arms_are_refused(planned) -> None:

@@ -47,8 +47,11 @@ def test_two_processes_train_as_one(make: Any, without_dropout: Path, tmp_path: 
     trial = make(
         backbone={"name": str(without_dropout)},
         adapter={"method": "basis", "basis": "sinc", "num_basis": 8, "start": "anchored"},
-        train={"batch_size": 127, "epochs": 3, "eval_every": 3},  # every other batch has one row
+        # every other batch has one row
+        train={"batch_size": 127, "epochs": 3, "eval_every": 3, "keep": "best"},
     )
+    config = trial.config | {"select_on": "valid/loss"}
+    trial = trial.model_copy(update={"config": config, "keep": "adapter"})
     for name in ("one", "two"):
         write_record(tmp_path / name / "trial.json", trial)
     command = [sys.executable, "-m", "studies.engine.trials.trial", str(tmp_path / "one")]
@@ -60,6 +63,7 @@ def test_two_processes_train_as_one(make: Any, without_dropout: Path, tmp_path: 
     assert done.returncode == 0 and together.status == "done", done.stderr
     assert together.metrics == pytest.approx(alone.metrics, rel=1e-4, abs=1e-6)
     assert together.metrics["train/loss"] != 0
+    assert together.kept.step == alone.kept.step and together.kept.trained == 6
     curves = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("one", "two")]
     losses = [
         [
@@ -72,7 +76,7 @@ def test_two_processes_train_as_one(make: Any, without_dropout: Path, tmp_path: 
     assert len(losses[0]) == 6 and losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert together.environment["processes"] == 2 and "processes" not in alone.environment
     left = sorted(path.name for path in (tmp_path / "two").iterdir())
-    assert left == ["metrics.jsonl", "result.json", "trial.json"]
+    assert left == ["adapter", "metrics.jsonl", "result.json", "trial.json"]
 
 
 @pytest.mark.slow

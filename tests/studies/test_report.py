@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from studies.engine.planning.tuning import Choice
+from studies.engine.records import Kept
 from studies.engine.reporting.outcome import collect
 from studies.engine.reporting.remarks import reading
 from studies.engine.reporting.report import write_report
@@ -269,3 +270,17 @@ def test_a_published_difference_to_another_baseline_is_not_compared(fabricate):
     fabricate.add("r=4", [0.70, 0.712, 0.718], {"adapter.r": 4})
     text = write_report(fabricate.study, fabricate.pairs, fabricate.out_dir).markdown.read_text()
     assert "+0.053" in text and "leaves out" not in text
+
+
+def test_the_best_evaluations_are_told_by_their_steps(fabricate):
+    fabricate.add("lora", [0.7, 0.71])
+    assert "train.keep" not in report_of(fabricate)[1]
+    for (trial, result, folder), step in zip(list(fabricate.rows), (20, 40), strict=True):
+        kept = Kept(step=step, metric="valid/loss", value=0.5, trained=60)
+        place = fabricate.rows.index((trial, result, folder))
+        fabricate.rows[place] = (trial, result.model_copy(update={"kept": kept}), folder)
+    _, markdown, _ = report_of(fabricate)
+    assert (
+        "2 trials are measured with the parameters of their best `valid/loss` (train.keep: best): "
+        "of step 20 to 40 where 60 were trained."
+    ) in markdown

@@ -148,6 +148,39 @@ def problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
          "good.yaml:14: profiles.embeded: unknown profile. Did you mean 'embedded'?"),
         ("train: {epochs: 1}", "trian: {epochs: 1}",
          "good.yaml:14: profiles.embedded.trian: not allowed in a profile. Did you mean 'train'?"),
+        ("train: {epochs: 1}", "train: {keep: best}",
+         "good.yaml:14: train.keep: best chooses among evaluations, and there is one alone, at the "
+         "end: set train.eval_every"),
+        ("train: {epochs: 1}", "train: {keep: best, eval_every: 50, max_steps: 40}",
+         "good.yaml:14: train.keep: best chooses among evaluations, and train.eval_every 50 makes "
+         "none before the end, which is train.max_steps 40: lower train.eval_every"),
+        ("train: {epochs: 1}", "train: {patience: 3}",
+         "good.yaml:14: train.patience: waits for a better evaluation, and the last is kept: set "
+         "keep: best"),
+        ("set: {adapter.start: paper}", "set: {train.patience: 2}",
+         "good.yaml:9: train.patience: waits for a better"),
+        ("metric: test/accuracy, select_on: valid/accuracy}\n",
+         "metric: test/accuracy}\ntrain: {keep: best, eval_every: 5}\n",
+         "good.yaml:12: train.keep: best needs objective.select_on, e.g. select_on: valid/accu"),
+        ("metric: test/accuracy, select_on: valid/accuracy}\n",
+         "metric: test/accuracy}\nsearch: {arm: lora, trials: 2, seed: 9, objectives: [{metric: "
+         "valid/accuracy}], space: {train.keep: [last, best]}}\ntrain: {eval_every: 5}\n",
+         "good.yaml:12: search.space.train.keep: best needs objective.select_on"),
+        ("select_on: valid/accuracy}\n",
+         "select_on: valid/accuracy}\ntrain: {keep: best, eval_every: 5}\n"
+         "tune: {train.keep: [last, best], train.patience: [2, 3], seeds: [9]}\n",
+         "good.yaml:13: tune.train.keep: with train.keep: best, choose one of train.keep, "
+         "train.patience and set the others"),
+        ("start: paper}\nbaseline: lora\n",
+         "start: paper, train.keep: last}\nbaseline: lora\ntrain: {keep: best, eval_every: 5}\n"
+         "tune: {train.patience: [2], seeds: [9]}\n",
+         "good.yaml:12: tune.train.patience: the arm 'paper' cannot have 2: waits for a better"),
+        ("select_on: valid/accuracy}\n",
+         "select_on: test/loss}\ntrain: {keep: best, eval_every: 5}\n",
+         "good.yaml:11: objective.select_on: choices are made on validation, never on test"),
+        ("select_on: valid/accuracy}\n",
+         "select_on: valid/f1}\ntrain: {keep: best, eval_every: 5}\n",
+         "good.yaml:11: objective.select_on: the task reports no 'valid/f1'"),
         ("train: {epochs: 1}", "train: {epochs: -1}", "good.yaml:14: train.epochs: "),
         ("gpu: {seeds: [3, 4]}", "gpu: {seeds: []}", "good.yaml:15: seeds: "),
         ("gpu: {seeds: [3, 4]}", "gpu: [3, 4]", "good.yaml:15: profiles.gpu: expected a mapping"),

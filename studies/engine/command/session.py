@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console, RenderableType
 
 from studies.archives import ArchiveError
-from studies.engine.command import dispatch
+from studies.engine.command import dispatch, kept
 from studies.engine.command.importing import import_results
 from studies.engine.command.plan_table import plan_table
 from studies.engine.command.progress import Progress
@@ -19,7 +19,7 @@ from studies.engine.definition import checks, verify
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
 from studies.engine.planning import edited, runs
-from studies.engine.planning.plan import plan_candidates
+from studies.engine.planning.plan import plan, plan_candidates
 from studies.engine.planning.plan_file import Plan, write_plan
 from studies.engine.records import Stage, Trial
 from studies.engine.running.events import Event, Stopped
@@ -86,6 +86,7 @@ class Session:
             stage = self.seeds()
             self._remark(stage, keep=False)
         self._tell_data(stage.to_fetch)
+        self._tell_room(stage)
         for name in sorted({trial.config["backbone"]["name"] for trial in _absent(stage.to_fetch)}):
             self._say(f"{name} is not on this machine yet: whether it fits its task, and has what "
                       "the arms adapt, is checked once it is fetched", "yellow")  # fmt: skip
@@ -260,6 +261,7 @@ class Session:
 
         left = [trial for trial in stage.to_fetch if self._state(trial) != "done"]
         self._tell_data(left)
+        self._tell_room(stage)
         if self._options.fetch:
             absent = _absent(left)
             try:
@@ -323,8 +325,20 @@ class Session:
                 )  # fmt: skip
         if stage is not self.before:
             lines += edited.claim_remarks(self._study, self._runs_dir, keep=keep)
+            lines += kept.lacking(stage.trials, self._runs_dir)
         for line in lines:
             self._say(line, "yellow")
+
+    def _tell_room(self, stage: StudyStage) -> None:
+        """Say what the study's seeds will keep on the disk; refuse what has no room there."""
+        if self._study.keep is None:
+            return
+        chosen = isinstance(stage, SeedsStage)
+        trials = stage.asked if chosen else plan(self._study, self._options.plugins)
+        for line in kept.room(self._study, trials, self._runs_dir):
+            if line not in self._told:
+                self._say(line, "dim")
+            self._told.append(line)
 
     def _undecided(self) -> set[str]:
         """The arms whose seeds are not known before their tuning, or the search, has ended."""

@@ -143,12 +143,12 @@ def check_backbone(backbone: dict[str, Any]) -> None:
 
 def check_fit(task: dict[str, Any], backbone: dict[str, Any]) -> bool:
     """True; raises `ValueError` where `backbone` is known and has not what `task` needs."""
-    from studies import backbones
+    from studies import backbones, tasks
 
     kind = _head(task).kind
     backbones.check_fit(backbone, kind)
     if kind != "image_classes":
-        backbones.check_length(backbone, task["max_length"])
+        backbones.check_length(backbone, tasks.parse(task).max_length)
     return True
 
 

@@ -222,7 +222,9 @@ def refusal(
     try:
         check(apply(point, {path: value}).config["adapter"])
     except ValidationError as error:
-        return f"{error.errors(include_url=False)[0]['msg']}, got {value!r}"
+        first = error.errors(include_url=False)[0]
+        own = first.get("ctx", {}).get("error")  # a rule of the section, in words of its own
+        return f"{said}{value!r}: {own}" if own else f"{first['msg']}, got {value!r}"
     except (ValueError, TypeError) as error:
         return f"{said}{value!r}: {error}"
     return None

@@ -23,7 +23,7 @@ class Objective(Section):
     direction: Literal["maximize", "minimize"] = "maximize"
     """Which way is better; it must be the task's own."""
     select_on: Annotated[Line | None, Field(examples=["valid/accuracy"])] = None
-    """Metric of validation that choices are made on, such as those of `tune`; null: none."""
+    """Metric of validation that `tune` and `train.keep: best` choose by; null: none."""
 
 
 class Arm(Section):
@@ -175,6 +175,9 @@ class StudyBody(Section):
     """A stage before `seeds` that searches the settings of one arm; validation chooses."""
     after: After | None = None
     """Evaluations made on the trained model of every trial of `seeds`."""
+    keep: Annotated[Literal["adapter", "mlflow"] | None, Field(examples=["adapter"])] = None
+    """adapter: what every trial of `seeds` has trained stays in its folder; mlflow: and is an
+    artifact of its run in MLflow; null: it is thrown away."""
     match: Literal["parameters"] | None = None
     """parameters: every arm's size is chosen for the baseline's number of trained parameters; null:
     sizes stay as they are."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from studies.sections import Bool, Float, Int, Section
 
@@ -32,6 +32,12 @@ class Train(Section):
     """Stop after this many optimizer steps; null: `epochs` decides."""
     eval_every: Annotated[Annotated[Int, Field(ge=1)] | None, Field(examples=[100])] = None
     """Validate every so many optimizer steps; null: at the end alone."""
+    keep: Literal["last", "best"] = "last"
+    """Which parameters are tested and kept: those of the last step, or those of the evaluation with
+    the best `objective.select_on`, of equal ones the first; the end is one of the evaluations."""
+    patience: Annotated[Annotated[Int, Field(ge=1)] | None, Field(examples=[5])] = None
+    """With `keep: best`, end after so many evaluations in a row that were not the best; null: train
+    to the end."""
     checkpoint_minutes: Annotated[Float, Field(ge=0)] | None = 10.0
     """Minutes between two saves of what a killed trial goes on from; 0 or null: only where it is
     asked to end (SIGTERM)."""
@@ -44,6 +50,29 @@ class Train(Section):
     """auto: on a single GPU, steps are replayed from CUDA graphs where that is possible, and a note
     of the trial says why where it is not; off: never. The same numbers to rounding, the same bits
     with `deterministic`."""
+
+    @field_validator("keep")
+    @classmethod
+    def _has_a_choice(cls, keep: str, others: ValidationInfo) -> str:
+        every, most = others.data.get("eval_every", 1), others.data.get("max_steps")
+        if keep == "best" and every is None:
+            raise ValueError(
+                "best chooses among evaluations, and there is one alone, at the end: set "
+                "train.eval_every"
+            )
+        if keep == "best" and most is not None and every >= most:
+            raise ValueError(
+                f"best chooses among evaluations, and train.eval_every {every} makes none before "
+                f"the end, which is train.max_steps {most}: lower train.eval_every"
+            )
+        return keep
+
+    @field_validator("patience")
+    @classmethod
+    def _keeps_the_best(cls, patience: int | None, others: ValidationInfo) -> int | None:
+        if patience is not None and others.data.get("keep", "best") != "best":
+            raise ValueError("waits for a better evaluation, and the last is kept: set keep: best")
+        return patience
 
     @field_validator("capture", mode="before")
     @classmethod

@@ -42,7 +42,7 @@ def check(
                 message = f"the arm '{point.arm}' sets it itself: remove it there or here"
                 problems.at(message, *where)
         for value in tried:
-            for point in points if path.startswith("adapter.") else points[:1]:
+            for point in points:
                 said = f"the arm '{point.arm}' cannot have "
                 if why := refusal(point, path, value, checks.check_adapter_options, said):
                     problems.at(why, *where)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from studies import published
-from studies.engine.definition import checks, claim_rules, search_rules, tune_rules
+from studies.engine.definition import checks, claim_rules, keep_rules, search_rules, tune_rules
 from studies.engine.definition.points import Point, Problems, expand, place_of
 from studies.engine.definition.study import Study
 from studies.engine.records import deciding
@@ -31,6 +31,7 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
         _check_objective(study, metrics, problems)
     _check_published(study, points, problems)
     claim_rules.check(study, points, by_arm, problems)
+    keep_rules.check(study, points, problems)
     if not problems and not refused:
         for point in points:
             _ask(study, point, "adapter", checks.check_adapter_options, problems)

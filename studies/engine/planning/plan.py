@@ -43,7 +43,7 @@ def _with_seeds(
     if study.after is not None:
         after = {"after": study.after.model_dump(mode="json", exclude_none=True)}
         points = [replace(point, config=point.config | after) for point in points]
-    return [make(seed, point) for seed in study.seeds for point in points]
+    return [make(seed, point, keep=study.keep) for seed in study.seeds for point in points]
 
 
 def plan_tuning(study: Study, plugins: Sequence[str | Path] = ()) -> list[Trial]:
@@ -101,6 +101,7 @@ def prepared(study: Study, plugins: Sequence[str | Path]) -> tuple[list[Point], 
 
     def make(seed: int, point: Point, /, **about: Any) -> Trial:
         used = used_by(point.config, loaded)
+        chooses = point.config["train"]["keep"] == "best"
         try:
             contents = study.contents.of(point.config)
         except ValueError as error:  # files of which no data set can be made
@@ -111,7 +112,7 @@ def prepared(study: Study, plugins: Sequence[str | Path]) -> tuple[list[Point], 
             arm=point.arm,
             seed=seed,
             swept=point.swept,
-            config=point.config,
+            config=point.config | ({"select_on": study.objective.select_on} if chooses else {}),
             plugins=tuple(str(plugin.file) for plugin in used),
             plugin_hashes=tuple(plugin.sha256 for plugin in used),
             contents=contents,

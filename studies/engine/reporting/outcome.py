@@ -11,7 +11,7 @@ from studies import published
 from studies.engine.definition.study import Study
 from studies.engine.definition.train import Train
 from studies.engine.planning.tuning import Choice
-from studies.engine.records import Cost, Result, Trial
+from studies.engine.records import Cost, Kept, Result, Trial
 from studies.engine.reporting.after_outcome import ArmAfter, gather
 from studies.engine.reporting.claims import Verdict, judge
 from studies.engine.reporting.search_outcome import SearchOutcome
@@ -118,6 +118,8 @@ class Outcome:
 
     two_factors: TwoFactors | None = None
     """Where arms set two paths in every combination: both effects and the interaction."""
+    kept: tuple[Kept, ...] = ()
+    """Of trials that are measured with the parameters of their best evaluation."""
 
     def drawn(self) -> "Outcome":
         """With the arms that figures show: of more than `DRAWN`, the baseline and the best."""
@@ -191,6 +193,7 @@ def collect(
         two_factors=two_factors(
             {arm.name: arm.swept for arm in arms}, {arm.name: arm.values for arm in arms}
         ),
+        kept=tuple(result.kept for _, result in done if result.kept is not None),
     )
 
 

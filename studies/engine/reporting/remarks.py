@@ -1,7 +1,7 @@
 """What a reader of the numbers must be told: too few seeds, other machines, arms at chance."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from studies.engine.reporting.outcome import DRAWN, Arm, Outcome
 from studies.engine.reporting.statistics import ALPHA, FEW_SEEDS
@@ -75,6 +75,11 @@ def reading(outcome: Outcome) -> list[str]:
     return lines
 
 
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
 def _choices(outcome: Outcome) -> Iterator[str]:
     """What was chosen for the arms, and on which split."""
     metric, select_on, found = outcome.metric, outcome.select_on, outcome.search
@@ -84,6 +89,13 @@ def _choices(outcome: Outcome) -> Iterator[str]:
         yield (
             f"No validation metric was named: a choice made by this table is made on `{metric}` "
             "itself and is optimistic."
+        )
+    if outcome.kept:
+        steps, trained = ([getattr(k, n) for k in outcome.kept] for n in ("step", "trained"))
+        yield (
+            f"{len(outcome.kept)} trials are measured with the parameters of their best "
+            f"`{outcome.kept[0].metric}` (train.keep: best): of step {_range(steps)} where "
+            f"{_range(trained)} were trained. On validation they look better than they are."
         )
     if outcome.choices:
         tuned = ", ".join(f"`{path}`" for path in outcome.choices[0].scores[0][0])

@@ -169,12 +169,14 @@ def measure(arms: Sequence[Trial], identity: str = "") -> Peak:
 def probe(trial: Trial) -> Trial:
     """`trial` cut short: a few steps, an evaluation of one batch of each split."""
     steps = STEPS_ON_GPU if devices.gpus() else STEPS
-    train = {**trial.config["train"], "max_steps": steps, "eval_every": None, "epochs": 1.0}
+    train = {**trial.config["train"], "max_steps": steps, "epochs": 1.0, "patience": None}
+    train["eval_every"] = 1 if train.get("keep") == "best" else None  # what is kept needs memory
     rows = train.get("eval_batch_size", 64)
     task = dict(trial.config["task"])
     for name in ("valid_rows", "test_rows"):
         task[name] = min(task.get(name) or rows, rows)
-    return trial.model_copy(update={"config": trial.config | {"train": train, "task": task}})
+    config = trial.config | {"train": train, "task": task}
+    return trial.model_copy(update={"config": config, "keep": None})
 
 
 def _what_needs_memory(trial: Trial) -> str:

@@ -25,7 +25,7 @@ import yaml
 from studies.engine.definition.study import Study
 from studies.engine.errors import masked
 from studies.engine.program import program
-from studies.engine.records import Result, Trial
+from studies.engine.records import ADAPTER, Result, Trial
 from studies.engine.tracking import contents, mlflow_client, requests, summaries
 from studies.engine.tracking.mlflow_client import VARIABLE
 from studies.engine.tracking.view import ARMS, LIMIT, Row, row_of, views
@@ -138,6 +138,7 @@ class TrackedStudy:
                 self._write_views()
         with self._explained(trial, run_dir):
             self._track(trial, result, run_dir)
+            self._keep_adapter(trial, result, run_dir)
 
     def finish(self, report: "Report | None") -> MlflowLink:
         """Write the runs of the arms and of the report, the note and the views."""
@@ -289,6 +290,16 @@ class TrackedStudy:
         status = contents.status(result)
         self._client.set_terminated(run_id, status, contents.later(start, result.seconds))
         return _Run(run_id, trial.key, result.attempt, status, tags, frozenset(params))
+
+    def _keep_adapter(self, trial: Trial, result: Result, run_dir: Path) -> None:
+        """Make what the trial has trained an artifact, where that is asked for and it is none."""
+        folder, known = run_dir / ADAPTER, self._index()[trial.key]
+        if trial.keep != "mlflow" or result.status != "done" or not folder.is_dir():
+            return
+        for i, run in enumerate(known):
+            if run.attempt == result.attempt and ADAPTER not in run.tags:
+                self._client.log_artifacts(run.run_id, str(folder), ADAPTER)
+                known[i] = self._tag(run, {ADAPTER: "kept"})
 
     def _write_summary(self, report: "Report") -> None:
         known = requests.runs(self._client, self._experiment, "tags.kind = 'summary'")

@@ -67,6 +67,17 @@ class Ranks:
             parameter.grad = summed.view_as(grad).to(grad.dtype)
         return total[0].to(loss.dtype)
 
+    def agreed(self, value: float) -> float:
+        """The first process's `value`: others may find another in its last bits."""
+        if self.count == 1:
+            return value
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        told = torch.tensor(value, dtype=torch.float64, device=device)
+        torch.distributed.broadcast(told, 0)
+        return told.item()
+
     def check_equal(self, model: "nn.Module") -> None:
         """Raise `RuntimeError` where the processes have trained different parameters."""
         if self.count == 1:

@@ -21,16 +21,19 @@ from studies import backbones, tasks
 from studies.engine.definition.contents import check_contents
 from studies.engine.definition.plugins import load_plugins
 from studies.engine.definition.train import Train
-from studies.engine.records import Cost, Trial
-from studies.engine.trials import seeds
+from studies.engine.records import Cost, Kept, Trial
+from studies.engine.trials import keeping, seeds
 from studies.engine.trials.after import evaluate_after
+from studies.engine.trials.attaching import attached
 from studies.engine.trials.environment import code_versions, device_name, peak_memory_bytes
 from studies.engine.trials.failures import NotFinite, is_out_of_memory
 from studies.engine.trials.matching import matched
 from studies.engine.trials.metrics_file import MetricsFile
 from studies.engine.trials.preemption import Preemption
+from studies.engine.trials.ranks import ranks
 from studies.engine.trials.training import cuda_graph, loop
 from studies.engine.trials.training.batches import TimedLoader, few_lengths, train_loader
+from studies.engine.trials.training.best import Best
 from studies.engine.trials.training.captured import NOT_CAPTURED
 from studies.engine.trials.training.checkpoint import Identity
 from studies.engine.trials.training.progress import TrainingProgress
@@ -48,6 +51,7 @@ class Findings:
     chosen: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     cost: Cost | None = None
+    kept: Kept | None = None
     micro_batch: int | None = None
     notes: tuple[str, ...] = ()
 
@@ -110,6 +114,9 @@ class TrainingRun:
             progress, loader, last = self._train(micro_batch)
         finite = {name: value for name, value in last.items() if math.isfinite(value)}
         metrics = {"train/loss": progress.final_loss, **finite}
+        if self._trial.keep is not None and ranks().rank == 0:
+            about = keeping.about(self._trial, adapter, self._head, found.backbone)
+            keeping.save(self._model, about, self._run_dir)
         if "after" in self._config:
             with self._counted():
                 metrics |= evaluate_after(
@@ -124,23 +131,19 @@ class TrainingRun:
         """The model with its adapter, its tokenizer or processor, the adapter's options, and the
         size that was chosen for it."""
         set_seed(seeds.derive(self._trial.seed, "init"))
-        head = tasks.head(self._config["task"], data)
-        model, processor = backbones.load(self._config["backbone"], head)
+        self._head = tasks.head(self._config["task"], data)
+        model, processor = backbones.load(self._config["backbone"], self._head)
         self._dtype = _prepare_dtype(model, self._config["backbone"])
         adapter, chosen = dict(self._config["adapter"]), {}
         if "match" in self._config:
             adapter, chosen = matched(model, adapter, self._config["match"])
-        adapted = adapters.attach(model, adapter)
-        for parameter in adapted.parameters():
-            if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
-                parameter.data = parameter.data.float()  # small updates vanish in half precision
-        return adapted, processor, adapter, chosen
+        return attached(model, adapter), processor, adapter, chosen
 
     def _train(self, micro_batch: int) -> tuple[TrainingProgress, TimedLoader, dict[str, float]]:
         """Train and evaluate: how it went, and the last metrics."""
         prepared, settings, seed = self._prepared, self._settings, self._trial.seed
         self._metrics = MetricsFile(self._run_dir / "metrics.jsonl")
-        saver, few_shapes = self._saver(), cuda_graph.on_one_gpu()
+        saver, best, few_shapes = self._saver(), self._best(), cuda_graph.on_one_gpu()
         loader = train_loader(
             prepared.train,
             prepared.collate,
@@ -158,6 +161,7 @@ class TrainingRun:
                 dropout_seed=seeds.derive(seed, "dropout"),
                 metrics=self._metrics,
                 on_evaluate=lambda step: self._score(step, "valid"),
+                best=best,
                 loss=prepared.fixed_loss if few_shapes else prepared.loss,
                 saver=saver,
                 micro_batch=micro_batch,
@@ -165,7 +169,7 @@ class TrainingRun:
                 note=self._found.note,
             )
             with saver.saved_when_preempted():
-                last = self._score(len(progress.losses), "valid", "test")
+                last = self._measured(progress, best)
         finally:
             self._metrics.close()
         return progress, loader, last
@@ -182,14 +186,58 @@ class TrainingRun:
             )
         return saver
 
+    def _best(self) -> Best | None:
+        """What keeps the best evaluation's parameters; None where the last step's are kept."""
+        settings = self._settings
+        if settings.keep == "last":
+            return None
+        metric = self._config["select_on"]
+        better = tasks.check(self._config["task"]).metrics[metric.removeprefix("valid/")]
+        return Best(
+            metric,
+            higher=better == "maximize",
+            patience=settings.patience,
+            agreed=ranks().agreed,
+        )
+
+    def _measured(self, progress: TrainingProgress, best: Best | None) -> dict[str, float]:
+        """The metrics of the parameters that are kept, which the model has from here on."""
+        step = len(progress.losses)
+        if best is None:
+            return self._score(step, "valid", "test")
+        if not progress.evaluated:
+            self._found.note(
+                f"train.keep: best had one evaluation to choose from: train.eval_every "
+                f"{self._settings.eval_every} is not below the {step} steps of the training"
+            )
+        if progress.evaluated < step:
+            found = self._score(step, "valid")
+            with self._preemption.whole():
+                best.offer(self._model, step, found)
+                progress.evaluated = step
+        elif best.gives_up:
+            self._found.note(
+                f"training ended after step {step}: the last {self._settings.patience} evaluations "
+                f"had no better {best.metric}"
+            )
+        with self._preemption.whole():
+            best.restore(self._model)
+        self._preemption.check()
+        self._found.kept = best.kept(step)
+        return best.values | self._finite(self._found.kept.step, "test")
+
     def _score(self, step: int, *splits: str) -> dict[str, float]:
         """The metrics of `splits` after `step`, written down; all must be finite."""
+        values = self._finite(step, *splits) | adapters.monitor(self._model)
+        self._metrics.write(step, values)
+        return values
+
+    def _finite(self, step: int, *splits: str) -> dict[str, float]:
+        """The metrics of `splits` with the parameters after `step`; all must be finite."""
         values = self._measure(*splits)
         bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
         if bad:
             raise NotFinite(f"{', '.join(bad)} after step {step}")
-        values |= adapters.monitor(self._model)
-        self._metrics.write(step, values)
         return values
 
     def _measure(self, *splits: str) -> dict[str, float]:

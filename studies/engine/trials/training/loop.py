@@ -17,6 +17,7 @@ from studies.engine.trials.metrics_file import MetricsFile
 from studies.engine.trials.ranks import ranks
 from studies.engine.trials.training import cuda_graph
 from studies.engine.trials.training.batches import LengthGrouped
+from studies.engine.trials.training.best import Best
 from studies.engine.trials.training.captured import CapturedSteps
 from studies.engine.trials.training.journal import Journal
 from studies.engine.trials.training.progress import TrainingProgress
@@ -36,7 +37,8 @@ def train(
     dtype: torch.dtype,
     dropout_seed: int,
     metrics: MetricsFile,
-    on_evaluate: Callable[[int], object],
+    on_evaluate: Callable[[int], Mapping[str, float]],
+    best: Best | None,
     loss: Loss,
     saver: Saver,
     micro_batch: int,
@@ -46,9 +48,10 @@ def train(
     """Train `model` in place; `loss` is that of the task, see `Prepared.loss`.
 
     `dtype` other than float32 means mixed precision. `on_evaluate` is called with the step every
-    `settings.eval_every` steps. `saver` takes checkpoints and says where to go on. `micro_batch` is
-    the most rows of one forward pass. `may_capture` is false where it has failed before.
-    `note` gets what a reader of the numbers should know.
+    `settings.eval_every` steps; `best` gets what it finds, and may end the training. `saver` takes
+    checkpoints and says where to go on. `micro_batch` is the most rows of one forward pass.
+    `may_capture` is false where it has failed before. `note` gets what a reader of the numbers
+    should know.
 
     Raises:
         NotFinite: a loss or gradient is NaN or infinite.
@@ -71,7 +74,7 @@ def train(
     if may_capture and settings.capture == "auto":
         several = settings.gradient_accumulation > 1
         captured = cuda_graph.captured_steps(model, step, several, note)
-    loop = TrainingLoop(model, loader, settings, step, captured, metrics, on_evaluate, saver)
+    loop = TrainingLoop(model, loader, settings, step, captured, metrics, on_evaluate, best, saver)
     with (
         loop.progress.running(),
         saver.saved_when_preempted(),
@@ -108,13 +111,14 @@ class TrainingLoop:
         step: OptimizerStep,
         captured: CapturedSteps | None,
         metrics: MetricsFile,
-        on_evaluate: Callable[[int], object],
+        on_evaluate: Callable[[int], Mapping[str, float]],
+        best: Best | None,
         saver: Saver,
     ) -> None:
         self.model, self.metrics, self.optimizer_step = model, metrics, step
         self.progress, self.done = TrainingProgress(), 0
         self._loader, self._settings, self._captured = loader, settings, captured
-        self._on_evaluate, self._saver = on_evaluate, saver
+        self._on_evaluate, self.best, self._saver = on_evaluate, best, saver
         self._in_epoch = steps_in_epoch(settings, len(loader))
         self._steps = total_steps(settings, len(loader))
         waits = step.device.type == "cpu" or hooks.acts_on_the_host(model)
@@ -132,7 +136,7 @@ class TrainingLoop:
         hooks.on_attach(self.model, self._steps)
         self._evaluate()  # where an earlier attempt was to
         epoch = self._batches(self.done // self._in_epoch, self.done % self._in_epoch)
-        while self.done < self._steps:
+        while self.done < self._steps and not self._gives_up:
             batches = next(epoch, None)
             if batches is None:
                 epoch = self._batches(self.done // self._in_epoch)
@@ -141,6 +145,10 @@ class TrainingLoop:
             self._evaluate()
             self._saver.after_step()
         self.journal.read()
+
+    @property
+    def _gives_up(self) -> bool:
+        return self.best is not None and self.best.gives_up
 
     def _batches(self, epoch: int, seen: int = 0) -> Iterator[list[Mapping[str, Tensor]]]:
         """The batches of each step of an epoch, but for the first `seen` steps."""
@@ -180,5 +188,8 @@ class TrainingLoop:
         if every and self.done % every == 0 and evaluated < self.done < self._steps:
             self.journal.read()
             with self.progress.running(on=False), self._saver.preemption.anywhere():
-                self._on_evaluate(self.done)
+                found = self._on_evaluate(self.done)
+            if self.best is not None:
+                with self.progress.running(on=False):
+                    self.best.offer(self.model, self.done, found)
             self.progress.evaluated = self.done

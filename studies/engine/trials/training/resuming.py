@@ -60,8 +60,16 @@ def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     if odd:
         raise CheckpointError(f"it is another model's: {', '.join(sorted(odd)[:3])} does not fit")
     for name, tensor in given.items():
-        here[name].copy_(tensor)
+        _copy(here[name], tensor)
     hooks.load_state(model, _below("method.", tensors))
+
+
+def _copy(target: Tensor, tensor: Tensor) -> None:
+    if target.is_inference():  # an evaluation has put another in a buffer's place
+        with torch.inference_mode():
+            target.copy_(tensor)
+    else:
+        target.copy_(tensor)
 
 
 def optimizer_state(optimizer: Optimizer, scaler: GradScaler | None) -> tuple[Tensors, State]:

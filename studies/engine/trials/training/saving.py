@@ -17,6 +17,7 @@ from studies.engine.trials.environment import device_name, peak_memory_bytes
 from studies.engine.trials.metrics_file import MetricsFile
 from studies.engine.trials.preemption import Preempted, Preemption
 from studies.engine.trials.training import checkpoint, resuming
+from studies.engine.trials.training.best import Best
 from studies.engine.trials.training.checkpoint import Identity
 from studies.engine.trials.training.journal import Journal
 from studies.engine.trials.training.progress import TrainingProgress
@@ -33,6 +34,7 @@ class Training(Protocol):
     progress: TrainingProgress
     metrics: MetricsFile
     journal: Journal
+    best: Best | None
     done: int
     """Finished optimizer steps."""
 
@@ -70,6 +72,8 @@ class Saver:
             step.optimizer, step.scaler, found.tensors, found.state["optimizer"]
         )
         step.skipped = found.state["skipped"]
+        if training.best is not None:
+            training.best.load(found.tensors, found.state["best"])
         training.progress.restore(found.state["progress"])
         training.metrics.restore((found.folder / METRICS).read_text(encoding="utf-8"))
         training.done = found.step
@@ -126,6 +130,9 @@ class Saver:
             "progress": progress.state(),
             "device": device_name(),
         }
+        if training.best is not None:
+            tensors |= training.best.tensors()
+            state["best"] = training.best.state()
         texts = {METRICS: training.metrics.text}
         try:
             checkpoint.save(self._run_dir, self._identity, training.done, tensors, state, texts)

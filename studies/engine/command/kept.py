@@ -1,0 +1,111 @@
+"""What `keep: adapter` asks of the disk, and which finished trials kept nothing."""
+
+import os
+import shutil
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from studies.engine.definition.study import Study
+from studies.engine.errors import StudyError
+from studies.engine.planning import runs
+from studies.engine.records import ABOUT, ADAPTER, Trial
+from studies.engine.running.loop import MIN_FREE_BYTES
+from studies.engine.tracking.mlflow_client import VARIABLE
+from studies.engine.trials.size import expected_bytes
+
+MOST_SHOWN = 5
+"""Folders that a line names."""
+
+
+def room(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[str]:
+    """What those of `trials` that are not done will keep, in a line; none where they keep nothing.
+
+    Raises:
+        StudyError: the disk has no room for it.
+    """
+    left = [trial for trial in trials if trial.keep and not _done(trial, runs_dir)]
+    if not left:
+        return []
+    known = {trial.key: kept for trial in trials if (kept := _kept_bytes(trial, runs_dir))}
+    sizes = [size for trial in _one_an_arm(left) if (size := _bytes(trial, trials, known))]
+    if not sizes:
+        return [
+            f"keep: what each of {_count(left)} keeps is known once the first has ended: "
+            "the backbone's configuration is not on this machine yet"
+        ]
+    copies = 2 if study.keep == "mlflow" and not os.environ.get(VARIABLE) else 1
+    total = round(statistics.fmean(sizes) * len(left) * copies)
+    free = shutil.disk_usage(_existing(runs_dir)).free
+    needed = (
+        f"{_count(left)} keep{'s' if len(left) == 1 else ''} about {_range(sizes)} each, "
+        f"{_amount(total)} in all{', in the folders and in MLflow' if copies == 2 else ''}"
+    )
+    if free - MIN_FREE_BYTES < total:
+        raise StudyError(
+            f"{study.place('keep')}: keep: {needed}, and {runs_dir} has {_amount(free)} free, of "
+            f"which {_amount(MIN_FREE_BYTES)} must stay so: make room, choose another disk by "
+            "--runs, or remove `keep`"
+        )
+    return [f"keep: {needed}; {_amount(free)} are free in {runs_dir}"]
+
+
+def lacking(trials: Sequence[Trial], runs_dir: Path) -> list[str]:
+    """Which of `trials` are done and kept nothing, and what to do about it, in a line."""
+    done = [trial for trial in trials if trial.keep and _done(trial, runs_dir)]
+    bare = [t for t in done if not (runs.trial_dir(t, runs_dir) / ADAPTER / ABOUT).is_file()]
+    if not bare:
+        return []
+    arms = ", ".join(dict.fromkeys(trial.arm for trial in bare))
+    shown = " ".join(trial.key for trial in bare[:MOST_SHOWN])
+    more = f" and {len(bare) - MOST_SHOWN} more" if len(bare) > MOST_SHOWN else ""
+    return [
+        f"keep: {len(bare)} of {len(done)} finished trials have no adapter: they were trained "
+        f"without `keep`, or it was removed ({arms}). Their results stay. To train them again and "
+        f"keep it, remove their folders in {runs.trial_dir(bare[0], runs_dir).parent} "
+        f"({shown}{more}) and run the same command"
+    ]
+
+
+def _bytes(trial: Trial, trials: Sequence[Trial], known: dict[str, int]) -> int | None:
+    """What a trial of the same arm has kept, else what is expected, else what any has kept."""
+    own = [known[each.key] for each in trials if each.key in known and each.arm == trial.arm]
+    if own:
+        return max(own)
+    return expected_bytes(trial) or max(known.values(), default=None)
+
+
+def _one_an_arm(trials: Sequence[Trial]) -> list[Trial]:
+    return list({trial.arm: trial for trial in trials}.values())
+
+
+def _kept_bytes(trial: Trial, runs_dir: Path) -> int:
+    folder = runs.trial_dir(trial, runs_dir) / ADAPTER
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _done(trial: Trial, runs_dir: Path) -> bool:
+    result = runs.result_of(trial, runs_dir)
+    return result is not None and result.status == "done"
+
+
+def _existing(folder: Path) -> Path:
+    """`folder`, or the nearest above it that is there."""
+    folder = folder.resolve()
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _count(trials: Sequence[Trial]) -> str:
+    return "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
+
+
+def _range(sizes: Sequence[int]) -> str:
+    low, high = _amount(min(sizes)), _amount(max(sizes))
+    return low if low == high else f"{low} to {high}"
+
+
+def _amount(size: float) -> str:
+    """`size` bytes as a person says it: 340 KiB, 2.1 GiB."""
+    units = ("KiB", "MiB", "GiB", "TiB")
+    power = next((i for i in range(len(units)) if size < 1000 * 1024 ** (i + 1)), len(units) - 1)
+    return f"{size / 1024 ** (power + 1):.3g} {units[power]}"

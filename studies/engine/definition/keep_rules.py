@@ -1,0 +1,34 @@
+"""What `train.keep: best` needs of a study: a metric to choose by, and stages that leave it so."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from studies.engine.definition.points import Point, Problems, place_of
+from studies.engine.definition.study import Study
+
+KEEP = "train.keep"
+TOGETHER = (KEEP, "train.patience", "train.eval_every", "train.max_steps")
+"""Settings of which not every value goes with every other where the best is kept."""
+
+
+def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
+    """Report where the best evaluation is to be kept and nothing says which is the best, or where
+    a stage before the seeds would try what is no training."""
+    space: Mapping[str, Any] = study.search.space if study.search is not None else {}
+    stages = {("tune",): study.tune, ("search", "space"): space}
+    tries = [where for where, tried in stages.items() if _has_best(tried.get(KEEP))]
+    keeps = [point for point in points if point.config["train"].get("keep") == "best"]
+    if study.objective.select_on is None:  # another metric than of validation is refused elsewhere
+        message = "best needs objective.select_on, e.g. select_on: valid/accuracy, to choose by"
+        for where in tries:
+            problems.at(message, *where, KEEP)
+        for point in keeps[:1]:
+            problems.add(place_of(study, KEEP, point.places), KEEP, message)
+    for where, tried in stages.items() if tries or keeps else ():
+        if len(both := [path for path in TOGETHER if path in tried]) > 1:
+            message = f"with train.keep: best, choose one of {', '.join(both)} and set the others"
+            problems.at(message, *where, both[0])
+
+
+def _has_best(tried: Any) -> bool:
+    return isinstance(tried, tuple) and "best" in tried

@@ -1,0 +1,89 @@
+"""The parameters of a training's best evaluation, kept while it goes on: `train.keep: best`.
+
+A copy on the host of all that changes in training: trained parameters, buffers, and what the method
+remembers from step to step. It is part of every checkpoint, so that a training that was cut off
+keeps what it would have kept.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from studies.engine.records import Kept
+from studies.engine.trials.training import resuming
+
+PREFIX = "best."
+"""Of the names of its tensors in a checkpoint."""
+
+
+class Best:
+    """The best evaluation so far, of equal ones the first.
+
+    Args:
+        metric: What is compared, `valid/<metric>`.
+        higher: Whether more of it is better.
+        patience: How many evaluations in a row may be no better; None: any number.
+        agreed: From this process's value to the one that all processes of the trial go by.
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        *,
+        higher: bool,
+        patience: int | None,
+        agreed: Callable[[float], float] = float,
+    ) -> None:
+        self.metric = metric
+        self._higher, self._patience, self._agreed = higher, patience, agreed
+        self._tensors: dict[str, Tensor] = {}
+        self._step = self._worse = 0
+        """The evaluation's step, 0 before the first; how many in a row were no better since."""
+        self.values: dict[str, float] = {}
+        """All that the best evaluation found."""
+
+    def offer(self, model: nn.Module, step: int, values: Mapping[str, float]) -> None:
+        """Keep `model` as it is after `step`, where the evaluation that found `values` is best."""
+        value = self._agreed(values[self.metric])
+        assert math.isfinite(value), "refused where it was measured"
+        if self._step and not self._is_better(value):
+            self._worse += 1
+            return
+        self._step, self._worse = step, 0
+        self.values = {**values, self.metric: value}
+        self._tensors = resuming.model_tensors(model, {})
+
+    def _is_better(self, value: float) -> bool:
+        best = self.values[self.metric]
+        return value > best if self._higher else value < best
+
+    @property
+    def gives_up(self) -> bool:
+        """Whether so many evaluations were no better that no more are waited for."""
+        return self._patience is not None and self._worse >= self._patience
+
+    def restore(self, model: nn.Module) -> None:
+        """Write what was kept into the parameters and buffers of `model`."""
+        resuming.load_model(model, self._tensors)
+
+    def kept(self, trained: int) -> Kept:
+        """What is kept of a training of `trained` steps."""
+        value = self.values[self.metric]
+        return Kept(step=self._step, metric=self.metric, value=value, trained=trained)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of a checkpoint."""
+        return {f"{PREFIX}{name}": tensor for name, tensor in self._tensors.items()}
+
+    def state(self) -> dict[str, Any]:
+        """The rest of a checkpoint."""
+        return {"step": self._step, "worse": self._worse, "values": self.values}
+
+    def load(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Go on from what `tensors` and `state` gave; of the former, others are passed over."""
+        self._tensors = {
+            name.removeprefix(PREFIX): t for name, t in tensors.items() if name.startswith(PREFIX)
+        }
+        self._step, self._worse, self.values = state["step"], state["worse"], state["values"]
