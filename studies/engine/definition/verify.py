@@ -8,7 +8,7 @@ from typing import Any
 
 from basis_zoo.registry import did_you_mean
 from studies import published
-from studies.engine.definition import checks, search_rules, tune_rules
+from studies.engine.definition import checks, contrasts, search_rules, tune_rules
 from studies.engine.definition.points import Point, Problems, expand, place_of
 from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.records import Cost, deciding
@@ -119,13 +119,9 @@ def _check_published(study: Study, points: list[Point], problems: Problems) -> N
 
 def _check_claims(study: Study, points: list[Point], problems: Problems) -> None:
     """Report claims about arms or costs that there are not."""
-    arms = [point.arm for point in points]
     for i, claim in enumerate(study.claims):
-        for where, gain in (((), claim), (("beyond",), claim.beyond)):
-            for key in ("arm", "than") if gain is not None else ():
-                name = getattr(gain, key)
-                if isinstance(name, str) and name not in arms:
-                    problems.at(_no_arm(name, arms), "claims", i, *where, key)
+        for where, message in contrasts.problems(claim, points):
+            problems.at(message, "claims", i, *where)
         for key, metric in _metrics(claim):
             section, _, name = metric.partition("/")
             if section == "cost" and name not in Cost.model_fields:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from studies.engine.definition.study import Study
+from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.planning import runs
 from studies.engine.records import Trial
 from studies.files import write_text
@@ -105,8 +105,12 @@ def _noted(study: Study, runs_dir: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     if isinstance(found, list):
-        return {"claims": found}
-    return found if isinstance(found, dict) and "claims" in found else None
+        found = {"claims": found}
+    if not isinstance(found, dict) or "claims" not in found:
+        return None
+    # a key that claims have got since was not given then
+    since = {k: f.default for k, f in ClaimRule.model_fields.items() if not f.is_required()}
+    return found | {"claims": [since | claim for claim in found["claims"]]}
 
 
 def _file(study: Study, runs_dir: Path) -> Path:
