@@ -13,7 +13,12 @@ from adapters.export.updates import LayerUpdate, layer_updates
 from adapters.layers import BasisLayer
 from adapters.module_names import block_of, short_kind
 from adapters.ops.merge import product
-from adapters.spectrum.measures import effective_rank, singular_values, stable_rank
+from adapters.spectrum.measures import (
+    effective_rank,
+    numerical_rank,
+    singular_values,
+    stable_rank,
+)
 from adapters.spectrum.usage import (
     effective_degree,
     grid_occupancy,
@@ -61,6 +66,11 @@ class ModuleSpectrum:
     def effective_rank(self) -> float:
         """Of the update."""
         return effective_rank(self.values)
+
+    @property
+    def rank(self) -> int:
+        """Of the update, in float32."""
+        return numerical_rank(self.values, self.shape)
 
     def numbers(self) -> dict[str, float]:
         """All scalars by name."""

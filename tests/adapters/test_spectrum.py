@@ -10,11 +10,14 @@ from peft import LoraConfig, get_peft_model
 import adapters
 from adapters import BasisConfig
 from adapters.spectrum import (
+    ModuleSpectrum,
     effective_degree,
     effective_rank,
     grid_occupancy,
     non_affine_share,
+    numerical_rank,
     phi_curves,
+    ranks,
     singular_values,
     spectra,
     spectra_of_saved,
@@ -23,6 +26,7 @@ from adapters.spectrum import (
     table,
     utilization,
 )
+from adapters.spectrum.modules import PhiUsage
 from adapters.spectrum.plots import plot_depth, plot_phi, plot_spectra
 
 
@@ -36,6 +40,9 @@ def test_ranks_of_known_spectra():
     entropy = -(2 / 3) * math.log(2 / 3) - (1 / 3) * math.log(1 / 3)
     assert effective_rank(two) == pytest.approx(math.exp(entropy))
     assert stable_rank(torch.zeros(3)) == 0 == effective_rank(torch.zeros(3))
+    falling = torch.tensor([2.0, 1e-4, 1e-5, 1e-6], dtype=torch.float64)
+    assert numerical_rank(falling, (4, 50)) == 2  # 2 * 50 * 1.2e-7 is rounding
+    assert numerical_rank(falling, (4, 4)) == 4 and numerical_rank(torch.zeros(3), (3, 3)) == 0
 
 
 def test_batched_singular_values_are_those_of_each():
@@ -135,6 +142,53 @@ def test_spectra_of_a_model_are_those_of_its_updates(family, tmp_path):
     assert all(torch.equal(a.values, b.values) for a, b in zip(found, again, strict=True))
     lines = table(found).splitlines()
     assert len(lines) == 1 + 6 + 1 and lines[-1].startswith("all") and "±" in lines[-1]
+
+
+@pytest.mark.parametrize(("r", "degree"), [(1, 3), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3)])
+def test_a_polynomial_raises_the_rank_to_all_monomials_of_r_variables(r: int, degree: int) -> None:
+    """phi(BA) of degree d spans the products of at most d of BA's r factors: C(r + d, d)."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(60, 50))
+    options = {"basis": "polynomial", "num_basis": degree + 1, "interval": (-1.0, 1.0)}
+    config = BasisConfig(r=r, target_modules=["0"], start="identity", **options)
+    model = get_peft_model(model, config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and "phi" not in name:
+                parameter.uniform_(-1, 1).div_(r if "_B" in name else 1)  # |BA| <= 1
+        layer = next(m for m in model.modules() if hasattr(m, "basis_A"))
+        _, _, nonlinear = layer.member("default")
+        nonlinear.amplitude.copy_(torch.linspace(1.0, 2.0, degree + 1))
+    [module] = spectra(model)
+    assert module.rank == math.comb(r + degree, degree)
+
+
+def test_ranks_are_told_by_part_and_by_depth(family) -> None:
+    bert = adapted(family("bert"))
+    made = []
+    for module in spectra(bert):  # blocks 0 and 1, in each four modules of attention and two others
+        is_mlp = module.name.split(".layer.")[1][2:] in ("intermediate.dense", "output.dense")
+        size = (1 + is_mlp) * (1 + 2 * module.block)  # 1 and 2 before, 3 and 6 after
+        usage = PhiUsage(1.0, 2.5, *[0.0] * 4)
+        values = torch.tensor([1.0] * size + [0.0], dtype=torch.float64)
+        made.append(
+            ModuleSpectrum(module.name, module.kind, module.block, (7, 7), values, None, usage)
+        )
+    found = ranks(bert, made)
+    for measure in ("stable_rank", "effective_rank", "rank"):
+        assert found[f"attention/{measure}"] == pytest.approx(2)
+        assert found[f"attention/{measure}_spread"] == pytest.approx(1)
+        assert found[f"mlp/{measure}"] == pytest.approx(4)
+        assert found[f"mlp/{measure}_early"] == pytest.approx(2)
+        assert found[f"mlp/{measure}_late"] == pytest.approx(6)
+        assert found[f"mlp/{measure}_rise"] == pytest.approx(4)
+        assert found[f"all/{measure}"] == pytest.approx((4 * 2 + 2 * 4) / 6)
+    assert found["all/raised_share"] == pytest.approx(6 / 12)
+    only = ranks(bert, [m for m in made if ".intermediate." in m.name and m.block == 0])
+    ends = {f"{name}{end}" for name in ("stable_rank", "effective_rank", "rank")
+            for end in ("", "_spread")}  # fmt: skip
+    both = {f"{part}/{end}" for part in ("all", "mlp") for end in ends}
+    assert set(only) == both | {"all/raised_share"}
 
 
 def test_lora_has_a_spectrum_without_phi(family):

@@ -74,6 +74,16 @@ def test_the_report_draws_them(tiny_bert: Path, tiny_csv: Path, tmp_path: Path) 
     assert all(result.status == "done" for _, result in pairs)
     kept = {trial.arm for trial in trials if (tmp_path / "trials" / trial.key / NAME).is_file()}
     assert kept == {"lora", "phi"}, "ia3 adds no matrix to the weight"
+    measured = {
+        trial.arm: {name for name in result.metrics if name.startswith("after/")}
+        for trial, result in pairs
+    }
+    names = study.after.names(["accuracy"])
+    of_attention = {name for name in names if "/mlp/" not in name}  # query and value alone
+    assert measured["phi"] == of_attention and measured["ia3"] == set()
+    assert measured["lora"] == of_attention - {"after/spectra/all/raised_share"}
+    lora = next(result for trial, result in pairs if trial.arm == "lora")
+    assert lora.metrics["after/spectra/all/rank"] <= 3
     report = write_report(study, pairs, tmp_path / "report")
     names = {figure.stem for figure in report.figures if figure.suffix == ".png"}
     assert names >= {"stable_rank", "spectra", "utilization", "phi"}

@@ -12,6 +12,11 @@ PARA_FACTS = ("parameters", "kept_energy", "rank_mean", "rank_spread")
 """What is said of a pruned adapter beside its metrics: LoRA parameters, share of the squared norm
 of all updates, mean and standard deviation over layers of the ranks."""
 
+SPECTRA = "after/spectra"
+"""What metrics of the updates' singular values begin with; see `adapters.spectrum.ranks`."""
+RANKS = ("stable_rank", "effective_rank", "rank")
+PARTS = ("all", "attention", "mlp")
+
 
 class Para(Section):
     """Ranks cut after training, by one threshold over all layers (PARA, arXiv 2604.27796)."""
@@ -63,7 +68,8 @@ class After(Section):
     landscape: Landscape | None = None
     """The validation loss along a line; null: not."""
     spectra: Bool = False
-    """Singular values of every update, and every phi, kept beside the result for the figures."""
+    """Ranks of every update, by part and depth of the model; its singular values, and every phi,
+    are kept beside the result for the figures."""
 
     @model_validator(mode="after")
     def _asks_something(self) -> "After":
@@ -83,6 +89,10 @@ class After(Section):
             found += [f"after/affine/difference/{name}" for name in splits]
         if self.landscape is not None:
             found += [landscape_name(step) for step in self.landscape.steps]
+        if self.spectra:
+            ends = ("", "_spread", "_early", "_late", "_rise")
+            found += [f"{SPECTRA}/{p}/{rank}{end}" for p in PARTS for rank in RANKS for end in ends]
+            found.append(f"{SPECTRA}/all/raised_share")
         return found
 
 

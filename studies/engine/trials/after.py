@@ -21,8 +21,16 @@ from adapters.export import (
     layer_updates,
     source_parameters,
 )
+from adapters.spectrum import ranks
 from studies.engine.definition import checks
-from studies.engine.definition.sections import After, Landscape, Para, landscape_name, para_name
+from studies.engine.definition.sections import (
+    SPECTRA,
+    After,
+    Landscape,
+    Para,
+    landscape_name,
+    para_name,
+)
 from studies.engine.trials.seeds import derive
 from studies.engine.trials.spectra_file import write_spectra
 
@@ -61,7 +69,10 @@ def evaluate_after(
     if after.affine and checks.has_phi(adapter):
         found |= _affine(model, trained, evaluate)
     if after.spectra and checks.can_be_pruned(adapter):
-        write_spectra(model, folder)
+        found |= {
+            f"{SPECTRA}/{name}": value
+            for name, value in ranks(model, write_spectra(model, folder)).items()
+        }
     if after.landscape is not None:
         found |= _landscape(model, after.landscape, evaluate, seed)
     return {name: value for name, value in found.items() if math.isfinite(value)}

@@ -25,7 +25,7 @@ class Inside(NamedTuple):
     """Empty for methods without phi."""
 
 
-def write_spectra(model: nn.Module, folder: Path) -> None:
+def write_spectra(model: nn.Module, folder: Path) -> list[ModuleSpectrum]:
     """Decompose the updates of `model` and keep what they show in `folder`.
 
     Raises:
@@ -47,6 +47,7 @@ def write_spectra(model: nn.Module, folder: Path) -> None:
     for i, curve in enumerate(curves):
         arrays[f"curve_{i}"] = torch.stack([curve.x, curve.y]).numpy()
     np.savez_compressed(folder / NAME, **arrays)
+    return modules
 
 
 def read_spectra(folder: Path) -> Inside | None:
