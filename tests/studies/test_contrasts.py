@@ -147,6 +147,21 @@ def test_beyond_is_the_contrast_of_its_four_arms() -> None:
     assert decide(short, arms) == decide(long, arms)
 
 
+@pytest.mark.parametrize(
+    ("metric", "word"),
+    [
+        ("after/spectra/all/rank", "confirmed"),
+        ("after/spectra/all/stable_rank", "not decided"),
+        ("test/accuracy", "not decided"),
+    ],
+)
+def test_a_rank_that_is_the_same_for_every_seed_is_known(metric: str, word: str) -> None:
+    found = results({"phi": np.full(3, 165.0), "lora": np.full(3, 8.0)}, metric)
+    rule = ClaimRule(claim="c", arm="phi", than="lora", metric=metric, expect="higher")
+    [verdict] = judge([rule], found, "test/accuracy", "maximize")
+    assert verdict.word == word and verdict.difference == 157
+
+
 def test_only_seeds_that_all_arms_finished_count() -> None:
     arms = noisy(lora=0.70, attention=0.75, mlp=0.72, all=0.80)
     found = results(arms)

@@ -87,7 +87,23 @@ def test_the_report_draws_them(tiny_bert: Path, tiny_csv: Path, tmp_path: Path) 
     report = write_report(study, pairs, tmp_path / "report")
     names = {figure.stem for figure in report.figures if figure.suffix == ".png"}
     assert names >= {"stable_rank", "spectra", "utilization", "phi"}
-    assert "stable_rank.png" in report.markdown.read_text()
+    text = report.markdown.read_text()
+    assert "stable_rank.png" in text
+    numbers = {name: f"{value:.2f}" for name, value in lora.metrics.items()}
+    stable, early, late, effective, rank = (
+        numbers[f"after/spectra/attention/{name}"]
+        for name in (
+            "stable_rank",
+            "stable_rank_early",
+            "stable_rank_late",
+            "effective_rank",
+            "rank",
+        )
+    )
+    row = f"| lora | attention | {stable} ± "
+    assert row in text
+    assert f"| {early} | {late} | {effective} ± " in text[text.index(row) :].splitlines()[0]
+    assert f"| {rank} ± " in text[text.index(row) :].splitlines()[0]
     sizes = [
         np.prod(module.shape) for module in read_spectra(tmp_path / "trials" / trials[0].key)[0]
     ]

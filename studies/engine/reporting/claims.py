@@ -6,10 +6,11 @@ a slope (see `studies.engine.definition.contrasts`), lies in a set $S$: `better`
 *confirmed* where the interval of $d$ lies in $S$, *refuted* where it lies outside, else *not
 decided*. The interval is a t interval over seeds at the level that Holm's step-down grants the
 claim among the claims of its study, so that all verdicts together are wrong in at most 5 % of
-studies. A cost that is the same for every seed is known exactly.
+studies. A cost or a rank that is the same for every seed is known exactly.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,7 @@ import scipy
 
 from studies.engine.definition.contrasts import Term, WeightedSum, weighted_sum
 from studies.engine.definition.points import Point
+from studies.engine.definition.sections import SPECTRA
 from studies.engine.definition.study import ClaimRule
 from studies.engine.records import Result, value_of
 from studies.engine.reporting.statistics import ALPHA, Summary, summarize
@@ -90,7 +92,7 @@ class _Sample:
     values: tuple[float, ...]
     summary: Summary
     exact: bool
-    """Whether `values` are costs, of which one value on all seeds is no accident."""
+    """Whether `values` are counts, of which one value on all seeds is no accident."""
     note: str
     """Why there can be no interval."""
 
@@ -116,9 +118,14 @@ def _sample(total: WeightedSum, results: Results, metric: str) -> _Sample:
     note = summary.note if found or len(arms) == 1 else "no finished seed in common"
     if summary.std == 0.0:
         note = "the difference is the same for every seed"
-    costs = all((term.metric or metric).startswith("cost/") for term in total.terms)
-    exact = costs and summary.std == 0.0 and not zero
+    known = all(_is_count(term.metric or metric) for term in total.terms)
+    exact = known and summary.std == 0.0 and not zero
     return _Sample(tuple(found), summary, exact, zero or note)
+
+
+def _is_count(metric: str) -> bool:
+    """Whether the form of the method may fix `metric`: a cost, or the rank of its updates."""
+    return metric.startswith("cost/") or bool(re.fullmatch(rf"{SPECTRA}/\w+/rank", metric))
 
 
 def _number(term: Term, results: Results, seed: int, metric: str) -> float | None:
