@@ -12,7 +12,7 @@ from adapters.spectrum.measures import (
     stable_rank_by_power,
 )
 from adapters.spectrum.modules import ModuleSpectrum, spectra, spectra_of_saved, table
-from adapters.spectrum.ranks import ranks
+from adapters.spectrum.rank_statistics import rank_statistics
 from adapters.spectrum.usage import (
     effective_degree,
     grid_occupancy,
@@ -29,7 +29,7 @@ __all__ = [
     "non_affine_share",
     "numerical_rank",
     "phi_curves",
-    "ranks",
+    "rank_statistics",
     "singular_values",
     "spectra",
     "spectra_of_saved",

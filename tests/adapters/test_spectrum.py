@@ -1,6 +1,7 @@
 """Measures of spectra and of phi's use, against matrices and phis whose answer is known."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 
 import adapters
 from adapters import BasisConfig
+from adapters.export.updates import layer_updates
 from adapters.spectrum import (
     ModuleSpectrum,
     effective_degree,
@@ -17,7 +19,7 @@ from adapters.spectrum import (
     non_affine_share,
     numerical_rank,
     phi_curves,
-    ranks,
+    rank_statistics,
     singular_values,
     spectra,
     spectra_of_saved,
@@ -26,6 +28,7 @@ from adapters.spectrum import (
     table,
     utilization,
 )
+from adapters.spectrum.changes import weight_changes
 from adapters.spectrum.modules import PhiUsage
 from adapters.spectrum.plots import plot_depth, plot_phi, plot_spectra
 
@@ -174,7 +177,7 @@ def test_ranks_are_told_by_part_and_by_depth(family) -> None:
         made.append(
             ModuleSpectrum(module.name, module.kind, module.block, (7, 7), values, None, usage)
         )
-    found = ranks(bert, made)
+    found = rank_statistics(bert, made)
     for measure in ("stable_rank", "effective_rank", "rank"):
         assert found[f"attention/{measure}"] == pytest.approx(2)
         assert found[f"attention/{measure}_spread"] == pytest.approx(1)
@@ -184,7 +187,7 @@ def test_ranks_are_told_by_part_and_by_depth(family) -> None:
         assert found[f"mlp/{measure}_rise"] == pytest.approx(4)
         assert found[f"all/{measure}"] == pytest.approx((4 * 2 + 2 * 4) / 6)
     assert found["all/raised_share"] == pytest.approx(6 / 12)
-    only = ranks(bert, [m for m in made if ".intermediate." in m.name and m.block == 0])
+    only = rank_statistics(bert, [m for m in made if ".intermediate." in m.name and m.block == 0])
     ends = {f"{name}{end}" for name in ("stable_rank", "effective_rank", "rank")
             for end in ("", "_spread")}  # fmt: skip
     both = {f"{part}/{end}" for part in ("all", "mlp") for end in ends}
@@ -197,6 +200,39 @@ def test_lora_has_a_spectrum_without_phi(family):
     assert [m.usage for m in found] == [None, None]
     assert all(float(m.values[3] / m.values[0]) < 1e-7 for m in found)
     assert set(found[0].numbers()) == {"stable_rank", "effective_rank"}
+
+
+CHANGING = [m for m in adapters.list_methods() if adapters.get_method(m).changes_weights]
+
+
+def test_all_methods_but_those_beside_the_weights_change_them() -> None:
+    assert set(adapters.list_methods()) - set(CHANGING) == {"aurora", "bitfit", "head_only"}
+
+
+@pytest.mark.parametrize("method", CHANGING)
+@torch.no_grad()
+def test_a_change_of_weights_is_what_the_model_computes_with(family, method: str) -> None:
+    bert = family("bert")
+    torch.manual_seed(0)
+    before = bert.model().eval()
+    options = {} if method == "full" else {"target_modules": "all"}
+    model = adapters.attach(deepcopy(before), {"method": method, **options}).eval()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and "classifier" not in name and "embed" not in name:
+            adapted_weight = method != "full" or ("layer" in name and parameter.ndim == 2)
+            parameter.add_(torch.randn_like(parameter) * 0.05 * adapted_weight)
+    changes = weight_changes(model, before)
+    assert len(changes) == 12 and all(change.energy > 0 for change in changes)
+    if adapters.get_method(method).convertible:
+        for change, update in zip(changes, layer_updates(model), strict=True):
+            torch.testing.assert_close(change.dense(), update.dense(), rtol=1e-4, atol=1e-5)
+    batch = bert.batch()
+    start, want = before(**batch).logits, model(**batch).logits
+    modules = dict(before.named_modules())
+    for change in changes:
+        modules[change.name].weight += change.dense()
+    assert (before(**batch).logits - want).norm() < 1e-3 * (want - start).norm()
+    assert [m.rank > 0 for m in spectra(model, before=bert.model())] == [True] * 12
 
 
 def test_monitor_agrees_with_the_full_measures(family, few_steps):

@@ -27,6 +27,7 @@ arms:
   - {{name: lora, adapter: {{method: lora}}}}
   - {{name: phi}}
   - {{name: ia3, adapter: {{method: ia3}}}}
+  - {{name: bitfit, adapter: {{method: bitfit}}}}
 baseline: lora
 objective: {{metric: test/accuracy, select_on: valid/accuracy}}
 after: {{spectra: true}}
@@ -73,15 +74,15 @@ def test_the_report_draws_them(tiny_bert: Path, tiny_csv: Path, tmp_path: Path) 
     pairs = [(trial, run_trial(trial, tmp_path / "trials" / trial.key)) for trial in trials]
     assert all(result.status == "done" for _, result in pairs)
     kept = {trial.arm for trial in trials if (tmp_path / "trials" / trial.key / NAME).is_file()}
-    assert kept == {"lora", "phi"}, "ia3 adds no matrix to the weight"
+    assert kept == {"lora", "phi", "ia3"}, "bitfit changes no matrix"
     measured = {
         trial.arm: {name for name in result.metrics if name.startswith("after/")}
         for trial, result in pairs
     }
     names = study.after.names(["accuracy"])
     of_attention = {name for name in names if "/mlp/" not in name}  # query and value alone
-    assert measured["phi"] == of_attention and measured["ia3"] == set()
-    assert measured["lora"] == of_attention - {"after/spectra/all/raised_share"}
+    assert measured["phi"] == of_attention and measured["bitfit"] == set()
+    assert measured["lora"] == measured["ia3"] == of_attention - {"after/spectra/all/raised_share"}
     lora = next(result for trial, result in pairs if trial.arm == "lora")
     assert lora.metrics["after/spectra/all/rank"] <= 3
     report = write_report(study, pairs, tmp_path / "report")

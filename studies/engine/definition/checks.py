@@ -112,6 +112,18 @@ def can_be_pruned(adapter: Mapping[str, Any]) -> bool:
     return bool(adapters.get_method(adapter["method"]).convertible)
 
 
+def changes_weights(adapter: Mapping[str, Any]) -> bool:
+    """Whether the method changes matrices of the model, so that the change has a rank."""
+    import adapters
+
+    return bool(adapters.get_method(adapter["method"]).changes_weights)
+
+
+def needs_weights(adapter: Mapping[str, Any]) -> bool:
+    """Whether the update is known only by what the weights were and have become."""
+    return changes_weights(adapter) and not can_be_pruned(adapter)
+
+
 def has_phi(adapter: Mapping[str, Any]) -> bool:
     """Whether the method's update is s phi(BA), phi trained or fixed."""
     import adapters

@@ -13,7 +13,7 @@ PARA_FACTS = ("parameters", "kept_energy", "rank_mean", "rank_spread")
 of all updates, mean and standard deviation over layers of the ranks."""
 
 SPECTRA = "after/spectra"
-"""What metrics of the updates' singular values begin with; see `adapters.spectrum.ranks`."""
+"""What metrics of the updates' ranks begin with; see `adapters.spectrum.rank_statistics`."""
 RANKS = ("stable_rank", "effective_rank", "rank")
 PARTS = ("all", "attention", "mlp")
 

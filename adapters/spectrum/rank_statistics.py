@@ -16,7 +16,7 @@ MEASURES: Mapping[str, Callable[[ModuleSpectrum], float]] = {
 }
 
 
-def ranks(model: nn.Module, modules: Sequence[ModuleSpectrum]) -> dict[str, float]:
+def rank_statistics(model: nn.Module, modules: Sequence[ModuleSpectrum]) -> dict[str, float]:
     """Numbers that say how ranks differ between the adapted `modules` of `model`.
 
     `PART/MEASURE` is the mean over modules of a measure (`stable_rank`, `effective_rank`, `rank`)
