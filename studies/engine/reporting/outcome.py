@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from studies import published
+from studies.engine.definition.points import Point, expand, value_at
 from studies.engine.definition.study import Study
 from studies.engine.definition.train import Train
 from studies.engine.planning.tuning import Choice
@@ -180,7 +181,7 @@ def collect(
         table=table,
         arms=arms,
         choices=tuple(choices),
-        verdicts=tuple(judge(study.claims, results, metric)),
+        verdicts=tuple(judge(study.claims, results, metric, _points(study))),
         failed=tuple(failed),
         data=_distinct(result.data for _, result in done),
         environments=environments,
@@ -192,6 +193,11 @@ def collect(
             {arm.name: arm.swept for arm in arms}, {arm.name: arm.values for arm in arms}
         ),
     )
+
+
+def _points(study: Study) -> list[Point]:
+    """The arms that trends are about; none where no claim is about a trend."""
+    return expand(study)[0] if any(claim.trend is not None for claim in study.claims) else []
 
 
 def _arms(
@@ -284,14 +290,7 @@ def _matched(done: Iterable[Result]) -> str:
 
 def setting(trial: Trial, path: str) -> Any:
     """The trial's value at a dotted `path`, swept or from its configuration; None where absent."""
-    if path in trial.swept:
-        return trial.swept[path]
-    value: Any = trial.config
-    for part in path.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return None
-        value = value[part]
-    return value
+    return trial.swept[path] if path in trial.swept else value_at(trial.config, path)
 
 
 def _axis(study: Study, pairs: Pairs) -> str | None:
