@@ -42,6 +42,8 @@ from studies.engine.running.events import Stopped  # noqa: E402
 from studies.engine.running.local import LocalRunner  # noqa: E402
 
 SLOTS = 2
+MODULES = {"studies.engine.trials.worker", "studies.engine.trials.template"}
+"""What workers run: by themselves, or forked."""
 BUSY_SECONDS = 8.0
 """At most so long a driver is left alone once a trial of it trains."""
 
@@ -213,15 +215,18 @@ def trains(runs_dir: Path) -> bool:
 def workers(
     driver: subprocess.Popen[bytes], cluster: fake_ray.FakeCluster | None
 ) -> list[psutil.Process]:
-    """Processes that train for `driver`; its own children, or those of the cluster's actors."""
+    """Processes that train for `driver`, and what forks them; or those of the cluster's actors."""
+    if cluster is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            below = psutil.Process(driver.pid).children(recursive=True)
+            return [process for process in below if MODULES & set(process.cmdline())]
+        return []
     found = []
     for process in psutil.process_iter(["cmdline", "ppid"]):
-        if "studies.engine.trials.worker" not in (process.info["cmdline"] or ()):
-            continue
-        with contextlib.suppress(ProcessLookupError):
-            parent = process.info["ppid"]
-            if parent == driver.pid or (cluster and os.getsid(parent) == cluster.session):
-                found.append(process)
+        if MODULES & set(process.info["cmdline"] or ()):
+            with contextlib.suppress(ProcessLookupError):
+                if os.getsid(process.info["ppid"]) == cluster.session:
+                    found.append(process)
     return found
 
 

@@ -124,7 +124,13 @@ class Glue(Task):
 def _files(folder: str) -> dict[str, Path]:
     """The table files of a folder by their names, which are those of splits."""
     path = Path(folder).expanduser()
-    found = {split_of(file): file for file in tables_below(path)}
+    files = tables_below(path)
+    found = {split_of(file): file for file in files}
+    for file in files:
+        if (other := found[split_of(file)]) != file:
+            raise ValueError(
+                f"task: {file} and {other} are two files of one split: keep one of them in `data`"
+            )
     if not found:
         raise ValueError(
             f"task: `data` must be a folder with one file a split (train.jsonl ...), a .jsonl, "

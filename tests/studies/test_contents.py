@@ -156,3 +156,20 @@ def test_a_command_looks_at_a_file_once(tmp_path: Path, monkeypatch: pytest.Monk
     (trial,) = plan(study)
     write("rows.csv", rows.replace("row 7,b", "row 7,a"))
     assert plan(study)[0].key == trial.key != plan(schema.load_study("s.yaml"))[0].key
+
+
+def test_files_that_are_no_data_set_are_refused_with_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set").mkdir()
+    for name in ("train", "notes"):
+        write(f"set/{name}.csv", "text,label\nrow 1,a\nrow 2,b\n")
+    write(
+        "s.yaml",
+        "name: s\nquestion: Which?\nadapter: {method: lora}\narms: [{name: lora}]\n"
+        "baseline: lora\nobjective: {metric: test/accuracy}\nseeds: [0]\n"
+        "task: {name: ./set}\n",
+    )
+    with pytest.raises(StudyError, match=r"s.yaml:8: task: set/notes.csv is named after no split"):
+        plan(schema.load_study("s.yaml"))

@@ -12,6 +12,7 @@ from waiting import wait_until
 
 from studies.engine.running import forking
 from studies.engine.running.forking import Forked, Template
+from studies.engine.running.local import LocalRunner
 
 pytestmark = pytest.mark.skipif(not forking.POSSIBLE, reason="there is no fork to rely on")
 SCRIPT = """
@@ -112,3 +113,75 @@ def test_a_template_that_cannot_start_leaves_its_last_words(
     assert worker.process.wait() == 1
     assert (tmp_path / "log").read_text() == "ImportError: no torch\n"
     template.close()
+
+
+def test_a_sigterm_to_all_processes_of_a_job_leaves_the_template_that_workers_need(
+    template: Template, tmp_path: Path
+) -> None:
+    worker = Started(template, tmp_path / "log")
+    worker.ask()
+    assert template._process is not None
+    os.kill(template._process.pid, signal.SIGTERM)
+    assert Started(template, tmp_path / "next").ask()["orders"] == "go"
+    os.write(worker.orders, b"75")
+    assert worker.process.wait() == 75
+
+
+def test_where_an_import_starts_cuda_workers_import_by_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = "types.SimpleNamespace(cuda=types.SimpleNamespace(is_initialized=lambda: True))"
+    spoilt = SCRIPT.replace(
+        "import_what_trials_need = lambda: None",
+        f"import_what_trials_need = lambda: sys.modules.update(torch={fake})",
+    )
+    script = spoilt.replace("import json, os, sys", "import json, os, sys, types")
+    monkeypatch.setattr(forking, "COMMAND", [sys.executable, "-c", script])
+    template = Template(dict(os.environ), tmp_path / "template.log")
+    worker = Started(template, tmp_path / "log")
+    wait_until(lambda: worker.process.poll() is not None or worker.process.pid)
+    command = Path(f"/proc/{worker.process.pid}/cmdline").read_bytes().split(b"\0")
+    assert command[1:3] == [b"-m", b"studies.engine.trials.template"] and command[4] == b"bare"
+    template.close()
+
+
+def test_a_template_that_dies_with_a_request_unread_is_no_fault_of_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = "import os, sys, time; os.close(int(sys.argv[1])); time.sleep(60)"
+    monkeypatch.setattr(forking, "COMMAND", [sys.executable, "-c", deaf])
+    template = Template(dict(os.environ), tmp_path / "template.log")
+    workers = [Started(template, tmp_path / "log") for _ in range(2)]
+    assert workers[0].process.wait() == 1
+    assert Started(template, tmp_path / "next").process.wait() == 1
+    template.close()
+
+
+def test_a_disk_that_is_full_takes_no_last_words(
+    template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(forking, "COMMAND", [sys.executable, "-c", "raise ImportError('no torch')"])
+    worker = Started(template, tmp_path / "log")
+    monkeypatch.setattr(Path, "write_text", full)
+    assert worker.process.wait() == 1
+
+
+def test_closing_a_runner_waits_for_the_end_of_its_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A template that is gone cannot tell when they are, and they hold memory of a GPU."""
+    monkeypatch.setattr(forking, "COMMAND", [sys.executable, "-c", SCRIPT])
+    runner = LocalRunner(1, tmp_path)
+    worker = runner._workers[0]
+    worker._start({})
+    wait_until(lambda: worker.started)
+    process, template = worker._process, runner._template
+    assert process is not None and template is not None
+    told: list[int | None] = []
+    closing = template.close
+    monkeypatch.setattr(template, "close", lambda: (told.append(process.returncode), closing()))
+    runner.close()
+    assert told == [-signal.SIGKILL]

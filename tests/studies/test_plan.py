@@ -131,9 +131,10 @@ def test_a_plug_in_is_named_like_any_other_family_and_is_part_of_the_key(planned
     assert trial.plugins == (str(Path("mine.py").resolve()),)
     assert trial.key != trial.model_copy(update={"plugin_hashes": ("other",)}).key
     load_plugins(trial.plugins, trial.plugin_hashes)
-    Path("mine.py").write_text("x = 1\n")
+    Path("mine.py").write_text("print('run')\n")
     with pytest.raises(StudyError, match=r"mine\.py was changed since this trial was planned"):
         load_plugins(trial.plugins, trial.plugin_hashes)
+    assert not capsys.readouterr().out
 
 
 def test_only_the_plug_ins_that_an_arm_uses_are_part_of_its_trials(planned) -> None:

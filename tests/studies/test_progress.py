@@ -94,3 +94,11 @@ def test_many_arms_and_points_of_a_search_leave_the_display_short() -> None:
     search = Standing(METRIC, "lora", [])
     search.take(planned[0], event("done", planned[0], 0.5).result)
     assert search.table() is None and search.arms == ""
+
+
+def test_values_that_the_display_reads_are_not_changed_meanwhile() -> None:
+    standing = Standing(METRIC, "lora", [trial("lora", seed) for seed in (0, 1)])
+    standing.take(*((first := trial("lora", 0)), event("done", first, 0.5).result))
+    reading = iter(standing._values["lora"])
+    standing.take(*((second := trial("lora", 1)), event("done", second, 0.6).result))
+    assert list(reading) == [0] and "mean of 2: 0.5500" in standing.line("lora")

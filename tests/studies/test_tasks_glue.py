@@ -50,6 +50,15 @@ def test_every_subset_is_read_and_split(name: str, tmp_path: Path) -> None:
     assert all((row.pair is None) == (len(GLUE[name].columns) == 1) for row in data.splits["test"])
 
 
+def test_two_files_of_one_split_are_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", "glue_sst2")
+    (folder / "old").mkdir()
+    (folder / "old" / "train.jsonl").write_bytes((folder / "train.jsonl").read_bytes())
+    for read in (tasks.load, tasks.content):
+        with pytest.raises(ValueError, match=r"old/train.jsonl .*two files of one split"):
+            read({"name": "glue_sst2", "data": str(folder)})
+
+
 @pytest.mark.parametrize("name", ["glue_mnli", "glue_stsb"])
 def test_csv_files_give_the_same_rows(name: str, tmp_path: Path) -> None:
     folder = write(tmp_path / "set", name)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from adapters.drawing.styles import INK
+from basis_zoo.drawing.styles import INK
 from studies.engine.records import Failure
 from studies.engine.reporting.report import write_report
 from studies.engine.tracking import contents

@@ -28,8 +28,8 @@ class Standing:
         """A trial has ended."""
         self._ended[trial.label] += 1
         value = runs.value_of(result, self._metric)
-        if value is not None:
-            self._values.setdefault(trial.label, {})[trial.seed] = value
+        if value is not None:  # put in its place whole: the display's thread may be reading
+            self._values[trial.label] = {**self._values.get(trial.label, {}), trial.seed: value}
 
     @property
     def arms(self) -> str:

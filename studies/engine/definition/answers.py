@@ -23,8 +23,9 @@ from studies.files import write_text
 
 PACKAGES = ("torch", "transformers", "peft", "numpy")
 """Whose versions an answer depends on."""
-SOURCES = ("adapters", "basis_zoo", "studies.backbones")
-"""Whose content it depends on: in a checkout they change without a version."""
+SOURCES = ("adapters", "basis_zoo", "studies.backbones", "studies.engine.definition")
+"""Whose content it depends on, and where the questions are: in a checkout these change without a
+version."""
 MOST_ANSWERS, MOST_FILES = 20_000, 4
 
 _known: dict[str, Any] = {}

@@ -78,13 +78,8 @@ def load_plugins(files: Sequence[str | Path], hashes: Sequence[str] = ()) -> tup
                 f"plug-in '{entry.name}' ({entry.value}) of an installed package: "
                 f"{type(error).__name__}: {error}. Repair or uninstall that package"
             ) from error
-    found = tuple(_load(Path(file)) for file in files)
-    for file, now, then in zip(files, found, hashes, strict=bool(hashes)):
-        if now.sha256 != then:
-            raise StudyError(
-                f"plug-in {file} was changed since this trial was planned: run the study again"
-            )
-    return found
+    planned = hashes or [None] * len(files)
+    return tuple(_load(Path(file), then) for file, then in zip(files, planned, strict=True))
 
 
 def loaded() -> list[str]:
@@ -92,13 +87,18 @@ def loaded() -> list[str]:
     return sorted(_IMPORTED)
 
 
-def _load(file: Path) -> Plugin:
+def _load(file: Path, planned: str | None) -> Plugin:
+    """Import `file`, whose content must have the sha256 `planned` where that is given."""
     try:
         content = file.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StudyError(f"plug-in {file}: cannot be read: {reason}") from None
     digest = hashlib.sha256(content).hexdigest()
+    if planned not in (None, digest):
+        raise StudyError(
+            f"plug-in {file} was changed since this trial was planned: run the study again"
+        )
     name = f"{_PREFIX}{file.stem}_{digest[:12]}"
     if name not in _IMPORTED:
         words = frozenset(re.findall(r"\w+", content.decode(errors="replace")))

@@ -53,8 +53,11 @@ def _check_models(study: Study, points: list[Point], problems: Problems) -> None
     asked: set[str] = set()
     for point in points:
         backbone, task, adapter = (point.config[s] for s in ("backbone", "task", "adapter"))
-        words = {k: v for k, v in adapter.items() if type(v) not in (int, float)}
-        alike = json.dumps([backbone, task["name"], words], sort_keys=True, default=repr)
+        words = [
+            {key: value for key, value in section.items() if type(value) not in (int, float)}
+            for section in (task, adapter)
+        ]
+        alike = json.dumps([backbone, words], sort_keys=True, default=repr)
         if alike in asked:
             continue
         asked.add(alike)

@@ -91,7 +91,8 @@ def prepared(study: Study, plugins: Sequence[str | Path]) -> tuple[list[Point], 
 
     `plugins` are files beside those that the study names.
 
-    Raises `StudyError` where an arm cannot be built or a plug-in cannot be imported.
+    Raises `StudyError` where an arm cannot be built or a plug-in cannot be imported; so does making
+    a trial of files that are no data set.
     """
     loaded = load_plugins(study.plugin_files(plugins))
     points, problems = verify.points_of(study)
@@ -100,6 +101,10 @@ def prepared(study: Study, plugins: Sequence[str | Path]) -> tuple[list[Point], 
 
     def make(seed: int, point: Point, /, **about: Any) -> Trial:
         used = used_by(point.config, loaded)
+        try:
+            contents = study.contents.of(point.config)
+        except ValueError as error:  # files of which no data set can be made
+            raise StudyError(f"{study.place('task')}: {error}") from error
         return Trial(
             study=study.name,
             profile=study.profile,
@@ -109,7 +114,7 @@ def prepared(study: Study, plugins: Sequence[str | Path]) -> tuple[list[Point], 
             config=point.config,
             plugins=tuple(str(plugin.file) for plugin in used),
             plugin_hashes=tuple(plugin.sha256 for plugin in used),
-            contents=study.contents.of(point.config),
+            contents=contents,
             **about,
         )
 

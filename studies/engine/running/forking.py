@@ -39,7 +39,7 @@ class Template:
         with log.open("wb") as file:
             given = [stdin, answers, file.fileno(), writes]
             message = json.dumps(self._unlike(environment)).encode()
-            with contextlib.suppress(BrokenPipeError):  # it died just now: the worker's status ends
+            with contextlib.suppress(ConnectionError):  # it died just now: the worker's status ends
                 socket.send_fds(channel, [message], given)
         os.close(writes)
         return Forked(reads, log, self._log)
@@ -117,7 +117,8 @@ class Forked:
         if not number:  # the template is gone, and so is the worker
             self._end(-signal.SIGKILL if self.pid else 1)
             if not self.pid:
-                self._log.write_text(f"{last_line(self._template_log)}\n", encoding="utf-8")
+                with contextlib.suppress(OSError):  # a full disk: the trial fails without a reason
+                    self._log.write_text(f"{last_line(self._template_log)}\n", encoding="utf-8")
         elif self.pid is None:
             (self.pid,) = NUMBER.unpack(number)
             if self._asked_to_end:

@@ -68,9 +68,12 @@ class LocalRunner:
             worker.kill()
 
     def close(self) -> None:
-        """End every worker."""
+        """End every worker; what they held, such as memory of a GPU, is free then."""
         if self._template is not None:
-            self._template.close()
+            for worker in self._workers:
+                if worker.started:  # while there is the template, which tells that it has ended
+                    worker.close()
+            self._template.close()  # so that none begins that was asked for
         for worker in self._workers:
             worker.close()
 

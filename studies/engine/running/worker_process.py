@@ -125,6 +125,7 @@ class Worker:
         """End the process and what it started."""
         if self._process is None:
             return
+        self._process.poll()  # hears whether it is there by now
         if self._process.pid is None:
             self._process.terminate()
         else:
@@ -141,6 +142,13 @@ class Worker:
         os.close(self._answers)
         os.close(self._orders)
         self._process = None
+
+    @property
+    def started(self) -> bool:
+        """Whether there is, or was, a process by now: one that is asked for comes later."""
+        if self._process is not None:
+            self._process.poll()  # hears of it
+        return self._process is not None and self._process.pid is not None
 
     @property
     def _lives(self) -> bool:

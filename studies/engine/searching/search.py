@@ -95,7 +95,9 @@ def history(study: Study, make: Make, runs_dir: Path) -> list[tuple[Trial, Resul
             trial = _point_of(search, read_trial(file.parent))
         except (OSError, ValueError):  # no record of a trial, so no point
             continue
-        if trial is None or make(trial.point or 0, trial.candidate).key != trial.key:
+        if trial is None or trial.point is None:
+            continue
+        if make(trial.point, trial.candidate).key != trial.key:
             continue
         if (result := runs.result_of(trial, runs_dir)) is not None:
             found.append((trial, result))

@@ -6,7 +6,8 @@ Each message on the socket FD asks for one worker. It says what the worker's env
 this one has not, as JSON (null: what it lacks), and brings the descriptors of its stdin, its
 answers, its log and its status. The worker, see `worker`, writes its process id to its status; the
 template writes the exit code there once it has ended. Nothing here may start a thread or CUDA: a
-fork would lose the one and spoil the other.
+fork would lose the one and spoil the other. Where an import starts CUDA all the same, as that of
+bitsandbytes does, the template begins anew and leaves imports to its workers.
 """
 
 import contextlib
@@ -32,14 +33,29 @@ LARGEST = 2**16
 """Bytes of a message."""
 
 
+BARE = "bare"
+"""Follows FD where workers are to import by themselves."""
+
+
 def main() -> int:
     """Serve until the other end of the socket is closed (0); as a worker, its exit code."""
+    # a scheduler sends it to all processes of a job, and workers need the template while they save
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with socket.socket(fileno=int(sys.argv[1])) as channel:
-        worker.import_what_trials_need()
+        if BARE not in sys.argv:
+            worker.import_what_trials_need()
+            if _cuda_has_begun():
+                module = "studies.engine.trials.template"
+                os.execv(sys.executable, [sys.executable, "-m", module, sys.argv[1], BARE])
         gc.collect()
         gc.freeze()  # so that workers neither look through nor copy what was imported
         answers = _Template(channel).serve()
     return 0 if answers is None else worker.main(answers)
+
+
+def _cuda_has_begun() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.cuda.is_initialized()
 
 
 class _Template:
@@ -91,6 +107,7 @@ class _Template:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != self._parent:
             sys.exit(1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for descriptor, place in ((stdin, 0), (log, 1), (log, 2)):
             os.dup2(descriptor, place)
         for name, value in variables.items():
