@@ -3,10 +3,12 @@
 import dataclasses
 import difflib
 import importlib
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 _ALL: "list[Registry[Any]]" = []
+_OURS = ("basis_zoo", "adapters", "studies")
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -90,6 +92,8 @@ class Registry(Generic[M]):
         self._base = base
         self._origin = origin
         self._members: dict[str, M] = {}
+        self._foreign: set[str] = set()
+        """Names of members that do not ship."""
         _ALL.append(self)
 
     def add(self, name: str, member: M) -> M:
@@ -109,6 +113,8 @@ class Registry(Generic[M]):
                 f"give {self._origin(member)} another name"
             )
         self._members[name] = member
+        if _importing().partition(".")[0] not in _OURS:
+            self._foreign.add(name)
         return member
 
     def find(self, name: str) -> M:
@@ -143,9 +149,17 @@ class Registry(Generic[M]):
         return False
 
 
-def registered() -> set[tuple[str, str]]:
-    """Kind and name of every member of every registry; what ships of them is imported."""
-    return {(registry._kind, name) for registry in _ALL for name in registry.names()}
+def foreign() -> set[tuple[str, str]]:
+    """Kind and name of every member that does not ship, whatever is imported of what does."""
+    return {(registry._kind, name) for registry in _ALL for name in registry._foreign}
+
+
+def _importing() -> str:
+    """The innermost module that is being run; "" from a call after all imports."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__", "")) if frame.f_code.co_name == "<module>" else ""
 
 
 class ClassRegistry(Registry[type[T]]):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studies.backbones.conversion import MissingPackage
-from studies.backbones.fit import check_fit
+from studies.backbones.fit import check_fit, check_length
 from studies.backbones.gemma3 import GEMMA3
 from studies.backbones.head import Head
 from studies.backbones.minilm import MINILM
@@ -66,6 +66,7 @@ __all__ = [
     "MissingPackage",
     "check",
     "check_fit",
+    "check_length",
     "config_file",
     "content",
     "fetch",

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 
 _OF_IMAGES = ("image_size", "num_channels", "patch_size")
 """What a configuration says where its model reads images."""
+_PAST_PADDING = ("camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta",
+                 "xlm-roberta-xl")  # fmt: skip
+_LEARNED_POSITIONS = (*_PAST_PADDING, "albert", "bart", "bert", "convbert", "distilbert", "electra",
+                      "gpt2", "mobilebert", "mpnet", "opt")  # fmt: skip
+"""Models that look up a vector for each position, and fail past the last; those that begin to
+count after the padding's number have fewer than they say."""
 
 
 def check_fit(spec: str | Mapping[str, Any], head: HeadKind) -> None:
@@ -31,6 +37,26 @@ def check_fit(spec: str | Mapping[str, Any], head: HeadKind) -> None:
     except (ValueError, TypeError):  # said when the model is loaded
         return
     refuse_misfit(checked.name, head, config)
+
+
+def check_length(spec: str | Mapping[str, Any], most: int) -> None:
+    """Refuse texts of up to `most` tokens where the backbone is known to have fewer positions.
+
+    Raises:
+        ValueError: as `check`, or as said.
+    """
+    checked = check(spec)
+    known = _configuration(checked) or {}
+    have = known.get("max_position_embeddings", known.get("n_positions"))
+    if known.get("model_type") not in _LEARNED_POSITIONS or not isinstance(have, int):
+        return
+    if known["model_type"] in _PAST_PADDING:
+        have -= known.get("pad_token_id", 1) + 1
+    if most > have:
+        raise ValueError(
+            f"backbone: {checked.name} has {have} positions, fewer than the {most} tokens of "
+            f"`task.max_length`: set task.max_length: {have}, to which longer texts are cut"
+        )
 
 
 def refuse_misfit(name: str, head: HeadKind, config: "PretrainedConfig") -> None:

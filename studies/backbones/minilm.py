@@ -43,5 +43,9 @@ MINILM = Backbone(
     ),
     licence="Apache-2.0",
     summary="BERT encoder, 6 layers, width 384, 22.7M parameters (all-MiniLM-L6-v2)",
-    config={"model_type": "bert", "architectures": ["BertModel"]},
+    config={
+        "model_type": "bert",
+        "architectures": ["BertModel"],
+        "max_position_embeddings": 512,
+    },
 )

@@ -1,5 +1,6 @@
 """Arms are held to the model and the rows that are at hand before anything is trained."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -101,3 +102,23 @@ def test_what_is_not_at_hand_is_checked_once_it_is_fetched(
     assert cli.main([str(study)]) == cli.BAD_INPUT
     assert "'valeu' matches no layer" in capsys.readouterr().err
     assert not list(Path("runs").rglob("trial.json"))
+
+
+def test_texts_longer_than_the_positions_of_a_backbone_are_refused(load, tiny_csv) -> None:
+    rows = {"name": str(tiny_csv), "train_rows": 128, "valid_rows": 60, "test_rows": 90}
+    with pytest.raises(StudyError) as caught:
+        load(task={**rows, "max_length": 129})
+    (problem,) = caught.value.problems
+    assert "has 128 positions" in problem and "set task.max_length: 128" in problem
+    load(task={**rows, "max_length": 128})
+
+
+def test_positions_that_begin_after_the_padding_are_fewer(tmp_path: Path) -> None:
+    config = {"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}
+    for name, content in (("roberta", config), ("llama", config | {"model_type": "llama"})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(content))
+    backbones.check_length(str(tmp_path / "roberta"), 512)
+    with pytest.raises(ValueError, match="has 512 positions, fewer than the 513 tokens"):
+        backbones.check_length(str(tmp_path / "roberta"), 513)
+    backbones.check_length(str(tmp_path / "llama"), 4096)  # turns vectors instead

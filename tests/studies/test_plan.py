@@ -156,6 +156,8 @@ def test_only_the_plug_ins_that_an_arm_uses_are_part_of_its_trials(planned) -> N
     assert [p.names for p in load_plugins(files)] == [
         {"my_family_own"}, set(), {"my_family_base"}, {"my_family_on_base"}
     ]  # fmt: skip
+    Path("user.py").write_text("import adapters\n" + PLUGIN.replace("{name}", "user"))
+    assert load_plugins(["user.py"])[0].names == {"my_family_user"}  # none of what ships
     alone = planned("sweep: {adapter.basis: [my_family_own]}\n" + LORA, files[:1])
     assert {trial.arm: len(trial.plugin_hashes) for trial in alone} == {
         "basis=my_family_own": 1, "lora": 0

@@ -57,6 +57,20 @@ def test_the_names_of_studies_and_a_second_plan_need_nothing_heavy(command) -> N
     assert (code, heavy) == (0, []) and "9 trials: 9 waiting" in output
 
 
+def test_a_plug_in_of_a_family_needs_torch_alone(command) -> None:
+    folder: Path = command.folder
+    (folder / "own.py").write_text(
+        "import torch\nfrom basis_zoo import LocationScaleBasis, register_basis\n\n\n"
+        '@register_basis("sech")\nclass Sech(LocationScaleBasis):\n'
+        '    r"""The hyperbolic secant: psi(z) = 1 / cosh z."""\n\n'
+        "    def psi(self, z):\n        return 1 / torch.cosh(z.clamp(-40, 40))\n"
+    )
+    own = STUDY.replace("plugins: []", "plugins: [own.py]").replace("sinc", "sech")
+    (folder / "own.yaml").write_text(own)
+    assert command("own.yaml", "--plan")[0] == 0
+    assert command("own.yaml", "--plan")[:2] == (0, ["torch"])
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

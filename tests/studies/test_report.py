@@ -99,7 +99,11 @@ def test_a_failed_trial_is_listed_with_its_message(grid_study):
     ("train", "remedy"),
     [
         ({"epochs": 2.5}, " It had 25 optimizer steps: try train.epochs 6."),
-        ({"epochs": 9, "max_steps": 25}, " It had 25 optimizer steps: try train.max_steps 60."),
+        (
+            {"epochs": 9, "max_steps": 25},
+            " It had 25 optimizer steps: try train.max_steps 60 "
+            "and as many train.epochs as that takes.",
+        ),
         ({"epochs": 6}, ""),
     ],
 )

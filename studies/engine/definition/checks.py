@@ -156,7 +156,10 @@ def check_fit(task: dict[str, Any], backbone: dict[str, Any]) -> bool:
     """True; raises `ValueError` where `backbone` is known and has not what `task` needs."""
     from studies import backbones
 
-    backbones.check_fit(backbone, _head(task).kind)
+    kind = _head(task).kind
+    backbones.check_fit(backbone, kind)
+    if kind != "image_classes":
+        backbones.check_length(backbone, task["max_length"])
     return True
 
 

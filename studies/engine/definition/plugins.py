@@ -17,6 +17,7 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import Any
 
+from basis_zoo.registry import foreign
 from studies.engine.errors import StudyError
 
 GROUP = "basis_zoo.bases"
@@ -102,20 +103,11 @@ def _load(file: Path, planned: str | None) -> Plugin:
     name = f"{_PREFIX}{file.stem}_{digest[:12]}"
     if name not in _IMPORTED:
         words = frozenset(re.findall(r"\w+", content.decode(errors="replace")))
-        before = _registered()
+        before = foreign()
         _import(file, name)
-        names = frozenset(each for _, each in _registered() - before)
+        names = frozenset(each for _, each in foreign() - before)
         _IMPORTED[name] = Plugin(file.resolve(), digest, names, words)
     return replace(_IMPORTED[name], file=file.resolve())  # it may have been copied
-
-
-def _registered() -> set[tuple[str, str]]:
-    """What there is to be named; what ships is imported first, so that it is no plug-in's."""
-    import adapters  # noqa: F401
-    from basis_zoo.registry import registered
-    from studies import backbones, tasks  # noqa: F401
-
-    return registered()
 
 
 def _import(file: Path, name: str) -> None:

@@ -28,11 +28,11 @@ def causes(study: Study, old: Trial, new: Trial | None, arms: Collection[str]) -
 
     `arms` are those that are planned.
     """
-    edited = Cause(
-        f"{study.path.name} was edited",
-        "other settings or seeds" if old.arm in arms else "no longer in the study",
-        "undo the edit to have them back",
-    )
+    if old.stage == "search":
+        became = "points of another search, and an edited one begins anew"
+    else:
+        became = "other settings or seeds" if old.arm in arms else "no longer in the study"
+    edited = Cause(f"{study.path.name} was edited", became, "undo the edit to have them back")
     if new is None:
         return (edited,)
     found = [*_files(old, new), *_plugins(old, new)]

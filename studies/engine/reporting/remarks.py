@@ -183,7 +183,7 @@ def _remedy(arm: Arm) -> str:
     """What an arm may lack that was hardly trained; nothing for one that was."""
     if arm.steps is None or arm.steps >= FEW_STEPS:
         return ""
-    more = f"train.max_steps {FEW_STEPS}"
+    more = f"train.max_steps {FEW_STEPS} and as many train.epochs as that takes"
     if arm.epochs is not None:
         more = f"train.epochs {math.ceil(arm.epochs * FEW_STEPS / arm.steps)}"
     return f" It had {arm.steps} optimizer steps: try {more}."

@@ -40,7 +40,7 @@ def bert(folder: Path, **sizes: int) -> Path:
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "intermediate_size": 64,
-        "max_position_embeddings": 64,
+        "max_position_embeddings": 128,
     }
     config = BertConfig(vocab_size=len(words), **{**small, **sizes})
     BertModel(config).save_pretrained(folder)
