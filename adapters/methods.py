@@ -65,6 +65,11 @@ class Method:
     """What a user has to know."""
 
     @property
+    def changes_weights(self) -> bool:
+        """Whether matrices of the model become others, once the adapter is put into them."""
+        return self.mergeable and (self.trains is None or self.trains("layer.0.dense.weight"))
+
+    @property
     def resolved(self) -> list[str]:
         """Common options that the configuration lacks: `attach` finds the modules for it."""
         if self.config is None:

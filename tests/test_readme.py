@@ -120,11 +120,11 @@ objective: {metric: test/accuracy, select_on: valid/accuracy}
 adapter: {method: basis}
 train: {eval_every: 10}
 """
-TUNE, SEARCH, KEEP, AFTER, CLAIMS = blocks("yaml", page("studies.md"))
+TUNE, SEARCH, KEEP, AFTER, CLAIMS, SUMS = blocks("yaml", page("studies.md"))
 _, QUESTIONS, OWN = blocks("yaml", page("tasks.md"))  # test_your_data.py runs the first
 
 
-@pytest.mark.parametrize("part", [TUNE, SEARCH, KEEP, AFTER, AFTER + CLAIMS, QUESTIONS, OWN])
+@pytest.mark.parametrize("part", [TUNE, SEARCH, KEEP, AFTER, AFTER + CLAIMS, SUMS, QUESTIONS, OWN])
 def test_the_stages_and_tasks_that_are_shown_are_planned(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

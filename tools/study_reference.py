@@ -84,6 +84,14 @@ claims:
     than: lora
     metric: cost/peak_memory_bytes
     expect: not_higher
+  - claim: "the mean of two arms beats LoRA"
+    contrast: {num_basis=64 weight_decay=0: 0.5, num_basis=512 weight_decay=0: 0.5, lora: -1}
+    expect: higher
+  - claim: "each doubling of the functions gains half a point"
+    arm: num_basis=8 weight_decay=0
+    trend: {over: adapter.num_basis, scale: log2}
+    expect: higher
+    margin: 0.005
 
 budget: {per_trial_minutes: 10, retries: 1}
 

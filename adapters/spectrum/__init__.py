@@ -6,11 +6,13 @@ Figures are in `adapters.spectrum.plots`, which alone needs matplotlib.
 from adapters.spectrum.curves import PhiCurve, phi_curves
 from adapters.spectrum.measures import (
     effective_rank,
+    numerical_rank,
     singular_values,
     stable_rank,
     stable_rank_by_power,
 )
 from adapters.spectrum.modules import ModuleSpectrum, spectra, spectra_of_saved, table
+from adapters.spectrum.rank_statistics import rank_statistics
 from adapters.spectrum.usage import (
     effective_degree,
     grid_occupancy,
@@ -25,7 +27,9 @@ __all__ = [
     "effective_rank",
     "grid_occupancy",
     "non_affine_share",
+    "numerical_rank",
     "phi_curves",
+    "rank_statistics",
     "singular_values",
     "spectra",
     "spectra_of_saved",

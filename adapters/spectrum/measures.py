@@ -52,6 +52,16 @@ def stable_rank(values: Tensor) -> float:
     return float(values.square().sum() / top) if top > 0 else 0.0
 
 
+def numerical_rank(values: Tensor, shape: tuple[int, int]) -> int:
+    r"""How many falling singular values of a (rows, columns) matrix rounding has not made.
+
+    Those above $s_1\,\varepsilon \max(\text{rows}, \text{columns})$, as numpy and MATLAB count
+    them, with the $\varepsilon$ of float32, in which updates are computed.
+    """
+    floor = values[0] * max(shape) * torch.finfo(torch.float32).eps
+    return int((values > floor).sum())
+
+
 def effective_rank(values: Tensor) -> float:
     r"""$\exp(-\sum p_i \ln p_i)$ with $p_i = s_i / \sum s_j$; 0 for M = 0.
 

@@ -1,5 +1,6 @@
 """The spectrum of every adapted module, for our own adapters and PEFT's."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,13 @@ from adapters.export.updates import LayerUpdate, layer_updates
 from adapters.layers import BasisLayer
 from adapters.module_names import block_of, short_kind
 from adapters.ops.merge import product
-from adapters.spectrum.measures import effective_rank, singular_values, stable_rank
+from adapters.spectrum.changes import weight_changes
+from adapters.spectrum.measures import (
+    effective_rank,
+    numerical_rank,
+    singular_values,
+    stable_rank,
+)
 from adapters.spectrum.usage import (
     effective_degree,
     grid_occupancy,
@@ -62,21 +69,35 @@ class ModuleSpectrum:
         """Of the update."""
         return effective_rank(self.values)
 
+    @property
+    def rank(self) -> int:
+        """Of the update, in float32."""
+        return numerical_rank(self.values, self.shape)
+
     def numbers(self) -> dict[str, float]:
         """All scalars by name."""
         own = {"stable_rank": self.stable_rank, "effective_rank": self.effective_rank}
         return own if self.usage is None else own | self.usage._asdict()
 
 
-def spectra(model: nn.Module, adapter: str = "default") -> list[ModuleSpectrum]:
+def spectra(
+    model: nn.Module, adapter: str = "default", *, before: nn.Module | None = None
+) -> list[ModuleSpectrum]:
     """The spectrum of each module that carries `adapter`, in the model's order.
 
     Decomposes whole matrices: exact, and slow for large models off a GPU.
 
+    Args:
+        before: The model as it was, unadapted: the update of a module is then what its weight has
+            become, the adapter put into it, less what it was. Of a model without adapters, all
+            linear layers of its blocks have one.
+
     Raises:
-        ValueError: The model has no such adapter, or it is not additive.
+        ValueError: Without `before`: the model has no such adapter, or it is not additive.
     """
-    updates = layer_updates(model, adapter)
+    updates: Sequence[LayerUpdate] = (
+        layer_updates(model, adapter) if before is None else weight_changes(model, before, adapter)
+    )
     values = singular_values([u.shape for u in updates], lambda i: updates[i].dense())
     return [_module(u, v) for u, v in zip(updates, values, strict=True)]
 

@@ -1,6 +1,7 @@
 """Measures of spectra and of phi's use, against matrices and phis whose answer is known."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -9,12 +10,16 @@ from peft import LoraConfig, get_peft_model
 
 import adapters
 from adapters import BasisConfig
+from adapters.export.updates import layer_updates
 from adapters.spectrum import (
+    ModuleSpectrum,
     effective_degree,
     effective_rank,
     grid_occupancy,
     non_affine_share,
+    numerical_rank,
     phi_curves,
+    rank_statistics,
     singular_values,
     spectra,
     spectra_of_saved,
@@ -23,6 +28,8 @@ from adapters.spectrum import (
     table,
     utilization,
 )
+from adapters.spectrum.changes import weight_changes
+from adapters.spectrum.modules import PhiUsage
 from adapters.spectrum.plots import plot_depth, plot_phi, plot_spectra
 
 
@@ -36,6 +43,9 @@ def test_ranks_of_known_spectra():
     entropy = -(2 / 3) * math.log(2 / 3) - (1 / 3) * math.log(1 / 3)
     assert effective_rank(two) == pytest.approx(math.exp(entropy))
     assert stable_rank(torch.zeros(3)) == 0 == effective_rank(torch.zeros(3))
+    falling = torch.tensor([2.0, 1e-4, 1e-5, 1e-6], dtype=torch.float64)
+    assert numerical_rank(falling, (4, 50)) == 2  # 2 * 50 * 1.2e-7 is rounding
+    assert numerical_rank(falling, (4, 4)) == 4 and numerical_rank(torch.zeros(3), (3, 3)) == 0
 
 
 def test_batched_singular_values_are_those_of_each():
@@ -137,12 +147,92 @@ def test_spectra_of_a_model_are_those_of_its_updates(family, tmp_path):
     assert len(lines) == 1 + 6 + 1 and lines[-1].startswith("all") and "±" in lines[-1]
 
 
+@pytest.mark.parametrize(("r", "degree"), [(1, 3), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3)])
+def test_a_polynomial_raises_the_rank_to_all_monomials_of_r_variables(r: int, degree: int) -> None:
+    """phi(BA) of degree d spans the products of at most d of BA's r factors: C(r + d, d)."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(60, 50))
+    options = {"basis": "polynomial", "num_basis": degree + 1, "interval": (-1.0, 1.0)}
+    config = BasisConfig(r=r, target_modules=["0"], start="identity", **options)
+    model = get_peft_model(model, config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and "phi" not in name:
+                parameter.uniform_(-1, 1).div_(r if "_B" in name else 1)  # |BA| <= 1
+        layer = next(m for m in model.modules() if hasattr(m, "basis_A"))
+        _, _, nonlinear = layer.member("default")
+        nonlinear.amplitude.copy_(torch.linspace(1.0, 2.0, degree + 1))
+    [module] = spectra(model)
+    assert module.rank == math.comb(r + degree, degree)
+
+
+def test_ranks_are_told_by_part_and_by_depth(family) -> None:
+    bert = adapted(family("bert"))
+    made = []
+    for module in spectra(bert):  # blocks 0 and 1, in each four modules of attention and two others
+        is_mlp = module.name.split(".layer.")[1][2:] in ("intermediate.dense", "output.dense")
+        size = (1 + is_mlp) * (1 + 2 * module.block)  # 1 and 2 before, 3 and 6 after
+        usage = PhiUsage(1.0, 2.5, *[0.0] * 4)
+        values = torch.tensor([1.0] * size + [0.0], dtype=torch.float64)
+        made.append(
+            ModuleSpectrum(module.name, module.kind, module.block, (7, 7), values, None, usage)
+        )
+    found = rank_statistics(bert, made)
+    for measure in ("stable_rank", "effective_rank", "rank"):
+        assert found[f"attention/{measure}"] == pytest.approx(2)
+        assert found[f"attention/{measure}_spread"] == pytest.approx(1)
+        assert found[f"mlp/{measure}"] == pytest.approx(4)
+        assert found[f"mlp/{measure}_early"] == pytest.approx(2)
+        assert found[f"mlp/{measure}_late"] == pytest.approx(6)
+        assert found[f"mlp/{measure}_rise"] == pytest.approx(4)
+        assert found[f"all/{measure}"] == pytest.approx((4 * 2 + 2 * 4) / 6)
+    assert found["all/raised_share"] == pytest.approx(6 / 12)
+    only = rank_statistics(bert, [m for m in made if ".intermediate." in m.name and m.block == 0])
+    ends = {f"{name}{end}" for name in ("stable_rank", "effective_rank", "rank")
+            for end in ("", "_spread")}  # fmt: skip
+    both = {f"{part}/{end}" for part in ("all", "mlp") for end in ends}
+    assert set(only) == both | {"all/raised_share"}
+
+
 def test_lora_has_a_spectrum_without_phi(family):
     config = LoraConfig(r=3, target_modules=["query"], init_lora_weights=False)
     found = spectra(get_peft_model(family("bert").model(), config))
     assert [m.usage for m in found] == [None, None]
     assert all(float(m.values[3] / m.values[0]) < 1e-7 for m in found)
     assert set(found[0].numbers()) == {"stable_rank", "effective_rank"}
+
+
+CHANGING = [m for m in adapters.list_methods() if adapters.get_method(m).changes_weights]
+
+
+def test_all_methods_but_those_beside_the_weights_change_them() -> None:
+    assert set(adapters.list_methods()) - set(CHANGING) == {"aurora", "bitfit", "head_only"}
+
+
+@pytest.mark.parametrize("method", CHANGING)
+@torch.no_grad()
+def test_a_change_of_weights_is_what_the_model_computes_with(family, method: str) -> None:
+    bert = family("bert")
+    torch.manual_seed(0)
+    before = bert.model().eval()
+    options = {} if method == "full" else {"target_modules": "all"}
+    model = adapters.attach(deepcopy(before), {"method": method, **options}).eval()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and "classifier" not in name and "embed" not in name:
+            adapted_weight = method != "full" or ("layer" in name and parameter.ndim == 2)
+            parameter.add_(torch.randn_like(parameter) * 0.05 * adapted_weight)
+    changes = weight_changes(model, before)
+    assert len(changes) == 12 and all(change.energy > 0 for change in changes)
+    if adapters.get_method(method).convertible:
+        for change, update in zip(changes, layer_updates(model), strict=True):
+            torch.testing.assert_close(change.dense(), update.dense(), rtol=1e-4, atol=1e-5)
+    batch = bert.batch()
+    start, want = before(**batch).logits, model(**batch).logits
+    modules = dict(before.named_modules())
+    for change in changes:
+        modules[change.name].weight += change.dense()
+    assert (before(**batch).logits - want).norm() < 1e-3 * (want - start).norm()
+    assert [m.rank > 0 for m in spectra(model, before=bert.model())] == [True] * 12
 
 
 def test_monitor_agrees_with_the_full_measures(family, few_steps):

@@ -168,6 +168,24 @@ def test_what_cannot_be_evaluated_is_refused(tmp_path: Path, old, new, message) 
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(("method", "refused"), [("dora", True), ("rslora", False)])
+def test_ranks_of_quantised_weights_are_those_of_matrices_beside_them(
+    tmp_path: Path, method: str, refused: bool
+) -> None:
+    path = tmp_path / "s.yaml"
+    text = STUDY.replace("{para: {kept: [1.0, 0.25]}, affine: true}", "{spectra: true}")
+    text = text.replace("method: basis, basis: sinc, num_basis: 8", f"method: {method}")
+    path.write_text(
+        text[: text.index("claims:")] + "backbone: {name: minilm, quantization: 4bit}\n"
+    )
+    if not refused:
+        load_study(path)
+        return
+    with pytest.raises(StudyError) as caught:
+        load_study(path)
+    assert "s.yaml:9: after.spectra: the ranks of 'phi' need weights" in str(caught.value)
+
+
 def pruned(**arms: list[tuple[float, float]]) -> dict[str, dict[int, Result]]:
     """Results with a test accuracy and that at a quarter of the parameters, one pair a seed."""
     return {

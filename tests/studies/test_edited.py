@@ -132,6 +132,11 @@ def test_claims_about_another_objective_are_other_claims(run) -> None:
     legacy = Path("runs/s/embedded/claims.json")
     legacy.write_text(json.dumps(json.loads(legacy.read_text())["claims"]))
     assert run(STUDY) == (0, "")
+    noted = json.loads(legacy.read_text())
+    for claim in noted:  # before claims had these keys
+        del claim["contrast"], claim["trend"]
+    legacy.write_text(json.dumps(noted))
+    assert run(STUDY) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ arms:
   - {{name: lora, adapter: {{method: lora}}}}
   - {{name: phi}}
   - {{name: ia3, adapter: {{method: ia3}}}}
+  - {{name: bitfit, adapter: {{method: bitfit}}}}
 baseline: lora
 objective: {{metric: test/accuracy, select_on: valid/accuracy}}
 after: {{spectra: true}}
@@ -73,11 +74,37 @@ def test_the_report_draws_them(tiny_bert: Path, tiny_csv: Path, tmp_path: Path) 
     pairs = [(trial, run_trial(trial, tmp_path / "trials" / trial.key)) for trial in trials]
     assert all(result.status == "done" for _, result in pairs)
     kept = {trial.arm for trial in trials if (tmp_path / "trials" / trial.key / NAME).is_file()}
-    assert kept == {"lora", "phi"}, "ia3 adds no matrix to the weight"
+    assert kept == {"lora", "phi", "ia3"}, "bitfit changes no matrix"
+    measured = {
+        trial.arm: {name for name in result.metrics if name.startswith("after/")}
+        for trial, result in pairs
+    }
+    names = study.after.names(["accuracy"])
+    of_attention = {name for name in names if "/mlp/" not in name}  # query and value alone
+    assert measured["phi"] == of_attention and measured["bitfit"] == set()
+    assert measured["lora"] == measured["ia3"] == of_attention - {"after/spectra/all/raised_share"}
+    lora = next(result for trial, result in pairs if trial.arm == "lora")
+    assert lora.metrics["after/spectra/all/rank"] <= 3
     report = write_report(study, pairs, tmp_path / "report")
     names = {figure.stem for figure in report.figures if figure.suffix == ".png"}
     assert names >= {"stable_rank", "spectra", "utilization", "phi"}
-    assert "stable_rank.png" in report.markdown.read_text()
+    text = report.markdown.read_text()
+    assert "stable_rank.png" in text
+    numbers = {name: f"{value:.2f}" for name, value in lora.metrics.items()}
+    stable, early, late, effective, rank = (
+        numbers[f"after/spectra/attention/{name}"]
+        for name in (
+            "stable_rank",
+            "stable_rank_early",
+            "stable_rank_late",
+            "effective_rank",
+            "rank",
+        )
+    )
+    row = f"| lora | attention | {stable} ± "
+    assert row in text
+    assert f"| {early} | {late} | {effective} ± " in text[text.index(row) :].splitlines()[0]
+    assert f"| {rank} ± " in text[text.index(row) :].splitlines()[0]
     sizes = [
         np.prod(module.shape) for module in read_spectra(tmp_path / "trials" / trials[0].key)[0]
     ]

@@ -42,6 +42,7 @@ def _found_words(registered: list[list[str]] | None) -> dict[str, Any]:
         "options": {method.name: method.options() for method in methods},
         "ignored": {method.name: sorted(method.ignored) for method in methods},
         "pruned": [method.name for method in methods if method.convertible],
+        "changing": [method.name for method in methods if method.changes_weights],
         "phi": [
             method.name
             for method in methods
@@ -80,6 +81,16 @@ def check_adapter_names(adapter: Mapping[str, Any]) -> None:
 def can_be_pruned(adapter: Mapping[str, Any]) -> bool:
     """Whether the method adds a matrix to the weight, so that PARA can follow."""
     return adapter.get("method") in _words()["pruned"]
+
+
+def changes_weights(adapter: Mapping[str, Any]) -> bool:
+    """Whether the method changes matrices of the model, so that the change has a rank."""
+    return adapter.get("method") in _words()["changing"]
+
+
+def needs_weights(adapter: Mapping[str, Any]) -> bool:
+    """Whether the update is known only by what the weights were and have become."""
+    return changes_weights(adapter) and not can_be_pruned(adapter)
 
 
 def monitored(adapter: Mapping[str, Any]) -> Sequence[str]:

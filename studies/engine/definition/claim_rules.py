@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from basis_zoo.registry import did_you_mean
-from studies.engine.definition import checks
+from studies.engine.definition import checks, contrasts
 from studies.engine.definition.points import Point, Problems
 from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.records import Cost
@@ -22,14 +22,13 @@ def check(
     """Report claims that no trial could decide; `metrics` is None where a task is not usable."""
     arms = {point.arm: point for point in points}
     for i, claim in enumerate(study.claims):
-        for where, gain in (((), claim), (("beyond",), claim.beyond)):
-            for key in ("arm", "than") if gain is not None else ():
-                name = getattr(gain, key)
-                if isinstance(name, str) and name not in arms:
-                    message = unlike(f"no arm is called '{name}'", name, arms, "Arms")
-                    problems.at(message, "claims", i, *where, key)
-        for key, metric, named in _compared(claim) if metrics is not None else ():
-            have = {arm: reported(study, arms[arm], metrics[arm]) for arm in named if arm in arms}
+        wrong = list(contrasts.problems(claim, points))
+        for where, message in wrong:
+            problems.at(message, "claims", i, *where)
+        if wrong or metrics is None:
+            continue
+        for key, metric, named in _compared(claim, points):
+            have = {arm: reported(study, arms[arm], metrics[arm]) for arm in named}
             if lacking := [arm for arm, names in have.items() if metric not in names]:
                 every = [name for p in points for name in reported(study, p, metrics[p.arm])]
                 problems.at(_refusal(metric, lacking[0], every), "claims", i, key)
@@ -42,19 +41,19 @@ def reported(study: Study, point: Point, metrics: Mapping[str, str]) -> list[str
     found += [*checks.monitored(adapter), *COSTS]
     if study.after is not None:
         pruned, phi = checks.can_be_pruned(adapter), checks.has_phi(adapter)
-        found += study.after.names(metrics, pruned=pruned, phi=phi)
+        changed = checks.changes_weights(adapter)
+        found += study.after.names(metrics, pruned=pruned, phi=phi, changed=changed)
     return found
 
 
-def _compared(claim: ClaimRule) -> Iterator[tuple[str, str, list[str]]]:
+def _compared(claim: ClaimRule, points: Sequence[Point]) -> Iterator[tuple[str, str, list[str]]]:
     """The keys of `claim` that name a metric, with it and the arms that must have it."""
-    gains = [claim] if claim.beyond is None else [claim, claim.beyond]
-    of = [gain.arm for gain in gains]
-    than = [gain.than for gain in gains if isinstance(gain.than, str)]
-    if claim.metric is not None:
-        yield "metric", claim.metric, of if claim.than_metric is not None else [*of, *than]
-    if claim.than_metric is not None:
-        yield "than_metric", claim.than_metric, than
+    terms = contrasts.weighted_sum(claim, points).terms
+    for key in ("metric", "than_metric"):
+        metric = getattr(claim, key)
+        arms = [t.of for t in terms if isinstance(t.of, str) and t.metric == metric]
+        if metric is not None:
+            yield key, metric, arms
 
 
 def _refusal(metric: str, arm: str, known: Sequence[str]) -> str:

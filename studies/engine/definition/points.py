@@ -239,6 +239,16 @@ def set_path(mapping: Any, keys: list[str], value: Any) -> None:
     mapping[keys[-1]] = value
 
 
+def value_at(config: Mapping[str, Any], path: str) -> Any:
+    """The setting at the dotted `path` of a configuration; None where it is not set."""
+    value: Any = config
+    for part in path.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    return value
+
+
 def place_of(study: Study, key: str, places: dict[str, str]) -> str:
     """Where `key` gets its value: in the arm, in the study, or in the profile."""
     for path in (key, key.partition(".")[0]):

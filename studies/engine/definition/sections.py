@@ -14,6 +14,10 @@ of all updates, mean and standard deviation over layers of the ranks."""
 
 SPECTRA = "spectra.npz"
 """The file beside a trial's result that `spectra` asks for."""
+RANK_METRICS = "after/spectra"
+"""What metrics of the updates' ranks begin with; see `adapters.spectrum.rank_statistics`."""
+RANKS = ("stable_rank", "effective_rank", "rank")
+PARTS = ("all", "attention", "mlp")
 
 
 class Para(Section):
@@ -66,7 +70,8 @@ class After(Section):
     landscape: Landscape | None = None
     """The validation loss along a line; null: not."""
     spectra: Bool = False
-    """Singular values of every update, and every phi, kept beside the result for the figures."""
+    """Ranks of every update, by part and depth of the model; its singular values, and every phi,
+    are kept beside the result for the figures."""
 
     @model_validator(mode="after")
     def _asks_something(self) -> "After":
@@ -76,10 +81,18 @@ class After(Section):
             )
         return self
 
-    def names(self, metrics: Iterable[str], *, pruned: bool = True, phi: bool = True) -> list[str]:
+    def names(
+        self,
+        metrics: Iterable[str],
+        *,
+        pruned: bool = True,
+        phi: bool = True,
+        changed: bool = True,
+    ) -> list[str]:
         """The metrics that this adds, where a task reports `metrics` on each split.
 
-        `pruned` and `phi` say whether the method can be pruned, and whether it has a phi.
+        `pruned`, `phi` and `changed` say whether the method can be pruned, whether it has a phi,
+        and whether it changes weights.
         """
         splits = [f"{split}/{metric}" for split in ("valid", "test") for metric in metrics]
         shares = self.para.kept if pruned and self.para is not None else ()
@@ -89,6 +102,12 @@ class After(Section):
             found += [f"after/affine/difference/{name}" for name in splits]
         if self.landscape is not None:
             found += [landscape_name(step) for step in self.landscape.steps]
+        if changed and self.spectra:
+            ends = ("", "_spread", "_early", "_late", "_rise")
+            found += [
+                f"{RANK_METRICS}/{p}/{rank}{end}" for p in PARTS for rank in RANKS for end in ends
+            ]
+            found += [f"{RANK_METRICS}/all/raised_share"] * phi
         return found
 
 

@@ -1,5 +1,6 @@
 """What a study file may say: strict, frozen models, wrong as early as possible."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -57,18 +58,29 @@ class Gain(Section):
     """The arm that it is measured from."""
 
 
+class Trend(Section):
+    """How the arms that differ in one setting alone change with it: a least-squares slope."""
+
+    over: Annotated[Line, Field(examples=["adapter.r"])]
+    """The dotted setting, of which the arms have at least three values, all numbers."""
+    scale: Literal["linear", "log2"] = "linear"
+    """The slope is for each unit of the setting, or for each doubling of it."""
+
+
 class ClaimRule(Section):
     """A rule written before the run: what is claimed of one arm against another, or a number."""
 
     claim: Annotated[Line, Field(examples=["More functions are better"])]
     """In words."""
-    arm: Annotated[Line, Field(examples=["num_basis=512"])]
-    """The arm of which something is claimed."""
-    than: Annotated[Line | Float, Field(examples=["lora"])]
-    """The arm, or the number, that it is compared with."""
-    expect: Literal["higher", "not_higher", "lower", "not_lower", "within"]
-    """What is claimed of `arm`'s number: higher or lower than that of `than`, or within `margin` of
-    it; of a loss, lower is better."""
+    arm: Annotated[Line | None, Field(examples=["num_basis=512"])] = None
+    """The arm of which something is claimed; of a `trend`, one of its arms, and only needed where
+    several groups of arms have one."""
+    than: Annotated[Line | Float | None, Field(examples=["lora"])] = None
+    """The arm, or the number, that it is compared with; of a `trend`, one of the arms whose slope
+    is compared with. A `contrast` and a `trend` are compared with 0 where it is null."""
+    expect: Literal["higher", "not_higher", "lower", "not_lower", "within", "not_within"]
+    """What is claimed of the number of `arm`, or of the weighted sum or slope: higher or lower than
+    what it is compared with, or within `margin` of it; of a loss, lower is better."""
     margin: Float = Field(0.0, ge=0)
     """By how much, in the metric's unit; with `relative` as a share of `than`."""
     metric: Annotated[Line | None, Field(examples=["cost/peak_memory_bytes"])] = None
@@ -78,7 +90,46 @@ class ClaimRule(Section):
     relative: Bool = False
     """Whether `margin` is a share of `than` instead of a difference."""
     beyond: Gain | None = None
-    """The difference is compared with this one instead of 0."""
+    """The difference is compared with this one instead of 0: short for a `contrast` of all four."""
+    contrast: Annotated[
+        Annotated[dict[Line, Float], Field(min_length=1)] | None,
+        Field(examples=[{"all": 1, "attention": -1, "mlp": -1, "lora": 1}]),
+    ] = None
+    """Arms and their weights: something is claimed of the weighted sum, seed by seed."""
+    trend: Trend | None = None
+    """Something is claimed of a slope over arms, seed by seed."""
+
+    @model_validator(mode="after")
+    def _has_one_form(self) -> "ClaimRule":
+        forms = {"contrast": ("arm", "than_metric"), "trend": ()}
+        given = [form for form in forms if getattr(self, form) is not None]
+        if len(given) > 1:
+            raise ValueError("a claim is about a `contrast` or about a `trend`, got both")
+        if not given and (self.arm is None or self.than is None):
+            raise ValueError("needs `arm` and `than`, or a `contrast`, or a `trend`")
+        for form in given:
+            for key in (*forms[form], "beyond", "relative"):
+                if getattr(self, key):
+                    raise ValueError(f"`{key}` has no meaning in a `{form}`: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> "ClaimRule":
+        if self.contrast is None:
+            return self
+        if isinstance(self.than, str):
+            message = f"a `contrast` is compared with a number: give '{self.than}' a weight in it"
+            raise ValueError(message)
+        if empty := [arm for arm, weight in self.contrast.items() if weight == 0]:
+            arms = ", ".join(f"'{arm}'" for arm in empty)
+            raise ValueError(f"a weight of 0 leaves an arm out of the `contrast`: {arms}")
+        left = math.fsum(self.contrast.values())
+        if self.than is None and abs(left) > 1e-9 * max(map(abs, self.contrast.values())):
+            raise ValueError(
+                f"the weights of the `contrast` add up to {left:g}, so that the level that all "
+                "arms share counts in it: make it 0, or say by `than` what the sum is compared with"
+            )
+        return self
 
     @field_validator("expect", mode="before")
     @classmethod
@@ -95,13 +146,14 @@ class ClaimRule(Section):
 
     @model_validator(mode="after")
     def _can_be_decided(self) -> "ClaimRule":
-        if self.expect == "within" and self.margin == 0:
-            raise ValueError("expect: within needs a `margin` above 0")
+        if self.expect.endswith("within") and self.margin == 0:
+            raise ValueError(f"expect: {self.expect} needs a `margin` above 0")
         if self.than_metric is not None and not isinstance(self.than, str):
-            raise ValueError(f"`than_metric` is of an arm, but than is the number {self.than:g}")
+            raise ValueError(f"`than_metric` is of an arm, but than is {self.than}")
         if self.relative and self.than == 0:
             raise ValueError("`relative` is as a share of `than`, and nothing is a share of 0")
-        if self.arm == self.than and self.than_metric in (None, self.metric):
+        one_number = self.arm == self.than and self.than_metric in (None, self.metric)
+        if self.arm is not None and one_number:
             raise ValueError(f"'{self.arm}' is compared with itself")
         return self
 

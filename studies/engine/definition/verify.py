@@ -148,6 +148,12 @@ def _check_after(
             if wanted and quantised:
                 message = "needs weights that are not quantised: remove backbone.quantization"
                 problems.at(message, "after", key)
+        if after.spectra and quantised:
+            adapters = ((point.arm, point.config["adapter"]) for point in points)
+            other = [arm for arm, a in adapters if checks.needs_weights(a)]
+            if other:
+                message = f"the ranks of '{other[0]}' need weights that are not quantised: remove "
+                problems.at(f"{message}backbone.quantization or the arm", "after", "spectra")
         if after.landscape is not None and "loss" not in metrics:
             problems.at("needs a task that reports a loss", "after", "landscape")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from studies.engine.definition.study import Study
+from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.planning import runs
 from studies.engine.planning.causes import Cause, causes
 from studies.engine.records import Stage, Trial, deciding, read_trial
@@ -163,7 +163,9 @@ def _noted(study: Study, runs_dir: Path) -> dict[str, Any] | None:
         better, worse = worse, better
     for claim in found["claims"]:
         claim["expect"] = claim["expect"].replace("better", better).replace("worse", worse)
-    return found
+    # a key that claims have got since was not given then
+    since = {k: f.default for k, f in ClaimRule.model_fields.items() if not f.is_required()}
+    return found | {"claims": [since | claim for claim in found["claims"]]}
 
 
 def _file(study: Study, runs_dir: Path) -> Path:

@@ -5,7 +5,13 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from studies.engine.definition.sections import PARA_FACTS, landscape_name, para_name
+from studies.engine.definition.sections import (
+    PARA_FACTS,
+    PARTS,
+    RANK_METRICS,
+    landscape_name,
+    para_name,
+)
 from studies.engine.records import Result
 from studies.engine.reporting.statistics import Comparison, Summary, compare, summarize
 
@@ -43,6 +49,16 @@ class Affine:
 
 
 @dataclass(frozen=True)
+class Ranks:
+    """How the ranks of one arm's updates are spread over a part of the model."""
+
+    part: str
+    """all, attention or mlp."""
+    numbers: Mapping[str, float]
+    """By the end of the metric's name, such as stable_rank_spread; means over seeds."""
+
+
+@dataclass(frozen=True)
 class ArmAfter:
     """What was evaluated after training of one arm."""
 
@@ -53,6 +69,8 @@ class ArmAfter:
     affine: Affine | None
     landscape: tuple[tuple[float, Summary], ...]
     """Steps with the validation loss there."""
+    ranks: tuple[Ranks, ...] = ()
+    """Empty where the method has no update that is a matrix."""
 
 
 def gather(results: Mapping[str, Mapping[int, Result]], metric: str) -> tuple[ArmAfter, ...]:
@@ -84,7 +102,15 @@ def _arm(arm: str, seeds: Seeds, metric: str) -> ArmAfter:
         curve=tuple(kept for kept in curve if kept is not None),
         affine=affine,
         landscape=tuple((step, _summary(_values(seeds, landscape_name(step)))) for step in steps),
+        ranks=tuple(ranks for part in PARTS if (ranks := _ranks(part, seeds)).numbers),
     )
+
+
+def _ranks(part: str, seeds: Seeds) -> Ranks:
+    start = f"{RANK_METRICS}/{part}/"
+    names = sorted({name for metrics in seeds.values() for name in metrics})
+    means = {n.removeprefix(start): _mean(seeds, n) for n in names if n.startswith(start)}
+    return Ranks(part, means)
 
 
 def _kept(share: float, seeds: Seeds, metric: str, trained: Mapping[int, float]) -> Kept | None:

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
+from studies.engine.definition.sections import RANKS
 from studies.engine.reporting.after_outcome import ArmAfter
-from studies.engine.reporting.rendering import interval, number, table
+from studies.engine.reporting.rendering import NONE, interval, number, table
 
 
 def markdown(arms: Sequence[ArmAfter], metric: str) -> list[str]:
     """A section for each kind of evaluation; none where nothing was evaluated."""
-    return [part for part in (_para(arms, metric), _affine(arms, metric), _slice(arms)) if part]
+    parts = (_para(arms, metric), _affine(arms, metric), _ranks(arms), _slice(arms))
+    return [part for part in parts if part]
 
 
 def _para(arms: Sequence[ArmAfter], metric: str) -> str:
@@ -64,6 +66,28 @@ def _affine(arms: Sequence[ArmAfter], metric: str) -> str:
         "deviations, mean over modules."
     )
     return f"## Affine φ\n\n{about}\n\n{table(head, rows)}"
+
+
+def _ranks(arms: Sequence[ArmAfter]) -> str:
+    head = ["arm", "modules", "stable rank", "early", "late", "effective rank", "rank"]
+    rows = []
+    for arm in arms:
+        for ranks in arm.ranks:
+            cells = {
+                name: NONE if value is None else f"{value:.2f}"
+                for rank in RANKS
+                for name in (rank, f"{rank}_spread", f"{rank}_early", f"{rank}_late")
+                for value in [ranks.numbers.get(name)]
+            }
+            stable, *others = (f"{cells[rank]} ± {cells[f'{rank}_spread']}" for rank in RANKS)
+            thirds = cells["stable_rank_early"], cells["stable_rank_late"]
+            rows.append([arm.arm, ranks.part, stable, *thirds, *others])
+    about = (
+        "Ranks of the trained updates, mean ± standard deviation over modules, mean over seeds. "
+        "Early and late are the mean stable rank in the first and the last third of the blocks; "
+        "the rank counts singular values above the rounding of float32."
+    )
+    return f"## Ranks\n\n{about}\n\n{table(head, rows)}" if rows else ""
 
 
 def _slice(arms: Sequence[ArmAfter]) -> str:

@@ -1,20 +1,25 @@
 r"""Rules written before the run, and what the results say of them.
 
-A claim says that a paired difference $d$ lies in a set $S$: `higher` is $d > m$, `not_higher`
-$d \le m$, `within` $|d| \le m$, with the margin $m$ in the metric's unit (or as a share of `than`
-where `relative`). The verdict is *confirmed* where the interval of $d$ lies in $S$, *refuted* where
-it lies outside, else *not decided*. The interval is a t interval over seeds at the level that
-Holm's step-down grants the claim among the claims of its study, so that all verdicts together are
-wrong in at most 5 % of studies. A cost that is the same for every seed is known exactly.
+A claim says that a number $d$, a weighted sum of its arms at the same seed such as a difference or
+a slope (see `studies.engine.definition.contrasts`), lies in a set $S$: `higher` is $d > m$,
+`not_higher` $d \le m$, `within` $|d| \le m$, with the margin $m$ in the unit of $d$. The verdict is
+*confirmed* where the interval of $d$ lies in $S$, *refuted* where it lies outside, else *not
+decided*. The interval is a t interval over seeds at the level that Holm's step-down grants the
+claim among the claims of its study, so that all verdicts together are wrong in at most 5 % of
+studies. A cost or a rank that is the same for every seed is known exactly.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import scipy
 
+from studies.engine.definition.contrasts import Term, WeightedSum, weighted_sum
+from studies.engine.definition.points import Point
+from studies.engine.definition.sections import RANK_METRICS
 from studies.engine.definition.study import ClaimRule
 from studies.engine.records import Result, value_of
 from studies.engine.reporting.statistics import ALPHA, Summary, summarize
@@ -43,82 +48,84 @@ class Verdict:
     """Why there is no interval; empty where there is one."""
 
 
-def judge(claims: Sequence[ClaimRule], results: Results, metric: str) -> list[Verdict]:
-    """A verdict for each of `claims`; `metric` is that of the study."""
+def judge(
+    claims: Sequence[ClaimRule],
+    results: Results,
+    metric: str,
+    points: Sequence[Point] = (),
+) -> list[Verdict]:
+    """A verdict for each of `claims`; `metric` and `points`, the arms, are those of the study."""
+    sums = [weighted_sum(claim, points) for claim in claims]
     sets = [_set(claim) for claim in claims]
-    samples = [_sample(claim, results, metric) for claim in claims]
+    samples = [_sample(total, results, metric) for total in sums]
+    rules = [rule(*pair, metric) for pair in zip(claims, sums, strict=True)]
     levels = _levels([_p(*pair) for pair in zip(samples, sets, strict=True)])
-    return [_verdict(*each, metric) for each in zip(claims, samples, sets, levels, strict=True)]
+    return [_verdict(*each) for each in zip(claims, samples, sets, levels, rules, strict=True)]
 
 
-def rule(claim: ClaimRule, metric: str) -> str:
-    """The claim's rule in symbols."""
-    other = f" (its {claim.than_metric})" if claim.than_metric is not None else ""
-    than = f"`{claim.than}`{other}" if isinstance(claim.than, str) else f"{claim.than:g}"
-    text = f"`{claim.arm}` − {than}"
-    if claim.beyond is not None:
-        text = f"({text}) − (`{claim.beyond.arm}` − `{claim.beyond.than}`{other})"
-    share = f" as a share of {than}" if claim.relative else ""
+def rule(claim: ClaimRule, total: WeightedSum, metric: str) -> str:
+    """The claim about `total` in symbols."""
     expected = claim.expect.replace("_", " ")
-    return f"{claim.metric or metric}: {text} is {expected} by {claim.margin:g}{share}"
+    return f"{claim.metric or metric}: {total.text} is {expected} by {claim.margin:g}"
 
 
 def _set(claim: ClaimRule) -> tuple[float, float, bool]:
     """The open interval that the claim, or its opposite (True), is about."""
     margin, word = claim.margin, claim.expect
-    if word == "within":
-        return -margin, margin, False
     negated = word.startswith("not_")
-    higher = word.removeprefix("not_") == "higher"
-    return (margin, math.inf, negated) if higher else (-math.inf, -margin, negated)
+    word = word.removeprefix("not_")
+    if word == "within":
+        return -margin, margin, negated
+    return (margin, math.inf, negated) if word == "higher" else (-math.inf, -margin, negated)
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """One difference a seed that all arms of a claim finished."""
+    """The weighted sum of a claim for each seed that all its arms finished."""
 
     values: tuple[float, ...]
     summary: Summary
     exact: bool
-    """Whether `values` are costs, of which one value on all seeds is no accident."""
+    """Whether `values` are counts, of which one value on all seeds is no accident."""
     note: str
     """Why there can be no interval."""
 
 
-def _sample(claim: ClaimRule, results: Results, metric: str) -> _Sample:
-    name = claim.metric or metric
-    than_name = claim.than_metric or name
-    pairs = [(claim.arm, claim.than)]
-    if claim.beyond is not None:
-        pairs.append((claim.beyond.arm, claim.beyond.than))
-
-    def of(arm: str | float, seed: int, name: str) -> float | None:
-        if not isinstance(arm, str):
-            return arm
-        result = results.get(arm, {}).get(seed)
-        return None if result is None else value_of(result, name)
-
+def _sample(total: WeightedSum, results: Results, metric: str) -> _Sample:
+    arms = [term.of for term in total.terms if isinstance(term.of, str)]
+    units = list(dict.fromkeys(term.unit for term in total.terms))
     found, size, zero = [], 0.0, ""
-    for seed in sorted(results.get(claim.arm, {})):
-        gains = []
-        for arm, than in pairs:
-            value, base = of(arm, seed, name), of(than, seed, than_name)
-            if value is None or base is None:
-                break
-            if claim.relative and base == 0:
-                zero = f"`{than}` has 0 at seed {seed}, of which nothing is a share"
-                break
-            unit = abs(base) if claim.relative else 1.0
-            size = max(size, abs(value) / unit, abs(base) / unit)
-            gains.append((value - base) / unit)
-        else:
-            found.append(gains[0] - sum(gains[1:]))
+    for seed in sorted(set.intersection(*(set(results.get(arm, {})) for arm in arms))):
+        y = {t: _number(t, results, seed, metric) for t in (*total.terms, *filter(None, units))}
+        values = {term: value for term, value in y.items() if value is not None}
+        if len(values) < len(y):
+            continue
+        of = {unit: 1.0 if unit is None else abs(values[unit]) for unit in units}
+        if none := [unit.of for unit, value in of.items() if unit is not None and value == 0]:
+            zero = f"`{none[0]}` has 0 at seed {seed}, of which nothing is a share"
+            continue
+        parts = [(term.weight * values[term], term.unit) for term in total.terms]
+        size = max(size, *(abs(part) / of[unit] for part, unit in parts))
+        sums = {unit: math.fsum(part for part, own in parts if own == unit) for unit in of}
+        found.append(math.fsum(sums[unit] / of[unit] for unit in of))
     summary = summarize(found, size)
-    exact = name.startswith("cost/") and than_name.startswith("cost/") and summary.std == 0.0
-    note = zero or summary.note
+    note = summary.note if found or len(arms) == 1 else "no finished seed in common"
     if summary.std == 0.0:
-        note = zero or "the difference is the same for every seed"
-    return _Sample(tuple(found), summary, exact and not zero, note)
+        note = "the difference is the same for every seed"
+    known = all(_is_count(term.metric or metric) for term in total.terms)
+    exact = known and summary.std == 0.0 and not zero
+    return _Sample(tuple(found), summary, exact, zero or note)
+
+
+def _is_count(metric: str) -> bool:
+    """Whether the form of the method may fix `metric`: a cost, or the rank of its updates."""
+    return metric.startswith("cost/") or bool(re.fullmatch(rf"{RANK_METRICS}/\w+/rank", metric))
+
+
+def _number(term: Term, results: Results, seed: int, metric: str) -> float | None:
+    if not isinstance(term.of, str):
+        return term.of
+    return value_of(results[term.of][seed], term.metric or metric)
 
 
 def _p(sample: _Sample, bounds: tuple[float, float, bool]) -> float | None:
@@ -148,13 +155,13 @@ def _verdict(
     sample: _Sample,
     bounds: tuple[float, float, bool],
     level: float | None,
-    metric: str,
+    text: str,
 ) -> Verdict:
-    summary, text = sample.summary, rule(claim, metric)
+    summary = sample.summary
     lower, upper, negated = bounds
     if sample.exact:
         d = sample.values[0]
-        holds = abs(d) <= claim.margin if claim.expect == "within" else (lower < d < upper)
+        holds = abs(d) <= claim.margin if claim.expect.endswith("within") else (lower < d < upper)
         known: Word = "confirmed" if holds != negated else "refuted"
         return Verdict(claim.claim, text, known, summary.n, d, d, d, 1.0)
     if level is None or summary.mean is None or summary.std is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from studies import published
+from studies.engine.definition.points import Point, expand, value_at
 from studies.engine.definition.study import Study
 from studies.engine.definition.train import Train
 from studies.engine.planning.tuning import Choice
@@ -182,7 +183,7 @@ def collect(
         table=table,
         arms=arms,
         choices=tuple(choices),
-        verdicts=tuple(judge(study.claims, results, metric)),
+        verdicts=tuple(judge(study.claims, results, metric, _points(study))),
         failed=tuple(failed),
         data=_distinct(result.data for _, result in done),
         environments=environments,
@@ -195,6 +196,11 @@ def collect(
         ),
         kept=tuple(result.kept for _, result in done if result.kept is not None),
     )
+
+
+def _points(study: Study) -> list[Point]:
+    """The arms that trends are about; none where no claim is about a trend."""
+    return expand(study)[0] if any(claim.trend is not None for claim in study.claims) else []
 
 
 def _arms(
@@ -287,14 +293,7 @@ def _matched(done: Iterable[Result]) -> str:
 
 def setting(trial: Trial, path: str) -> Any:
     """The trial's value at a dotted `path`, swept or from its configuration; None where absent."""
-    if path in trial.swept:
-        return trial.swept[path]
-    value: Any = trial.config
-    for part in path.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return None
-        value = value[part]
-    return value
+    return trial.swept[path] if path in trial.swept else value_at(trial.config, path)
 
 
 def _axis(study: Study, pairs: Pairs) -> str | None:

@@ -21,8 +21,16 @@ from adapters.export import (
     layer_updates,
     source_parameters,
 )
+from adapters.spectrum import rank_statistics
 from studies.engine.definition import checks
-from studies.engine.definition.sections import After, Landscape, Para, landscape_name, para_name
+from studies.engine.definition.sections import (
+    RANK_METRICS,
+    After,
+    Landscape,
+    Para,
+    landscape_name,
+    para_name,
+)
 from studies.engine.trials.seeds import derive
 from studies.engine.trials.spectra_file import write_spectra
 
@@ -36,6 +44,7 @@ def evaluate_after(
     adapter: Mapping[str, Any],
     trained: Mapping[str, float],
     evaluate: Evaluate,
+    before: Callable[[], nn.Module],
     seed: int,
     folder: Path,
 ) -> dict[str, float]:
@@ -45,9 +54,10 @@ def evaluate_after(
         model: The trained model.
         section: `after` of the configuration.
         adapter: `adapter` of the configuration: a method that adds no matrix to the weight is not
-            pruned, and one without phi is not made affine.
+            pruned, one without phi is not made affine, and one that changes no weight has no rank.
         trained: The trained model's own metrics.
         evaluate: Measures `model` as it is.
+        before: Loads the model as it was before it was adapted.
         seed: The trial's.
         folder: Where spectra are kept.
 
@@ -60,8 +70,8 @@ def evaluate_after(
         found |= _pruned(model, after.para, evaluate)
     if after.affine and checks.has_phi(adapter):
         found |= _affine(model, trained, evaluate)
-    if after.spectra and checks.can_be_pruned(adapter):
-        write_spectra(model, folder)
+    if after.spectra and checks.changes_weights(adapter):
+        found |= _ranks(model, before() if checks.needs_weights(adapter) else None, folder)
     if after.landscape is not None:
         found |= _landscape(model, after.landscape, evaluate, seed)
     return {name: value for name, value in found.items() if math.isfinite(value)}
@@ -98,6 +108,11 @@ def _affine(model: nn.Module, trained: Mapping[str, float], evaluate: Evaluate) 
     }
     share = statistics.fmean(fit.lost for fit in fits.values())
     return found | {"after/affine/non_affine_share": share}
+
+
+def _ranks(model: nn.Module, before: nn.Module | None, folder: Path) -> dict[str, float]:
+    numbers = rank_statistics(model, write_spectra(model, folder, before))
+    return {f"{RANK_METRICS}/{name}": value for name, value in numbers.items()}
 
 
 def _landscape(

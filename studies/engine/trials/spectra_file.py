@@ -26,13 +26,17 @@ class Inside(NamedTuple):
     """Empty for methods without phi."""
 
 
-def write_spectra(model: nn.Module, folder: Path) -> None:
+def write_spectra(
+    model: nn.Module, folder: Path, before: nn.Module | None = None
+) -> list[ModuleSpectrum]:
     """Decompose the updates of `model` and keep what they show in `folder`.
 
-    Raises:
-        ValueError: the method adds no matrix to the weight.
+    Args:
+        model: The trained model.
+        folder: The trial's.
+        before: The model as it was; needed where the method adds no matrix to the weight.
     """
-    modules, curves = spectra(model), phi_curves(model, count=POINTS)
+    modules, curves = spectra(model, before=before), phi_curves(model, count=POINTS)
     about = {
         "modules": [
             [m.name, m.kind, m.block, m.shape, None if m.usage is None else tuple(m.usage)]
@@ -48,6 +52,7 @@ def write_spectra(model: nn.Module, folder: Path) -> None:
     for i, curve in enumerate(curves):
         arrays[f"curve_{i}"] = torch.stack([curve.x, curve.y]).numpy()
     np.savez_compressed(folder / NAME, **arrays)
+    return modules
 
 
 def read_spectra(folder: Path) -> Inside | None:

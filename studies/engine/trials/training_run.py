@@ -119,8 +119,10 @@ class TrainingRun:
             keeping.save(self._model, about, self._run_dir)
         if "after" in self._config:
             with self._counted():
+                head = tasks.head(self._config["task"], data)
                 metrics |= evaluate_after(
                     self._model, self._config["after"], adapter, last, self._measure,
+                    lambda: backbones.load(self._config["backbone"], head)[0],
                     self._trial.seed, self._run_dir,
                 )  # fmt: skip
         found.metrics, found.cost = metrics, self._cost(progress, loader)

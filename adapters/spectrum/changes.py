@@ -1,0 +1,56 @@
+"""What training has made of each weight, for methods whose update is no matrix beside it."""
+
+from copy import deepcopy
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from adapters.export.updates import DenseUpdate
+from adapters.module_names import block_of
+from adapters.placement import adaptable
+
+
+class WeightChange(DenseUpdate):
+    """The weight of a layer, the adapter put into it, less what it was before."""
+
+    def __init__(self, name: str, layer: nn.Module, adapter: str, before: nn.Module) -> None:
+        self._before = before
+        super().__init__(name, layer, adapter)
+
+    @torch.no_grad()
+    def dense(self) -> Tensor:
+        """As `LayerUpdate.dense`."""
+        layer = self.layer
+        if isinstance(layer, BaseTunerLayer):
+            layer = deepcopy(layer).float()  # a weight in half precision would round the update
+            layer.merge(adapter_names=[self.adapter])
+            layer = layer.get_base_layer()
+        change = layer.weight.detach().float()
+        change = change - self._before.weight.detach().to(change)
+        return change.T if isinstance(layer, Conv1D) else change
+
+
+def weight_changes(
+    model: nn.Module, before: nn.Module, adapter: str = "default"
+) -> list[WeightChange]:
+    """The changes of all linear weights that `adapter` adapts, in the model's order.
+
+    Of a model without adapters, those of all linear layers of its blocks.
+
+    Args:
+        before: The model as it was, unadapted; it is only read.
+    """
+    start = "base_model.model."
+    was = dict(before.named_modules())
+    layers = {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, BaseTunerLayer) and adapter in layer._get_available_adapters()
+    }
+    if not layers:
+        every = dict(model.named_modules())
+        layers = {name: every[name] for name in adaptable(model) if block_of(name) is not None}
+    named = {name.removeprefix(start): layer for name, layer in layers.items()}
+    return [WeightChange(name, layer, adapter, was[name]) for name, layer in named.items()]
