@@ -151,7 +151,11 @@ class Registry(Generic[M]):
 
 def foreign() -> set[tuple[str, str]]:
     """Kind and name of every member that does not ship, whatever is imported of what does."""
-    return {(registry._kind, name) for registry in _ALL for name in registry._foreign}
+    return {
+        (registry._kind, name)
+        for registry in _ALL
+        for name in registry._foreign & registry._members.keys()
+    }
 
 
 def _importing() -> str:

@@ -129,8 +129,9 @@ def test_a_kept_adapter_is_pruned_as_the_trial_pruned_it(trial_of: Any, tmp_path
         }
 
     again = evaluate_after(
-        model, after, trial.config["adapter"], result.metrics, evaluate, trial.seed, tmp_path
-    )
+        model, after, trial.config["adapter"], result.metrics, evaluate, lambda: model, trial.seed,
+        tmp_path,
+    )  # fmt: skip
     assert again == {name: result.metrics[name] for name in again} and len(again) > 8
     spectra = [(folder / "spectra.npz").stat().st_size for folder in (tmp_path, tmp_path / "run")]
     assert spectra[0] == spectra[1]

@@ -164,13 +164,13 @@ def test_gradients_are_clipped_once_a_step_as_the_adapters_say(
     monkeypatch.setattr(adapters, "clip_gradients", spy)
     hook = register_optimizer_step_pre_hook(before_step)
     try:
-        train = {"batch_size": 8, "gradient_accumulation": 2, "max_grad_norm": 0.05}
+        train = {"batch_size": 8, "gradient_accumulation": 2, "max_grad_norm": 0.01}
         result = run_trial(make(train=train), tmp_path)
     finally:
         hook.remove()
     assert result.status == "done", result.failure
-    assert clips == [0.05] * 8 and len(stepped) == 8
-    assert stepped == pytest.approx([0.05] * 8, rel=1e-3)
+    assert clips == [0.01] * 8 and len(stepped) == 8
+    assert stepped == pytest.approx([0.01] * 8, rel=1e-3)
 
 
 def test_max_steps_and_checkpointing_and_bfloat16(make: Any, tmp_path: Path) -> None:
