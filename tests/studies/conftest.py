@@ -7,7 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import optuna
 import pytest
+from lab import Lab
 
 from studies.engine.definition import answers
 from studies.engine.records import Cost, Failure, Result, Trial, write_record
@@ -19,6 +21,21 @@ def own_answers(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     """What a test registers is no answer for the studies of the person who runs it."""
     folder = tmp_path_factory.mktemp("answers")
     monkeypatch.setattr(answers, "folder", lambda: folder)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once: creating Optuna's tables takes longer than most tests here."""
+    path = tmp_path_factory.mktemp("optuna") / "optuna.db"
+    optuna.storages.RDBStorage(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def lab(tmp_path: Path, empty_database: Path) -> Lab:
+    (tmp_path / "runs").mkdir()
+    shutil.copy(empty_database, tmp_path / "runs")
+    return Lab(tmp_path)
 
 
 @dataclass
