@@ -178,6 +178,8 @@ def test_a_cost_without_chance_is_decided(expect, margin, words) -> None:
          "the trials of the arm 'lora' report no 'phi/utilization'"),
         ("arm: r=4, than: r=4, expect: higher", "compared with itself"),
         ("arm: r=4, than: lora, expect: lower, metric: cost/step", "no cost is called 'step'"),
+        ("arm: r=4, than: lora, expect: lower, metric: after/affine/test/accuracy",
+         "nothing measures 'after/affine/test/accuracy'. Ask for it in the section `after`"),
         ("arm: r=4, than: lora, expect: higher, by: 2", "unknown key"),
     ],
 )  # fmt: skip

@@ -64,7 +64,8 @@ def _refusal(metric: str, arm: str, known: Sequence[str]) -> str:
     if section == "cost":
         return unlike(f"no cost is called '{name}'", name, Cost.model_fields, "Costs")
     if section == "after":
-        hint = did_you_mean(metric, known) or " Ask for it in the section `after`"
+        after = [name for name in known if name.startswith("after/")]
+        hint = did_you_mean(metric, after) or " Ask for it in the section `after`"
         return f"nothing measures '{metric}'.{hint}"
     shown = [name for name in known if not name.startswith(("cost/", "after/"))]
     shown += ["cost/<field>", "after/<evaluation>/..."]
