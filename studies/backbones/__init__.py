@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from studies.backbones.conversion import MissingPackage
 from studies.backbones.fit import check_fit, check_length
 from studies.backbones.gemma3 import GEMMA3
-from studies.backbones.head import Head
+from studies.backbones.head import Head, HeadKind
 from studies.backbones.minilm import MINILM
 from studies.backbones.registry import (
     Backbone,
@@ -52,8 +52,8 @@ def load(
     return load_model(spec, head)
 
 
-def skeleton(file: Path, head: Head) -> "PreTrainedModel | None":
-    """The model with this config.json and `head`, without weights; None for a CLIP classifier."""
+def skeleton(file: Path, head: HeadKind) -> "PreTrainedModel | None":
+    """The model with this config.json and a `head`, no weights; None for a CLIP classifier."""
     from studies.backbones.loading import skeleton
 
     return skeleton(file, head)

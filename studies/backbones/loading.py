@@ -21,7 +21,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from studies.backbones.conversion import require
 from studies.backbones.fit import refuse_misfit
-from studies.backbones.head import Head
+from studies.backbones.head import Head, HeadKind
 from studies.backbones.registry import BackboneSpec, check, get_backbone
 
 Processor = PreTrainedTokenizerBase | BaseImageProcessor
@@ -59,8 +59,8 @@ def load_model(
     return model, tokenizer
 
 
-def skeleton(file: Path, head: Head) -> PreTrainedModel | None:
-    """The model whose config.json `file` is, with `head`, on torch's meta device.
+def skeleton(file: Path, head: HeadKind) -> PreTrainedModel | None:
+    """The model whose config.json `file` is, with a head of that kind, on torch's meta device.
 
     None for a CLIP classifier, whose head is made of the text encoder's weights.
     """
@@ -69,8 +69,8 @@ def skeleton(file: Path, head: Head) -> PreTrainedModel | None:
         "image_classes": AutoModelForImageClassification,
         "language_model": AutoModelForCausalLM,
     }
-    kind = kinds.get(head.kind, AutoModelForSequenceClassification)
-    if head.kind == "image_classes" and config.model_type == "clip":
+    kind = kinds.get(head, AutoModelForSequenceClassification)
+    if head == "image_classes" and config.model_type == "clip":
         return None
     with torch.device("meta"):
         return kind.from_config(config, trust_remote_code=False)

@@ -85,8 +85,7 @@ def _kept_bytes(trial: Trial, runs_dir: Path) -> int:
 
 
 def _done(trial: Trial, runs_dir: Path) -> bool:
-    result = runs.result_of(trial, runs_dir)
-    return result is not None and result.status == "done"
+    return runs.state_of(trial, runs_dir) == "done"
 
 
 def _existing(folder: Path) -> Path:

@@ -1,7 +1,6 @@
 """What a person sees while trials run: a live display on a terminal, else a line for each event."""
 
 import json
-import math
 import time
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,7 @@ from studies.engine.command.standing import Standing
 from studies.engine.definition.train import Train
 from studies.engine.records import Result, Trial
 from studies.engine.running.events import Event
-from studies.engine.trials.training.schedule import total_steps
+from studies.engine.trials.training.schedule import planned_steps
 
 BAR = 24
 """Characters; with the counts beside it within the 80 of a small terminal."""
@@ -147,7 +146,7 @@ def _steps(trial: Trial, step: int | None) -> str:
     if not rows:
         return str(step)
     settings = Train.model_validate(trial.config["train"])
-    total = total_steps(settings, math.ceil(rows / settings.batch_size))
+    total = planned_steps(settings, rows)
     return f"{step}/{total} ({min(1, step / total):.0%})"
 
 

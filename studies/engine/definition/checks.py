@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from basis_zoo.registry import no_option, unknown
-from studies.backbones import Head
 from studies.backbones.head import HeadKind
 from studies.engine.definition import answers
 from studies.tasks.task import HEADS
@@ -156,7 +155,7 @@ def check_fit(task: dict[str, Any], backbone: dict[str, Any]) -> bool:
     """True; raises `ValueError` where `backbone` is known and has not what `task` needs."""
     from studies import backbones, tasks
 
-    kind = _head(task).kind
+    kind = _head_kind(task)
     backbones.check_fit(backbone, kind)
     if kind != "image_classes":
         backbones.check_length(backbone, tasks.parse(task).max_length)
@@ -176,13 +175,13 @@ def check_modules(backbone: dict[str, Any], task: dict[str, Any], adapter: dict[
 
     if file := backbones.config_file(backbone):
         content = file.read_text(encoding="utf-8")
-        _check_modules(str(file), content, _head(task).kind, adapter)
+        _check_modules(str(file), content, _head_kind(task), adapter)
 
 
-def _head(task: dict[str, Any]) -> Head:
+def _head_kind(task: dict[str, Any]) -> HeadKind:
     from studies import tasks
 
-    return Head(HEADS[tasks.check(task).kind], ("0", "1"))
+    return HEADS[tasks.check(task).kind]
 
 
 @answers.once
@@ -193,7 +192,7 @@ def _check_modules(file: str, content: str, kind: HeadKind, adapter: dict[str, A
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of transformers to the authors of models
-        model = backbones.skeleton(Path(file), Head(kind, ("0", "1")))
+        model = backbones.skeleton(Path(file), kind)
         if model is not None:
             adapters.attach(model, adapter)
 

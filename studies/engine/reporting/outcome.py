@@ -24,7 +24,7 @@ from studies.engine.reporting.statistics import (
     summarize,
 )
 from studies.engine.reporting.two_factors import TwoFactors, two_factors
-from studies.engine.trials.training.schedule import total_steps
+from studies.engine.trials.training.schedule import planned_steps
 
 Pairs = Sequence[tuple[Trial, Result]]
 """Every trial that ran with what it found, in the order of the plan."""
@@ -252,9 +252,8 @@ def _steps(trial: Trial, result: Result | None) -> tuple[int | None, float | Non
     if not rows.get("train") or "train" not in trial.config:
         return None, None
     train = Train.model_validate(trial.config["train"])
-    batches = math.ceil(rows["train"] / train.batch_size)
-    steps = total_steps(train, batches)
-    whole = total_steps(train.model_copy(update={"max_steps": None}), batches)
+    steps = planned_steps(train, rows["train"])
+    whole = planned_steps(train.model_copy(update={"max_steps": None}), rows["train"])
     return steps, train.epochs if steps == whole else None
 
 

@@ -4,7 +4,6 @@ import json
 from functools import lru_cache
 
 from studies import backbones, tasks
-from studies.backbones import Head
 from studies.engine.records import Trial
 
 
@@ -23,11 +22,9 @@ def _expected(backbone: str, task: str, adapter: str) -> int | None:
     from studies.engine.trials.attaching import attached
 
     kind = tasks.HEADS[tasks.check(json.loads(task)).kind]
-    # a head's share is small, and its rows are not read
-    head = Head(kind, ("one", "other") if kind.endswith("classes") else ())
     try:
         file = backbones.config_file(json.loads(backbone))
-        model = None if file is None else backbones.skeleton(file, head)
+        model = None if file is None else backbones.skeleton(file, kind)  # a head is small
         if model is None:
             return None
         tensors = keeping.tensors(attached(model, json.loads(adapter)))

@@ -31,8 +31,6 @@ NUMBER = struct.Struct("=q")
 DESCRIPTORS = 4
 LARGEST = 2**16
 """Bytes of a message."""
-
-
 BARE = "bare"
 """Follows FD where workers are to import by themselves."""
 

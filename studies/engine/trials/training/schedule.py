@@ -18,6 +18,11 @@ def total_steps(settings: Train, batches: int) -> int:
     return steps if settings.max_steps is None else min(steps, settings.max_steps)
 
 
+def planned_steps(settings: Train, rows: int) -> int:
+    """Optimizer steps of the whole training on `rows` rows."""
+    return total_steps(settings, math.ceil(rows / settings.batch_size))
+
+
 def rate_factor(settings: Train, before: int, steps: int) -> float:
     """What the highest learning rate is multiplied by in the step that has `before` before it.
 
