@@ -32,6 +32,7 @@ from adapters.elsewhere import (
     units,
 )
 from adapters.fitted import differentiable, stacked
+from adapters.steady import SteadyMemory, moved
 from basis_zoo import Nonlinearity, Phi
 from basis_zoo.proxy import Fit, Proxy, ProxyFitter, fit_proxy, proxy_size, range_radius
 
@@ -114,6 +115,7 @@ class PhiBatch:
         waiting for that of their own would hold up the device."""
         self.fits = 0
         """How often phis were fitted."""
+        self.numbers_stay = False  # whether passes may take the fit in force unseen, even captured
         self._fits: dict[int, _Fitted] = {}
         self._fitters: dict[tuple, ProxyFitter] = {}
         self._passes = self._pass = 0  # so far, and the number of the one under way, else 0
@@ -121,6 +123,8 @@ class PhiBatch:
         self._model: nn.Module | None = None
         self._units: dict[int, object] | None = None
         self._with_graph = False  # whether the proxies on the layers have one
+        self._memory = SteadyMemory()  # of the proxies of compiled passes
+        self._compiled = False  # whether the pass under way is
         self._held: dict[int, list[Tensor]] = {}  # numbers of layers, while a fit is made
         self._scattered = False  # once true, numbers come and go
 
@@ -128,7 +132,7 @@ class PhiBatch:
         """Copies and files carry no fits: these belong to the layers of this process."""
         fresh: dict[str, Any] = {"_fits": {}, "_fitters": {}, "_model": None, "_units": None}
         fresh |= {"_scattered": False, "_held": {}, "_pass": 0, "_training": False}
-        return {**self.__dict__, **fresh}
+        return {**self.__dict__, **fresh, "_memory": SteadyMemory(), "_compiled": False}
 
     @property
     def bound(self) -> float:
@@ -156,10 +160,10 @@ class PhiBatch:
         """
         self._passes += 1
         self._pass, self._training, self._model = self._passes, training, model
-        self._units = None
+        self._units, self._compiled = None, compiled
         # a replay must make its own fit, of the numbers it finds; numbers that were away may have
         # changed unseen, and FSDP2 reduces gradients of what this pass has made, nothing older
-        if self._scattered or _is_captured():
+        if self._scattered or (_is_captured() and not self.numbers_stay):
             self._fits = {}
         self._forget_ahead()
         if compiled:
@@ -189,7 +193,7 @@ class PhiBatch:
         """The forward pass is over: numbers may change again."""
         if not self._pass:
             return
-        self._pass, self._training, self._model = 0, False, None
+        self._pass, self._training, self._model, self._compiled = 0, False, None, False
         self._forget_ahead()
 
     def proxy(self, layer: HasMember) -> Proxy:
@@ -257,7 +261,7 @@ class PhiBatch:
         """
         inference = torch.is_inference_mode_enabled()
         graph = torch.is_grad_enabled() or (self._training and not inference)
-        return graph, inference, _is_captured()
+        return graph, inference, _is_captured() and not self.numbers_stay
 
     def _holds(self, fit: _Fit, layers: list[HasMember]) -> bool:
         """Whether `fit` does for `layers`; only without gradients may this wait for the device."""
@@ -268,7 +272,7 @@ class PhiBatch:
             return False
         if not all(self._is_current(layer, fit) for layer in layers):
             return False
-        if graph or captured:
+        if graph or captured or self.numbers_stay:
             return True
         now = [n for layer in layers for n in layer.numbers(self.adapter)]
         return same_numbers(now, [v for layer in layers for v in self._fits[id(layer)].values])
@@ -333,7 +337,7 @@ class PhiBatch:
             groups[(phi.phi, phi.grid_is_learned, member.b.device)].append(i)
         fits = dict(self._fits) if self._scattered else {}
         for key, indices in groups.items():
-            made, proxies = self._fit_group(key, layers[0], [members[i] for i in indices])
+            made, proxies = self._fit_group(key, mode, layers[0], [members[i] for i in indices])
             fit.bounds.append(made.bound.max())
             fit.size = max(fit.size, proxy_size(made.proxy))
             for i, proxy in zip(indices, proxies, strict=True):
@@ -344,7 +348,11 @@ class PhiBatch:
         self._fits = fits
 
     def _fit_group(
-        self, key: tuple[Phi, bool, torch.device], first_layer: HasMember, group: list[Member]
+        self,
+        key: tuple[Phi, bool, torch.device],
+        mode: tuple[bool, ...],
+        first_layer: HasMember,
+        group: list[Member],
     ) -> tuple[Fit, list[Proxy]]:
         """Without gradients, and on a CPU, the fit depends on nothing but the numbers.
 
@@ -365,9 +373,13 @@ class PhiBatch:
             fit = fitter.fit(phi, in_force, radii)
         else:
             fit = fit_proxy(phi, in_force, radii, self.tolerance)
-        rows = differentiable(fit.proxy.coefficients, numbers).unbind()
-        others = (tensor.detach().unbind() for tensor in fit.proxy.tensors[1:])
-        return fit, [fit.proxy.rebuilt(row) for row in zip(rows, *others, strict=True)]
+        coefficients, *others = fit.proxy.tensors
+        places: list[Tensor | None] = [None, None, None]
+        if self._compiled and not self._scattered and not _is_captured():
+            places = self._memory.places((*key, mode), fit.proxy.tensors)
+        rows = [differentiable(coefficients, numbers, places[0]).unbind()]
+        rows += [moved(t.detach(), to).unbind() for t, to in zip(others, places[1:], strict=True)]
+        return fit, [fit.proxy.rebuilt(row) for row in zip(*rows, strict=True)]
 
 
 def _is_captured() -> bool:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from adapters.steady import moved
+
 
 class Stacked(NamedTuple):
     """One number of several phis."""
@@ -37,6 +39,7 @@ class _Graph(NamedTuple):
 
     coefficients: Tensor
     leaves: list[Stacked]
+    place: Tensor | None
 
 
 class _Coefficients(torch.autograd.Function):
@@ -44,13 +47,13 @@ class _Coefficients(torch.autograd.Function):
     def forward(ctx: Any, graph: list[_Graph], *sources: Tensor) -> Tensor:
         """The coefficients as a function of `sources`."""
         (ctx.graph,) = graph
-        return ctx.graph.coefficients.detach()
+        return moved(ctx.graph.coefficients.detach(), ctx.graph.place)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of every parameter; the kept graph can be walked again."""
-        coefficients, leaves = ctx.graph
+        coefficients, leaves, _ = ctx.graph
         stacks = [leaf.stack for leaf in leaves]
         told = torch.autograd.grad(coefficients, stacks, grad, retain_graph=True, allow_unused=True)
         gradients: list[Tensor | None] = []
@@ -62,15 +65,18 @@ class _Coefficients(torch.autograd.Function):
         return None, *gradients
 
 
-def differentiable(coefficients: Tensor, numbers: list[Stacked]) -> Tensor:
+def differentiable(
+    coefficients: Tensor, numbers: list[Stacked], place: Tensor | None = None
+) -> Tensor:
     """`coefficients` with the parameters behind `numbers` as their only ancestors.
 
     Args:
         coefficients: A function of the stacks, (phis, ...).
         numbers: From `stacked`.
+        place: Of the shape of `coefficients`: memory in which they are to lie.
     """
     if not (torch.is_grad_enabled() and coefficients.requires_grad):
-        return coefficients.detach()
+        return moved(coefficients.detach(), place)
     leaves = [n for n in numbers if n.stack.requires_grad]
     sources = [source for leaf in leaves for source in leaf.sources]
-    return _Coefficients.apply([_Graph(coefficients, leaves)], *sources)
+    return _Coefficients.apply([_Graph(coefficients, leaves, place)], *sources)

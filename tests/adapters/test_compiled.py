@@ -1,5 +1,7 @@
 """torch.compile: one graph for the body, eager's numbers, and no more compilations than kinds."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch._dynamo.testing
@@ -101,6 +103,38 @@ def test_training_steps_follow_eagers_without_compiling_again():
         told.append(torch.stack(losses))
     torch.testing.assert_close(*told, rtol=1e-4, atol=1e-6)
     assert graphs() == 2  # one for training, one for evaluation
+
+
+def test_compiled_passes_find_their_proxies_where_they_lay():
+    """torch's CUDA graphs take them for tensors that stay, and are recorded anew if they move."""
+    model = llama()
+    [batch] = {b for m in model.modules() for b in getattr(m, "batches", {}).values()}
+    places = []
+
+    def compiler(graph: torch.fx.GraphModule, _: list) -> Callable[..., object]:
+        def run(*inputs: object) -> object:
+            proxies = [layer.proxies[batch.adapter] for layer in batch.layers]
+            places.append([t.data_ptr() for proxy in proxies for t in proxy.tensors])
+            return graph(*inputs)
+
+        return run
+
+    called, kept = torch.compile(model, backend=compiler), []
+    for size in (0.1, 0.11, 0.12):
+        spread(model, size)
+        kept.append(step(model, called))  # memory that is in use cannot be given twice
+    assert places[0] == places[1] == places[2]
+
+
+def test_a_backward_pass_whose_proxies_were_written_since_raises():
+    model = llama()
+    called = torch.compile(model, backend="aot_eager")
+    late = called(input_ids=IDS, labels=IDS).loss
+    for p in model.parameters():
+        p.data = p.data.clone()  # no change that torch would see, but another place
+    called(input_ids=IDS, labels=IDS).loss.backward()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        late.backward()
 
 
 def test_only_another_kind_of_proxy_is_compiled_anew():

@@ -105,6 +105,14 @@ def test_compiled_training_is_eagers(dtype, mode):
     assert counters["stats"]["unique_graphs"] == 1
 
 
+def test_cuda_graphs_of_the_compiler_are_recorded_once(monkeypatch):
+    recorded, graph = [], torch.cuda.CUDAGraph
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda *_, **__: recorded.append(1) or graph())
+    model = llama(torch.bfloat16)
+    losses(model, lambda model: torch.compile(model, mode="reduce-overhead"), steps=10)
+    assert len(recorded) == 2  # one forward, one backward
+
+
 @pytest.mark.parametrize("basis", ["sinc", "hat"])
 def test_a_captured_step_has_eagers_bits(basis):
     told = []
