@@ -5,7 +5,8 @@ fitted anew, but their kind and degree stay. So a loop reads what each replay re
 proxies, and captures anew where they no longer do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,6 +85,24 @@ def leave_room(model: nn.Module) -> None:
     for batch in _batches(model):
         for fitter in batch._fitters.values():
             fitter.aim = AIM
+
+
+@contextmanager
+def numbers_stay(model: nn.Module) -> Iterator[None]:
+    """Within, no number of `model` changes, and passes are made without gradients.
+
+    So one fit of phi does for all of them, and a capture may take it: its replays are as good as
+    the pass as long as this lasts.
+    """
+    batches = _batches(model)
+    for batch in batches:
+        batch._fits = {}  # fused optimizers change numbers unseen: what is in force may be old
+        batch.numbers_stay = True
+    try:
+        yield
+    finally:
+        for batch in batches:
+            batch.numbers_stay = False
 
 
 def _batches(model: nn.Module) -> list[PhiBatch]:

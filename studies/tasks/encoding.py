@@ -110,11 +110,20 @@ class Pad:
         return {**batch, "labels": torch.tensor([example["labels"] for example in examples])}
 
 
-def eval_batches(data: Encoded, pad: Pad, batch_size: int) -> Iterator[dict[str, Tensor]]:
-    """Batches for evaluation, shortest rows first; the metrics do not depend on the order."""
-    order = sorted(range(len(data)), key=data.lengths.__getitem__)
+def eval_batches(
+    data: Encoded, pad: Pad, batch_size: int, *, few_lengths: bool = False
+) -> Iterator[dict[str, Tensor]]:
+    """Batches for evaluation, shortest rows first; the metrics do not depend on the order.
+
+    Each is padded to its longest row; with `few_lengths` to the next multiple of 8, if that is not
+    longer than the longest row of all.
+    """
+    counts = data.lengths
+    order = sorted(range(len(data)), key=counts.__getitem__)
+    longest = max(counts, default=0)
+    lengths = [*range(8, longest, 8), longest] if few_lengths else []
     for start in range(0, len(order), batch_size):
-        yield pad([data[index] for index in order[start : start + batch_size]])
+        yield pad([data[index] for index in order[start : start + batch_size]], lengths)
 
 
 def spare_workers() -> int:

@@ -35,9 +35,10 @@ COUNTED = """
 import pathlib, sys, torch
 from studies.engine.records import read_trial
 from studies.engine.trials.preemption import PREEMPTED, Preempted, preemptible
-from studies.engine.trials.training import captured, cuda_graph, step
+from studies.engine.trials.training import captured, captured_forward, cuda_graph, step
 from studies.engine.trials.trial import run_trial
 folder, counts = pathlib.Path(sys.argv[1]), {"capture": 0, "replay": 0}
+captured_forward.PLAINLY = 10**9  # only steps are counted
 for name in counts:
     def counted(self, *given, name=name, real=getattr(cuda_graph.CudaGraph, name)):
         counts[name] += 1
@@ -116,6 +117,30 @@ def test_captured_and_not_give_the_same_numbers_to_rounding(
     assert captures >= 1 and replays > 16
     assert losses(tmp_path / "auto") == pytest.approx(losses(tmp_path / "off"), rel=2e-3)
     assert result.metrics["valid/loss"] == pytest.approx(plain.metrics["valid/loss"], rel=5e-3)
+
+
+@pytest.mark.parametrize("adapter", [LORA, SINC, HAT], ids=["lora", "sinc", "hat"])
+def test_evaluation_is_replayed_with_the_numbers_of_its_step(
+    make: Any, tmp_path: Path, without_dropout: Path, adapter: dict
+) -> None:
+    trial = make(
+        adapter=adapter,
+        backbone={"name": str(without_dropout)},
+        train={**TRAIN, "learning_rate": 2e-3, "eval_batch_size": 4},
+    )
+    line = "captured_forward.PLAINLY = 1; captured.MOST_GRAPHS = 0"
+    result, captures, replays = finished(trial, tmp_path / "auto", line)
+    plain, *_ = finished(off(trial), tmp_path / "off")
+    assert result.notes == plain.notes and captures >= 4 and replays > captures
+    for name in ("valid/loss", "test/loss"):
+        assert result.metrics[name] == pytest.approx(plain.metrics[name], rel=5e-3)
+    assert curve(tmp_path / "auto") == pytest.approx(curve(tmp_path / "off"), rel=5e-3)
+
+
+def curve(run_dir: Path) -> list[float]:
+    """The losses on validation rows, by step."""
+    lines = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+    return [line["valid/loss"] for line in lines if "valid/loss" in line]
 
 
 def test_steps_that_are_captured_anew_give_the_same_numbers(

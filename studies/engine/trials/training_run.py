@@ -35,6 +35,7 @@ from studies.engine.trials.training import cuda_graph, loop
 from studies.engine.trials.training.batches import TimedLoader, few_lengths, train_loader
 from studies.engine.trials.training.best import Best
 from studies.engine.trials.training.captured import NOT_CAPTURED
+from studies.engine.trials.training.captured_forward import NOT_REPLAYED, captured_forward
 from studies.engine.trials.training.checkpoint import Identity
 from studies.engine.trials.training.progress import TrainingProgress
 from studies.engine.trials.training.saving import Saver
@@ -255,7 +256,8 @@ class TrainingRun:
         half = None if self._dtype is torch.float32 else self._dtype
         while True:
             try:
-                return self._prepared.evaluate(self._model, split, self._eval_rows, half)
+                with self._evaluated() as model:
+                    return self._prepared.evaluate(model, split, self._eval_rows, half)
             except Exception as error:
                 if not is_out_of_memory(error) or self._eval_rows == 1:
                     raise
@@ -264,6 +266,16 @@ class TrainingRun:
                 f"evaluated with {self._eval_rows} rows at once, more need too much memory"
             )
             free_memory()
+
+    @contextmanager
+    def _evaluated(self) -> Iterator[torch.nn.Module]:
+        """The model as it is evaluated: replayed from CUDA graphs where that can be."""
+        tried = any(n.startswith(NOT_REPLAYED) for n in self._found.notes)
+        if self._settings.capture == "off" or tried or not self._prepared.evaluates_plainly:
+            yield self._model
+            return
+        with captured_forward(self._model, self._found.note) as model:
+            yield model
 
     def _cost(self, progress: TrainingProgress, loader: TimedLoader) -> Cost:
         counts = adapters.count_parameters(self._model)

@@ -48,6 +48,7 @@ class Images(Prepared):
     """One class for each image; the loss is cross-entropy."""
 
     slow_batches = True
+    evaluates_plainly = True
 
     def __init__(self, spec: TaskSpec, data: TaskData, processor: Any) -> None:
         require(("PIL",), f"task: {spec.name} holds images, which", "packaged")

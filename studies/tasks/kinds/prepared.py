@@ -20,6 +20,10 @@ class Prepared(ABC):
     """Whether making a batch takes about as long as a step on a GPU, so that processes of their
     own make batches ahead. `collate` then draws from nothing but its examples."""
 
+    evaluates_plainly: bool = False
+    """Whether `evaluate` does nothing with the model but call it, with tensors by their names whose
+    shapes are few on a GPU, and reads its logits: then its calls may be replayed."""
+
     @abstractmethod
     def collate(
         self, examples: Sequence[Example], lengths: Sequence[int] = ()

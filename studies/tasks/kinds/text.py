@@ -19,6 +19,8 @@ from studies.tasks.task import TaskData
 class TextClassification(Prepared):
     """One class for each text; the loss is cross-entropy."""
 
+    evaluates_plainly = True
+
     def __init__(self, spec: TaskSpec, data: TaskData, tokenizer: PreTrainedTokenizerBase) -> None:
         self._names = tuple(data.info.metrics)
         self._pad = Pad(tokenizer)
@@ -37,7 +39,9 @@ class TextClassification(Prepared):
         """The metrics that the task declares."""
         outputs, labels = [], []
         with evaluating(model, autocast) as device:
-            for batch in eval_batches(self._splits[split], self._pad, batch_size):
+            for batch in eval_batches(
+                self._splits[split], self._pad, batch_size, few_lengths=device.type == "cuda"
+            ):
                 labels.append(batch.pop("labels").numpy())
                 logits = model(**{key: value.to(device) for key, value in batch.items()}).logits
                 outputs.append(logits.double())  # read at the end: until then nobody waits

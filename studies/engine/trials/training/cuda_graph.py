@@ -66,6 +66,9 @@ def new_pool() -> Callable[[], StepGraph]:
 def own_stream() -> Iterator[None]:
     """What runs inside is on one stream beside the default one; both wait for each other."""
     default, own = torch.cuda.current_stream(), torch.cuda.Stream()
+    if default != torch.cuda.default_stream():  # it is on one already
+        yield
+        return
     torch.cuda.empty_cache()  # what is free on one stream is not on another
     own.wait_stream(default)
     try:
