@@ -5,15 +5,16 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import optuna
 import pytest
-from lab import Lab
 
 from studies.engine.definition import answers
 from studies.engine.records import Cost, Failure, Result, Trial, write_record
 from studies.engine.tracking import mlflow_client
+
+if TYPE_CHECKING:
+    from lab import Lab
 
 
 @pytest.fixture(autouse=True)
@@ -26,13 +27,17 @@ def own_answers(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made once: creating Optuna's tables takes longer than most tests here."""
+    import optuna  # a machine that only trains has none, and runs what needs its GPU
+
     path = tmp_path_factory.mktemp("optuna") / "optuna.db"
     optuna.storages.RDBStorage(f"sqlite:///{path}")
     return path
 
 
 @pytest.fixture
-def lab(tmp_path: Path, empty_database: Path) -> Lab:
+def lab(tmp_path: Path, empty_database: Path) -> "Lab":
+    from lab import Lab
+
     (tmp_path / "runs").mkdir()
     shutil.copy(empty_database, tmp_path / "runs")
     return Lab(tmp_path)
