@@ -41,6 +41,7 @@ class Way(NamedTuple):
     reduced: bool = False
     """Compiled with `mode="reduce-overhead"`, torch's own CUDA graphs."""
     captured: bool = False
+    """Its whole step, optimizer included, in one CUDA graph."""
 
     def __str__(self) -> str:
         """As the rows call it."""
@@ -59,22 +60,28 @@ WAYS = (
     Way(LORA, narrow=True, captured=True),
     Way(LORA, narrow=True, compiled=True),
     Way(LORA, narrow=True, reduced=True),
+    Way(LORA, narrow=True, compiled=True, captured=True),
     Way(OURS),
     Way(OURS, captured=True),
     Way(OURS, compiled=True),
     Way(OURS, reduced=True),
+    Way(OURS, compiled=True, captured=True),
 )
-_EAGER, _CAPTURED, _COMPILED, _REDUCED = (
+_EAGER, _CAPTURED, _COMPILED, _REDUCED, _BOTH = (
     (Way(OURS), Way(LORA)),
     (Way(OURS, captured=True), Way(LORA, narrow=True, captured=True)),
     (Way(OURS, compiled=True), Way(LORA, narrow=True, compiled=True)),
     (Way(OURS, reduced=True), Way(LORA, narrow=True, reduced=True)),
+    tuple(
+        Way(method, narrow=method == LORA, compiled=True, captured=True) for method in (OURS, LORA)
+    ),
 )
 PAIRS = {
     "eager": _EAGER,
     "captured": _CAPTURED,
     "compiled": _COMPILED,
     "reduce-overhead": _REDUCED,
+    "compiled-captured": _BOTH,
 }
 """Ours and LoRA, each the same way; by what `--way` calls it."""
 GOALS: dict[str, tuple[float | None, float | None, float | None]] = {
@@ -121,8 +128,8 @@ def steps(name: str, run: Run, device: str, quick: bool, pairs: Sequence[str] = 
     for compared, goal, what in (
         ((_EAGER,), GOALS[name][0], "wall"),
         ((_CAPTURED,), GOALS[name][1], "busy"),
-        ((_COMPILED, _REDUCED), GOALS[name][2], "wall"),
-        ((_COMPILED, _REDUCED), _MEMORY, "memory"),
+        ((_COMPILED, _REDUCED, _BOTH), GOALS[name][2], "wall"),
+        ((_COMPILED, _REDUCED, _BOTH), _MEMORY, "memory"),
     ):
         ours, lora = (_least(side, found, what) for side in zip(*compared, strict=True))
         if ours and lora:
