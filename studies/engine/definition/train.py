@@ -48,8 +48,9 @@ class Train(Section):
     """The same bits each time on a GPU, at some cost of speed; a CPU gives them anyway."""
     capture: Literal["auto", "off"] = "auto"
     """auto: on a single GPU, steps are replayed from CUDA graphs where that is possible, and a note
-    of the trial says why where it is not; off: never. The same numbers to rounding, the same bits
-    with `deterministic`."""
+    of the trial says why where it is not; so is the evaluation of texts and images with a class,
+    unless `deterministic`; off: never. The same numbers to rounding, the same bits with
+    `deterministic`."""
 
     @field_validator("keep")
     @classmethod
