@@ -10,6 +10,7 @@ from rich.console import Console, RenderableType
 
 from studies.archives import ArchiveError
 from studies.engine.command import dispatch, kept
+from studies.engine.command.delivered import Delivered
 from studies.engine.command.importing import import_results
 from studies.engine.command.plan_table import plan_table
 from studies.engine.command.progress import Progress
@@ -194,19 +195,35 @@ class Session:
         if not results:
             self._say(f"no trial of {self._study.name} has a result yet: nothing to report", "red")
             return False
+        delivered = Delivered(self._study, [*shown.values()], self._runs_dir)
+        if told := delivered.told():
+            self._print(*told)
+            return True
+        return self._make(seeds, results, delivered)
+
+    def _make(self, seeds: SeedsStage, results: "Sequence[Found]", delivered: Delivered) -> bool:
+        """Write and print report and page anew; whether that worked."""
         from studies.engine.tracking import background
 
+        complaints: list[str] = []
+
+        def complain(message: str) -> None:
+            complaints.append(message)
+            self._complain(message)
+
         report = self._report(seeds)
-        link = background.deliver(self._study, results, report, self._runs_dir, self._complain)
+        told = [] if report is None else [f"{report.text}\nReport: {report.markdown}"]
+        self._print(*told)
+        link = background.deliver(self._study, results, report, self._runs_dir, complain)
         if link is None:
             return False
-        if link.command:
-            self._print(f"MLflow: {link.command}")
-        self._print(f"        {link.url}")
+        self._print(link.text)
+        if not complaints:
+            delivered.keep([*told, link.text])
         return True
 
     def _report(self, seeds: SeedsStage) -> "Report | None":
-        """Write and print the report of the seeds and the search; None where neither has begun."""
+        """Write the report of the seeds and the search; None where neither has begun."""
         found = [(trial, result) for trial, result, _ in self._results(seeds.trials)]
         search = None if self.search is None else self.search.outcome()
         if not found and (search is None or not search.points):
@@ -214,18 +231,11 @@ class Session:
         from studies.engine.reporting.report import write_report
 
         folder = runs.study_dir(self._study, self._runs_dir)
-        report = write_report(
-            self._study,
-            found,
-            folder / "report",
-            folder / "trials",
-            self.tuning.choices if self.tuning is not None else (),
-            search,
-            edited.claims_changed(self._study, self._runs_dir),
+        choices = self.tuning.choices if self.tuning is not None else ()
+        changed = edited.claims_changed(self._study, self._runs_dir)
+        return write_report(
+            self._study, found, folder / "report", folder / "trials", choices, search, changed
         )
-        self._print(report.text)
-        self._print(f"Report: {report.markdown}")
-        return report
 
     def _earlier(self) -> Sequence[Trial]:
         """The trials of the stage before the seeds that are known by now."""
@@ -377,8 +387,9 @@ class Session:
     def _show(self, what: RenderableType) -> None:
         self._out.print(what)
 
-    def _print(self, text: str) -> None:
-        self._out.print(text, markup=False, highlight=False, soft_wrap=True)
+    def _print(self, *texts: str) -> None:
+        for text in texts:
+            self._out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _absent(trials: Iterable[Trial]) -> list[Trial]:

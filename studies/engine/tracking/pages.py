@@ -47,6 +47,12 @@ class MlflowLink:
     """Starts the page; empty where MLFLOW_TRACKING_URI names a server that runs already."""
     url: str
 
+    @property
+    def text(self) -> str:
+        """Both, for the terminal."""
+        command = f"MLflow: {self.command}\n" if self.command else ""
+        return f"{command}        {self.url}"
+
 
 class TrackingError(RuntimeError):
     """MLflow did not take what a study found. Nothing is lost: the trials' folders have it."""
@@ -202,7 +208,7 @@ class TrackedStudy:
         return code == "INVALID_PARAMETER_VALUE" or not isinstance(error, self._failures)
 
     def _open_experiment(self) -> str:
-        name = f"{self.study.name} ({self.study.profile})"
+        name = mlflow_client.experiment(self.study)
         known = self._client.get_experiment_by_name(name)
         if known is None:
             remote = self._uri.startswith(("http://", "https://"))
