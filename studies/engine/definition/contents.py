@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from studies.engine.errors import StudyError
+from studies.engine.errors import ChangedError
 from studies.engine.records import Trial
 
 SECTIONS = ("backbone", "task")
@@ -31,15 +31,15 @@ class Contents:
 
 
 def check_contents(trial: Trial) -> None:
-    """Raise `StudyError` where a file is not what it was when `trial` was planned."""
+    """Raise `ChangedError` where a file is not what it was when `trial` was planned."""
     if not trial.contents:
         return  # of an earlier version, which did not look
     now = Contents().of(trial.config)
     for section in SECTIONS:
         if now.get(section) != trial.contents.get(section):
-            raise StudyError(
+            raise ChangedError(
                 f"{source(trial.config, section)} does not hold what it held when this trial was "
-                "planned: run the study again; on another machine, bring the same file there"
+                "planned: run the same command again; on another machine, bring the same file there"
             )
 
 
