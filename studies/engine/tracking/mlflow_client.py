@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -24,6 +25,8 @@ VARIABLE = "MLFLOW_TRACKING_URI"
 """The environment variable that names another store."""
 ARTIFACTS = "mlartifacts"
 """Folder of the artifacts, beside the database."""
+SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
+"""What addresses of MLflow's own stores begin with, as mysql or mysql+pymysql."""
 WORDS = ("databricks", "databricks-uc", "uc")
 """Stores that MLflow knows by a word alone."""
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
@@ -93,8 +96,17 @@ def check_store(runs_dir: Path) -> None:
 
 
 def _check_named(uri: str) -> None:
-    """Refuse a folder: MLflow 3 takes no new runs there."""
-    if urlsplit(uri).scheme in ("", "file") and uri not in WORDS:
+    """Refuse a folder, where MLflow 3 takes no new runs, and what MLflow has no store for."""
+    scheme = urlsplit(uri).scheme
+    more = entry_points(group="mlflow.tracking_store")
+    known = [*SCHEMES, *WORDS, *sorted(each.name for each in more)]
+    if scheme and scheme != "file" and scheme.partition("+")[0] not in known:
+        raise StudyError(
+            f"{VARIABLE}={masked(uri)}: MLflow has no store '{scheme}:'. Give an address that "
+            f"begins with one of {', '.join(f'{each}://' for each in known)}, e.g. "
+            "http://HOST:PORT, or unset it (the pages are then in mlflow.db of the --runs folder)"
+        )
+    if scheme in ("", "file") and uri not in WORDS:
         raise StudyError(
             f"{VARIABLE}={masked(uri)} names a folder, and MLflow keeps no new runs in folders. "
             "Unset it (the pages are then in mlflow.db of the --runs folder), or name a database "
