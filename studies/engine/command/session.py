@@ -27,6 +27,7 @@ from studies.engine.running.events import Event, Stopped
 from studies.engine.running.protocols import Runner
 from studies.engine.tracking import mlflow_client
 from studies.engine.trials.fetching import check_data, fetch_for
+from studies.engine.trials.training.schedule import unreached
 
 if TYPE_CHECKING:  # these take a second each
     from studies.engine.reporting.report import Report
@@ -359,12 +360,13 @@ class Session:
         return {t.arm for t in self.tuning.trials} - {c.arm for c in self.tuning.choices}
 
     def _tell_data(self, trials: Sequence[Trial]) -> None:
-        """Check every row of the user's own files, and say what a split hides."""
+        """Check every row of the user's own files; say what a split hides and what ends training."""
         try:
             lines = check_data(trials)
         except Exception as error:  # a reader's mistake about a strange file is the user's too
             named = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise StudyError(f"{self._study.place('task')}: {named}{error}") from error
+        lines += unreached(trials)
         for line in lines:
             if line not in self._told:
                 self._say(line, "yellow")
