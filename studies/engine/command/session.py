@@ -360,7 +360,7 @@ class Session:
         return {t.arm for t in self.tuning.trials} - {c.arm for c in self.tuning.choices}
 
     def _tell_data(self, trials: Sequence[Trial]) -> None:
-        """Check every row of the user's own files; say what a split hides and what ends training."""
+        """Check all rows of the user's own files; say what a split hides and what ends training."""
         try:
             lines = check_data(trials)
         except Exception as error:  # a reader's mistake about a strange file is the user's too
