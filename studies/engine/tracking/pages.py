@@ -105,7 +105,9 @@ class TrackedStudy:
         self._lock = self._runs_dir / ".mlflow.lock"
         self._about = {"study": study.name, "profile": study.profile}
         self._rows: dict[str, Row] = {}
-        """What the views know of the trials, by label."""
+        """What the views are to know of the trials, by label."""
+        self._viewed = 0
+        """How many of these they know."""
         self._known: dict[str, list[_Run]] | None = None
         """Runs by point; None: to be asked of MLflow."""
 
@@ -141,6 +143,7 @@ class TrackedStudy:
         with self._explained():
             if trial.label not in self._rows:
                 self._rows[trial.label] = row_of(trial, result)
+            if len(self._rows) >= 2 * self._viewed:  # each point of a search is a label of its own
                 self._write_views()
         with self._explained(trial, run_dir):
             self._track(trial, result, run_dir)
@@ -332,6 +335,7 @@ class TrackedStudy:
         objective = self.study.objective
         for key, tag in views(objective, self._rows, summarized=self._summarized).items():
             self._client.set_experiment_tag(self._experiment, f"mlflow.sharedViewState.{key}", tag)
+        self._viewed = len(self._rows)
 
 
 def track_all(
