@@ -1,5 +1,6 @@
 """What a trial reads of the user's own files: their content is part of its key, as plug-ins' is."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -28,6 +29,12 @@ class Contents:
                 self._known[name] = room.content(config[section])
             found[section] = self._known[name]
         return {section: digest for section, digest in found.items() if digest is not None}
+
+    @property
+    def identity(self) -> str:
+        """8 hex digits of all that was found; "" where none of it is of the user's."""
+        own = sorted((name, digest) for name, digest in self._known.items() if digest is not None)
+        return hashlib.sha256(json.dumps(own).encode()).hexdigest()[:8] if own else ""
 
 
 def check_contents(trial: Trial) -> None:
