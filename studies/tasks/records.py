@@ -67,7 +67,7 @@ def _whole(spec: TaskSpec, records: Sequence[Record]) -> Numbered:
         told = "; ".join(f"{column!r} in {shown(rows)}" for column, rows in lacking.items())
         keep = spec.missing == "refuse" and set(lacking) & set(optional(spec))
         marks = dict.fromkeys(_mark(spec, records[n - 1]) for n in lacking.get(spec.label, ()))
-        classes = " and ".join(f"{mark!r}" for mark in marks if mark)
+        classes = " or ".join(f"{mark!r}" for mark in marks if mark)
         raise ValueError(
             f"task: {spec.name} lacks a value for {told}. Fill it in, or leave such rows out with "
             "`task.missing: drop`"

@@ -37,7 +37,7 @@ def unreached(trials: Iterable[Trial]) -> list[str]:
         if steps < settings.max_steps:
             line = (
                 f"train.epochs {settings.epochs:g} ends training after {steps} steps, before "
-                f"train.max_steps {settings.max_steps}: raise train.epochs where it is to go on"
+                f"train.max_steps {settings.max_steps}: raise train.epochs to go on"
             )
             ends.setdefault(line, {})[trial.arm] = None
     return [f"{', '.join(arms)}: {line}" for line, arms in ends.items()]
