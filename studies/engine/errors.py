@@ -14,6 +14,10 @@ class StudyError(ValueError):
         super().__init__("\n".join(self.problems))
 
 
+class ChangedError(StudyError):
+    """A file is not what it was when the trial was planned; planned anew, it is another trial."""
+
+
 def one_line(text: str) -> str:
     """`text` on one line that a terminal only shows: white space is one blank, the rest escaped."""
     words = " ".join(text.split())

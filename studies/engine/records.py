@@ -126,7 +126,7 @@ class Failure(Record):
     """Why a trial has no result."""
 
     kind: Literal["exception", "not_finite", "out_of_memory", "timeout", "signal", "disk_full",
-                  "pruned"]  # fmt: skip
+                  "pruned", "changed"]  # fmt: skip
     message: str
     """One line: what happened and, where known, what to do."""
 
@@ -198,6 +198,11 @@ class Result(Record):
     def pruned(self) -> bool:
         """Whether it was ended on purpose: a search ends points that lag behind."""
         return self.failure is not None and self.failure.kind == "pruned"
+
+    @property
+    def changed(self) -> bool:
+        """Whether it trained nothing, as a file was not what it was when the trial was planned."""
+        return self.failure is not None and self.failure.kind == "changed"
 
 
 def write_record(path: Path, record: Record) -> None:

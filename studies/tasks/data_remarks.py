@@ -36,7 +36,13 @@ def findings(described: Mapping[str, Any]) -> list[str]:
         found.append(f"rows were left out: {', '.join(parts)}")
     found += described.get("notes", [])
     for split, classes in described.get("scarce", {}).items():
-        found.append(f"{split} has few rows of a class ({', '.join(classes)})")
+        none = [each.removesuffix(": 0") for each in classes if each.endswith(": 0")]
+        few = [each for each in classes if not each.endswith(": 0")]
+        if none and split == "train":
+            found.append(f"train has no row of a class, so no arm can learn it ({', '.join(none)})")
+            classes = few
+        if classes:
+            found.append(f"{split} has few rows of a class ({', '.join(classes)})")
     cut = [f"{share:.1%} of {split}" for split, share in described.get("truncated", {}).items()]
     if cut:
         found.append(f"texts are cut to `task.max_length`: {', '.join(cut)}")

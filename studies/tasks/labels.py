@@ -13,8 +13,17 @@ from studies.tasks.task import TaskInfo
 from studies.tasks.values import INVISIBLE
 
 MAX_CLASSES = 1000
-NO_LABEL = ("nan", "null")
-"""What programs write for a label that is missing."""
+_MISSING = frozenset(
+    ("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>",
+     "N/A", "NA", "None", "n/a")
+)  # fmt: skip
+"""What pandas reads as missing, beside nan and null, which programs write in any case."""
+
+
+def stands_for_nothing(spec: TaskSpec, label: str) -> bool:
+    """Whether programs write `label` where there is none, and the study lists no such class."""
+    mark = label in _MISSING or label.casefold() in ("nan", "null")
+    return mark and label not in (spec.labels or ())
 
 
 def settled(spec: TaskSpec, number: int, label: str) -> str:

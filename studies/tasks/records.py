@@ -13,7 +13,7 @@ from studies.tasks.columns import (
     optional,
     wanted,
 )
-from studies.tasks.labels import NO_LABEL, settled
+from studies.tasks.labels import settled, stands_for_nothing
 from studies.tasks.rows import AnyRow, Exchange, Item, Row
 from studies.tasks.spec import TaskSpec
 from studies.tasks.values import bare, is_nothing, shown, text_of
@@ -66,10 +66,13 @@ def _whole(spec: TaskSpec, records: Sequence[Record]) -> Numbered:
     if lacking and spec.missing != "drop":
         told = "; ".join(f"{column!r} in {shown(rows)}" for column, rows in lacking.items())
         keep = spec.missing == "refuse" and set(lacking) & set(optional(spec))
+        marks = dict.fromkeys(_mark(spec, records[n - 1]) for n in lacking.get(spec.label, ()))
+        classes = " or ".join(f"{mark!r}" for mark in marks if mark)
         raise ValueError(
             f"task: {spec.name} lacks a value for {told}. Fill it in, or leave such rows out with "
             "`task.missing: drop`"
             + ("; `task.missing: keep` takes empty texts and last choices as such" if keep else "")
+            + (f"; if {classes} is a class, list all classes in `task.labels`" if classes else "")
         )
     return whole
 
@@ -88,10 +91,15 @@ def _lacks(spec: TaskSpec, record: Record) -> str | None:
         only = spec.template is None and column == spec.text
         if not only or not isinstance(record.get(column), str):  # else left out as empty
             return column
+    return spec.label if _mark(spec, record) else None
+
+
+def _mark(spec: TaskSpec, record: Record) -> str:
+    """What is written for a class that is missing; "" where it is there, or nothing is written."""
     value = record.get(spec.label)
     word = bare(value) if isinstance(value, str) else ""
-    unsaid = word.casefold() in NO_LABEL and word not in (spec.labels or ())
-    return spec.label if unsaid and kind_of(spec) == "text_classification" else None
+    missing = kind_of(spec) == "text_classification" and stands_for_nothing(spec, word)
+    return word if missing else ""
 
 
 def filled(spec: TaskSpec, number: int, record: Record) -> str:

@@ -7,11 +7,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import fake_trials
 import pytest
 
+from studies.engine.command import cli
 from studies.engine.definition import answers
 from studies.engine.records import Cost, Failure, Result, Trial, write_record
+from studies.engine.running import local
 from studies.engine.tracking import mlflow_client
+from studies.engine.trials import devices
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -91,6 +95,17 @@ class FabricatedStudy:
             self.rows.append((trial, result, folder))
         return self
 
+
+RAN = """\
+name: s
+question: Which?
+adapter: {method: basis, basis: sinc, num_basis: 8}
+arms: [{name: eight}, {name: lora, adapter: {method: lora}}]
+baseline: lora
+objective: {metric: test/accuracy}
+seeds: [0, 1]
+"""
+"""The study of `ran`."""
 
 COST = Cost(
     trainable_parameters=120_000,
@@ -202,3 +217,21 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(cuda_graph, "pool_maker", lambda device: lambda: Graph)
     monkeypatch.setattr(cuda_graph, "own_stream", contextlib.nullcontext)
     return Graph
+
+
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: Path) -> Path:
+    """The folder of a study that was run there, with its page in `runs`."""
+    folder = tmp_path / "first ä"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv(mlflow_client.VARIABLE, raising=False)
+    monkeypatch.setattr(mlflow_client, "_create", lambda file: shutil.copy(mlflow_database, file))
+    monkeypatch.setattr(devices, "gpus", lambda: 0)
+    monkeypatch.setattr(local, "LocalRunner", fake_trials.local_runner(tmp_path / "journal"))
+    monkeypatch.setattr("studies.engine.command.session.fetch_for", lambda trials: None)
+    script = fake_trials.SCRIPT.replace('["fake"]', '.get("fake", {})')
+    monkeypatch.setattr(fake_trials, "SCRIPT", script)
+    Path("s.yaml").write_text(RAN)
+    assert cli.main(["s.yaml", "--runs", "runs"]) == cli.DONE
+    return folder

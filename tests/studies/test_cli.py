@@ -79,6 +79,16 @@ def test_plan_starts_nothing(study: Path, capsys) -> None:
     assert not Path("runs").exists() and not Path("journal").exists()
 
 
+def test_the_plan_tells_where_epochs_end_before_max_steps(study: Path, capsys) -> None:
+    task = "task: {train_rows: 480}\n"
+    for steps, told in ((60, False), (61, True), (500, True)):  # 2 epochs of 30 batches of 16
+        train = f"train: {{epochs: 2, batch_size: 16, max_steps: {steps}}}\n"
+        Path("s.yaml").write_text(STUDY + task + train)
+        assert cli.main(["s.yaml", "--plan"]) == cli.DONE
+        line = "r=2, r=4, lora: train.epochs 2 ends training after 60 steps, before train.max_steps"
+        assert (f"{line} {steps}" in capsys.readouterr().err) == told
+
+
 def test_slots_auto_measures_the_trials_that_are_left(study: Path, monkeypatch) -> None:
     measured, given = [], []
     real = local.LocalRunner

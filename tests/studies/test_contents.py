@@ -127,10 +127,8 @@ def test_a_trial_refuses_what_was_changed_after_it_was_planned(
     check_contents(trial)  # of a version that did not look
     rows.write_text(rows.read_text().replace("good", "fine"))
     result = run_trial(planned, tmp_path / "run")
-    assert (
-        result.failure is not None
-        and "run the study again; on another machine" in result.failure.message
-    )
+    assert result.failure is not None and result.failure.kind == "changed"
+    assert "run the same command again; on another machine" in result.failure.message
     assert (
         f"{rows} does not hold what it held when this trial was planned" in result.failure.message
     )

@@ -143,6 +143,19 @@ def test_a_trial_without_a_usable_result_fails_by_name(lab: Lab, fake, kind, mes
     assert lab.states() == {"COMPLETE": 1, "FAIL": 1}
 
 
+def test_a_trial_whose_files_were_changed_is_not_tried_again_now_and_waits_for_them(
+    lab: Lab,
+) -> None:
+    changed = {"failures": 1, "kind": "changed", "message": "rows.csv was changed: run again"}
+    trials, study = make_trials(changed, {}), make_study(retries=3)
+    assert lab.run(trials, study) == ["started", "failed", "started", "done"]
+    assert [runs.state_of(trial, lab.runs_dir) for trial in trials] == ["waiting", "done"]
+    assert lab.run(trials, study) == ["found", "started", "done"]
+    every = make_trials(*[changed | {"x": i} for i in range(4)])
+    with pytest.raises(Stopped, match=r"failed alike.*changed: run again$"):
+        lab.run(every, study)
+
+
 def test_three_equal_failures_at_the_start_stop_the_study(lab: Lab) -> None:
     broken = [{"failures": 9, "message": f"nan at step {i}"} for i in range(5)]
     with pytest.raises(

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import fake_trials
+import optuna
 import pytest
 
 from basis_zoo.basis import _BASES
@@ -225,6 +226,7 @@ def own_data(run, tiny_bert: Path):
 
 def test_corrected_labels_are_other_trials_and_none_is_averaged_with_the_old(own_data) -> None:
     assert own_data(OWN)[0] == 4
+    keys_before = {trial.key for trial in plan(load_study("s.yaml"))}
     Path("rows.csv").write_text(ROWS.replace("row 7 is good,good", "row 7 is good,bad"))
     started, said = own_data(OWN.replace("[0, 1]", "[0, 1, 2]"))
     assert started == 6
@@ -234,8 +236,21 @@ def test_corrected_labels_are_other_trials_and_none_is_averaged_with_the_old(own
     report = json.loads(Path("runs/s/embedded/report/report.json").read_text())
     keys = {key for arm in report["arms"] for key in arm["keys"].values()}
     assert keys == {trial.key for trial in plan(load_study("s.yaml"))}
+    new = {trial.key for trial in plan(load_study("s.yaml"))}
+    assert set(in_optuna().values()) == {frozenset(new), frozenset(keys_before)}
     Path("rows.csv").write_text(ROWS)
     assert own_data(OWN)[0] == 0
+    assert set(in_optuna().values()) == {frozenset(new), frozenset(keys_before)}
+
+
+def in_optuna() -> dict[str, frozenset[str]]:
+    """The points of each of Optuna's studies."""
+    url = "sqlite:///runs/optuna.db"
+    found = (optuna.load_study(study_name=n, storage=url) for n in optuna.get_all_study_names(url))
+    return {
+        study.study_name: frozenset(row.user_attrs["point"] for row in study.trials)
+        for study in found
+    }
 
 
 def test_another_model_in_the_folder_is_another_backbone(own_data) -> None:

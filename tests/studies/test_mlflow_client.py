@@ -228,7 +228,28 @@ def test_a_folder_as_mlflows_store_is_refused_at_once(uri, tmp_path, monkeypatch
         Session(SimpleNamespace(), Options(runs_dir=tmp_path), None, None)
 
 
-@pytest.mark.parametrize("uri", ["sqlite:///m.db", "https://host", "postgresql://h/m", "uc"])
+@pytest.mark.parametrize("uri", ["htp://host", "localhost:5000", "redis://u:secret@h/0", "s3://b"])
+def test_an_address_that_mlflow_has_no_store_for_is_refused_at_once(
+    uri, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv(mlflow_client.VARIABLE, uri)
+    known = "http://, https://, sqlite://, postgresql://, mysql://, mssql://"
+    with pytest.raises(StudyError, match=rf"no store '{uri.partition(':')[0]}:'.*{known}") as error:
+        Session(SimpleNamespace(), Options(runs_dir=tmp_path), None, None)
+    assert "secret" not in str(error.value)
+
+
+def test_the_stores_are_those_of_mlflow(tmp_path, monkeypatch) -> None:
+    from mlflow.tracking._tracking_service.utils import _tracking_store_registry
+
+    assert {*mlflow_client.SCHEMES, *mlflow_client.WORDS, "", "file"} == {
+        *_tracking_store_registry._registry
+    }
+
+
+@pytest.mark.parametrize(
+    "uri", ["sqlite:///m.db", "https://host", "postgresql://h/m", "uc", "mysql+pymysql://h/m"]
+)
 def test_databases_and_servers_are_taken(uri, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(mlflow_client.VARIABLE, uri)
     mlflow_client.check_store(tmp_path)

@@ -10,6 +10,7 @@ from studies.engine.command import progress as shown
 from studies.engine.command.progress import Progress
 from studies.engine.command.standing import MOST_ROWS, Standing
 from studies.engine.records import Failure, Result, Trial
+from studies.engine.reporting.rendering import interval
 from studies.engine.running.events import Event
 
 METRIC = "test/accuracy"
@@ -83,6 +84,25 @@ def test_elsewhere_a_line_has_the_mean_and_the_time_left(clock) -> None:
     assert first.endswith("(mean of 1: 0.5000; about 2 min left)")
     assert second.endswith("(mean of 1: 0.7500, +0.2500 to lora; about 30 s left)")
     assert "exception: it broke" in failed and "\x1b" not in first
+
+
+def test_an_arm_with_a_failed_trial_is_not_among_those_that_have_all() -> None:
+    planned = [trial(arm, seed) for arm in ("a", "lora") for seed in (0, 1)]
+    standing = Standing(METRIC, "lora", planned)
+    for of in planned[:2]:
+        standing.take(of, event("done", of, 0.5).result)
+    assert standing.arms == "1 of 2 arms"
+    standing.take(planned[2], event("failed", planned[2]).result)
+    assert standing.arms == "1 of 2 arms, 1 failed"
+
+
+def test_a_difference_that_rounds_to_zero_has_no_minus() -> None:
+    planned = [trial("lora", 0), trial("a", 0)]
+    standing = Standing(METRIC, "lora", planned)
+    for of, value in zip(planned, (0.5, 0.499999), strict=True):
+        standing.take(of, event("done", of, value).result)
+    assert standing.line("a") == "mean of 1: 0.5000, +0.0000 to lora"
+    assert interval((-1e-6, -0.1, 1e-6), "+") == "+0.0000 [-0.1000, +0.0000]"
 
 
 def test_many_arms_and_points_of_a_search_leave_the_display_short() -> None:

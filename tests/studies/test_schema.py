@@ -213,6 +213,12 @@ def test_a_swept_value_in_error_is_reported_once(problems) -> None:
     assert not any("max_length" in line for line in found[1:] if "published" not in line)
 
 
+def test_a_swept_name_in_error_is_reported_once(problems) -> None:
+    found = problems("adapter.num_basis: [8, 16]", "train.learningrate: [0.1, 0.2]")
+    assert sum("unknown" in line for line in found) == 1
+    assert "sweep.train.learningrate: unknown setting. Did you mean 'learning_rate'?" in found[0]
+
+
 def test_sections_are_known_without_torch() -> None:
     code = "import sys, studies.engine.definition.study as s; s.StudyBody; "
     code += "print({'torch', 'transformers', 'peft'} & set(sys.modules))"

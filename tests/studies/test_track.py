@@ -301,3 +301,17 @@ def test_a_server_needs_no_command(tracked, monkeypatch):
 
 def raise_disk_full():
     raise OSError("database or disk is full")
+
+
+def test_views_are_written_again_for_twice_as_many_arms_and_at_the_end(fabricate, mlflow_database):
+    for number in range(9):
+        fabricate.add(f"point {number}", [0.5])
+    shutil.copy(mlflow_database, fabricate.runs_dir / "mlflow.db")
+    shown = []
+    with TrackedStudy(fabricate.study, fabricate.runs_dir, pytest.fail) as study:
+        for row in fabricate.rows:
+            study.end_trial(*row)
+            shown.append(len(views(fabricate)["trials"]["groupsExpanded"]))
+        study.finish(None)
+    assert shown == [1, 2, 2, 4, 4, 4, 4, 8, 8]
+    assert len(views(fabricate)["trials"]["groupsExpanded"]) == 9

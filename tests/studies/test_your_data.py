@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pandas._libs.parsers import STR_NA_VALUES
 from transformers import AutoTokenizer
 
 from studies import tasks
@@ -100,6 +101,19 @@ def test_a_missing_label_is_refused_or_dropped(tmp_path: Path) -> None:
     assert data.removed["missing"] == 4 and len(every(data)) == 36
     kept = labelled(tmp_path, {7: "null", 9: "null"}, labels=["neg", "pos", "null"])
     assert kept.labels == ("neg", "pos", "null")
+
+
+@pytest.mark.parametrize("mark", sorted(STR_NA_VALUES - {""}))
+def test_what_pandas_reads_as_missing_is_no_class_unless_it_is_listed(
+    mark: str, tmp_path: Path
+) -> None:
+    changes = {5: mark, 7: mark}
+    listed = f"'label' in rows 6, 8.*if '{re.escape(mark)}' is a class, list all classes in `task"
+    with pytest.raises(ValueError, match=listed):
+        labelled(tmp_path, changes)
+    assert labelled(tmp_path, changes, missing="drop").removed["missing"] == 2
+    assert mark in labelled(tmp_path, changes, labels=["neg", "pos", mark]).labels
+    assert "none" in labelled(tmp_path, {5: "none", 7: "none"}).labels
 
 
 @pytest.mark.parametrize("nothing", ["null", "NaN", '""'])
@@ -243,6 +257,17 @@ def test_classes_of_few_rows_are_told(tmp_path: Path) -> None:
     lines = ["text,label", *(f"word {n},{'ab'[n % 2]}" for n in range(300)), "odd,c", "even,c"]
     described = tasks.describe(tasks.load(write(tmp_path / "rows.csv", lines)))
     assert described["scarce"] == {"train": ["c: 1"], "valid": ["c: 1"], "test": ["c: 0"]}
+
+
+def test_a_class_that_no_arm_can_learn_is_told(tmp_path: Path) -> None:
+    parts = {"train": "ab", "valid": "ab", "test": "abc"}
+    for name, classes in parts.items():
+        lines = [f"{name} {n},{classes[n % len(classes)]}" for n in range(60)]
+        (tmp_path / "own").mkdir(exist_ok=True)
+        write(tmp_path / "own" / f"{name}.csv", ["text,label", *lines])
+    told = tasks.findings(tasks.describe(tasks.load(str(tmp_path / "own"))))
+    assert any("train has no row of a class, so no arm can learn it (c)" in line for line in told)
+    assert any("valid has few rows of a class (c: 0)" in line for line in told)
 
 
 STUDY = """\

@@ -78,21 +78,21 @@ class Progress:
     def _line(self, event: Event) -> Text:
         style = STYLES.get(event.kind, "yellow")
         text = Text(f"[{self._finished:>{len(str(self._total))}}/{self._total}] ")
-        failure = None if event.result is None else event.result.failure
-        pruned = failure is not None and failure.kind == "pruned"
-        word = "pruned" if pruned else event.kind
+        pruned = event.result is not None and event.result.pruned
+        changed = event.result is not None and event.result.changed
+        word = "pruned" if pruned else "changed" if changed else event.kind
         text.append(f"{word:<8}", style="dim" if pruned or event.kind == "started" else style)
         text.append(f" {event.trial.label}  seed {event.trial.seed}")
         if event.result is not None:
             text.append(f"  {self._found_text(event.result)}  {duration(event.result.seconds)}")
             if not self._console.is_terminal:  # where there is no display that has it
                 text.append(self._so_far(event.trial), style="dim")
-        if event.kind == "failed" and not pruned:
+        if event.kind == "failed" and not pruned and not changed:
             text.append(f"\n        {event.run_dir / 'log.txt'}", style="dim")
         return text
 
     def _found_text(self, result: Result) -> str:
-        if result.failure is not None and result.failure.kind == "pruned":
+        if result.failure is not None and (result.pruned or result.changed):
             return result.failure.message
         if result.failure is not None:
             return f"{result.failure.kind}: {result.failure.message}"

@@ -10,6 +10,7 @@ from rich.console import Console, RenderableType
 
 from studies.archives import ArchiveError
 from studies.engine.command import dispatch, kept
+from studies.engine.command.delivered import Delivered
 from studies.engine.command.importing import import_results
 from studies.engine.command.plan_table import plan_table
 from studies.engine.command.progress import Progress
@@ -26,6 +27,7 @@ from studies.engine.running.events import Event, Stopped
 from studies.engine.running.protocols import Runner
 from studies.engine.tracking import mlflow_client
 from studies.engine.trials.fetching import check_data, fetch_for
+from studies.engine.trials.training.schedule import unreached
 
 if TYPE_CHECKING:  # these take a second each
     from studies.engine.reporting.report import Report
@@ -194,19 +196,35 @@ class Session:
         if not results:
             self._say(f"no trial of {self._study.name} has a result yet: nothing to report", "red")
             return False
+        delivered = Delivered(self._study, [*shown.values()], self._runs_dir)
+        if told := delivered.told():
+            self._print(*told)
+            return True
+        return self._make(seeds, results, delivered)
+
+    def _make(self, seeds: SeedsStage, results: "Sequence[Found]", delivered: Delivered) -> bool:
+        """Write and print report and page anew; whether that worked."""
         from studies.engine.tracking import background
 
+        complaints: list[str] = []
+
+        def complain(message: str) -> None:
+            complaints.append(message)
+            self._complain(message)
+
         report = self._report(seeds)
-        link = background.deliver(self._study, results, report, self._runs_dir, self._complain)
+        told = [] if report is None else [f"{report.text}\nReport: {report.markdown}"]
+        self._print(*told)
+        link = background.deliver(self._study, results, report, self._runs_dir, complain)
         if link is None:
             return False
-        if link.command:
-            self._print(f"MLflow: {link.command}")
-        self._print(f"        {link.url}")
+        self._print(link.text)
+        if not complaints:
+            delivered.keep([*told, link.text])
         return True
 
     def _report(self, seeds: SeedsStage) -> "Report | None":
-        """Write and print the report of the seeds and the search; None where neither has begun."""
+        """Write the report of the seeds and the search; None where neither has begun."""
         found = [(trial, result) for trial, result, _ in self._results(seeds.trials)]
         search = None if self.search is None else self.search.outcome()
         if not found and (search is None or not search.points):
@@ -214,18 +232,11 @@ class Session:
         from studies.engine.reporting.report import write_report
 
         folder = runs.study_dir(self._study, self._runs_dir)
-        report = write_report(
-            self._study,
-            found,
-            folder / "report",
-            folder / "trials",
-            self.tuning.choices if self.tuning is not None else (),
-            search,
-            edited.claims_changed(self._study, self._runs_dir),
+        choices = self.tuning.choices if self.tuning is not None else ()
+        changed = edited.claims_changed(self._study, self._runs_dir)
+        return write_report(
+            self._study, found, folder / "report", folder / "trials", choices, search, changed
         )
-        self._print(report.text)
-        self._print(f"Report: {report.markdown}")
-        return report
 
     def _earlier(self) -> Sequence[Trial]:
         """The trials of the stage before the seeds that are known by now."""
@@ -349,12 +360,13 @@ class Session:
         return {t.arm for t in self.tuning.trials} - {c.arm for c in self.tuning.choices}
 
     def _tell_data(self, trials: Sequence[Trial]) -> None:
-        """Check every row of the user's own files, and say what a split hides."""
+        """Check all rows of the user's own files; say what a split hides and what ends training."""
         try:
             lines = check_data(trials)
         except Exception as error:  # a reader's mistake about a strange file is the user's too
             named = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise StudyError(f"{self._study.place('task')}: {named}{error}") from error
+        lines += unreached(trials)
         for line in lines:
             if line not in self._told:
                 self._say(line, "yellow")
@@ -377,8 +389,9 @@ class Session:
     def _show(self, what: RenderableType) -> None:
         self._out.print(what)
 
-    def _print(self, text: str) -> None:
-        self._out.print(text, markup=False, highlight=False, soft_wrap=True)
+    def _print(self, *texts: str) -> None:
+        for text in texts:
+            self._out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _absent(trials: Iterable[Trial]) -> list[Trial]:

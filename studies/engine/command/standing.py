@@ -33,16 +33,22 @@ class Standing:
 
     @property
     def arms(self) -> str:
-        """How many arms have all their trials, in words; "" where arms are not known beforehand."""
-        whole = sum(self._ended[arm] >= count for arm, count in self._planned.items())
-        return f"{whole} of {len(self._planned)} arms" if self._planned else ""
+        """How many arms have all their values, and how many never will, in words.
+
+        "" where arms are not known beforehand.
+        """
+        values = {arm: len(self._values.get(arm, {})) for arm in self._planned}
+        whole = sum(values[arm] >= count for arm, count in self._planned.items())
+        failed = sum(self._ended[arm] > count for arm, count in values.items())
+        more = f", {failed} failed" if failed else ""
+        return f"{whole} of {len(self._planned)} arms{more}" if self._planned else ""
 
     def line(self, arm: str) -> str:
         """The arm's mean so far, and its difference to the baseline over the seeds of both."""
         own, gain = self._values.get(arm), self._gain(arm)
         if not own:
             return ""
-        beside = "" if gain is None else f", {gain:+.4f} to {self._baseline}"
+        beside = "" if gain is None else f", {gain:+z.4f} to {self._baseline}"
         return f"mean of {len(own)}: {statistics.fmean(own.values()):.4f}{beside}"
 
     def table(self) -> Table | None:
@@ -60,7 +66,7 @@ class Standing:
         for arm in known[:MOST_ROWS]:
             own, gain = self._values[arm], gains[arm]
             mean = f"{statistics.fmean(own.values()):.4f}"
-            difference = "" if gain is None else f"{gain:+.4f}"
+            difference = "" if gain is None else f"{gain:+z.4f}"
             cells = (f"{len(own)}/{self._planned[arm]}", mean, difference)
             table.add_row(Text(arm), *cells[: len(table.columns) - 1])
         if more := known[MOST_ROWS:]:

@@ -13,7 +13,7 @@ import importlib.metadata
 import importlib.util
 import json
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,24 +98,35 @@ def folder() -> Path:
 
 def _file() -> Path | None:
     """The file of what the answers depend on; None where that is not known."""
+    about = code_hash(PACKAGES, SOURCES)
+    return None if about is None else folder() / f"{about[:16]}.json"
+
+
+def code_hash(packages: Iterable[str], sources: Iterable[str]) -> str | None:
+    """A hash of Python, the loaded plug-ins, the versions of `packages` and the files of `sources`.
+
+    None where it is not known.
+    """
     if importlib.metadata.entry_points(group=plugins.GROUP):  # an installed one may be under work
         return None
     about = hashlib.sha256(f"{platform.python_version()} {plugins.loaded()}".encode())
     try:
-        for package in PACKAGES:
+        for package in packages:
             about.update(f"{package} {importlib.metadata.version(package)};".encode())
-        for source in _sources():
-            about.update(hashlib.sha256(source.read_bytes()).digest())
+        for file in _files(sources):
+            about.update(hashlib.sha256(file.read_bytes()).digest())
     except (OSError, importlib.metadata.PackageNotFoundError):  # said where it is needed
         return None
-    return folder() / f"{about.hexdigest()[:16]}.json"
+    return about.hexdigest()
 
 
-def _sources() -> Iterator[Path]:
-    for package in SOURCES:
+def _files(packages: Iterable[str]) -> Iterator[Path]:
+    """Code and tables."""
+    for package in packages:
         spec = importlib.util.find_spec(package)
         for place in spec.submodule_search_locations or () if spec else ():
-            yield from sorted(Path(place).rglob("*.py"))
+            for end in ("py", "yaml"):
+                yield from sorted(Path(place).rglob(f"*.{end}"))
 
 
 def _read(file: Path) -> dict[str, Any]:

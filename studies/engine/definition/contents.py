@@ -1,10 +1,11 @@
 """What a trial reads of the user's own files: their content is part of its key, as plug-ins' is."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from studies.engine.errors import StudyError
+from studies.engine.errors import ChangedError
 from studies.engine.records import Trial
 
 SECTIONS = ("backbone", "task")
@@ -29,17 +30,23 @@ class Contents:
             found[section] = self._known[name]
         return {section: digest for section, digest in found.items() if digest is not None}
 
+    @property
+    def identity(self) -> str:
+        """8 hex digits of all that was found; "" where none of it is of the user's."""
+        own = sorted((name, digest) for name, digest in self._known.items() if digest is not None)
+        return hashlib.sha256(json.dumps(own).encode()).hexdigest()[:8] if own else ""
+
 
 def check_contents(trial: Trial) -> None:
-    """Raise `StudyError` where a file is not what it was when `trial` was planned."""
+    """Raise `ChangedError` where a file is not what it was when `trial` was planned."""
     if not trial.contents:
         return  # of an earlier version, which did not look
     now = Contents().of(trial.config)
     for section in SECTIONS:
         if now.get(section) != trial.contents.get(section):
-            raise StudyError(
+            raise ChangedError(
                 f"{source(trial.config, section)} does not hold what it held when this trial was "
-                "planned: run the study again; on another machine, bring the same file there"
+                "planned: run the same command again; on another machine, bring the same file there"
             )
 
 

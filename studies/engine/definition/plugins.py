@@ -18,7 +18,7 @@ from traceback import extract_tb
 from typing import Any
 
 from basis_zoo.registry import foreign
-from studies.engine.errors import StudyError
+from studies.engine.errors import ChangedError, StudyError
 
 GROUP = "basis_zoo.bases"
 _PREFIX = "basis_zoo_plugin_"
@@ -97,8 +97,8 @@ def _load(file: Path, planned: str | None) -> Plugin:
         raise StudyError(f"plug-in {file}: cannot be read: {reason}") from None
     digest = hashlib.sha256(content).hexdigest()
     if planned not in (None, digest):
-        raise StudyError(
-            f"plug-in {file} was changed since this trial was planned: run the study again"
+        raise ChangedError(
+            f"plug-in {file} was changed since this trial was planned: run the same command again"
         )
     name = f"{_PREFIX}{file.stem}_{digest[:12]}"
     if name not in _IMPORTED:

@@ -186,6 +186,8 @@ def _resolve(
             refused.add(section)
             for each in error.errors(include_url=False):
                 key = dotted((section, *each["loc"]))
+                if each["type"] == "extra_forbidden" and key in settings:
+                    continue  # told of the path already, see `_check_path`
                 problems.add(place_of(study, key, places), key, reason(each, model))
     return config, frozenset(refused)
 

@@ -29,7 +29,7 @@ class Train(Section):
     max_grad_norm: Annotated[Float, Field(gt=0)] | None = 1.0
     """Largest norm of the gradient, per clipping group; null: gradients are not clipped."""
     max_steps: Annotated[Annotated[Int, Field(ge=1)] | None, Field(examples=[500])] = None
-    """Stop after this many optimizer steps; null: `epochs` decides."""
+    """Stop after this many optimizer steps if `epochs` takes more; null: `epochs` decides."""
     eval_every: Annotated[Annotated[Int, Field(ge=1)] | None, Field(examples=[100])] = None
     """Validate every so many optimizer steps; null: at the end alone."""
     keep: Literal["last", "best"] = "last"

@@ -30,9 +30,13 @@ def trial_dir(trial: Trial, runs_dir: Path) -> Path:
 
 
 def result_of(trial: Trial, runs_dir: Path) -> Result | None:
-    """The trial's result; None where there is none that is whole and its own."""
+    """The trial's result; None where there is none that is whole and its own.
+
+    One that found other files than were planned has trained nothing: it waits for them.
+    """
     result = read_result(trial_dir(trial, runs_dir))
-    return result if result is not None and result.key == trial.key else None
+    own = result is not None and result.key == trial.key and not result.changed
+    return result if own else None
 
 
 def value_of(result: Result | None, metric: str) -> float | None:

@@ -15,14 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import scipy
-
 from studies.engine.definition.contrasts import Term, WeightedSum, weighted_sum
 from studies.engine.definition.points import Point
 from studies.engine.definition.sections import RANK_METRICS
 from studies.engine.definition.study import ClaimRule
 from studies.engine.records import Result, value_of
-from studies.engine.reporting.statistics import ALPHA, Summary, summarize
+from studies.engine.reporting.statistics import ALPHA, Summary, summarize, t_quantile, t_test
 
 Word = Literal["confirmed", "refuted", "not decided"]
 Results = Mapping[str, Mapping[int, Result]]
@@ -133,7 +131,7 @@ def _p(sample: _Sample, bounds: tuple[float, float, bool]) -> float | None:
     if sample.note:
         return None
     finite = [bound for bound in bounds[:2] if math.isfinite(bound)]
-    return max(float(scipy.stats.ttest_1samp(sample.values, bound).pvalue) for bound in finite)
+    return max(t_test(sample.summary, bound) for bound in finite)
 
 
 def _levels(p_values: Sequence[float | None]) -> list[float | None]:
@@ -167,8 +165,7 @@ def _verdict(
     if level is None or summary.mean is None or summary.std is None:
         note = f"no interval: {sample.note}"
         return Verdict(claim.claim, text, "not decided", summary.n, summary.mean, note=note)
-    quantile = float(scipy.stats.t.ppf(1 - level / 2, summary.n - 1))
-    half = quantile * summary.std / math.sqrt(summary.n)
+    half = t_quantile(1 - level / 2, summary.n - 1) * summary.std / math.sqrt(summary.n)
     low, high = summary.mean - half, summary.mean + half
     inside, outside = lower < low and high < upper, high < lower or low > upper
     word: Word = "not decided"

@@ -123,7 +123,7 @@ def _published(outcome: Outcome) -> Iterator[str]:
     known, out = beyond_the_interval(outcome)
     if out:
         told = ", ".join(
-            f"`{arm.name}` (paper {difference:+.3f}, ours [{low:+.4f}, {high:+.4f}])"
+            f"`{arm.name}` (paper {difference:+z.3f}, ours [{low:+z.4f}, {high:+z.4f}])"
             for arm, difference, low, high in out
         )
         yield (

@@ -216,13 +216,13 @@ def _costs(arm: Arm) -> list[str]:
 def interval(estimate: Estimate, sign: str = "") -> str:
     """A mean with its interval, as far as they are known; `sign` is "+" for differences."""
     mean, low, high = estimate
-    ends = "" if low is None else f" [{low:{sign}.4f}, {high:{sign}.4f}]"
+    ends = "" if low is None else f" [{low:{sign}z.4f}, {high:{sign}z.4f}]"
     return number(mean, sign) + ends
 
 
 def number(value: float | None, sign: str = "") -> str:
     """A value of a metric; a dash where there is none."""
-    return NONE if value is None else f"{value:{sign}.4f}"
+    return NONE if value is None else f"{value:{sign}z.4f}"  # z: no -0.0000
 
 
 def _plus_minus(estimate: Estimate, sign: str = "") -> str:
@@ -238,7 +238,7 @@ def p_value(p: float | None) -> str:
 
 
 def _signed(value: float | None) -> str:
-    return NONE if value is None else f"{value:+.3f}"
+    return NONE if value is None else f"{value:+z.3f}"
 
 
 def _better(outcome: Outcome) -> str:

@@ -126,5 +126,5 @@ def _cell(estimate: Estimate, whole: bool) -> str:
     effect, low, high = estimate
     if low is None or high is None:
         return number(effect, "+")
-    text = f"{effect:+.3f}{'*' if low > 0 or high < 0 else ''}"
-    return f"{text}\n[{low:+.3f}, {high:+.3f}]" if whole else text
+    text = f"{effect:+z.3f}{'*' if low > 0 or high < 0 else ''}"
+    return f"{text}\n[{low:+z.3f}, {high:+z.3f}]" if whole else text

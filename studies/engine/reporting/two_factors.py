@@ -23,7 +23,7 @@ import numpy as np
 import scipy
 
 from studies.engine.labels import shown
-from studies.engine.reporting.statistics import Estimate
+from studies.engine.reporting.statistics import Estimate, t_quantile
 
 ABSENT = "the study's own"
 """Of an arm that leaves a factor alone."""
@@ -152,7 +152,7 @@ def _analysed(
     terms: list[Term] = []
     reach: tuple[float | None, ...] = (None, None, None)
     if not note:
-        t = float(scipy.stats.t.ppf(0.975, freedom)) * math.sqrt(variance / (n * i * j))
+        t = t_quantile(0.975, freedom) * math.sqrt(variance / (n * i * j))
         reach = t * math.sqrt(i - 1), t * math.sqrt(j - 1), t * math.sqrt((i - 1) * (j - 1))
         squares = (
             (factors[0], i - 1, n * j * (row**2).sum()),
@@ -161,7 +161,7 @@ def _analysed(
         )
         for name, own, square in squares:
             f = float(square) / own / variance
-            terms.append(Term(name, own, f, float(scipy.stats.f.sf(f, own, freedom))))
+            terms.append(Term(name, own, f, float(scipy.special.fdtrc(own, freedom, f))))
     return TwoFactors(
         factors, tuple(rows), tuple(columns), arms, tuple(seeds),
         means=tuple(map(tuple, means.tolist())),
@@ -174,7 +174,7 @@ def _analysed(
 
 def cochran_limit(cells: int, seeds: int, alpha: float = 0.01) -> float:
     """What the largest variance may be of the sum of all, where all are one (Cochran's C)."""
-    f = scipy.stats.f.isf(alpha / cells, seeds - 1, (cells - 1) * (seeds - 1))
+    f = scipy.special.fdtri(seeds - 1, (cells - 1) * (seeds - 1), 1 - alpha / cells)
     return float(1 / (1 + (cells - 1) / f))
 
 

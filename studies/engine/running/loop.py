@@ -166,8 +166,8 @@ class Loop:
     def _record(self, running: _Running, result: Result) -> None:
         task = running.task
         tries = self._tries[_identity(task)] = self._tries.get(_identity(task), 0) + 1
-        pruned = result.failure is not None and result.failure.kind == "pruned"
-        again = result.status == "failed" and tries <= task.budget.retries and not pruned
+        settled = result.status == "done" or result.pruned or result.changed
+        again = not settled and tries <= task.budget.retries
         self._durations.note(task.trial, result.seconds)
         self._ledger.ended(task, result, again)
         kind = "retry" if again else result.status
@@ -185,16 +185,16 @@ class Loop:
         failures = self._first_failures.setdefault(study, [])
         if result.failure is None:
             self._first_failures[study] = None
-        if failures is None or result.failure is None or result.failure.kind == "pruned":
+        if failures is None or result.failure is None or result.pruned:
             return
         digits = str.maketrans("", "", "0123456789")  # "NaN at step 12" equals "NaN at step 13"
         failure = f"{result.failure.kind}: {result.failure.message}"
         failures.append(failure.translate(digits))
         if len(failures) == EQUAL_FAILURES and len(set(failures)) == 1:
+            remedy = "Repair the cause and run the same command with --retry-failed"
             self._broken[study] = (
                 f"the first {EQUAL_FAILURES} trials of {task.trial.study} failed alike, nothing "
-                f"more of it is started. {failure}. Repair the cause and run the same command "
-                "with --retry-failed"
+                f"more of it is started. {failure}{'' if result.changed else f'. {remedy}'}"
             )
             for running in self._running.values():
                 if _study(running.task) == study and running.asked is None:

@@ -146,6 +146,8 @@ def _sqlite(file: Path) -> RDBStorage:
 class OptunaLedger(Queue):
     """The trials of a study: queued by their folders; each attempt that ended is a row in Optuna.
 
+    Where the study reads files of the user's, another content of them has rows of its own.
+
     A row has as params the trial's settings that the study sweeps or tries anywhere, and the user
     attributes `point` (the trial's key), `trial` (arm, seed, stage, attempt) and, where it failed,
     `message`: each costs Optuna about 2 ms.
@@ -154,7 +156,9 @@ class OptunaLedger(Queue):
     def __init__(self, study: Study, runs_dir: Path, storage: Storage) -> None:
         super().__init__()
         self._spec, self._runs_dir, self._kept = study, runs_dir, storage
-        self._study, self._storage = storage.study(study), storage.storage
+        identity = study.contents.identity
+        self._part = f"data-{identity}" if identity else ""
+        self._study, self._storage = storage.study(study, self._part), storage.storage
         searched = {} if study.search is None else study.search.space
         self._paths = {*searched, *study.tune} - {"seeds"}
         self._space: dict[str, BaseDistribution] = {}
@@ -216,7 +220,7 @@ class OptunaLedger(Queue):
             row.params != own or not self._fits(row) for row, own in zip(rows, wanted, strict=True)
         ):
             optuna.delete_study(study_name=self._study.study_name, storage=self._storage)
-            self._study = self._kept.study(self._spec)
+            self._study = self._kept.study(self._spec, self._part)
             for row, own in zip(rows, wanted, strict=True):
                 row.params, row.distributions = own, {path: self._space[path] for path in own}
                 row.datetime_start = row.datetime_start or row.datetime_complete  # never begun

@@ -1,13 +1,16 @@
 """MLflow, imported here alone: its client, and the database `mlflow.db` of a runs folder."""
 
 import contextlib
+import hashlib
 import logging
 import os
 import sqlite3
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from studies import databases
 from studies.engine.errors import StudyError, masked
@@ -16,10 +19,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
 
+    from studies.engine.definition.study import Study
+
 VARIABLE = "MLFLOW_TRACKING_URI"
 """The environment variable that names another store."""
 ARTIFACTS = "mlartifacts"
 """Folder of the artifacts, beside the database."""
+SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
+"""What addresses of MLflow's own stores begin with, as mysql or mysql+pymysql."""
 WORDS = ("databricks", "databricks-uc", "uc")
 """Stores that MLflow knows by a word alone."""
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
@@ -35,6 +42,11 @@ def _configure() -> None:
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
+
+
+def experiment(study: "Study") -> str:
+    """The name of the study's experiment."""
+    return f"{study.name} ({study.profile})"
 
 
 def client_of(uri: str) -> "MlflowClient":
@@ -84,8 +96,17 @@ def check_store(runs_dir: Path) -> None:
 
 
 def _check_named(uri: str) -> None:
-    """Refuse a folder: MLflow 3 takes no new runs there."""
-    if urlsplit(uri).scheme in ("", "file") and uri not in WORDS:
+    """Refuse a folder, where MLflow 3 takes no new runs, and what MLflow has no store for."""
+    scheme = urlsplit(uri).scheme
+    more = entry_points(group="mlflow.tracking_store")
+    known = [*SCHEMES, *WORDS, *sorted(each.name for each in more)]
+    if scheme and scheme != "file" and scheme.partition("+")[0] not in known:
+        raise StudyError(
+            f"{VARIABLE}={masked(uri)}: MLflow has no store '{scheme}:'. Give an address that "
+            f"begins with one of {', '.join(f'{each}://' for each in known)}, e.g. "
+            "http://HOST:PORT, or unset it (the pages are then in mlflow.db of the --runs folder)"
+        )
+    if scheme in ("", "file") and uri not in WORDS:
         raise StudyError(
             f"{VARIABLE}={masked(uri)} names a folder, and MLflow keeps no new runs in folders. "
             "Unset it (the pages are then in mlflow.db of the --runs folder), or name a database "
@@ -143,6 +164,35 @@ def _bring_home(file: Path) -> None:
         from mlflow.tracking._tracking_service import utils
 
         getattr(utils, "_artifact_repos_cache", {}).clear()
+
+
+def state(file: Path, experiment: str) -> str | None:
+    """A hash of the views and runs of `experiment` in `file`, read without MLflow.
+
+    None where it has no such experiment, or cannot be read.
+    """
+    queries = (
+        "SELECT * FROM experiments WHERE experiment_id = ?",
+        "SELECT key, value FROM experiment_tags WHERE experiment_id = ? ORDER BY key",
+        "SELECT * FROM tags JOIN runs USING (run_uuid) WHERE experiment_id = ? "
+        "ORDER BY run_uuid, key",
+    )
+    own = "SELECT artifact_uri FROM runs WHERE experiment_id = ? ORDER BY run_uuid"
+    uri = f"{file.resolve().as_uri()}?mode=rw"  # makes no file
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=5)) as connection:
+            ask = connection.execute
+            named = "SELECT experiment_id FROM experiments WHERE name = ?"
+            known = ask(named, (experiment,)).fetchone()
+            if known is None:
+                return None
+            found = [ask(query, known).fetchall() for query in queries]
+            places = [Path(url2pathname(urlsplit(place).path)) for (place,) in ask(own, known)]
+            # an arm's run has no artifacts
+            found.append([place.stat().st_mtime_ns if place.exists() else 0 for place in places])
+    except (OSError, sqlite3.Error):
+        return None
+    return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
 def _create(file: Path) -> None:

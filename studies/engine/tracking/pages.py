@@ -47,6 +47,12 @@ class MlflowLink:
     """Starts the page; empty where MLFLOW_TRACKING_URI names a server that runs already."""
     url: str
 
+    @property
+    def text(self) -> str:
+        """Both, for the terminal."""
+        command = f"MLflow: {self.command}\n" if self.command else ""
+        return f"{command}        {self.url}"
+
 
 class TrackingError(RuntimeError):
     """MLflow did not take what a study found. Nothing is lost: the trials' folders have it."""
@@ -99,7 +105,9 @@ class TrackedStudy:
         self._lock = self._runs_dir / ".mlflow.lock"
         self._about = {"study": study.name, "profile": study.profile}
         self._rows: dict[str, Row] = {}
-        """What the views know of the trials, by label."""
+        """What the views are to know of the trials, by label."""
+        self._viewed = 0
+        """How many of these they know."""
         self._known: dict[str, list[_Run]] | None = None
         """Runs by point; None: to be asked of MLflow."""
 
@@ -135,6 +143,7 @@ class TrackedStudy:
         with self._explained():
             if trial.label not in self._rows:
                 self._rows[trial.label] = row_of(trial, result)
+            if len(self._rows) >= 2 * self._viewed:  # each point of a search is a label of its own
                 self._write_views()
         with self._explained(trial, run_dir):
             self._track(trial, result, run_dir)
@@ -202,7 +211,7 @@ class TrackedStudy:
         return code == "INVALID_PARAMETER_VALUE" or not isinstance(error, self._failures)
 
     def _open_experiment(self) -> str:
-        name = f"{self.study.name} ({self.study.profile})"
+        name = mlflow_client.experiment(self.study)
         known = self._client.get_experiment_by_name(name)
         if known is None:
             remote = self._uri.startswith(("http://", "https://"))
@@ -326,6 +335,7 @@ class TrackedStudy:
         objective = self.study.objective
         for key, tag in views(objective, self._rows, summarized=self._summarized).items():
             self._client.set_experiment_tag(self._experiment, f"mlflow.sharedViewState.{key}", tag)
+        self._viewed = len(self._rows)
 
 
 def track_all(

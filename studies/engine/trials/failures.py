@@ -5,6 +5,8 @@ import re
 
 import torch
 
+from studies.archives import ArchiveError
+from studies.engine.errors import ChangedError, StudyError
 from studies.engine.records import Failure
 
 LONGEST = 600
@@ -31,6 +33,8 @@ class DoesNotFit(Exception):
 def failure_of(error: BaseException) -> Failure:
     """The record for `error`, its message on one line."""
     message = _one_line(error)
+    if isinstance(error, ChangedError):
+        return Failure(kind="changed", message=message)
     if isinstance(error, NotFinite):
         return Failure(kind="not_finite", message=message)
     if is_out_of_memory(error):
@@ -74,9 +78,6 @@ def _is_disk_full(error: BaseException) -> bool:
 
 def _one_line(error: BaseException) -> str:
     text = re.sub(r"\s+", " ", str(error)).strip()
-    own = isinstance(error, NotFinite | DoesNotFit) or type(error).__name__ in (
-        "StudyError",
-        "ArchiveError",
-    )
+    own = isinstance(error, NotFinite | DoesNotFit | StudyError | ArchiveError)
     line = text if own else f"{type(error).__name__}: {text}".removesuffix(": ")
     return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."

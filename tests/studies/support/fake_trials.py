@@ -59,7 +59,7 @@ def train(run_dir):
         os.kill(os.getpid(), signal.SIGKILL)
     result = {"key": fake.get("key", key), "status": "done", "seconds": 0.1}
     if attempt <= fake.get("failures", 0):
-        failure = {"kind": "exception", "message": fake["message"]}
+        failure = {"kind": fake.get("kind", "exception"), "message": fake["message"]}
         result |= {"status": "failed", "failure": failure}
     else:
         result["metrics"] = fake.get("metrics", {"test/accuracy": 0.75, "valid/accuracy": 0.7})

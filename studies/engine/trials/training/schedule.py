@@ -1,9 +1,11 @@
 """How many optimizer steps a training has, and the learning rate of each."""
 
 import math
+from collections.abc import Iterable
 from fractions import Fraction
 
 from studies.engine.definition.train import Train
+from studies.engine.records import Trial
 
 
 def steps_in_epoch(settings: Train, batches: int) -> int:
@@ -21,6 +23,24 @@ def total_steps(settings: Train, batches: int) -> int:
 def planned_steps(settings: Train, rows: int) -> int:
     """Optimizer steps of the whole training on `rows` rows."""
     return total_steps(settings, math.ceil(rows / settings.batch_size))
+
+
+def unreached(trials: Iterable[Trial]) -> list[str]:
+    """Lines that tell of arms whose epochs end before their `max_steps`."""
+    ends: dict[str, dict[str, None]] = {}
+    for trial in trials:
+        settings = Train.model_validate(trial.config.get("train", {}))
+        rows = trial.config.get("task", {}).get("train_rows")
+        if not rows or settings.max_steps is None:
+            continue
+        steps = planned_steps(settings, rows)
+        if steps < settings.max_steps:
+            line = (
+                f"train.epochs {settings.epochs:g} ends training after {steps} steps, before "
+                f"train.max_steps {settings.max_steps}: raise train.epochs to go on"
+            )
+            ends.setdefault(line, {})[trial.arm] = None
+    return [f"{', '.join(arms)}: {line}" for line, arms in ends.items()]
 
 
 def rate_factor(settings: Train, before: int, steps: int) -> float:
