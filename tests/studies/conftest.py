@@ -116,6 +116,7 @@ def fabricate(tmp_path):
         name="grid_size",
         question="Does the number of basis functions matter?",
         profile="embedded",
+        set={},
         baseline="lora",
         objective=SimpleNamespace(
             metric="test/accuracy", direction="maximize", select_on="valid/accuracy"

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from studies.backbones import BackboneSpec
 from studies.engine import labels
-from studies.engine.definition.layers import NAMED, inherited
+from studies.engine.definition.layers import NAMED, inherited, takes
 from studies.engine.definition.study import Study
 from studies.engine.definition.train import Train
 from studies.sections import NamedSection, Section, dotted, reason, unlike
@@ -168,7 +168,12 @@ def _resolve(
     over = dict(adapter)
     if "adapter.method" in settings:
         over["method"] = settings["adapter.method"]
-    config["adapter"] = inherited(config["adapter"], over) | over
+    config["adapter"] = inherited(config["adapter"], over)
+    method = over.get("method", config["adapter"].get("method"))
+    for path, value in study.set.items():  # the other sections have theirs already
+        if path.startswith("adapter.") and path != "adapter.method" and takes(method, path):
+            set_path(config, path.split("."), value)
+    config["adapter"] |= over
     for path, value in settings.items():
         first, _, rest = path.partition(".")
         if path == "split_seed":

@@ -278,8 +278,11 @@ class Study(StudyBody):
     """A validated study under one profile."""
 
     profile: str
+    """Its name, and after a `+` each what `set` changes: `embedded+adapter.start=paper`."""
     path: Path
     """The study file."""
+    set: dict[str, Any] = {}
+    """Dotted settings of the whole study from the command line."""
     _tree: Entries = PrivateAttr(default_factory=Entries)
     """What the files say."""
     _contents: Contents = PrivateAttr(default_factory=Contents)
@@ -296,4 +299,6 @@ class Study(StudyBody):
 
     def place(self, *location: str | int) -> str:
         """`file:line` of the longest part of `location` that stands in a file."""
+        if ".".join(map(str, location)) in self.set:
+            return "--set"
         return place_in(self._tree, location, f"{self.path}:1")

@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from studies import published
-from studies.engine.definition import checks, claim_rules, keep_rules, search_rules, tune_rules
+from studies.engine.definition import (
+    checks,
+    claim_rules,
+    keep_rules,
+    overrides,
+    search_rules,
+    tune_rules,
+)
 from studies.engine.definition.points import Point, Problems, expand, place_of
 from studies.engine.definition.study import Study
 from studies.engine.records import deciding
@@ -22,6 +29,7 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
     """
     points, problems = expand(study)
     _check_names(study, points, problems)
+    overrides.check(study, points, problems)
     for point in points:
         _ask(study, point, "backbone", checks.check_backbone, problems)
         _ask(study, point, "adapter", checks.check_adapter_names, problems)

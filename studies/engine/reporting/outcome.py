@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from studies import published
+from studies.engine.definition import overrides
 from studies.engine.definition.points import Point, expand, value_at
 from studies.engine.definition.study import Study
 from studies.engine.definition.train import Train
@@ -114,6 +115,8 @@ class Outcome:
     """What trials went through, each with its arm and seed."""
     search: SearchOutcome | None = None
     """What the search for one arm's settings found."""
+    settings: tuple[str, ...] = ()
+    """What `--set` changed of the whole study, and in which arms not."""
     claims_changed: bool = False
     """Whether the claims are others than before the first result."""
 
@@ -191,6 +194,7 @@ def collect(
         after=gather({arm.name: results[arm.name] for arm in arms}, metric),
         notes=tuple((trial.arm, trial.seed, note) for trial, r in done for note in r.notes),
         search=search,
+        settings=tuple(overrides.remarks(study)),
         two_factors=two_factors(
             {arm.name: arm.swept for arm in arms}, {arm.name: arm.values for arm in arms}
         ),
