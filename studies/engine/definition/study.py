@@ -37,7 +37,8 @@ class Arm(Section):
     adapter: Annotated[dict[str, Any], Field(examples=[{"method": "lora"}])] = {}
     """Merged over the study's adapter; another `method` inherits only the common options."""
     set: Annotated[dict[str, Any], Field(examples=[{"train.learning_rate": 1e-4}])] = {}
-    """Dotted settings of this arm."""
+    """Dotted settings of this arm; `{times: 0.5}` is half of what the study has there, or of what
+    `tune` tries."""
 
 
 class Published(Section):
@@ -208,7 +209,7 @@ class StudyBody(Section):
         dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]],
         Field(examples=[{"adapter.r": [4, 8]}]),
     ] = {}
-    """Dotted settings and their values; every combination is an arm."""
+    """Dotted settings and their values, or `{times: 0.5}`; every combination is an arm."""
     arms: tuple[Arm, ...] = ()
     """Arms written by hand, after those of `sweep`."""
     exclude: Annotated[tuple[dict[str, Any], ...], Field(examples=[[{"adapter.r": 4}]])] = ()
