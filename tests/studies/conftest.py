@@ -121,7 +121,7 @@ def fabricate(tmp_path):
         objective=SimpleNamespace(
             metric="test/accuracy", direction="maximize", select_on="valid/accuracy"
         ),
-        published=SimpleNamespace(table="table_15_grid_size", x="adapter.num_basis"),
+        published=SimpleNamespace(table="table_15_grid_size", x="adapter.num_basis", rows={}),
         claims=(),
         arms=(SimpleNamespace(name="paper-start", note="the start as written"),),
         path=path,

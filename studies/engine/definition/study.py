@@ -48,6 +48,8 @@ class Published(Section):
     """A name of `studies/published/lr_lora.yaml`."""
     x: Annotated[Line, Field(examples=["adapter.num_basis"])]
     """The swept setting that the table's rows stand for."""
+    rows: Annotated[dict[Line, Any], Field(examples=[{"zero": 0.0}])] = {}
+    """Arms that the setting does not tell, and the value of the row that each stands for."""
 
 
 class Gain(Section):

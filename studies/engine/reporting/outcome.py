@@ -221,6 +221,7 @@ def _arms(
     }
     comparisons = compare_arms(values, study.baseline)
     notes = {arm.name: arm.note for arm in study.arms}
+    rows = {} if study.published is None else study.published.rows
     arms = []
     for name in sorted(runs, key=lambda arm: arm != study.baseline):  # stable: as planned
         trials, own = [trial for trial, _ in runs[name].values()], results[name].values()
@@ -236,7 +237,7 @@ def _arms(
                 summary=summarize(list(values[name].values())),
                 comparison=comparisons.get(name),
                 cost=_cost([result.cost for result in own if result.cost]),
-                published=_figure(table, trials[0], is_baseline, x),
+                published=_figure(table, trials[0], is_baseline, rows.get(name, x)),
                 keys={trial.seed: trial.key for trial in trials},
                 x=x,
                 note="; ".join(filter(None, (notes.get(name, ""), _matched(own)))),
@@ -280,7 +281,7 @@ def _figure(
     """The paper's figure for an arm, of which `trial` is one."""
     if table is None or is_baseline:
         return table.baseline_figure if table is not None else None
-    return table.at(x) if setting(trial, "adapter.method") == published.METHOD else None
+    return table.at(x, setting(trial, "adapter.method"))
 
 
 def _matched(done: Iterable[Result]) -> str:
