@@ -54,10 +54,17 @@ class Uniform(Grid):
     overhang: int = 0
     """Points beyond each end of the interval, out of `count`: functions that fade, such as
     Gaussians, represent the ends only with two to four of them."""
+    noise: float = 0.0
+    """Each point but the two ends is moved, by at most this share of the spacing (LR-LoRA, table
+    21); below 0.5, so that none overtakes another."""
+    seed: int = 0
+    """Of the noise; nothing else reads or changes the generator."""
 
     def __post_init__(self) -> None:
         if self.overhang < 0:
             raise ValueError(f"`overhang` must be at least 0, got {self.overhang}")
+        if not 0 <= self.noise < 0.5:
+            raise ValueError(f"`noise` must lie in [0, 0.5), got {self.noise}")
 
     def place(
         self, count: int, interval: tuple[float, float], samples: Tensor | None = None
@@ -77,7 +84,12 @@ class Uniform(Grid):
                 )
             beyond = self.overhang * (high - low) / pieces
             low, high = low - beyond, high + beyond
-        return _uniform(count, low, high)
+        points = _uniform(count, low, high)
+        if self.noise and count > 2:
+            generator = torch.Generator().manual_seed(self.seed)
+            moved = 2 * torch.rand(count - 2, dtype=torch.float64, generator=generator) - 1
+            points[1:-1] += moved * self.noise * (high - low) / (count - 1)
+        return points
 
 
 @register_grid("chebyshev")

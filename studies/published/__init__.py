@@ -17,8 +17,8 @@ from studies.sections import unlike
 TABLES = Path(__file__).with_name("lr_lora.yaml")
 METRIC = "accuracy"
 """What every ablation table of the paper measures."""
-METHOD = "basis"
-"""The adapter whose settings are the rows of every ablation table."""
+METHOD, BASELINE = "basis", "lora"
+"""The adapter whose settings are the rows of the ablation tables, and what it is compared with."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,21 @@ class Table:
     """The baseline's name and where it is printed; empty where there is none."""
     baseline_figure: Figure | None
     """None where there is none, or where it differs from value to value."""
+    baseline_figures: tuple[Figure, ...]
+    """The baseline for each value where it differs; none else. They are gains over nothing."""
     note: str
     """Where the paper contradicts it; empty where nothing does."""
 
-    def at(self, value: Any) -> Figure | None:
-        """The figure for a swept `value`, or None where the paper has none for it.
+    def at(self, value: Any, method: str = METHOD) -> Figure | None:
+        """The figure of `method` for a swept `value`, or None where the paper has none for it.
 
         Numbers match by value (8 and 8.0), but never a truth value: True is not 1.
         """
-        if value is None:
+        of = {METHOD: self.figures, BASELINE: self.baseline_figures}
+        figures = self.figures if method in self.values else of.get(method)
+        if value is None or not figures:
             return None
-        for known, figure in zip(self.values, self.figures, strict=True):
+        for known, figure in zip(self.values, figures, strict=True):
             if known == value and isinstance(known, bool) == isinstance(value, bool):
                 return figure
         return None
@@ -94,6 +98,11 @@ def get_table(name: str) -> Table:
         figures=tuple(map(_figure, raw["mean"], raw["std"], base_means)),
         baseline=f"{base['name']} ({base['source']})" if base is not None else "",
         baseline_figure=_figure(means, base["std"], means) if one else None,
+        baseline_figures=tuple(
+            _figure(mean, std, None) for mean, std in zip(means, base["std"], strict=True)
+        )
+        if isinstance(means, list)
+        else (),
         note=raw.get("note", ""),
     )
 

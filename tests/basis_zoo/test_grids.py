@@ -28,6 +28,21 @@ def test_uniform_overhang_puts_points_beyond_both_ends() -> None:
         get_grid("uniform", overhang=3).place(7, (0.0, 4.0))
 
 
+def test_noise_moves_the_inner_points_by_at_most_its_share_of_the_spacing() -> None:
+    exact = get_grid("uniform").place(50, INTERVAL)
+    state = torch.get_rng_state()
+    noisy = get_grid("uniform", noise=0.1, seed=3).place(50, INTERVAL)
+    assert torch.equal(noisy, get_grid("uniform", noise=0.1, seed=3).place(50, INTERVAL))
+    assert torch.equal(state, torch.get_rng_state())
+    moved = (noisy - exact) / (5 / 49)
+    assert moved[0] == moved[-1] == 0
+    assert 0.09 < moved.abs().max() <= 0.1 and moved.min() < -0.08 and moved.max() > 0.08
+    assert not torch.equal(noisy, get_grid("uniform", noise=0.1, seed=4).place(50, INTERVAL))
+    assert (get_grid("uniform", noise=0.49).place(500, INTERVAL).diff() > 0).all()
+    with pytest.raises(ValueError, match=r"`noise` must lie in \[0, 0.5\), got 0.5"):
+        get_grid("uniform", noise=0.5)
+
+
 @pytest.mark.parametrize(
     ("kind", "oracle"),
     [(1, np.polynomial.chebyshev.chebpts1), (2, np.polynomial.chebyshev.chebpts2)],

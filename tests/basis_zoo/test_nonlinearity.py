@@ -1,5 +1,6 @@
 """The module that owns phi's numbers."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,6 +27,23 @@ def test_bandwidth_is_a_number_or_one_over_the_spacing() -> None:
     for wrong in (0.0, -1.0, "wide"):
         with pytest.raises(ValueError, match="`bandwidth` must be"):
             make(bandwidth=wrong)
+
+
+def test_one_over_the_spacing_is_what_sampling_theory_gives_a_sinc() -> None:
+    """psi(omega (x - c)) vanishes where omega (x - c) is a whole number but 0: at all other centers
+    of a uniform grid if omega is one over its spacing. Then amplitudes are samples."""
+    sinc, start = get_basis("sinc", num_basis=50, interval=(-3.0, 3.0)), get_start("anchored")
+    phi = Nonlinearity(sinc, UNIFORM, start, bandwidth="spacing")
+    grid = UNIFORM.place(50, (-3.0, 3.0))
+    torch.testing.assert_close(phi.bandwidth, torch.full((50,), 49 / 6))
+    exact = torch.full((50,), 49 / 6, dtype=torch.float64)
+    samples = sinc.design_matrix(grid, grid, exact)
+    torch.testing.assert_close(samples, torch.eye(50, dtype=torch.float64), atol=1e-13, rtol=0)
+    neighbour = 6 / 49
+    for other in (0.1, 0.5, 1.0, 2.0, 5.0):  # the published values: none is
+        assert abs(np.sinc(other * neighbour)) > 0.4
+        apart = sinc.design_matrix(grid, grid, torch.full((50,), other, dtype=torch.float64))
+        np.testing.assert_allclose(apart[0, 1], np.sinc(other * neighbour), atol=1e-13)
 
 
 def test_spacing_is_local_and_points_that_coincide_make_no_spike() -> None:

@@ -136,11 +136,12 @@ def fabricate(tmp_path):
         name="grid_size",
         question="Does the number of basis functions matter?",
         profile="embedded",
+        set={},
         baseline="lora",
         objective=SimpleNamespace(
             metric="test/accuracy", direction="maximize", select_on="valid/accuracy"
         ),
-        published=SimpleNamespace(table="table_15_grid_size", x="adapter.num_basis"),
+        published=SimpleNamespace(table="table_15_grid_size", x="adapter.num_basis", rows={}),
         claims=(),
         arms=(SimpleNamespace(name="paper-start", note="the start as written"),),
         path=path,

@@ -1,5 +1,6 @@
 """Keys of trials, written down: a key that changed makes every finished trial run again."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ FIRST_AND_LAST = {
     ("grid_size", "embedded"): ("39467c5811e67808", "8c3123b91b5e3f9f"),
     ("grid_size", "paper_glue"): ("5cee2ff372dc3946", "b8cacebd03996f6b"),
     ("methods", "smollm2"): ("e757bfb300539f44", "e2645311b5e5d1bb"),
-    ("base_rank", "paper_vision"): ("9a404897c0928fc2", "a59aec80673442e5"),
+    ("sharing", "paper_vision"): ("bf545de6bc37960e", "7146ef260270ff6c"),
     ("model_scale", "gpu"): ("9828e2bb0ca070af", "37bf66e011b1979f"),
     ("learned_phi_search", "embedded"): ("46d0ca6ea3026403", "a738f1a9ccd47ed4"),
     ("para", "paper"): ("f0e0dbc4d825c76a", "2273e1c3e9daa0cb"),
@@ -59,6 +60,19 @@ def ends(trials: list[Trial]) -> tuple[str, str]:
 def test_keys_of_shipped_studies(name: str, profile: str) -> None:
     trials = plan(schema.load_study(SHIPPED / f"{name}.yaml", profile))
     assert ends(trials) == FIRST_AND_LAST[name, profile]
+
+
+REPORTS = sorted(SHIPPED.glob("results/*/*/report.json"))
+
+
+@pytest.mark.parametrize("file", REPORTS, ids=lambda file: "-".join(file.parts[-3:-1]))
+def test_committed_results_are_still_those_of_their_studies(file: Path) -> None:
+    """Arms may be added to a study and renamed; where it tunes, the report alone knows the choice."""
+    report, (name, profile) = json.loads(file.read_text()), file.parts[-3:-1]
+    study = schema.load_study(SHIPPED / f"{name}.yaml", profile)
+    arms = [arm for arm in report["arms"] if not report["tuning"] and not report["search"]]
+    done = {key for arm in arms for key in arm["keys"].values()}
+    assert done <= {trial.key for trial in plan(study)}
 
 
 def test_keys_of_the_tuning_stage() -> None:

@@ -46,6 +46,26 @@ def test_columns_run_parallel(name):
         assert not isinstance(column, list) or len(column) == len(table.values)
 
 
+def test_the_methods_of_table_1_are_those_of_the_whole_table():
+    whole = published.other_tables()["table_1_commonsense_average"]
+    column = whole["columns"].index("Qwen2-0.5B/170k")
+    of = {"basis": "LR-LoRA", **{name.lower(): name for name in whole}, "sine_lora": "SineLoRA"}
+    raw = published.tables()["table_1_methods"]
+    for name, mean, std in zip(raw["values"], raw["mean"], raw["std"], strict=True):
+        row = whole[of[name]]
+        assert (row["mean"][column], row["std"][column]) == (mean, std), name
+    assert len(raw["values"]) == len(whole) - 1
+    vera = published.get_table("table_1_methods").at("vera", "vera")
+    assert vera == published.Figure(0.5178, 0.0019, -0.0556)
+
+
+def test_a_baseline_at_each_value_has_figures_of_its_own():
+    table = published.get_table("table_12_base_rank")
+    assert table.at(4, "lora") == published.Figure(0.528, 0.004, None)
+    assert table.at(4, "dora") is None and table.at(5, "lora") is None
+    assert published.get_table("table_15_grid_size").at(8, "lora") is None
+
+
 def test_an_unknown_table_gets_a_suggestion():
     with pytest.raises(ValueError, match="Did you mean 'table_15_grid_size'"):
         published.get_table("table_15_gridsize")

@@ -47,8 +47,8 @@ def test_the_baseline_stands_first_with_the_papers_own(grid_study):
     assert row_of(markdown, "lora (baseline)")[10:] == ["0.678 ± 0.002", "—"]
 
 
-def test_the_papers_figures_stand_beside_its_own_method_alone(fabricate):
-    fabricate.study.published = SimpleNamespace(table="table_12_base_rank", x="adapter.r")
+def test_the_papers_figures_stand_beside_the_methods_that_it_has(fabricate):
+    fabricate.study.published = SimpleNamespace(table="table_12_base_rank", x="adapter.r", rows={})
     fabricate.study.baseline = "lora-16"
     for rank in (4, 16):
         fabricate.add(f"r={rank}", [0.7, 0.71], {"adapter.r": rank})
@@ -56,7 +56,19 @@ def test_the_papers_figures_stand_beside_its_own_method_alone(fabricate):
         fabricate.add(f"lora-{rank}", [0.69, 0.7], lora)
     _, markdown, _ = report_of(fabricate)
     assert row_of(markdown, "r=4")[-2:] == ["0.581 ± 0.003", "+0.053"]  # to LoRA at rank 4
-    assert row_of(markdown, "lora-4")[-2:] == ["—", "—"]
+    assert row_of(markdown, "lora-4")[-2:] == ["0.528 ± 0.004", "—"]  # a gain over nothing
+
+
+def test_an_arm_can_stand_for_a_row_that_its_settings_do_not_tell(fabricate):
+    fabricate.study.published = SimpleNamespace(
+        table="table_18_amplitude_init_0.5B", x="adapter.start_options.scale", rows={"zero": 0.0}
+    )
+    fabricate.add("lora", [0.7, 0.71]).add("zero", [0.7, 0.71]).add("other", [0.7, 0.71])
+    fabricate.add("scale=1", [0.7, 0.71], {"adapter.start_options.scale": 1.0})
+    _, markdown, _ = report_of(fabricate)
+    assert row_of(markdown, "zero")[-2:] == ["0.714 ± 0.002", "+0.036"]
+    assert row_of(markdown, "scale=1")[-2:] == ["0.682 ± 0.008", "+0.004"]
+    assert row_of(markdown, "other")[-2:] == ["—", "—"]
 
 
 def test_a_seed_that_the_baseline_lacks_compares_nothing(fabricate):
@@ -226,7 +238,9 @@ def test_no_results_are_refused_with_the_next_step(fabricate):
 def test_the_report_says_where_the_paper_contradicts_its_table(grid_study):
     _, markdown, _ = report_of(grid_study)
     assert "The paper contradicts itself here: table 3 has 71.4 at 50 functions" in markdown
-    grid_study.study.published = SimpleNamespace(table="table_20_sharing", x="adapter.num_basis")
+    grid_study.study.published = SimpleNamespace(
+        table="table_20_sharing", x="adapter.num_basis", rows={}
+    )
     assert "contradicts" not in report_of(grid_study)[1]
 
 

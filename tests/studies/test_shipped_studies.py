@@ -14,7 +14,7 @@ STUDIES = sorted(schema.PROFILES.parent.glob("*.yaml"))
 ASKED_FOR = (
     "amplitude_init bandwidth_init bandwidth_learning base_rank basis_family components "
     "efficiency grid_placement grid_size input_scale layers learned_phi_search linear_limit "
-    "methods model_scale para ranks robustness sharing start"
+    "methods model_scale mt_bench para ranks robustness sharing start"
 )
 
 PLANS = [

@@ -61,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     add("study", help="study file, e.g. studies/grid_size.yaml, the name of a shipped study, e.g. "
         "grid_size, or `list` for their names")  # fmt: skip
     add("--profile", choices=list_profiles(), default="embedded", help="default: embedded")
+    add("--set", action="append", default=[], metavar="KEY=VALUE",
+        help="a setting of the whole study, e.g. adapter.start=paper; arms that set it themselves "
+        "keep their own; repeatable")  # fmt: skip
     add("--runs", type=Path, default=Path("runs"), help="default: ./runs")
     add("--only", action="append", default=[], metavar="SETTING=VALUE",
         help="only these trials, e.g. adapter.num_basis=8 or arm=lora; repeatable")  # fmt: skip
@@ -96,11 +99,11 @@ def _list(out: Console) -> int:
 
 def _run(given: argparse.Namespace, out: Console, say: "Say") -> int:
     # what `--help` and `list` do without
-    from studies.engine.definition import answers
+    from studies.engine.definition import answers, overrides
     from studies.engine.definition.schema import load_study
 
     with answers.kept():
-        study = load_study(find_study(given.study), given.profile, given.plugin)
+        study = load_study(find_study(given.study), given.profile, given.plugin, given.set)
     from studies.engine.command.session import Options, Session
 
     options = Options(
@@ -111,6 +114,8 @@ def _run(given: argparse.Namespace, out: Console, say: "Say") -> int:
         fetch=given.ray in (None, "local"),
     )
     session = Session(study, options, out, say)
+    for line in overrides.remarks(study):
+        say(f"--set {line}", "yellow")
     if given.plan:
         return session.plan(lambda trials: _slots(given, study, len(trials)))
     if given.report:

@@ -59,6 +59,14 @@ def common_options() -> Sequence[str]:
     return tuple(_words()["common"])
 
 
+def options_of(method: Any) -> Sequence[str]:
+    """The options that `method` takes; none of an unknown one."""
+    words = _words()
+    if method not in words["options"]:
+        return ()
+    return ("dropout", *words["options"][method], *words["ignored"][method])
+
+
 def check_adapter_names(adapter: Mapping[str, Any]) -> None:
     """Raises `ValueError` where no method, option, family, grid or start is called as it says."""
     words, method = _words(), adapter.get("method")
@@ -66,7 +74,7 @@ def check_adapter_names(adapter: Mapping[str, Any]) -> None:
         raise ValueError(unknown("method", method, words["options"]))
     options = words["options"][method]
     for option in adapter:
-        if option not in ("method", "dropout", *options, *words["ignored"][method]):
+        if option not in ("method", *options_of(method)):
             raise ValueError(no_option(f"method {method!r}", option, options))
     kinds = {"basis": "basis family", "grid": "grid", "start": "start"}
     for option, kind in kinds.items() if method in words["phi"] else ():

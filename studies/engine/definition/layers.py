@@ -1,4 +1,4 @@
-"""Layers of configuration: profile < study < the study's own profile section.
+"""Layers of configuration: profile < study < the study's own profile section < `--set`.
 
 Mappings are merged key by key, everything else is replaced; each value keeps the place that it
 came from.
@@ -30,6 +30,13 @@ def inherited(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         return dict(base)
     common = checks.common_options()
     return {key: value for key, value in base.items() if key in common}
+
+
+def takes(method: Any, key: str) -> bool:
+    """Whether the dotted setting `key` means something in an arm of `method`."""
+    section, _, rest = key.partition(".")
+    option = rest.partition(".")[0]
+    return section != "adapter" or option == "method" or option in checks.options_of(method)
 
 
 def part(tree: Entries, entries: dict[str, Any]) -> Entries:

@@ -11,13 +11,15 @@ from pydantic import ValidationError
 
 from studies.backbones import BackboneSpec
 from studies.engine import labels
-from studies.engine.definition.layers import NAMED, inherited
+from studies.engine.definition.layers import NAMED, inherited, takes
 from studies.engine.definition.study import Study
 from studies.engine.definition.train import Train
 from studies.sections import NamedSection, Section, dotted, reason, unlike
 from studies.tasks import TaskSpec
 
 MAX_ARMS = 10_000
+TIMES = "times"
+"""`{times: 0.5}` instead of a value: half of what the study has there."""
 
 SECTIONS: Mapping[str, type[Section] | None] = {
     "backbone": BackboneSpec,
@@ -58,6 +60,8 @@ class Point:
     """Dotted setting to where this arm sets it."""
     refused: frozenset[str] = frozenset()
     """Sections that do not validate, which is reported already."""
+    factors: dict[str, float] = field(default_factory=dict)
+    """Dotted setting to what it is multiplied by, also where a stage chooses it."""
 
 
 def expand(study: Study) -> tuple[list[Point], Problems]:
@@ -94,9 +98,15 @@ def _swept_points(study: Study, problems: Problems) -> Iterator[Point]:
             unused.pop(hit, None)
         if not hits:
             places = {path: study.place("sweep", path, i) for path, (i, _) in taken.items()}
-            config, refused = _resolve(study, {}, swept, places, problems)
-            label = labels.shown_settings(swept)
-            yield Point(label, swept, config, study.place("sweep"), places, refused)
+            yield _point(
+                study,
+                labels.shown_settings(swept),
+                {},
+                swept,
+                study.place("sweep"),
+                places,
+                problems,
+            )
     for i, left_out in unused.items():
         message = f"{left_out} leaves out no point of the sweep; give values that the sweep has"
         problems.at(message, "exclude", i)
@@ -108,9 +118,8 @@ def _hand_made_points(study: Study, problems: Problems) -> Iterator[Point]:
         places |= {path: study.place("arms", i, "set", path) for path in arm.set}
         for path in arm.set:
             _check_path(path, problems, "arms", i, "set", path)
-        config, refused = _resolve(study, arm.adapter, arm.set, places, problems)
-        changes = {f"adapter.{key}": value for key, value in arm.adapter.items()} | arm.set
-        yield Point(arm.name, changes, config, study.place("arms", i), places, refused)
+        where = study.place("arms", i)
+        yield _point(study, arm.name, arm.adapter, arm.set, where, places, problems)
 
 
 def _matches(left_out: dict[str, Any], swept: dict[str, Any]) -> bool:
@@ -146,17 +155,16 @@ def is_choosable(path: str, problems: Problems, *where: str | int) -> bool:
     return len(problems) == known
 
 
-def _resolve(
+def _point(
     study: Study,
+    name: str,
     adapter: dict[str, Any],
     settings: dict[str, Any],
+    place: str,
     places: dict[str, str],
     problems: Problems,
-) -> tuple[dict[str, Any], frozenset[str]]:
-    """The configuration of one arm, the study's with `adapter` merged in and `settings` set.
-
-    The second value holds the sections that do not validate.
-    """
+) -> Point:
+    """The arm `name`: the study's configuration with `adapter` merged in and `settings` set."""
     config: dict[str, Any] = {
         "backbone": study.backbone.given(),
         "task": study.task.given(),
@@ -168,7 +176,20 @@ def _resolve(
     over = dict(adapter)
     if "adapter.method" in settings:
         over["method"] = settings["adapter.method"]
-    config["adapter"] = inherited(config["adapter"], over) | over
+    config["adapter"] = inherited(config["adapter"], over)
+    method = over.get("method", config["adapter"].get("method"))
+    for path, value in study.set.items():  # the other sections have theirs already
+        if path.startswith("adapter.") and path != "adapter.method" and takes(method, path):
+            set_path(config, path.split("."), value)
+    config["adapter"] |= over
+    factors = {
+        p: v[TIMES] for p, v in settings.items() if isinstance(v, dict) and set(v) == {TIMES}
+    }
+    for path, factor in factors.items():
+        try:
+            settings = settings | {path: multiplied(value_at(config, path), factor)}
+        except ValueError as error:
+            problems.add(places[path], path, str(error))
     for path, value in settings.items():
         first, _, rest = path.partition(".")
         if path == "split_seed":
@@ -189,7 +210,25 @@ def _resolve(
                 if each["type"] == "extra_forbidden" and key in settings:
                     continue  # told of the path already, see `_check_path`
                 problems.add(place_of(study, key, places), key, reason(each, model))
-    return config, frozenset(refused)
+    changes = {f"adapter.{key}": value for key, value in adapter.items()} | settings
+    return Point(name, changes, config, place, places, frozenset(refused), factors)
+
+
+def multiplied(number: Any, factor: Any) -> Any:
+    """`number` times `factor`, whole where `number` is, to twelve digits.
+
+    Raises:
+        ValueError: one of them is no number, or the product of a whole number is not whole.
+    """
+    for given, what in ((factor, f"`{TIMES}`"), (number, "what the study has there")):
+        if isinstance(given, bool) or not isinstance(given, int | float):
+            raise ValueError(f"{what} must be a number, got {given!r}")
+    product = float(f"{number * factor:.12g}")
+    if isinstance(number, float):
+        return product
+    if product != int(product):
+        raise ValueError(f"{number} times {factor:g} is {product:g}, and must be a whole number")
+    return int(product)
 
 
 def _validated(section: str, given: Any) -> Any:
@@ -201,17 +240,19 @@ def _validated(section: str, given: Any) -> Any:
 
 
 def apply(point: Point, settings: Mapping[str, Any]) -> Point:
-    """`point` with `settings`, which are part of its configuration, not of what it sweeps.
+    """`point` with `settings`, times its factors; what else it sweeps stays as it is.
 
     Raises:
         pydantic.ValidationError: a value is not one that its section takes.
     """
-    config = deepcopy(point.config)
+    config, swept = deepcopy(point.config), dict(point.swept)
     for path, value in settings.items():
         section, _, rest = path.partition(".")
+        if path in point.factors:
+            value = swept[path] = multiplied(value, point.factors[path])
         set_path(config[section], rest.split("."), value)
         config[section] = _validated(section, config[section])
-    return replace(point, config=config)
+    return replace(point, config=config, swept=swept)
 
 
 def refusal(

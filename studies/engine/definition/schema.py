@@ -4,14 +4,14 @@ studies/grid_size.yaml:12: adapter.num_bases: unknown option. Did you mean 'num_
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from basis_zoo.registry import did_you_mean
-from studies.engine.definition import layers, verify
+from studies.engine.definition import layers, overrides, verify
 from studies.engine.definition.plugins import load_plugins
 from studies.engine.definition.shipped import PROFILES, list_profiles
 from studies.engine.definition.study import Study, StudyBody
@@ -31,17 +31,21 @@ IN_PROFILES = frozenset(StudyBody.model_fields) - {"name", "question", "claims",
 
 
 def load_study(
-    path: str | Path, profile: str = "embedded", plugins: Sequence[str | Path] = ()
+    path: str | Path,
+    profile: str = "embedded",
+    plugins: Sequence[str | Path] = (),
+    settings: Sequence[str] = (),
 ) -> Study:
     """The study in the file `path` under `profile`, validated whole: every arm can be built.
 
     `plugins` are Python files to import first, with those that the study names itself, so that the
-    names they register are known.
+    names they register are known. `settings`, each `KEY=VALUE`, are laid on the study and its
+    profile.
     Raises `StudyError` that lists every problem of the file, one `file:line: key: message` each.
     """
     if profile not in list_profiles():
         raise StudyError(_unknown_profile(profile, f" '{profile}'"))
-    path = Path(path)
+    path, given = Path(path), overrides.parsed(settings)
     source = read_yaml(path)
     _load_own_plugins(source, path)
     load_plugins(plugins)
@@ -52,7 +56,10 @@ def load_study(
         problems.append(f"{place}: name: '{name}' must be the file's name, '{path.stem}'")
     spoken = _section(source, "profiles")  # all of these must validate
     names = [profile, *(each for each in list_profiles() if each in spoken and each != profile)]
-    studies = {each: _resolve(source, shown(path), each, problems) for each in names}
+    studies = {
+        each: _resolve(source, shown(path), each, problems, given if each == profile else {})
+        for each in names
+    }
     study = studies[profile]
     if study is not None:  # with its broken parts left out, so that the rest is checked too
         problems += verify.points_of(study, refused=bool(problems))[1]
@@ -79,8 +86,10 @@ def _section(tree: Entries, name: str) -> Entries:
     return found if isinstance(found, Entries) else Entries()
 
 
-def _resolve(source: Entries, file: str, profile: str, problems: list[str]) -> Study | None:
-    """The study under `profile`; its problems are added to `problems`.
+def _resolve(
+    source: Entries, file: str, profile: str, problems: list[str], given: Mapping[str, Any]
+) -> Study | None:
+    """The study under `profile`, `given` laid on it; its problems are added to `problems`.
 
     Keys in error are left out where that makes a study whose other parts can still be checked;
     else None.
@@ -89,6 +98,7 @@ def _resolve(source: Entries, file: str, profile: str, problems: list[str]) -> S
     allowed = layers.part(own, {k: v for k, v in own.items() if k in IN_PROFILES})
     body = layers.part(source, {k: v for k, v in source.items() if k != "profiles"})
     merged = layers.overlay(layers.overlay(_profile(profile), body), allowed)
+    merged = overrides.laid_on(merged, given)
     data = plain(merged)
     try:
         valid = StudyBody.model_validate(data)
@@ -101,7 +111,8 @@ def _resolve(source: Entries, file: str, profile: str, problems: list[str]) -> S
             valid = StudyBody.model_validate(data)
         except ValidationError:  # what was left out was needed
             return None
-    study = Study(**dict(valid), profile=profile, path=Path(file))
+    label = overrides.labelled(profile, given)
+    study = Study(**dict(valid), profile=label, path=Path(file), set=plain(dict(given)))
     study._tree = merged
     return study
 

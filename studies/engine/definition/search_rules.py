@@ -52,6 +52,8 @@ def check(
         return
     for path, domain in search.space.items():
         where = ("search", "space", path)
+        if path in arms[search.arm].factors:
+            problem(f"the arm '{search.arm}' sets a multiple of it: remove that", "space", path)
         if is_choosable(path, problems, *where):
             # the arm with each value, each end of a range, by itself
             for value in (domain.low, domain.high) if isinstance(domain, Range) else domain:

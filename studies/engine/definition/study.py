@@ -37,7 +37,8 @@ class Arm(Section):
     adapter: Annotated[dict[str, Any], Field(examples=[{"method": "lora"}])] = {}
     """Merged over the study's adapter; another `method` inherits only the common options."""
     set: Annotated[dict[str, Any], Field(examples=[{"train.learning_rate": 1e-4}])] = {}
-    """Dotted settings of this arm."""
+    """Dotted settings of this arm; `{times: 0.5}` is half of what the study has there, or of what
+    `tune` tries."""
 
 
 class Published(Section):
@@ -47,6 +48,8 @@ class Published(Section):
     """A name of `studies/published/lr_lora.yaml`."""
     x: Annotated[Line, Field(examples=["adapter.num_basis"])]
     """The swept setting that the table's rows stand for."""
+    rows: Annotated[dict[Line, Any], Field(examples=[{"zero": 0.0}])] = {}
+    """Arms that the setting does not tell, and the value of the row that each stands for."""
 
 
 class Gain(Section):
@@ -208,7 +211,7 @@ class StudyBody(Section):
         dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]],
         Field(examples=[{"adapter.r": [4, 8]}]),
     ] = {}
-    """Dotted settings and their values; every combination is an arm."""
+    """Dotted settings and their values, or `{times: 0.5}`; every combination is an arm."""
     arms: tuple[Arm, ...] = ()
     """Arms written by hand, after those of `sweep`."""
     exclude: Annotated[tuple[dict[str, Any], ...], Field(examples=[[{"adapter.r": 4}]])] = ()
@@ -278,8 +281,11 @@ class Study(StudyBody):
     """A validated study under one profile."""
 
     profile: str
+    """Its name, and after a `+` each what `set` changes: `embedded+adapter.start=paper`."""
     path: Path
     """The study file."""
+    set: dict[str, Any] = {}
+    """Dotted settings of the whole study from the command line."""
     _tree: Entries = PrivateAttr(default_factory=Entries)
     """What the files say."""
     _contents: Contents = PrivateAttr(default_factory=Contents)
@@ -296,4 +302,6 @@ class Study(StudyBody):
 
     def place(self, *location: str | int) -> str:
         """`file:line` of the longest part of `location` that stands in a file."""
+        if ".".join(map(str, location)) in self.set:
+            return "--set"
         return place_in(self._tree, location, f"{self.path}:1")

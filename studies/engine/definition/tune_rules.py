@@ -38,7 +38,7 @@ def check(
         if not is_choosable(path, problems, *where):
             continue
         for point in points:
-            if path in point.swept:
+            if path in point.swept and path not in point.factors:
                 message = f"the arm '{point.arm}' sets it itself: remove it there or here"
                 problems.at(message, *where)
         for value in tried:

@@ -7,9 +7,17 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from studies import published
-from studies.engine.definition import checks, claim_rules, keep_rules, search_rules, tune_rules
+from studies.engine.definition import (
+    checks,
+    claim_rules,
+    keep_rules,
+    overrides,
+    search_rules,
+    tune_rules,
+)
 from studies.engine.definition.points import Point, Problems, expand, place_of
 from studies.engine.definition.study import Study
+from studies.engine.labels import shown
 from studies.engine.records import deciding
 from studies.sections import unlike
 
@@ -22,6 +30,7 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
     """
     points, problems = expand(study)
     _check_names(study, points, problems)
+    overrides.check(study, points, problems)
     for point in points:
         _ask(study, point, "backbone", checks.check_backbone, problems)
         _ask(study, point, "adapter", checks.check_adapter_names, problems)
@@ -125,8 +134,17 @@ def _check_published(study: Study, points: list[Point], problems: Problems) -> N
         return
     try:
         published.check(study.published.table, study.objective.metric)
+        values = published.get_table(study.published.table).values
     except ValueError as error:
         problems.at(str(error), "published", "table")
+        values = ()
+    arms = [point.arm for point in points]
+    for arm, value in study.published.rows.items():
+        if arm not in arms:
+            problems.at(_no_arm(arm, arms), "published", "rows", arm)
+        if values and value not in values:
+            known = ", ".join(map(shown, values))
+            problems.at(f"no row for {shown(value)}; it has {known}", "published", "rows", arm)
     x, known = study.published.x, dict.fromkeys(path for point in points for path in point.swept)
     if x not in known:
         problems.at(unlike(f"no arm varies '{x}'", x, known, "Varied"), "published", "x")

@@ -125,13 +125,20 @@ def read_yaml(path: Path) -> Entries:
 
 def parse_scalar(text: str) -> Any:
     """The value that `text` has as a YAML value, e.g. 8 for "8"; text where it is not YAML."""
-    problems: list[str] = []
     try:
-        node = _compose(text, "value")
-        value = None if node is None else plain(_value(node, "value", problems))
+        return plain(parse_value(text, "value"))
     except StudyError:
         return text
-    return text if problems else value
+
+
+def parse_value(text: str, name: str) -> Any:
+    """The YAML value `text`, with places in `name`; raises `StudyError` where it is none."""
+    problems: list[str] = []
+    node = _compose(text, name)
+    value = None if node is None else _value(node, name, problems)
+    if problems:
+        raise StudyError(*problems)
+    return value
 
 
 def shown(path: Path) -> str:

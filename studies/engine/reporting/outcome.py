@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from studies import published
+from studies.engine.definition import overrides
 from studies.engine.definition.points import Point, expand, value_at
 from studies.engine.definition.study import Study
 from studies.engine.definition.train import Train
@@ -114,6 +115,8 @@ class Outcome:
     """What trials went through, each with its arm and seed."""
     search: SearchOutcome | None = None
     """What the search for one arm's settings found."""
+    settings: tuple[str, ...] = ()
+    """What `--set` changed of the whole study, and in which arms not."""
     claims_changed: bool = False
     """Whether the claims are others than before the first result."""
 
@@ -191,6 +194,7 @@ def collect(
         after=gather({arm.name: results[arm.name] for arm in arms}, metric),
         notes=tuple((trial.arm, trial.seed, note) for trial, r in done for note in r.notes),
         search=search,
+        settings=tuple(overrides.remarks(study)),
         two_factors=two_factors(
             {arm.name: arm.swept for arm in arms}, {arm.name: arm.values for arm in arms}
         ),
@@ -217,6 +221,7 @@ def _arms(
     }
     comparisons = compare_arms(values, study.baseline)
     notes = {arm.name: arm.note for arm in study.arms}
+    rows = {} if study.published is None else study.published.rows
     arms = []
     for name in sorted(runs, key=lambda arm: arm != study.baseline):  # stable: as planned
         trials, own = [trial for trial, _ in runs[name].values()], results[name].values()
@@ -232,7 +237,7 @@ def _arms(
                 summary=summarize(list(values[name].values())),
                 comparison=comparisons.get(name),
                 cost=_cost([result.cost for result in own if result.cost]),
-                published=_figure(table, trials[0], is_baseline, x),
+                published=_figure(table, trials[0], is_baseline, rows.get(name, x)),
                 keys={trial.seed: trial.key for trial in trials},
                 x=x,
                 note="; ".join(filter(None, (notes.get(name, ""), _matched(own)))),
@@ -276,7 +281,7 @@ def _figure(
     """The paper's figure for an arm, of which `trial` is one."""
     if table is None or is_baseline:
         return table.baseline_figure if table is not None else None
-    return table.at(x) if setting(trial, "adapter.method") == published.METHOD else None
+    return table.at(x, setting(trial, "adapter.method"))
 
 
 def _matched(done: Iterable[Result]) -> str:

@@ -20,6 +20,7 @@ def markdown(outcome: Outcome, figures: Sequence[str] = (), more: Sequence[str] 
     parts = [
         f"# {outcome.name} ({outcome.profile})",
         f"**Question.** {outcome.question}",
+        _bullets([f"**Set for the whole study.** {each}" for each in outcome.settings]),
         _results(outcome),
         _claims(outcome),
         _bullets([f"`{arm.name}`: {arm.note}" for arm in outcome.arms if arm.note]),
@@ -38,7 +39,12 @@ def markdown(outcome: Outcome, figures: Sequence[str] = (), more: Sequence[str] 
 
 def note(outcome: Outcome, limit: int = 15_000) -> str:
     """Question, table, remarks and failures in at most `limit` characters, cut at a line."""
-    parts = [f"**{outcome.question}**", _claims(outcome), _results(outcome)]
+    parts = [
+        f"**{outcome.question}**",
+        _bullets(outcome.settings),
+        _claims(outcome),
+        _results(outcome),
+    ]
     parts += [_bullets(remarks(outcome)), _failed(outcome)]
     text = "\n\n".join(part for part in parts if part)
     if len(text) <= limit:
@@ -72,6 +78,8 @@ def terminal(outcome: Outcome) -> str:
         table.add_row(*row)
     console = Console(file=StringIO(), width=200, no_color=True, legacy_windows=False)
     console.print(f"{outcome.name} ({outcome.profile}): {outcome.question}", markup=False)
+    for each in outcome.settings:
+        console.print(f"set for the whole study: {each}", markup=False, highlight=False)
     majority = "" if outcome.majority is None else f"; majority class {outcome.majority:.3f}"
     console.print(f"{outcome.metric}, {_better(outcome)} is better{majority}", markup=False)
     console.print(table)
