@@ -76,14 +76,14 @@ def rank_statistics(model: nn.Module, modules: Sequence[ModuleSpectrum]) -> dict
     return found | ({"all/raised_share": statistics.fmean(raised)} if raised else {})
 
 
-def size_statistics(model: nn.Module, start: Values) -> dict[str, float]:
+def size_statistics(model: nn.Module, start: Values | None = None) -> dict[str, float]:
     """Numbers that say how large the amplitudes and bandwidths of the phis of `model` are.
 
-    `part_statistics` of what `phi_sizes` tells; with `_start` its mean before training, where
-    `phi_sizes` told `start`, and with `_change` how much larger the mean is now.
+    `part_statistics` of what `phi_sizes` tells. Given `start`, which it told before training, there
+    is with `_start` the mean then, and with `_change` how much larger it is now.
     """
     found = part_statistics(model, phi_sizes(model))
-    before = part_statistics(model, start)
+    before = part_statistics(model, start or {})
     for name in [f"{part}/{size}" for part in ("all", "attention", "mlp") for size in SIZES]:
         if name in found and name in before:
             found[f"{name}_start"] = before[name]

@@ -55,6 +55,6 @@ def phi_curves(
             block = block_of(name)
             index = None if block is None else block.index
             curve = x.cpu(), phi(x).cpu()
-            numbers = PhiParameters(*(p.cpu() for p in phi.parameters_in_force()))
+            numbers = PhiParameters(*(p.detach().cpu() for p in phi.parameters_in_force()))
             curves.append(PhiCurve(name, short_kind(name), index, *curve, used, numbers))
     return curves

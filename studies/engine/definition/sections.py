@@ -1,10 +1,10 @@
 """The sections `after` and `search` of a study."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WrapValidator, field_validator, model_validator
 
 from studies.sections import Bool, Float, Int, Line, Section
 
@@ -13,10 +13,14 @@ PARA_FACTS = ("parameters", "kept_energy", "rank_mean", "rank_spread")
 of all updates, mean and standard deviation over layers of the ranks."""
 
 SPECTRA = "spectra.npz"
-"""The file beside a trial's result that `spectra` asks for."""
+"""The file beside a trial's result that `spectra` asks for; after step 100, spectra-100.npz."""
 RANK_METRICS = "after/spectra"
-"""What metrics of the updates' ranks begin with; see `adapters.spectrum.rank_statistics`."""
+"""What metrics of the updates' ranks begin with, and of phi's sizes; see
+`adapters.spectrum.rank_statistics` and `size_statistics`."""
 RANKS = ("stable_rank", "effective_rank", "rank")
+AMPLITUDE_SIZES, BANDWIDTH_SIZES = ("amplitude_norm",), ("bandwidth_norm", "bandwidth_mean")
+_SPREADS = ("", "_spread", "_early", "_late", "_rise", "_slope")
+_CHANGES = ("_start", "_change")
 PARTS = ("all", "attention", "mlp")
 
 
@@ -60,6 +64,34 @@ class Landscape(Section):
         return points
 
 
+class Spectra(Section):
+    """Ranks and phis at named steps of the training, beside those at its end."""
+
+    steps: Annotated[
+        tuple[Annotated[Int, Field(ge=1)], ...],
+        Field(min_length=1, examples=[[100, 1000, 2000]]),
+    ]
+    """Optimizer steps; what is trained is copied after each, and looked at after the training."""
+
+    @field_validator("steps")
+    @classmethod
+    def _steps_rise(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
+        if list(steps) != sorted(set(steps)):
+            raise ValueError(
+                f"expected steps that rise, each once, got {', '.join(map(str, steps))}"
+            )
+        return steps
+
+
+def _switch(given: Any, _: Callable[[Any], Any]) -> Any:
+    """true, false or a mapping; by itself pydantic would say of each why it is none of the two."""
+    if isinstance(given, Mapping):
+        return Spectra.model_validate(given)
+    if isinstance(given, bool | Spectra):
+        return given
+    raise ValueError(f"expected true, false or {{steps: [...]}}, got {given!r}")
+
+
 class After(Section):
     """Evaluations of every trained model beyond its own; they become metrics `after/...`."""
 
@@ -69,9 +101,10 @@ class After(Section):
     """Every phi replaced by its best affine fit."""
     landscape: Landscape | None = None
     """The validation loss along a line; null: not."""
-    spectra: Bool = False
-    """Ranks of every update, by part and depth of the model; its singular values, and every phi,
-    are kept beside the result for the figures."""
+    spectra: Annotated[bool | Spectra, WrapValidator(_switch)] = False
+    """Ranks of every update and sizes of every phi, by part and depth of the model; singular
+    values, and every phi, are kept beside the result for the figures. A mapping: also at `steps`
+    of the training."""
 
     @model_validator(mode="after")
     def _asks_something(self) -> "After":
@@ -81,18 +114,24 @@ class After(Section):
             )
         return self
 
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Steps of the training after which spectra are wanted."""
+        return self.spectra.steps if isinstance(self.spectra, Spectra) else ()
+
     def names(
         self,
         metrics: Iterable[str],
         *,
         pruned: bool = True,
         phi: bool = True,
+        bandwidths: bool = True,
         changed: bool = True,
     ) -> list[str]:
         """The metrics that this adds, where a task reports `metrics` on each split.
 
-        `pruned`, `phi` and `changed` say whether the method can be pruned, whether it has a phi,
-        and whether it changes weights.
+        `pruned`, `phi`, `bandwidths` and `changed` say whether the method can be pruned, whether it
+        has a phi, with bandwidths, and whether it changes weights.
         """
         splits = [f"{split}/{metric}" for split in ("valid", "test") for metric in metrics]
         shares = self.para.kept if pruned and self.para is not None else ()
@@ -103,17 +142,27 @@ class After(Section):
         if self.landscape is not None:
             found += [landscape_name(step) for step in self.landscape.steps]
         if changed and self.spectra:
-            ends = ("", "_spread", "_early", "_late", "_rise")
+            sizes = (*AMPLITUDE_SIZES, *(BANDWIDTH_SIZES * bandwidths)) * phi
+            inner = [f"{number}{end}" for number in (*RANKS, *sizes) for end in _SPREADS]
+            inner += [f"{size}{end}" for size in sizes for end in _CHANGES]
+            each = [f"{part}/{name}" for part in PARTS for name in inner] + [
+                "all/raised_share"
+            ] * phi
             found += [
-                f"{RANK_METRICS}/{p}/{rank}{end}" for p in PARTS for rank in RANKS for end in ends
+                f"{at}/{name}" for at in map(spectra_name, (None, *self.steps)) for name in each
             ]
-            found += [f"{RANK_METRICS}/all/raised_share"] * phi
         return found
 
 
 def para_name(share: float) -> str:
     """What metrics of the adapter pruned to `share` begin with: after/para_0.25."""
     return f"after/para_{share:g}"
+
+
+def spectra_name(step: int | None = None) -> str:
+    """What metrics of ranks and sizes after `step` begin with: after/spectra/step_100; of what was
+    trained, without one."""
+    return RANK_METRICS if step is None else f"{RANK_METRICS}/step_{step}"
 
 
 def landscape_name(step: float) -> str:

@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,59 +22,67 @@ from adapters.export import (
     layer_updates,
     source_parameters,
 )
-from adapters.spectrum import rank_statistics
+from adapters.spectrum import rank_statistics, size_statistics
 from studies.engine.definition import checks
 from studies.engine.definition.sections import (
-    RANK_METRICS,
     After,
     Landscape,
     Para,
     landscape_name,
     para_name,
+    spectra_name,
 )
 from studies.engine.trials.seeds import derive
 from studies.engine.trials.spectra_file import write_spectra
+from studies.engine.trials.training.snapshots import Snapshots
 
 Evaluate = Callable[..., Mapping[str, float]]
 """From names of splits to the model's metrics there, `split/metric`."""
 
 
-def evaluate_after(
-    model: nn.Module,
-    section: Mapping[str, Any],
-    adapter: Mapping[str, Any],
-    trained: Mapping[str, float],
-    evaluate: Evaluate,
-    before: Callable[[], nn.Module],
-    seed: int,
-    folder: Path,
-) -> dict[str, float]:
-    """The metrics that `section` asks for, see `After.names`; none where they mean nothing.
+@dataclass(frozen=True)
+class Subject:
+    """A trained model, and what its trial knows of it."""
 
-    Args:
-        model: The trained model.
-        section: `after` of the configuration.
-        adapter: `adapter` of the configuration: a method that adds no matrix to the weight is not
-            pruned, one without phi is not made affine, and one that changes no weight has no rank.
-        trained: The trained model's own metrics.
-        evaluate: Measures `model` as it is.
-        before: Loads the model as it was before it was adapted.
-        seed: The trial's.
-        folder: Where spectra are kept.
+    model: nn.Module
+    adapter: Mapping[str, Any]
+    """`adapter` of the configuration: a method that adds no matrix to the weight is not pruned, one
+    without phi is not made affine, and one that changes no weight has no rank."""
+    trained: Mapping[str, float]
+    """The model's own metrics."""
+    evaluate: Evaluate
+    """Measures the model as it is."""
+    before: Callable[[], nn.Module]
+    """Loads the model as it was before it was adapted."""
+    seed: int
+    """The trial's."""
+    folder: Path
+    """Where spectra are kept."""
+    snapshots: Snapshots = field(default_factory=Snapshots)
+    """What it was in its training."""
+    sizes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Those of its phis before training, see `adapters.spectrum.phi_sizes`."""
+
+
+def evaluate_after(section: Mapping[str, Any], subject: Subject) -> dict[str, float]:
+    """The metrics that `section`, `after` of a configuration, asks for; see `After.names`.
+
+    There are none where they mean nothing.
 
     Raises:
         ValueError: The update is zero, or the weights are quantised.
     """
     after = After.model_validate(section)
     found: dict[str, float] = {}
+    model, adapter, evaluate = subject.model, subject.adapter, subject.evaluate
     if after.para is not None and checks.can_be_pruned(adapter):
         found |= _pruned(model, after.para, evaluate)
     if after.affine and checks.has_phi(adapter):
-        found |= _affine(model, trained, evaluate)
+        found |= _affine(model, subject.trained, evaluate)
     if after.spectra and checks.changes_weights(adapter):
-        found |= _ranks(model, before() if checks.needs_weights(adapter) else None, folder)
+        found |= _spectra(subject)
     if after.landscape is not None:
-        found |= _landscape(model, after.landscape, evaluate, seed)
+        found |= _landscape(model, after.landscape, evaluate, subject.seed)
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
@@ -110,9 +119,24 @@ def _affine(model: nn.Module, trained: Mapping[str, float], evaluate: Evaluate) 
     return found | {"after/affine/non_affine_share": share}
 
 
-def _ranks(model: nn.Module, before: nn.Module | None, folder: Path) -> dict[str, float]:
-    numbers = rank_statistics(model, write_spectra(model, folder, before))
-    return {f"{RANK_METRICS}/{name}": value for name, value in numbers.items()}
+def _spectra(subject: Subject) -> dict[str, float]:
+    """Ranks and sizes of what was trained, and of what it was after each step that was copied."""
+    before = subject.before() if checks.needs_weights(subject.adapter) else None
+    found = _inside(subject, before)
+    with subject.snapshots.each(subject.model) as steps:
+        for step in steps:
+            found |= _inside(subject, before, step)
+    return found
+
+
+def _inside(
+    subject: Subject, before: nn.Module | None, step: int | None = None
+) -> dict[str, float]:
+    """Ranks and sizes of the model as it is, which is what it was after `step`."""
+    model = subject.model
+    numbers = rank_statistics(model, write_spectra(model, subject.folder, before, step))
+    numbers |= size_statistics(model, subject.sizes)
+    return {f"{spectra_name(step)}/{name}": value for name, value in numbers.items()}
 
 
 def _landscape(

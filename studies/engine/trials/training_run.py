@@ -17,13 +17,15 @@ from transformers import PreTrainedModel, set_seed
 from transformers.utils import logging
 
 import adapters
+from adapters.spectrum import phi_sizes
 from studies import backbones, tasks
 from studies.engine.definition.contents import check_contents
 from studies.engine.definition.plugins import load_plugins
+from studies.engine.definition.sections import After
 from studies.engine.definition.train import Train
 from studies.engine.records import Cost, Kept, Trial
 from studies.engine.trials import keeping, seeds
-from studies.engine.trials.after import evaluate_after
+from studies.engine.trials.after import Subject, evaluate_after
 from studies.engine.trials.attaching import attached
 from studies.engine.trials.environment import code_versions, device_name, peak_memory_bytes
 from studies.engine.trials.failures import NotFinite, is_out_of_memory
@@ -38,6 +40,7 @@ from studies.engine.trials.training.captured import NOT_CAPTURED
 from studies.engine.trials.training.checkpoint import Identity
 from studies.engine.trials.training.progress import TrainingProgress
 from studies.engine.trials.training.saving import Saver
+from studies.engine.trials.training.snapshots import Snapshots
 from studies.tasks.encoding import spare_workers
 from studies.tasks.kinds import Prepared
 
@@ -85,6 +88,9 @@ class TrainingRun:
         self._config = trial.config
         self._eval_rows = settings.eval_batch_size
         self._processor_seconds = 0.0
+        after = self._config.get("after")
+        self._after = None if after is None else After.model_validate(after)
+        self._snapshots = Snapshots(self._after.steps if self._after is not None else ())
 
     def run(self, micro_batch: int) -> None:
         """Train, `micro_batch` rows at a time, and evaluate; the findings are filled in order.
@@ -110,8 +116,10 @@ class TrainingRun:
         self._prepared, cut = _ready(_Wanted(task, split_seed, content, reader, processor))
         if cut:
             found.data["truncated"] = cut
+        sizes = phi_sizes(self._model)
         with self._counted():
             progress, loader, last = self._train(micro_batch)
+        self._name_missing_steps(len(progress.losses))
         finite = {name: value for name, value in last.items() if math.isfinite(value)}
         metrics = {"train/loss": progress.final_loss, **finite}
         if self._trial.keep is not None and ranks().rank == 0:
@@ -119,12 +127,12 @@ class TrainingRun:
             keeping.save(self._model, about, self._run_dir)
         if "after" in self._config:
             with self._counted():
-                head = tasks.head(self._config["task"], data)
-                metrics |= evaluate_after(
-                    self._model, self._config["after"], adapter, last, self._measure,
-                    lambda: backbones.load(self._config["backbone"], head)[0],
-                    self._trial.seed, self._run_dir,
+                subject = Subject(
+                    self._model, adapter, last, self._measure,
+                    lambda: backbones.load(self._config["backbone"], self._head)[0],
+                    self._trial.seed, self._run_dir, self._snapshots, sizes,
                 )  # fmt: skip
+                metrics |= evaluate_after(self._config["after"], subject)
         found.metrics, found.cost = metrics, self._cost(progress, loader)
 
     def _adapted(
@@ -169,12 +177,22 @@ class TrainingRun:
                 micro_batch=micro_batch,
                 may_capture=not any(n.startswith(NOT_CAPTURED) for n in self._found.notes),
                 note=self._found.note,
+                snapshots=self._snapshots,
             )
             with saver.saved_when_preempted():
                 last = self._measured(progress, best)
         finally:
             self._metrics.close()
         return progress, loader, last
+
+    def _name_missing_steps(self, trained: int) -> None:
+        """Note the steps of which spectra were wanted, and which the training did not have."""
+        steps = self._after.steps if self._after is not None else ()
+        if late := [str(step) for step in steps if step not in self._snapshots.taken]:
+            self._found.note(
+                f"after.spectra.steps: the training had {trained} steps, so there is nothing after "
+                f"{', '.join(late)}"
+            )
 
     def _saver(self) -> Saver:
         """What takes checkpoints, and says where to go on."""

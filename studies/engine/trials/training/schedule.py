@@ -1,26 +1,8 @@
-"""How many optimizer steps a training has, and the learning rate of each."""
+"""The learning rate of each optimizer step."""
 
 import math
-from fractions import Fraction
 
 from studies.engine.definition.train import Train
-
-
-def steps_in_epoch(settings: Train, batches: int) -> int:
-    """Optimizer steps of one pass over `batches` batches; the last may have fewer of them."""
-    return math.ceil(batches / settings.gradient_accumulation)
-
-
-def total_steps(settings: Train, batches: int) -> int:
-    """Optimizer steps of the whole training, `batches` being those of an epoch."""
-    epochs = Fraction(str(settings.epochs))  # as written: 2.2 of 50 steps are 110, a float's 111
-    steps = math.ceil(epochs * steps_in_epoch(settings, batches))
-    return steps if settings.max_steps is None else min(steps, settings.max_steps)
-
-
-def planned_steps(settings: Train, rows: int) -> int:
-    """Optimizer steps of the whole training on `rows` rows."""
-    return total_steps(settings, math.ceil(rows / settings.batch_size))
 
 
 def rate_factor(settings: Train, before: int, steps: int) -> float:
