@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from studies.engine.definition.sections import (
     PARA_FACTS,
     PARTS,
-    RANK_METRICS,
     landscape_name,
     para_name,
+    spectra_name,
 )
 from studies.engine.records import Result
 from studies.engine.reporting.statistics import Comparison, Summary, compare, summarize
@@ -18,6 +18,7 @@ from studies.engine.reporting.statistics import Comparison, Summary, compare, su
 Seeds = Mapping[int, Mapping[str, float]]
 """Seed, ascending, to the metrics of one arm's trial."""
 _SHARE = re.compile(r"after/para_([^/]+)/")
+_TIME = re.compile(rf"{spectra_name()}/step_(\d+)/")
 _STEP = re.compile(r"after/landscape/(.+)")
 
 
@@ -55,7 +56,8 @@ class Ranks:
     part: str
     """all, attention or mlp."""
     numbers: Mapping[str, float]
-    """By the end of the metric's name, such as stable_rank_spread; means over seeds."""
+    """By the end of the metric's name, such as stable_rank_spread; means over seeds. Those of phi's
+    sizes, such as amplitude_norm, are among them."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class ArmAfter:
     """Steps with the validation loss there."""
     ranks: tuple[Ranks, ...] = ()
     """Empty where the method has no update that is a matrix."""
+    over_time: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    """Steps of the training with the numbers of `all` after each, means over seeds."""
 
 
 def gather(results: Mapping[str, Mapping[int, Result]], metric: str) -> tuple[ArmAfter, ...]:
@@ -90,6 +94,7 @@ def _arm(arm: str, seeds: Seeds, metric: str) -> ArmAfter:
     names = sorted({name for metrics in seeds.values() for name in metrics})
     shares = {float(hit[1]) for name in names if (hit := _SHARE.match(name))}
     steps = sorted(float(hit[1]) for name in names if (hit := _STEP.match(name)))
+    times = {int(hit[1]) for name in names if (hit := _TIME.match(name))}
     trained = _values(seeds, metric)
     curve = (_kept(share, seeds, metric, trained) for share in sorted(shares, reverse=True))
     affine = None
@@ -102,15 +107,21 @@ def _arm(arm: str, seeds: Seeds, metric: str) -> ArmAfter:
         curve=tuple(kept for kept in curve if kept is not None),
         affine=affine,
         landscape=tuple((step, _summary(_values(seeds, landscape_name(step)))) for step in steps),
-        ranks=tuple(ranks for part in PARTS if (ranks := _ranks(part, seeds)).numbers),
+        ranks=tuple(
+            Ranks(part, own)
+            for part in PARTS
+            if (own := _below(f"{spectra_name()}/{part}/", seeds))
+        ),
+        over_time=tuple(
+            (step, _below(f"{spectra_name(step)}/all/", seeds)) for step in sorted(times)
+        ),
     )
 
 
-def _ranks(part: str, seeds: Seeds) -> Ranks:
-    start = f"{RANK_METRICS}/{part}/"
+def _below(start: str, seeds: Seeds) -> dict[str, float]:
+    """Means of all metrics whose names begin with `start`, by what follows."""
     names = sorted({name for metrics in seeds.values() for name in metrics})
-    means = {n.removeprefix(start): _mean(seeds, n) for n in names if n.startswith(start)}
-    return Ranks(part, means)
+    return {n.removeprefix(start): _mean(seeds, n) for n in names if n.startswith(start)}
 
 
 def _kept(share: float, seeds: Seeds, metric: str, trained: Mapping[int, float]) -> Kept | None:

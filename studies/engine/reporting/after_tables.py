@@ -9,7 +9,8 @@ from studies.engine.reporting.rendering import NONE, interval, number, table
 
 def markdown(arms: Sequence[ArmAfter], metric: str) -> list[str]:
     """A section for each kind of evaluation; none where nothing was evaluated."""
-    parts = (_para(arms, metric), _affine(arms, metric), _ranks(arms), _slice(arms))
+    spectra = (_ranks(arms), _sizes(arms), _over_time(arms))
+    parts = (_para(arms, metric), _affine(arms, metric), *spectra, _slice(arms))
     return [part for part in parts if part]
 
 
@@ -88,6 +89,49 @@ def _ranks(arms: Sequence[ArmAfter]) -> str:
         "the rank counts singular values above the rounding of float32."
     )
     return f"## Ranks\n\n{about}\n\n{table(head, rows)}" if rows else ""
+
+
+def _sizes(arms: Sequence[ArmAfter]) -> str:
+    names = {"amplitude_norm": "‖a‖", "bandwidth_norm": "‖ω‖", "bandwidth_mean": "mean ω"}
+    head = ["arm", "part", *(f"{n}{e}" for n in names.values() for e in ("", ", slope"))]
+    rows = []
+    for arm in arms:
+        for part in arm.ranks:
+            if "amplitude_norm" not in part.numbers:
+                continue
+            cells = []
+            for name in names:
+                start, end, slope = (
+                    _three(part.numbers.get(f"{name}{e}")) for e in ("_start", "", "_slope")
+                )
+                cells += [f"{start} → {end}", slope]
+            rows.append([arm.arm, part.part, *cells])
+    about = (
+        "Sizes of φ's amplitudes a and bandwidths ω, before training → after it, means over "
+        "modules and seeds: ‖·‖ is the Euclidean norm over the functions of one φ. The slope is "
+        "that of the least-squares line over depth, which is 0 in the first block and 1 in the "
+        "last: what is gained on the way."
+    )
+    return f"## Sizes of φ\n\n{about}\n\n{table(head, rows)}" if rows else ""
+
+
+def _over_time(arms: Sequence[ArmAfter]) -> str:
+    names = ("stable_rank", "effective_rank", "amplitude_norm", "bandwidth_mean")
+    head = ["arm", "step", "stable rank", "effective rank", "‖a‖", "mean ω"]
+    rows = []
+    for arm in arms:
+        end = next((ranks.numbers for ranks in arm.ranks if ranks.part == "all"), {})
+        for step, numbers in (*arm.over_time, *([("end", end)] if arm.over_time else [])):
+            rows.append([arm.arm, str(step), *(_three(numbers.get(name)) for name in names)])
+    about = (
+        "After steps of the training and at its end: means over all modules and over the seeds "
+        "that had the step."
+    )
+    return f"## In the course of training\n\n{about}\n\n{table(head, rows)}" if rows else ""
+
+
+def _three(value: float | None) -> str:
+    return NONE if value is None else f"{value:.3g}"
 
 
 def _slice(arms: Sequence[ArmAfter]) -> str:

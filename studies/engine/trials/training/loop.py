@@ -76,10 +76,8 @@ def train(
     if may_capture and settings.capture == "auto":
         several = settings.gradient_accumulation > 1
         captured = cuda_graph.captured_steps(model, step, several, note)
-    snapshots = Snapshots() if snapshots is None else snapshots
-    loop = TrainingLoop(
-        model, loader, settings, step, captured, metrics, on_evaluate, best, saver, snapshots
-    )
+    parts = (model, loader, settings, step, captured, metrics, on_evaluate, best, saver)
+    loop = TrainingLoop(*parts, snapshots or Snapshots())
     with (
         loop.progress.running(),
         saver.saved_when_preempted(),
