@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import combinations, pairwise
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,12 +16,13 @@ from adapters.spectrum.modules import PhiUsage
 from basis_zoo import PhiParameters
 from basis_zoo.drawing.layout import TEXT, _width, finish, panels, wrapped
 from basis_zoo.drawing.styles import PAPER, Style, arm_styles
-from studies.engine.definition.sections import SPECTRA
+from studies.engine.definition.sections import SPECTRA, SURFACE
 from studies.engine.reporting import (
     after_plots,
     plots,
     search_report,
     spectra_plots,
+    surface_plots,
     two_factor_report,
 )
 from studies.engine.reporting.after_outcome import ArmAfter, Kept
@@ -36,7 +38,7 @@ LONG = "with a name that its author, who had much to say, made far too long"
 UNBROKEN = "train.learning_rate=0.001_adapter.input_scale=learned_adapter.interval=[-3.0,3.0]"
 KINDS = ("q_proj", "self_attn.k_proj", "v_proj", "mlp.gate_proj.of_the_expert.of_the_layer")
 PER_ARM = ("learning", "stable_rank", "spectra", "utilization", "phi", "kept_parameters")
-FIGURES = ("comparison", "landscape", "search", *PER_ARM)
+FIGURES = ("comparison", "landscape", "loss_surface", "search", *PER_ARM)
 OVER_TIME = ("stable_rank_over_time", "phi_over_time", "sizes_over_time")
 COUNTS = {"words": 17, "sweep": 9, "two sweeps": 8}
 
@@ -117,12 +119,15 @@ def made(fabricate, request, monkeypatch, tmp_path):
     for key in key_of:
         (tmp_path / key).mkdir()
         (tmp_path / key / SPECTRA).touch()
+        loss = np.add.outer([1.0, 0.0, 4.0], [2.0, 0.0, np.inf if key_of[key] == 1 else 9.0])
+        np.savez(tmp_path / key / SURFACE, steps=[-1.0, 0.0, 1.0], loss=loss)
     seen, *_ = (key for key, place in key_of.items() if LONG in outcome.arms[place].name)
     for step in (100, 1000, 2000):
         (tmp_path / seen / spectra_file.name_of(step)).touch()
     found = {"comparison": plots.plot_comparison(outcome)}
     curves = read_curves(outcome, fabricate.out_dir.parent / "trials")
     found["learning"] = plots.plot_learning_curves(outcome, curves)
+    found |= surface_plots.figures(outcome, tmp_path)
     found |= after_plots.figures(outcome) | spectra_plots.figures(outcome, tmp_path)
     found |= search_report.figures(outcome.search, outcome)
     timed = {name.partition("_time_")[0] + "_time" for name in found if "_over_time_" in name}

@@ -30,9 +30,13 @@ def check(
             if other:
                 message = f"the ranks of '{other[0]}' need weights that are not quantised: remove "
                 problems.at(f"{message}backbone.quantization or the arm", "after", "spectra")
+        if after.generalization and not metrics:
+            problems.at("needs a metric that all arms report", "after", "generalization")
         if after.landscape is not None and "loss" not in metrics:
             problems.at("needs a task that reports a loss", "after", "landscape")
         _check_steps(study, points, problems)
+        if after.steps_to:
+            _check_evaluations(study, points, problems)
 
 
 def _check_steps(study: Study, points: Sequence[Point], problems: Problems) -> None:
@@ -45,6 +49,21 @@ def _check_steps(study: Study, points: Sequence[Point], problems: Problems) -> N
         if steps is not None and last > steps:
             message = f"the training of the arm '{point.arm}' has {steps} steps, got {last}"
             problems.at(f"{message}: leave it out, or train longer", "after", "spectra", "steps")
+            return
+
+
+def _check_evaluations(study: Study, points: Sequence[Point], problems: Problems) -> None:
+    """Report where no evaluation in the course of training tells when a value was reached."""
+    where = ("after", "steps_to")
+    if study.objective.select_on is None:
+        message = "needs objective.select_on, e.g. select_on: valid/accuracy, whose value it is"
+        problems.at(message, *where)
+    for point in points:
+        every, steps = point.config["train"]["eval_every"], known_steps(point)
+        if every is None or (steps is not None and every >= steps):
+            got = "none" if every is None else f"{every} of {steps} steps"
+            message = f"needs evaluations before the end: set train.eval_every, got {got}"
+            problems.at(f"{message} for the arm '{point.arm}'", *where)
             return
 
 

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from studies.engine.definition.sections import (
     PARA_FACTS,
     PARTS,
+    STEPS_TO,
+    gap_name,
     landscape_name,
     para_name,
     spectra_name,
+    train_name,
 )
 from studies.engine.records import Result
 from studies.engine.reporting.statistics import Comparison, Summary, compare, summarize
@@ -61,6 +64,26 @@ class Ranks:
 
 
 @dataclass(frozen=True)
+class Generalization:
+    """One arm on rows that it was trained on."""
+
+    train: Summary
+    gap: Summary
+    """How much better the objective's metric is there than on test rows."""
+
+
+@dataclass(frozen=True)
+class StepsTo:
+    """How long one arm took to a value of what is chosen by."""
+
+    value: str
+    reached: int
+    """Seeds that had it."""
+    steps: Summary
+    """Those that had not count as all steps of their training."""
+
+
+@dataclass(frozen=True)
 class ArmAfter:
     """What was evaluated after training of one arm."""
 
@@ -75,6 +98,8 @@ class ArmAfter:
     """Empty where the method has no update that is a matrix."""
     over_time: tuple[tuple[int, Mapping[str, float]], ...] = ()
     """Steps of the training with the numbers of `all` after each, means over seeds."""
+    generalization: Generalization | None = None
+    steps_to: tuple[StepsTo, ...] = ()
 
 
 def gather(results: Mapping[str, Mapping[int, Result]], metric: str) -> tuple[ArmAfter, ...]:
@@ -115,7 +140,22 @@ def _arm(arm: str, seeds: Seeds, metric: str) -> ArmAfter:
         over_time=tuple(
             (step, _below(f"{spectra_name(step)}/all/", seeds)) for step in sorted(times)
         ),
+        generalization=_generalization(seeds, metric.partition("/")[2]),
+        steps_to=tuple(_steps_to(seeds, n) for n in names if n.endswith("/reached")),
     )
+
+
+def _generalization(seeds: Seeds, metric: str) -> Generalization | None:
+    gaps = _values(seeds, gap_name(metric))
+    train = _values(seeds, train_name(metric))
+    return Generalization(_summary(train), _summary(gaps)) if gaps else None
+
+
+def _steps_to(seeds: Seeds, name: str) -> StepsTo:
+    reached = _values(seeds, name)
+    steps = _values(seeds, f"{name.removesuffix('reached')}steps")
+    value = name.removeprefix(STEPS_TO).removesuffix("/reached")
+    return StepsTo(value, round(sum(reached.values())), _summary(steps))
 
 
 def _below(start: str, seeds: Seeds) -> dict[str, float]:

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from studies.engine.definition.sections import RANKS
 from studies.engine.reporting.after_outcome import ArmAfter
 from studies.engine.reporting.rendering import NONE, interval, number, table
+from studies.engine.reporting.statistics import Estimate
 
 
-def markdown(arms: Sequence[ArmAfter], metric: str) -> list[str]:
+def markdown(arms: Sequence[ArmAfter], metric: str, select_on: str | None = None) -> list[str]:
     """A section for each kind of evaluation; none where nothing was evaluated."""
     spectra = (_ranks(arms), _sizes(arms), _over_time(arms))
-    parts = (_para(arms, metric), _affine(arms, metric), *spectra, _slice(arms))
+    training = (_generalization(arms, metric), _steps_to(arms, select_on))
+    parts = (_para(arms, metric), _affine(arms, metric), *spectra, *training, _slice(arms))
     return [part for part in parts if part]
 
 
@@ -128,6 +130,55 @@ def _over_time(arms: Sequence[ArmAfter]) -> str:
         "that had the step."
     )
     return f"## In the course of training\n\n{about}\n\n{table(head, rows)}" if rows else ""
+
+
+def _generalization(arms: Sequence[ArmAfter], metric: str) -> str:
+    measured = [(arm, arm.generalization) for arm in arms if arm.generalization is not None]
+    if not measured:
+        return ""
+    name = metric.partition("/")[2]
+    head = ["arm", "n", f"{name}, training rows [95 %]", f"{metric} [95 %]", "gap [95 %]"]
+    rows = [
+        [
+            arm.arm,
+            str(found.gap.n),
+            interval(found.train.estimate),
+            interval(arm.trained.estimate),
+            interval(found.gap.estimate, "+"),
+        ]
+        for arm, found in measured
+    ]
+    about = (
+        "The trained model on as many training rows as there are test rows, or all where there are "
+        "fewer, the same rows for every arm and seed. The gap is how much better it is there than "
+        "on the test rows."
+    )
+    return f"## Generalization\n\n{about}\n\n{table(head, rows)}"
+
+
+def _steps_to(arms: Sequence[ArmAfter], select_on: str | None) -> str:
+    rows = [
+        [
+            arm.arm,
+            each.value,
+            f"{each.reached} of {each.steps.n}",
+            "≥ " * (each.reached < each.steps.n) + _interval_of_steps(each.steps.estimate),
+        ]
+        for arm in arms
+        for each in arm.steps_to
+    ]
+    about = (
+        f"Steps of the training until an evaluation first had `{select_on}` of the value, or a "
+        "better one, mean over seeds. A seed that never had it counts as all the steps that its "
+        "training could have had: the mean of its arm is then a lower bound, marked ≥."
+    )
+    head = ["arm", "value", "seeds that had it", "steps [95 %]"]
+    return f"## Steps to a value\n\n{about}\n\n{table(head, rows)}" if rows else ""
+
+
+def _interval_of_steps(estimate: Estimate) -> str:
+    mean, *ends = (NONE if value is None else f"{value:.0f}" for value in estimate)
+    return mean if NONE in ends else f"{mean} [{', '.join(ends)}]"
 
 
 def _three(value: float | None) -> str:

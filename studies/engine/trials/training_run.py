@@ -5,12 +5,12 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import PreTrainedModel, set_seed
@@ -22,7 +22,7 @@ from studies import backbones, tasks
 from studies.engine.definition.contents import check_contents
 from studies.engine.definition.plugins import load_plugins
 from studies.engine.definition.sections import After
-from studies.engine.definition.train import Train
+from studies.engine.definition.train import Train, total_steps
 from studies.engine.records import Cost, Kept, Trial
 from studies.engine.trials import keeping, seeds
 from studies.engine.trials.after import Subject, evaluate_after
@@ -30,7 +30,7 @@ from studies.engine.trials.attaching import attached
 from studies.engine.trials.environment import code_versions, device_name, peak_memory_bytes
 from studies.engine.trials.failures import NotFinite, is_out_of_memory
 from studies.engine.trials.matching import matched
-from studies.engine.trials.metrics_file import MetricsFile
+from studies.engine.trials.metrics_file import MetricsFile, read_metrics
 from studies.engine.trials.preemption import Preemption
 from studies.engine.trials.ranks import ranks
 from studies.engine.trials.training import cuda_graph, loop
@@ -41,8 +41,11 @@ from studies.engine.trials.training.checkpoint import Identity
 from studies.engine.trials.training.progress import TrainingProgress
 from studies.engine.trials.training.saving import Saver
 from studies.engine.trials.training.snapshots import Snapshots
+from studies.engine.trials.training_rows import Objective, as_test
 from studies.tasks.encoding import spare_workers
 from studies.tasks.kinds import Prepared
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -131,9 +134,36 @@ class TrainingRun:
                     self._model, adapter, last, self._measure,
                     lambda: backbones.load(self._config["backbone"], self._head)[0],
                     self._trial.seed, self._run_dir, self._snapshots, sizes,
+                    **self._of_training(data, processor, loader),
                 )  # fmt: skip
                 metrics |= evaluate_after(self._config["after"], subject)
         found.metrics, found.cost = metrics, self._cost(progress, loader)
+
+    def _of_training(
+        self, data: tasks.TaskData, processor: Any, loader: TimedLoader
+    ) -> dict[str, Any]:
+        """What evaluations after training want to know of it, by the fields of `Subject`."""
+        task, split_seed = self._config["task"], self._config.get("split_seed", 0)
+        ways = tasks.check(task).metrics
+        metric = self._config.get("select_on", "")
+        lines = read_metrics(self._run_dir / "metrics.jsonl")
+
+        def on_training_rows() -> dict[str, float]:
+            rows = tasks.prepare(task, as_test(data, split_seed), processor)
+            return self._fitting(lambda *how: rows.evaluate(self._model, "test", *how))
+
+        @cache
+        def objective(count: int) -> Objective:
+            return Objective(self._prepared, count, seeds.derive(split_seed, "objective"))
+
+        return {
+            "directions": ways,
+            "on_training_rows": on_training_rows,
+            "objective": lambda n: self._fitting(lambda *how: objective(n)(self._model, *how)),
+            "curve": [(int(line["step"]), line[metric]) for line in lines if metric in line],
+            "higher": ways.get(metric.removeprefix("valid/")) == "maximize",
+            "steps": total_steps(self._settings, len(loader)),
+        }
 
     def _adapted(
         self, data: tasks.TaskData
@@ -269,11 +299,16 @@ class TrainingRun:
         }
 
     def _evaluate(self, split: str) -> dict[str, float]:
-        """The metrics of `split`, with as many rows at once as fit."""
+        """The metrics of `split`."""
+        return self._fitting(lambda *how: self._prepared.evaluate(self._model, split, *how))
+
+    def _fitting(self, evaluation: Callable[[int, torch.dtype | None], T]) -> T:
+        """What `evaluation` finds with as many rows at once as fit; it gets the type of mixed
+        precision too."""
         half = None if self._dtype is torch.float32 else self._dtype
         while True:
             try:
-                return self._prepared.evaluate(self._model, split, self._eval_rows, half)
+                return evaluation(self._eval_rows, half)
             except Exception as error:
                 if not is_out_of_memory(error) or self._eval_rows == 1:
                     raise
