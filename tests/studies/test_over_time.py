@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from studies.engine.command import cli
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.sections import RANK_METRICS
 from studies.engine.errors import StudyError
 from studies.engine.trials.spectra_file import name_of, read_spectra, steps_kept
+from studies.engine.trials.training.snapshots import Snapshots
 from studies.engine.trials.trial import run_trial
 
 BASIS = {
@@ -61,6 +63,34 @@ def test_a_step_has_the_numbers_of_a_training_that_ends_there(
     assert ours is not None and theirs is not None
     for one, other in zip(ours.curves, theirs.curves, strict=True):
         assert one.y.equal(other.y) and one.numbers() == other.numbers()
+
+
+def test_captured_steps_are_copied_too(trial: Any, tmp_path: Path, on_a_gpu: Any) -> None:
+    found = run_trial(trial({"steps": [3, 8]}, train={}), tmp_path / "with")
+    assert on_a_gpu.made and not any("not captured" in note for note in found.notes)
+    plain = run_trial(trial(None, train={}), tmp_path / "without")
+    assert plain.metrics == {n: v for n, v in found.metrics.items() if not n.startswith("after/")}
+    metrics = found.metrics
+    assert below(metrics, f"{RANK_METRICS}/step_8/") == below(metrics, f"{RANK_METRICS}/")
+    assert below(metrics, f"{RANK_METRICS}/step_3/") != below(metrics, f"{RANK_METRICS}/")
+
+
+def test_a_model_is_as_before_once_its_steps_were_looked_at() -> None:
+    model = torch.nn.Linear(2, 2)
+    snapshots, seen = Snapshots([1, 3]), []
+    assert snapshots.wants(1) and not snapshots.wants(2)
+    with torch.no_grad():
+        for step in (1, 3, 5):
+            model.weight.fill_(step)
+            if snapshots.wants(step):
+                snapshots.take(model, step)
+    again = Snapshots([1, 3])
+    again.load({"optimizer.0.step": torch.ones(1), **snapshots.tensors()})
+    with pytest.raises(RuntimeError, match="no room"), again.each(model) as steps:
+        seen += [(step, float(model.weight[0, 0])) for step in steps]
+        raise RuntimeError("no room")
+    assert seen == [(1, 1.0), (3, 3.0)] and again.taken == [1, 3]
+    assert bool((model.weight == 5).all())
 
 
 def test_sizes_are_told_from_the_start_on(trial: Any, tmp_path: Path) -> None:
