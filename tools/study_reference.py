@@ -70,6 +70,10 @@ after:
   para: {kept: [1.0, 0.5, 0.25]}
   affine: true
   landscape: {points: 11, radius: 0.5}
+  spectra: {steps: [5, 15, 30]}
+  loss_surface: {points: 9}
+  generalization: true
+  steps_to: [0.7]
 
 keep: adapter
 

@@ -3,6 +3,7 @@
 Figures are in `adapters.spectrum.plots`, which alone needs matplotlib.
 """
 
+from adapters.spectrum.by_part import rank_statistics, size_statistics
 from adapters.spectrum.curves import PhiCurve, phi_curves
 from adapters.spectrum.measures import (
     effective_rank,
@@ -12,7 +13,7 @@ from adapters.spectrum.measures import (
     stable_rank_by_power,
 )
 from adapters.spectrum.modules import ModuleSpectrum, spectra, spectra_of_saved, table
-from adapters.spectrum.rank_statistics import rank_statistics
+from adapters.spectrum.sizes import SIZES, phi_sizes
 from adapters.spectrum.usage import (
     effective_degree,
     grid_occupancy,
@@ -21,6 +22,7 @@ from adapters.spectrum.usage import (
 )
 
 __all__ = [
+    "SIZES",
     "ModuleSpectrum",
     "PhiCurve",
     "effective_degree",
@@ -29,8 +31,10 @@ __all__ = [
     "non_affine_share",
     "numerical_rank",
     "phi_curves",
+    "phi_sizes",
     "rank_statistics",
     "singular_values",
+    "size_statistics",
     "spectra",
     "spectra_of_saved",
     "stable_rank",

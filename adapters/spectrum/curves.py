@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from adapters.layers import BasisLayer
 from adapters.module_names import block_of, short_kind
 from adapters.ops.merge import product
+from adapters.spectrum.sizes import sizes_of
+from basis_zoo import PhiParameters
 
 
 class PhiCurve(NamedTuple):
@@ -22,6 +24,12 @@ class PhiCurve(NamedTuple):
     """phi(x), (n,) float64"""
     used: float
     """The largest |x| that the module really has."""
+    parameters: PhiParameters | None = None
+    """The numbers in force, on the CPU; None in what an earlier version kept."""
+
+    def numbers(self) -> dict[str, float]:
+        """How large they are, see `sizes_of`."""
+        return {} if self.parameters is None else sizes_of(self.parameters)
 
 
 @torch.no_grad()
@@ -47,5 +55,6 @@ def phi_curves(
             block = block_of(name)
             index = None if block is None else block.index
             curve = x.cpu(), phi(x).cpu()
-            curves.append(PhiCurve(name, short_kind(name), index, *curve, used))
+            numbers = PhiParameters(*(p.detach().cpu() for p in phi.parameters_in_force()))
+            curves.append(PhiCurve(name, short_kind(name), index, *curve, used, numbers))
     return curves

@@ -1,6 +1,8 @@
 """Figures of spectra and of phi. Each returns a matplotlib figure and changes nothing global."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Protocol
 
 import torch
 from matplotlib.axes import Axes
@@ -17,41 +19,61 @@ _OFFSETS = 4
 """Constants of phi that a panel names at most."""
 
 
+class Measured(Protocol):
+    """A module with numbers: a `ModuleSpectrum` or a `PhiCurve`."""
+
+    @property
+    def kind(self) -> str:
+        """The name below its block."""
+        ...
+
+    @property
+    def block(self) -> int | None:
+        """Its block's index."""
+        ...
+
+    def numbers(self) -> Mapping[str, float]:
+        """What is measured, by name."""
+        ...
+
+
 def plot_depth(
-    methods: Mapping[str, Sequence[ModuleSpectrum]],
-    measure: str = "stable_rank",
-    *,
+    methods: Mapping[str, Sequence[Measured]],
+    *measures: str,
     styles: Mapping[str, Style] | None = None,
     about: str = "",
 ) -> Figure:
-    """A measure against the block, one panel a kind of module, one line a method (figure 2).
+    """Measures against the block, a panel for each kind of module, one line a method (figure 2).
 
     Args:
-        methods: Spectra by the name of the method or the time.
-        measure: A name from `ModuleSpectrum.numbers`.
+        methods: Modules by the name of the method or the time.
+        measures: Names of their numbers; without one, the stable rank.
         styles: How each method is drawn; None to choose.
         about: What the title says in a second line.
 
     Raises:
         ValueError: No module has such a measure.
     """
+    measures = measures or ("stable_rank",)
     known = {n for modules in methods.values() for m in modules for n in m.numbers()}
-    if measure not in known:
-        raise ValueError(f"unknown measure {measure!r}; known: {', '.join(sorted(known))}")
+    for measure in measures:
+        if measure not in known:
+            raise ValueError(f"unknown measure {measure!r}; known: {', '.join(sorted(known))}")
     styles = styles or arm_styles(list(methods))
-    figure, axes_of = _by_kind(methods)
-    name = measure.replace("_", " ")
-    for kind, axes in axes_of.items():
+    kinds = _kinds(methods)
+    figure, axes = panels(len(kinds) * len(measures), sharey=len(measures) == 1)
+    for each, (measure, kind) in zip(axes, product(measures, kinds), strict=True):
         for label, modules in methods.items():
             chosen = [m for m in modules if m.kind == kind and measure in m.numbers()]
             chosen.sort(key=lambda m: m.block or 0)
             depth = [m.block or 0 for m in chosen]
             values = [m.numbers()[measure] for m in chosen]
-            axes.plot(depth, values, label=label, **styles[label].line(len(depth)))
-        axes.set(title=kind, xlabel="block", ylabel=name)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    what = "updates ΔW" if measure in ("stable_rank", "effective_rank") else "φ"
-    return finish(figure, _title(f"{name[0].upper()}{name[1:]} of the {what} by depth", about))
+            each.plot(depth, values, label=label, **styles[label].line(len(depth)))
+        each.set(title=kind, xlabel="block", ylabel=measure.replace("_", " "))
+        each.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    names = " and ".join(measure.replace("_", " ") for measure in measures)
+    what = "updates ΔW" if measures[0] in ("stable_rank", "effective_rank") else "φ"
+    return finish(figure, _title(f"{names[0].upper()}{names[1:]} of the {what} by depth", about))
 
 
 def plot_spectra(
@@ -70,8 +92,9 @@ def plot_spectra(
         about: What the title says in a second line.
     """
     styles = styles or arm_styles(list(methods))
-    figure, axes_of = _by_kind(methods)
-    for kind, axes in axes_of.items():
+    kinds = _kinds(methods)
+    figure, panels_of = panels(len(kinds), sharey=True)
+    for kind, axes in zip(kinds, panels_of, strict=True):
         for label, modules in methods.items():
             values = [m.values / m.values[0] for m in modules if m.kind == kind and m.values[0] > 0]
             if not values:
@@ -96,6 +119,8 @@ def plot_phi(
     *,
     styles: Mapping[str, Style] | None = None,
     about: str = "",
+    what: str = "φ after training",
+    each_line: str = "arm",
 ) -> Figure:
     """phi - phi(0) at an early, a middle and a late block, one row a kind, one line a time.
 
@@ -106,6 +131,8 @@ def plot_phi(
         times: Curves by the name of the time or the arm, all of the same modules.
         styles: How each of `times` is drawn; None to choose.
         about: What the title says in a second line.
+        what: What the title says is shown.
+        each_line: What a line stands for.
     """
     styles = styles or arm_styles(list(times))
     last = list(times.values())[-1]
@@ -118,10 +145,11 @@ def plot_phi(
             each.set(title=f"{kind}, block {place.block} ({depth})", xlabel="x = (BA)ᵢⱼ",
                      ylabel="φ(x) − φ(0)")  # fmt: skip
     note = (
-        "Bars at the foot: the range of the entries of BA of each arm, in its colour. Where φ(0) "
-        "is more than a tenth of what the panel spans, its value is written in the arm's colour."
+        f"Bars at the foot: the range of the entries of BA of each {each_line}, in its colour. "
+        f"Where φ(0) is more than a tenth of what the panel spans, its value is written in the "
+        f"{each_line}'s colour."
     )
-    return finish(figure, _title("φ after training, without its value at 0", about), note)
+    return finish(figure, _title(f"{what}, without its value at 0", about), note)
 
 
 def _draw_phi(axes: Axes, curves: Mapping[str, PhiCurve], styles: Mapping[str, Style]) -> None:
@@ -150,12 +178,8 @@ def _draw_phi(axes: Axes, curves: Mapping[str, PhiCurve], styles: Mapping[str, S
                       fontsize=TEXT - 1)  # fmt: skip
 
 
-def _by_kind(
-    methods: Mapping[str, Sequence[ModuleSpectrum]],
-) -> tuple[Figure, dict[str, Axes]]:
-    kinds = list(dict.fromkeys(m.kind for modules in methods.values() for m in modules))
-    figure, axes = panels(len(kinds), sharey=True)
-    return figure, dict(zip(kinds, axes, strict=True))
+def _kinds(methods: Mapping[str, Sequence[Measured]]) -> list[str]:
+    return list(dict.fromkeys(m.kind for modules in methods.values() for m in modules))
 
 
 def _title(what: str, about: str) -> str:

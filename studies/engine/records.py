@@ -66,8 +66,8 @@ class Trial(Record):
     """The dotted settings in which this arm differs from the study's body."""
     config: dict[str, Any]
     """The resolved configuration: keys backbone, task, adapter, train, split_seed; match, the
-    adapter whose number of trained parameters this arm's size is chosen for; select_on, by what the
-    best evaluation is told; and after, what is evaluated beyond the trained model."""
+    adapter whose number of trained parameters this arm's size is chosen for; select_on, by what an
+    evaluation is told to be good; and after, what is evaluated beyond the trained model."""
     keep: Literal["adapter", "mlflow"] | None = None
     """Whether the trained adapter stays in the trial's folder, and is shown by MLflow too; it
     decides no number, so it is not part of the key."""

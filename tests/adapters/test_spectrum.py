@@ -3,6 +3,7 @@
 import math
 from copy import deepcopy
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -19,8 +20,10 @@ from adapters.spectrum import (
     non_affine_share,
     numerical_rank,
     phi_curves,
+    phi_sizes,
     rank_statistics,
     singular_values,
+    size_statistics,
     spectra,
     spectra_of_saved,
     stable_rank,
@@ -28,6 +31,7 @@ from adapters.spectrum import (
     table,
     utilization,
 )
+from adapters.spectrum.by_part import part_statistics
 from adapters.spectrum.changes import weight_changes
 from adapters.spectrum.modules import PhiUsage
 from adapters.spectrum.plots import plot_depth, plot_phi, plot_spectra
@@ -185,6 +189,7 @@ def test_ranks_are_told_by_part_and_by_depth(family) -> None:
         assert found[f"mlp/{measure}_early"] == pytest.approx(2)
         assert found[f"mlp/{measure}_late"] == pytest.approx(6)
         assert found[f"mlp/{measure}_rise"] == pytest.approx(4)
+        assert found[f"mlp/{measure}_slope"] == pytest.approx(4)
         assert found[f"all/{measure}"] == pytest.approx((4 * 2 + 2 * 4) / 6)
     assert found["all/raised_share"] == pytest.approx(6 / 12)
     only = rank_statistics(bert, [m for m in made if ".intermediate." in m.name and m.block == 0])
@@ -192,6 +197,56 @@ def test_ranks_are_told_by_part_and_by_depth(family) -> None:
             for end in ("", "_spread")}  # fmt: skip
     both = {f"{part}/{end}" for part in ("all", "mlp") for end in ends}
     assert set(only) == both | {"all/raised_share"}
+
+
+@torch.no_grad()
+def test_sizes_of_phi_are_told_by_part_depth_and_time(family) -> None:
+    bert = adapted(family("bert"))
+    phis = {
+        name: layer.member("default")[2]
+        for name, layer in bert.named_modules()
+        if hasattr(layer, "basis_A")
+    }
+    for phi in phis.values():
+        phi.amplitude.copy_(torch.tensor([3.0, 4.0, *[0.0] * (len(phi.amplitude) - 2)]))
+    start = phi_sizes(bert)
+    for name, phi in phis.items():
+        block, is_mlp = int(name.split(".layer.")[1][0]), ".attention." not in name
+        phi.amplitude.mul_((1 + is_mlp) * (1 + 2 * block))  # norms of 5 and 10, then 15 and 30
+        phi.raw_bandwidth.fill_(math.log(math.expm1(1.0 + block)))  # softplus gives 1 and 2
+    count = len(phi.amplitude)
+    found = size_statistics(bert, start)
+    assert found["attention/amplitude_norm"] == pytest.approx(10)
+    assert found["attention/amplitude_norm_slope"] == pytest.approx(10)
+    assert found["mlp/amplitude_norm_spread"] == pytest.approx(10)
+    assert found["mlp/amplitude_norm_early"] == pytest.approx(10)
+    assert found["mlp/amplitude_norm_start"] == pytest.approx(5)
+    assert found["mlp/amplitude_norm_change"] == pytest.approx(15)
+    assert found["all/bandwidth_mean"] == pytest.approx(1.5)
+    assert found["all/bandwidth_mean_slope"] == pytest.approx(1)
+    assert found["all/bandwidth_norm_late"] == pytest.approx(2 * count**0.5)
+    curve = phi_curves(bert)[0]
+    assert curve.numbers() == pytest.approx({
+        "amplitude_norm": 5, "bandwidth_norm": count**0.5, "bandwidth_mean": 1
+    })  # fmt: skip
+    assert curve._replace(parameters=None).numbers() == {}
+
+
+def test_a_slope_over_depth_is_numpys_and_stacks_are_apart(family) -> None:
+    names = [f"encoder.layer.{i}.attention.self.query" for i in range(4)]
+    values = [3.0, 1.0, 4.0, 1.5]
+    made = {name: {"size": value} for name, value in zip(names, values, strict=True)}
+    found = part_statistics(adapted(family("bert")), made | {"pooler": {"size": 9.0}})
+    slope = np.polyfit([0, 1 / 3, 2 / 3, 1], values, 1)[0]  # the pooler is in no block
+    assert found["all/size_slope"] == pytest.approx(slope)
+    assert found["all/size"] == pytest.approx((sum(values) + 9) / 5)
+
+
+def test_a_family_without_bandwidths_has_none(family) -> None:
+    config = BasisConfig(r=2, target_modules=["query"], basis="polynomial", num_basis=3)
+    model = get_peft_model(family("bert").model(), config)
+    assert {name for own in phi_sizes(model).values() for name in own} == {"amplitude_norm"}
+    assert not any("bandwidth" in name for name in size_statistics(model, phi_sizes(model)))
 
 
 def test_lora_has_a_spectrum_without_phi(family):

@@ -15,7 +15,7 @@ from studies.engine.records import Result, Trial
 from studies.engine.reporting.after_outcome import gather
 from studies.engine.reporting.claims import judge
 from studies.engine.reporting.report import write_report
-from studies.engine.trials.after import filter_normalised, moved
+from studies.engine.trials.landscape import filter_normalised, moved
 from studies.engine.trials.trial import run_trial
 
 AFTER = {

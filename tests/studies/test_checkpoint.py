@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import fake_trials
+import numpy as np
 import pytest
 import torch
 from damage import flip
@@ -24,6 +25,7 @@ from studies.engine.running.local import LocalRunner
 from studies.engine.trials import devices
 from studies.engine.trials import trial as engine_trial
 from studies.engine.trials.preemption import PREEMPTED, Preempted, Preemption, preemptible
+from studies.engine.trials.spectra_file import name_of
 from studies.engine.trials.training import checkpoint, resuming, saving
 from studies.engine.trials.training.checkpoint import CheckpointError, Identity
 from studies.engine.trials.training.loop import TrainingLoop
@@ -103,6 +105,28 @@ def test_a_trial_cut_off_twice_gives_the_bits_of_one_that_was_not(
     assert result.cost is not None and result.cost.tokens_per_second
     assert "goes on after step 4" in capsys.readouterr().err
     assert names(cut) == ["metrics.jsonl", "result.json"]  # no checkpoint is left
+
+
+def test_spectra_of_steps_outlive_what_cuts_a_trial_off(
+    make: Any, run_until: Any, tmp_path: Path
+) -> None:
+    plain = make(adapter=LEARNED_GRID, task={"train_rows": 100}, train=TRAIN)
+    after = {"after": {"spectra": {"steps": [1, 3, 6]}}}
+    trial = plain.model_copy(update={"config": plain.config | after})
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    metrics = run_trial(trial, whole).metrics
+    for last in (3, 4, 7):
+        run_until(trial, cut, last)
+    held = load_file(cut / "checkpoint-7" / checkpoint.TENSORS)
+    steps = {name.split(".")[1] for name in held if name.startswith("snapshot.")}
+    assert steps == {"1", "3", "6"}
+    assert run_trial(trial, cut).metrics == metrics
+    assert lines(cut) == lines(whole)
+    assert names(cut) == names(whole)
+    for step in (None, 1, 3, 6):
+        with np.load(whole / name_of(step)) as one, np.load(cut / name_of(step)) as other:
+            assert one.files == other.files
+            assert all(np.array_equal(one[name], other[name]) for name in one.files)
 
 
 @pytest.mark.parametrize("last", [5, 7])

@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import combinations, pairwise
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,14 +13,16 @@ from matplotlib.transforms import Bbox
 
 from adapters.spectrum import ModuleSpectrum, PhiCurve
 from adapters.spectrum.modules import PhiUsage
+from basis_zoo import PhiParameters
 from basis_zoo.drawing.layout import TEXT, _width, finish, panels, wrapped
 from basis_zoo.drawing.styles import PAPER, Style, arm_styles
-from studies.engine.definition.sections import SPECTRA
+from studies.engine.definition.sections import SPECTRA, SURFACE
 from studies.engine.reporting import (
     after_plots,
     plots,
     search_report,
     spectra_plots,
+    surface_plots,
     two_factor_report,
 )
 from studies.engine.reporting.after_outcome import ArmAfter, Kept
@@ -35,7 +38,8 @@ LONG = "with a name that its author, who had much to say, made far too long"
 UNBROKEN = "train.learning_rate=0.001_adapter.input_scale=learned_adapter.interval=[-3.0,3.0]"
 KINDS = ("q_proj", "self_attn.k_proj", "v_proj", "mlp.gate_proj.of_the_expert.of_the_layer")
 PER_ARM = ("learning", "stable_rank", "spectra", "utilization", "phi", "kept_parameters")
-FIGURES = ("comparison", "landscape", "search", *PER_ARM)
+FIGURES = ("comparison", "landscape", "loss_surface", "search", *PER_ARM)
+OVER_TIME = ("stable_rank_over_time", "phi_over_time", "sizes_over_time")
 COUNTS = {"words": 17, "sweep": 9, "two sweeps": 8}
 
 
@@ -95,7 +99,9 @@ def inside(place):
             reach = 0.01 * (1 + place)
             x = torch.linspace(-reach, reach, 101, dtype=torch.float64)
             y = (1 + place) * x + (50.0 if place == 3 else 0.0)
-            curves.append(PhiCurve(name, kind, block, x, y, reach))
+            ones = torch.ones(4, dtype=torch.float64)
+            numbers = PhiParameters(place * ones, (block + 1) * ones, ones, ones[0], ones[0])
+            curves.append(PhiCurve(name, kind, block, x, y, reach, numbers))
     return Inside(modules, curves)
 
 
@@ -105,16 +111,28 @@ def made(fabricate, request, monkeypatch, tmp_path):
     outcome = fabricated(fabricate, request.param)
     outcome = replace(outcome, after=after(outcome.arms), search=search_of(outcome.arms[1].name))
     key_of = {arm.keys[0]: i for i, arm in enumerate(outcome.arms)}
-    monkeypatch.setattr(spectra_file, "read_spectra", lambda folder: inside(key_of[folder.name]))
+    monkeypatch.setattr(
+        spectra_file,
+        "read_spectra",
+        lambda folder, step=None: inside(key_of[folder.name] + (0 if step is None else step / 9e3)),
+    )
     for key in key_of:
         (tmp_path / key).mkdir()
         (tmp_path / key / SPECTRA).touch()
+        loss = np.add.outer([1.0, 0.0, 4.0], [2.0, 0.0, np.inf if key_of[key] == 1 else 9.0])
+        np.savez(tmp_path / key / SURFACE, steps=[-1.0, 0.0, 1.0], loss=loss)
+    seen, *_ = (key for key, place in key_of.items() if LONG in outcome.arms[place].name)
+    for step in (100, 1000, 2000):
+        (tmp_path / seen / spectra_file.name_of(step)).touch()
     found = {"comparison": plots.plot_comparison(outcome)}
     curves = read_curves(outcome, fabricate.out_dir.parent / "trials")
     found["learning"] = plots.plot_learning_curves(outcome, curves)
+    found |= surface_plots.figures(outcome, tmp_path)
     found |= after_plots.figures(outcome) | spectra_plots.figures(outcome, tmp_path)
     found |= search_report.figures(outcome.search, outcome)
-    assert set(found) == set(FIGURES)
+    timed = {name.partition("_time_")[0] + "_time" for name in found if "_over_time_" in name}
+    assert timed == set(OVER_TIME)
+    assert {name for name in found if "_over_time_" not in name} == set(FIGURES)
     return SimpleNamespace(figures=found, outcome=outcome)
 
 
@@ -221,6 +239,16 @@ def an_arm_looks_the_same_in_all_figures(made):
     assert set(want.values()) <= drawn
 
 
+def times_are_on_one_scale_in_their_order(made):
+    for name in OVER_TIME:
+        (figure,) = (own for file, own in made.figures.items() if file.startswith(name))
+        looks = lines_of(figure)
+        assert list(looks) == ["step 100", "step 1000", "step 2000", "end"]
+        light = [lightness(colour) for own in looks.values() for colour, *_ in own]
+        assert light == sorted(light) and light[-1] - light[0] > 50
+        assert LONG[:20] in figure.get_suptitle().replace("\n", " ")
+
+
 def one_arms_constant_does_not_flatten_the_others(made):
     figure = made.figures["phi"]
     for axes in figure.axes:
@@ -244,6 +272,7 @@ CHECKS = (
     a_figure_is_never_wider_than_a_page,
     no_two_arms_of_a_figure_look_alike,
     an_arm_looks_the_same_in_all_figures,
+    times_are_on_one_scale_in_their_order,
     one_arms_constant_does_not_flatten_the_others,
 )
 

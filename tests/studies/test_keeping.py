@@ -14,7 +14,7 @@ from studies import tasks
 from studies.engine.errors import StudyError
 from studies.engine.records import ADAPTER, Trial
 from studies.engine.trials import keeping
-from studies.engine.trials.after import evaluate_after
+from studies.engine.trials.after import Subject, evaluate_after
 from studies.engine.trials.size import expected_bytes
 from studies.engine.trials.trial import run_trial
 from studies.tasks.kinds.prepared import Prepared
@@ -128,10 +128,9 @@ def test_a_kept_adapter_is_pruned_as_the_trial_pruned_it(trial_of: Any, tmp_path
             for name, value in prepared.evaluate(model, split, 64, None).items()
         }
 
-    again = evaluate_after(
-        model, after, trial.config["adapter"], result.metrics, evaluate, lambda: model, trial.seed,
-        tmp_path,
-    )  # fmt: skip
+    adapter, trained = trial.config["adapter"], result.metrics
+    subject = Subject(model, adapter, trained, evaluate, lambda: model, trial.seed, tmp_path)
+    again = evaluate_after(after, subject)
     assert again == {name: result.metrics[name] for name in again} and len(again) > 8
     spectra = [(folder / "spectra.npz").stat().st_size for folder in (tmp_path, tmp_path / "run")]
     assert spectra[0] == spectra[1]

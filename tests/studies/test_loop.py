@@ -20,14 +20,14 @@ from transformers import (
 import adapters
 from adapters import hooks
 from studies import backbones, tasks
-from studies.engine.definition.train import Train
+from studies.engine.definition.train import Train, total_steps
 from studies.engine.trials.metrics_file import MetricsFile
 from studies.engine.trials.preemption import Preemption
 from studies.engine.trials.training import loop
 from studies.engine.trials.training.batches import train_loader
 from studies.engine.trials.training.checkpoint import Identity
 from studies.engine.trials.training.saving import Saver
-from studies.engine.trials.training.schedule import rate_factor, total_steps
+from studies.engine.trials.training.schedule import rate_factor
 from studies.engine.trials.trial import run_trial
 
 LIMIT = 0.05  # below most norms of the gradient

@@ -124,6 +124,60 @@ def test_grades_are_summed_up_and_the_key_appears_nowhere(
     assert record["prompt_tokens"] == 14 and record["grades"] == [8.0, 4.0]
 
 
+def test_judging_ends_with_the_categories(
+    questions: Path, server: Judge, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.replies = ["[[8]]", "[[4]]", "[[6]]", "no grade", "[[3]]"]
+    assert run(tmp_path, "--yes") == 0
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    assert lines == ["  writing: 6.00, unparsed 0.0%", "  math: 4.50, unparsed 33.3%"]
+
+
+def graded(path: Path, grades: dict[int, list[float | None]], judge: str = "m") -> str:
+    lines = [{"question_id": n, "grades": own, "judge": judge} for n, own in grades.items()]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return f"{path.stem}={path}"
+
+
+def test_models_are_compared_by_category(
+    questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lora = graded(tmp_path / "lora.jsonl", {81: [6, 4], 101: [2, 4], 102: [5]})
+    phi = graded(tmp_path / "phi.jsonl", {81: [8, 8], 101: [5, None], 102: [6]})
+    out = tmp_path / "scores.json"
+    given = ["compare", "--questions", str(questions), "--grades", lora, "--grades", phi]
+    assert main([*given, "--json", str(out)]) == 0
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert head == "| category | questions | lora | phi | phi − lora [95 %] |"
+    assert rows[0] == "| writing | 1 | 5.00 | 8.00 | +3.00 |"
+    # by question: 3 to 5 and 5 to 6, so +1.5 with a t interval of two: 12.706 * 0.5
+    assert rows[1] == "| math | 2 | 4.00 | 5.50 | +1.50 [-4.85, +7.85] |"
+    assert rows[2].startswith("| all | 3 | 4.33 | 6.33 | +2.00 [")
+    scores = json.loads(out.read_text())
+    assert scores["phi"]["math"]["mean"] == 5.5 and scores["lora"]["math"]["second_turn"] == 4
+    assert scores["phi"]["math"]["unparsed"] == pytest.approx(1 / 3)
+    assert scores["phi"]["math"]["second_turn"] is None
+
+
+def test_grades_that_cannot_be_compared_are_refused(
+    questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lora = graded(tmp_path / "lora.jsonl", {81: [6, 4]})
+    other = graded(tmp_path / "other.jsonl", {81: [6, 4]}, judge="another")
+    none = graded(tmp_path / "none.jsonl", {})
+    given = ["compare", "--questions", str(questions), "--grades", lora, "--grades"]
+    for more, message in (
+        (other, "different judges cannot be compared: m in "),
+        (none, "none.jsonl has no grades: write it with `judge` first"),
+        (lora, "every model needs a name of its own"),
+    ):
+        assert main([*given, more]) == 1
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*given, "lora"])
+    assert "expected NAME=FILE, got 'lora'" in capsys.readouterr().err
+
+
 def test_judging_goes_on_where_it_stopped(
     questions: Path, server: Judge, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,10 +13,9 @@ from rich.text import Text
 
 from studies.engine.command.plan_table import STYLES, duration
 from studies.engine.command.standing import Standing
-from studies.engine.definition.train import Train
+from studies.engine.definition.train import Train, planned_steps
 from studies.engine.records import Result, Trial
 from studies.engine.running.events import Event
-from studies.engine.trials.training.schedule import planned_steps
 
 BAR = 24
 """Characters; with the counts beside it within the 80 of a small terminal."""

@@ -48,10 +48,21 @@ def _found_words(registered: list[list[str]] | None) -> dict[str, Any]:
             if method.config is not None and issubclass(method.config, adapters.BasisConfig)
         ],
         "monitored": adapters.MONITORED,
+        "families": {m.name: m.fixed["basis"] for m in methods if "basis" in m.fixed},
+        "plain": [name for name in basis_zoo.list_bases() if not _has_bandwidths(name)],
         "basis": basis_zoo.list_bases(),
         "grid": basis_zoo.list_grids(),
         "start": basis_zoo.list_starts(),
     }
+
+
+def _has_bandwidths(family: str) -> bool:
+    import basis_zoo
+
+    try:
+        return basis_zoo.get_basis(family, num_basis=8).num_bandwidths > 0
+    except ValueError:  # of one's own, which wants other options
+        return True
 
 
 def common_options() -> Sequence[str]:
@@ -108,6 +119,13 @@ def monitored(adapter: Mapping[str, Any]) -> Sequence[str]:
 def has_phi(adapter: Mapping[str, Any]) -> bool:
     """Whether the method's update is s phi(BA), phi trained or fixed."""
     return adapter.get("method") in _words()["phi"]
+
+
+def has_bandwidths(adapter: Mapping[str, Any]) -> bool:
+    """Whether the method's phi has bandwidths."""
+    words = _words()
+    family = words["families"].get(adapter.get("method"), adapter.get("basis", "sinc"))
+    return has_phi(adapter) and family not in words["plain"]
 
 
 @answers.once

@@ -41,8 +41,10 @@ def reported(study: Study, point: Point, metrics: Mapping[str, str]) -> list[str
     found += [*checks.monitored(adapter), *COSTS]
     if study.after is not None:
         pruned, phi = checks.can_be_pruned(adapter), checks.has_phi(adapter)
-        changed = checks.changes_weights(adapter)
-        found += study.after.names(metrics, pruned=pruned, phi=phi, changed=changed)
+        changed, bandwidths = checks.changes_weights(adapter), checks.has_bandwidths(adapter)
+        found += study.after.names(
+            metrics, pruned=pruned, phi=phi, bandwidths=bandwidths, changed=changed
+        )
     return found
 
 

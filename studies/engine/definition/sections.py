@@ -1,10 +1,10 @@
 """The sections `after` and `search` of a study."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WrapValidator, field_validator, model_validator
 
 from studies.sections import Bool, Float, Int, Line, Section
 
@@ -13,10 +13,19 @@ PARA_FACTS = ("parameters", "kept_energy", "rank_mean", "rank_spread")
 of all updates, mean and standard deviation over layers of the ranks."""
 
 SPECTRA = "spectra.npz"
-"""The file beside a trial's result that `spectra` asks for."""
+"""The file beside a trial's result that `spectra` asks for; after step 100, spectra-100.npz."""
+STEPS_TO = "after/steps_to_"
+SURFACE = "loss_surface.npz"
+"""The file that `loss_surface` asks for."""
+SURFACE_FACTS = ("center", "lowest", "highest")
+"""What is said of a loss surface: the loss of the trained parameters, and its ends."""
 RANK_METRICS = "after/spectra"
-"""What metrics of the updates' ranks begin with; see `adapters.spectrum.rank_statistics`."""
+"""What metrics of the updates' ranks begin with, and of phi's sizes; see
+`adapters.spectrum.rank_statistics` and `size_statistics`."""
 RANKS = ("stable_rank", "effective_rank", "rank")
+AMPLITUDE_SIZES, BANDWIDTH_SIZES = ("amplitude_norm",), ("bandwidth_norm", "bandwidth_mean")
+_SPREADS = ("", "_spread", "_early", "_late", "_rise", "_slope")
+_CHANGES = ("_start", "_change")
 PARTS = ("all", "attention", "mlp")
 
 
@@ -60,6 +69,49 @@ class Landscape(Section):
         return points
 
 
+class LossSurface(Landscape):
+    """The training loss on a plane of two random directions through the trained parameters."""
+
+    rows: Int = Field(256, ge=1)
+    """Training rows on which it is measured, without dropout; all where there are fewer."""
+
+
+class Spectra(Section):
+    """Ranks and phis at named steps of the training, beside those at its end."""
+
+    steps: Annotated[
+        tuple[Annotated[Int, Field(ge=1)], ...],
+        Field(min_length=1, examples=[[100, 1000, 2000]]),
+    ]
+    """Optimizer steps; what is trained is copied after each, and looked at after the training."""
+
+    @field_validator("steps")
+    @classmethod
+    def _steps_rise(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
+        if list(steps) != sorted(set(steps)):
+            raise ValueError(
+                f"expected steps that rise, each once, got {', '.join(map(str, steps))}"
+            )
+        return steps
+
+
+_ALWAYS = ("affine", "spectra")
+"""Keys of `after` that every trial's configuration has."""
+
+
+def _one_or_several(given: Any) -> Any:
+    return given if isinstance(given, list | tuple) else (given,)
+
+
+def _switch(given: Any, _: Callable[[Any], Any]) -> Any:
+    """true, false or a mapping; by itself pydantic would say of each why it is none of the two."""
+    if isinstance(given, Mapping):
+        return Spectra.model_validate(given)
+    if isinstance(given, bool | Spectra):
+        return given
+    raise ValueError(f"expected true, false or {{steps: [...]}}, got {given!r}")
+
+
 class After(Section):
     """Evaluations of every trained model beyond its own; they become metrics `after/...`."""
 
@@ -69,17 +121,52 @@ class After(Section):
     """Every phi replaced by its best affine fit."""
     landscape: Landscape | None = None
     """The validation loss along a line; null: not."""
-    spectra: Bool = False
-    """Ranks of every update, by part and depth of the model; its singular values, and every phi,
-    are kept beside the result for the figures."""
+    spectra: Annotated[bool | Spectra, WrapValidator(_switch)] = False
+    """Ranks of every update and sizes of every phi, by part and depth of the model; singular
+    values, and every phi, are kept beside the result for the figures. A mapping: also at `steps`
+    of the training."""
+    loss_surface: LossSurface | None = None
+    """The training loss on a plane, kept beside the result for the figure; null: not."""
+    generalization: Bool = False
+    """The task's metrics on as many training rows as there are test rows, and how much better they
+    are than on the test rows."""
+    steps_to: Annotated[
+        tuple[Float, ...], BeforeValidator(_one_or_several), Field(examples=[[0.8, 0.85]])
+    ] = ()
+    """Values of `objective.select_on`, one or several: after how many steps of the training an
+    evaluation first had it, or a better one."""
 
     @model_validator(mode="after")
     def _asks_something(self) -> "After":
-        if not (self.para or self.affine or self.landscape or self.spectra):
+        asked = [name for name in type(self).model_fields if getattr(self, name)]
+        if not asked:
             raise ValueError(
-                "nothing to evaluate: give `para`, `affine: true`, `landscape` or `spectra: true`"
+                "nothing to evaluate: give `para`, `affine: true`, `landscape`, `spectra: true`, "
+                "`loss_surface`, `generalization: true` or `steps_to`"
             )
         return self
+
+    @field_validator("steps_to")
+    @classmethod
+    def _values_differ(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        names = [f"{value:g}" for value in values]
+        if len(set(names)) < len(names):
+            raise ValueError(f"each value once, got {', '.join(names)}")
+        return values
+
+    def settings(self) -> dict[str, Any]:
+        """The section as a part of a trial's configuration, and so of its key.
+
+        Keys that came later than others are there only where they ask for something: the keys of
+        trials that were there before stay.
+        """
+        given = self.model_dump(mode="json", exclude_none=True)
+        return {name: value for name, value in given.items() if value or name in _ALWAYS}
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Steps of the training after which spectra are wanted."""
+        return self.spectra.steps if isinstance(self.spectra, Spectra) else ()
 
     def names(
         self,
@@ -87,13 +174,15 @@ class After(Section):
         *,
         pruned: bool = True,
         phi: bool = True,
+        bandwidths: bool = True,
         changed: bool = True,
     ) -> list[str]:
         """The metrics that this adds, where a task reports `metrics` on each split.
 
-        `pruned`, `phi` and `changed` say whether the method can be pruned, whether it has a phi,
-        and whether it changes weights.
+        `pruned`, `phi`, `bandwidths` and `changed` say whether the method can be pruned, whether it
+        has a phi, with bandwidths, and whether it changes weights.
         """
+        metrics = list(metrics)
         splits = [f"{split}/{metric}" for split in ("valid", "test") for metric in metrics]
         shares = self.para.kept if pruned and self.para is not None else ()
         found = [f"{para_name(s)}/{name}" for s in shares for name in (*splits, *PARA_FACTS)]
@@ -102,12 +191,21 @@ class After(Section):
             found += [f"after/affine/difference/{name}" for name in splits]
         if self.landscape is not None:
             found += [landscape_name(step) for step in self.landscape.steps]
+        if self.loss_surface is not None:
+            found += [f"after/loss_surface/{fact}" for fact in SURFACE_FACTS]
+        if self.generalization:
+            found += [train_name(m) for m in metrics] + [gap_name(m) for m in metrics]
+        found += [f"{steps_to_name(v)}/{f}" for v in self.steps_to for f in ("steps", "reached")]
         if changed and self.spectra:
-            ends = ("", "_spread", "_early", "_late", "_rise")
+            sizes = (*AMPLITUDE_SIZES, *(BANDWIDTH_SIZES * bandwidths)) * phi
+            inner = [f"{number}{end}" for number in (*RANKS, *sizes) for end in _SPREADS]
+            inner += [f"{size}{end}" for size in sizes for end in _CHANGES]
+            each = [f"{part}/{name}" for part in PARTS for name in inner] + [
+                "all/raised_share"
+            ] * phi
             found += [
-                f"{RANK_METRICS}/{p}/{rank}{end}" for p in PARTS for rank in RANKS for end in ends
+                f"{at}/{name}" for at in map(spectra_name, (None, *self.steps)) for name in each
             ]
-            found += [f"{RANK_METRICS}/all/raised_share"] * phi
         return found
 
 
@@ -116,9 +214,30 @@ def para_name(share: float) -> str:
     return f"after/para_{share:g}"
 
 
+def spectra_name(step: int | None = None) -> str:
+    """What metrics of ranks and sizes after `step` begin with: after/spectra/step_100; of what was
+    trained, without one."""
+    return RANK_METRICS if step is None else f"{RANK_METRICS}/step_{step}"
+
+
 def landscape_name(step: float) -> str:
     """The metric that is the validation loss at `step`: after/landscape/-0.1."""
     return f"after/landscape/{step:g}"
+
+
+def train_name(metric: str) -> str:
+    """The metric that is the task's `metric` on training rows: after/train/accuracy."""
+    return f"after/train/{metric}"
+
+
+def gap_name(metric: str) -> str:
+    """The metric that says how much better `metric` is there than on test rows."""
+    return f"after/generalization_gap/{metric}"
+
+
+def steps_to_name(value: float) -> str:
+    """What metrics about the steps to `value` begin with: after/steps_to_0.85."""
+    return f"{STEPS_TO}{value:g}"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
-"""The section `train` of a study, which is also how a trial is trained."""
+"""The section `train` of a study, which is also how a trial is trained, and its number of steps."""
 
+import math
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -79,3 +81,20 @@ class Train(Section):
     @classmethod
     def _off_is_a_word(cls, given: Any) -> Any:
         return "off" if given is False else given  # as YAML reads a bare off
+
+
+def steps_in_epoch(settings: Train, batches: int) -> int:
+    """Optimizer steps of one pass over `batches` batches; the last may have fewer of them."""
+    return math.ceil(batches / settings.gradient_accumulation)
+
+
+def total_steps(settings: Train, batches: int) -> int:
+    """Optimizer steps of the whole training, `batches` being those of an epoch."""
+    epochs = Fraction(str(settings.epochs))  # as written: 2.2 of 50 steps are 110, a float's 111
+    steps = math.ceil(epochs * steps_in_epoch(settings, batches))
+    return steps if settings.max_steps is None else min(steps, settings.max_steps)
+
+
+def planned_steps(settings: Train, rows: int) -> int:
+    """Optimizer steps of the whole training on `rows` rows."""
+    return total_steps(settings, math.ceil(rows / settings.batch_size))

@@ -8,6 +8,7 @@ from typing import Any
 
 from studies import published
 from studies.engine.definition import (
+    after_rules,
     checks,
     claim_rules,
     keep_rules,
@@ -45,7 +46,7 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
         for point in points:
             _ask(study, point, "adapter", checks.check_adapter_options, problems)
     if points and metrics is not None and not problems:
-        _check_after(study, points, metrics, problems)
+        after_rules.check(study, points, metrics, problems)
         search_rules.check(study, points, metrics, problems)
         tune_rules.check(study, points, metrics, problems)
     if not problems and not refused:
@@ -148,32 +149,6 @@ def _check_published(study: Study, points: list[Point], problems: Problems) -> N
     x, known = study.published.x, dict.fromkeys(path for point in points for path in point.swept)
     if x not in known:
         problems.at(unlike(f"no arm varies '{x}'", x, known, "Varied"), "published", "x")
-
-
-def _check_after(
-    study: Study, points: list[Point], metrics: Mapping[str, str], problems: Problems
-) -> None:
-    """Report evaluations after training that no arm can have."""
-    if (after := study.after) is not None:
-        quantised = any("quantization" in point.config["backbone"] for point in points)
-        asked = [
-            ("para", after.para is not None, checks.can_be_pruned, "adds a matrix to the weight"),
-            ("affine", after.affine, checks.has_phi, "has a phi"),
-        ]
-        for key, wanted, fits, what in asked:
-            if wanted and not any(fits(point.config["adapter"]) for point in points):
-                problems.at(f"no arm {what}", "after", key)
-            if wanted and quantised:
-                message = "needs weights that are not quantised: remove backbone.quantization"
-                problems.at(message, "after", key)
-        if after.spectra and quantised:
-            adapters = ((point.arm, point.config["adapter"]) for point in points)
-            other = [arm for arm, a in adapters if checks.needs_weights(a)]
-            if other:
-                message = f"the ranks of '{other[0]}' need weights that are not quantised: remove "
-                problems.at(f"{message}backbone.quantization or the arm", "after", "spectra")
-        if after.landscape is not None and "loss" not in metrics:
-            problems.at("needs a task that reports a loss", "after", "landscape")
 
 
 def _ask(

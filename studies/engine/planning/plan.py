@@ -41,7 +41,7 @@ def _with_seeds(
     """The trials of the study's seeds, with the settings of the arms that have some."""
     points = [apply(point, settings.get(point.arm, {})) for point in points]
     if study.after is not None:
-        after = {"after": study.after.model_dump(mode="json", exclude_none=True)}
+        after = {"after": study.after.settings()}
         points = [replace(point, config=point.config | after) for point in points]
     return [make(seed, point, keep=study.keep) for seed in study.seeds for point in points]
 
@@ -102,6 +102,7 @@ def prepared(study: Study, plugins: Sequence[str | Path]) -> tuple[list[Point], 
     def make(seed: int, point: Point, /, **about: Any) -> Trial:
         used = used_by(point.config, loaded)
         chooses = point.config["train"]["keep"] == "best"
+        chooses |= "steps_to" in point.config.get("after", {})
         try:
             contents = study.contents.of(point.config)
         except ValueError as error:  # files of which no data set can be made

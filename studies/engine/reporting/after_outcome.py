@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from studies.engine.definition.sections import (
     PARA_FACTS,
     PARTS,
-    RANK_METRICS,
+    STEPS_TO,
+    gap_name,
     landscape_name,
     para_name,
+    spectra_name,
+    train_name,
 )
 from studies.engine.records import Result
 from studies.engine.reporting.statistics import Comparison, Summary, compare, summarize
@@ -18,6 +21,7 @@ from studies.engine.reporting.statistics import Comparison, Summary, compare, su
 Seeds = Mapping[int, Mapping[str, float]]
 """Seed, ascending, to the metrics of one arm's trial."""
 _SHARE = re.compile(r"after/para_([^/]+)/")
+_TIME = re.compile(rf"{spectra_name()}/step_(\d+)/")
 _STEP = re.compile(r"after/landscape/(.+)")
 
 
@@ -55,7 +59,28 @@ class Ranks:
     part: str
     """all, attention or mlp."""
     numbers: Mapping[str, float]
-    """By the end of the metric's name, such as stable_rank_spread; means over seeds."""
+    """By the end of the metric's name, such as stable_rank_spread; means over seeds. Those of phi's
+    sizes, such as amplitude_norm, are among them."""
+
+
+@dataclass(frozen=True)
+class Generalization:
+    """One arm on rows that it was trained on."""
+
+    train: Summary
+    gap: Summary
+    """How much better the objective's metric is there than on test rows."""
+
+
+@dataclass(frozen=True)
+class StepsTo:
+    """How long one arm took to a value of what is chosen by."""
+
+    value: str
+    reached: int
+    """Seeds that had it."""
+    steps: Summary
+    """Those that had not count as all steps of their training."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +96,10 @@ class ArmAfter:
     """Steps with the validation loss there."""
     ranks: tuple[Ranks, ...] = ()
     """Empty where the method has no update that is a matrix."""
+    over_time: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    """Steps of the training with the numbers of `all` after each, means over seeds."""
+    generalization: Generalization | None = None
+    steps_to: tuple[StepsTo, ...] = ()
 
 
 def gather(results: Mapping[str, Mapping[int, Result]], metric: str) -> tuple[ArmAfter, ...]:
@@ -90,6 +119,7 @@ def _arm(arm: str, seeds: Seeds, metric: str) -> ArmAfter:
     names = sorted({name for metrics in seeds.values() for name in metrics})
     shares = {float(hit[1]) for name in names if (hit := _SHARE.match(name))}
     steps = sorted(float(hit[1]) for name in names if (hit := _STEP.match(name)))
+    times = {int(hit[1]) for name in names if (hit := _TIME.match(name))}
     trained = _values(seeds, metric)
     curve = (_kept(share, seeds, metric, trained) for share in sorted(shares, reverse=True))
     affine = None
@@ -102,15 +132,36 @@ def _arm(arm: str, seeds: Seeds, metric: str) -> ArmAfter:
         curve=tuple(kept for kept in curve if kept is not None),
         affine=affine,
         landscape=tuple((step, _summary(_values(seeds, landscape_name(step)))) for step in steps),
-        ranks=tuple(ranks for part in PARTS if (ranks := _ranks(part, seeds)).numbers),
+        ranks=tuple(
+            Ranks(part, own)
+            for part in PARTS
+            if (own := _below(f"{spectra_name()}/{part}/", seeds))
+        ),
+        over_time=tuple(
+            (step, _below(f"{spectra_name(step)}/all/", seeds)) for step in sorted(times)
+        ),
+        generalization=_generalization(seeds, metric.partition("/")[2]),
+        steps_to=tuple(_steps_to(seeds, n) for n in names if n.endswith("/reached")),
     )
 
 
-def _ranks(part: str, seeds: Seeds) -> Ranks:
-    start = f"{RANK_METRICS}/{part}/"
+def _generalization(seeds: Seeds, metric: str) -> Generalization | None:
+    gaps = _values(seeds, gap_name(metric))
+    train = _values(seeds, train_name(metric))
+    return Generalization(_summary(train), _summary(gaps)) if gaps else None
+
+
+def _steps_to(seeds: Seeds, name: str) -> StepsTo:
+    reached = _values(seeds, name)
+    steps = _values(seeds, f"{name.removesuffix('reached')}steps")
+    value = name.removeprefix(STEPS_TO).removesuffix("/reached")
+    return StepsTo(value, round(sum(reached.values())), _summary(steps))
+
+
+def _below(start: str, seeds: Seeds) -> dict[str, float]:
+    """Means of all metrics whose names begin with `start`, by what follows."""
     names = sorted({name for metrics in seeds.values() for name in metrics})
-    means = {n.removeprefix(start): _mean(seeds, n) for n in names if n.startswith(start)}
-    return Ranks(part, means)
+    return {n.removeprefix(start): _mean(seeds, n) for n in names if n.startswith(start)}
 
 
 def _kept(share: float, seeds: Seeds, metric: str, trained: Mapping[int, float]) -> Kept | None:

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from studies.engine.definition.sections import RANKS
 from studies.engine.reporting.after_outcome import ArmAfter
 from studies.engine.reporting.rendering import NONE, interval, number, table
+from studies.engine.reporting.statistics import Estimate
 
 
-def markdown(arms: Sequence[ArmAfter], metric: str) -> list[str]:
+def markdown(arms: Sequence[ArmAfter], metric: str, select_on: str | None = None) -> list[str]:
     """A section for each kind of evaluation; none where nothing was evaluated."""
-    parts = (_para(arms, metric), _affine(arms, metric), _ranks(arms), _slice(arms))
+    spectra = (_ranks(arms), _sizes(arms), _over_time(arms))
+    training = (_generalization(arms, metric), _steps_to(arms, select_on))
+    parts = (_para(arms, metric), _affine(arms, metric), *spectra, *training, _slice(arms))
     return [part for part in parts if part]
 
 
@@ -88,6 +91,98 @@ def _ranks(arms: Sequence[ArmAfter]) -> str:
         "the rank counts singular values above the rounding of float32."
     )
     return f"## Ranks\n\n{about}\n\n{table(head, rows)}" if rows else ""
+
+
+def _sizes(arms: Sequence[ArmAfter]) -> str:
+    names = {"amplitude_norm": "‖a‖", "bandwidth_norm": "‖ω‖", "bandwidth_mean": "mean ω"}
+    head = ["arm", "part", *(f"{n}{e}" for n in names.values() for e in ("", ", slope"))]
+    rows = []
+    for arm in arms:
+        for part in arm.ranks:
+            if "amplitude_norm" not in part.numbers:
+                continue
+            cells = []
+            for name in names:
+                start, end, slope = (
+                    _three(part.numbers.get(f"{name}{e}")) for e in ("_start", "", "_slope")
+                )
+                cells += [f"{start} → {end}", slope]
+            rows.append([arm.arm, part.part, *cells])
+    about = (
+        "Sizes of φ's amplitudes a and bandwidths ω, before training → after it, means over "
+        "modules and seeds: ‖·‖ is the Euclidean norm over the functions of one φ. The slope is "
+        "that of the least-squares line over depth, which is 0 in the first block and 1 in the "
+        "last: what is gained on the way."
+    )
+    return f"## Sizes of φ\n\n{about}\n\n{table(head, rows)}" if rows else ""
+
+
+def _over_time(arms: Sequence[ArmAfter]) -> str:
+    names = ("stable_rank", "effective_rank", "amplitude_norm", "bandwidth_mean")
+    head = ["arm", "step", "stable rank", "effective rank", "‖a‖", "mean ω"]
+    rows = []
+    for arm in arms:
+        end = next((ranks.numbers for ranks in arm.ranks if ranks.part == "all"), {})
+        for step, numbers in (*arm.over_time, *([("end", end)] if arm.over_time else [])):
+            rows.append([arm.arm, str(step), *(_three(numbers.get(name)) for name in names)])
+    about = (
+        "After steps of the training and at its end: means over all modules and over the seeds "
+        "that had the step."
+    )
+    return f"## In the course of training\n\n{about}\n\n{table(head, rows)}" if rows else ""
+
+
+def _generalization(arms: Sequence[ArmAfter], metric: str) -> str:
+    measured = [(arm, arm.generalization) for arm in arms if arm.generalization is not None]
+    if not measured:
+        return ""
+    name = metric.partition("/")[2]
+    head = ["arm", "n", f"{name}, training rows [95 %]", f"{metric} [95 %]", "gap [95 %]"]
+    rows = [
+        [
+            arm.arm,
+            str(found.gap.n),
+            interval(found.train.estimate),
+            interval(arm.trained.estimate),
+            interval(found.gap.estimate, "+"),
+        ]
+        for arm, found in measured
+    ]
+    about = (
+        "The trained model on as many training rows as there are test rows, or all where there are "
+        "fewer, the same rows for every arm and seed. The gap is how much better it is there than "
+        "on the test rows."
+    )
+    return f"## Generalization\n\n{about}\n\n{table(head, rows)}"
+
+
+def _steps_to(arms: Sequence[ArmAfter], select_on: str | None) -> str:
+    rows = [
+        [
+            arm.arm,
+            each.value,
+            f"{each.reached} of {each.steps.n}",
+            "≥ " * (each.reached < each.steps.n) + _interval_of_steps(each.steps.estimate),
+        ]
+        for arm in arms
+        for each in arm.steps_to
+    ]
+    about = (
+        f"Steps of the training until an evaluation first had `{select_on}` of the value, or a "
+        "better one, mean over seeds. A seed that never had it counts as all the steps that its "
+        "training could have had: the mean of its arm is then a lower bound, marked ≥."
+    )
+    head = ["arm", "value", "seeds that had it", "steps [95 %]"]
+    return f"## Steps to a value\n\n{about}\n\n{table(head, rows)}" if rows else ""
+
+
+def _interval_of_steps(estimate: Estimate) -> str:
+    mean, *ends = (NONE if value is None else f"{value:.0f}" for value in estimate)
+    return mean if NONE in ends else f"{mean} [{', '.join(ends)}]"
+
+
+def _three(value: float | None) -> str:
+    return NONE if value is None else f"{value:.3g}"
 
 
 def _slice(arms: Sequence[ArmAfter]) -> str:

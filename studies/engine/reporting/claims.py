@@ -117,7 +117,9 @@ def _sample(total: WeightedSum, results: Results, metric: str) -> _Sample:
 
 def _is_count(metric: str) -> bool:
     """Whether the form of the method may fix `metric`: a cost, or the rank of its updates."""
-    return metric.startswith("cost/") or bool(re.fullmatch(rf"{RANK_METRICS}/\w+/rank", metric))
+    return metric.startswith("cost/") or bool(
+        re.fullmatch(rf"{RANK_METRICS}/(step_\d+/)?\w+/rank", metric)
+    )
 
 
 def _number(term: Term, results: Results, seed: int, metric: str) -> float | None:

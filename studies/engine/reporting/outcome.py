@@ -11,7 +11,7 @@ from studies import published
 from studies.engine.definition import overrides
 from studies.engine.definition.points import Point, expand, value_at
 from studies.engine.definition.study import Study
-from studies.engine.definition.train import Train
+from studies.engine.definition.train import Train, planned_steps
 from studies.engine.planning.tuning import Choice
 from studies.engine.records import Cost, Kept, Result, Trial
 from studies.engine.reporting.after_outcome import ArmAfter, gather
@@ -25,7 +25,6 @@ from studies.engine.reporting.statistics import (
     summarize,
 )
 from studies.engine.reporting.two_factors import TwoFactors, two_factors
-from studies.engine.trials.training.schedule import planned_steps
 
 Pairs = Sequence[tuple[Trial, Result]]
 """Every trial that ran with what it found, in the order of the plan."""

@@ -19,6 +19,7 @@ from studies.engine.reporting import (
     rendering,
     search_report,
     spectra_plots,
+    surface_plots,
     two_factor_report,
 )
 from studies.engine.reporting.outcome import Outcome, Pairs, collect
@@ -82,7 +83,7 @@ def write_report(
     outcome = replace(collect(study, pairs, choices, search), claims_changed=claims_changed)
     out_dir.mkdir(parents=True, exist_ok=True)
     trials_dir = trials_dir or out_dir.parent / "trials"
-    more = after_tables.markdown(outcome.after, outcome.metric)
+    more = after_tables.markdown(outcome.after, outcome.metric, outcome.select_on)
     if outcome.two_factors is not None:
         more.insert(0, two_factor_report.markdown(outcome.two_factors, outcome.metric))
     if search is not None:
@@ -112,7 +113,8 @@ def _figures(
     made |= two_factor_report.figures(drawn)
     if curves:
         made["learning"] = plots.plot_learning_curves(drawn, curves)
-    made |= after_plots.figures(drawn) | spectra_plots.figures(drawn, trials_dir)
+    made |= after_plots.figures(drawn) | surface_plots.figures(drawn, trials_dir)
+    made |= spectra_plots.figures(drawn, trials_dir)
     if outcome.search is not None:
         made |= search_report.figures(outcome.search, drawn)
     return list(made.items())

@@ -1,16 +1,25 @@
-"""Figures of what arms look like inside: ranks by depth, spectra, utilization, and phi itself."""
+"""Figures of what arms look like inside: ranks by depth, spectra, utilization, and phi itself.
 
+Of an arm that was also looked at in its training there are figures with a line for each time.
+"""
+
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from studies.engine.definition.sections import SPECTRA
+from basis_zoo.drawing.styles import arm_styles
+from studies.engine.definition.sections import BANDWIDTH_SIZES, SPECTRA
 from studies.engine.reporting.outcome import Outcome
 from studies.engine.reporting.panels import about, labels, styles
 
 if TYPE_CHECKING:
     from studies.engine.trials.spectra_file import Inside
+
+END = "end"
+"""What the time of the trained model is called."""
 
 
 def figures(outcome: Outcome, trials_dir: Path) -> dict[str, Figure]:
@@ -28,10 +37,12 @@ def figures(outcome: Outcome, trials_dir: Path) -> dict[str, Figure]:
     from studies.engine.trials.spectra_file import read_spectra
 
     found: dict[str, Inside] = {}
+    folders: dict[str, Path] = {}
     for arm in outcome.arms:
-        kept = (read_spectra(trials_dir / arm.keys[seed]) for seed in arm.values)
-        if (inside := next(filter(None, kept), None)) is not None:
-            found[arm.name] = inside
+        for folder in (trials_dir / arm.keys[seed] for seed in arm.values):
+            if (inside := read_spectra(folder)) is not None:
+                found[arm.name], folders[arm.name] = inside, folder
+                break
     if not found:
         return {}
     names, looks = labels(outcome), styles(outcome)
@@ -52,4 +63,56 @@ def figures(outcome: Outcome, trials_dir: Path) -> dict[str, Figure]:
         first = [curve.name for curve in next(iter(curves.values()))]
         alike = {n: c for n, c in curves.items() if [curve.name for curve in c] == first}
         made["phi"] = plot_phi(alike, **drawn)
+    for name, folder in folders.items():
+        title, times = f"{names[name]}; {about(outcome)}", _times(folder, found[name])
+        made |= _over_time(title, _file(name), times)
     return made
+
+
+def _times(folder: Path, end: "Inside") -> dict[str, tuple[float, "Inside"]]:
+    """Each time of a trial's training with its place on the scale, and the end unless it is one."""
+    from studies.engine.trials.spectra_file import read_spectra, steps_kept
+
+    times: dict[str, tuple[float, Inside]] = {}
+    for step in steps_kept(folder):
+        if (inside := read_spectra(folder, step)) is not None:
+            times[f"step {step}"] = float(step), inside
+    if times and not _same(list(times.values())[-1][1], end):
+        times[END] = float("inf"), end
+    return times
+
+
+def _same(one: "Inside", other: "Inside") -> bool:
+    updates = zip(one.modules, other.modules, strict=True)
+    phis = zip(one.curves, other.curves, strict=True)
+    return all(a.values.equal(b.values) for a, b in updates) and all(
+        a.y.equal(b.y) for a, b in phis
+    )
+
+
+def _over_time(
+    title: str, file: str, times: Mapping[str, tuple[float, "Inside"]]
+) -> dict[str, Figure]:
+    """Figures of one arm, one line a time, on a scale of colours; none without times."""
+    if not times:
+        return {}
+    from adapters.spectrum.plots import plot_depth, plot_phi
+
+    scale = [{name: place for name, (place, _) in times.items()}]
+    drawn: dict[str, Any] = {"styles": arm_styles(list(times), sweeps=scale), "about": title}
+    modules = {name: inside.modules for name, (_, inside) in times.items()}
+    made = {f"stable_rank_over_time_{file}": plot_depth(modules, "stable_rank", **drawn)}
+    curves = {name: inside.curves for name, (_, inside) in times.items() if inside.curves}
+    if curves:
+        made[f"phi_over_time_{file}"] = plot_phi(
+            curves, what="φ in the course of training", each_line="time", **drawn
+        )
+        has = {size for own in curves.values() for curve in own for size in curve.numbers()}
+        sizes = [size for size in ("amplitude_norm", BANDWIDTH_SIZES[-1]) if size in has]
+        made[f"sizes_over_time_{file}"] = plot_depth(curves, *sizes, **drawn)
+    return made
+
+
+def _file(arm: str) -> str:
+    """The arm's name as a part of a file's."""
+    return re.sub(r"[^A-Za-z0-9.=]+", "_", arm).strip("_")[:60] or "arm"

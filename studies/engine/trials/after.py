@@ -1,17 +1,17 @@
-"""Evaluations of a trained model beyond its own: pruned by PARA, phi made affine, a loss slice.
+"""Evaluations of a trained model beyond its own: pruned, phi made affine, ranks, loss around it.
 
 Each leaves the model as it found it.
 """
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from torch import nn
 
 from adapters.export import (
     affine_in_force,
@@ -21,59 +21,94 @@ from adapters.export import (
     layer_updates,
     source_parameters,
 )
-from adapters.spectrum import rank_statistics
+from adapters.spectrum import rank_statistics, size_statistics
 from studies.engine.definition import checks
 from studies.engine.definition.sections import (
-    RANK_METRICS,
+    SURFACE,
+    SURFACE_FACTS,
     After,
     Landscape,
+    LossSurface,
     Para,
+    gap_name,
     landscape_name,
     para_name,
+    spectra_name,
+    steps_to_name,
+    train_name,
 )
+from studies.engine.trials.landscape import filter_normalised, moved, surface
 from studies.engine.trials.seeds import derive
 from studies.engine.trials.spectra_file import write_spectra
+from studies.engine.trials.training.snapshots import Snapshots
 
+Curve = Sequence[tuple[int, float]]
+"""Steps of the training with the value of a metric after each."""
 Evaluate = Callable[..., Mapping[str, float]]
 """From names of splits to the model's metrics there, `split/metric`."""
 
 
-def evaluate_after(
-    model: nn.Module,
-    section: Mapping[str, Any],
-    adapter: Mapping[str, Any],
-    trained: Mapping[str, float],
-    evaluate: Evaluate,
-    before: Callable[[], nn.Module],
-    seed: int,
-    folder: Path,
-) -> dict[str, float]:
-    """The metrics that `section` asks for, see `After.names`; none where they mean nothing.
+@dataclass(frozen=True)
+class Subject:
+    """A trained model, and what its trial knows of it."""
 
-    Args:
-        model: The trained model.
-        section: `after` of the configuration.
-        adapter: `adapter` of the configuration: a method that adds no matrix to the weight is not
-            pruned, one without phi is not made affine, and one that changes no weight has no rank.
-        trained: The trained model's own metrics.
-        evaluate: Measures `model` as it is.
-        before: Loads the model as it was before it was adapted.
-        seed: The trial's.
-        folder: Where spectra are kept.
+    model: nn.Module
+    adapter: Mapping[str, Any]
+    """`adapter` of the configuration: a method that adds no matrix to the weight is not pruned, one
+    without phi is not made affine, and one that changes no weight has no rank."""
+    trained: Mapping[str, float]
+    """The model's own metrics."""
+    evaluate: Evaluate
+    """Measures the model as it is."""
+    before: Callable[[], nn.Module]
+    """Loads the model as it was before it was adapted."""
+    seed: int
+    """The trial's."""
+    folder: Path
+    """Where spectra are kept."""
+    snapshots: Snapshots = field(default_factory=Snapshots)
+    """What it was in its training."""
+    sizes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Those of its phis before training, see `adapters.spectrum.phi_sizes`."""
+    directions: Mapping[str, str] = field(default_factory=dict)
+    """The task's metrics, and which way each is better."""
+    on_training_rows: Callable[[], Mapping[str, float]] = dict
+    """Measures the model on training rows, by the task's names."""
+    objective: Callable[[int], float] = float
+    """The training loss of the model as it is, on so many training rows."""
+    curve: Curve = ()
+    """The evaluations of its training, by what is chosen by."""
+    higher: bool = True
+    """Whether more of that is better."""
+    steps: int = 0
+    """That the training could have had."""
+
+
+def evaluate_after(section: Mapping[str, Any], subject: Subject) -> dict[str, float]:
+    """The metrics that `section`, `after` of a configuration, asks for; see `After.names`.
+
+    There are none where they mean nothing.
 
     Raises:
         ValueError: The update is zero, or the weights are quantised.
     """
     after = After.model_validate(section)
     found: dict[str, float] = {}
+    model, adapter, evaluate = subject.model, subject.adapter, subject.evaluate
     if after.para is not None and checks.can_be_pruned(adapter):
         found |= _pruned(model, after.para, evaluate)
     if after.affine and checks.has_phi(adapter):
-        found |= _affine(model, trained, evaluate)
+        found |= _affine(model, subject.trained, evaluate)
     if after.spectra and checks.changes_weights(adapter):
-        found |= _ranks(model, before() if checks.needs_weights(adapter) else None, folder)
+        found |= _spectra(subject)
     if after.landscape is not None:
-        found |= _landscape(model, after.landscape, evaluate, seed)
+        found |= _line(subject, after.landscape)
+    if after.loss_surface is not None:
+        found |= _plane(subject, after.loss_surface)
+    if after.generalization:
+        found |= _generalization(subject)
+    for value in after.steps_to:
+        found |= steps_to(value, subject.curve, subject.higher, subject.steps)
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
@@ -110,53 +145,61 @@ def _affine(model: nn.Module, trained: Mapping[str, float], evaluate: Evaluate) 
     return found | {"after/affine/non_affine_share": share}
 
 
-def _ranks(model: nn.Module, before: nn.Module | None, folder: Path) -> dict[str, float]:
-    numbers = rank_statistics(model, write_spectra(model, folder, before))
-    return {f"{RANK_METRICS}/{name}": value for name, value in numbers.items()}
-
-
-def _landscape(
-    model: nn.Module, landscape: Landscape, evaluate: Evaluate, seed: int
-) -> dict[str, float]:
-    direction = filter_normalised(model, derive(seed, "landscape"))
-    found = {}
-    for step in landscape.steps:
-        with moved(direction, step):
-            found[landscape_name(step)] = evaluate("valid")["valid/loss"]
+def _spectra(subject: Subject) -> dict[str, float]:
+    """Ranks and sizes of what was trained, and of what it was after each step that was copied."""
+    before = subject.before() if checks.needs_weights(subject.adapter) else None
+    found = _inside(subject, before)
+    with subject.snapshots.each(subject.model) as steps:
+        for step in steps:
+            found |= _inside(subject, before, step)
     return found
 
 
-@torch.no_grad()
-def filter_normalised(model: nn.Module, seed: int) -> dict[nn.Parameter, Tensor]:
-    r"""A random direction in the trained parameters, as large as they are.
+def _inside(
+    subject: Subject, before: nn.Module | None, step: int | None = None
+) -> dict[str, float]:
+    """Ranks and sizes of the model as it is, which is what it was after `step`."""
+    model = subject.model
+    numbers = rank_statistics(model, write_spectra(model, subject.folder, before, step))
+    numbers |= size_statistics(model, subject.sizes)
+    return {f"{spectra_name(step)}/{name}": value for name, value in numbers.items()}
 
-    Each row of a matrix, and each vector as a whole, is drawn from a normal distribution and
-    scaled to the norm of its parameters: $d \leftarrow d\,\lVert\theta\rVert / \lVert d\rVert$
-    (Li et al. 2018, arXiv 1712.09913, section 4). What is zero stays zero.
+
+def _line(subject: Subject, landscape: Landscape) -> dict[str, float]:
+    direction = filter_normalised(subject.model, derive(subject.seed, "landscape"))
+    found = {}
+    for step in landscape.steps:
+        with moved(direction, step):
+            found[landscape_name(step)] = subject.evaluate("valid")["valid/loss"]
+    return found
+
+
+def _plane(subject: Subject, wanted: LossSurface) -> dict[str, float]:
+    names = ("surface, first direction", "surface, second direction")
+    first, second = (filter_normalised(subject.model, derive(subject.seed, n)) for n in names)
+    loss = surface(lambda: subject.objective(wanted.rows), first, second, wanted.steps)
+    np.savez_compressed(subject.folder / SURFACE, steps=wanted.steps, loss=loss)
+    finite = loss[np.isfinite(loss)]
+    ends = (loss[wanted.points // 2, wanted.points // 2], finite.min(), finite.max())
+    return {f"after/loss_surface/{k}": float(v) for k, v in zip(SURFACE_FACTS, ends, strict=True)}
+
+
+def _generalization(subject: Subject) -> dict[str, float]:
+    found = {}
+    for metric, value in subject.on_training_rows().items():
+        found[train_name(metric)] = value
+        test, way = subject.trained.get(f"test/{metric}"), subject.directions.get(metric)
+        if test is not None and way is not None:
+            found[gap_name(metric)] = value - test if way == "maximize" else test - value
+    return found
+
+
+def steps_to(value: float, curve: Curve, higher: bool, steps: int) -> dict[str, float]:
+    """After how many steps an evaluation of `curve` first had `value` or a better one.
+
+    Where none had, it counts as all `steps` that the training could have had, a lower bound, and
+    `reached` is 0 instead of 1.
     """
-    draw = torch.Generator().manual_seed(seed)
-    direction: dict[nn.Parameter, Tensor] = {}
-    for parameter in model.parameters():
-        if parameter.requires_grad and parameter not in direction:
-            drawn = torch.randn(parameter.shape, generator=draw).to(parameter.device)
-            rows = (1, -1) if parameter.ndim < 2 else (len(parameter), -1)
-            size = parameter.detach().float().reshape(rows).norm(dim=1, keepdim=True)
-            flat = drawn.reshape(rows)
-            flat = flat * size / flat.norm(dim=1, keepdim=True).clamp_min(1e-12)
-            direction[parameter] = flat.reshape(parameter.shape)
-    return direction
-
-
-@contextmanager
-def moved(direction: Mapping[nn.Parameter, Tensor], step: float) -> Iterator[None]:
-    """The parameters of `direction` lie `step` times it further on; afterwards as before."""
-    before = {parameter: parameter.detach().clone() for parameter in direction}
-    try:
-        with torch.no_grad():
-            for parameter, way in direction.items():
-                parameter.add_(way.to(parameter.dtype), alpha=step)
-        yield
-    finally:
-        with torch.no_grad():
-            for parameter, value in before.items():
-                parameter.copy_(value)
+    reached = [step for step, found in curve if (found >= value if higher else found <= value)]
+    first = {"steps": float(min(reached, default=steps)), "reached": float(bool(reached))}
+    return {f"{steps_to_name(value)}/{name}": number for name, number in first.items()}

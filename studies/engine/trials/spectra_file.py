@@ -1,19 +1,31 @@
-"""What a trained adapter looks like inside, beside its result: `spectra.npz` in the run folder."""
+"""What an adapter looks like inside, beside its result: `spectra.npz` in the run folder.
+
+    about                       JSON: names, kinds, blocks, and what is a number of each
+    values_<i>, product_<i>     singular values of the update and of B A of module i
+    curve_<i>                   phi of module i, (2, points): x over the range of B A, and phi(x)
+    amplitude_<i>, bandwidth_<i>, grid_<i>, slope_<i>, offset_<i>   its numbers in force
+
+`spectra-100.npz` is of the model after step 100 of its training.
+"""
 
 import json
+import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adapters.spectrum import ModuleSpectrum, PhiCurve, phi_curves, spectra
 from adapters.spectrum.modules import PhiUsage
+from basis_zoo import PhiParameters
 from studies.engine.definition.sections import SPECTRA
 
 NAME = SPECTRA
+_STEP = re.compile(r"spectra-(\d+)\.npz")
 POINTS = 101
 """At which each phi is kept, over the range of its own x."""
 
@@ -26,8 +38,18 @@ class Inside(NamedTuple):
     """Empty for methods without phi."""
 
 
+def name_of(step: int | None) -> str:
+    """The file of what was trained, or of the model after `step`."""
+    return NAME if step is None else f"spectra-{step}.npz"
+
+
+def steps_kept(folder: Path) -> list[int]:
+    """The steps of the training whose files lie in `folder`, rising."""
+    return sorted(int(hit[1]) for path in folder.iterdir() if (hit := _STEP.fullmatch(path.name)))
+
+
 def write_spectra(
-    model: nn.Module, folder: Path, before: nn.Module | None = None
+    model: nn.Module, folder: Path, before: nn.Module | None = None, step: int | None = None
 ) -> list[ModuleSpectrum]:
     """Decompose the updates of `model` and keep what they show in `folder`.
 
@@ -35,6 +57,7 @@ def write_spectra(
         model: The trained model.
         folder: The trial's.
         before: The model as it was; needed where the method adds no matrix to the weight.
+        step: After which `model` is; None where its training is over.
     """
     modules, curves = spectra(model, before=before), phi_curves(model, count=POINTS)
     about = {
@@ -51,14 +74,16 @@ def write_spectra(
             arrays[f"product_{i}"] = module.product_values.float().cpu().numpy()
     for i, curve in enumerate(curves):
         arrays[f"curve_{i}"] = torch.stack([curve.x, curve.y]).numpy()
-    np.savez_compressed(folder / NAME, **arrays)
+        for name, numbers in curve.parameters._asdict().items() if curve.parameters else ():
+            arrays[f"{name}_{i}"] = numbers.float().numpy()
+    np.savez_compressed(folder / name_of(step), **arrays)
     return modules
 
 
-def read_spectra(folder: Path) -> Inside | None:
+def read_spectra(folder: Path, step: int | None = None) -> Inside | None:
     """What `write_spectra` kept in `folder`; None where there is nothing whole."""
     try:
-        with np.load(folder / NAME, allow_pickle=False) as file:
+        with np.load(folder / name_of(step), allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
             arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "about"}
         modules = [
@@ -69,9 +94,15 @@ def read_spectra(folder: Path) -> Inside | None:
             for i, (name, kind, block, shape, usage) in enumerate(about["modules"])
         ]  # fmt: skip
         curves = [
-            PhiCurve(name, kind, block, *arrays[f"curve_{i}"], used)
+            PhiCurve(name, kind, block, *arrays[f"curve_{i}"], used, _numbers(arrays, i))
             for i, (name, kind, block, used) in enumerate(about["curves"])
         ]
     except (FileNotFoundError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile):
         return None
     return Inside(modules, curves)
+
+
+def _numbers(arrays: Mapping[str, Tensor], i: int) -> PhiParameters | None:
+    """Those of phi i; None in what an earlier version kept."""
+    names = [f"{name}_{i}" for name in PhiParameters._fields]
+    return PhiParameters(*map(arrays.__getitem__, names)) if names[0] in arrays else None

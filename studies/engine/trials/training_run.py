@@ -5,30 +5,32 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import PreTrainedModel, set_seed
 from transformers.utils import logging
 
 import adapters
+from adapters.spectrum import phi_sizes
 from studies import backbones, tasks
 from studies.engine.definition.contents import check_contents
 from studies.engine.definition.plugins import load_plugins
-from studies.engine.definition.train import Train
+from studies.engine.definition.sections import After
+from studies.engine.definition.train import Train, total_steps
 from studies.engine.records import Cost, Kept, Trial
-from studies.engine.trials import keeping, seeds
-from studies.engine.trials.after import evaluate_after
+from studies.engine.trials import keeping, prepared_rows, seeds
+from studies.engine.trials.after import Subject, evaluate_after
 from studies.engine.trials.attaching import attached
 from studies.engine.trials.environment import code_versions, device_name, peak_memory_bytes
 from studies.engine.trials.failures import NotFinite, is_out_of_memory
 from studies.engine.trials.matching import matched
-from studies.engine.trials.metrics_file import MetricsFile
+from studies.engine.trials.metrics_file import MetricsFile, read_metrics
 from studies.engine.trials.preemption import Preemption
 from studies.engine.trials.ranks import ranks
 from studies.engine.trials.training import cuda_graph, loop
@@ -39,8 +41,11 @@ from studies.engine.trials.training.captured_forward import NOT_REPLAYED, captur
 from studies.engine.trials.training.checkpoint import Identity
 from studies.engine.trials.training.progress import TrainingProgress
 from studies.engine.trials.training.saving import Saver
+from studies.engine.trials.training.snapshots import Snapshots
+from studies.engine.trials.training_rows import Objective, as_test
 from studies.tasks.encoding import spare_workers
-from studies.tasks.kinds import Prepared
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -86,6 +91,9 @@ class TrainingRun:
         self._config = trial.config
         self._eval_rows = settings.eval_batch_size
         self._processor_seconds = 0.0
+        after = self._config.get("after")
+        self._after = None if after is None else After.model_validate(after)
+        self._snapshots = Snapshots(self._after.steps if self._after is not None else ())
 
     def run(self, micro_batch: int) -> None:
         """Train, `micro_batch` rows at a time, and evaluate; the findings are filled in order.
@@ -103,16 +111,20 @@ class TrainingRun:
         task = json.dumps(self._config["task"], sort_keys=True)
         split_seed = self._config.get("split_seed", 0)
         content = self._trial.contents.get("task")
-        data = _rows(task, split_seed, content)
+        data = prepared_rows.rows(task, split_seed, content)
         found.data = tasks.describe(data)
         found.backbone = backbones.identity(self._config["backbone"])
         self._model, processor, adapter, found.chosen = self._adapted(data)
         reader = json.dumps(found.backbone, sort_keys=True)
-        self._prepared, cut = _ready(_Wanted(task, split_seed, content, reader, processor))
+        self._prepared, cut = prepared_rows.ready(
+            prepared_rows.Wanted(task, split_seed, content, reader, processor)
+        )
         if cut:
             found.data["truncated"] = cut
+        sizes = phi_sizes(self._model)
         with self._counted():
             progress, loader, last = self._train(micro_batch)
+        self._name_missing_steps(len(progress.losses))
         finite = {name: value for name, value in last.items() if math.isfinite(value)}
         metrics = {"train/loss": progress.final_loss, **finite}
         if self._trial.keep is not None and ranks().rank == 0:
@@ -120,13 +132,40 @@ class TrainingRun:
             keeping.save(self._model, about, self._run_dir)
         if "after" in self._config:
             with self._counted():
-                head = tasks.head(self._config["task"], data)
-                metrics |= evaluate_after(
-                    self._model, self._config["after"], adapter, last, self._measure,
-                    lambda: backbones.load(self._config["backbone"], head)[0],
-                    self._trial.seed, self._run_dir,
+                subject = Subject(
+                    self._model, adapter, last, self._measure,
+                    lambda: backbones.load(self._config["backbone"], self._head)[0],
+                    self._trial.seed, self._run_dir, self._snapshots, sizes,
+                    **self._of_training(data, processor, loader),
                 )  # fmt: skip
+                metrics |= evaluate_after(self._config["after"], subject)
         found.metrics, found.cost = metrics, self._cost(progress, loader)
+
+    def _of_training(
+        self, data: tasks.TaskData, processor: Any, loader: TimedLoader
+    ) -> dict[str, Any]:
+        """What evaluations after training want to know of it, by the fields of `Subject`."""
+        task, split_seed = self._config["task"], self._config.get("split_seed", 0)
+        ways = tasks.check(task).metrics
+        metric = self._config.get("select_on", "")
+        lines = read_metrics(self._run_dir / "metrics.jsonl")
+
+        def on_training_rows() -> dict[str, float]:
+            rows = tasks.prepare(task, as_test(data, split_seed), processor)
+            return self._fitting(lambda *how: rows.evaluate(self._model, "test", *how))
+
+        @cache
+        def objective(count: int) -> Objective:
+            return Objective(self._prepared, count, seeds.derive(split_seed, "objective"))
+
+        return {
+            "directions": ways,
+            "on_training_rows": on_training_rows,
+            "objective": lambda n: self._fitting(lambda *how: objective(n)(self._model, *how)),
+            "curve": [(int(line["step"]), line[metric]) for line in lines if metric in line],
+            "higher": ways.get(metric.removeprefix("valid/")) == "maximize",
+            "steps": total_steps(self._settings, len(loader)),
+        }
 
     def _adapted(
         self, data: tasks.TaskData
@@ -170,12 +209,22 @@ class TrainingRun:
                 micro_batch=micro_batch,
                 may_capture=not any(n.startswith(NOT_CAPTURED) for n in self._found.notes),
                 note=self._found.note,
+                snapshots=self._snapshots,
             )
             with saver.saved_when_preempted():
                 last = self._measured(progress, best)
         finally:
             self._metrics.close()
         return progress, loader, last
+
+    def _name_missing_steps(self, trained: int) -> None:
+        """Note the steps of which spectra were wanted, and which the training did not have."""
+        steps = self._after.steps if self._after is not None else ()
+        if late := [str(step) for step in steps if step not in self._snapshots.taken]:
+            self._found.note(
+                f"after.spectra.steps: the training had {trained} steps, so there is nothing after "
+                f"{', '.join(late)}"
+            )
 
     def _saver(self) -> Saver:
         """What takes checkpoints, and says where to go on."""
@@ -252,12 +301,21 @@ class TrainingRun:
         }
 
     def _evaluate(self, split: str) -> dict[str, float]:
-        """The metrics of `split`, with as many rows at once as fit."""
+        """The metrics of `split`."""
+
+        def evaluation(rows: int, half: torch.dtype | None) -> dict[str, float]:
+            with self._evaluated() as model:
+                return self._prepared.evaluate(model, split, rows, half)
+
+        return self._fitting(evaluation)
+
+    def _fitting(self, evaluation: Callable[[int, torch.dtype | None], T]) -> T:
+        """What `evaluation` finds with as many rows at once as fit; it gets the type of mixed
+        precision too."""
         half = None if self._dtype is torch.float32 else self._dtype
         while True:
             try:
-                with self._evaluated() as model:
-                    return self._prepared.evaluate(model, split, self._eval_rows, half)
+                return evaluation(self._eval_rows, half)
             except Exception as error:
                 if not is_out_of_memory(error) or self._eval_rows == 1:
                     raise
@@ -316,29 +374,3 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-@lru_cache(maxsize=4)
-def _rows(task: str, split_seed: int, content: str | None) -> tasks.TaskData:
-    """The rows of a task given as JSON; those of a file with one `content` are read once."""
-    return tasks.load(json.loads(task), split_seed)
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """Rows for a model; its processor is told by what the model is."""
-
-    task: str
-    split_seed: int
-    content: str | None
-    backbone: str
-    processor: Any = field(compare=False)
-
-
-@lru_cache(maxsize=2)
-def _ready(wanted: _Wanted) -> tuple[Prepared, dict[str, float]]:
-    """The rows as the model takes them, and what was cut; once for the trials of one process."""
-    data = _rows(wanted.task, wanted.split_seed, wanted.content)
-    task = json.loads(wanted.task)
-    cut = tasks.truncated(task, data, wanted.processor)
-    return tasks.prepare(task, data, wanted.processor), cut

@@ -1,17 +1,19 @@
-"""`python -m studies.tasks.mt_bench answer|judge`: see the package."""
+"""`python -m studies.tasks.mt_bench answer|judge|compare`: see the package."""
 
 import argparse
+import json
 import math
 import sys
 from pathlib import Path
 
+from studies.tasks.mt_bench.categories import ALL, as_data, by_category, comparison, read_grades
 from studies.tasks.mt_bench.endpoint import KEY_VARIABLE, URL_VARIABLE, Endpoint, EndpointError
 from studies.tasks.mt_bench.files import read_done, read_questions
 from studies.tasks.mt_bench.judge import estimate, judge
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one of the two commands."""
+    """Run one of the commands."""
     parser = argparse.ArgumentParser(prog="python -m studies.tasks.mt_bench")
     commands = parser.add_subparsers(dest="command", required=True)
     answer = commands.add_parser("answer", help="write the model's answers to a file")
@@ -27,12 +29,19 @@ def main(arguments: list[str] | None = None) -> int:
     grade.add_argument("--completion-price", type=float, default=0.0, help="of a million tokens")
     grade.add_argument("--yes", action="store_true", help="go on after the estimate")
     grade.epilog = f"The endpoint comes from {URL_VARIABLE} and {KEY_VARIABLE}."
-    for each in (answer, grade):
+    compare = commands.add_parser("compare", help="grades of several models, by category")
+    compare.add_argument(
+        "--grades", action="append", required=True, type=_named, metavar="NAME=FILE",
+        help="a model and what `judge` wrote for it, several times; the first is the baseline",
+    )  # fmt: skip
+    compare.add_argument("--json", type=Path, help="where the numbers go, too")
+    for each in (answer, grade, compare):
         each.add_argument("--questions", type=Path, required=True, help="FastChat's question.jsonl")
+    for each in (answer, grade):
         each.add_argument("--out", type=Path, required=True, help="appended to; resumes")
     given = parser.parse_args(arguments)
     try:
-        return _answer(given) if given.command == "answer" else _judge(given)
+        return {"answer": _answer, "judge": _judge, "compare": _compare}[given.command](given)
     except (EndpointError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -81,7 +90,29 @@ def _judge(given: argparse.Namespace) -> int:
     if not math.isnan(grades.second_turn):
         turns += f", turn 2 {grades.second_turn:.2f}"
     print(f"mean {grades.mean:.2f} ({turns}), unparsed {grades.unparsed:.1%}")
+    for name, own in by_category(questions, read_done(given.out, "grades")).items():
+        if name != ALL:
+            print(f"  {name}: {own.mean:.2f}, unparsed {own.unparsed:.1%}")
     return 0
+
+
+def _compare(given: argparse.Namespace) -> int:
+    files = dict(given.grades)
+    if len(files) < len(given.grades):
+        raise ValueError("every model needs a name of its own: --grades NAME=FILE")
+    questions, models = read_questions(given.questions), read_grades(files)
+    print(comparison(questions, models))
+    if given.json is not None:
+        text = json.dumps(as_data(questions, models), indent=2, allow_nan=False)
+        given.json.write_text(f"{text}\n", encoding="utf-8")
+    return 0
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, _, file = text.partition("=")
+    if not name or not file:
+        raise argparse.ArgumentTypeError(f"expected NAME=FILE, got {text!r}")
+    return name, Path(file)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from transformers import set_seed
 
 from adapters import hooks
-from studies.engine.definition.train import Train
+from studies.engine.definition.train import Train, steps_in_epoch, total_steps
 from studies.engine.trials.metrics_file import MetricsFile
 from studies.engine.trials.ranks import ranks
 from studies.engine.trials.training import cuda_graph
@@ -22,7 +22,8 @@ from studies.engine.trials.training.captured import CapturedSteps
 from studies.engine.trials.training.journal import Journal
 from studies.engine.trials.training.progress import TrainingProgress
 from studies.engine.trials.training.saving import Saver
-from studies.engine.trials.training.schedule import rate_factor, steps_in_epoch, total_steps
+from studies.engine.trials.training.schedule import rate_factor
+from studies.engine.trials.training.snapshots import Snapshots
 from studies.engine.trials.training.step import Loss, OptimizerStep
 
 READ_AT_ONCE = 8
@@ -44,6 +45,7 @@ def train(
     micro_batch: int,
     may_capture: bool,
     note: Callable[[str], None],
+    snapshots: Snapshots | None = None,
 ) -> TrainingProgress:
     """Train `model` in place; `loss` is that of the task, see `Prepared.loss`.
 
@@ -51,7 +53,7 @@ def train(
     `settings.eval_every` steps; `best` gets what it finds, and may end the training. `saver` takes
     checkpoints and says where to go on. `micro_batch` is the most rows of one forward pass.
     `may_capture` is false where it has failed before. `note` gets what a reader of the numbers
-    should know.
+    should know. `snapshots` are taken after the steps that they want.
 
     Raises:
         NotFinite: a loss or gradient is NaN or infinite.
@@ -74,7 +76,8 @@ def train(
     if may_capture and settings.capture == "auto":
         several = settings.gradient_accumulation > 1
         captured = cuda_graph.captured_steps(model, step, several, note)
-    loop = TrainingLoop(model, loader, settings, step, captured, metrics, on_evaluate, best, saver)
+    parts = (model, loader, settings, step, captured, metrics, on_evaluate, best, saver)
+    loop = TrainingLoop(*parts, snapshots or Snapshots())
     with (
         loop.progress.running(),
         saver.saved_when_preempted(),
@@ -114,11 +117,13 @@ class TrainingLoop:
         on_evaluate: Callable[[int], Mapping[str, float]],
         best: Best | None,
         saver: Saver,
+        snapshots: Snapshots,
     ) -> None:
         self.model, self.metrics, self.optimizer_step = model, metrics, step
         self.progress, self.done = TrainingProgress(), 0
         self._loader, self._settings, self._captured = loader, settings, captured
         self._on_evaluate, self.best, self._saver = on_evaluate, best, saver
+        self.snapshots = snapshots
         self._in_epoch = steps_in_epoch(settings, len(loader))
         self._steps = total_steps(settings, len(loader))
         waits = step.device.type == "cpu" or hooks.acts_on_the_host(model)
@@ -142,6 +147,9 @@ class TrainingLoop:
                 epoch = self._batches(self.done // self._in_epoch)
                 continue
             self.take(batches)
+            if self.snapshots.wants(self.done):
+                with self.progress.running(on=False):
+                    self.snapshots.take(self.model, self.done)
             self._evaluate()
             self._saver.after_step()
         self.journal.read()

@@ -21,6 +21,7 @@ from studies.engine.trials.training.best import Best
 from studies.engine.trials.training.checkpoint import Identity
 from studies.engine.trials.training.journal import Journal
 from studies.engine.trials.training.progress import TrainingProgress
+from studies.engine.trials.training.snapshots import Snapshots
 from studies.engine.trials.training.step import OptimizerStep
 
 METRICS = "metrics.jsonl"
@@ -35,6 +36,7 @@ class Training(Protocol):
     metrics: MetricsFile
     journal: Journal
     best: Best | None
+    snapshots: Snapshots
     done: int
     """Finished optimizer steps."""
 
@@ -74,6 +76,7 @@ class Saver:
         step.skipped = found.state["skipped"]
         if training.best is not None:
             training.best.load(found.tensors, found.state["best"])
+        training.snapshots.load(found.tensors)
         training.progress.restore(found.state["progress"])
         training.metrics.restore((found.folder / METRICS).read_text(encoding="utf-8"))
         training.done = found.step
@@ -121,6 +124,7 @@ class Saver:
         optimizer, numbers = resuming.optimizer_state(step.optimizer, step.scaler)
         generators, random = resuming.random_state()
         tensors = optimizer | generators | resuming.model_tensors(training.model, self._buffers)
+        tensors |= training.snapshots.tensors()
         progress = training.progress
         progress.peak_memory_bytes = max(progress.peak_memory_bytes, peak_memory_bytes())
         state = {

@@ -1,0 +1,75 @@
+"""What the section `after` may ask for: what some arm has, at steps that its training has."""
+
+from collections.abc import Mapping, Sequence
+
+from studies.engine.definition import checks
+from studies.engine.definition.points import Point, Problems
+from studies.engine.definition.study import Study
+from studies.engine.definition.train import Train, planned_steps
+
+
+def check(
+    study: Study, points: Sequence[Point], metrics: Mapping[str, str], problems: Problems
+) -> None:
+    """Report evaluations that no arm can have; `metrics` are those of the task."""
+    if (after := study.after) is not None:
+        quantised = any("quantization" in point.config["backbone"] for point in points)
+        asked = [
+            ("para", after.para is not None, checks.can_be_pruned, "adds a matrix to the weight"),
+            ("affine", after.affine, checks.has_phi, "has a phi"),
+        ]
+        for key, wanted, fits, what in asked:
+            if wanted and not any(fits(point.config["adapter"]) for point in points):
+                problems.at(f"no arm {what}", "after", key)
+            if wanted and quantised:
+                message = "needs weights that are not quantised: remove backbone.quantization"
+                problems.at(message, "after", key)
+        if after.spectra and quantised:
+            adapters = ((point.arm, point.config["adapter"]) for point in points)
+            other = [arm for arm, a in adapters if checks.needs_weights(a)]
+            if other:
+                message = f"the ranks of '{other[0]}' need weights that are not quantised: remove "
+                problems.at(f"{message}backbone.quantization or the arm", "after", "spectra")
+        if after.generalization and not metrics:
+            problems.at("needs a metric that all arms report", "after", "generalization")
+        if after.landscape is not None and "loss" not in metrics:
+            problems.at("needs a task that reports a loss", "after", "landscape")
+        _check_steps(study, points, problems)
+        if after.steps_to:
+            _check_evaluations(study, points, problems)
+
+
+def _check_steps(study: Study, points: Sequence[Point], problems: Problems) -> None:
+    """Report steps after the last of an arm's training, where their number is known by now."""
+    if study.after is None or not study.after.steps:
+        return
+    last = study.after.steps[-1]
+    for point in points:
+        steps = known_steps(point)
+        if steps is not None and last > steps:
+            message = f"the training of the arm '{point.arm}' has {steps} steps, got {last}"
+            problems.at(f"{message}: leave it out, or train longer", "after", "spectra", "steps")
+            return
+
+
+def _check_evaluations(study: Study, points: Sequence[Point], problems: Problems) -> None:
+    """Report where no evaluation in the course of training tells when a value was reached."""
+    where = ("after", "steps_to")
+    if study.objective.select_on is None:
+        message = "needs objective.select_on, e.g. select_on: valid/accuracy, whose value it is"
+        problems.at(message, *where)
+    for point in points:
+        every, steps = point.config["train"]["eval_every"], known_steps(point)
+        if every is None or (steps is not None and every >= steps):
+            got = "none" if every is None else f"{every} of {steps} steps"
+            message = f"needs evaluations before the end: set train.eval_every, got {got}"
+            problems.at(f"{message} for the arm '{point.arm}'", *where)
+            return
+
+
+def known_steps(point: Point) -> int | None:
+    """The most optimizer steps that the training of `point` can have; None where rows are known
+    only once they are read."""
+    settings = Train.model_validate(point.config["train"])
+    rows = point.config["task"].get("train_rows")
+    return settings.max_steps if rows is None else planned_steps(settings, rows)

@@ -1,0 +1,73 @@
+"""Figure of the training loss on a plane through the trained parameters."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from basis_zoo.drawing.layout import TEXT, finish, panels
+from basis_zoo.drawing.styles import INK
+from studies.engine.definition.sections import SURFACE
+from studies.engine.reporting.outcome import Outcome
+from studies.engine.reporting.panels import labels, title
+
+LEVELS = 12
+"""Bands of a panel."""
+
+
+def figures(outcome: Outcome, trials_dir: Path) -> dict[str, Figure]:
+    """One panel an arm, from the first seed of each that kept its surface; none without any.
+
+    Args:
+        outcome: Of the study.
+        trials_dir: Holds `<key>/loss_surface.npz`.
+    """
+    found: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+    for arm in outcome.arms:
+        kept = (_read(trials_dir / arm.keys[seed] / SURFACE) for seed in arm.values)
+        if (surface := next(filter(None, kept), None)) is not None:
+            found[arm.name] = surface
+    if not found:
+        return {}
+    figure, axes_of = panels(len(found), height=3.4)
+    names = labels(outcome)
+    for axes, (name, (steps, loss)) in zip(axes_of, found.items(), strict=True):
+        _draw(axes, steps, loss)
+        axes.set(title=names[name], xlabel="second direction", ylabel="first direction")
+    note = (
+        "Training loss, without dropout, of one trial of each arm, on its training rows. Steps are "
+        "in norms of the parameters along two random directions, each scaled to the norm of each "
+        "row of each matrix (Li et al. 2018). Cross: the trained parameters. Bands: equal steps of "
+        "the loss, on a scale of its own in each panel; compare shapes, not heights. Empty: no "
+        "finite loss."
+    )
+    what = "training loss on a plane through the trained parameters"
+    return {"loss_surface": finish(figure, title(outcome, what), note, legend=False)}
+
+
+def _draw(axes: Axes, steps: NDArray[np.float64], loss: NDArray[np.float64]) -> None:
+    shown = np.ma.masked_invalid(loss)
+    low, high = float(shown.min()), float(shown.max())
+    span = high - low or 1.0
+    levels = np.linspace(low, low + span, LEVELS + 1)
+    pale = {"cmap": "Blues", "vmax": high + 0.8 * span}  # so that what is written can be read
+    axes.contourf(steps, steps, shown, levels=levels, **pale)
+    lines = axes.contour(steps, steps, shown, levels=levels, colors=INK, linewidths=0.5)
+    for text in axes.clabel(lines, levels[1:-1:2], fontsize=TEXT - 1, fmt="%.3g"):
+        if max(map(abs, text.get_position())) > 0.85 * steps.max():  # the panel's edge would cut it
+            text.remove()
+    axes.plot(0, 0, "+", color=INK, ms=11, mew=2.5)
+    axes.grid(visible=False)
+
+
+def _read(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Steps and the loss at each pair; None where there is nothing whole, or no finite loss."""
+    try:
+        with np.load(file, allow_pickle=False) as held:
+            steps, loss = held["steps"], held["loss"]
+    except (FileNotFoundError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+    return (steps, loss) if np.isfinite(loss).any() else None

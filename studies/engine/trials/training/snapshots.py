@@ -1,0 +1,71 @@
+"""What training changes, copied after named steps: `after.spectra.steps`.
+
+A step is looked at once the training is over, so that nothing is computed with the model between
+two steps and the numbers of the training stay what they are. Copies are part of every checkpoint: a
+training that was cut off keeps those that it has taken.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from studies.engine.trials.training import resuming
+
+PREFIX = "snapshot."
+"""Of the names of its tensors in a checkpoint; the step follows."""
+
+
+class Snapshots:
+    """Copies on the host, by the step after which they were taken.
+
+    Args:
+        steps: After which to take one.
+    """
+
+    def __init__(self, steps: Iterable[int] = ()) -> None:
+        self._steps = frozenset(steps)
+        self._taken: dict[int, dict[str, Tensor]] = {}
+
+    @property
+    def taken(self) -> list[int]:
+        """The steps of which there is a copy, rising."""
+        return sorted(self._taken)
+
+    def wants(self, step: int) -> bool:
+        """Whether `step` is one of those that are named."""
+        return step in self._steps
+
+    def take(self, model: nn.Module, step: int) -> None:
+        """Copy what training has changed of `model` by `step`."""
+        self._taken[step] = resuming.model_tensors(model, {})
+
+    @contextmanager
+    def each(self, model: nn.Module) -> Iterator[Iterator[int]]:
+        """The steps, `model` being what it was after each; afterwards it is as before."""
+        now = resuming.model_tensors(model, {})
+        try:
+            yield self._put(model)
+        finally:
+            resuming.load_model(model, now)
+
+    def _put(self, model: nn.Module) -> Iterator[int]:
+        for step in self.taken:
+            resuming.load_model(model, self._taken[step])
+            yield step
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of a checkpoint."""
+        return {
+            f"{PREFIX}{step}.{name}": tensor
+            for step, tensors in self._taken.items()
+            for name, tensor in tensors.items()
+        }
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `tensors` gave; others are passed over."""
+        self._taken = {}
+        for name, tensor in tensors.items():
+            if name.startswith(PREFIX):
+                step, _, own = name.removeprefix(PREFIX).partition(".")
+                self._taken.setdefault(int(step), {})[own] = tensor

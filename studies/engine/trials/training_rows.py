@@ -1,0 +1,57 @@
+"""What a trained model makes of the rows that it was trained on."""
+
+import random
+from dataclasses import replace
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from studies.tasks import TaskData
+from studies.tasks.kinds import Prepared
+from studies.tasks.kinds.prepared import evaluating
+
+
+def as_test(data: TaskData, seed: int) -> TaskData:
+    """`data` with as many training rows as there are test rows, or all, in place of the test rows.
+
+    They are drawn by `seed`; of the training rows one is left, which nothing is done with.
+    """
+    rows = data.splits["train"]
+    chosen = random.Random(seed).sample(rows, min(len(rows), len(data.splits["test"])))
+    return replace(data, splits={"train": rows[:1], "test": tuple(chosen)})
+
+
+class Objective:
+    """The training loss on some training rows: the same rows each time, and without dropout.
+
+    Args:
+        prepared: The task's rows.
+        count: Of the rows; all where there are fewer.
+        seed: That they are drawn by.
+    """
+
+    def __init__(self, prepared: Prepared, count: int, seed: int) -> None:
+        self._prepared, every = prepared, range(len(prepared.train))
+        chosen = random.Random(seed).sample(every, min(count, len(every)))
+        self._places = sorted(chosen, key=lambda place: (prepared.train.lengths[place], place))
+        self._batches = cache(self._made)
+
+    def __call__(
+        self, model: nn.Module, batch_size: int, autocast: torch.dtype | None = None
+    ) -> float:
+        """That of `model` as it is, `batch_size` rows at a time; `autocast` as for `evaluate`."""
+        batches = self._batches(batch_size)
+        items = sum(int(batch["labels"].ne(-100).sum()) for batch in batches)
+        total = 0.0
+        with evaluating(model, autocast) as device:
+            for batch in batches:
+                given = {name: values.to(device) for name, values in batch.items()}
+                labels = given.pop("labels")
+                total += float(self._prepared.loss(model(**given), labels, items))
+        return total
+
+    def _made(self, size: int) -> list[dict[str, Tensor]]:
+        rows = [self._prepared.train[place] for place in self._places]
+        starts = range(0, len(rows), size)
+        return [self._prepared.collate(rows[start : start + size]) for start in starts]
