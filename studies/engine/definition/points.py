@@ -58,21 +58,54 @@ class Point:
     """Dotted setting to where this arm sets it."""
     refused: frozenset[str] = frozenset()
     """Sections that do not validate, which is reported already."""
+    task: str = ""
+    """Which of the study's `tasks` it is trained on; empty where there is one alone."""
+
+    @property
+    def cell(self) -> tuple[str, str]:
+        """Arm and task."""
+        return self.arm, self.task
 
 
 def expand(study: Study) -> tuple[list[Point], Problems]:
-    """The arms of `study`, sweep first, and every problem found in resolving them."""
+    """The arms of `study` on every task, sweep first, and every problem found in resolving them."""
     problems = Problems(study)
-    points = [*_swept_points(study, problems), *_hand_made_points(study, problems)]
-    reference = next((point for point in points if point.arm == study.baseline), None)
-    if study.match is not None and reference is not None:
-        for point in points:
-            if point is not reference:
-                point.config["match"] = dict(reference.config["adapter"])
+    points: list[Point] = []
+    for i in range(max(1, len(study.tasks))):
+        on = _Task(study, i, problems)
+        own = [*_swept_points(study, on, problems), *_hand_made_points(study, on, problems)]
+        reference = next((point for point in own if point.arm == study.baseline), None)
+        if study.match is not None and reference is not None:
+            for point in own:
+                if point is not reference:
+                    point.config["match"] = dict(reference.config["adapter"])
+        points += own
     return points, problems
 
 
-def _swept_points(study: Study, problems: Problems) -> Iterator[Point]:
+class _Task:
+    """What the study's task number `i` sets; nothing where the study has one alone."""
+
+    def __init__(self, study: Study, i: int, problems: Problems) -> None:
+        self.name, self.settings, self.places = "", dict[str, Any](), dict[str, str]()
+        if study.tasks:
+            task, where = study.tasks[i], ("tasks", i)
+            self.name, self.settings = task.name, {"task.name": task.name} | task.set
+            self.places = {"task.name": study.place(*where)}
+            self.places |= {path: study.place(*where, "set", path) for path in task.set}
+            for path in task.set:
+                _check_path(path, problems, *where, "set", path)
+
+    def refuse(self, settings: Mapping[str, Any], problems: Problems, *where: str | int) -> None:
+        """Report those of an arm's `settings`, found at `where`, that the task sets too."""
+        for path in settings:
+            for own in self.settings:
+                if f"{own}.".startswith(f"{path}.") or f"{path}.".startswith(f"{own}."):
+                    message = f"the task '{self.name}' sets {own} itself: remove it there or here"
+                    problems.at(message, *where, path)
+
+
+def _swept_points(study: Study, on: _Task, problems: Problems) -> Iterator[Point]:
     if not study.sweep:
         if study.exclude:
             message = "leaves points out of `sweep`, and there is none: remove it or give a sweep"
@@ -80,6 +113,7 @@ def _swept_points(study: Study, problems: Problems) -> Iterator[Point]:
         return
     for path in study.sweep:
         _check_path(path, problems, "sweep", path)
+    on.refuse(study.sweep, problems, "sweep")
     arms = math.prod(len(values) for values in study.sweep.values())
     if arms > MAX_ARMS:
         message = f"{arms:,} arms are too many, the limit is {MAX_ARMS:,}: shorten the lists"
@@ -94,23 +128,27 @@ def _swept_points(study: Study, problems: Problems) -> Iterator[Point]:
             unused.pop(hit, None)
         if not hits:
             places = {path: study.place("sweep", path, i) for path, (i, _) in taken.items()}
-            config, refused = _resolve(study, {}, swept, places, problems)
+            places = on.places | places
+            config, refused = _resolve(study, {}, on.settings | swept, places, problems)
             label = labels.shown_settings(swept)
-            yield Point(label, swept, config, study.place("sweep"), places, refused)
+            yield Point(label, swept, config, study.place("sweep"), places, refused, on.name)
     for i, left_out in unused.items():
         message = f"{left_out} leaves out no point of the sweep; give values that the sweep has"
         problems.at(message, "exclude", i)
 
 
-def _hand_made_points(study: Study, problems: Problems) -> Iterator[Point]:
+def _hand_made_points(study: Study, on: _Task, problems: Problems) -> Iterator[Point]:
     for i, arm in enumerate(study.arms):
         places = {f"adapter.{key}": study.place("arms", i, "adapter", key) for key in arm.adapter}
         places |= {path: study.place("arms", i, "set", path) for path in arm.set}
         for path in arm.set:
             _check_path(path, problems, "arms", i, "set", path)
-        config, refused = _resolve(study, arm.adapter, arm.set, places, problems)
-        changes = {f"adapter.{key}": value for key, value in arm.adapter.items()} | arm.set
-        yield Point(arm.name, changes, config, study.place("arms", i), places, refused)
+        adapter = {f"adapter.{key}": value for key, value in arm.adapter.items()}
+        on.refuse(adapter, problems, "arms", i)
+        on.refuse(arm.set, problems, "arms", i, "set")
+        places = on.places | places
+        config, refused = _resolve(study, arm.adapter, on.settings | arm.set, places, problems)
+        yield Point(arm.name, adapter | arm.set, config, study.place("arms", i), places, refused, on.name)
 
 
 def _matches(left_out: dict[str, Any], swept: dict[str, Any]) -> bool:

@@ -89,6 +89,8 @@ def _resolve(source: Entries, file: str, profile: str, problems: list[str]) -> S
     allowed = layers.part(own, {k: v for k, v in own.items() if k in IN_PROFILES})
     body = layers.part(source, {k: v for k, v in source.items() if k != "profiles"})
     merged = layers.overlay(layers.overlay(_profile(profile), body), allowed)
+    if merged.get("tasks"):
+        problems += _named_twice(body) + _named_twice(allowed)
     data = plain(merged)
     try:
         valid = StudyBody.model_validate(data)
@@ -104,6 +106,17 @@ def _resolve(source: Entries, file: str, profile: str, problems: list[str]) -> S
     study = Study(**dict(valid), profile=profile, path=Path(file))
     study._tree = merged
     return study
+
+
+def _named_twice(tree: Entries) -> list[str]:
+    """That a study of several tasks names another one beside them."""
+    task = tree.get("task")
+    name = task.get("name") if isinstance(task, Entries) else task
+    if name is None:
+        return []
+    place = place_in(tree, ("task", "name"), "")
+    return [f"{place}: task: '{name}' is beside `tasks`, which have the names: leave out one of "
+            "them; `task` without a name holds what all of `tasks` share"]  # fmt: skip
 
 
 @functools.cache
