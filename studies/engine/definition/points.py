@@ -148,7 +148,9 @@ def _hand_made_points(study: Study, on: _Task, problems: Problems) -> Iterator[P
         on.refuse(arm.set, problems, "arms", i, "set")
         places = on.places | places
         config, refused = _resolve(study, arm.adapter, on.settings | arm.set, places, problems)
-        yield Point(arm.name, adapter | arm.set, config, study.place("arms", i), places, refused, on.name)
+        yield Point(
+            arm.name, adapter | arm.set, config, study.place("arms", i), places, refused, on.name
+        )
 
 
 def _matches(left_out: dict[str, Any], swept: dict[str, Any]) -> bool:

@@ -15,7 +15,6 @@ from studies.engine.definition.yaml_source import Entries, place_in
 from studies.sections import Bool, Float, Int, Line, Section
 from studies.tasks import TaskSpec
 
-
 MEAN = "mean"
 """What the mean over tasks is called whose metrics differ: test/mean."""
 

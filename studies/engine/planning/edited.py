@@ -33,7 +33,8 @@ def remarks(
     """Lines about the finished trials of `stage`; none where nothing was edited.
 
     `trials` are those of every stage as they are now; nothing is said of arms and tasks that
-    are `undecided`, whose trials of `stage` are not known yet. `again` knows what `trials` cannot tell.
+    are `undecided`, whose trials of `stage` are not known yet. `again` knows what `trials` cannot
+    tell.
     """
     folder = runs.study_dir(study, runs_dir) / "trials"
     before = [t for t in _finished(folder) if t.stage == stage and t.cell not in undecided]
@@ -134,7 +135,7 @@ def claims_changed(study: Study, runs_dir: Path) -> bool:
     then, now = _noted(study, runs_dir), _now(study)
     if then is None or now["claims"] == then["claims"] == []:
         return False
-    return any(then.get(key) != now.get(key) for key in {"tasks", *then})
+    return any(then.get(key) != now.get(key) for key in ("tasks", *then))
 
 
 def _now(study: Study) -> dict[str, Any]:

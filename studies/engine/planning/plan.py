@@ -1,4 +1,4 @@
-"""Arms × tasks × seeds as `Trial`s, for the seeds of a study and for the stage that tunes before them."""
+"""Arms × tasks × seeds as `Trial`s, for the seeds of a study and for the stage that tunes."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import Field
+
 from studies.engine.records import Record, Result, Trial
 
 
@@ -63,7 +65,7 @@ class Tuning(Record):
     direction: Literal["maximize", "minimize"]
     arms: tuple[tuple[Candidate, ...], ...]
     """By arm and task; the last candidate of each is the last resort."""
-    select_on_of: dict[str, str] = {}
+    select_on_of: dict[str, str] = Field(default_factory=dict)
     """By task, where the study has several."""
 
     def choices(self, result_of: Callable[[str], Result | None]) -> list[Choice]:
