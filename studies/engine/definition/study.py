@@ -347,6 +347,13 @@ class Study(StudyBody):
         }
         return self.objective.model_copy(update=shared)
 
+    def compared(self) -> dict[str, Objective]:
+        """What is compared beside the whole, by name: on each task, or of each part of one."""
+        if self.tasks:
+            return {task.name: self.objective_of(task.name) for task in self.tasks}
+        parts = self.objective.parts
+        return {part: self.objective.model_copy(update={"metric": part}) for part in parts}
+
     @property
     def contents(self) -> Contents:
         """What the files that arms name hold, as seen first: one command sees them once."""
