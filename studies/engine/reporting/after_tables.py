@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from studies.engine.definition.sections import RANKS
 from studies.engine.reporting.after_outcome import ArmAfter
-from studies.engine.reporting.rendering import NONE, interval, number, table
+from studies.engine.reporting.tables import NONE, interval, number, table
 
 
 def markdown(arms: Sequence[ArmAfter], metric: str) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from studies.engine.reporting.outcome import Arm
-from studies.engine.reporting.rendering import interval
+from studies.engine.reporting.tables import interval
 from studies.engine.tracking import requests
 from studies.engine.tracking.contents import RUN_NAME, TAG, Point, accepted, cut, settings
 from studies.engine.tracking.view import DIFFERENCE, INTERVAL
