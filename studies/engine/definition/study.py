@@ -72,8 +72,11 @@ class Published(Section):
 
     table: Annotated[Line, Field(examples=["table_15_grid_size"])]
     """A name of `studies/published/lr_lora.yaml`."""
-    x: Annotated[Line, Field(examples=["adapter.num_basis"])]
-    """The swept setting that the table's rows stand for."""
+    x: Annotated[Line | None, Field(examples=["adapter.num_basis"])] = None
+    """The swept setting that the rows of an ablation's table stand for; null: a table of several
+    tasks, which is shown as it is printed."""
+    part: Annotated[Line | None, Field(examples=["RoBERTa-base"])] = None
+    """Which part of a table of several tasks that has one a model."""
 
 
 class Gain(Section):

@@ -116,10 +116,19 @@ def _common(metrics: Mapping[tuple[str, str], Mapping[str, str]]) -> dict[str, s
 def _check_published(study: Study, points: list[Point], problems: Problems) -> None:
     if study.published is None:
         return
+    name, part = study.published.table, study.published.part
     try:
-        published.check(study.published.table, study.objective_of().metric)
+        if study.published.x is None and name not in published.tables():
+            published.printed(name, part)
+            return
+        published.check(name, study.objective_of().metric)
     except ValueError as error:
         problems.at(str(error), "published", "table")
+        return
+    if study.tasks or part is not None or study.published.x is None:
+        message = f"{name} is of one task and has no parts: give the swept setting `x` alone"
+        problems.at(message, "published", "table")
+        return
     x, known = study.published.x, dict.fromkeys(path for point in points for path in point.swept)
     if x not in known:
         problems.at(unlike(f"no arm varies '{x}'", x, known, "Varied"), "published", "x")

@@ -211,7 +211,8 @@ def _of(
     `pairs` are means of them.
     """
     metric, axis = objective.metric, _axis(study, pairs)
-    table = None if study.published is None else published.get_table(study.published.table)
+    shown = None if study.published is None or not study.published.x else study.published.table
+    table = None if shown is None else published.get_table(shown)
     runs = _by_arm(pairs)
     failed = [fault for pair in pairs if (fault := _fault(*pair, metric)) is not None]
     lost = {(fault.arm, fault.seed) for fault in failed}
@@ -354,7 +355,7 @@ def setting(trial: Trial, path: str) -> Any:
 
 def _axis(study: Study, pairs: Pairs) -> str | None:
     """The published table's axis, else the setting swept over most values."""
-    if study.published is not None:
+    if study.published is not None and study.published.x is not None:
         return study.published.x
     seen: dict[str, set[str]] = {}
     for trial, _ in pairs:

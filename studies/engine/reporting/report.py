@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from studies import published
 from studies.engine.definition.study import Study
 from studies.engine.planning.tuning import Choice
 from studies.engine.program import program
@@ -21,6 +22,7 @@ from studies.engine.reporting import (
     search_report,
     spectra_plots,
     task_plots,
+    task_tables,
     two_factor_report,
 )
 from studies.engine.reporting.outcome import Outcome, Pairs, collect
@@ -89,6 +91,10 @@ def write_report(
         more.insert(0, two_factor_report.markdown(outcome.two_factors, outcome.metric))
     if search is not None:
         more.insert(0, search_report.markdown(search))
+    if study.published is not None and study.published.x is None:
+        more.insert(
+            0, task_tables.paper(published.printed(study.published.table, study.published.part))
+        )
     curves = _curves(outcome, trials_dir)
     figures = [
         path

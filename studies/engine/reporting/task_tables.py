@@ -6,6 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from studies import published
 from studies.engine.reporting.outcome import Outcome
 from studies.engine.reporting.statistics import Estimate
 from studies.engine.reporting.tables import interval, number, p_value, table
@@ -46,6 +47,14 @@ def markdown(outcome: Outcome) -> str:
         head = ["arm", *names, whole, f"over {_what(outcome)}", "p (Holm)", "finding"]
         parts.append(table(head, rows))
     return "\n\n".join(parts)
+
+
+def paper(found: published.Printed) -> str:
+    """The section of the paper's table, as it is printed."""
+    rows = [[row, *(f"{value:g}" for value in values)] for row, values in found.rows.items()]
+    note = f" The paper contradicts itself here: {found.note}." if found.note else ""
+    about = f"{found.name} of LR-LoRA (arXiv 2606.04325v1), in percent as it is printed.{note}"
+    return f"## In the paper\n\n{about}\n\n{table(['', *found.columns], rows)}"
 
 
 def terminal(outcome: Outcome) -> str:
