@@ -36,7 +36,9 @@ def _refused(
     for key in ("metric", "select_on"):
         given = getattr(objective, key)
         own = i is not None and getattr(study.tasks[i], key) is not None
-        where = ("objective", key) if i is None else ("tasks", i, *([key] if own else []))
+        where: tuple[str | int, ...] = (
+            ("objective", key) if i is None else ("tasks", i, *([key] if own else []))
+        )
         if given is not None and given not in known:
             who = "the task" if i is None else f"the task '{task}'"
             message = unlike(f"{who} reports no '{given}'", given, known)

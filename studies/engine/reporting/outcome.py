@@ -192,13 +192,14 @@ def collect(
         study.claims, results, whole.metric, _points(study), measured if several else {}
     )
     tasks = {name: own for name, (own, *_) in on.items()}
+    gains = {name: {arm.name: arm.gain[0] for arm in own.arms} for name, own in tasks.items()}
     return replace(
         whole,
         choices=tuple(choices),
         search=search,
         verdicts=tuple(verdicts),
         tasks=tasks,
-        over_tasks=compare_over_tasks(differences(whole.arms, tasks)),
+        over_tasks=compare_over_tasks(differences(gains)),
     )
 
 

@@ -5,15 +5,11 @@ ended there. Arms are compared on it seed by seed, as on one task.
 """
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from studies.engine.definition.study import Study
 from studies.engine.records import Failure, Result, Trial
 from studies.engine.reporting.costs import mean_cost
-
-if TYPE_CHECKING:
-    from studies.engine.reporting.outcome import Arm, Outcome
 
 Pair = tuple[Trial, Result]
 
@@ -64,13 +60,14 @@ def _named(study: Study, task: str, metrics: Mapping[str, float]) -> dict[str, f
     return found
 
 
-def differences(
-    arms: Iterable["Arm"], tasks: Mapping[str, "Outcome"]
-) -> dict[str, dict[str, float]]:
-    """Arm to task to the mean difference to the baseline there.
+def differences(known: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, float]]:
+    """Arm to task to the mean difference to the baseline there, from task to arm to it.
 
     An arm without one on some task is left out: others would be tested on other tasks.
     """
-    known = {name: {arm.name: arm.gain[0] for arm in own.arms} for name, own in tasks.items()}
-    found = {arm.name: {name: own.get(arm.name) for name, own in known.items()} for arm in arms}
-    return {arm: own for arm, own in found.items() if own and None not in own.values()}
+    found: dict[str, dict[str, float]] = {}
+    for task, own in known.items():
+        for arm, difference in own.items():
+            if difference is not None:
+                found.setdefault(arm, {})[task] = difference
+    return {arm: own for arm, own in found.items() if len(own) == len(known)}

@@ -71,9 +71,9 @@ def terminal(outcome: Outcome) -> str:
         shown.add_row(
             arm.name, *means, number(arm.summary.mean), p_value(test.p_holm) if test else ""
         )
-    console = Console(file=StringIO(), width=200, no_color=True, legacy_windows=False)
-    console.print(shown)
-    return console.file.getvalue()
+    text = StringIO()
+    Console(file=text, width=200, no_color=True, legacy_windows=False).print(shown)
+    return text.getvalue()
 
 
 def _what(outcome: Outcome) -> str:
