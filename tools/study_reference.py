@@ -29,6 +29,10 @@ backbone: {name: minilm, dtype: float32}
 
 task: {name: movie_sentences, train_rows: 480, max_length: 32}
 
+tasks:
+  - sarcasm
+  - {name: vitaminc, set: {task.max_length: 96, train.epochs: 3}}
+
 adapter: {method: basis, r: 8, alpha: 16, target_modules: [query, value], basis: sinc}
 
 train: {epochs: 2, learning_rate: 4.0e-3, eval_every: 20, keep: best, patience: 3}
@@ -102,7 +106,8 @@ budget: {per_trial_minutes: 10, retries: 1}
 profiles:
   gpu: {seeds: [0, 1, 2, 3, 4]}
 """
-"""Every section once, to read; `tune`, `search` and `match` are not for one study together."""
+"""Every section once, to read; `tune`, `search` and `match` are not for one study together, nor is
+`task` with a name, or `search`, or `published` with an `x`, beside `tasks`."""
 
 _NAMES = {
     int: ("whole number", "whole numbers"),

@@ -52,8 +52,10 @@ class Trial(Record):
     study: Name
     profile: Name
     arm: str
-    """Name of the arm; trials of a stage that differ only in `seed` share it."""
+    """Name of the arm; trials of a stage that differ only in `task` and `seed` share it."""
     seed: int
+    task: str = ""
+    """Which of the study's `tasks` it is; empty where the study has one alone."""
     stage: Stage = "seeds"
     candidate: dict[str, Any] = {}
     """The dotted settings that a stage before the seeds tries out on the arm."""
@@ -88,6 +90,16 @@ class Trial(Record):
         return f"{self.arm} [{shown_settings(self.candidate)}]" if self.candidate else self.arm
 
     @property
+    def title(self) -> str:
+        """The label, and on which of several tasks it is: `lora on sarcasm`."""
+        return f"{self.label} on {self.task}" if self.task else self.label
+
+    @property
+    def cell(self) -> tuple[str, str]:
+        """Arm and task: trials of a stage that share them differ in candidate and seed."""
+        return self.arm, self.task
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Every setting by its dotted path."""
         return flat({**self.swept, **self.candidate}) | flat(self.config)
@@ -95,7 +107,8 @@ class Trial(Record):
     @property
     def varied(self) -> dict[str, Any]:
         """Those of its settings that its study sweeps or tries, by name or with their section."""
-        own = tuple(f"{path}." for path in (*self.swept, *self.candidate))
+        several = ["task.name"] if self.task else []
+        own = tuple(f"{path}." for path in (*self.swept, *self.candidate, *several))
         return {path: v for path, v in self.settings.items() if f"{path}.".startswith(own)}
 
     @property

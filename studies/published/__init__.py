@@ -5,6 +5,7 @@ another, so what a report compares is the *difference to the matched baseline*; 
 is shown for orientation only. Percentages become fractions here, the unit of our own metrics.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -115,6 +116,48 @@ def check(table: str, metric: str) -> None:
             f"{table} measures {METRIC}, but the study's objective is {metric!r}: "
             f"use test/{METRIC} or leave `published` out"
         )
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A table of several tasks, or a part of one, as it is printed."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: Mapping[str, tuple[float, ...]]
+    note: str
+    """Where the paper contradicts it; empty where nothing does."""
+
+
+def printed(name: str, part: str | None) -> Printed:
+    """The table called `name`, of which `part` names one of several models.
+
+    Raises:
+        ValueError: there is no such table or part, or `part` must say which.
+    """
+    raw = other_tables().get(name, {})
+    columns = tuple(raw.get("columns", ()))
+    if not columns:
+        known = [each for each, found in other_tables().items() if "columns" in found]
+        raise ValueError(unlike(f"no published table of tasks is called {name!r}", name, known))
+    body = {key: value for key, value in raw.items() if key not in ("columns", "note")}
+    parts = [key for key, value in body.items() if _values(value) is None]
+    if part is not None or parts:
+        if part not in parts:
+            told = (
+                f"{name} has a part for each model: say which" if parts else f"{name} has no parts"
+            )
+            raise ValueError(unlike(f"{told}, got {part!r}", part, parts, "Parts"))
+        body = body[part]
+    rows = {row: _values(value) for row, value in body.items()}
+    kept = {row: tuple(values) for row, values in rows.items() if values is not None}
+    return Printed(f"{name}: {part}" if part else name, columns, kept, raw.get("note", ""))
+
+
+def _values(row: Any) -> list[float] | None:
+    """The numbers of a row; None where it is a part of the table, or no row of its columns."""
+    found = row.get("mean") if isinstance(row, dict) else row
+    return found if isinstance(found, list) else None
 
 
 def _figure(mean: float, std: float | None, baseline: float | None) -> Figure:

@@ -27,6 +27,7 @@ def find(
     *,
     profile: str = "embedded",
     runs_dir: str | Path = "runs",
+    task: str | None = None,
     key: str | None = None,
 ) -> Path:
     """The folder of the finished trial of `arm` with `seed`.
@@ -37,10 +38,11 @@ def find(
         seed: One of `seeds`.
         profile: Under which it ran.
         runs_dir: What `--runs` was.
+        task: One of the study's `tasks`, where it has several.
         key: The trial's, where an edited study has several of the arm and seed.
 
     Raises:
-        StudyError: there is no such trial, it kept no adapter, or `key` must say which.
+        StudyError: there is no such trial, it kept no adapter, or `task` or `key` must say which.
     """
     folder = Path(runs_dir) / study / profile / "trials"
     done = dict(_done(folder))
@@ -50,6 +52,14 @@ def find(
     if not of_arm:
         arms = sorted({trial.arm for trial in done.values()})
         raise StudyError(unlike(f"no finished arm is called '{arm}'", arm, arms, "Finished"))
+    tasks = list(dict.fromkeys(trial.task for trial in of_arm.values()))
+    if (task or "") not in tasks:
+        known = ", ".join(filter(None, tasks)) or "none: the study has one task alone"
+        asked = (
+            f"no finished trial on the task '{task}'" if task else "several tasks: say which one"
+        )
+        raise StudyError(f"'{arm}' has {asked}. Tasks: {known}")
+    of_arm = {path: trial for path, trial in of_arm.items() if trial.task == (task or "")}
     found = [p for p, t in of_arm.items() if t.seed == seed and key in (None, t.key)]
     if not found:
         seeds = ", ".join(str(n) for n in sorted({trial.seed for trial in of_arm.values()}))

@@ -26,10 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="copy it to this new folder")
     parser.add_argument("--profile", default="embedded", help="default: embedded")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="default: ./runs")
+    parser.add_argument("--task", help="one of the study's `tasks`, where it has several")
     parser.add_argument("--key", help="of the trial, where an edited study has several")
     given = parser.parse_args(arguments)
 
-    where = {"profile": given.profile, "runs_dir": given.runs, "key": given.key}
+    where = {"profile": given.profile, "runs_dir": given.runs}
+    where |= {"task": given.task, "key": given.key}
 
     def command() -> None:
         folder = find(given.study, given.arm, given.seed, **where)

@@ -145,7 +145,10 @@ def fabricate(tmp_path):
         claims=(),
         arms=(SimpleNamespace(name="paper-start", note="the start as written"),),
         path=path,
+        tasks=(),
+        compared=dict,
     )
+    study.objective_of = lambda task="": study.objective
     return FabricatedStudy(tmp_path / "runs", study)
 
 

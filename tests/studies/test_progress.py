@@ -16,6 +16,10 @@ from studies.engine.running.events import Event
 METRIC = "test/accuracy"
 
 
+def metric_of(task: str = "") -> str:
+    return METRIC
+
+
 def trial(arm: str, seed: int) -> Trial:
     config = {"task": {"train_rows": 160}, "train": {"epochs": 2, "batch_size": 16}}
     return Trial(study="s", profile="p", arm=arm, seed=seed, config=config)
@@ -41,8 +45,8 @@ def clock(monkeypatch: pytest.MonkeyPatch):
 
 def made(terminal: bool, planned: list[Trial]) -> tuple[Progress, Console]:
     console = Console(width=80, force_terminal=terminal, record=True, file=open("/dev/null", "w"))
-    standing = Standing(METRIC, "lora", planned)
-    return Progress(console, len(planned), METRIC, standing), console
+    standing = Standing(metric_of, "lora", planned)
+    return Progress(console, len(planned), metric_of, standing), console
 
 
 def display(progress: Progress) -> str:
@@ -111,13 +115,13 @@ def test_many_arms_and_points_of_a_search_leave_the_display_short() -> None:
     for each in planned:
         progress.show(event("done", each, 0.5))
     assert "and 5 more" in display(progress)
-    search = Standing(METRIC, "lora", [])
+    search = Standing(metric_of, "lora", [])
     search.take(planned[0], event("done", planned[0], 0.5).result)
     assert search.table() is None and search.arms == ""
 
 
 def test_values_that_the_display_reads_are_not_changed_meanwhile() -> None:
-    standing = Standing(METRIC, "lora", [trial("lora", seed) for seed in (0, 1)])
+    standing = Standing(metric_of, "lora", [trial("lora", seed) for seed in (0, 1)])
     standing.take(*((first := trial("lora", 0)), event("done", first, 0.5).result))
     reading = iter(standing._values["lora"])
     standing.take(*((second := trial("lora", 1)), event("done", second, 0.6).result))

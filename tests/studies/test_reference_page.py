@@ -51,7 +51,13 @@ def test_every_key_is_described_with_a_valid_example(info: FieldInfo) -> None:
         kind.validate_python(example)
 
 
-@pytest.mark.parametrize("left_out", [("search", "match"), ("tune", "match"), ("tune", "search")])
+LEFT_OUT = [
+    ("search", "match", "tasks"), ("tune", "match", "tasks"), ("tune", "search", "tasks"),
+    ("search", "match", "task", "published"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("left_out", LEFT_OUT)
 @pytest.mark.parametrize("profile", ["embedded", "gpu"])
 def test_the_example_is_a_study(left_out: tuple[str, ...], profile: str, tmp_path: Path) -> None:
     study = yaml.safe_load(reference.EXAMPLE)

@@ -12,9 +12,10 @@ from studies.engine.trials.trial import run_trial
 
 STUDIES = sorted(schema.PROFILES.parent.glob("*.yaml"))
 ASKED_FOR = (
-    "amplitude_init bandwidth_init bandwidth_learning base_rank basis_family components "
-    "efficiency generalization grid_placement grid_size input_scale layers learned_phi_search "
-    "linear_limit methods model_scale mt_bench para phi_over_time ranks robustness sharing start"
+    "amplitude_init bandwidth_init bandwidth_learning base_rank basis_family commonsense "
+    "components efficiency generalization glue grid_placement grid_size input_scale layers "
+    "learned_phi_search linear_limit methods model_scale mt_bench para phi_over_time ranks "
+    "robustness several sharing start vision"
 )
 
 PLANS = [

@@ -69,7 +69,7 @@ def _unlike(study: Study, folder: Path, planned: Iterable[Trial]) -> str:
     if near is None or near.key == theirs.key:
         return ""
     found = causes(study, theirs, near, {near.arm})
-    return f": {theirs.label} seed {theirs.seed}: {' and '.join(cause.arm for cause in found)}"
+    return f": {theirs.title} seed {theirs.seed}: {' and '.join(cause.arm for cause in found)}"
 
 
 def _import_one(
@@ -85,7 +85,7 @@ def _import_one(
         why = f"the plan has no point {result.key}{_unlike(study, folder, by_key.values())}"
         found.strangers.append((folder, why))
         return
-    metric = study.objective.metric
+    metric = study.objective_of(trial.task).metric
     if result.status == "done" and runs.value_of(result, metric) is None:
         found.refused.append((folder, f"it says done without a finite {metric}"))
         return

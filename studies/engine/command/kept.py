@@ -28,7 +28,7 @@ def room(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[str]:
     if not left:
         return []
     known = {trial.key: kept for trial in trials if (kept := _kept_bytes(trial, runs_dir))}
-    sizes = [size for trial in _one_an_arm(left) if (size := _bytes(trial, trials, known))]
+    sizes = [size for trial in _one_of_each(left) if (size := _bytes(trial, trials, known))]
     if not sizes:
         return [
             f"keep: what each of {_count(left)} keeps is known once the first has ended: "
@@ -69,14 +69,14 @@ def lacking(trials: Sequence[Trial], runs_dir: Path) -> list[str]:
 
 def _bytes(trial: Trial, trials: Sequence[Trial], known: dict[str, int]) -> int | None:
     """What a trial of the same arm has kept, else what is expected, else what any has kept."""
-    own = [known[each.key] for each in trials if each.key in known and each.arm == trial.arm]
+    own = [known[each.key] for each in trials if each.key in known and each.cell == trial.cell]
     if own:
         return max(own)
     return expected_bytes(trial) or max(known.values(), default=None)
 
 
-def _one_an_arm(trials: Sequence[Trial]) -> list[Trial]:
-    return list({trial.arm: trial for trial in trials}.values())
+def _one_of_each(trials: Sequence[Trial]) -> list[Trial]:
+    return list({trial.cell: trial for trial in trials}.values())
 
 
 def _kept_bytes(trial: Trial, runs_dir: Path) -> int:

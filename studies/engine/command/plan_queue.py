@@ -105,7 +105,9 @@ class PlanQueue(Queue):
         """What is shown of a finished trial: of a tuning trial never its test set."""
         plan = self._plans[self._place(trial)]
         tunes = trial.stage == "tune" and plan.tuning is not None
-        return plan.tuning.select_on if tunes and plan.tuning else plan.metric
+        if tunes and plan.tuning:
+            return plan.tuning.select_on_of.get(trial.task, plan.tuning.select_on)
+        return plan.metric_of.get(trial.task, plan.metric)
 
     def ended(self, task: Task, result: Result, again: bool) -> None:
         """Keep the result; an arm may be able to choose by it."""
@@ -127,7 +129,7 @@ class PlanQueue(Queue):
             name = f"{plan.study} ({plan.profile})"
             lines.append(f"{name:<40} {done:>6} {failed:>6} {left:>6}")
             failures += [
-                f"failed: {plan.study} {trial.label} seed {trial.seed}: "
+                f"failed: {plan.study} {trial.title} seed {trial.seed}: "
                 f"{result.failure.kind}: {result.failure.message}"
                 for trial, result in zip(trials, found, strict=True)
                 if result is not None and result.failure is not None
@@ -146,7 +148,8 @@ class PlanQueue(Queue):
         if result is not None:
             self._durations.note(trial, result.seconds)
             return
-        task = Task(trial, runs.trial_dir(trial, self._runs_dir), plan.metric, plan.budget)
+        metric = plan.metric_of.get(trial.task, plan.metric)
+        task = Task(trial, runs.trial_dir(trial, self._runs_dir), metric, plan.budget)
         # seeds of a tuned arm before the plans that were named later
         bisect.insort(self._queued, task, key=lambda other: self._place(other.trial))
 
@@ -164,8 +167,9 @@ class PlanQueue(Queue):
                 values = ", ".join(f"{path} {value}" for path, value in choice.settings.items())
                 told = "no value gave a result: the study's own"
                 if plan.tuning is not None and choice.score is not None:
-                    told = f"{values} chosen ({plan.tuning.select_on} {choice.score:.4f})"
-                self._say(f"{plan.study} {choice.arm}: {told}")
+                    metric = plan.tuning.select_on_of.get(choice.task, plan.tuning.select_on)
+                    told = f"{values} chosen ({metric} {choice.score:.4f})"
+                self._say(f"{plan.study} {choice.title}: {told}")
 
     def _choice(self, plan: Plan, arm: Sequence[Candidate]) -> Choice | None:
         """What validation chooses for `arm`; None while its tuning trials run."""

@@ -1,5 +1,9 @@
-"""The table of `--plan`: arms × seeds, how far each trial is, and how long the rest will take."""
+"""The table of `--plan`: arms × seeds, how far each trial is, and how long the rest will take.
 
+Several tasks stand below each other, each with its own count and time.
+"""
+
+import functools
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,42 +25,56 @@ def plan_table(trials: Sequence[Trial], runs_dir: Path, slots: Callable[[], int]
     """
     results = [runs.result_of(trial, runs_dir) for trial in trials]
     states = {
-        (trial.label, trial.seed): result.status if result else runs.state_of(trial, runs_dir)
+        (trial.label, trial.task, trial.seed): (
+            result.status if result else runs.state_of(trial, runs_dir)
+        )
         for trial, result in zip(trials, results, strict=True)
     }
     seeds = list(dict.fromkeys(trial.seed for trial in trials))
     table = Table(title=f"{trials[0].study} ({trials[0].profile})", title_justify="left")
-    table.add_column("arm")
-    for seed in seeds:
-        table.add_column(f"seed {seed}")
-    for arm in dict.fromkeys(trial.label for trial in trials):
-        cells = []
-        for seed in seeds:
-            state = states.get((arm, seed))
-            cells.append(Text(state or "-", style=STYLES.get(state or "", "dim")))
-        table.add_row(Text(arm), *cells)
-    counts = {state: list(states.values()).count(state) for state in STYLES}
-    known = list(zip(trials, results, strict=True))
-    summary = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
-    return Group(table, Text(f"{len(trials)} trials: {summary}"), Text(estimate(known, slots)))
+    tasks = list(dict.fromkeys(trial.task for trial in trials))
+    several = tasks != [""]
+    for column in (*(["task"] if several else []), "arm", *(f"seed {seed}" for seed in seeds)):
+        table.add_column(column)
+    for task in tasks:
+        for i, arm in enumerate(dict.fromkeys(t.label for t in trials if t.task == task)):
+            cells = [Text(task if i == 0 else "")] if several else []
+            for seed in seeds:
+                state = states.get((arm, task, seed))
+                cells.append(Text(state or "-", style=STYLES.get(state or "", "dim")))
+            table.add_row(*cells[:several], Text(arm), *cells[several:])
+        table.add_section()
+    known, lines = list(zip(trials, results, strict=True)), []
+    slots = functools.cache(slots)
+    for task in tasks if several else ():
+        counted = _counted([state for (_, on, _), state in states.items() if on == task])
+        own = [(trial, result) for trial, result in known if trial.task == task]
+        lines.append(f"{task}: {counted}; {estimate(own, slots)}")
+    lines += [_counted(list(states.values())), estimate(known, slots)]
+    return Group(table, *map(Text, lines))
+
+
+def _counted(states: Sequence[str]) -> str:
+    counts = {state: states.count(state) for state in STYLES}
+    return f"{len(states)} trials: {', '.join(f'{n} {state}' for state, n in counts.items() if n)}"
 
 
 def estimate(known: Sequence[tuple[Trial, Result | None]], slots: Callable[[], int]) -> str:
     """How long what is left will take, from the median time of finished trials, arm by arm."""
-    seconds: dict[str, list[float]] = {}
+    seconds: dict[tuple[str, str], list[float]] = {}
     left: list[Trial] = []
     for trial, result in known:
         if result is None:
             left.append(trial)
         elif result.status == "done":
-            seconds.setdefault(trial.arm, []).append(result.seconds)
+            seconds.setdefault(trial.cell, []).append(result.seconds)
     if not left:
         return "nothing left to run"
     every = [each for times in seconds.values() for each in times]
     if not every:
         return "no finished trial yet: no estimate"
     count = slots()
-    total = sum(statistics.median(seconds.get(trial.arm, every)) for trial in left) / count
+    total = sum(statistics.median(seconds.get(trial.cell, every)) for trial in left) / count
     return f"about {duration(total)} left on {count} slot{'s' if count > 1 else ''}"
 
 

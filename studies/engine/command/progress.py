@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -24,9 +25,11 @@ BAR = 24
 class Progress:
     """Shows events as they come; a context manager, so that the terminal is given back whole."""
 
-    def __init__(self, console: Console, total: int, metric: str, standing: Standing) -> None:
-        """`total` trials are to be accounted for; `metric` is what is shown of a finished one."""
-        self._console, self._total, self._metric = console, total, metric
+    def __init__(
+        self, console: Console, total: int, metric_of: Callable[..., str], standing: Standing
+    ) -> None:
+        """`total` trials are to be accounted for; `metric_of` a task is shown of finished ones."""
+        self._console, self._total, self._metric_of = console, total, metric_of
         self._standing = standing
         self._finished = self._found = 0
         self._began: float | None = None
@@ -81,21 +84,23 @@ class Progress:
         changed = event.result is not None and event.result.changed
         word = "pruned" if pruned else "changed" if changed else event.kind
         text.append(f"{word:<8}", style="dim" if pruned or event.kind == "started" else style)
-        text.append(f" {event.trial.label}  seed {event.trial.seed}")
+        text.append(f" {event.trial.title}  seed {event.trial.seed}")
         if event.result is not None:
-            text.append(f"  {self._found_text(event.result)}  {duration(event.result.seconds)}")
+            found = self._found_text(event.trial, event.result)
+            text.append(f"  {found}  {duration(event.result.seconds)}")
             if not self._console.is_terminal:  # where there is no display that has it
                 text.append(self._so_far(event.trial), style="dim")
         if event.kind == "failed" and not pruned and not changed:
             text.append(f"\n        {event.run_dir / 'log.txt'}", style="dim")
         return text
 
-    def _found_text(self, result: Result) -> str:
+    def _found_text(self, trial: Trial, result: Result) -> str:
         if result.failure is not None and (result.pruned or result.changed):
             return result.failure.message
         if result.failure is not None:
             return f"{result.failure.kind}: {result.failure.message}"
-        return f"{self._metric} {result.metrics[self._metric]:.4f}"
+        metric = self._metric_of(trial.task)
+        return f"{metric} {result.metrics[metric]:.4f}"
 
     def _so_far(self, trial: Trial) -> str:
         found = [self._standing.line(trial.label), self._left()]
@@ -133,7 +138,7 @@ class Progress:
             table.add_column(column)
         for trial, seconds, step, latest in rows:
             more = [cell for cell, used in zip((step, latest), shown.values(), strict=True) if used]
-            table.add_row(Text(trial.label), str(trial.seed), seconds, *more)
+            table.add_row(Text(trial.title), str(trial.seed), seconds, *more)
         return table
 
 

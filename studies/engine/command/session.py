@@ -95,8 +95,9 @@ class Session:
         slots = functools.partial(slot_count, stage.asked)
         self._show(plan_table(stage.asked, self._runs_dir, slots))
         if stage is self.tuning:
-            arms = len({trial.arm for trial in stage.asked})
-            self._print(f"then {arms} tuned arms with {len(self._study.seeds)} seeds each")
+            arms, tasks = (len({getattr(t, n) for t in stage.asked}) for n in ("arm", "task"))
+            on = f" on {tasks} tasks" if self._study.tasks else ""
+            self._print(f"then {arms} tuned arms{on} with {len(self._study.seeds)} seeds each")
         return DONE
 
     def run(self, make_runner: MakeRunner) -> int:
@@ -150,10 +151,10 @@ class Session:
                 return INCOMPLETE
         seeds = self.seeds()
         self._remark(seeds, keep=True)
-        arms = {trial.arm for trial in self.tuning.trials} if self.tuning is not None else set()
-        settled = {choice.arm for choice in seeds.choices}
+        cells = {trial.cell for trial in self.tuning.trials} if self.tuning is not None else set()
+        settled = {choice.cell for choice in seeds.choices}
         try:
-            self._import(source, seeds, last=self.tuning is None or settled == arms)
+            self._import(source, seeds, last=self.tuning is None or settled == cells)
         except Stopped as stopped:
             self._say(str(stopped), "red")
             self.deliver(seeds)
@@ -176,11 +177,16 @@ class Session:
             states = {"waiting", "running"} | ({"failed"} if self._options.retry_failed else set())
             trials = [t for t in seeds.asked if runs.state_of(t, self._runs_dir) in states]
         self._tell_data(trials)
-        about = {"study": self._study.name, "profile": self._study.profile}
-        metric, budget = self._study.objective.metric, self._study.budget
-        write_plan(
-            file, Plan(**about, metric=metric, budget=budget, trials=tuple(trials), tuning=follow)
+        whole = Plan(
+            study=self._study.name,
+            profile=self._study.profile,
+            metric=self._study.objective_of().metric,
+            metric_of={t.name: self._study.objective_of(t.name).metric for t in self._study.tasks},
+            budget=self._study.budget,
+            trials=tuple(trials),
+            tuning=follow,
         )
+        write_plan(file, whole)
         more = f", and then the seeds of {len(follow.arms)} tuned arms" if follow else ""
         self._print(f"{len(trials)} trials{more} written to {file}")
         return DONE
@@ -281,10 +287,10 @@ class Session:
                 raise Stopped(str(error)) from error
             if absent and (problems := verify.points_of(self._study)[1]):
                 raise StudyError(*problems)
-        standing = Standing(stage.metric, self._study.baseline, stage.asked)
+        standing = Standing(stage.metric_of, self._study.baseline, stage.asked)
         with (
             background.Tracking(self._study, self._runs_dir, self._complain) as page,
-            Progress(self._out, stage.total, stage.metric, standing) as progress,
+            Progress(self._out, stage.total, stage.metric_of, standing) as progress,
         ):
             for found in self._results(self._earlier()):  # a stage ends before MLflow has it all
                 page.end_trial(*found)
@@ -351,13 +357,13 @@ class Session:
                 self._say(line, "dim")
             self._told.append(line)
 
-    def _undecided(self) -> set[str]:
-        """The arms whose seeds are not known before their tuning, or the search, has ended."""
+    def _undecided(self) -> set[tuple[str, str]]:
+        """Arms and tasks whose seeds are not known before their tuning, or the search, ended."""
         if self.search is not None and self.search.missing and self._study.search is not None:
-            return {self._study.search.arm}
+            return {(self._study.search.arm, "")}
         if self.tuning is None:
             return set()
-        return {t.arm for t in self.tuning.trials} - {c.arm for c in self.tuning.choices}
+        return {t.cell for t in self.tuning.trials} - {c.cell for c in self.tuning.choices}
 
     def _tell_data(self, trials: Sequence[Trial]) -> None:
         """Check all rows of the user's own files; say what a split hides and what ends training."""
@@ -380,7 +386,8 @@ class Session:
         result = runs.result_of(trial, self._runs_dir)
         if result is None:
             return "waiting"
-        done = runs.value_of(result, self._study.objective.metric) is not None
+        metric = self._study.objective_of(trial.task).metric
+        done = runs.value_of(result, metric) is not None
         return "done" if done else "failed"
 
     def _complain(self, message: str) -> None:

@@ -24,8 +24,9 @@ class StudyStage(Protocol):
     """A stage that knows its trials."""
 
     name: Stage
-    metric: str
-    """What is shown of a finished trial."""
+
+    def metric_of(self, task: str = "") -> str:
+        """What is shown of a finished trial of `task`; without one, of all trials together."""
 
     @property
     def trials(self) -> Sequence[Trial]:
@@ -70,7 +71,6 @@ class TuneStage:
     ) -> None:
         """Raises `StudyError` where the study cannot be planned, or no trial meets `conditions`."""
         self._study, self._runs_dir = study, runs_dir
-        self.metric = study.objective.select_on or study.objective.metric
         self.trials = plan_tuning(study, plugins)
         # a seed of the next stage says nothing of this one
         reported = [f"seed={seed}" for seed in study.seeds]
@@ -80,25 +80,32 @@ class TuneStage:
         self._tuning = plan_candidates(study, self.trials, plugins)
         self._by_key = {trial.key: trial for trial in self.trials}
 
+    def metric_of(self, task: str = "") -> str:
+        """What is chosen by."""
+        objective = self._study.objective_of(task)
+        return objective.select_on or objective.metric
+
     @property
     def choices(self) -> list[Choice]:
-        """What validation chose, for the arms whose trials have all ended."""
+        """What validation chose, for the arms whose trials have all ended, on each task."""
         return self._tuning.choices(lambda key: runs.result_of(self._by_key[key], self._runs_dir))
 
     @property
-    def open_arms(self) -> list[str]:
-        """The arms in question that have yet to choose."""
-        settled = {choice.arm for choice in self.choices}
-        return [a for a in dict.fromkeys(trial.arm for trial in self.asked) if a not in settled]
+    def open_cells(self) -> dict[tuple[str, str], str]:
+        """The arms in question that have yet to choose, by arm and task, as they are called."""
+        settled = {choice.cell for choice in self.choices}
+        names = {t.cell: f"{t.arm} on {t.task}" if t.task else t.arm for t in self.asked}
+        return {cell: name for cell, name in names.items() if cell not in settled}
 
     @property
     def missing(self) -> str:
         """Which trials of which arms have no result."""
-        arms = self.open_arms
-        own = [trial for trial in self.trials if trial.arm in arms]
+        cells = self.open_cells
+        own = [trial for trial in self.trials if trial.cell in cells]
         waiting = sum(runs.result_of(trial, self._runs_dir) is None for trial in own)
+        arms = ", ".join(cells.values())
         return "" if not arms else (
-            f"the tuning stage has {waiting} trials without a result ({', '.join(arms)}): run all "
+            f"the tuning stage has {waiting} trials without a result ({arms}): run all "
             "trials of these arms first, or name the other arms by --only 'arm=NAME'"
         )  # fmt: skip
 
@@ -118,8 +125,11 @@ class SearchStage:
         self._study, self._runs_dir = study, runs_dir
         self._spec = search.wanted(study)
         self._make = search.plan_search(study, plugins)
-        self.metric = self._spec.objectives[0].metric
         self.total = self._spec.trials
+
+    def metric_of(self, task: str = "") -> str:
+        """What the search goes by first."""
+        return self._spec.objectives[0].metric
 
     @property
     def trials(self) -> list[Trial]:
@@ -212,14 +222,17 @@ class SeedsStage:
     ) -> None:
         """Raises `StudyError` where the study cannot be planned, or no trial meets `conditions`."""
         self._study, self._runs_dir = study, runs_dir
-        self.metric = study.objective.metric
         self.choices = [] if before is None else before.choices
         self.trials = plan(study, plugins, self.choices)
         if isinstance(before, TuneStage):
-            settled = {choice.arm for choice in self.choices}
-            self.trials = [trial for trial in self.trials if trial.arm in settled]
+            settled = {choice.cell for choice in self.choices}
+            self.trials = [trial for trial in self.trials if trial.cell in settled]
         self.asked = self.to_fetch = only(self.trials, conditions) if conditions else self.trials
         self.total = len(self.asked)
+
+    def metric_of(self, task: str = "") -> str:
+        """What is compared."""
+        return self._study.objective_of(task).metric
 
     def run(self, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent, say: Say) -> None:
         """Run what is left; errors are those of `dispatch.run`."""

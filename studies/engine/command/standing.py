@@ -2,7 +2,7 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -17,19 +17,26 @@ MOST_ROWS = 12
 class Standing:
     """The values of trials that have ended, arm by arm."""
 
-    def __init__(self, metric: str, baseline: str, planned: Sequence[Trial]) -> None:
-        """`planned` are the trials that are known beforehand; of a search there are none."""
-        self._metric, self._baseline = metric, baseline
+    def __init__(
+        self, metric_of: Callable[..., str], baseline: str, planned: Sequence[Trial]
+    ) -> None:
+        """`planned` are the trials that are known beforehand; of a search there are none.
+
+        `metric_of` says what is shown of trials of a task, see `stages.StudyStage`.
+        """
+        self._metric_of, self._baseline = metric_of, baseline
         self._planned = Counter(trial.label for trial in planned)
         self._ended: Counter[str] = Counter()
-        self._values: dict[str, dict[int, float]] = {}
+        self._values: dict[str, dict[tuple[str, int], float]] = {}
+        """By arm, then by task and seed."""
 
     def take(self, trial: Trial, result: Result | None) -> None:
         """A trial has ended."""
         self._ended[trial.label] += 1
-        value = runs.value_of(result, self._metric)
+        value = runs.value_of(result, self._metric_of(trial.task))
         if value is not None:  # put in its place whole: the display's thread may be reading
-            self._values[trial.label] = {**self._values.get(trial.label, {}), trial.seed: value}
+            known, place = self._values.get(trial.label, {}), (trial.task, trial.seed)
+            self._values[trial.label] = {**known, place: value}
 
     @property
     def arms(self) -> str:
@@ -44,7 +51,7 @@ class Standing:
         return f"{whole} of {len(self._planned)} arms{more}" if self._planned else ""
 
     def line(self, arm: str) -> str:
-        """The arm's mean so far, and its difference to the baseline over the seeds of both."""
+        """The arm's mean so far, and its difference to the baseline over the trials of both."""
         own, gain = self._values.get(arm), self._gain(arm)
         if not own:
             return ""
@@ -61,7 +68,9 @@ class Standing:
         compared = any(gain is not None for gain in gains.values())
         table = Table(box=None, pad_edge=False, header_style="dim")
         table.add_column("arm")
-        for column in ("seeds", self._metric, *([f"− {self._baseline}"] if compared else [])):
+        several = any(task for values in self._values.values() for task, _ in values)
+        against = [f"− {self._baseline}"] if compared else []
+        for column in ("trials" if several else "seeds", self._metric_of(), *against):
             table.add_column(column, justify="right")
         for arm in known[:MOST_ROWS]:
             own, gain = self._values[arm], gains[arm]
@@ -74,7 +83,7 @@ class Standing:
         return table
 
     def _gain(self, arm: str) -> float | None:
-        """The mean difference to the baseline over the seeds that both have."""
+        """The mean difference to the baseline over the tasks and seeds that both have."""
         own, base = self._values.get(arm, {}), self._values.get(self._baseline, {})
-        shared = [own[seed] - base[seed] for seed in own if seed in base]
+        shared = [own[place] - base[place] for place in own if place in base]
         return statistics.fmean(shared) if shared and arm != self._baseline else None

@@ -126,7 +126,7 @@ class _Lines:
         left = len(queue) + queue.to_come
         rest = left * (time.monotonic() - self._began) / self._ended / 60
         _say(
-            f"[{queue.known}/{queue.total}] {event.kind:<6} {trial.study} {trial.label} "
+            f"[{queue.known}/{queue.total}] {event.kind:<6} {trial.study} {trial.title} "
             f"seed {trial.seed}  {found}  {result.seconds:.0f} s  (about {rest:.0f} min left)"
         )
 

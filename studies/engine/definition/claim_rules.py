@@ -6,32 +6,38 @@ from basis_zoo.registry import did_you_mean
 from studies.engine.definition import checks, contrasts
 from studies.engine.definition.points import Point, Problems
 from studies.engine.definition.study import ClaimRule, Study
+from studies.engine.definition.task_rules import Metrics
 from studies.engine.records import Cost
 from studies.sections import unlike
 
 SPLITS = ("valid", "test")
 COSTS = tuple(f"cost/{name}" for name in Cost.model_fields)
 
-Metrics = Mapping[str, Mapping[str, str]]
-"""The metrics of each arm's task, by the arm's name."""
-
 
 def check(
     study: Study, points: Sequence[Point], metrics: Metrics | None, problems: Problems
 ) -> None:
     """Report claims that no trial could decide; `metrics` is None where a task is not usable."""
-    arms = {point.arm: point for point in points}
     for i, claim in enumerate(study.claims):
-        wrong = list(contrasts.problems(claim, points))
+        if claim.task is not None and claim.task not in (names := [t.name for t in study.tasks]):
+            message = "the study has one task alone: leave it out"
+            if names:
+                message = unlike(f"no task is called '{claim.task}'", claim.task, names, "Tasks")
+            problems.at(message, "claims", i, "task")
+            continue
+        asked = [point for point in points if claim.task in (None, point.task)]
+        own = list({point.arm: point for point in asked[::-1]}.values())[::-1]  # each arm once
+        wrong = list(contrasts.problems(claim, own))
         for where, message in wrong:
             problems.at(message, "claims", i, *where)
         if wrong or metrics is None:
             continue
-        for key, metric, named in _compared(claim, points):
-            have = {arm: reported(study, arms[arm], metrics[arm]) for arm in named}
-            if lacking := [arm for arm, names in have.items() if metric not in names]:
-                every = [name for p in points for name in reported(study, p, metrics[p.arm])]
-                problems.at(_refusal(metric, lacking[0], every), "claims", i, key)
+        for key, metric, named in _compared(claim, own):
+            have = {p.cell: reported(study, p, metrics[p.cell]) for p in asked}
+            short = [cell for cell, known in have.items() if metric not in known]
+            if lacking := [cell for cell in short if cell[0] in named]:
+                every = [name for known in have.values() for name in known]
+                problems.at(_refusal(metric, *lacking[0], every), "claims", i, key)
 
 
 def reported(study: Study, point: Point, metrics: Mapping[str, str]) -> list[str]:
@@ -58,9 +64,14 @@ def _compared(claim: ClaimRule, points: Sequence[Point]) -> Iterator[tuple[str, 
             yield key, metric, arms
 
 
-def _refusal(metric: str, arm: str, known: Sequence[str]) -> str:
+def _refusal(metric: str, arm: str, task: str, known: Sequence[str]) -> str:
     known = list(dict.fromkeys(known))
     section, _, name = metric.partition("/")
+    if metric in known and task:
+        return (
+            f"on the task '{task}' the arm '{arm}' reports no '{metric}': name a metric that it "
+            "has on all tasks, or by `task` one where it has this one"
+        )
     if metric in known:
         return f"the trials of the arm '{arm}' report no '{metric}': name an arm that has it"
     if section == "cost":

@@ -18,11 +18,12 @@ def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
     stages = {("tune",): study.tune, ("search", "space"): space}
     tries = [where for where, tried in stages.items() if _has_best(tried.get(KEEP))]
     keeps = [point for point in points if point.config["train"].get("keep") == "best"]
-    if study.objective.select_on is None:  # another metric than of validation is refused elsewhere
+    lost = [point for point in points if study.objective_of(point.task).select_on is None]
+    if lost:  # another metric than of validation is refused elsewhere
         message = "best needs objective.select_on, e.g. select_on: valid/accuracy, to choose by"
         for where in tries:
             problems.at(message, *where, KEEP)
-        for point in keeps[:1]:
+        for point in [point for point in keeps if point in lost][:1]:
             problems.add(place_of(study, KEEP, point.places), KEEP, message)
     for where, tried in stages.items() if tries or keeps else ():
         if len(both := [path for path in TOGETHER if path in tried]) > 1:

@@ -62,21 +62,54 @@ class Point:
     """Sections that do not validate, which is reported already."""
     factors: dict[str, float] = field(default_factory=dict)
     """Dotted setting to what it is multiplied by, also where a stage chooses it."""
+    task: str = ""
+    """Which of the study's `tasks` it is trained on; empty where there is one alone."""
+
+    @property
+    def cell(self) -> tuple[str, str]:
+        """Arm and task."""
+        return self.arm, self.task
 
 
 def expand(study: Study) -> tuple[list[Point], Problems]:
-    """The arms of `study`, sweep first, and every problem found in resolving them."""
+    """The arms of `study` on every task, sweep first, and every problem found in resolving them."""
     problems = Problems(study)
-    points = [*_swept_points(study, problems), *_hand_made_points(study, problems)]
-    reference = next((point for point in points if point.arm == study.baseline), None)
-    if study.match is not None and reference is not None:
-        for point in points:
-            if point is not reference:
-                point.config["match"] = dict(reference.config["adapter"])
+    points: list[Point] = []
+    for i in range(max(1, len(study.tasks))):
+        on = _Task(study, i, problems)
+        own = [*_swept_points(study, on, problems), *_hand_made_points(study, on, problems)]
+        reference = next((point for point in own if point.arm == study.baseline), None)
+        if study.match is not None and reference is not None:
+            for point in own:
+                if point is not reference:
+                    point.config["match"] = dict(reference.config["adapter"])
+        points += own
     return points, problems
 
 
-def _swept_points(study: Study, problems: Problems) -> Iterator[Point]:
+class _Task:
+    """What the study's task number `i` sets; nothing where the study has one alone."""
+
+    def __init__(self, study: Study, i: int, problems: Problems) -> None:
+        self.name, self.settings, self.places = "", dict[str, Any](), dict[str, str]()
+        if study.tasks:
+            task, where = study.tasks[i], ("tasks", i)
+            self.name, self.settings = task.name, {"task.name": task.name} | task.set
+            self.places = {"task.name": study.place(*where)}
+            self.places |= {path: study.place(*where, "set", path) for path in task.set}
+            for path in task.set:
+                _check_path(path, problems, *where, "set", path)
+
+    def refuse(self, settings: Mapping[str, Any], problems: Problems, *where: str | int) -> None:
+        """Report those of an arm's `settings`, found at `where`, that the task sets too."""
+        for path in settings:
+            for own in self.settings:
+                if f"{own}.".startswith(f"{path}.") or f"{path}.".startswith(f"{own}."):
+                    message = f"the task '{self.name}' sets {own} itself: remove it there or here"
+                    problems.at(message, *where, path)
+
+
+def _swept_points(study: Study, on: _Task, problems: Problems) -> Iterator[Point]:
     if not study.sweep:
         if study.exclude:
             message = "leaves points out of `sweep`, and there is none: remove it or give a sweep"
@@ -84,6 +117,7 @@ def _swept_points(study: Study, problems: Problems) -> Iterator[Point]:
         return
     for path in study.sweep:
         _check_path(path, problems, "sweep", path)
+    on.refuse(study.sweep, problems, "sweep")
     arms = math.prod(len(values) for values in study.sweep.values())
     if arms > MAX_ARMS:
         message = f"{arms:,} arms are too many, the limit is {MAX_ARMS:,}: shorten the lists"
@@ -98,28 +132,25 @@ def _swept_points(study: Study, problems: Problems) -> Iterator[Point]:
             unused.pop(hit, None)
         if not hits:
             places = {path: study.place("sweep", path, i) for path, (i, _) in taken.items()}
-            yield _point(
-                study,
-                labels.shown_settings(swept),
-                {},
-                swept,
-                study.place("sweep"),
-                places,
-                problems,
-            )
+            label, place = labels.shown_settings(swept), study.place("sweep")
+            yield _point(study, on, label, {}, swept, place, places, problems)
     for i, left_out in unused.items():
         message = f"{left_out} leaves out no point of the sweep; give values that the sweep has"
         problems.at(message, "exclude", i)
 
 
-def _hand_made_points(study: Study, problems: Problems) -> Iterator[Point]:
+def _hand_made_points(study: Study, on: _Task, problems: Problems) -> Iterator[Point]:
     for i, arm in enumerate(study.arms):
         places = {f"adapter.{key}": study.place("arms", i, "adapter", key) for key in arm.adapter}
         places |= {path: study.place("arms", i, "set", path) for path in arm.set}
         for path in arm.set:
             _check_path(path, problems, "arms", i, "set", path)
+        on.refuse(
+            {f"adapter.{key}": value for key, value in arm.adapter.items()}, problems, "arms", i
+        )
+        on.refuse(arm.set, problems, "arms", i, "set")
         where = study.place("arms", i)
-        yield _point(study, arm.name, arm.adapter, arm.set, where, places, problems)
+        yield _point(study, on, arm.name, arm.adapter, arm.set, where, places, problems)
 
 
 def _matches(left_out: dict[str, Any], swept: dict[str, Any]) -> bool:
@@ -157,14 +188,16 @@ def is_choosable(path: str, problems: Problems, *where: str | int) -> bool:
 
 def _point(
     study: Study,
+    on: _Task,
     name: str,
     adapter: dict[str, Any],
-    settings: dict[str, Any],
+    own: dict[str, Any],
     place: str,
     places: dict[str, str],
     problems: Problems,
 ) -> Point:
-    """The arm `name`: the study's configuration with `adapter` merged in and `settings` set."""
+    """The arm `name` on a task: the study's configuration with `adapter` merged in and the
+    settings of the task, and its `own`, set."""
     config: dict[str, Any] = {
         "backbone": study.backbone.given(),
         "task": study.task.given(),
@@ -173,31 +206,23 @@ def _point(
         "split_seed": study.split_seed,
     }
     # the method first: another method forgets the options of the old one, then the rest is set
-    over = dict(adapter)
-    if "adapter.method" in settings:
-        over["method"] = settings["adapter.method"]
+    over, places = dict(adapter), on.places | places
+    if "adapter.method" in (given := on.settings | own):
+        over["method"] = given["adapter.method"]
     config["adapter"] = inherited(config["adapter"], over)
     method = over.get("method", config["adapter"].get("method"))
     for path, value in study.set.items():  # the other sections have theirs already
         if path.startswith("adapter.") and path != "adapter.method" and takes(method, path):
             set_path(config, path.split("."), value)
     config["adapter"] |= over
-    factors = {
-        p: v[TIMES] for p, v in settings.items() if isinstance(v, dict) and set(v) == {TIMES}
-    }
+    _set_all(config, on.settings)
+    factors = {p: v[TIMES] for p, v in own.items() if isinstance(v, dict) and set(v) == {TIMES}}
     for path, factor in factors.items():
         try:
-            settings = settings | {path: multiplied(value_at(config, path), factor)}
+            own = own | {path: multiplied(value_at(config, path), factor)}
         except ValueError as error:
             problems.add(places[path], path, str(error))
-    for path, value in settings.items():
-        first, _, rest = path.partition(".")
-        if path == "split_seed":
-            config[path] = value
-        elif path in NAMED:
-            config[path] = {"name": value} if isinstance(value, str) else value
-        elif first in SECTIONS and rest:
-            set_path(config[first], rest.split("."), value)
+    _set_all(config, own)
     refused = set()
     for section, model in SECTIONS.items():
         try:
@@ -207,11 +232,23 @@ def _point(
             refused.add(section)
             for each in error.errors(include_url=False):
                 key = dotted((section, *each["loc"]))
-                if each["type"] == "extra_forbidden" and key in settings:
+                if each["type"] == "extra_forbidden" and key in on.settings | own:
                     continue  # told of the path already, see `_check_path`
                 problems.add(place_of(study, key, places), key, reason(each, model))
-    changes = {f"adapter.{key}": value for key, value in adapter.items()} | settings
-    return Point(name, changes, config, place, places, frozenset(refused), factors)
+    changes = {f"adapter.{key}": value for key, value in adapter.items()} | own
+    return Point(name, changes, config, place, places, frozenset(refused), factors, on.name)
+
+
+def _set_all(config: dict[str, Any], settings: Mapping[str, Any]) -> None:
+    """Set dotted `settings` in `config`, those that lead to none left out."""
+    for path, value in settings.items():
+        first, _, rest = path.partition(".")
+        if path == "split_seed":
+            config[path] = value
+        elif path in NAMED:
+            config[path] = {"name": value} if isinstance(value, str) else value
+        elif first in SECTIONS and rest:
+            set_path(config[first], rest.split("."), value)
 
 
 def multiplied(number: Any, factor: Any) -> Any:

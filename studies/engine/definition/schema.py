@@ -99,6 +99,8 @@ def _resolve(
     body = layers.part(source, {k: v for k, v in source.items() if k != "profiles"})
     merged = layers.overlay(layers.overlay(_profile(profile), body), allowed)
     merged = overrides.laid_on(merged, given)
+    if merged.get("tasks"):
+        problems += _named_twice(body) + _named_twice(allowed)
     data = plain(merged)
     try:
         valid = StudyBody.model_validate(data)
@@ -115,6 +117,17 @@ def _resolve(
     study = Study(**dict(valid), profile=label, path=Path(file), set=plain(dict(given)))
     study._tree = merged
     return study
+
+
+def _named_twice(tree: Entries) -> list[str]:
+    """That a study of several tasks names another one beside them."""
+    task = tree.get("task")
+    name = task.get("name") if isinstance(task, Entries) else task
+    if name is None:
+        return []
+    place = place_in(tree, ("task", "name"), "")
+    return [f"{place}: task: '{name}' is beside `tasks`, which have the names: leave out one of "
+            "them; `task` without a name holds what all of `tasks` share"]  # fmt: skip
 
 
 @functools.cache

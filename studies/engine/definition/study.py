@@ -15,6 +15,9 @@ from studies.engine.definition.yaml_source import Entries, place_in
 from studies.sections import Bool, Float, Int, Line, Section
 from studies.tasks import TaskSpec
 
+MEAN = "mean"
+"""What the mean over tasks is called whose metrics differ: test/mean."""
+
 
 class Objective(Section):
     """What is compared, and what choices are made on."""
@@ -25,6 +28,30 @@ class Objective(Section):
     """Which way is better; it must be the task's own."""
     select_on: Annotated[Line | None, Field(examples=["valid/accuracy"])] = None
     """Metric of validation that `tune` and `train.keep: best` choose by; null: none."""
+    mixed: Bool = False
+    """Whether the mean over `tasks` may be one of different metrics, as GLUE's is."""
+    parts: Annotated[tuple[Line, ...], Field(examples=[["test/accuracy_boolq"]])] = ()
+    """Metrics of the parts of one task, such as the test sets of a suite, that the report tabulates
+    and tests as it does several `tasks`."""
+
+
+class StudyTask(Section):
+    """One of several tasks: its name, and what differs on it."""
+
+    name: Annotated[Line, Field(max_length=80, examples=["sarcasm"])]
+    """What the task is called in the report and in `claims`. It stands for the name in `task`,
+    whose other keys all tasks share, unless `set` gives another."""
+    metric: Annotated[Line | None, Field(examples=["test/matthews"])] = None
+    """What is compared on this task; null: the objective's. Its direction is the objective's."""
+    select_on: Annotated[Line | None, Field(examples=["valid/matthews"])] = None
+    """What is chosen by on this task; null: what the objective says."""
+    set: Annotated[dict[str, Any], Field(examples=[{"train.epochs": 10}])] = {}
+    """Dotted settings of this task."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _may_be_a_name(cls, entry: Any) -> Any:
+        return {"name": entry} if isinstance(entry, str) else entry
 
 
 class Arm(Section):
@@ -46,10 +73,13 @@ class Published(Section):
 
     table: Annotated[Line, Field(examples=["table_15_grid_size"])]
     """A name of `studies/published/lr_lora.yaml`."""
-    x: Annotated[Line, Field(examples=["adapter.num_basis"])]
-    """The swept setting that the table's rows stand for."""
+    x: Annotated[Line | None, Field(examples=["adapter.num_basis"])] = None
+    """The swept setting that the rows of an ablation's table stand for; null: a table of several
+    tasks, which is shown as it is printed."""
     rows: Annotated[dict[Line, Any], Field(examples=[{"zero": 0.0}])] = {}
     """Arms that the setting does not tell, and the value of the row that each stands for."""
+    part: Annotated[Line | None, Field(examples=["RoBERTa-base"])] = None
+    """Which part of a table of several tasks that has one a model."""
 
 
 class Gain(Section):
@@ -92,6 +122,8 @@ class ClaimRule(Section):
     """The metric that is taken of `than`; null: the same as of `arm`."""
     relative: Bool = False
     """Whether `margin` is a share of `than` instead of a difference."""
+    task: Annotated[Line | None, Field(examples=["sarcasm"])] = None
+    """One of several `tasks`; null: the mean over them, seed by seed."""
     beyond: Gain | None = None
     """The difference is compared with this one instead of 0: short for a `contrast` of all four."""
     contrast: Annotated[
@@ -195,7 +227,10 @@ class StudyBody(Section):
     backbone: BackboneSpec
     """The pretrained model."""
     task: TaskSpec
-    """The data."""
+    """The data; of several `tasks` what they share."""
+    tasks: Annotated[tuple[StudyTask, ...], Field(examples=[["sarcasm", "vitaminc"]])] = ()
+    """Several tasks, by name or with what differs: every arm is trained on each with every seed,
+    and arms are compared on each and on the mean over all."""
     adapter: dict[str, Any]
     """The method and its options, which package `adapters` checks."""
     train: Train = Train()
@@ -258,6 +293,19 @@ class StudyBody(Section):
             raise ValueError(f"each seed once, got {', '.join(map(str, repeated))} repeatedly")
         return seeds
 
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_differ(cls, tasks: tuple[StudyTask, ...]) -> tuple[StudyTask, ...]:
+        names = [task.name for task in tasks]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"each name once, got {', '.join(repeated)} repeatedly; the data may be the same: "
+                "{name: another, set: {task.name: ...}}"
+            )
+        if len(names) == 1:
+            raise ValueError(f"expected two or more, got one: write task: {names[0]}")
+        return tasks
+
     @field_validator("tune")
     @classmethod
     def _tunes_with_seeds(cls, tune: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
@@ -289,6 +337,31 @@ class Study(StudyBody):
     _tree: Entries = PrivateAttr(default_factory=Entries)
     """What the files say."""
     _contents: Contents = PrivateAttr(default_factory=Contents)
+
+    def objective_of(self, task: str = "") -> Objective:
+        """What is compared on one of the `tasks`; without a name, over all of them.
+
+        Where their metrics differ, the one over all is called as `MEAN`.
+        """
+        if not self.tasks:
+            return self.objective
+        if task:
+            own = next(each for each in self.tasks if each.name == task)
+            given = {k: v for k in ("metric", "select_on") if (v := getattr(own, k)) is not None}
+            return self.objective.model_copy(update=given)
+        every = [self.objective_of(each.name) for each in self.tasks]
+        shared = {
+            key: names.pop() if len(names := {getattr(each, key) for each in every}) == 1 else mean
+            for key, mean in (("metric", f"test/{MEAN}"), ("select_on", f"valid/{MEAN}"))
+        }
+        return self.objective.model_copy(update=shared)
+
+    def compared(self) -> dict[str, Objective]:
+        """What is compared beside the whole, by name: on each task, or of each part of one."""
+        if self.tasks:
+            return {task.name: self.objective_of(task.name) for task in self.tasks}
+        parts = self.objective.parts
+        return {part: self.objective.model_copy(update={"metric": part}) for part in parts}
 
     @property
     def contents(self) -> Contents:

@@ -8,6 +8,7 @@ from studies.engine import labels
 from studies.engine.definition import checks
 from studies.engine.definition.points import Point, Problems, is_choosable, refusal
 from studies.engine.definition.study import Study
+from studies.engine.definition.task_rules import Metrics, common
 
 
 def combinations(study: Study) -> list[dict[str, Any]]:
@@ -19,10 +20,8 @@ def combinations(study: Study) -> list[dict[str, Any]]:
     return [dict(zip(paths, choice, strict=True)) for choice in choices]
 
 
-def check(
-    study: Study, points: Sequence[Point], metrics: Mapping[str, str], problems: Problems
-) -> None:
-    """Report what the section `tune` cannot mean; `metrics` are those of the task."""
+def check(study: Study, points: Sequence[Point], metrics: Metrics, problems: Problems) -> None:
+    """Report what the section `tune` cannot mean."""
     if not study.tune:
         return
     for path, tried in study.tune.items():
@@ -41,17 +40,21 @@ def check(
             if path in point.swept and path not in point.factors:
                 message = f"the arm '{point.arm}' sets it itself: remove it there or here"
                 problems.at(message, *where)
+            elif path in point.places:
+                message = f"the task '{point.task}' sets it itself: remove it there or here"
+                problems.at(message, *where)
         for value in tried:
             for point in points:
                 said = f"the arm '{point.arm}' cannot have "
                 if why := refusal(point, path, value, checks.check_adapter_options, said):
                     problems.at(why, *where)
-    _check_metric(study, metrics, problems)
+    for task in dict.fromkeys(task for _, task in metrics):
+        _check_metric(study, task, common(metrics, task), problems)
 
 
-def _check_metric(study: Study, metrics: Mapping[str, str], problems: Problems) -> None:
+def _check_metric(study: Study, task: str, metrics: Mapping[str, str], problems: Problems) -> None:
     """Report a metric that is none of validation, or whose better is the objective's worse."""
-    metric = study.objective.select_on
+    metric = study.objective_of(task).select_on
     split, _, name = (metric or "").partition("/")
     message = ""
     if split == "test":

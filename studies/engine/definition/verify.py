@@ -14,6 +14,7 @@ from studies.engine.definition import (
     keep_rules,
     overrides,
     search_rules,
+    task_rules,
     tune_rules,
 )
 from studies.engine.definition.points import Point, Problems, expand, place_of
@@ -35,12 +36,12 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
     for point in points:
         _ask(study, point, "backbone", checks.check_backbone, problems)
         _ask(study, point, "adapter", checks.check_adapter_names, problems)
-    by_arm = _check_tasks(study, points, problems)
-    metrics = None if by_arm is None else _common(by_arm)
-    if metrics is not None:
-        _check_objective(study, metrics, problems)
+    by_cell = _check_tasks(study, points, problems)
+    metrics = None if by_cell is None else _common(by_cell)
+    if by_cell is not None:
+        task_rules.check_objectives(study, by_cell, problems)
     _check_published(study, points, problems)
-    claim_rules.check(study, points, by_arm, problems)
+    claim_rules.check(study, points, by_cell, problems)
     keep_rules.check(study, points, problems)
     if not problems and not refused:
         for point in points:
@@ -48,7 +49,7 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
     if points and metrics is not None and not problems:
         after_rules.check(study, points, metrics, problems)
         search_rules.check(study, points, metrics, problems)
-        tune_rules.check(study, points, metrics, problems)
+        tune_rules.check(study, points, by_cell or {}, problems)
     if not problems and not refused:
         for point in points:
             _ask(study, point, "adapter", checks.check_adapter, problems)
@@ -80,20 +81,22 @@ def _check_models(study: Study, points: list[Point], problems: Problems) -> None
 
 def _check_names(study: Study, points: list[Point], problems: Problems) -> None:
     """Report arms that share a name or a configuration, and a baseline that is no arm."""
-    by_name: dict[str, Point] = {}
+    by_name: dict[tuple[str, str], Point] = {}
     by_config: dict[str, Point] = {}
     resolved = not problems  # settings in error are left out, and make arms alike
     for point in points:
         content = json.dumps(deciding(point.config), sort_keys=True, default=repr)
-        twin = by_name.setdefault(point.arm, point)
+        twin = by_name.setdefault(point.cell, point)
         same = by_config.setdefault(content, point)
         if twin is not point and same is point:
             problems.add(point.place, "arms", f"two arms are called '{point.arm}'; rename one")
         if same is not point and resolved:
-            message = f"'{same.arm}' and '{point.arm}' are the same point; remove one"
+            on = [f" on '{each.task}'" if each.task else "" for each in (same, point)]
+            message = f"'{same.arm}'{on[0]} and '{point.arm}'{on[1]} are the same point; remove one"
             problems.add(point.place, "arms", message)
-    if study.baseline not in by_name and not (problems and not points):
-        problems.at(_no_arm(study.baseline, by_name), "baseline")
+    arms = dict.fromkeys(point.arm for point in points)
+    if study.baseline not in arms and not (problems and not points):
+        problems.at(_no_arm(study.baseline, arms), "baseline")
 
 
 def _no_arm(name: str, arms: Iterable[str]) -> str:
@@ -102,48 +105,40 @@ def _no_arm(name: str, arms: Iterable[str]) -> str:
 
 def _check_tasks(
     study: Study, points: list[Point], problems: Problems
-) -> dict[str, Mapping[str, str]] | None:
-    """The metrics that the task of each arm reports; None where some task is not usable."""
-    answers = {p.arm: _ask(study, p, "task", checks.check_task, problems) for p in points}
+) -> dict[tuple[str, str], Mapping[str, str]] | None:
+    """The metrics that each arm reports on each task; None where some task is not usable."""
+    answers = {p.cell: _ask(study, p, "task", checks.check_task, problems) for p in points}
     return answers if answers and None not in answers.values() else None
 
 
-def _common(metrics: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """The metrics that all arms report."""
+def _common(metrics: Mapping[tuple[str, str], Mapping[str, str]]) -> dict[str, str]:
+    """The metrics that all arms report on all tasks."""
     first, *others = metrics.values()
     return {name: way for name, way in first.items() if all(name in each for each in others)}
-
-
-def _check_objective(study: Study, metrics: Mapping[str, str], problems: Problems) -> None:
-    known = {f"{split}/{name}": metrics[name] for split in ("test", "valid") for name in metrics}
-    metric, direction = study.objective.metric, study.objective.direction
-    for key in ("metric", "select_on"):
-        given = getattr(study.objective, key)
-        if given is not None and given not in known:
-            message = unlike(f"the task reports no '{given}'", given, known)
-            problems.at(message, "objective", key)
-        elif key == "select_on" and given is not None and given.startswith("test/"):
-            message = f"choices are made on validation, never on test: valid/{given[5:]}"
-            problems.at(message, "objective", key)
-    better = known.get(metric, direction)
-    if better != direction:
-        problems.at(f"'{metric}' is to {better}, got {direction}", "objective", "direction")
 
 
 def _check_published(study: Study, points: list[Point], problems: Problems) -> None:
     if study.published is None:
         return
+    name, part = study.published.table, study.published.part
     try:
-        published.check(study.published.table, study.objective.metric)
-        values = published.get_table(study.published.table).values
+        if study.published.x is None and name not in published.tables():
+            published.printed(name, part)
+            return
+        published.check(name, study.objective_of().metric)
+        values = published.get_table(name).values
     except ValueError as error:
         problems.at(str(error), "published", "table")
-        values = ()
+        return
+    if study.tasks or part is not None or study.published.x is None:
+        message = f"{name} is of one task and has no parts: give the swept setting `x` alone"
+        problems.at(message, "published", "table")
+        return
     arms = [point.arm for point in points]
     for arm, value in study.published.rows.items():
         if arm not in arms:
             problems.at(_no_arm(arm, arms), "published", "rows", arm)
-        if values and value not in values:
+        if value not in values:
             known = ", ".join(map(shown, values))
             problems.at(f"no row for {shown(value)}; it has {known}", "published", "rows", arm)
     x, known = study.published.x, dict.fromkeys(path for point in points for path in point.swept)

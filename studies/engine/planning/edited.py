@@ -27,16 +27,17 @@ def remarks(
     trials: Sequence[Trial],
     runs_dir: Path,
     *,
-    undecided: Collection[str] = (),
+    undecided: Collection[tuple[str, str]] = (),
     again: Again | None = None,
 ) -> list[str]:
     """Lines about the finished trials of `stage`; none where nothing was edited.
 
-    `trials` are those of every stage as they are now; nothing is said of arms that are `undecided`,
-    whose trials of `stage` are not known yet. `again` knows what `trials` cannot tell.
+    `trials` are those of every stage as they are now; nothing is said of arms and tasks that
+    are `undecided`, whose trials of `stage` are not known yet. `again` knows what `trials` cannot
+    tell.
     """
     folder = runs.study_dir(study, runs_dir) / "trials"
-    before = [t for t in _finished(folder) if t.stage == stage and t.arm not in undecided]
+    before = [t for t in _finished(folder) if t.stage == stage and t.cell not in undecided]
     own = [trial for trial in trials if trial.stage == stage]
     planned = {trial.key for trial in trials}
     gone = [trial for trial in before if trial.key not in planned]
@@ -63,10 +64,10 @@ def _finished(folder: Path) -> Iterator[Trial]:
 def nearest(planned: Sequence[Trial]) -> Again:
     """Finds the planned trial of the same settings and seed, else of the same arm and seed."""
     alike = {_settings(trial): trial for trial in planned}
-    named = {(t.arm, t.seed, json.dumps(t.candidate, sort_keys=True)): t for t in planned}
+    named = {(t.cell, t.seed, json.dumps(t.candidate, sort_keys=True)): t for t in planned}
 
     def find(old: Trial) -> Trial | None:
-        name = old.arm, old.seed, json.dumps(old.candidate, sort_keys=True)
+        name = old.cell, old.seed, json.dumps(old.candidate, sort_keys=True)
         return alike.get(_settings(old)) or named.get(name)
 
     return find
@@ -134,15 +135,19 @@ def claims_changed(study: Study, runs_dir: Path) -> bool:
     then, now = _noted(study, runs_dir), _now(study)
     if then is None or now["claims"] == then["claims"] == []:
         return False
-    return any(then[key] != now.get(key) for key in then)
+    return any(then.get(key) != now.get(key) for key in ("tasks", *then))
 
 
 def _now(study: Study) -> dict[str, Any]:
-    return {
-        "metric": study.objective.metric,
-        "direction": study.objective.direction,
+    objective = study.objective_of()
+    found: dict[str, Any] = {
+        "metric": objective.metric,
+        "direction": objective.direction,
         "claims": [claim.model_dump(mode="json") for claim in study.claims],
     }
+    if study.tasks:
+        found["tasks"] = {task.name: study.objective_of(task.name).metric for task in study.tasks}
+    return found
 
 
 def _noted(study: Study, runs_dir: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Arms × seeds as `Trial`s, for the seeds of a study and for the stage that tunes before them."""
+"""Arms × tasks × seeds as `Trial`s, for the seeds of a study and for the stage that tunes."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -29,17 +29,17 @@ def plan(
     Raises `StudyError` where an arm cannot be built or a plug-in cannot be imported.
     """
     points, make = prepared(study, plugins)
-    return _with_seeds(study, points, make, {choice.arm: choice.settings for choice in choices})
+    return _with_seeds(study, points, make, {choice.cell: choice.settings for choice in choices})
 
 
 def _with_seeds(
     study: Study,
     points: Sequence[Point],
     make: Make,
-    settings: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[tuple[str, str], Mapping[str, Any]],
 ) -> list[Trial]:
-    """The trials of the study's seeds, with the settings of the arms that have some."""
-    points = [apply(point, settings.get(point.arm, {})) for point in points]
+    """The trials of the study's seeds, with the settings of the arms and tasks that have some."""
+    points = [apply(point, settings.get(point.cell, {})) for point in points]
     if study.after is not None:
         after = {"after": study.after.settings()}
         points = [replace(point, config=point.config | after) for point in points]
@@ -60,29 +60,35 @@ def plan_tuning(study: Study, plugins: Sequence[str | Path] = ()) -> list[Trial]
 def plan_candidates(
     study: Study, stage: Sequence[Trial], plugins: Sequence[str | Path] = ()
 ) -> Tuning:
-    """What each arm whose tuning trials are all in `stage` may run once they have ended."""
+    """What each arm whose tuning trials are all in `stage` may run once they have ended.
+
+    On several tasks every arm chooses on each.
+    """
     points, make = prepared(study, plugins)
     tried, seeds = combinations(study), len(study.tune["seeds"])
 
-    def scored_by(arm: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        return tuple(t.key for t in stage if t.arm == arm and t.candidate == settings)
+    def scored_by(cell: tuple[str, str], settings: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(t.key for t in stage if t.cell == cell and t.candidate == settings)
 
-    arms: dict[str, list[Candidate]] = {
-        arm: []
-        for arm in dict.fromkeys(trial.arm for trial in stage)
-        if all(len(scored_by(arm, settings)) == seeds for settings in tried)
+    cells: dict[tuple[str, str], list[Candidate]] = {
+        cell: []
+        for cell in dict.fromkeys(trial.cell for trial in stage)
+        if all(len(scored_by(cell, settings)) == seeds for settings in tried)
     }
     for settings in (*tried, {}):
-        trials = _with_seeds(study, points, make, dict.fromkeys(arms, settings))
-        for arm, candidates in arms.items():
-            own = tuple(trial for trial in trials if trial.arm == arm)
-            known = scored_by(arm, settings) if settings else ()
+        trials = _with_seeds(study, points, make, dict.fromkeys(cells, settings))
+        for cell, candidates in cells.items():
+            own = tuple(trial for trial in trials if trial.cell == cell)
+            known = scored_by(cell, settings) if settings else ()
             candidates.append(Candidate(scored_by=known, trials=own, settings=settings))
-    assert study.objective.select_on is not None, "refused when the study was read"
+    chosen_on = {task: study.objective_of(task).select_on for _, task in cells}
+    select_on = study.objective_of().select_on
+    assert select_on is not None, "refused when the study was read"
     return Tuning(
-        select_on=study.objective.select_on,
+        select_on=select_on,
+        select_on_of={task: each for task, each in chosen_on.items() if task and each is not None},
         direction=study.objective.direction,
-        arms=tuple(map(tuple, arms.values())),
+        arms=tuple(map(tuple, cells.values())),
     )
 
 
@@ -103,6 +109,7 @@ def prepared(study: Study, plugins: Sequence[str | Path]) -> tuple[list[Point], 
         used = used_by(point.config, loaded)
         chooses = point.config["train"]["keep"] == "best"
         chooses |= "steps_to" in point.config.get("after", {})
+        select_on = study.objective_of(point.task).select_on
         try:
             contents = study.contents.of(point.config)
         except ValueError as error:  # files of which no data set can be made
@@ -112,8 +119,9 @@ def prepared(study: Study, plugins: Sequence[str | Path]) -> tuple[list[Point], 
             profile=study.profile,
             arm=point.arm,
             seed=seed,
+            task=point.task,
             swept=point.swept,
-            config=point.config | ({"select_on": study.objective.select_on} if chooses else {}),
+            config=point.config | ({"select_on": select_on} if chooses else {}),
             plugins=tuple(str(plugin.file) for plugin in used),
             plugin_hashes=tuple(plugin.sha256 for plugin in used),
             contents=contents,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from studies.engine.definition.study import Budget
 from studies.engine.errors import StudyError
@@ -20,6 +20,8 @@ class Plan(Record):
     profile: str
     metric: str
     """A trial without a finite value of this counts as failed."""
+    metric_of: dict[str, str] = Field(default_factory=dict)
+    """By task, where the study has several."""
     budget: Budget
     trials: tuple[Trial, ...]
     tuning: Tuning | None = None

@@ -10,7 +10,7 @@ from studies.engine.records import Trial
 
 
 def only(trials: Sequence[Trial], conditions: Sequence[str]) -> list[Trial]:
-    """The trials that match `conditions` such as `adapter.num_basis=8`, `arm=lora`, `seed=0`.
+    """The trials that match `conditions`: `adapter.num_basis=8`, `arm=lora`, `task=rte`, `seed=0`.
 
     Conditions on one setting are alternatives; different settings must all match. Raises
     `StudyError` for a setting that no trial has and a value that no trial gives it.
@@ -21,9 +21,12 @@ def only(trials: Sequence[Trial], conditions: Sequence[str]) -> list[Trial]:
         path = path.strip()
         have = [value for trial in trials for value in _values(trial, path)]
         if not sign or not have:
-            known = sorted({"arm", "seed", *(p for trial in trials for p in _paths(trial))})
+            several = ["task"] if any(trial.task for trial in trials) else []
+            known = sorted(
+                {"arm", "seed", *several, *(p for trial in trials for p in _paths(trial))}
+            )
             raise StudyError(f"--only {condition!r}: {_refusal(condition, trials, known)}")
-        value = text.strip() if path == "arm" else parse_scalar(text)
+        value = text.strip() if path in ("arm", "task") else parse_scalar(text)
         if value not in have:
             values = ", ".join(dict.fromkeys(shown(each) for each in have))
             hint = did_you_mean(text.strip(), values.split(", "))
@@ -60,6 +63,8 @@ def _values(trial: Trial, path: str) -> list[object]:
         return [trial.arm, trial.label]
     if path == "seed":
         return [trial.seed]
+    if path == "task":
+        return [trial.task] if trial.task else []
     value: object = trial.config
     for key in path.split("."):
         if not isinstance(value, dict) or key not in value:

@@ -3,7 +3,7 @@
 `tune: {train.learning_rate: [1.0e-3, 4.0e-3], seeds: [100]}` runs arms × values × seeds as trials
 like any other, takes for each arm the values with the best mean of `objective.select_on`, and only
 then trains the seeds of the study with them. No arm gets more values or seeds than another, and the
-test set is not looked at.
+test set is not looked at. With several tasks every arm chooses on each of them by itself.
 """
 
 import math
@@ -11,6 +11,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from pydantic import Field
 
 from studies.engine.records import Record, Result, Trial
 
@@ -26,6 +28,18 @@ class Choice:
     """Each combination of values with its mean; None where a seed failed."""
     trials: tuple[Trial, ...] = ()
     """The arm's trials of the study's seeds, where they are known already."""
+    task: str = ""
+    """On which of several tasks; empty where the study has one alone."""
+
+    @property
+    def cell(self) -> tuple[str, str]:
+        """Arm and task."""
+        return self.arm, self.task
+
+    @property
+    def title(self) -> str:
+        """The arm, and on which of several tasks."""
+        return f"{self.arm} on {self.task}" if self.task else self.arm
 
     @property
     def score(self) -> float | None:
@@ -50,7 +64,9 @@ class Tuning(Record):
     select_on: str
     direction: Literal["maximize", "minimize"]
     arms: tuple[tuple[Candidate, ...], ...]
-    """By arm; its last candidate is the last resort."""
+    """By arm and task; the last candidate of each is the last resort."""
+    select_on_of: dict[str, str] = Field(default_factory=dict)
+    """By task, where the study has several."""
 
     def choices(self, result_of: Callable[[str], Result | None]) -> list[Choice]:
         """A choice for each arm of which every tuning trial has a result; takes a trial's key."""
@@ -64,19 +80,22 @@ class Tuning(Record):
     def _choice(
         self, tried: Sequence[Candidate], own: Candidate, results: Mapping[str, Result | None]
     ) -> Choice:
-        scores = [self._score([results[key] for key in c.scored_by]) for c in tried]
+        task = own.trials[0].task
+        metric = self.select_on_of.get(task, self.select_on)
+        scores = [_score([results[key] for key in c.scored_by], metric) for c in tried]
         sign = 1 if self.direction == "maximize" else -1
         known = [(sign * score, -i) for i, score in enumerate(scores) if score is not None]
         best = tried[-max(known)[1]] if known else own  # the first of equals
         pairs = tuple((c.settings, score) for c, score in zip(tried, scores, strict=True))
-        return Choice(own.trials[0].arm, best.settings, pairs, best.trials)
+        return Choice(own.trials[0].arm, best.settings, pairs, best.trials, task)
 
-    def _score(self, results: Sequence[Result | None]) -> float | None:
-        """The mean over seeds; None where a seed failed."""
-        values = [
-            result.metrics.get(self.select_on, math.nan)
-            for result in results
-            if result is not None and result.status == "done"
-        ]
-        whole = values and len(values) == len(results) and all(map(math.isfinite, values))
-        return statistics.fmean(values) if whole else None
+
+def _score(results: Sequence[Result | None], metric: str) -> float | None:
+    """The mean of `metric` over seeds; None where a seed failed."""
+    values = [
+        result.metrics.get(metric, math.nan)
+        for result in results
+        if result is not None and result.status == "done"
+    ]
+    whole = values and len(values) == len(results) and all(map(math.isfinite, values))
+    return statistics.fmean(values) if whole else None

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from studies.engine.definition.sections import RANKS
 from studies.engine.reporting.after_outcome import ArmAfter
-from studies.engine.reporting.rendering import NONE, interval, number, table
 from studies.engine.reporting.statistics import Estimate
+from studies.engine.reporting.tables import NONE, interval, number, table
 
 
 def markdown(arms: Sequence[ArmAfter], metric: str, select_on: str | None = None) -> list[str]:

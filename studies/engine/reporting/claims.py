@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from studies.engine.definition.contrasts import Term, WeightedSum, weighted_sum
@@ -51,20 +52,30 @@ def judge(
     results: Results,
     metric: str,
     points: Sequence[Point] = (),
+    tasks: Mapping[str, tuple[Results, str]] = MappingProxyType({}),
 ) -> list[Verdict]:
-    """A verdict for each of `claims`; `metric` and `points`, the arms, are those of the study."""
+    """A verdict for each of `claims`; `metric` and `points`, the arms, are those of the study.
+
+    Of several `tasks` each has its results and its metric; `results` are then the means over them.
+    """
     sums = [weighted_sum(claim, points) for claim in claims]
     sets = [_set(claim) for claim in claims]
-    samples = [_sample(total, results, metric) for total in sums]
-    rules = [rule(*pair, metric) for pair in zip(claims, sums, strict=True)]
+    measured = [tasks.get(claim.task or "", (results, metric)) for claim in claims]
+    samples = [_sample(total, *each) for total, each in zip(sums, measured, strict=True)]
+    over = "mean over tasks" if tasks else ""
+    rules = [
+        rule(claim, total, own, claim.task or over)
+        for claim, total, (_, own) in zip(claims, sums, measured, strict=True)
+    ]
     levels = _levels([_p(*pair) for pair in zip(samples, sets, strict=True)])
     return [_verdict(*each) for each in zip(claims, samples, sets, levels, rules, strict=True)]
 
 
-def rule(claim: ClaimRule, total: WeightedSum, metric: str) -> str:
-    """The claim about `total` in symbols."""
+def rule(claim: ClaimRule, total: WeightedSum, metric: str, on: str = "") -> str:
+    """The claim about `total` in symbols; `on` says of which task."""
     expected = claim.expect.replace("_", " ")
-    return f"{claim.metric or metric}: {total.text} is {expected} by {claim.margin:g}"
+    what = f"{claim.metric or metric} ({on})" if on else claim.metric or metric
+    return f"{what}: {total.text} is {expected} by {claim.margin:g}"
 
 
 def _set(claim: ClaimRule) -> tuple[float, float, bool]:

@@ -2,26 +2,28 @@
 
 import functools
 import math
-import statistics as stdlib_statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from studies import published
 from studies.engine.definition import overrides
 from studies.engine.definition.points import Point, expand, value_at
-from studies.engine.definition.study import Study
+from studies.engine.definition.study import Objective, Study
 from studies.engine.definition.train import Train, planned_steps
 from studies.engine.planning.tuning import Choice
 from studies.engine.records import Cost, Kept, Result, Trial
 from studies.engine.reporting.after_outcome import ArmAfter, gather
 from studies.engine.reporting.claims import Verdict, judge
+from studies.engine.reporting.costs import median_cost
+from studies.engine.reporting.over_tasks import differences, means
 from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.reporting.statistics import (
     Comparison,
     Estimate,
     Summary,
     compare_arms,
+    compare_over_tasks,
     summarize,
 )
 from studies.engine.reporting.two_factors import TwoFactors, two_factors
@@ -79,6 +81,8 @@ class Failed:
     kind: str
     message: str
     attempt: int
+    task: str = ""
+    """Of several tasks."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,17 @@ class Outcome:
     """Where arms set two paths in every combination: both effects and the interaction."""
     kept: tuple[Kept, ...] = ()
     """Of trials that are measured with the parameters of their best evaluation."""
+    tasks: Mapping[str, "Outcome"] = field(default_factory=dict)
+    """The same of each of several tasks, or of each part of one; no claims are judged there."""
+    is_mean: bool = False
+    """Whether the values of arms are means over `tasks`: no trial has them."""
+    over_tasks: Mapping[str, Comparison] = field(default_factory=dict)
+    """Arm to its difference to the baseline with `tasks` as the units."""
+
+    @property
+    def title(self) -> str:
+        """What is compared."""
+        return f"{self.metric}, mean over {len(self.tasks)} tasks" * self.is_mean or self.metric
 
     def drawn(self) -> "Outcome":
         """With the arms that figures show: of more than `DRAWN`, the baseline and the best."""
@@ -143,12 +158,13 @@ class Outcome:
     def majority(self) -> float | None:
         """Share of the most frequent class in the test set, where the task reports one."""
         shares = {d["majority"]["test"] for d in self.data if "test" in d.get("majority", {})}
-        return shares.pop() if len(shares) == 1 else None
+        return shares.pop() if len(shares) == 1 and not self.is_mean else None
 
     @functools.cached_property
     def seeds(self) -> tuple[int, ...]:
         """Every seed that some arm ran."""
-        return tuple(sorted({seed for arm in self.arms for seed in arm.keys}))
+        own = {seed for arm in self.arms for seed in arm.keys}
+        return tuple(sorted(own.union(*(task.seeds for task in self.tasks.values()))))
 
 
 def collect(
@@ -159,55 +175,98 @@ def collect(
 ) -> Outcome:
     """Gather `pairs` by arm; `choices` and `search` are what the stages before them found.
 
-    Raises ValueError where two trials share arm and seed: their mean would count one seed twice.
+    Raises ValueError where two trials share arm, task and seed: their mean would count one twice.
     """
-    metric, axis = study.objective.metric, _axis(study, pairs)
-    table = None if study.published is None else published.get_table(study.published.table)
+    several, on = bool(study.tasks), {}
+    for name, objective in study.compared().items():
+        own = [pair for pair in pairs if not several or pair[0].task == name]
+        on[name] = _of(study, own, objective)
+    if several:
+        done = [pair for _, _, own in on.values() for pair in own]
+        whole, results, _ = _of(study, means(study, pairs), study.objective_of(), done)
+        faults = (replace(f, task=name) for name, (own, *_) in on.items() for f in own.failed)
+        arms = tuple(replace(arm, keys={}) for arm in whole.arms)  # no trial is one of them
+        whole = replace(whole, is_mean=True, arms=arms, failed=tuple(faults), notes=())
+    else:
+        whole, results, _ = _of(study, pairs, study.objective)
+    measured = {name: (found, own.metric) for name, (own, found, _) in on.items()}
+    verdicts = judge(
+        study.claims, results, whole.metric, _points(study), measured if several else {}
+    )
+    tasks = {name: own for name, (own, *_) in on.items()}
+    gains = {name: {arm.name: arm.gain[0] for arm in own.arms} for name, own in tasks.items()}
+    return replace(
+        whole,
+        choices=tuple(choices),
+        search=search,
+        verdicts=tuple(verdicts),
+        tasks=tasks,
+        over_tasks=compare_over_tasks(differences(gains)),
+    )
+
+
+def _of(
+    study: Study, pairs: Pairs, objective: Objective, done: Pairs | None = None
+) -> tuple[Outcome, dict[str, dict[int, Result]], Pairs]:
+    """What `pairs`, one for each arm and seed, say by `objective`.
+
+    Also the results that count, by arm and seed, and the trials that have them: those `done` where
+    `pairs` are means of them.
+    """
+    metric, axis = objective.metric, _axis(study, pairs)
+    shown = None if study.published is None or not study.published.x else study.published.table
+    table = None if shown is None else published.get_table(shown)
     runs = _by_arm(pairs)
     failed = [fault for pair in pairs if (fault := _fault(*pair, metric)) is not None]
     lost = {(fault.arm, fault.seed) for fault in failed}
-    done = [pair for pair in pairs if (pair[0].arm, pair[0].seed) not in lost]
+    if done is None:
+        done = [pair for pair in pairs if (pair[0].arm, pair[0].seed) not in lost]
     results = {
         arm: {seed: result for seed, (_, result) in own.items() if (arm, seed) not in lost}
         for arm, own in runs.items()
     }
-    arms = _arms(study, runs, results, table, axis)
+    arms = _arms(study, metric, runs, results, table, axis)
     environments = _distinct(_without_host(result.environment) for _, result in done)
-    return Outcome(
+    outcome = Outcome(
         name=study.name,
         question=study.question,
         profile=study.profile,
         metric=metric,
-        direction=study.objective.direction,
-        select_on=study.objective.select_on,
+        direction=objective.direction,
+        select_on=objective.select_on,
         baseline=study.baseline,
         axis=axis,
         table=table,
         arms=arms,
-        choices=tuple(choices),
-        verdicts=tuple(judge(study.claims, results, metric, _points(study))),
+        choices=(),
+        verdicts=(),
         failed=tuple(failed),
         data=_distinct(result.data for _, result in done),
         environments=environments,
-        environment_of={arm: _indices(own.values(), environments) for arm, own in results.items()},
+        environment_of={
+            arm: _indices((r for trial, r in done if trial.arm == arm), environments)
+            for arm in results
+        },
         after=gather({arm.name: results[arm.name] for arm in arms}, metric),
         notes=tuple((trial.arm, trial.seed, note) for trial, r in done for note in r.notes),
-        search=search,
         settings=tuple(overrides.remarks(study)),
         two_factors=two_factors(
             {arm.name: arm.swept for arm in arms}, {arm.name: arm.values for arm in arms}
         ),
         kept=tuple(result.kept for _, result in done if result.kept is not None),
     )
+    return outcome, results, done
 
 
 def _points(study: Study) -> list[Point]:
     """The arms that trends are about; none where no claim is about a trend."""
-    return expand(study)[0] if any(claim.trend is not None for claim in study.claims) else []
+    points = expand(study)[0] if any(claim.trend is not None for claim in study.claims) else []
+    return [point for point in points if point.task == points[0].task]  # alike on each task
 
 
 def _arms(
     study: Study,
+    metric: str,
     runs: Mapping[str, Mapping[int, tuple[Trial, Result]]],
     results: Mapping[str, Mapping[int, Result]],
     table: published.Table | None,
@@ -215,7 +274,7 @@ def _arms(
 ) -> tuple[Arm, ...]:
     """The arms, the baseline first: all `runs` by arm and seed, and the `results` that count."""
     values = {
-        arm: {seed: result.metrics[study.objective.metric] for seed, result in own.items()}
+        arm: {seed: result.metrics[metric] for seed, result in own.items()}
         for arm, own in results.items()
     }
     comparisons = compare_arms(values, study.baseline)
@@ -235,7 +294,7 @@ def _arms(
                 values=values[name],
                 summary=summarize(list(values[name].values())),
                 comparison=comparisons.get(name),
-                cost=_cost([result.cost for result in own if result.cost]),
+                cost=median_cost([result.cost for result in own if result.cost]),
                 published=_figure(table, trials[0], is_baseline, rows.get(name, x)),
                 keys={trial.seed: trial.key for trial in trials},
                 x=x,
@@ -301,7 +360,7 @@ def setting(trial: Trial, path: str) -> Any:
 
 def _axis(study: Study, pairs: Pairs) -> str | None:
     """The published table's axis, else the setting swept over most values."""
-    if study.published is not None:
+    if study.published is not None and study.published.x is not None:
         return study.published.x
     seen: dict[str, set[str]] = {}
     for trial, _ in pairs:
@@ -324,17 +383,6 @@ def _fault(trial: Trial, result: Result, metric: str) -> Failed | None:
     else:
         return None
     return Failed(trial.arm, trial.seed, kind, message, result.attempt)
-
-
-def _cost(costs: Sequence[Cost]) -> Cost | None:
-    if not costs:
-        return None
-    merged: dict[str, Any] = {}
-    for field in Cost.model_fields:
-        known = [v for cost in costs if (v := getattr(cost, field)) is not None]
-        merge = max if field == "peak_memory_bytes" else stdlib_statistics.median_low
-        merged[field] = merge(known) if known else None
-    return Cost(**merged)
 
 
 def _without_host(environment: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def draw_baseline(outcome: Outcome, left: Axes, right: Axes, *, level: bool) -> 
 def name_axes(outcome: Outcome, left: Axes, right: Axes, values: str) -> None:
     """Titles, and what the axis of `values` (x or y) shows."""
     better = "higher" if outcome.direction == "maximize" else "lower"
-    left.set(title=f"{outcome.metric} ({better} is better)")
+    left.set(title=f"{outcome.title} ({better} is better)")
     left.set(**{f"{values}label": outcome.metric})
     right.set(title="difference to the baseline, paired by seed")
     right.set(**{f"{values}label": f"Δ {outcome.metric}"})

@@ -24,11 +24,10 @@ def _remarks(outcome: Outcome) -> Iterator[str]:
             "there: what they say may follow from the results."
         )
     if outcome.reference is None:
-        yield f"The baseline `{outcome.baseline}` has no finished seed: nothing is compared."
-    if len({str(d.get("hash")) for d in outcome.data}) > 1:
-        yield "Trials saw different data (the hashes differ): their values are not comparable."
-    told = (f"{line}." for described in outcome.data for line in findings(described))
-    yield from dict.fromkeys(told)
+        on = f" that ended on all {len(outcome.tasks)} tasks" if outcome.is_mean else ""
+        yield f"The baseline `{outcome.baseline}` has no finished seed{on}: nothing is compared."
+    if not outcome.is_mean:
+        yield from _data(outcome)
     yield from _environments(outcome)
     yield from _seeds(outcome)
     yield from _chance(outcome)
@@ -40,6 +39,17 @@ def _remarks(outcome: Outcome) -> Iterator[str]:
             "little of what a step costs (--slots 1 runs one trial at a time)."
         )
     yield from _of_trials(outcome)
+    for name, own in outcome.tasks.items() if outcome.is_mean else ():
+        for line in (*_data(own), *_chance(own), *_of_trials(own)):
+            yield f"{name}: {line}"
+
+
+def _data(outcome: Outcome) -> Iterator[str]:
+    """What a reader should know of the rows."""
+    if len({str(d.get("hash")) for d in outcome.data}) > 1:
+        yield "Trials saw different data (the hashes differ): their values are not comparable."
+    told = (f"{line}." for described in outcome.data for line in findings(described))
+    yield from dict.fromkeys(told)
 
 
 def reading(outcome: Outcome) -> list[str]:
@@ -53,6 +63,16 @@ def reading(outcome: Outcome) -> list[str]:
         "difference; it does not mean that the arms are equal.",
         *_choices(outcome),
     ]
+    if outcome.is_mean:
+        lines.append(
+            f"The first table is of the mean over {len(outcome.tasks)} tasks, seed by seed; only "
+            "seeds that ended on all of them count."
+        )
+        if len({own.metric for own in outcome.tasks.values()}) > 1:
+            lines.append(
+                "That mean is one of different metrics (objective.mixed): a point of one is not "
+                "a point of another."
+            )
     if len(outcome.arms) > DRAWN:
         lines.append(
             f"The figures show the baseline and the {DRAWN - 1} best of {len(outcome.arms)} arms; "
@@ -99,7 +119,7 @@ def _choices(outcome: Outcome) -> Iterator[str]:
         )
     if outcome.choices:
         tuned = ", ".join(f"`{path}`" for path in outcome.choices[0].scores[0][0])
-        left = ", ".join(f"`{choice.arm}`" for choice in outcome.choices if not choice.settings)
+        left = ", ".join(f"`{choice.title}`" for choice in outcome.choices if not choice.settings)
         untuned = f" No value gave a result for {left}: there it is the study's own."
         yield (
             f"{tuned} was chosen for each arm on `{select_on}`, from the same values and with "

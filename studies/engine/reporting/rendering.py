@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from studies.engine.labels import short_names, shown
+from studies.engine.reporting import task_tables
 from studies.engine.reporting.outcome import Arm, Outcome
 from studies.engine.reporting.remarks import reading, remarks
 from studies.engine.reporting.statistics import Estimate
-
-NONE = "—"
+from studies.engine.reporting.tables import NONE, interval, number, p_value, table
 
 
 def markdown(outcome: Outcome, figures: Sequence[str] = (), more: Sequence[str] = ()) -> str:
@@ -23,6 +23,7 @@ def markdown(outcome: Outcome, figures: Sequence[str] = (), more: Sequence[str] 
         _bullets([f"**Set for the whole study.** {each}" for each in outcome.settings]),
         _results(outcome),
         _claims(outcome),
+        task_tables.markdown(outcome),
         _bullets([f"`{arm.name}`: {arm.note}" for arm in outcome.arms if arm.note]),
         _bullets([f"**Note.** {remark}" for remark in remarks(outcome)]),
         _failed(outcome),
@@ -31,6 +32,7 @@ def markdown(outcome: Outcome, figures: Sequence[str] = (), more: Sequence[str] 
         *more,
         "## How to read it\n\n" + _bullets(reading(outcome)),
         "## Every seed\n\n" + _every_seed(outcome),
+        *(f"### {name}\n\n" + _every_seed(own) for name, own in outcome.tasks.items()),
         "## Data\n\n" + _data(outcome),
         "## Environment\n\n" + _environment(outcome),
     ]
@@ -44,8 +46,10 @@ def note(outcome: Outcome, limit: int = 15_000) -> str:
         _bullets(outcome.settings),
         _claims(outcome),
         _results(outcome),
+        task_tables.markdown(outcome),
+        _bullets(remarks(outcome)),
+        _failed(outcome),
     ]
-    parts += [_bullets(remarks(outcome)), _failed(outcome)]
     text = "\n\n".join(part for part in parts if part)
     if len(text) <= limit:
         return text
@@ -81,17 +85,20 @@ def terminal(outcome: Outcome) -> str:
     for each in outcome.settings:
         console.print(f"set for the whole study: {each}", markup=False, highlight=False)
     majority = "" if outcome.majority is None else f"; majority class {outcome.majority:.3f}"
-    console.print(f"{outcome.metric}, {_better(outcome)} is better{majority}", markup=False)
+    console.print(f"{outcome.title}, {_better(outcome)} is better{majority}", markup=False)
     console.print(table)
     if (tested := _tested(outcome)) > 1:
         text = f"p and finding are corrected over {tested} arms (Holm), intervals are not"
         console.print(text, markup=False, highlight=False)
+    if tasks := task_tables.terminal(outcome):
+        console.print(tasks, markup=False, highlight=False, end="")
     for verdict in outcome.verdicts:
         console.print(f"{verdict.word}: {verdict.claim}", markup=False, highlight=False)
     for remark in remarks(outcome):
         console.print(f"note: {remark}", markup=False, highlight=False)
     for f in outcome.failed:
-        console.print(f"failed: {f.arm}, seed {f.seed}: {f.kind}: {f.message}", markup=False)
+        on = f" on {f.task}" if f.task else ""
+        console.print(f"failed: {f.arm}{on}, seed {f.seed}: {f.kind}: {f.message}", markup=False)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
 
@@ -123,7 +130,8 @@ def _results(outcome: Outcome) -> str:
     majority = outcome.majority
     beside = "" if majority is None else f" Majority class of the test set: {majority:.4f}."
     filled = table(*_filled(head, rows))
-    return f"`{outcome.metric}`, {_better(outcome)} is better.{beside}\n\n{filled}"
+    over = f", mean over {len(outcome.tasks)} tasks" if outcome.is_mean else ""
+    return f"`{outcome.metric}`{over}, {_better(outcome)} is better.{beside}\n\n{filled}"
 
 
 def _claims(outcome: Outcome) -> str:
@@ -149,7 +157,7 @@ def _tuning(outcome: Outcome) -> str:
         cells = [number(mean) for _, mean in choice.scores]
         marked = [f"**{c}**" if s == choice.settings else c
                   for c, (s, _) in zip(cells, choice.scores, strict=True)]  # fmt: skip
-        rows.append([choice.arm, *marked])
+        rows.append([choice.title, *marked])
     head = f"Mean `{outcome.select_on}` of the stage before the seeds; what was chosen is bold."
     return f"## Tuning\n\n{head}\n\n" + table(["arm", *columns], rows)
 
@@ -168,14 +176,16 @@ def _failed(outcome: Outcome) -> str:
     if not outcome.failed:
         return ""
     rows = [
-        [f.arm, str(f.seed), f.kind, f.message.replace("\n", " "), str(f.attempt)]
+        [f.arm, f.task, str(f.seed), f.kind, f.message.replace("\n", " "), str(f.attempt)]
         for f in outcome.failed
     ]
-    head = ["arm", "seed", "kind", "message", "attempt"]
-    return "## Failed trials\n\n" + table(head, rows)
+    head = ["arm", "task", "seed", "kind", "message", "attempt"]
+    return "## Failed trials\n\n" + table(*_filled(head, rows))
 
 
 def _data(outcome: Outcome) -> str:
+    if outcome.is_mean:
+        return "\n\n".join(f"### {name}\n\n{_data(own)}" for name, own in outcome.tasks.items())
     lines = [f"{key}: {_plain(d[key])}" for d in outcome.data for key in sorted(d)]
     return _bullets(lines) or "The trials reported nothing about their data."
 
@@ -221,28 +231,9 @@ def _costs(arm: Arm) -> list[str]:
     ]
 
 
-def interval(estimate: Estimate, sign: str = "") -> str:
-    """A mean with its interval, as far as they are known; `sign` is "+" for differences."""
-    mean, low, high = estimate
-    ends = "" if low is None else f" [{low:{sign}z.4f}, {high:{sign}z.4f}]"
-    return number(mean, sign) + ends
-
-
-def number(value: float | None, sign: str = "") -> str:
-    """A value of a metric; a dash where there is none."""
-    return NONE if value is None else f"{value:{sign}z.4f}"  # z: no -0.0000
-
-
 def _plus_minus(estimate: Estimate, sign: str = "") -> str:
     mean, _, high = estimate
     return number(mean, sign) + ("" if high is None else f" ±{high - mean:.4f}")
-
-
-def p_value(p: float | None) -> str:
-    """A p value; a dash where there is none."""
-    if p is None:
-        return NONE
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _signed(value: float | None) -> str:
@@ -261,11 +252,3 @@ def _plain(value: object) -> str:
 
 def _bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    right = {"n", "p (Holm)", "trainable", "φ", "peak memory", "step"}
-    rule = ["---:" if name in right else "---" for name in head]
-    cells = [head, rule, *([c.replace("|", "\\|") for c in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells)

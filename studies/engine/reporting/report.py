@@ -1,6 +1,7 @@
 """A study's report: Markdown, JSON and figures in one folder, the same for the same results."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from studies import published
 from studies.engine.definition.study import Study
 from studies.engine.planning.tuning import Choice
 from studies.engine.program import program
@@ -20,6 +22,8 @@ from studies.engine.reporting import (
     search_report,
     spectra_plots,
     surface_plots,
+    task_plots,
+    task_tables,
     two_factor_report,
 )
 from studies.engine.reporting.outcome import Outcome, Pairs, collect
@@ -88,7 +92,11 @@ def write_report(
         more.insert(0, two_factor_report.markdown(outcome.two_factors, outcome.metric))
     if search is not None:
         more.insert(0, search_report.markdown(search))
-    curves = read_curves(outcome.drawn(), trials_dir)
+    if study.published is not None and study.published.x is None:
+        more.insert(
+            0, task_tables.paper(published.printed(study.published.table, study.published.part))
+        )
+    curves = _curves(outcome, trials_dir)
     figures = [
         path
         for made in _figures(outcome, curves, trials_dir)
@@ -113,8 +121,12 @@ def _figures(
     made |= two_factor_report.figures(drawn)
     if curves:
         made["learning"] = plots.plot_learning_curves(drawn, curves)
-    made |= after_plots.figures(drawn) | surface_plots.figures(drawn, trials_dir)
-    made |= spectra_plots.figures(drawn, trials_dir)
+    made |= task_plots.figures(drawn) | after_plots.figures(drawn)
+    for name, own in (drawn.tasks if drawn.is_mean else {"": drawn}).items():
+        inside = spectra_plots.figures(own.drawn(), trials_dir)
+        inside |= surface_plots.figures(own.drawn(), trials_dir)
+        end = "_" * bool(name) + re.sub(r"[^-\w]+", "_", name)
+        made |= {f"{what}{end}": figure for what, figure in inside.items()}
     if outcome.search is not None:
         made |= search_report.figures(outcome.search, drawn)
     return list(made.items())
@@ -140,25 +152,16 @@ def _as_data(outcome: Outcome) -> dict[str, Any]:
         "axis": outcome.axis,
         "published_table": outcome.table.name if outcome.table else None,
         "majority": outcome.majority,
-        "arms": [
-            {
-                "arm": arm.name,
-                "baseline": arm.is_baseline,
-                "note": arm.note,
-                "swept": arm.swept,
-                "seeds": {str(seed): value for seed, value in arm.values.items()},
-                "keys": {str(seed): key for seed, key in arm.keys.items()},
-                "summary": arm.summary,
-                "comparison": arm.comparison,
-                "finding": arm.comparison and arm.comparison.words(outcome.direction),
-                "cost": arm.cost,
-                "published": arm.published,
-            }
-            for arm in outcome.arms
-        ],
+        "arms": _arms_as_data(outcome),
+        "tasks": {
+            name: {"metric": own.metric, "majority": own.majority, "arms": _arms_as_data(own)}
+            for name, own in outcome.tasks.items()
+        },
+        "over_tasks": outcome.over_tasks,
         "tuning": [
             {
                 "arm": choice.arm,
+                "task": choice.task,
                 "chosen": choice.settings,
                 "scores": [{"settings": tried, "mean": mean} for tried, mean in choice.scores],
             }
@@ -177,6 +180,36 @@ def _as_data(outcome: Outcome) -> dict[str, Any]:
         "environment_of": outcome.environment_of,
         "remarks": remarks(outcome),
         "reading": reading(outcome),
+    }
+
+
+def _arms_as_data(outcome: Outcome) -> list[dict[str, Any]]:
+    return [
+        {
+            "arm": arm.name,
+            "baseline": arm.is_baseline,
+            "note": arm.note,
+            "swept": arm.swept,
+            "seeds": {str(seed): value for seed, value in arm.values.items()},
+            "keys": {str(seed): key for seed, key in arm.keys.items()},
+            "summary": arm.summary,
+            "comparison": arm.comparison,
+            "finding": arm.comparison and arm.comparison.words(outcome.direction),
+            "cost": arm.cost,
+            "published": arm.published,
+        }
+        for arm in outcome.arms
+    ]
+
+
+def _curves(outcome: Outcome, trials_dir: Path) -> plots.Curves:
+    """Of the arms that figures show; of several tasks each has its own, TASK/METRIC."""
+    if not outcome.is_mean:
+        return read_curves(outcome.drawn(), trials_dir)
+    return {
+        f"{name}/{metric}": lines
+        for name, own in outcome.tasks.items()
+        for metric, lines in read_curves(own.drawn(), trials_dir).items()
     }
 
 

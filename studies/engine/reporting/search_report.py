@@ -9,8 +9,8 @@ from basis_zoo.drawing.styles import GREY, INK, PAPER
 from studies.engine.labels import short_names, shown
 from studies.engine.reporting.outcome import Outcome
 from studies.engine.reporting.panels import pair, styles, title
-from studies.engine.reporting.rendering import NONE, table
 from studies.engine.reporting.search_outcome import FEW_POINTS, SearchOutcome, SearchPoint
+from studies.engine.reporting.tables import NONE, table
 
 
 def markdown(found: SearchOutcome) -> str:

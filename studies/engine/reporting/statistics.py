@@ -51,7 +51,8 @@ class Summary:
 class Comparison:
     """An arm against the baseline, over the seeds that both have."""
 
-    seeds: tuple[int, ...]
+    seeds: tuple[int | str, ...]
+    """Those that both have; of a test over tasks, the tasks."""
     difference: float | None = None
     """Mean of arm minus baseline."""
     low: float | None = None
@@ -144,7 +145,32 @@ def compare_arms(values: Mapping[str, Mapping[int, float]], baseline: str) -> di
     `values` maps arm to seed to value. A baseline without values leaves nothing to test.
     """
     reference = values.get(baseline, {})
-    found = {arm: compare(v, reference) for arm, v in values.items() if arm != baseline}
+    return _corrected({arm: compare(v, reference) for arm, v in values.items() if arm != baseline})
+
+
+def compare_over_tasks(differences: Mapping[str, Mapping[str, float]]) -> dict[str, Comparison]:
+    """Arms against the baseline with tasks as the units, and Holm's correction over the arms.
+
+    `differences` maps arm to task to the mean difference to the baseline there, as in appendix B.2
+    of LR-LoRA. The spread over seeds is no part of it: it asks whether an arm is better on tasks
+    like these, not on these tasks.
+    """
+    found = {}
+    for arm, own in differences.items():
+        tasks, d = tuple(own), summarize(list(own.values()))
+        if d.low is None:
+            note = (
+                "the difference is the same for every task" if d.n > 1 else "fewer than two tasks"
+            )
+            found[arm] = Comparison(tasks, d.mean, note=note)
+            continue
+        p = float(scipy.stats.ttest_1samp(list(own.values()), 0.0).pvalue)
+        found[arm] = Comparison(tasks, d.mean, d.low, d.high, p)
+    return _corrected(found)
+
+
+def _corrected(found: dict[str, Comparison]) -> dict[str, Comparison]:
+    """`found`, by arm, with Holm's correction over those that have a p."""
     tested = {arm: c.p for arm, c in found.items() if c.p is not None}
     for arm, p in zip(tested, holm(list(tested.values())), strict=True):
         found[arm] = replace(found[arm], p_holm=p)

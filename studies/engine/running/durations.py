@@ -7,13 +7,13 @@ from studies.engine.records import Trial
 
 
 class Durations:
-    """The longest trial of each arm so far, and a limit in `minutes` from now."""
+    """The longest trial of each arm, on each task, so far, and a limit in `minutes` from now."""
 
     def __init__(self, minutes: float | None = None) -> None:
         self.limit = "" if minutes is None else f"{minutes:g} minutes"
         """In words; empty without a limit."""
         self._end = math.inf if minutes is None else time.monotonic() + minutes * 60
-        self._seconds: dict[tuple[str, str, str], float] = {}
+        self._seconds: dict[tuple[str, ...], float] = {}
 
     def note(self, trial: Trial, seconds: float) -> None:
         """`trial` took `seconds`."""
@@ -29,5 +29,5 @@ class Durations:
         return time.monotonic() + self._seconds.get(_arm(trial), longest) < self._end
 
 
-def _arm(trial: Trial) -> tuple[str, str, str]:
-    return trial.study, trial.profile, trial.arm
+def _arm(trial: Trial) -> tuple[str, ...]:
+    return trial.study, trial.profile, *trial.cell

@@ -206,7 +206,7 @@ def _main(folder: Path) -> None:
         reset_peak_memory()
         result = run_trial(probe(trial), folder / "run")
         if result.failure is not None:
-            raise SystemExit(f"{trial.arm}: {result.failure.message}")
+            raise SystemExit(f"{trial.title}: {result.failure.message}")
         peaks.append(Peak(arms="", arm=trial.arm, peak_bytes=_peak_bytes()))
     write_record(folder / "peak.json", max(peaks, key=lambda peak: peak.peak_bytes))
 

@@ -92,7 +92,7 @@ class Storage:
 
         Raises `StudyError` where it is there with another direction.
         """
-        objectives = objectives or [study.objective]
+        objectives = objectives or [study.objective_of()]
         wanted = [objective.direction for objective in objectives]
         found = optuna.create_study(
             study_name="/".join(filter(None, (study.name, study.profile, part))),
@@ -149,8 +149,8 @@ class OptunaLedger(Queue):
     Where the study reads files of the user's, another content of them has rows of its own.
 
     A row has as params the trial's settings that the study sweeps or tries anywhere, and the user
-    attributes `point` (the trial's key), `trial` (arm, seed, stage, attempt) and, where it failed,
-    `message`: each costs Optuna about 2 ms.
+    attributes `point` (the trial's key), `trial` (arm, task, seed, stage, attempt) and, where it
+    failed, `message`: each costs Optuna about 2 ms.
     """
 
     def __init__(self, study: Study, runs_dir: Path, storage: Storage) -> None:
@@ -175,7 +175,7 @@ class OptunaLedger(Queue):
         for trial in trials:
             task = self._task(trial)
             result = runs.result_of(trial, self._runs_dir)
-            value = runs.value_of(result, self._spec.objective.metric)
+            value = runs.value_of(result, task.metric)
             if result is None or (value is None and result.status == "failed" and retry_failed):
                 self._queued.append(task)
                 continue
@@ -237,18 +237,20 @@ class OptunaLedger(Queue):
 
     def _task(self, trial: Trial) -> Task:
         run_dir = runs.trial_dir(trial, self._runs_dir)
-        return Task(trial, run_dir, self._spec.objective.metric, self._spec.budget)
+        metric = self._spec.objective_of(trial.task).metric
+        return Task(trial, run_dir, metric, self._spec.budget)
 
     def _write(self, trial: Trial, result: Result) -> None:
         failure = result.failure
         message = "" if failure is None else f"{failure.kind}: {failure.message}"
-        value = runs.value_of(result, self._spec.objective.metric)
+        value = runs.value_of(result, self._spec.objective_of(trial.task).metric)
         self._add(trial, value, message, {"attempt": result.attempt})
 
     def _add(
         self, trial: Trial, value: float | None, message: str, more: Mapping[str, Any] = {}
     ) -> None:
         about = {"arm": trial.arm, "seed": trial.seed, "stage": trial.stage, **more}
+        about |= {"task": trial.task} if trial.task else {}
         attributes = {"point": trial.key, "trial": about}
         if message:
             attributes["message"] = message

@@ -48,6 +48,8 @@ def tags(trial: Trial, result: Result, baseline: str, more: Mapping[str, str]) -
         "git_sha": result.environment.get("commit", "unknown"),
         **more,
     }
+    if trial.task:
+        found["task"] = trial.task
     if "hash" in result.data:
         found["data_sha"] = result.data["hash"]
     if result.failure is not None:
@@ -60,7 +62,7 @@ def tags(trial: Trial, result: Result, baseline: str, more: Mapping[str, str]) -
 def run_name(trial: Trial) -> str:
     """What the page calls the run."""
     end = f" s{trial.seed}"
-    return cut(trial.label, RUN_NAME - len(end)) + end
+    return cut(trial.title, RUN_NAME - len(end)) + end
 
 
 def state(result: Result) -> str:

@@ -2,9 +2,10 @@
 
 Layout: one experiment a study and profile, `grid_size (embedded)`; in it one run a trial (tag
 `kind=trial`), top level, because the page shows no metric and no chart of nested runs; one run an
-arm (`kind=arm`) with its mean, interval and difference to the baseline; and one run `kind=summary`
-with the report. The tag `stage` tells what a trial was for. Experiment tags hold the views, see
-`view`; without them the link opens the plain table.
+arm (`kind=arm`) with its mean, interval and difference to the baseline, over all tasks and, as
+metrics `TASK/...`, on each; and one run `kind=summary` with the report. The tag `stage` tells what
+a trial was for, `task` on which of several tasks. Experiment tags hold the views, see `view`;
+without them the link opens the plain table.
 
 Nothing here is needed to train: every number comes from the trials' folders, so a page that was
 lost, or a study that ran elsewhere, is rebuilt by `track_all`.
@@ -28,7 +29,7 @@ from studies.engine.program import program
 from studies.engine.records import ADAPTER, Result, Trial
 from studies.engine.tracking import contents, mlflow_client, requests, summaries
 from studies.engine.tracking.mlflow_client import VARIABLE
-from studies.engine.tracking.view import ARMS, LIMIT, Row, row_of, views
+from studies.engine.tracking.view import ARMS, LIMIT, Row, merged, row_of, views
 from studies.engine.trials.metrics_file import read_metrics
 from studies.files import locked
 
@@ -104,8 +105,8 @@ class TrackedStudy:
         self._say = say
         self._lock = self._runs_dir / ".mlflow.lock"
         self._about = {"study": study.name, "profile": study.profile}
-        self._rows: dict[str, Row] = {}
-        """What the views are to know of the trials, by label."""
+        self._rows: dict[tuple[str, str], Row] = {}
+        """What the views are to know of the trials, by label and task."""
         self._viewed = 0
         """How many of these they know."""
         self._known: dict[str, list[_Run]] | None = None
@@ -141,8 +142,8 @@ class TrackedStudy:
         Raises TrialRefusedError where it is this trial that MLflow does not take.
         """
         with self._explained():
-            if trial.label not in self._rows:
-                self._rows[trial.label] = row_of(trial, result)
+            if (trial.label, trial.task) not in self._rows:
+                self._rows[trial.label, trial.task] = row_of(trial, result)
             if len(self._rows) >= 2 * self._viewed:  # each point of a search is a label of its own
                 self._write_views()
         with self._explained(trial, run_dir):
@@ -180,7 +181,7 @@ class TrackedStudy:
     def show_only(self, found: Sequence[tuple[Trial, Result, Path]]) -> None:
         """Show the arms of the trials in `found`, and mark runs of other points as superseded."""
         points = {trial.key for trial, _, _ in found}
-        self._rows = {trial.label: row_of(trial, result) for trial, result, _ in found}
+        self._rows = {(trial.label, trial.task): row_of(trial, r) for trial, r, _ in found}
         with self._explained():
             for point, known in self._index().items():
                 for run in known if point not in points else ():
@@ -326,14 +327,20 @@ class TrackedStudy:
         self._client.set_terminated(run_id)
 
     def _write_arms(self, report: "Report") -> None:
-        configs = {label: row.settings for label, row in self._rows.items()}
+        configs = {label: row.settings for label, row in merged(self._rows).items()}
         wanted = summaries.all_of(report, configs, self._about)
         summaries.write(self._client, self._experiment, wanted)
         self._summarized = True
 
     def _write_views(self) -> None:
-        objective = self.study.objective
-        for key, tag in views(objective, self._rows, summarized=self._summarized).items():
+        found = views(
+            self.study.objective,
+            merged(self._rows),
+            summarized=self._summarized,
+            whole=self.study.objective_of(),
+            tasks=self.study.compared(),
+        )
+        for key, tag in found.items():
             self._client.set_experiment_tag(self._experiment, f"mlflow.sharedViewState.{key}", tag)
         self._viewed = len(self._rows)
 

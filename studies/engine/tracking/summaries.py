@@ -9,11 +9,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from studies.engine.reporting.outcome import Arm
-from studies.engine.reporting.rendering import interval
+from studies.engine.reporting.outcome import Arm, Outcome
+from studies.engine.reporting.tables import interval
 from studies.engine.tracking import requests
 from studies.engine.tracking.contents import RUN_NAME, TAG, Point, accepted, cut, settings
-from studies.engine.tracking.view import DIFFERENCE, INTERVAL
+from studies.engine.tracking.view import DIFFERENCE, INTERVAL, on_task
 
 if TYPE_CHECKING:  # matplotlib takes a second
     from studies.engine.reporting.plots import Curves
@@ -84,8 +84,21 @@ def _summary(
         "mlflow.note.content": arm.note,
     }
     tags = {name: cut(value, TAG) for name, value in tags.items() if value}
-    points = (*_curves(arm, report.curves), *_numbers(arm, outcome.metric, report.curves))
-    return Summary(cut(arm.name, RUN_NAME), tags, settings(config), points)
+    points = [*_curves(arm, report.curves), *_numbers(arm, outcome.metric, report.curves)]
+    points += _by_task(arm, outcome)
+    return Summary(cut(arm.name, RUN_NAME), tags, settings(config), tuple(points))
+
+
+def _by_task(arm: Arm, outcome: Outcome) -> list[Point]:
+    """The arm's mean and difference on each of several tasks."""
+    found = []
+    for name, own in outcome.tasks.items():
+        for each in own.arms:
+            if each.name == arm.name:
+                values = {on_task(name, own.metric): each.summary.mean,
+                          on_task(name, DIFFERENCE[1]): each.gain[0]}  # fmt: skip
+                found += [Point(k, rounded(v), 2, 0) for k, v in values.items() if v is not None]
+    return found
 
 
 def _curves(arm: Arm, curves: "Curves") -> list[Point]:

@@ -9,7 +9,8 @@ here is both.
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from studies.engine.definition.study import Objective
@@ -50,6 +51,35 @@ def row_of(trial: Trial, result: Result) -> Row:
     return Row(trial.stage, trial.settings, frozenset(trial.varied), sections)
 
 
+def merged(rows: Mapping[tuple[str, str], Row]) -> dict[str, Row]:
+    """By label: of several tasks one row, with every value of settings that differ between them."""
+    found: dict[str, Row] = {}
+    for (label, _), row in rows.items():
+        known = found.setdefault(label, row)
+        if known is not row:
+            sections, varied = known.sections | row.sections, known.varied | row.varied
+            paths = dict.fromkeys((*known.settings, *row.settings))
+            both = {p: _joined(known.settings.get(p), row.settings.get(p)) for p in paths}
+            found[label] = replace(known, settings=both, varied=varied, sections=sections)
+    return found
+
+
+def _joined(known: Any, new: Any) -> Any:
+    several = isinstance(known, _Several)
+    if new == known or (several and new in known):
+        return known
+    return _Several((*known, new) if several else (known, new))
+
+
+class _Several(tuple[Any, ...]):
+    """What a setting is on several tasks, each value once."""
+
+
+def on_task(task: str, metric: str) -> str:
+    """What a summary run calls `metric` on one of several tasks, or of one part."""
+    return accepted(metric if task == metric else f"{task}/{metric}")
+
+
 def told_apart(rows: Iterable[Row], all_rows: Iterable[Row]) -> dict[str, bool]:
     """The settings that tell `rows` apart, of those that any of `all_rows` asks for.
 
@@ -65,12 +95,22 @@ def told_apart(rows: Iterable[Row], all_rows: Iterable[Row]) -> dict[str, bool]:
     return found
 
 
-def views(objective: Objective, rows: Mapping[str, Row], *, summarized: bool) -> dict[str, str]:
-    """The tag of each view by its key; `rows` by label, `summarized` once arms have runs."""
+def views(
+    objective: Objective,
+    rows: Mapping[str, Row],
+    *,
+    summarized: bool,
+    whole: Objective | None = None,
+    tasks: Mapping[str, Objective] = MappingProxyType({}),
+) -> dict[str, str]:
+    """The tag of each view by its key; `rows` by label, `summarized` once arms have runs.
+
+    Of several `tasks`, or parts, each has its objective, and the `whole` of them has one.
+    """
     seeds = {label: row for label, row in rows.items() if row.stage == "seeds"}
     shown = seeds or rows
     trials = _trials(objective, shown, rows)
-    arms = _arms(objective, seeds, rows) if summarized else trials
+    arms = _arms(whole or objective, seeds, rows, tasks) if summarized else trials
     found = {ARMS: ("Arms", arms), TRIALS: ("Trials by arm", trials)}
     for stage in sorted({row.stage for row in rows.values()} - {"seeds"}):
         own = {label: row for label, row in rows.items() if row.stage == stage}
@@ -83,20 +123,31 @@ def views(objective: Objective, rows: Mapping[str, Row], *, summarized: bool) ->
 
 
 def _arms(
-    objective: Objective, rows: Mapping[str, Row], all_rows: Mapping[str, Row]
+    objective: Objective,
+    rows: Mapping[str, Row],
+    all_rows: Mapping[str, Row],
+    tasks: Mapping[str, Objective],
 ) -> dict[str, Any]:
     """One run an arm: the answer in numbers."""
     paths, metric = told_apart(rows.values(), all_rows.values()), objective.metric
     widths = {f"metrics.`{metric}`": 120, "tags.`interval`": 140, "tags.`difference`": 190,
               "metrics.`p`": 70, "metrics.`n`": 50, "tags.`finding`": 170}  # fmt: skip
+    own = [on_task(name, each.metric) for name, each in tasks.items()]
+    widths |= {f"metrics.`{name}`": max(110, 7 * len(name)) for name in own}
     answer = [
         charts.bar(metric),
+        *([charts.bar(*own)] if own else []),
         charts.bar(INTERVAL[0], metric, INTERVAL[1]),
         charts.bar(*DIFFERENCE),
     ]
+    learning = [
+        chart
+        for name, each in tasks.items()
+        for chart in (_curves(each, rows, name) if name != each.metric else ())
+    ]
     sections = {
         "Answer": answer,
-        "Learning": _curves(objective, rows),
+        "Learning": learning or _curves(objective, rows),
         "What it costs": _costs(metric),
         "What was swept": [charts.parallel(map(accepted, paths), [metric]),
                            *_against(paths, metric)] if paths else [],
@@ -117,6 +168,8 @@ def _trials(
     apart = told_apart(rows.values(), all_rows.values())
     paths = [path for path, numeric in apart.items() if numeric]
     metric = objective.metric
+    several = any(isinstance(row.settings.get("task.name"), _Several) for row in rows.values())
+    tags = ["task", "arm"] if several else ["arm"]
     sections = {
         "Answer": [charts.bar(metric), *_curves(objective, rows)],
         "What it costs": _costs(metric),
@@ -125,9 +178,9 @@ def _trials(
     group = {
         "groupBy": {
             "aggregateFunction": "average",
-            "groupByKeys": [{"mode": "tag", "groupByData": "arm"}],
+            "groupByKeys": [{"mode": "tag", "groupByData": tag} for tag in tags],
         },
-        "groupsExpanded": {f"tag.arm.{label}": False for label in sorted(rows)},
+        "groupsExpanded": {f"tag.arm.{label}": False for label in sorted(rows) if not several},
     }
     widths = _metrics(objective) | _params(paths)
     return _state(objective, query, widths, sections, _sections(rows)) | group
@@ -163,11 +216,12 @@ def _params(paths: Iterable[str]) -> dict[str, int]:
     return {f"params.`{name}`": max(110, 8 * len(name) + 30) for name in map(accepted, paths)}
 
 
-def _curves(objective: Objective, rows: Mapping[str, Row]) -> list[charts.Chart]:
-    """What trials log while they train."""
+def _curves(objective: Objective, rows: Mapping[str, Row], task: str = "") -> list[charts.Chart]:
+    """What trials log while they train; of one of several tasks, under the names of summaries."""
     validated = any(row.settings.get("train.eval_every") for row in rows.values())
     names = ["train/loss", objective.select_on if validated else None]
-    return [charts.line(name) for name in names if name]
+    known = [name for name in names if name]
+    return [charts.line(on_task(task, name) if task else name) for name in known]
 
 
 def _costs(metric: str) -> list[charts.Chart]:

@@ -12,6 +12,7 @@ STUDY = SimpleNamespace(
     name="s",
     profile="embedded",
     objective=SimpleNamespace(metric="test/accuracy"),
+    objective_of=lambda task="": SimpleNamespace(metric="test/accuracy"),
     path=Path("s.yaml"),
     tune={},
     search=None,

@@ -1,0 +1,73 @@
+r"""Several tasks as one: the mean over them of each arm and seed, and a test whose units they are.
+
+$y_{as} = \frac 1T \sum_t y_{ats}$ is what an arm $a$ has at seed $s$, where all $T$ tasks have
+ended there. Arms are compared on it seed by seed, as on one task.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from studies.engine.definition.study import Study
+from studies.engine.records import Failure, Result, Trial
+from studies.engine.reporting.costs import mean_cost
+
+Pair = tuple[Trial, Result]
+
+
+def means(study: Study, pairs: Sequence[Pair]) -> list[Pair]:
+    """For each arm and seed one pair that stands for those of all tasks.
+
+    Its metrics are the means of those that all tasks have, with that of the objective called as
+    `Study.objective_of` calls it, and its cost is the mean cost. Where a task has not ended, or has
+    no value of what is compared, it is failed.
+    """
+    found: dict[tuple[str, int], dict[str, Pair]] = {}
+    for trial, result in pairs:
+        found.setdefault((trial.arm, trial.seed), {})[trial.task] = trial, result
+    return [
+        (next(iter(own.values()))[0].model_copy(update={"task": ""}), _mean(study, own))
+        for own in found.values()
+    ]
+
+
+def _mean(study: Study, pairs: Mapping[str, Pair]) -> Result:
+    """What the trials in `pairs`, one a task, found on average."""
+    first = next(iter(pairs.values()))[1]
+    done = {task: result for task, (_, result) in pairs.items() if result.status == "done"}
+    if lacking := [task.name for task in study.tasks if task.name not in done]:
+        failure = Failure(kind="exception", message=f"not done on {', '.join(lacking)}")
+        return Result(key=first.key, status="failed", failure=failure)
+    named = [_named(study, task.name, done[task.name].metrics) for task in study.tasks]
+    shared = [name for name in named[0] if all(name in each for each in named)]
+    chosen = first.chosen if all(r.chosen == first.chosen for r in done.values()) else {}
+    return Result(
+        key=first.key,
+        status="done",
+        metrics={name: statistics.fmean(each[name] for each in named) for name in shared},
+        cost=mean_cost([result.cost for result in done.values()]),
+        chosen=chosen,
+    )
+
+
+def _named(study: Study, task: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """`metrics`, with those of the task's own objective under the name that it has over all."""
+    own, whole, found = study.objective_of(task), study.objective_of(), dict(metrics)
+    for key in ("metric", "select_on"):
+        mine, shared = getattr(own, key), getattr(whole, key)
+        if mine != shared and mine and shared:  # also of after/affine/test/accuracy and the like
+            ends = {name: value for name, value in metrics.items() if name.endswith(mine)}
+            found |= {f"{name.removesuffix(mine)}{shared}": v for name, v in ends.items()}
+    return found
+
+
+def differences(known: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, float]]:
+    """Arm to task to the mean difference to the baseline there, from task to arm to it.
+
+    An arm without one on some task is left out: others would be tested on other tasks.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for task, own in known.items():
+        for arm, difference in own.items():
+            if difference is not None:
+                found.setdefault(arm, {})[task] = difference
+    return {arm: own for arm, own in found.items() if len(own) == len(known)}

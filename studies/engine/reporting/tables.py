@@ -1,0 +1,34 @@
+"""Markdown tables, and numbers as their cells have them."""
+
+from collections.abc import Sequence
+
+from studies.engine.reporting.statistics import Estimate
+
+NONE = "—"
+
+
+def interval(estimate: Estimate, sign: str = "") -> str:
+    """A mean with its interval, as far as they are known; `sign` is "+" for differences."""
+    mean, low, high = estimate
+    ends = "" if low is None else f" [{low:{sign}z.4f}, {high:{sign}z.4f}]"
+    return number(mean, sign) + ends
+
+
+def number(value: float | None, sign: str = "") -> str:
+    """A value of a metric; a dash where there is none."""
+    return NONE if value is None else f"{value:{sign}z.4f}"  # z: no -0.0000
+
+
+def p_value(p: float | None) -> str:
+    """A p value; a dash where there is none."""
+    if p is None:
+        return NONE
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    right = {"n", "p (Holm)", "trainable", "φ", "peak memory", "step"}
+    rule = ["---:" if name in right else "---" for name in head]
+    cells = [head, rule, *([c.replace("|", "\\|") for c in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
