@@ -142,6 +142,7 @@ def plot_phi(
         for each, place, depth in zip(axes[3 * i :], _places(last, kind), _DEPTHS, strict=False):
             named = {t: next(c for c in own if c.name == place.name) for t, own in times.items()}
             _draw_phi(each, named, styles)
+            each.xaxis.set_major_locator(MaxNLocator(4))  # small numbers are long
             each.set(title=f"{kind}, block {place.block} ({depth})", xlabel="x = (BA)ᵢⱼ",
                      ylabel="φ(x) − φ(0)")  # fmt: skip
     note = (

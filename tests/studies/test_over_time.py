@@ -11,6 +11,7 @@ from studies.engine.command import cli
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.sections import RANK_METRICS
 from studies.engine.errors import StudyError
+from studies.engine.reporting.report import write_report
 from studies.engine.trials.spectra_file import name_of, read_spectra, steps_kept
 from studies.engine.trials.training.snapshots import Snapshots
 from studies.engine.trials.trial import run_trial
@@ -182,3 +183,23 @@ def test_a_claim_on_bandwidths_that_a_family_has_not_is_refused(tmp_path: Path) 
     path.write_text(metric.replace("arm: phi", "arm: poly").replace("than: phi", "than: poly"))
     with pytest.raises(StudyError, match="the arm 'poly' report no 'after"):
         load_study(path)
+
+
+def test_the_report_tells_sizes_and_times(fabricate: Any) -> None:
+    fabricate.add("lora", [0.70, 0.72]).add("phi", [0.71, 0.73])
+    for i, (trial, result, folder) in enumerate(fabricate.rows):
+        more = {f"{RANK_METRICS}/{at}all/stable_rank": rank + trial.seed
+                for at, rank in (("step_100/", 2.0), ("step_20/", 1.0), ("", 3.0))}  # fmt: skip
+        if trial.arm == "phi":
+            named = {"": 0.5, "_start": 0.25, "_change": 0.25, "_slope": 0.125}
+            more |= {f"{RANK_METRICS}/all/amplitude_norm{end}": v for end, v in named.items()}
+            more[f"{RANK_METRICS}/step_20/all/amplitude_norm"] = 0.375
+        metrics = result.metrics | more
+        fabricate.rows[i] = (trial, result.model_copy(update={"metrics": metrics}), folder)
+    text = write_report(fabricate.study, fabricate.pairs, fabricate.out_dir).markdown.read_text()
+    assert "| phi | all | 0.25 → 0.5 | 0.125 | — → — | — | — → — | — |" in text
+    rows = [line for line in text.splitlines() if line.startswith(("| lora | 20 |", "| phi | "))]
+    assert "| lora | 20 | 1.5 | — | — | — |" in rows
+    assert rows.index("| phi | 20 | 1.5 | — | 0.375 | — |") + 2 == rows.index(
+        "| phi | end | 3.5 | — | 0.5 | — |"
+    )

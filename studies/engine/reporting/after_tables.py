@@ -104,7 +104,7 @@ def _sizes(arms: Sequence[ArmAfter]) -> str:
             cells = []
             for name in names:
                 start, end, slope = (
-                    _three(part.numbers.get(f"{name}{e}")) for e in ("_start", "", "_slope")
+                    _four(part.numbers.get(f"{name}{e}")) for e in ("_start", "", "_slope")
                 )
                 cells += [f"{start} → {end}", slope]
             rows.append([arm.arm, part.part, *cells])
@@ -124,7 +124,7 @@ def _over_time(arms: Sequence[ArmAfter]) -> str:
     for arm in arms:
         end = next((ranks.numbers for ranks in arm.ranks if ranks.part == "all"), {})
         for step, numbers in (*arm.over_time, *([("end", end)] if arm.over_time else [])):
-            rows.append([arm.arm, str(step), *(_three(numbers.get(name)) for name in names)])
+            rows.append([arm.arm, str(step), *(_four(numbers.get(name)) for name in names)])
     about = (
         "After steps of the training and at its end: means over all modules and over the seeds "
         "that had the step."
@@ -181,8 +181,8 @@ def _interval_of_steps(estimate: Estimate) -> str:
     return mean if NONE in ends else f"{mean} [{', '.join(ends)}]"
 
 
-def _three(value: float | None) -> str:
-    return NONE if value is None else f"{value:.3g}"
+def _four(value: float | None) -> str:
+    return NONE if value is None else f"{value:.4g}"
 
 
 def _slice(arms: Sequence[ArmAfter]) -> str:
