@@ -67,7 +67,7 @@ REPORTS = sorted(SHIPPED.glob("results/*/*/report.json"))
 
 @pytest.mark.parametrize("file", REPORTS, ids=lambda file: "-".join(file.parts[-3:-1]))
 def test_committed_results_are_still_those_of_their_studies(file: Path) -> None:
-    """Arms may be added to a study and renamed; where it tunes, the report alone knows the choice."""
+    """Arms may be added and renamed; where a study tunes, the report alone knows the choice."""
     report, (name, profile) = json.loads(file.read_text()), file.parts[-3:-1]
     study = schema.load_study(SHIPPED / f"{name}.yaml", profile)
     arms = [arm for arm in report["arms"] if not report["tuning"] and not report["search"]]
