@@ -45,7 +45,7 @@ class Table:
     baseline_figure: Figure | None
     """None where there is none, or where it differs from value to value."""
     baseline_figures: tuple[Figure, ...]
-    """The baseline for each value where it differs; none else. They are gains over nothing."""
+    """The baseline at each value where it differs from value to value, without a difference."""
     note: str
     """Where the paper contradicts it; empty where nothing does."""
 
@@ -99,11 +99,9 @@ def get_table(name: str) -> Table:
         figures=tuple(map(_figure, raw["mean"], raw["std"], base_means)),
         baseline=f"{base['name']} ({base['source']})" if base is not None else "",
         baseline_figure=_figure(means, base["std"], means) if one else None,
-        baseline_figures=tuple(
-            _figure(mean, std, None) for mean, std in zip(means, base["std"], strict=True)
-        )
-        if isinstance(means, list)
-        else (),
+        baseline_figures=()
+        if base is None or one
+        else tuple(_figure(mean, std, None) for mean, std in zip(means, base["std"], strict=True)),
         note=raw.get("note", ""),
     )
 

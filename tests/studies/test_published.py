@@ -1,6 +1,8 @@
 import pytest
 
 from studies import published
+from studies.engine.definition.schema import load_study
+from studies.engine.errors import StudyError
 
 
 def test_a_figure_carries_the_difference_to_its_own_harness():
@@ -64,6 +66,20 @@ def test_a_baseline_at_each_value_has_figures_of_its_own():
     assert table.at(4, "lora") == published.Figure(0.528, 0.004, None)
     assert table.at(4, "dora") is None and table.at(5, "lora") is None
     assert published.get_table("table_15_grid_size").at(8, "lora") is None
+
+
+def test_rows_name_arms_and_values_that_are_there(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "question: Which?\nadapter: {method: basis, basis: sinc, num_basis: 8}\n"
+        "sweep: {adapter.bandwidth: [1.0, 2.0]}\narms: [{name: zero, adapter: {method: lora}}]\n"
+        "baseline: zero\nobjective: {metric: test/accuracy}\npublished:\n"
+        "  {table: table_17_bandwidth_init, x: adapter.bandwidth, rows: {zer: 1.0, zero: 3.0}}\n"
+    )
+    with pytest.raises(StudyError) as caught:
+        load_study(path)
+    assert "published.rows.zer: no arm is called 'zer'. Did you mean 'zero'?" in str(caught.value)
+    assert "published.rows.zero: no row for 3; it has 0.1, 0.5, 1, 2, 5" in str(caught.value)
 
 
 def test_an_unknown_table_gets_a_suggestion():

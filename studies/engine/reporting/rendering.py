@@ -20,7 +20,7 @@ def markdown(outcome: Outcome, figures: Sequence[str] = (), more: Sequence[str] 
     parts = [
         f"# {outcome.name} ({outcome.profile})",
         f"**Question.** {outcome.question}",
-        _bullets([f"**Set for the whole study.** {each}" for each in outcome.settings]),
+        _set(outcome),
         _results(outcome),
         _claims(outcome),
         task_tables.markdown(outcome),
@@ -43,7 +43,7 @@ def note(outcome: Outcome, limit: int = 15_000) -> str:
     """Question, table, remarks and failures in at most `limit` characters, cut at a line."""
     parts = [
         f"**{outcome.question}**",
-        _bullets(outcome.settings),
+        _set(outcome),
         _claims(outcome),
         _results(outcome),
         task_tables.markdown(outcome),
@@ -100,6 +100,11 @@ def terminal(outcome: Outcome) -> str:
         on = f" on {f.task}" if f.task else ""
         console.print(f"failed: {f.arm}{on}, seed {f.seed}: {f.kind}: {f.message}", markup=False)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def _set(outcome: Outcome) -> str:
+    told = "; ".join(outcome.settings)
+    return f"**Set for the whole study.** {told}" if told else ""
 
 
 def _results(outcome: Outcome) -> str:
