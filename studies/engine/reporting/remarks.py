@@ -41,7 +41,7 @@ def _remarks(outcome: Outcome) -> Iterator[str]:
     yield from _of_trials(outcome)
     for name, own in outcome.tasks.items() if outcome.is_mean else ():
         for line in (*_data(own), *_chance(own), *_of_trials(own)):
-            yield f"{name}: {line}"
+            yield line if line.startswith(f"{name}: ") else f"{name}: {line}"
 
 
 def _data(outcome: Outcome) -> Iterator[str]:
