@@ -121,10 +121,11 @@ adapter: {method: basis}
 train: {eval_every: 10}
 """
 TUNE, SEARCH, KEEP, AFTER, CLAIMS, SUMS = blocks("yaml", page("studies.md"))
-_, QUESTIONS, OWN = blocks("yaml", page("tasks.md"))  # test_your_data.py runs the first
+MATRIX, _, QUESTIONS, OWN = blocks("yaml", page("tasks.md"))  # test_walk_through.py runs the second
+PARTS = [TUNE, SEARCH, KEEP, AFTER, AFTER + CLAIMS, SUMS, MATRIX, QUESTIONS, OWN]
 
 
-@pytest.mark.parametrize("part", [TUNE, SEARCH, KEEP, AFTER, AFTER + CLAIMS, SUMS, QUESTIONS, OWN])
+@pytest.mark.parametrize("part", PARTS)
 def test_the_stages_and_tasks_that_are_shown_are_planned(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,13 @@ from peft import RandLoraConfig
 from torch import Tensor, nn
 
 from adapters.baselines.bank import bank
-from adapters.baselines.tuner import FactoredUpdate, UpdateConfig, UpdateLinear, UpdateModel
+from adapters.baselines.tuner import (
+    FactoredUpdate,
+    UpdateConfig,
+    UpdateLinear,
+    UpdateModel,
+    require,
+)
 from adapters.methods import Method, register_method
 from adapters.registration import register_with_peft
 
@@ -22,14 +28,24 @@ class RandLoraPaperConfig(UpdateConfig):
     r: int = field(default=32, metadata={"help": "rank of one base; fewer numbers if larger"})
     alpha: float = field(default=64.0, metadata={"help": "alpha / (r sqrt n); the paper's is 2r"})
     seed: int = field(default=0, metadata={"help": "of the bases, which are never saved"})
+    num_bases: int | None = field(
+        default=None, metadata={"help": "bases that are added up; None for full rank"}
+    )
 
     method: ClassVar[str] = "randlorapaper"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        n = self.num_bases
+        fits = n is None or (isinstance(n, int) and n >= 1)
+        require(fits, "num_bases", "an integer >= 1, or null for full rank", n)
 
 
 class RandLoraPaperUpdate(FactoredUpdate):
     r"""$\Delta W = \frac{\alpha}{r \sqrt n} \sum_{j=1}^n B_j \Lambda_j A \Gamma_j$, of full rank.
 
-    $n = \lceil \min(\text{in}, \text{out}) / r \rceil$; A (r, small side) and $B_j$ (large side,
+    $n = \lceil \min(\text{in}, \text{out}) / r \rceil$ unless `num_bases` says another, which
+    makes the rank n r where that is smaller; A (r, small side) and $B_j$ (large side,
     r) are random with unit variance, frozen and shared by layers of one shape;
     $\Lambda_j = \mathrm{diag}(\lambda_j)$ starts at 0 and $\Gamma_j = \mathrm{diag}(\gamma_j)$ at
     1 / (largest size of gamma). Where out < in the transpose is meant. PEFT's own RandLoRA has
@@ -43,7 +59,7 @@ class RandLoraPaperUpdate(FactoredUpdate):
         super().__init__(base, config)
         out, n_in = base.weight.shape
         small, large, r = min(out, n_in), max(out, n_in), config.r
-        n = math.ceil(small / r)
+        n = config.num_bases or math.ceil(small / r)
         self.scaling = config.alpha / (r * math.sqrt(n))
         self.tall = out >= n_in
         self.lam = nn.Parameter(torch.zeros(r, n))
@@ -100,9 +116,10 @@ register_method(
         ignored=frozenset({"alpha"}),
         complete=_paper_alpha,
         sizes=ranks,
-        formula=r"(randlora_alpha / (r √n)) Σⱼ Bⱼ Λⱼ A Γⱼ, n = ⌈min(in, out) / r⌉",
+        formula=r"(randlora_alpha / (r √n)) Σⱼ Bⱼ Λⱼ A Γⱼ, n = num_bases or ⌈min(in, out) / r⌉",
         source=f"{_SOURCE}; PaulAlbert31/RandLoRA",
-        note="randlora_alpha is 2r unless set; a larger r means fewer trained numbers",
+        note="randlora_alpha is 2r unless set; a larger r means fewer trained numbers; num_bases "
+        "sets n apart from r, below full rank where n r is smaller",
     )
 )
 register_method(
@@ -116,6 +133,7 @@ register_method(
         sizes=ranks,
         formula=r"(randlora_alpha / r) Σⱼ Bⱼ Λⱼ A Γⱼ",
         source=f"{_SOURCE}; PEFT",
-        note="randlora_alpha is 20r unless set, as in PEFT; bases are drawn anew, not saved",
+        note="randlora_alpha is 20r unless set, as in PEFT; bases are drawn anew, not saved; r "
+        "decides their number, ⌈min(in, out) / r⌉: `randlora_paper` sets it apart",
     )
 )

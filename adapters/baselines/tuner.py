@@ -57,6 +57,7 @@ class UpdateConfig(WithCard, PeftConfig):
 
     method: ClassVar[str] = ""
     """The name under which PEFT knows the method."""
+    least_r: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,7 +66,8 @@ class UpdateConfig(WithCard, PeftConfig):
             self.target_modules = set(self.target_modules)
         if isinstance(self.exclude_modules, list | tuple):
             self.exclude_modules = set(self.exclude_modules)
-        require(isinstance(self.r, int) and self.r >= 1, "r", "an integer >= 1", self.r)
+        least = self.least_r
+        require(isinstance(self.r, int) and self.r >= least, "r", f"an integer >= {least}", self.r)
         require(self.alpha > 0, "alpha", "positive", self.alpha)
         require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
 
@@ -83,7 +85,7 @@ class Update(nn.Module, ABC):
 
     def __init__(self, base: nn.Linear, config: UpdateConfig) -> None:
         super().__init__()
-        self.scaling = config.alpha / config.r
+        self.scaling = config.alpha / (config.r or 1)
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

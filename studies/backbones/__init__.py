@@ -1,7 +1,8 @@
 """Pretrained models that studies adapt, by name.
 
 A name is one of `list_backbones()` (weights that come out of a package archive), a Hugging Face hub
-id such as `Qwen/Qwen2-0.5B`, or a local folder.
+id such as `Qwen/Qwen2-0.5B`, a local folder, or one of `list_made()`: one linear layer without
+pretrained weights, for tasks that are a matrix.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from studies.backbones.conversion import MissingPackage
 from studies.backbones.fit import check_fit, check_length
 from studies.backbones.gemma3 import GEMMA3
 from studies.backbones.head import Head, HeadKind
+from studies.backbones.made import list_made
 from studies.backbones.minilm import MINILM
 from studies.backbones.registry import (
     Backbone,
@@ -29,6 +31,7 @@ from studies.backbones.smollm2 import SMOLLM2
 from studies.backbones.vit_s import VIT_S
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel
 
     from studies.backbones.loading import Processor
@@ -41,7 +44,7 @@ register_backbone(VIT_S)
 
 def load(
     spec: str | Mapping[str, Any], head: Head | Sequence[str]
-) -> "tuple[PreTrainedModel, Processor]":
+) -> "tuple[nn.Module, Processor]":
     """The model with `head` (labels alone mean a text classifier), and its tokenizer or processor.
 
     See `studies.backbones.loading.load_model`; transformers is imported only here, so that
@@ -73,6 +76,7 @@ __all__ = [
     "get_backbone",
     "identity",
     "list_backbones",
+    "list_made",
     "load",
     "register_backbone",
     "skeleton",

@@ -5,7 +5,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from studies.backbones.head import HeadKind
-from studies.backbones.registry import BackboneSpec, check, config_file, get_backbone
+from studies.backbones.made import list_made
+from studies.backbones.registry import (
+    BackboneSpec,
+    check,
+    config_file,
+    get_backbone,
+    list_backbones,
+)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -27,6 +34,7 @@ def check_fit(spec: str | Mapping[str, Any], head: HeadKind) -> None:
         ValueError: as `check`, or it does not fit; with a packaged backbone that would.
     """
     checked = check(spec)
+    refuse_other_kind(checked, head)
     known = _configuration(checked)
     if known is None or not _may_misfit(known, head):
         return
@@ -57,6 +65,21 @@ def check_length(spec: str | Mapping[str, Any], most: int) -> None:
             f"backbone: {checked.name} has {have} positions, fewer than the {most} tokens of "
             f"`task.max_length`: set task.max_length: {have}, to which longer texts are cut"
         )
+
+
+def refuse_other_kind(checked: BackboneSpec, head: HeadKind) -> None:
+    """Refuse a model where the task is a matrix, and one linear layer where it is not.
+
+    Raises:
+        ValueError: as said.
+    """
+    if (checked.kind == "made") == (head == "matrix"):
+        return
+    if head == "matrix":
+        what, names = "a model, and this task needs one linear layer", list_made()
+    else:
+        what, names = "one linear layer, and this task needs a model", list_backbones()
+    raise ValueError(f"backbone: {checked.name} is {what}: take {' or '.join(names)}")
 
 
 def refuse_misfit(name: str, head: HeadKind, config: "PretrainedConfig") -> None:

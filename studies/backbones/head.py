@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-HeadKind = Literal["text_classes", "text_score", "language_model", "image_classes"]
+HeadKind = Literal["text_classes", "text_score", "language_model", "image_classes", "matrix"]
 
 
 @dataclass(frozen=True)
@@ -13,12 +13,16 @@ class Head:
 
     kind: HeadKind
     """text_classes and image_classes: an untrained linear layer over `labels`; text_score: one
-    number, trained by squared error; language_model: next-token logits over the vocabulary."""
+    number, trained by squared error; language_model: next-token logits over the vocabulary; matrix:
+    what one linear layer adds to its output."""
     labels: tuple[str, ...] = ()
     """Class names in the order of the outputs."""
     prompts: tuple[str, ...] = ()
     """image_classes with a CLIP backbone: templates with `{}` for a class's name; their averaged
     text embeddings start the head."""
+
+    shape: tuple[int, int] | None = None
+    """matrix: (out, in) of the layer."""
 
     @classmethod
     def of(cls, head: "Head | Sequence[str]") -> "Head":

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -20,17 +21,19 @@ from transformers import (
 from transformers.image_processing_utils import BaseImageProcessor
 
 from studies.backbones.conversion import require
-from studies.backbones.fit import refuse_misfit
+from studies.backbones.fit import refuse_misfit, refuse_other_kind
 from studies.backbones.head import Head, HeadKind
+from studies.backbones.made import get_made
+from studies.backbones.matrix_model import MatrixModel, MatrixShape
 from studies.backbones.registry import BackboneSpec, check, get_backbone
 
-Processor = PreTrainedTokenizerBase | BaseImageProcessor
+Processor = PreTrainedTokenizerBase | BaseImageProcessor | None
 
 
 def load_model(
     spec: str | Mapping[str, Any], head: Head | Sequence[str]
-) -> tuple[PreTrainedModel, Processor]:
-    """The backbone with `head`, and the tokenizer or image processor that belongs to it.
+) -> tuple[nn.Module, Processor]:
+    """The backbone with `head`, and the tokenizer or image processor that belongs to it, if any.
 
     A new head's start is drawn from torch's global generator: seed it first.
 
@@ -41,6 +44,9 @@ def load_model(
         OSError: a hub id or folder has no usable files (no safetensors, no network, no such id).
     """
     checked, wanted = check(spec), Head.of(head)
+    if wanted.kind == "matrix" or checked.kind == "made":
+        refuse_other_kind(checked, wanted.kind)
+        return _matrix(checked, wanted), None
     source = source_of(checked)
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     refuse_misfit(checked.name, wanted.kind, config)
@@ -83,6 +89,13 @@ def source_of(checked: BackboneSpec) -> str:
     if checked.kind == "folder":
         return str(Path(checked.name).expanduser())
     return checked.name
+
+
+def _matrix(checked: BackboneSpec, head: Head) -> nn.Module:
+    assert head.shape is not None
+    out, n_in = head.shape
+    model = MatrixModel(MatrixShape(out, n_in, get_made(checked.name).gain))
+    return model.to(getattr(torch, checked.dtype))
 
 
 def _image_classifier(

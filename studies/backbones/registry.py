@@ -14,10 +14,11 @@ from studies.archives import fetch as fetch_archive
 from studies.archives.contents import content_of
 from studies.archives.files import sha256_of
 from studies.backbones.conversion import Conversion, convert, converted_folder, converted_hashes
+from studies.backbones.made import list_made
 from studies.backbones.terms import Terms
 from studies.sections import Bool, Line, NamedSection
 
-Kind = Literal["packaged", "folder", "hub"]
+Kind = Literal["packaged", "made", "folder", "hub"]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -102,7 +103,8 @@ class BackboneSpec(NamedSection):
     """The pretrained model, and how its weights are held."""
 
     name: Annotated[Line, Field(examples=["minilm", "Qwen/Qwen2-0.5B", "./folder"])]
-    """A shipped backbone's name, a hub id, or a local folder with a config.json."""
+    """A shipped backbone's name, a hub id, or a local folder with a config.json; `zero_matrix` or
+    `random_matrix` for a task that is a matrix."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the frozen weights, and of mixed precision where it is not float32."""
     attention: (
@@ -131,7 +133,13 @@ def check(spec: str | Mapping[str, Any]) -> BackboneSpec:
         ValueError: unknown name or key, a folder that does not exist, a value out of range.
     """
     checked = BackboneSpec.read("backbone", spec)
-    _kind(checked.name)
+    if _kind(checked.name) == "made":
+        odd = sorted(checked.model_fields_set - {"name", "dtype"})
+        if any(getattr(checked, key) not in (None, False) for key in odd):
+            raise ValueError(
+                f"backbone: {checked.name} is one linear layer, which has no "
+                f"{' and no '.join(odd)}: leave it out"
+            )
     return checked
 
 
@@ -142,6 +150,8 @@ def config_file(spec: str | Mapping[str, Any]) -> Path | None:
         ValueError: as `check`.
     """
     checked = check(spec)
+    if checked.kind == "made":
+        return None
     if checked.kind == "hub":
         from huggingface_hub import try_to_load_from_cache
 
@@ -181,7 +191,8 @@ def identity(spec: str | Mapping[str, Any]) -> dict[str, Any]:
     """What a trial's numbers come from: the backbone's name, and the sha256 of each of its files.
 
     The hashes are those of the files that are there, checked or read by this process: every file of
-    a packaged backbone, those directly in a local folder (not README.md), None for a hub id.
+    a packaged backbone, those directly in a local folder (not README.md), None for a hub id and
+    for one linear layer.
 
     Raises:
         ValueError: as `check`.
@@ -208,6 +219,8 @@ def _files(folder: str) -> dict[str, Path]:
 def _kind(name: str) -> Kind:
     if name in _BACKBONES:
         return "packaged"
+    if name in list_made():
+        return "made"
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return "folder"  # also one that could be a hub id: transformers takes it too
@@ -219,6 +232,6 @@ def _kind(name: str) -> Kind:
     if _HUB_ID.fullmatch(name):
         return "hub"
     raise ValueError(
-        f"{_BACKBONES.unknown(name)}. A hub id has the form owner/name; "
-        f"a local folder starts with ./ or /"
+        f"{_BACKBONES.unknown(name)}. Of a matrix: {', '.join(list_made())}. "
+        f"A hub id has the form owner/name; a local folder starts with ./ or /"
     )

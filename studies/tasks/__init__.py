@@ -11,6 +11,7 @@ from studies.tasks.commonsense import Commonsense
 from studies.tasks.cosmosqa import CosmosQA
 from studies.tasks.data_remarks import findings, sizes
 from studies.tasks.glue import GLUE
+from studies.tasks.matrices import DRAWN, MatrixOfFiles
 from studies.tasks.movie_sentences import MovieSentences
 from studies.tasks.qasc import Qasc
 from studies.tasks.registry import (
@@ -41,9 +42,10 @@ from studies.tasks.winogrande import WinoGrande
 register_task("movie_sentences", MovieSentences())
 for _task in (Cifar10, CosmosQA, Qasc, Sarcasm, SocialIqa, StrategyQA, VitaminC, WinoGrande):
     register_task(_task.name, _task())
-for _name, _subset in {**GLUE, **VISION}.items():
+for _name, _subset in {**DRAWN, **GLUE, **VISION}.items():
     register_task(_name, _subset)
 register_task("alpaca", Alpaca())
+register_task("matrix_of_files", MatrixOfFiles())
 register_task("commonsense_15k", Commonsense("commonsense_15k", 15_119))
 register_task("commonsense_170k", Commonsense("commonsense_170k", 170_420))
 

@@ -197,4 +197,38 @@ class Picture(NamedTuple):
         return self.label
 
 
-AnyRow = Row | Item | Exchange | Picture
+class Matrix(NamedTuple):
+    """A matrix to approximate."""
+
+    values: bytes
+    """float32, row by row."""
+    shape: tuple[int, int]
+    """(out, in)"""
+    label: str = ""
+    group: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Something to show in a message."""
+        return f"matrix {self.identity[:12]} {self.shape}"
+
+    @property
+    def identity(self) -> str:
+        """A hash of the values."""
+        return hashlib.sha256(self.values).hexdigest()
+
+    def identity_in(self, form: Form) -> str:
+        """The hash, whatever the form."""
+        return self.identity
+
+    def label_in(self, form: Form) -> str:
+        """Nothing: a matrix has no class."""
+        return self.label
+
+    @property
+    def answer(self) -> str:
+        """Nothing: a matrix has no class."""
+        return self.label
+
+
+AnyRow = Row | Item | Exchange | Picture | Matrix

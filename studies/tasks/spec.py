@@ -4,10 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator
 
-from studies.sections import Bool, Int, Line, NamedSection
+from studies.sections import Bool, Float, Int, Line, NamedSection
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Count = Annotated[Int, Field(ge=1)]
+Side = Annotated[Int, Field(ge=2)]
 
 
 def _columns(least: int, most: int | None, what: str) -> BeforeValidator:
@@ -106,6 +107,26 @@ class TaskSpec(NamedSection):
     """Random crops and flips of training images."""
     prompts: Annotated[tuple[str, ...], Field(examples=[["a photo of a {}."]])] = ()
     """Templates with `{}` for a class's name, for CLIP; none: the task's own."""
+
+    shape: Annotated[tuple[Side, Side] | None, Field(examples=[[64, 64]])] = None
+    """Outputs and inputs of a matrix to approximate; null: 64 and 64, or all of the file's."""
+    scale: Annotated[Float, Field(gt=0)] = 1.0
+    """Root mean square of the entries of a matrix that is drawn."""
+    decay: Annotated[Float, Field(gt=0)] = 1.0
+    """matrix_decaying: singular value i is i to the power of minus this."""
+    rank: Annotated[Count | None, Field(examples=[8])] = None
+    """matrix_low_rank: how many equal singular values there are; null: a quarter of all."""
+    noise: Annotated[Float, Field(ge=0, lt=1)] = 0.1
+    """matrix_low_rank: the noise's share of the squared norm."""
+    density: Annotated[Float, Field(gt=0, le=1)] = 0.1
+    """matrix_sparse: the share of entries that are not 0."""
+    files: Annotated[
+        tuple[Line, ...] | None,
+        Field(min_length=1, max_length=2, examples=[["before.safetensors", "after.safetensors"]]),
+    ] = None
+    """matrix_of_files: a checkpoint, or two: what the second has more than the first."""
+    tensor: Annotated[Line | None, Field(examples=["model.layers.0.mlp.up_proj.weight"])] = None
+    """matrix_of_files: the name of the weight in them."""
 
     @field_validator("prompts")
     @classmethod

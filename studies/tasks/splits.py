@@ -150,17 +150,20 @@ def check_disjoint(splits: Mapping[str, Sequence[AnyRow]]) -> None:
 
 def describe(data: TaskData) -> dict[str, Any]:
     """What a result records about its data: hash, rows, shares, what was removed, source."""
+    # of rows that each seed draws, what they are drawn from
+    rows = data.info.source if data.info.drawn else {s: data.splits[s] for s in SPLITS}
     canonical = json.dumps(
-        [data.labels, {s: data.splits[s] for s in SPLITS}],
+        [data.labels, rows],
         ensure_ascii=False,
         default=lambda image: hashlib.sha256(image).hexdigest(),
     )
+    shares = {name: majority(data.splits[name]) for name in SPLITS}
     return {
         "task": data.info.name,
         "hash": hashlib.sha256(canonical.encode()).hexdigest(),
         "labels": list(data.labels),
         "rows": {name: len(data.splits[name]) for name in SPLITS},
-        "majority": {name: majority(data.splits[name]) for name in SPLITS},
+        **({} if data.info.kind == "matrix" else {"majority": shares}),
         "removed": dict(data.removed),
         **({"notes": list(data.notes)} if data.notes else {}),
         **({"scarce": few} if (few := scarce(data)) else {}),

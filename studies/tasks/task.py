@@ -19,6 +19,7 @@ Kind = Literal[
     "multiple_choice",
     "instruction",
     "image_classification",
+    "matrix",
 ]
 HEADS: Mapping[Kind, HeadKind] = {
     "text_classification": "text_classes",
@@ -26,6 +27,7 @@ HEADS: Mapping[Kind, HeadKind] = {
     "multiple_choice": "language_model",
     "instruction": "language_model",
     "image_classification": "image_classes",
+    "matrix": "matrix",
 }
 """What a model must give for each kind of task."""
 
@@ -49,6 +51,8 @@ class TaskInfo:
     """Whether a language model is trained on the prompt's tokens too."""
     answers_end: bool = False
     """Whether multiple-choice answers are trained with the end token, as generation needs."""
+    drawn: bool = False
+    """Whether each trial draws the rows by its own seed, instead of by the study's `split_seed`."""
 
     @property
     def has_classes(self) -> bool:

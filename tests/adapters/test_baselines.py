@@ -24,6 +24,7 @@ PLAIN = ("bitfit", "full", "head_only")
 RATE = {
     "ia3": 0.1,
     "fourierft": 0.1,
+    "kradapter": 0.05,
     "lora_xs": 0.1,
     "vera": 0.1,
     "nola": 0.1,
@@ -32,7 +33,7 @@ RATE = {
 WRAPPED = [name for name in adapters.list_methods() if name not in PLAIN]
 MERGEABLE = [name for name in WRAPPED if adapters.get_method(name).mergeable]
 STEPS = 4
-OWN = ("abba", "aurora", "dylora", "elalora", "lora_xs", "nola", "randlora_paper")
+OWN = ("abba", "aurora", "dylora", "elalora", "kradapter", "lora_xs", "nola", "randlora_paper")
 
 
 def options(name: str, **more) -> dict:
@@ -143,6 +144,7 @@ def test_counts_agree_with_the_parameters_that_are_trained(family, method):
         "lora_xs": layers * 16,
         "nola": layers * 16,
         "abba": layers * 2 * 4 * 64,
+        "kradapter": layers * 32 * (5 + 7),
         "loha": layers * 2 * 4 * 64,
         "ia3": layers * width,
         "vera": layers * (16 + width),
@@ -263,6 +265,8 @@ def test_guarding_a_plain_model_changes_nothing(family):
         ({"method": "abba", "rank": 2}, "no option 'rank'"),
         ({"method": "abba", "r": 0}, "`r` must be an integer >= 1"),
         ({"method": "dylora", "r": 4, "r_min": 5}, "`r_min` must be between 1 and r = 4"),
+        ({"method": "kradapter", "rows": -1}, "`rows` must be an integer >= 0, got -1"),
+        ({"method": "randlora_paper", "num_bases": 0}, "`num_bases` must be an integer >= 1"),
         ({"method": "nola", "num_basis": 0}, "`num_basis` must be at least 1"),
         ({"method": "elalora", "max_r": 2}, "`max_r` must be at least r = 10"),
         ({"method": "sine_lora", "basis": "sinc"}, "no option 'basis'"),

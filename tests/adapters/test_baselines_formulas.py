@@ -15,6 +15,7 @@ from adapters.baselines.abba import AbbaConfig, AbbaUpdate
 from adapters.baselines.aurora import AuroraConfig, AuroraUpdate, bsplines
 from adapters.baselines.dylora import DyloraConfig, DyloraUpdate
 from adapters.baselines.elalora import ElaloraConfig, ElaloraUpdate
+from adapters.baselines.kradapter import KRAdapterConfig, KRAdapterUpdate
 from adapters.baselines.lora_xs import LoraXsConfig, LoraXsUpdate
 from adapters.baselines.nola import NolaConfig, NolaUpdate
 from adapters.baselines.randlora import RandLoraPaperConfig, RandLoraPaperUpdate
@@ -24,9 +25,11 @@ UPDATES = {
     "aurora": (AuroraUpdate, AuroraConfig(r=3, alpha=6.0)),
     "dylora": (DyloraUpdate, DyloraConfig(r=4, alpha=6.0)),
     "elalora": (ElaloraUpdate, ElaloraConfig(r=3, max_r=5, alpha=6.0)),
+    "kradapter": (KRAdapterUpdate, KRAdapterConfig(alpha=1.5)),
     "lora_xs": (LoraXsUpdate, LoraXsConfig(r=3, alpha=6.0)),
     "nola": (NolaUpdate, NolaConfig(r=3, alpha=6.0, num_basis=7)),
     "randlora_paper": (RandLoraPaperUpdate, RandLoraPaperConfig(r=3, alpha=6.0)),
+    "two_bases": (RandLoraPaperUpdate, RandLoraPaperConfig(r=3, alpha=6.0, num_bases=2)),
 }
 SHAPES = [(7, 11), (11, 7), (8, 8)]
 """(out, in)"""
@@ -64,6 +67,12 @@ def elalora(u, w):
     return 6.0 / 3 * p["b"][:, :3] @ np.diag(p["e"][:3]) @ p["a"][:3]
 
 
+def kradapter(u, w):
+    p, large = numbers(u), max(w.shape)
+    product = 1.5 * scipy.linalg.khatri_rao(p["u"], p["v"])[:large]
+    return product if w.shape[0] >= w.shape[1] else product.T
+
+
 def lora_xs(u, w):
     r = numbers(u)["r_matrix"]
     # Gram matrices in place of the SVD: U from W W^T, and A = U^T W whatever the signs
@@ -83,13 +92,19 @@ def nola(u, w):
 def randlora_paper(u, w):
     p = numbers(u)
     a, b = (math.sqrt(3) * held.on(torch.device("cpu")).double().numpy() for held in u._bases)
-    n = math.ceil(min(w.shape) / 3)
+    n = p["lam"].shape[1]
     total = sum(b[:, j] @ np.diag(p["lam"][:, j]) @ a @ np.diag(p["gamma"][j]) for j in range(n))
     total = 6.0 / (3 * math.sqrt(n)) * total
     return total if w.shape[0] >= w.shape[1] else total.T
 
 
-WANTED = [abba, dylora, elalora, lora_xs, nola, randlora_paper]
+def two_bases(u, w):
+    total = randlora_paper(u, w)
+    assert u.lam.shape == (3, 2) and np.linalg.matrix_rank(total, tol=1e-6) == 6
+    return total
+
+
+WANTED = [abba, dylora, elalora, kradapter, lora_xs, nola, randlora_paper, two_bases]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -113,7 +128,7 @@ def test_forward_is_the_delta_weight_on_the_input(want):
 def test_gradients_agree_with_finite_differences(name):
     update, _ = make(name)
     update = update.double()
-    if name in ("nola", "randlora_paper"):
+    if hasattr(update, "_bases"):
         update._bases = tuple(_Fixed(held) for held in update._bases)
     x = torch.randn(3, 11, dtype=torch.float64)
     trained = [p for p in update.parameters() if p.requires_grad]
@@ -151,6 +166,28 @@ def test_abba_starts_from_the_best_approximation_of_the_weight():
     assert missed < 1.001 * np.linalg.norm(s[3:])
     np.testing.assert_allclose((update.b1.T @ update.b1).detach(), np.diag(s[:3]), atol=0.01)
     assert not update.b2.any() and update.a2.std() > 0.1
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (1, 5), (100, 30)], ids=str)
+def test_kradapter_has_the_fewest_numbers_and_full_rank(shape):
+    torch.manual_seed(0)
+    update = KRAdapterUpdate(nn.Linear(shape[1], shape[0]), KRAdapterConfig())
+    small, large = sorted(shape)
+    counts = {k * small + math.ceil(large / k) * small for k in range(1, large + 1)}
+    assert sum(p.numel() for p in update.parameters()) == min(counts)
+    # each column of V as LoRA's A, by the number of its entries: the authors' a = 5
+    bound = math.sqrt(6 / 26 / len(update.v))
+    assert 0.7 * bound < update.v.abs().max() <= bound and not update.u.any()
+    nn.init.normal_(update.u)
+    assert torch.linalg.matrix_rank(update.delta_weight()) == small
+
+
+def test_kradapter_with_one_row_is_any_matrix_and_refuses_more_than_the_root():
+    update = KRAdapterUpdate(nn.Linear(7, 11), KRAdapterConfig(r=1, alpha=1.0))
+    nn.init.ones_(update.u)
+    assert torch.equal(update.delta_weight(), update.v) and update.v.shape == (11, 7)
+    with pytest.raises(ValueError, match=r"`rows` must be 0 to 3, the root of .* \(11, 7\), got 4"):
+        KRAdapterUpdate(nn.Linear(7, 11), KRAdapterConfig(r=4))
 
 
 def test_lora_xs_refuses_more_ranks_than_the_weight_has():

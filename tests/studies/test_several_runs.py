@@ -85,7 +85,9 @@ def test_from_the_command_to_the_page(
         assert metrics[f"{task}/{metric}"] == pytest.approx(want["summary"]["mean"], rel=1e-3)
     assert arms["lora"].data.params["task.train_rows"] == "64+32"
 
-    rows = optuna.load_study(study_name="s/embedded", storage="sqlite:///runs/optuna.db").trials
+    storage = "sqlite:///runs/optuna.db"
+    [name] = optuna.get_all_study_names(storage)  # it ends with the hash of the data file
+    rows = optuna.load_study(study_name=name, storage=storage).trials
     assert {row.user_attrs["trial"]["task"] for row in rows} == {"first", "second"}
     assert len(rows) == 8 and {row.state.name for row in rows} == {"COMPLETE"}
 

@@ -192,16 +192,48 @@ def is_at_hand(backbone: dict[str, Any]) -> bool:
     """Whether the backbone's configuration is on this machine, so that arms can be held to it."""
     from studies import backbones
 
-    return backbones.config_file(backbone) is not None
+    made = backbones.check(backbone).kind == "made"
+    return made or backbones.config_file(backbone) is not None
 
 
 def check_modules(backbone: dict[str, Any], task: dict[str, Any], adapter: dict[str, Any]) -> None:
     """Raises `ValueError` where `adapter` names modules that a backbone at hand does not have."""
-    from studies import backbones
+    from studies import backbones, tasks
 
-    if file := backbones.config_file(backbone):
+    if backbones.check(backbone).kind == "made":
+        shape = tasks.head(task, tasks.load(task)).shape
+        _check_on_matrix(backbone, shape, adapter)
+    elif file := backbones.config_file(backbone):
         content = file.read_text(encoding="utf-8")
         _check_modules(str(file), content, _head_kind(task), adapter)
+
+
+@answers.once
+def _check_on_matrix(
+    backbone: dict[str, Any], shape: tuple[int, int], adapter: dict[str, Any]
+) -> None:
+    """As `check_modules`; raises also where the method cannot learn to change the one layer."""
+    import torch
+
+    import adapters
+    from studies import backbones
+
+    if not changes_weights(adapter):
+        raise ValueError(
+            f"method {adapter['method']!r} changes no weight, and the task is a matrix"
+        )
+    head = backbones.Head("matrix", shape=shape)
+    with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        adapted = adapters.attach(backbones.load(backbone, head)[0], adapter)
+        update = adapted(inputs=torch.eye(shape[1])).logits
+        (update * torch.randn_like(update)).sum().backward()
+    if not any(p.grad is not None and p.grad.any() for p in adapted.parameters()):
+        raise ValueError(
+            f"method {adapter['method']!r} has no gradient where it starts: it makes its update of "
+            f"W, which is 0 in {backbone['name']}: set `backbone: random_matrix`"
+        )
 
 
 def _head_kind(task: dict[str, Any]) -> HeadKind:

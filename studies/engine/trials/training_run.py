@@ -109,7 +109,8 @@ class TrainingRun:
         check_contents(self._trial)
         found = self._found
         task = json.dumps(self._config["task"], sort_keys=True)
-        split_seed = self._config.get("split_seed", 0)
+        drawn = tasks.check(self._config["task"]).drawn
+        split_seed = self._trial.seed if drawn else self._config.get("split_seed", 0)
         content = self._trial.contents.get("task")
         data = prepared_rows.rows(task, split_seed, content)
         found.data = tasks.describe(data)

@@ -5,6 +5,7 @@ from typing import Any
 
 from studies.tasks.kinds.images import Images
 from studies.tasks.kinds.instruction import Instruction
+from studies.tasks.kinds.matrix import Approximation
 from studies.tasks.kinds.multiple_choice import MultipleChoice
 from studies.tasks.kinds.prepared import Prepared
 from studies.tasks.kinds.text import TextClassification, TextRegression
@@ -17,6 +18,7 @@ KINDS: Mapping[Kind, Callable[[TaskSpec, TaskData, Any], Prepared]] = {
     "multiple_choice": MultipleChoice,
     "instruction": Instruction,
     "image_classification": Images,
+    "matrix": Approximation,
 }
 
 
