@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console, RenderableType
 
 from studies.archives import ArchiveError
-from studies.engine.command import dispatch, kept
+from studies.engine.command import dispatch
 from studies.engine.command.delivered import Delivered
 from studies.engine.command.importing import import_results
+from studies.engine.command.notices import Notices, Say
 from studies.engine.command.plan_table import plan_table
 from studies.engine.command.progress import Progress
 from studies.engine.command.stages import SearchStage, SeedsStage, StudyStage, TuneStage
@@ -20,14 +21,13 @@ from studies.engine.definition import checks, verify
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
 from studies.engine.planning import edited, runs
-from studies.engine.planning.plan import plan, plan_candidates
+from studies.engine.planning.plan import plan_candidates
 from studies.engine.planning.plan_file import Plan, write_plan
-from studies.engine.records import Stage, Trial
+from studies.engine.records import Trial
 from studies.engine.running.events import Event, Stopped
 from studies.engine.running.protocols import Runner
 from studies.engine.tracking import mlflow_client
-from studies.engine.trials.fetching import check_data, fetch_for
-from studies.engine.trials.training.schedule import unreached
+from studies.engine.trials.fetching import fetch_for
 
 if TYPE_CHECKING:  # these take a second each
     from studies.engine.reporting.report import Report
@@ -36,8 +36,6 @@ if TYPE_CHECKING:  # these take a second each
 DONE, INCOMPLETE = 0, 1
 """Exit codes: everything is done; a trial failed, or something is missing."""
 
-Say = Callable[[str, str], None]
-"""Takes one message for the person at the terminal, and its style."""
 MakeRunner = Callable[[Sequence[Trial], int], Runner]
 """From the trials of a stage, and how many of them are left, to what runs them."""
 
@@ -62,14 +60,14 @@ class Session:
         mlflow_client.check_store(options.runs_dir)
         self._study, self._options, self._out, self._say = study, options, out, say
         self._runs_dir = options.runs_dir
-        self._told: list[str] = []
-        self._remarked: set[Stage] = set()
         self.search = self.tuning = None
         if study.search is not None:
             self.search = SearchStage(study, options.plugins, self._runs_dir)
         elif study.tune:
             self.tuning = TuneStage(study, options.plugins, self._runs_dir, options.only)
         self.before: StudyStage | None = self.search or self.tuning
+        before = self.search or self.tuning
+        self._notices = Notices(study, options.plugins, self._runs_dir, before, say)
 
     def seeds(self, *, whole: bool = False) -> SeedsStage:
         """The stage of the seeds, as the choices so far make it; the `whole` of it for a report."""
@@ -83,12 +81,12 @@ class Session:
             self._show(self.search.summary())
         if self.tuning is not None and self.tuning.missing:
             stage: StudyStage = self.tuning
-            self._remark(stage, keep=False)
+            self._notices.edits(stage, keep=False)
         else:
             stage = self.seeds()
-            self._remark(stage, keep=False)
-        self._tell_data(stage.to_fetch)
-        self._tell_room(stage)
+            self._notices.edits(stage, keep=False)
+        self._notices.data(stage.to_fetch)
+        self._notices.room(stage)
         for name in sorted({trial.config["backbone"]["name"] for trial in _absent(stage.to_fetch)}):
             self._say(f"{name} is not on this machine yet: whether it fits its task, and has what "
                       "the arms adapt, is checked once it is fetched", "yellow")  # fmt: skip
@@ -104,7 +102,7 @@ class Session:
         """Run what is left of every stage, then report."""
         before, retry = self.before, self._options.retry_failed
         if before is not None:
-            self._remark(before, keep=False)
+            self._notices.edits(before, keep=False)
         if before is not None and (before.missing or (retry and self._failed(before))):
             try:
                 self._train(before, make_runner)
@@ -117,7 +115,7 @@ class Session:
                 self.deliver(self.seeds(whole=True))
                 return INCOMPLETE
         seeds = self.seeds()
-        self._remark(seeds, keep=True)
+        self._notices.edits(seeds, keep=True)
         try:
             self._train(seeds, make_runner)
         except Stopped as stopped:
@@ -129,12 +127,12 @@ class Session:
     def report(self) -> int:
         """Report on what is there, and bring it to MLflow; trains nothing."""
         if self.before is not None and self.before.missing:
-            self._remark(self.before, keep=False)
+            self._notices.edits(self.before, keep=False)
             self._say(self.before.missing, "yellow")
             self.deliver(self.seeds(whole=True))
             return INCOMPLETE
         seeds = self.seeds()
-        self._remark(seeds, keep=True)
+        self._notices.edits(seeds, keep=True)
         return self._end(seeds)
 
     def bring_in(self, source: Path) -> int:
@@ -145,12 +143,12 @@ class Session:
         if self.tuning is not None:
             self._import(source, self.tuning, last=False)
             if self.tuning.missing:
-                self._remark(self.tuning, keep=False)
+                self._notices.edits(self.tuning, keep=False)
                 self._say(self.tuning.missing, "yellow")
                 self.deliver(self.seeds(whole=True))
                 return INCOMPLETE
         seeds = self.seeds()
-        self._remark(seeds, keep=True)
+        self._notices.edits(seeds, keep=True)
         cells = {trial.cell for trial in self.tuning.trials} if self.tuning is not None else set()
         settled = {choice.cell for choice in seeds.choices}
         try:
@@ -168,15 +166,15 @@ class Session:
         if tuning is not None and (
             tuning.missing or (self._options.retry_failed and self._failed(tuning))
         ):
-            self._remark(tuning, keep=False)
+            self._notices.edits(tuning, keep=False)
             trials = list(tuning.asked)
             follow = plan_candidates(self._study, trials, self._options.plugins)
         else:
             seeds = self.seeds()
-            self._remark(seeds, keep=False)
+            self._notices.edits(seeds, keep=False)
             states = {"waiting", "running"} | ({"failed"} if self._options.retry_failed else set())
             trials = [t for t in seeds.asked if runs.state_of(t, self._runs_dir) in states]
-        self._tell_data(trials)
+        self._notices.data(trials)
         whole = Plan(
             study=self._study.name,
             profile=self._study.profile,
@@ -277,8 +275,8 @@ class Session:
         from studies.engine.tracking import background
 
         left = [trial for trial in stage.to_fetch if self._state(trial) != "done"]
-        self._tell_data(left)
-        self._tell_room(stage)
+        self._notices.data(left)
+        self._notices.room(stage)
         if self._options.fetch:
             absent = _absent(left)
             try:
@@ -327,56 +325,6 @@ class Session:
                 "the points of a search are chosen one after the other: run the study here until "
                 "its search is complete, then its seeds can be exported"
             )
-
-    def _remark(self, stage: StudyStage, *, keep: bool) -> None:
-        """Say what an edit changed, of each stage up to `stage` once; `keep` notes the claims."""
-        stages = [each for each in (self.before, stage) if each is not None]
-        trials = list({t.key: t for each in stages for t in each.trials}.values())
-        lines = []
-        for each in dict.fromkeys(stages):
-            if each.name not in self._remarked:
-                self._remarked.add(each.name)
-                lines += edited.remarks(
-                    self._study, each.name, trials, self._runs_dir,
-                    undecided=self._undecided() if each.name == "seeds" else (), again=each.again,
-                )  # fmt: skip
-        if stage is not self.before:
-            lines += edited.claim_remarks(self._study, self._runs_dir, keep=keep)
-            lines += kept.lacking(stage.trials, self._runs_dir)
-        for line in lines:
-            self._say(line, "yellow")
-
-    def _tell_room(self, stage: StudyStage) -> None:
-        """Say what the study's seeds will keep on the disk; refuse what has no room there."""
-        if self._study.keep is None:
-            return
-        chosen = isinstance(stage, SeedsStage)
-        trials = stage.asked if chosen else plan(self._study, self._options.plugins)
-        for line in kept.room(self._study, trials, self._runs_dir):
-            if line not in self._told:
-                self._say(line, "dim")
-            self._told.append(line)
-
-    def _undecided(self) -> set[tuple[str, str]]:
-        """Arms and tasks whose seeds are not known before their tuning, or the search, ended."""
-        if self.search is not None and self.search.missing and self._study.search is not None:
-            return {(self._study.search.arm, "")}
-        if self.tuning is None:
-            return set()
-        return {t.cell for t in self.tuning.trials} - {c.cell for c in self.tuning.choices}
-
-    def _tell_data(self, trials: Sequence[Trial]) -> None:
-        """Check all rows of the user's own files; say what a split hides and what ends training."""
-        try:
-            lines = check_data(trials)
-        except Exception as error:  # a reader's mistake about a strange file is the user's too
-            named = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            raise StudyError(f"{self._study.place('task')}: {named}{error}") from error
-        lines += unreached(trials)
-        for line in lines:
-            if line not in self._told:
-                self._say(line, "yellow")
-        self._told += lines
 
     def _failed(self, stage: StudyStage) -> bool:
         return any(self._state(trial) == "failed" for trial in stage.asked)

@@ -16,6 +16,7 @@ from studies.engine.records import Cost, Kept, Result, Trial
 from studies.engine.reporting.after_outcome import ArmAfter, gather
 from studies.engine.reporting.claims import Verdict, judge
 from studies.engine.reporting.costs import median_cost
+from studies.engine.reporting.environments import distinct, indices, without_host
 from studies.engine.reporting.over_tasks import differences, means
 from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.reporting.statistics import (
@@ -226,7 +227,7 @@ def _of(
         for arm, own in runs.items()
     }
     arms = _arms(study, metric, runs, results, table, axis)
-    environments = _distinct(_without_host(result.environment) for _, result in done)
+    environments = distinct(without_host(result.environment) for _, result in done)
     outcome = Outcome(
         name=study.name,
         question=study.question,
@@ -241,10 +242,10 @@ def _of(
         choices=(),
         verdicts=(),
         failed=tuple(failed),
-        data=_distinct(result.data for _, result in done),
+        data=distinct(result.data for _, result in done),
         environments=environments,
         environment_of={
-            arm: _indices((r for trial, r in done if trial.arm == arm), environments)
+            arm: indices((r for trial, r in done if trial.arm == arm), environments)
             for arm in results
         },
         after=gather({arm.name: results[arm.name] for arm in arms}, metric),
@@ -383,21 +384,3 @@ def _fault(trial: Trial, result: Result, metric: str) -> Failed | None:
     else:
         return None
     return Failed(trial.arm, trial.seed, kind, message, result.attempt)
-
-
-def _without_host(environment: Mapping[str, Any]) -> dict[str, Any]:
-    # a report is shared; the name of the machine it ran on says nothing to its reader
-    return {k: environment[k] for k in sorted(environment) if k != "host"}
-
-
-def _distinct(values: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    found: list[Mapping[str, Any]] = []
-    for value in values:
-        if value and value not in found:
-            found.append(value)
-    return tuple(found)
-
-
-def _indices(done: Iterable[Result], environments: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
-    known = (_without_host(result.environment) for result in done)
-    return tuple(sorted({environments.index(e) for e in known if e}))
