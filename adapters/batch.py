@@ -374,7 +374,7 @@ class PhiBatch:
         else:
             fit = fit_proxy(phi, in_force, radii, self.tolerance)
         coefficients, *others = fit.proxy.tensors
-        places: list[Tensor | None] = [None, None, None]
+        places: list[Tensor | None] = [None] * len(fit.proxy.tensors)
         if self._compiled and not self._scattered and not _is_captured():
             places = self._memory.places((*key, mode), fit.proxy.tensors)
         rows = [differentiable(coefficients, numbers, places[0]).unbind()]
