@@ -52,7 +52,7 @@ def find(
     if not of_arm:
         arms = sorted({trial.arm for trial in done.values()})
         raise StudyError(unlike(f"no finished arm is called '{arm}'", arm, arms, "Finished"))
-    tasks = list(dict.fromkeys(trial.task for trial in of_arm.values()))
+    tasks = sorted({trial.task for trial in of_arm.values()})
     if (task or "") not in tasks:
         known = ", ".join(filter(None, tasks)) or "none: the study has one task alone"
         asked = (

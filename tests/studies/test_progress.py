@@ -125,4 +125,4 @@ def test_values_that_the_display_reads_are_not_changed_meanwhile() -> None:
     standing.take(*((first := trial("lora", 0)), event("done", first, 0.5).result))
     reading = iter(standing._values["lora"])
     standing.take(*((second := trial("lora", 1)), event("done", second, 0.6).result))
-    assert list(reading) == [0] and "mean of 2: 0.5500" in standing.line("lora")
+    assert list(reading) == [("", 0)] and "mean of 2: 0.5500" in standing.line("lora")
