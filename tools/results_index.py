@@ -86,11 +86,15 @@ def index(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     for folder, report in reports:
         words = [claim["word"] for claim in report["claims"]]
         seeds = max((len(arm["seeds"]) for arm in report["arms"]), default=0)
-        done = sum(len(arm["seeds"]) for arm in report["arms"])
+        size = f"{len(report['arms'])} × {seeds}"
+        counted, tasks = [report], report.get("tasks", {})
+        if tasks and not any(arm["keys"] for arm in report["arms"]):  # means, which no trial has
+            size, counted = f"{size} × {len(tasks)}", list(tasks.values())
+        done = sum(len(arm["seeds"]) for each in counted for arm in each["arms"])
         counts = (words.count(word) for word in ("confirmed", "refuted", "not decided"))
         name = f"[{report['study']} ({report['profile']})]({folder}/report.md)"
-        cells = [name, report["question"], f"{len(report['arms'])} × {seeds}",
-                 str(done), str(len(report["failed"])), *map(str, counts)]  # fmt: skip
+        cells = [name, report["question"], size, str(done),
+                  str(len(report["failed"])), *map(str, counts)]  # fmt: skip
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     for folder, report in reports:
         lines += ["", f"## [{report['study']} ({report['profile']})]({folder}/report.md)", ""]

@@ -61,3 +61,9 @@ def test_the_committed_index_is_the_one_of_the_committed_reports() -> None:
         pytest.skip("no results are committed")
     text = (index.RESULTS / "INDEX.md").read_text(encoding="utf-8")
     assert text == index.index(index.read_reports(index.RESULTS))
+
+
+def test_trials_of_several_tasks_are_counted() -> None:
+    report = json.loads((index.RESULTS / "approximation/embedded/report.json").read_text())
+    line = index.index([("approximation/embedded", report)]).splitlines()[6]
+    assert "| 9 × 5 × 5 | 225 | 0 |" in line
