@@ -12,8 +12,10 @@ from scipy import stats
 from several import MIXED, STUDY
 
 from studies.engine.command.plan_table import plan_table
+from studies.engine.definition import overrides
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.study import Study
+from studies.engine.errors import StudyError
 from studies.engine.planning import edited
 from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.selection import only
@@ -93,6 +95,36 @@ def test_a_task_has_the_keys_of_a_study_of_its_own(load: Load) -> None:
     alone = plan(load("\n".join([*lines, "task: {name: sarcasm}"])))
     assert {t.seed: t.key for t in alone if t.arm == "low"} == several
     assert {t.task for t in alone} == {""}
+
+
+@pytest.mark.parametrize(
+    ("given", "epochs", "told"),
+    [
+        ("train.epochs=1", [1, 3, 1], " in all arms but on 'vitaminc', a task that sets it itself"),
+        ("task.valid_rows=90", [2, 3, 2], ""),
+        ("task.name=x", None, "--set: task.name: all tasks to which it applies set it themselves"),
+    ],
+)
+def test_set_reaches_tasks_that_leave_it(
+    load: Load, given: str, epochs: list[int] | None, told: str
+) -> None:
+    load()
+    if epochs is None:
+        with pytest.raises(StudyError, match=told):
+            load_study("s.yaml", settings=[given])
+        return
+    study = load_study("s.yaml", settings=[given])
+    assert overrides.remarks(study) == [given + told]
+    assert [t.config["train"]["epochs"] for t in plan(study) if t.cell[0] == "low"] == 3 * epochs
+
+
+def test_tuning_multiplies_on_each_task(load: Load) -> None:
+    text = STUDY.replace("{adapter.r: 2}", "{adapter.r: 2, train.learning_rate: {times: 0.5}}")
+    tune = "tune: {train.learning_rate: [1.0e-3, 4.0e-3], seeds: [100]}\n"
+    rates = [t.config["train"]["learning_rate"] for t in plan_tuning(load(text, tune))]
+    assert sorted(set(rates)) == [5e-4, 1e-3, 2e-3, 4e-3] and len(rates) == 18
+    with pytest.raises(StudyError, match="the task 'short' sets it itself"):
+        load(STUDY.replace("task.train_rows: 100", "train.learning_rate: 0.1"), tune)
 
 
 def test_tasks_are_chosen_by_only(load: Load) -> None:
