@@ -257,6 +257,28 @@ def test_different_metrics_have_a_mean_where_the_study_says_so(load: Load) -> No
     assert chosen == {"glue_rte": "valid/accuracy", "glue_cola": "valid/matthews"}
 
 
+def test_a_seed_that_lacks_a_value_on_one_task_is_none_that_had_it(load: Load) -> None:
+    study = load(more="train: {eval_every: 5}\nafter: {steps_to: 0.8}\n")
+    pairs = found(plan(study), lambda t: 0.5, **{"after/steps_to_0.8/steps": 10.0})
+    had = {True: {"after/steps_to_0.8/reached": 1.0}, False: {"after/steps_to_0.8/reached": 0.0}}
+    pairs = [
+        (t, r.model_copy(update={"metrics": r.metrics | had[(*t.cell, t.seed) != lacking]}))
+        for lacking in [("low", "short", 0)]
+        for t, r in pairs
+    ]
+    reached = {a.arm: a.steps_to[0].reached for a in collect(study, pairs).after}
+    assert reached == {"lora": 3, "low": 2, "high": 3}
+
+
+def test_gaps_of_different_metrics_have_a_mean(load: Load) -> None:
+    study = load(MIXED, "after: {generalization: true}\n")
+    more = {"test/matthews": 0.1, "after/train/accuracy": 0.9, "after/train/matthews": 0.3}
+    more |= {"after/generalization_gap/accuracy": 0.4, "after/generalization_gap/matthews": 0.2}
+    arm = collect(study, found(plan(study), lambda t: 0.5, **more)).after[0].generalization
+    assert arm is not None
+    assert (arm.train.mean, arm.gap.mean) == pytest.approx((0.6, 0.3))
+
+
 def test_every_arm_is_tuned_on_each_task(load: Load) -> None:
     study = load(MIXED, "tune: {train.learning_rate: [1.0e-3, 4.0e-3], seeds: [100]}\n")
     stage = plan_tuning(study)
