@@ -170,7 +170,8 @@ def _steps_to(arms: Sequence[ArmAfter], select_on: str | None) -> str:
     about = (
         f"Steps of the training until an evaluation first had `{select_on}` of the value, or a "
         "better one, mean over seeds. A seed that never had it (on one of several tasks) counts as "
-        "all the steps that its training could have had: the mean of its arm is then a lower bound, marked ≥."
+        "all the steps that its training could have had: the mean of its arm is then a lower "
+        "bound, marked ≥."
     )
     head = ["arm", "value", "seeds that had it", "steps [95 %]"]
     return f"## Steps to a value\n\n{about}\n\n{table(head, rows)}" if rows else ""
