@@ -1,5 +1,6 @@
 """Several tasks: arms on each and on the mean over all, with made-up results of known truth."""
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from studies.engine.records import Failure, Result, Trial, write_record
 from studies.engine.reporting.outcome import Outcome, collect
 from studies.engine.reporting.statistics import holm
 from studies.engine.reporting.task_tables import markdown, terminal
-from studies.engine.tracking import contents
+from studies.engine.tracking import contents, view
 
 TASKS = ("sarcasm", "vitaminc", "short")
 Load = Callable[..., Study]
@@ -325,6 +326,19 @@ def test_other_tasks_after_results_are_other_claims(load: Load) -> None:
     assert edited.claim_remarks(study, Path("runs"), keep=True) == []
     assert not edited.claims_changed(study, Path("runs"))
     assert edited.claims_changed(load(STUDY.replace("  - sarcasm\n", ""), claims), Path("runs"))
+
+
+def test_views_of_trials_show_the_metric_of_each_task(load: Load) -> None:
+    study = load(MIXED, "tune: {train.learning_rate: [1.0e-3, 4.0e-3], seeds: [100]}\n")
+    trials = [*plan_tuning(study), *plan(study)]
+    rows = {(t.label, t.task): view.row_of(t, Result(key=t.key, status="done")) for t in trials}
+    found = view.views(study.objective, view.merged(rows), summarized=True,
+                       whole=study.objective_of(), tasks=study.compared())  # fmt: skip
+    columns = {key: json.loads(tag)["selectedColumns"] for key, tag in found.items()}
+    assert {"metrics.`test/accuracy`", "metrics.`test/matthews`"} < set(columns["trials"])
+    assert columns["tune"][:3] == [
+        "tags.`task`", "metrics.`valid/accuracy`", "metrics.`valid/matthews`"
+    ]  # fmt: skip
 
 
 def test_runs_in_mlflow_say_the_task(load: Load) -> None:
