@@ -71,5 +71,5 @@ def known_steps(point: Point) -> int | None:
     """The most optimizer steps that the training of `point` can have; None where rows are known
     only once they are read."""
     settings = Train.model_validate(point.config["train"])
-    rows = point.config["task"].get("train_rows")
+    rows = checks.training_rows(point.config["task"])
     return settings.max_steps if rows is None else planned_steps(settings, rows)
