@@ -124,8 +124,15 @@ def _check_published(study: Study, points: list[Point], problems: Problems) -> N
         return
     name, part = study.published.table, study.published.part
     try:
-        if study.published.x is None and name not in published.tables():
+        ablations = published.tables()
+        if name in published.other_tables() or (
+            study.published.x is None and name not in ablations
+        ):
             published.printed(name, part)
+            for key in ("x", "rows"):
+                if getattr(study.published, key):
+                    message = f"{name} is shown as it is printed, beside no arm: leave it out"
+                    problems.at(message, "published", key)
             return
         published.check(name, study.objective_of().metric)
         values = published.get_table(name).values
