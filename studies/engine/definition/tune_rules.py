@@ -38,6 +38,8 @@ def check(study: Study, points: Sequence[Point], metrics: Metrics, problems: Pro
             continue
         if not is_choosable(path, problems, *where):
             continue
+        if study.match is not None and path == "adapter.r":
+            problems.at("`match` chooses the rank: tune it or match it", *where)
         for point in points:
             if path in point.swept and path not in point.factors:
                 message = f"the arm '{point.arm}' sets it itself: remove it there or here"
