@@ -55,7 +55,7 @@ def _check_steps(study: Study, points: Sequence[Point], problems: Problems) -> N
 def _check_evaluations(study: Study, points: Sequence[Point], problems: Problems) -> None:
     """Report where no evaluation in the course of training tells when a value was reached."""
     where = ("after", "steps_to")
-    if study.objective.select_on is None:
+    if any(study.objective_of(point.task).select_on is None for point in points):
         message = "needs objective.select_on, e.g. select_on: valid/accuracy, whose value it is"
         problems.at(message, *where)
     for point in points:

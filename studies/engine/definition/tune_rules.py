@@ -61,10 +61,10 @@ def check(study: Study, points: Sequence[Point], metrics: Metrics, problems: Pro
 def _check_apart(study: Study, points: Sequence[Point], problems: Problems) -> None:
     """Report arms of which one may come to be the other, as they have multiples of one value."""
     known: dict[str, tuple[Point, str]] = {}
-    for settings in (*combinations(study), {}):  # without settings: the last resort
+    for settings in combinations(study):
         for point in points:
             config = deciding(apply(point, settings).config)
-            own = point, labels.shown_settings(settings) or "the study's own values"
+            own = point, labels.shown_settings(settings)
             other = known.setdefault(json.dumps(config, sort_keys=True, default=repr), own)
             if other[0].cell != point.cell:
                 told = " is ".join(f"'{each.arm}' with {tried}" for each, tried in (own, other))
