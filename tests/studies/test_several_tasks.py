@@ -22,6 +22,7 @@ from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.selection import only
 from studies.engine.records import Failure, Result, Trial, write_record
 from studies.engine.reporting.outcome import Outcome, collect
+from studies.engine.reporting.remarks import reading
 from studies.engine.reporting.statistics import holm
 from studies.engine.reporting.task_tables import markdown, terminal
 from studies.engine.tracking import contents, view
@@ -269,6 +270,17 @@ def test_a_seed_that_lacks_a_value_on_one_task_is_none_that_had_it(load: Load) -
     ]
     reached = {a.arm: a.steps_to[0].reached for a in collect(study, pairs).after}
     assert reached == {"lora": 3, "low": 2, "high": 3}
+
+
+def test_each_task_may_have_its_own_metric_to_choose_by(load: Load) -> None:
+    own = MIXED.replace("select_on: valid/accuracy, mixed", "mixed")
+    asks = "train: {eval_every: 5}\nafter: {steps_to: 0.5}\n"
+    with pytest.raises(StudyError, match=r"after\.steps_to: needs objective\.select_on"):
+        load(own, asks)
+    study = load(own.replace("  - glue_rte", "  - {name: glue_rte, select_on: valid/loss}"), asks)
+    outcome = collect(study, found(plan(study), lambda t: 0.5, **{"test/matthews": 0.1}))
+    assert outcome.chosen_on == "`valid/loss` or `valid/matthews`"
+    assert "Whatever is chosen is chosen on `valid/loss` or `valid/matthews`" in reading(outcome)[2]
 
 
 def test_gaps_of_different_metrics_have_a_mean(load: Load) -> None:
