@@ -44,6 +44,14 @@ def test_every_trial_is_run_once_and_told_to_optuna(lab: Lab) -> None:
     assert {row.state.name for row in rows} == {"COMPLETE"}
 
 
+def test_two_arms_that_became_the_same_trial_are_run_once(lab: Lab) -> None:
+    [trial] = make_trials({"seconds": 0.2})
+    twin = trial.model_copy(update={"arm": "twin"})
+    assert lab.run([trial, twin], slot_count=2) == ["started", "done"]
+    assert lab.noted("start") == {trial.key: 1}
+    assert lab.run([trial, twin], slot_count=2) == ["found", "found"]
+
+
 def test_trials_with_other_plug_ins_keep_a_process_of_their_own(lab: Lab) -> None:
     plain, plugged = make_trials({}, {}, seeds=(0, 1)), []
     for trial in plain[1::2]:

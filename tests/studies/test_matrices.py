@@ -14,9 +14,13 @@ import adapters
 from studies import backbones, tasks
 from studies.engine.definition import checks
 from studies.engine.definition.schema import load_study
+from studies.engine.definition.study import Study
+from studies.engine.definition.train import Train
 from studies.engine.errors import StudyError
+from studies.engine.planning.plan import plan
 from studies.engine.records import Result, Trial
 from studies.engine.trials import keeping
+from studies.engine.trials.training.schedule import unreached
 from studies.engine.trials.trial import run_trial
 
 SHAPE = (14, 10)
@@ -261,6 +265,12 @@ objective: {metric: test/error, direction: minimize, select_on: valid/error}
             r"`target_modules` 'query' matches no layer of MatrixModel",
         ),
         ("random_matrix", "matrix_flat", "{method: lora_xs, r: 65}", "`r` must be at most 64"),
+        (
+            "zero_matrix",
+            "matrix_flat",
+            "{method: kradapter, rows: 4}}, {name: c, adapter: {method: kradapter, rows: 9}",
+            "`rows` must be 0 to 8, .* got 9",
+        ),
         ("{name: random_matrx}", "matrix_flat", "{r: 1}", "Of a matrix: .*random_matrix"),
     ],
 )
@@ -291,3 +301,26 @@ def test_a_random_matrix_is_the_same_for_all_seeds_with_variance_one_over_in() -
     again = backbones.load("random_matrix", head)[0].layers[0].linear.weight
     assert torch.equal(first, again)
     assert first.std().item() == pytest.approx(1 / math.sqrt(400), rel=0.02)
+
+
+def test_the_steps_of_a_matrix_are_known_beside_rows_of_a_profile(tmp_path: Path) -> None:
+    text = STUDY.replace("BACKBONE", "zero_matrix").replace("OTHER", "{method: kradapter}")
+    text = text.replace("task: TASK", "tasks: [matrix_flat, matrix_random]")
+    text += "train: {epochs: 9, eval_every: EVERY}\n"
+    text += "after: {spectra: {steps: [STEP]}, steps_to: 0.5}\n"
+
+    def study(every: int, step: int) -> Study:
+        given = text.replace("EVERY", str(every)).replace("STEP", str(step))
+        (tmp_path / "which.yaml").write_text(given)
+        return load_study(tmp_path / "which.yaml")
+
+    assert len(study(3, 9).tasks) == 2
+    with pytest.raises(StudyError, match=r"arm 'a' has 9 steps, got 10"):
+        study(3, 10)
+    with pytest.raises(StudyError, match=r"before the end: set train.eval_every, got 9 of 9 steps"):
+        study(9, 9)
+    more = study(3, 9).model_copy(update={"after": None, "train": Train(epochs=9, max_steps=20)})
+    assert unreached(plan(more)) == [
+        "a, b: train.epochs 9 ends training after 9 steps, before train.max_steps 20: raise "
+        "train.epochs to go on"
+    ]

@@ -82,6 +82,19 @@ def test_rows_name_arms_and_values_that_are_there(tmp_path):
     assert "published.rows.zero: no row for 3; it has 0.1, 0.5, 1, 2, 5" in str(caught.value)
 
 
+@pytest.mark.parametrize("more", ["x: adapter.r", "rows: {lora: 4}"])
+def test_a_table_of_tasks_stands_beside_no_arm(tmp_path, more):
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "question: Which?\nadapter: {method: lora}\ntasks: [glue_rte, glue_mrpc]\n"
+        "arms: [{name: lora}, {name: low, set: {adapter.r: 2}}]\nbaseline: lora\n"
+        "objective: {metric: test/accuracy}\n"
+        f"published: {{table: table_2_glue, part: RoBERTa-base, {more}}}\n"
+    )
+    with pytest.raises(StudyError, match="is shown as it is printed, beside no arm: leave it out"):
+        load_study(path)
+
+
 def test_an_unknown_table_gets_a_suggestion():
     with pytest.raises(ValueError, match="Did you mean 'table_15_grid_size'"):
         published.get_table("table_15_gridsize")

@@ -1,5 +1,6 @@
 """Several tasks: arms on each and on the mean over all, with made-up results of known truth."""
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -12,16 +13,19 @@ from scipy import stats
 from several import MIXED, STUDY
 
 from studies.engine.command.plan_table import plan_table
+from studies.engine.definition import overrides
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.study import Study
+from studies.engine.errors import StudyError
 from studies.engine.planning import edited
 from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.selection import only
 from studies.engine.records import Failure, Result, Trial, write_record
 from studies.engine.reporting.outcome import Outcome, collect
+from studies.engine.reporting.remarks import reading
 from studies.engine.reporting.statistics import holm
 from studies.engine.reporting.task_tables import markdown, terminal
-from studies.engine.tracking import contents
+from studies.engine.tracking import contents, view
 
 TASKS = ("sarcasm", "vitaminc", "short")
 Load = Callable[..., Study]
@@ -93,6 +97,36 @@ def test_a_task_has_the_keys_of_a_study_of_its_own(load: Load) -> None:
     alone = plan(load("\n".join([*lines, "task: {name: sarcasm}"])))
     assert {t.seed: t.key for t in alone if t.arm == "low"} == several
     assert {t.task for t in alone} == {""}
+
+
+@pytest.mark.parametrize(
+    ("given", "epochs", "told"),
+    [
+        ("train.epochs=1", [1, 3, 1], " in all arms but on 'vitaminc', a task that sets it itself"),
+        ("task.valid_rows=90", [2, 3, 2], ""),
+        ("task.name=x", None, "--set: task.name: all tasks to which it applies set it themselves"),
+    ],
+)
+def test_set_reaches_tasks_that_leave_it(
+    load: Load, given: str, epochs: list[int] | None, told: str
+) -> None:
+    load()
+    if epochs is None:
+        with pytest.raises(StudyError, match=told):
+            load_study("s.yaml", settings=[given])
+        return
+    study = load_study("s.yaml", settings=[given])
+    assert overrides.remarks(study) == [given + told]
+    assert [t.config["train"]["epochs"] for t in plan(study) if t.cell[0] == "low"] == 3 * epochs
+
+
+def test_tuning_multiplies_on_each_task(load: Load) -> None:
+    text = STUDY.replace("{adapter.r: 2}", "{adapter.r: 2, train.learning_rate: {times: 0.5}}")
+    tune = "tune: {train.learning_rate: [1.0e-3, 4.0e-3], seeds: [100]}\n"
+    rates = [t.config["train"]["learning_rate"] for t in plan_tuning(load(text, tune))]
+    assert sorted(set(rates)) == [5e-4, 1e-3, 2e-3, 4e-3] and len(rates) == 18
+    with pytest.raises(StudyError, match="the task 'short' sets it itself"):
+        load(STUDY.replace("task.train_rows: 100", "train.learning_rate: 0.1"), tune)
 
 
 def test_tasks_are_chosen_by_only(load: Load) -> None:
@@ -225,6 +259,39 @@ def test_different_metrics_have_a_mean_where_the_study_says_so(load: Load) -> No
     assert chosen == {"glue_rte": "valid/accuracy", "glue_cola": "valid/matthews"}
 
 
+def test_a_seed_that_lacks_a_value_on_one_task_is_none_that_had_it(load: Load) -> None:
+    study = load(more="train: {eval_every: 5}\nafter: {steps_to: 0.8}\n")
+    pairs = found(plan(study), lambda t: 0.5, **{"after/steps_to_0.8/steps": 10.0})
+    had = {True: {"after/steps_to_0.8/reached": 1.0}, False: {"after/steps_to_0.8/reached": 0.0}}
+    pairs = [
+        (t, r.model_copy(update={"metrics": r.metrics | had[(*t.cell, t.seed) != lacking]}))
+        for lacking in [("low", "short", 0)]
+        for t, r in pairs
+    ]
+    reached = {a.arm: a.steps_to[0].reached for a in collect(study, pairs).after}
+    assert reached == {"lora": 3, "low": 2, "high": 3}
+
+
+def test_each_task_may_have_its_own_metric_to_choose_by(load: Load) -> None:
+    own = MIXED.replace("select_on: valid/accuracy, mixed", "mixed")
+    asks = "train: {eval_every: 5}\nafter: {steps_to: 0.5}\n"
+    with pytest.raises(StudyError, match=r"after\.steps_to: needs objective\.select_on"):
+        load(own, asks)
+    study = load(own.replace("  - glue_rte", "  - {name: glue_rte, select_on: valid/loss}"), asks)
+    outcome = collect(study, found(plan(study), lambda t: 0.5, **{"test/matthews": 0.1}))
+    assert outcome.chosen_on == "`valid/loss` or `valid/matthews`"
+    assert "Whatever is chosen is chosen on `valid/loss` or `valid/matthews`" in reading(outcome)[2]
+
+
+def test_gaps_of_different_metrics_have_a_mean(load: Load) -> None:
+    study = load(MIXED, "after: {generalization: true}\n")
+    more = {"test/matthews": 0.1, "after/train/accuracy": 0.9, "after/train/matthews": 0.3}
+    more |= {"after/generalization_gap/accuracy": 0.4, "after/generalization_gap/matthews": 0.2}
+    arm = collect(study, found(plan(study), lambda t: 0.5, **more)).after[0].generalization
+    assert arm is not None
+    assert (arm.train.mean, arm.gap.mean) == pytest.approx((0.6, 0.3))
+
+
 def test_every_arm_is_tuned_on_each_task(load: Load) -> None:
     study = load(MIXED, "tune: {train.learning_rate: [1.0e-3, 4.0e-3], seeds: [100]}\n")
     stage = plan_tuning(study)
@@ -271,6 +338,19 @@ def test_other_tasks_after_results_are_other_claims(load: Load) -> None:
     assert edited.claim_remarks(study, Path("runs"), keep=True) == []
     assert not edited.claims_changed(study, Path("runs"))
     assert edited.claims_changed(load(STUDY.replace("  - sarcasm\n", ""), claims), Path("runs"))
+
+
+def test_views_of_trials_show_the_metric_of_each_task(load: Load) -> None:
+    study = load(MIXED, "tune: {train.learning_rate: [1.0e-3, 4.0e-3], seeds: [100]}\n")
+    trials = [*plan_tuning(study), *plan(study)]
+    rows = {(t.label, t.task): view.row_of(t, Result(key=t.key, status="done")) for t in trials}
+    found = view.views(study.objective, view.merged(rows), summarized=True,
+                       whole=study.objective_of(), tasks=study.compared())  # fmt: skip
+    columns = {key: json.loads(tag)["selectedColumns"] for key, tag in found.items()}
+    assert {"metrics.`test/accuracy`", "metrics.`test/matthews`"} < set(columns["trials"])
+    assert columns["tune"][:3] == [
+        "tags.`task`", "metrics.`valid/accuracy`", "metrics.`valid/matthews`"
+    ]  # fmt: skip
 
 
 def test_runs_in_mlflow_say_the_task(load: Load) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from studies.engine.definition import overrides
 from studies.engine.definition.points import multiplied
 from studies.engine.definition.schema import load_study
 from studies.engine.errors import StudyError
@@ -113,3 +114,28 @@ def test_a_search_chooses_values_not_multiples(path: Path) -> None:
 def test_products_are_decimal_numbers() -> None:
     assert multiplied(2e-4, 0.05) == 1e-5 and multiplied(0.1, 3) == 0.3
     assert multiplied(16, 0.5) == 8 and isinstance(multiplied(16, 0.5), int)
+
+
+def test_set_reaches_arms_that_have_a_multiple(path: Path) -> None:
+    study = load_study(path, settings=["train.learning_rate=3e-4"])
+    assert overrides.remarks(study) == ["train.learning_rate=0.0003; 'half' has a multiple of it"]
+    path.write_text(STUDY.partition("arms:")[0] + (
+        "sweep: {train.learning_rate: [{times: 0.5}, {times: 1}]}\n"
+        'baseline: "learning_rate=times:1"\nobjective: {metric: test/accuracy}\nseeds: [0]\n'
+    ))  # fmt: skip
+    swept = by_arm(path, settings=["train.learning_rate=3e-4"])
+    assert [t.config["train"]["learning_rate"] for t in swept.values()] == [1.5e-4, 3e-4]
+    path.write_text(path.read_text().replace("{times: 1}]", "{times: 1}, 1.0e-3]"))
+    with pytest.raises(StudyError, match="the study compares values of train"):
+        load_study(path, settings=["train.learning_rate=3e-4"])
+
+
+def test_tuning_makes_no_arm_another(path: Path) -> None:
+    alike = STUDY.replace(", train.batch_size: {times: 0.5}", "")
+    path.write_text(alike + "tune: {train.learning_rate: [1.0e-3, 5.0e-4], seeds: [7]}\n")
+    told = "'a' with learning_rate=0.0005 is 'half' with learning_rate=0.001: try values"
+    with pytest.raises(StudyError, match=told):
+        load_study(path)
+    path.write_text(alike + "tune: {train.learning_rate: [1.0e-3, 3.0e-4], seeds: [7]}\n")
+    stage = plan_tuning(load_study(path))
+    assert len({trial.key for trial in stage}) == len(stage) == 6

@@ -57,6 +57,15 @@ def rate(trial) -> float:
     return trial.config["train"]["learning_rate"]
 
 
+def test_a_rank_is_matched_or_tuned(tmp_path: Path) -> None:
+    text = STUDY.replace("train.learning_rate: [1.0e-3, 1.0e-2]", "adapter.r: [2, 4]")
+    (tmp_path / "s.yaml").write_text(text)
+    assert load_study(tmp_path / "s.yaml").tune
+    (tmp_path / "s.yaml").write_text(f"{text}match: parameters\n")
+    with pytest.raises(StudyError, match="`match` chooses the rank: tune it or match it"):
+        load_study(tmp_path / "s.yaml")
+
+
 def test_every_arm_tries_the_same_and_validation_chooses(study, tmp_path: Path) -> None:
     stage = plan_tuning(study)
     tried = [(trial.arm, trial.seed, rate(trial)) for trial in stage]

@@ -194,8 +194,9 @@ class Session:
 
         There is no report while nothing but a stage of tuning has results.
         """
-        # a trial may be of both stages
-        shown = {trial.key: trial for trial in [*self._earlier(), *seeds.trials]}
+        # a trial may be of both stages, or of two arms that a search has made one
+        trials = [*self._earlier(), *seeds.trials]
+        shown = {(trial.key, trial.arm): trial for trial in trials}
         results = self._results(shown.values())
         if not results:
             self._say(f"no trial of {self._study.name} has a result yet: nothing to report", "red")

@@ -55,7 +55,7 @@ def _check_steps(study: Study, points: Sequence[Point], problems: Problems) -> N
 def _check_evaluations(study: Study, points: Sequence[Point], problems: Problems) -> None:
     """Report where no evaluation in the course of training tells when a value was reached."""
     where = ("after", "steps_to")
-    if study.objective.select_on is None:
+    if any(study.objective_of(point.task).select_on is None for point in points):
         message = "needs objective.select_on, e.g. select_on: valid/accuracy, whose value it is"
         problems.at(message, *where)
     for point in points:
@@ -71,5 +71,5 @@ def known_steps(point: Point) -> int | None:
     """The most optimizer steps that the training of `point` can have; None where rows are known
     only once they are read."""
     settings = Train.model_validate(point.config["train"])
-    rows = point.config["task"].get("train_rows")
+    rows = checks.training_rows(point.config["task"])
     return settings.max_steps if rows is None else planned_steps(settings, rows)

@@ -263,3 +263,10 @@ def check_task(task: dict[str, Any]) -> Mapping[str, str]:
     from studies import tasks
 
     return tasks.check(task).metrics
+
+
+def training_rows(task: dict[str, Any]) -> int | None:
+    """Rows that `task` trains on; None where that is known only once they are read."""
+    from studies import tasks
+
+    return 1 if tasks.check(task).kind == "matrix" else task.get("train_rows")

@@ -8,11 +8,12 @@ own then, as under another profile: `embedded+adapter.start=paper`.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from studies.engine.definition import checks, layers
-from studies.engine.definition.points import SECTIONS, Point, Problems, expand
+from studies.engine.definition.points import SECTIONS, TIMES, Point, Problems, expand
 from studies.engine.definition.study import Study, StudyBody
 from studies.engine.definition.yaml_source import Entries, parse_scalar, parse_value
 from studies.engine.errors import StudyError
@@ -107,28 +108,34 @@ def _without(tree: Entries, keys: Sequence[str]) -> Entries:
 def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
     """Report settings that a stage or the sweep sets too, and those that reach no arm."""
     for key in study.set:
-        for axis in study.sweep:
-            if _overlap(key, axis):
-                values = ", ".join(map(shown, study.sweep[axis]))
-                problems.add(PLACE, key, (
-                    f"the study compares values of {axis}: {values}. `--only {axis}=VALUE` runs one"
-                    " of them; for others write a study file of your own"
-                ))  # fmt: skip
+        axes = [axis for axis in study.sweep if _overlap(key, axis)]
+        compared = [axis for axis in axes if not _has_multiples(study, axis)]
+        for axis in compared:
+            values = ", ".join(map(shown, study.sweep[axis]))
+            problems.add(PLACE, key, (
+                f"the study compares values of {axis}: {values}. `--only {axis}=VALUE` runs one"
+                " of them; for others write a study file of your own"
+            ))  # fmt: skip
         space = {} if study.search is None else study.search.space
         for section, chosen in (("tune", study.tune), ("search.space", space)):
             for axis in chosen:
                 if _overlap(key, axis):
                     message = f"the study chooses it: give {section}.{axis}=[VALUE] instead"
                     problems.add(PLACE, key, message)
-        reached, own, _ = _arms(key, points)
-        swept = any(_overlap(key, axis) for axis in study.sweep)
-        if points and not reached and not swept:
-            problems.add(PLACE, key, _reaches_none(key, own, points))
+        reach = _reach(key, points)
+        if points and not reach.reached and not compared:
+            problems.add(PLACE, key, _reaches_none(key, reach, points))
 
 
-def _reaches_none(key: str, own: Sequence[str], points: Sequence[Point]) -> str:
-    if own:
-        return "all arms to which it applies set it themselves: nothing would change"
+def _has_multiples(study: Study, axis: str) -> bool:
+    """Whether all that `sweep` has for `axis` are multiples of what the study has there."""
+    return all(isinstance(each, dict) and set(each) == {TIMES} for each in study.sweep[axis])
+
+
+def _reaches_none(key: str, reach: "_Reach", points: Sequence[Point]) -> str:
+    if reach.arms or reach.tasks:
+        who = " and ".join(["arms"] * bool(reach.arms) + ["tasks"] * bool(reach.tasks))
+        return f"all {who} to which it applies set it themselves: nothing would change"
     methods = dict.fromkeys(str(point.config["adapter"].get("method")) for point in points)
     options = dict.fromkeys(name for method in methods for name in checks.options_of(method))
     option = key.split(".")[1]
@@ -136,35 +143,58 @@ def _reaches_none(key: str, own: Sequence[str], points: Sequence[Point]) -> str:
 
 
 def remarks(study: Study) -> list[str]:
-    """A line for each setting: what it is, and which arms it leaves as they are."""
+    """A line for each setting: what it is, and which arms and tasks it leaves as they are."""
     lines, points = [], expand(study)[0] if study.set else []
     for key, value in study.set.items():
-        _, own, other = _arms(key, points)
-        itself = "sets it itself" if len(own) == 1 else "set it themselves"
-        but = [f"{_names(own)}, which {itself}"] if own else []
-        but += [f"{_names(other)}, whose method has no such option"] if other else []
+        reach = _reach(key, points)
+        but = [f"{_names(reach.arms)}, which {_itself(reach.arms)}"] if reach.arms else []
+        but += [f"{_names(reach.other)}, whose method has no such option"] if reach.other else []
+        if reach.tasks:
+            what = "a task that" if len(reach.tasks) == 1 else "tasks that"
+            but.append(f"on {_names(reach.tasks)}, {what} {_itself(reach.tasks)}")
         whole = f" in all arms but {', and '.join(but)}" if but else ""
+        times = dict.fromkeys(p.arm for p in points if any(_overlap(key, f) for f in p.factors))
+        have = "has" if len(times) == 1 else "have"
+        whole += f"; {_names(times)} {have} a multiple of it" if times else ""
         lines.append(f"{key}={shown(value)}{whole}")
     return lines
+
+
+def _itself(names: Collection[str]) -> str:
+    return "sets it itself" if len(names) == 1 else "set it themselves"
 
 
 def _names(arms: Iterable[str]) -> str:
     return ", ".join(f"'{arm}'" for arm in arms)
 
 
-def _arms(key: str, points: Sequence[Point]) -> tuple[list[str], list[str], list[str]]:
-    """The arms that `key` reaches, those that set it themselves, and those that do not know it."""
-    reached: list[str] = []
-    own: list[str] = []
-    other: list[str] = []
+@dataclass(frozen=True)
+class _Reach:
+    """What `key` comes to: names, each once."""
+
+    reached: Collection[str]
+    """Arms that have it, or a multiple of it, on some task."""
+    arms: Collection[str]
+    """Arms that set it themselves."""
+    tasks: Collection[str]
+    """Tasks that set it themselves."""
+    other: Collection[str]
+    """Arms whose method does not know it."""
+
+
+def _reach(key: str, points: Sequence[Point]) -> _Reach:
+    reached, arms, tasks, other = (dict[str, None]() for _ in range(4))
     for point in points:
-        if any(_overlap(key, path) for path in point.places):
-            own.append(point.arm)
+        own = [p for p in point.places if _overlap(key, p) and p not in point.factors]
+        if any(path in point.swept for path in own):
+            arms[point.arm] = None
+        elif own:
+            tasks[point.task] = None
         elif layers.takes(point.config["adapter"].get("method"), key):
-            reached.append(point.arm)
+            reached[point.arm] = None
         else:
-            other.append(point.arm)
-    return reached, own, other
+            other[point.arm] = None
+    return _Reach(reached, arms, tasks, other)
 
 
 def _overlap(one: str, other: str) -> bool:

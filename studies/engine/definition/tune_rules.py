@@ -1,14 +1,16 @@
 """What the section `tune` may say: every arm can have every value, and validation chooses."""
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from studies.engine import labels
 from studies.engine.definition import checks
-from studies.engine.definition.points import Point, Problems, is_choosable, refusal
+from studies.engine.definition.points import Point, Problems, apply, is_choosable, refusal
 from studies.engine.definition.study import Study
 from studies.engine.definition.task_rules import Metrics, common
+from studies.engine.records import deciding
 
 
 def combinations(study: Study) -> list[dict[str, Any]]:
@@ -36,11 +38,13 @@ def check(study: Study, points: Sequence[Point], metrics: Metrics, problems: Pro
             continue
         if not is_choosable(path, problems, *where):
             continue
+        if study.match is not None and path == "adapter.r":
+            problems.at("`match` chooses the rank: tune it or match it", *where)
         for point in points:
             if path in point.swept and path not in point.factors:
                 message = f"the arm '{point.arm}' sets it itself: remove it there or here"
                 problems.at(message, *where)
-            elif path in point.places:
+            elif path in point.places and path not in point.factors:
                 message = f"the task '{point.task}' sets it itself: remove it there or here"
                 problems.at(message, *where)
         for value in tried:
@@ -50,6 +54,22 @@ def check(study: Study, points: Sequence[Point], metrics: Metrics, problems: Pro
                     problems.at(why, *where)
     for task in dict.fromkeys(task for _, task in metrics):
         _check_metric(study, task, common(metrics, task), problems)
+    if not problems and any(point.factors for point in points):
+        _check_apart(study, points, problems)
+
+
+def _check_apart(study: Study, points: Sequence[Point], problems: Problems) -> None:
+    """Report arms of which one may come to be the other, as they have multiples of one value."""
+    known: dict[str, tuple[Point, str]] = {}
+    for settings in combinations(study):
+        for point in points:
+            config = deciding(apply(point, settings).config)
+            own = point, labels.shown_settings(settings)
+            other = known.setdefault(json.dumps(config, sort_keys=True, default=repr), own)
+            if other[0].cell != point.cell:
+                told = " is ".join(f"'{each.arm}' with {tried}" for each, tried in (own, other))
+                problems.at(f"{told}: try values that are no such multiples of others", "tune")
+                return
 
 
 def _check_metric(study: Study, task: str, metrics: Mapping[str, str], problems: Problems) -> None:

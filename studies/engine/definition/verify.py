@@ -60,16 +60,18 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
 def _check_models(study: Study, points: list[Point], problems: Problems) -> None:
     """Report backbones that do not fit their task, and names of modules that they have not.
 
-    Arms that differ in numbers alone find the same modules: one of them is asked for all.
+    Arms that differ in numbers alone find the same modules: one of them is asked for all. Without
+    a phi, whose numbers are checked by now, a number may also be too large for the modules.
     """
     asked: set[str] = set()
     for point in points:
         backbone, task, adapter = (point.config[s] for s in ("backbone", "task", "adapter"))
         words = [
             {key: value for key, value in section.items() if type(value) not in (int, float)}
-            for section in (task, adapter)
+            for section in ((task, adapter) if checks.has_phi(adapter) else (task,))
         ]
-        alike = json.dumps([backbone, words], sort_keys=True, default=repr)
+        whole = {} if checks.has_phi(adapter) else adapter
+        alike = json.dumps([backbone, whole, words], sort_keys=True, default=repr)
         if alike in asked:
             continue
         asked.add(alike)
@@ -122,8 +124,15 @@ def _check_published(study: Study, points: list[Point], problems: Problems) -> N
         return
     name, part = study.published.table, study.published.part
     try:
-        if study.published.x is None and name not in published.tables():
+        ablations = published.tables()
+        if name in published.other_tables() or (
+            study.published.x is None and name not in ablations
+        ):
             published.printed(name, part)
+            for key in ("x", "rows"):
+                if getattr(study.published, key):
+                    message = f"{name} is shown as it is printed, beside no arm: leave it out"
+                    problems.at(message, "published", key)
             return
         published.check(name, study.objective_of().metric)
         values = published.get_table(name).values

@@ -78,7 +78,7 @@ class StepsTo:
 
     value: str
     reached: int
-    """Seeds that had it."""
+    """Seeds that had it, of several tasks on all of them."""
     steps: Summary
     """Those that had not count as all steps of their training."""
 
@@ -155,7 +155,8 @@ def _steps_to(seeds: Seeds, name: str) -> StepsTo:
     reached = _values(seeds, name)
     steps = _values(seeds, f"{name.removesuffix('reached')}steps")
     value = name.removeprefix(STEPS_TO).removesuffix("/reached")
-    return StepsTo(value, round(sum(reached.values())), _summary(steps))
+    # the mean over tasks is 1 where all of them had it
+    return StepsTo(value, sum(had >= 1 for had in reached.values()), _summary(steps))
 
 
 def _below(start: str, seeds: Seeds) -> dict[str, float]:

@@ -8,10 +8,10 @@ from studies.engine.reporting.statistics import Estimate
 from studies.engine.reporting.tables import NONE, interval, number, table
 
 
-def markdown(arms: Sequence[ArmAfter], metric: str, select_on: str | None = None) -> list[str]:
+def markdown(arms: Sequence[ArmAfter], metric: str, chosen_on: str = "") -> list[str]:
     """A section for each kind of evaluation; none where nothing was evaluated."""
     spectra = (_ranks(arms), _sizes(arms), _over_time(arms))
-    training = (_generalization(arms, metric), _steps_to(arms, select_on))
+    training = (_generalization(arms, metric), _steps_to(arms, chosen_on))
     parts = (_para(arms, metric), _affine(arms, metric), *spectra, *training, _slice(arms))
     return [part for part in parts if part]
 
@@ -156,7 +156,7 @@ def _generalization(arms: Sequence[ArmAfter], metric: str) -> str:
     return f"## Generalization\n\n{about}\n\n{table(head, rows)}"
 
 
-def _steps_to(arms: Sequence[ArmAfter], select_on: str | None) -> str:
+def _steps_to(arms: Sequence[ArmAfter], chosen_on: str) -> str:
     rows = [
         [
             arm.arm,
@@ -168,9 +168,10 @@ def _steps_to(arms: Sequence[ArmAfter], select_on: str | None) -> str:
         for each in arm.steps_to
     ]
     about = (
-        f"Steps of the training until an evaluation first had `{select_on}` of the value, or a "
-        "better one, mean over seeds. A seed that never had it counts as all the steps that its "
-        "training could have had: the mean of its arm is then a lower bound, marked ≥."
+        f"Steps of the training until an evaluation first had {chosen_on} of the value, or a "
+        "better one, mean over seeds. A seed that never had it (on one of several tasks) counts as "
+        "all the steps that its training could have had: the mean of its arm is then a lower "
+        "bound, marked ≥."
     )
     head = ["arm", "value", "seeds that had it", "steps [95 %]"]
     return f"## Steps to a value\n\n{about}\n\n{table(head, rows)}" if rows else ""

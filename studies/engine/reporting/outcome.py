@@ -140,6 +140,13 @@ class Outcome:
         """What is compared."""
         return f"{self.metric}, mean over {len(self.tasks)} tasks" * self.is_mean or self.metric
 
+    @property
+    def chosen_on(self) -> str:
+        """What choices are made on, each metric of several tasks once; empty where nothing is."""
+        own = self.tasks.values() if self.is_mean else (self,)
+        names = dict.fromkeys(f"`{each.select_on}`" for each in own if each.select_on)
+        return " or ".join(names)
+
     def drawn(self) -> "Outcome":
         """With the arms that figures show: of more than `DRAWN`, the baseline and the best."""
         if len(self.arms) <= DRAWN:

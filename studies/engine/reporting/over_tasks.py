@@ -7,6 +7,7 @@ ended there. Arms are compared on it seed by seed, as on one task.
 import statistics
 from collections.abc import Mapping, Sequence
 
+from studies.engine.definition.sections import gap_name, train_name
 from studies.engine.definition.study import Study
 from studies.engine.records import Failure, Result, Trial
 from studies.engine.reporting.costs import mean_cost
@@ -57,6 +58,10 @@ def _named(study: Study, task: str, metrics: Mapping[str, float]) -> dict[str, f
         if mine != shared and mine and shared:  # also of after/affine/test/accuracy and the like
             ends = {name: value for name, value in metrics.items() if name.endswith(mine)}
             found |= {f"{name.removesuffix(mine)}{shared}": v for name, v in ends.items()}
+    mine, shared = (each.metric.partition("/")[2] for each in (own, whole))
+    for name in (train_name, gap_name):
+        if name(mine) in metrics:
+            found[name(shared)] = metrics[name(mine)]
     return found
 
 

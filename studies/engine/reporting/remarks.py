@@ -102,9 +102,9 @@ def _range(numbers: Sequence[int]) -> str:
 
 def _choices(outcome: Outcome) -> Iterator[str]:
     """What was chosen for the arms, and on which split."""
-    metric, select_on, found = outcome.metric, outcome.select_on, outcome.search
-    if select_on and select_on != metric:
-        yield f"Whatever is chosen is chosen on `{select_on}`; `{metric}` is only reported."
+    metric, chosen_on, found = outcome.metric, outcome.chosen_on, outcome.search
+    if chosen_on and outcome.select_on != metric:
+        yield f"Whatever is chosen is chosen on {chosen_on}; `{metric}` is only reported."
     else:
         yield (
             f"No validation metric was named: a choice made by this table is made on `{metric}` "
@@ -121,9 +121,10 @@ def _choices(outcome: Outcome) -> Iterator[str]:
         tuned = ", ".join(f"`{path}`" for path in outcome.choices[0].scores[0][0])
         left = ", ".join(f"`{choice.title}`" for choice in outcome.choices if not choice.settings)
         untuned = f" No value gave a result for {left}: there it is the study's own."
+        each = "each arm and task" if outcome.is_mean else "each arm"
         yield (
-            f"{tuned} was chosen for each arm on `{select_on}`, from the same values and with "
-            f"other seeds than those reported.{untuned if left else ''}"
+            f"{tuned} was chosen for {each} on {chosen_on}, from the same values and with other "
+            f"seeds than those reported.{untuned if left else ''}"
         )
     elif found is not None and found.points:
         searched = ", ".join(f"`{path}`" for path in found.points[0].settings)

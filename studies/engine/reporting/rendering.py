@@ -163,7 +163,7 @@ def _tuning(outcome: Outcome) -> str:
         marked = [f"**{c}**" if s == choice.settings else c
                   for c, (s, _) in zip(cells, choice.scores, strict=True)]  # fmt: skip
         rows.append([choice.title, *marked])
-    head = f"Mean `{outcome.select_on}` of the stage before the seeds; what was chosen is bold."
+    head = f"Mean {outcome.chosen_on} of the stage before the seeds; what was chosen is bold."
     return f"## Tuning\n\n{head}\n\n" + table(["arm", *columns], rows)
 
 

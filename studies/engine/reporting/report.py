@@ -87,7 +87,7 @@ def write_report(
     outcome = replace(collect(study, pairs, choices, search), claims_changed=claims_changed)
     out_dir.mkdir(parents=True, exist_ok=True)
     trials_dir = trials_dir or out_dir.parent / "trials"
-    more = after_tables.markdown(outcome.after, outcome.metric, outcome.select_on)
+    more = after_tables.markdown(outcome.after, outcome.metric, outcome.chosen_on)
     if outcome.two_factors is not None:
         more.insert(0, two_factor_report.markdown(outcome.two_factors, outcome.metric))
     if search is not None:

@@ -172,12 +172,15 @@ class OptunaLedger(Queue):
         rows = self._with_params(trials)
         complete = {_point(row) for row in rows if row.state is TrialState.COMPLETE}
         known = {(_point(row), _attempt(row)) for row in rows}
+        queued: set[str] = set()
         for trial in trials:
             task = self._task(trial)
             result = runs.result_of(trial, self._runs_dir)
             value = runs.value_of(result, task.metric)
             if result is None or (value is None and result.status == "failed" and retry_failed):
-                self._queued.append(task)
+                if trial.key not in queued:  # a stage may have made two arms one
+                    self._queued.append(task)
+                queued.add(trial.key)
                 continue
             new = trial.key not in complete if value is not None else (
                 (trial.key, result.attempt) not in known)  # fmt: skip

@@ -109,12 +109,14 @@ def views(
     """
     seeds = {label: row for label, row in rows.items() if row.stage == "seeds"}
     shown = seeds or rows
-    trials = _trials(objective, shown, rows)
+    each = [own for name, own in tasks.items() if name != own.metric]  # a part is called as it is
+    each = each or [objective]
+    trials = _trials(each, shown, rows)
     arms = _arms(whole or objective, seeds, rows, tasks) if summarized else trials
     found = {ARMS: ("Arms", arms), TRIALS: ("Trials by arm", trials)}
     for stage in sorted({row.stage for row in rows.values()} - {"seeds"}):
         own = {label: row for label, row in rows.items() if row.stage == stage}
-        found[stage] = (NAMES[stage], _stage(objective, stage, own))
+        found[stage] = (NAMES[stage], _stage(each, stage, own))
     now = int(time.time() * 1000)
     return {
         key: _tag(name, state, now - place)  # the menu shows the latest first
@@ -143,11 +145,11 @@ def _arms(
     learning = [
         chart
         for name, each in tasks.items()
-        for chart in (_curves(each, rows, name) if name != each.metric else ())
+        for chart in (_curves([each], rows, name) if name != each.metric else ())
     ]
     sections = {
         "Answer": answer,
-        "Learning": learning or _curves(objective, rows),
+        "Learning": learning or _curves([objective], rows),
         "What it costs": _costs(metric),
         "What was swept": [charts.parallel(map(accepted, paths), [metric]),
                            *_against(paths, metric)] if paths else [],
@@ -157,9 +159,9 @@ def _arms(
 
 
 def _trials(
-    objective: Objective, rows: Mapping[str, Row], all_rows: Mapping[str, Row]
+    objectives: Sequence[Objective], rows: Mapping[str, Row], all_rows: Mapping[str, Row]
 ) -> dict[str, Any]:
-    """One run a trial, grouped by arm."""
+    """One run a trial, grouped by arm, and by task where there are several `objectives`."""
     stages = sorted({row.stage for row in rows.values()})
     query = "tags.kind = 'trial' and tags.superseded = 'false'"
     if stages == ["seeds"]:
@@ -167,13 +169,12 @@ def _trials(
     # MLflow shows a group's mean of a setting, and "-" where it is no number
     apart = told_apart(rows.values(), all_rows.values())
     paths = [path for path, numeric in apart.items() if numeric]
-    metric = objective.metric
-    several = any(isinstance(row.settings.get("task.name"), _Several) for row in rows.values())
+    several, metrics = len(objectives) > 1, _names(objectives, "metric")
     tags = ["task", "arm"] if several else ["arm"]
     sections = {
-        "Answer": [charts.bar(metric), *_curves(objective, rows)],
-        "What it costs": _costs(metric),
-        "What was swept": _against(apart, metric),
+        "Answer": [*map(charts.bar, metrics), *_curves(objectives, rows)],
+        "What it costs": [chart for metric in metrics for chart in _costs(metric)],
+        "What was swept": [chart for metric in metrics for chart in _against(apart, metric)],
     }
     group = {
         "groupBy": {
@@ -182,33 +183,36 @@ def _trials(
         },
         "groupsExpanded": {f"tag.arm.{label}": False for label in sorted(rows) if not several},
     }
-    widths = _metrics(objective) | _params(paths)
-    return _state(objective, query, widths, sections, _sections(rows)) | group
+    names = [*metrics, *_names(objectives, "select_on"), "train/loss"]
+    widths = dict.fromkeys((f"metrics.`{name}`" for name in names), 170) | _params(paths)
+    return _state(objectives[0], query, widths, sections, _sections(rows)) | group
 
 
-def _stage(objective: Objective, stage: str, rows: Mapping[str, Row]) -> dict[str, Any]:
+def _stage(objectives: Sequence[Objective], stage: str, rows: Mapping[str, Row]) -> dict[str, Any]:
     """One run a trial of a stage that chooses settings on validation."""
-    paths, metric = told_apart(rows.values(), rows.values()), objective.select_on
+    paths = told_apart(rows.values(), rows.values())
     query = f"tags.kind = 'trial' and tags.superseded = 'false' and tags.stage = '{stage}'"
-    chosen_by = metric or objective.metric
+    by = _names(objectives, "select_on") or _names(objectives, "metric")
+    several = {"tags.`task`": 100} if len(objectives) > 1 else {}
     sections = {
-        "What was tried": [charts.parallel(map(accepted, paths), [chosen_by]),
-                           *_against(paths, chosen_by)],
-        "Learning": _curves(objective, rows),
-        "What it costs": _costs(chosen_by),
+        "What was tried": [*(charts.parallel(map(accepted, paths), [name]) for name in by),
+                           *(chart for name in by for chart in _against(paths, name))],
+        "Learning": _curves(objectives, rows),
+        "What it costs": [chart for name in by for chart in _costs(name)],
     }  # fmt: skip
-    widths = {f"metrics.`{chosen_by}`": 150} | _params(paths) | {"tags.`state`": 100}
-    state = _state(objective, query, widths, sections, _sections(rows))
-    return state | {"orderByKey": f"metrics.`{chosen_by}`"}
+    widths = several | {f"metrics.`{name}`": 150 for name in by}
+    widths |= _params(paths) | {"tags.`state`": 100}
+    state = _state(objectives[0], query, widths, sections, _sections(rows))
+    return state | {"orderByKey": f"metrics.`{by[0]}`"}
 
 
 def _sections(rows: Mapping[str, Row]) -> frozenset[str]:
     return frozenset[str]().union(*(row.sections for row in rows.values()))
 
 
-def _metrics(objective: Objective) -> dict[str, int]:
-    names = [objective.metric, objective.select_on, "train/loss"]
-    return {f"metrics.`{name}`": 170 for name in names if name}
+def _names(objectives: Sequence[Objective], key: str) -> list[str]:
+    """What they call `metric` or `select_on`, each name once."""
+    return list(dict.fromkeys(name for each in objectives if (name := getattr(each, key))))
 
 
 def _params(paths: Iterable[str]) -> dict[str, int]:
@@ -216,12 +220,13 @@ def _params(paths: Iterable[str]) -> dict[str, int]:
     return {f"params.`{name}`": max(110, 8 * len(name) + 30) for name in map(accepted, paths)}
 
 
-def _curves(objective: Objective, rows: Mapping[str, Row], task: str = "") -> list[charts.Chart]:
+def _curves(
+    objectives: Sequence[Objective], rows: Mapping[str, Row], task: str = ""
+) -> list[charts.Chart]:
     """What trials log while they train; of one of several tasks, under the names of summaries."""
     validated = any(row.settings.get("train.eval_every") for row in rows.values())
-    names = ["train/loss", objective.select_on if validated else None]
-    known = [name for name in names if name]
-    return [charts.line(on_task(task, name) if task else name) for name in known]
+    names = ["train/loss", *(_names(objectives, "select_on") if validated else [])]
+    return [charts.line(on_task(task, name) if task else name) for name in names]
 
 
 def _costs(metric: str) -> list[charts.Chart]:

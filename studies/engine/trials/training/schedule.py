@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 
+from studies.engine.definition import checks
 from studies.engine.definition.train import Train, planned_steps
 from studies.engine.records import Trial
 
@@ -28,7 +29,7 @@ def unreached(trials: Iterable[Trial]) -> list[str]:
     ends: dict[str, dict[str, None]] = {}
     for trial in trials:
         settings = Train.model_validate(trial.config.get("train", {}))
-        rows = trial.config.get("task", {}).get("train_rows")
+        rows = checks.training_rows(trial.config["task"]) if settings.max_steps else None
         if not rows or settings.max_steps is None:
             continue
         steps = planned_steps(settings, rows)
