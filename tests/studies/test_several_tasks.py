@@ -20,6 +20,7 @@ from studies.engine.errors import StudyError
 from studies.engine.planning import edited
 from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.selection import only
+from studies.engine.planning.tuning import Choice
 from studies.engine.records import Failure, Result, Trial, write_record
 from studies.engine.reporting.outcome import Outcome, collect
 from studies.engine.reporting.remarks import reading
@@ -127,6 +128,34 @@ def test_tuning_multiplies_on_each_task(load: Load) -> None:
     assert sorted(set(rates)) == [5e-4, 1e-3, 2e-3, 4e-3] and len(rates) == 18
     with pytest.raises(StudyError, match="the task 'short' sets it itself"):
         load(STUDY.replace("task.train_rows: 100", "train.learning_rate: 0.1"), tune)
+
+
+MULTIPLES = """\
+question: Which?
+adapter: {method: lora}
+tasks: [sarcasm, vitaminc]
+sweep: {train.learning_rate: [{times: 0.5}, {times: 1}, {times: 2}], adapter.r: [2, 4]}
+baseline: learning_rate=times:1 r=2
+objective: {metric: test/accuracy, select_on: valid/accuracy}
+tune: {train.learning_rate: [1.0e-3, 7.0e-3], seeds: [100]}
+"""
+
+
+def test_a_mean_has_no_multiple_that_differs_between_tasks(load: Load) -> None:
+    study = load(MULTIPLES)
+    rates = {"sarcasm": 1e-3, "vitaminc": 7e-3}
+    choices = [
+        Choice(arm, {"train.learning_rate": rates[task]}, (), task=task)
+        for arm, task in dict.fromkeys(t.cell for t in plan(study))
+    ]
+    outcome = collect(study, found(plan(study, choices=choices), lambda t: 0.5 + 0.1 * t.seed))
+    assert outcome.axis == "adapter.r" and {arm.x for arm in outcome.arms} == {None, 2, 4}
+    assert all(arm.swept.keys() == {"adapter.r"} for arm in outcome.arms)
+    own = {arm.name: arm.swept for arm in outcome.tasks["vitaminc"].arms}
+    assert own["learning_rate=times:2 r=4"]["train.learning_rate"] == 0.014
+    claim = "{claim: c, trend: {over: train.learning_rate}, arm: ARM, expect: higher}"
+    with pytest.raises(StudyError, match="`tune` chooses it: nobody knows yet what arms have"):
+        load(MULTIPLES, f"claims: [{claim.replace('ARM', study.baseline)}]\n")
 
 
 def test_tasks_are_chosen_by_only(load: Load) -> None:

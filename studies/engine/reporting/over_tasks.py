@@ -5,7 +5,7 @@ ended there. Arms are compared on it seed by seed, as on one task.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from studies.engine.definition.sections import gap_name, train_name
 from studies.engine.definition.study import Study
@@ -25,10 +25,21 @@ def means(study: Study, pairs: Sequence[Pair]) -> list[Pair]:
     found: dict[tuple[str, int], dict[str, Pair]] = {}
     for trial, result in pairs:
         found.setdefault((trial.arm, trial.seed), {})[trial.task] = trial, result
-    return [
-        (next(iter(own.values()))[0].model_copy(update={"task": ""}), _mean(study, own))
-        for own in found.values()
-    ]
+    apart = {path for own in found.values() for path in _apart(own)}
+    return [(_named_arm(own, apart), _mean(study, own)) for own in found.values()]
+
+
+def _apart(pairs: Mapping[str, Pair]) -> set[str]:
+    """What an arm has set and has not alike on all tasks: multiples of what each has chosen."""
+    own = [trial.swept for trial, _ in pairs.values()]
+    return {path for one in own for path in one if any(o.get(path) != one[path] for o in own)}
+
+
+def _named_arm(pairs: Mapping[str, Pair], apart: Collection[str]) -> Trial:
+    """The trial that stands for those of all tasks, without settings that have no one value."""
+    trial = next(iter(pairs.values()))[0]
+    swept = {path: value for path, value in trial.swept.items() if path not in apart}
+    return trial.model_copy(update={"task": "", "swept": swept})
 
 
 def _mean(study: Study, pairs: Mapping[str, Pair]) -> Result:
