@@ -121,6 +121,14 @@ def test_what_cannot_be_set_is_refused_by_name(study, given: str, said: str) -> 
     assert said in refusal(study, given)
 
 
+def test_a_setting_that_makes_two_arms_the_same_is_named(study) -> None:
+    arm = "  - {name: paper, set: {adapter.start: paper, adapter.r: 2}}\n"
+    study.write_text(STUDY.replace("baseline:", f"{arm}baseline:"))
+    load_study(study)
+    said = "'r=2' and 'paper' are the same point with --set adapter.start=paper; set something else"
+    assert said in refusal(study, "adapter.start=paper")
+
+
 def test_a_setting_given_twice_is_refused(study) -> None:
     assert "given twice" in refusal(study, "train.epochs=1", "train.epochs=2")
 
