@@ -92,7 +92,7 @@ def test_elsewhere_a_line_has_the_mean_and_the_time_left(clock) -> None:
 
 def test_an_arm_with_a_failed_trial_is_not_among_those_that_have_all() -> None:
     planned = [trial(arm, seed) for arm in ("a", "lora") for seed in (0, 1)]
-    standing = Standing(METRIC, "lora", planned)
+    standing = Standing(metric_of, "lora", planned)
     for of in planned[:2]:
         standing.take(of, event("done", of, 0.5).result)
     assert standing.arms == "1 of 2 arms"
@@ -102,7 +102,7 @@ def test_an_arm_with_a_failed_trial_is_not_among_those_that_have_all() -> None:
 
 def test_a_difference_that_rounds_to_zero_has_no_minus() -> None:
     planned = [trial("lora", 0), trial("a", 0)]
-    standing = Standing(METRIC, "lora", planned)
+    standing = Standing(metric_of, "lora", planned)
     for of, value in zip(planned, (0.5, 0.499999), strict=True):
         standing.take(of, event("done", of, value).result)
     assert standing.line("a") == "mean of 1: 0.5000, +0.0000 to lora"
@@ -125,4 +125,4 @@ def test_values_that_the_display_reads_are_not_changed_meanwhile() -> None:
     standing.take(*((first := trial("lora", 0)), event("done", first, 0.5).result))
     reading = iter(standing._values["lora"])
     standing.take(*((second := trial("lora", 1)), event("done", second, 0.6).result))
-    assert list(reading) == [0] and "mean of 2: 0.5500" in standing.line("lora")
+    assert list(reading) == [("", 0)] and "mean of 2: 0.5500" in standing.line("lora")
