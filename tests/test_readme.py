@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from studies.engine.command import cli
+from studies.engine.definition.schema import load_study
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -63,6 +64,16 @@ def test_commands_name_flags_that_exist() -> None:
     for block in blocks("bash"):
         for flag in re.findall(r"run_study\.py.*?(--[a-z-]+)", block):
             assert flag in shown
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_shipped_studies_take_the_settings_that_commands_give_them(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for study, rest in re.findall(r"run_study\.py (studies/\w+\.yaml)(.*)", text):
+        settings = re.findall(r"--set '?([^'\s]+)", rest)
+        profile = re.findall(r"--profile (\w+)", rest)
+        if settings or profile:
+            load_study(ROOT / study, *profile, settings=settings)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
@@ -120,9 +131,9 @@ objective: {metric: test/accuracy, select_on: valid/accuracy}
 adapter: {method: basis}
 train: {eval_every: 10}
 """
-TUNE, SEARCH, KEEP, AFTER, CLAIMS, SUMS = blocks("yaml", page("studies.md"))
+TUNE, SEARCH, KEEP, AFTER, CLAIMS, SUMS, TASKS = blocks("yaml", page("studies.md"))
 MATRIX, _, QUESTIONS, OWN = blocks("yaml", page("tasks.md"))  # test_walk_through.py runs the second
-PARTS = [TUNE, SEARCH, KEEP, AFTER, AFTER + CLAIMS, SUMS, MATRIX, QUESTIONS, OWN]
+PARTS = [TUNE, SEARCH, KEEP, AFTER, AFTER + CLAIMS, SUMS, TASKS, MATRIX, QUESTIONS, OWN]
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -42,3 +42,11 @@ def shown_settings(settings: Mapping[str, Any]) -> str:
     """`learning_rate=0.001 r=8` for dotted settings and their values."""
     names = short_names(settings)
     return " ".join(f"{names[path]}={shown(value)}" for path, value in settings.items())
+
+
+def duration(seconds: float) -> str:
+    """`seconds` as a person says it: 48 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

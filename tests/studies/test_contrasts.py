@@ -112,7 +112,25 @@ def test_a_share_of_a_gain_is_one_linear_statement(share: float, word: str) -> N
     rule = {"contrast": {"full": 0.64, "fixed": -1, "lora": 0.36}, "expect": "within"}
     verdict = decide(rule | {"margin": 0.01}, arms)
     assert verdict.word == word
-    assert "0.64 `full` − `fixed` + 0.36 `lora` is within by 0.01" in verdict.rule
+    assert "0.64 `full` − `fixed` + 0.36 `lora` is within ±0.01" in verdict.rule
+
+
+@pytest.mark.parametrize(
+    ("expect", "margin", "rule"),
+    [
+        ("higher", 0.0, "is higher than 0"),
+        ("not_higher", 0.02, "is not higher than 0.02"),
+        ("lower", 0.02, "is lower than −0.02"),
+        ("not_lower", 0.0, "is not lower than 0"),
+        ("within", 0.02, "is within ±0.02"),
+        ("not_within", 0.02, "is not within ±0.02"),
+    ],
+)
+def test_a_rule_names_the_bound_of_the_difference(expect: str, margin: float, rule: str) -> None:
+    verdict = decide(
+        {"arm": "a", "than": "b", "expect": expect, "margin": margin}, noisy(a=0.7, b=0.7)
+    )
+    assert verdict.rule == f"test/accuracy: `a` − `b` {rule}"
 
 
 def test_a_sum_is_compared_with_a_number() -> None:

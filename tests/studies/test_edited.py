@@ -232,7 +232,7 @@ def test_corrected_labels_are_other_trials_and_none_is_averaged_with_the_old(own
     assert started == 6
     assert "./rows.csv was changed: of 4 finished trials 0 are kept, 6 of 6 are new or w" in said
     assert "arms 'eight', 'lora': trained with another content of ./rows.csv; results of" in said
-    assert "bring the old content back to have them back" in said and "edited" not in said
+    assert "report; restore the old ./rows.csv to have them back" in said and "edited" not in said
     report = json.loads(Path("runs/s/embedded/report/report.json").read_text())
     keys = {key for arm in report["arms"] for key in arm["keys"].values()}
     assert keys == {trial.key for trial in plan(load_study("s.yaml"))}

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from studies.engine.command.plan_table import duration, estimate, plan_table
+from studies.engine.command.plan_table import estimate, plan_table
 from studies.engine.definition.plugins import load_plugins
 from studies.engine.definition.schema import load_study
 from studies.engine.errors import StudyError
+from studies.engine.labels import duration
 from studies.engine.planning.plan import plan
 from studies.engine.planning.runs import hold, state_of, trial_dir
 from studies.engine.planning.selection import only
@@ -271,6 +272,16 @@ def test_the_table_counts_states_and_estimates(planned, tmp_path: Path) -> None:
     text = console.export_text()
     assert "9 trials: 1 done, 1 failed, 1 running, 6 waiting" in text
     assert "about 2 min left on 2 slots" in text  # 7 × 30 s / 2
+
+
+def test_the_name_of_a_study_is_on_one_line_above_a_narrow_table(planned, tmp_path: Path) -> None:
+    first = planned("sweep: {adapter.num_basis: [8]}\n" + LORA)[0]
+    trial = first.model_copy(update={"profile": "embedded+" + "train.max_steps=4+" * 4})
+    console = Console(width=120, record=True, file=open(os.devnull, "w"))
+    console.print(plan_table([trial], tmp_path, lambda: 1))
+    text = console.export_text()
+    assert text.splitlines()[0].rstrip() == f"{trial.study} ({trial.profile})"
+    assert "1 trial: 1 waiting" in text
 
 
 def test_a_dead_process_is_not_running(planned, tmp_path: Path) -> None:

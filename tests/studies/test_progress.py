@@ -92,7 +92,7 @@ def test_elsewhere_a_line_has_the_mean_and_the_time_left(clock) -> None:
 
 def test_an_arm_with_a_failed_trial_is_not_among_those_that_have_all() -> None:
     planned = [trial(arm, seed) for arm in ("a", "lora") for seed in (0, 1)]
-    standing = Standing(METRIC, "lora", planned)
+    standing = Standing(metric_of, "lora", planned)
     for of in planned[:2]:
         standing.take(of, event("done", of, 0.5).result)
     assert standing.arms == "1 of 2 arms"
@@ -102,7 +102,7 @@ def test_an_arm_with_a_failed_trial_is_not_among_those_that_have_all() -> None:
 
 def test_a_difference_that_rounds_to_zero_has_no_minus() -> None:
     planned = [trial("lora", 0), trial("a", 0)]
-    standing = Standing(METRIC, "lora", planned)
+    standing = Standing(metric_of, "lora", planned)
     for of, value in zip(planned, (0.5, 0.499999), strict=True):
         standing.take(of, event("done", of, value).result)
     assert standing.line("a") == "mean of 1: 0.5000, +0.0000 to lora"

@@ -106,6 +106,7 @@ def test_another_method_of_the_base_forgets_the_options_of_the_old_one(study) ->
     [
         ("adapter.strat=paper", "no method of the study has an option 'strat'. Did you mean"),
         ("train.learning_rat=1", "unknown key. Did you mean 'learning_rate'?"),
+        ("max_steps=4", "--set max_steps: unknown key. Did you mean train.max_steps?"),
         ("trian.epochs=1", "unknown key. Did you mean 'train'?"),
         ("train.epochs=0", "train.epochs: expected more than 0, got 0"),
         ("adapter.start=papr", "--set: adapter.start: unknown start 'papr'. Did you mean 'paper'?"),
@@ -119,6 +120,14 @@ def test_another_method_of_the_base_forgets_the_options_of_the_old_one(study) ->
 )  # fmt: skip
 def test_what_cannot_be_set_is_refused_by_name(study, given: str, said: str) -> None:
     assert said in refusal(study, given)
+
+
+def test_a_setting_that_makes_two_arms_the_same_is_named(study) -> None:
+    arm = "  - {name: paper, set: {adapter.start: paper, adapter.r: 2}}\n"
+    study.write_text(STUDY.replace("baseline:", f"{arm}baseline:"))
+    load_study(study)
+    said = "'r=2' and 'paper' are the same point with --set adapter.start=paper; set something else"
+    assert said in refusal(study, "adapter.start=paper")
 
 
 def test_a_setting_given_twice_is_refused(study) -> None:

@@ -67,6 +67,8 @@ def test_a_plan_is_worked_off_and_its_results_come_home(
     assert work.main(arguments) == work.INCOMPLETE  # two arms fail
     printed = capsys.readouterr().out
     assert "8 trials, 8 to run, 2 at once" in printed and "[8/8]" in printed
+    ended = [line for line in printed.splitlines() if line.startswith("[")]
+    assert [line.endswith(" left)") for line in ended] == [True] * 7 + [False]
     assert printed.count("failed: s broken") == 2 and "matches no layer" in printed
     assert printed.count("failed: s lost") == 2 and "not_finite" in printed
     trials = {(t.arm, t.seed): t for t in plan(load_study(study))}

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from studies.engine.labels import duration
 from studies.engine.planning import runs
 from studies.engine.records import Result, Trial
 
@@ -31,7 +32,7 @@ def plan_table(trials: Sequence[Trial], runs_dir: Path, slots: Callable[[], int]
         for trial, result in zip(trials, results, strict=True)
     }
     seeds = list(dict.fromkeys(trial.seed for trial in trials))
-    table = Table(title=f"{trials[0].study} ({trials[0].profile})", title_justify="left")
+    table = Table()
     tasks = list(dict.fromkeys(trial.task for trial in trials))
     several = tasks != [""]
     for column in (*(["task"] if several else []), "arm", *(f"seed {seed}" for seed in seeds)):
@@ -51,12 +52,14 @@ def plan_table(trials: Sequence[Trial], runs_dir: Path, slots: Callable[[], int]
         own = [(trial, result) for trial, result in known if trial.task == task]
         lines.append(f"{task}: {counted}; {estimate(own, slots)}")
     lines += [_counted(list(states.values())), estimate(known, slots)]
-    return Group(table, *map(Text, lines))
+    name = f"{trials[0].study} ({trials[0].profile})"  # a table's own title is as narrow as it
+    return Group(Text(name, style="italic"), table, *map(Text, lines))
 
 
 def _counted(states: Sequence[str]) -> str:
     counts = {state: states.count(state) for state in STYLES}
-    return f"{len(states)} trials: {', '.join(f'{n} {state}' for state, n in counts.items() if n)}"
+    trials = f"{len(states)} trial{'' if len(states) == 1 else 's'}"
+    return f"{trials}: {', '.join(f'{n} {state}' for state, n in counts.items() if n)}"
 
 
 def estimate(known: Sequence[tuple[Trial, Result | None]], slots: Callable[[], int]) -> str:
@@ -76,11 +79,3 @@ def estimate(known: Sequence[tuple[Trial, Result | None]], slots: Callable[[], i
     count = slots()
     total = sum(statistics.median(seconds.get(trial.cell, every)) for trial in left) / count
     return f"about {duration(total)} left on {count} slot{'s' if count > 1 else ''}"
-
-
-def duration(seconds: float) -> str:
-    """`seconds` as a person says it: 48 s, 12 min, 3 h 20 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -12,9 +12,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from studies.engine.command.plan_table import STYLES, duration
+from studies.engine.command.plan_table import STYLES
 from studies.engine.command.standing import Standing
 from studies.engine.definition.train import Train, planned_steps
+from studies.engine.labels import duration
 from studies.engine.records import Result, Trial
 from studies.engine.running.events import Event
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from studies.commands import lenient_output
 from studies.engine.command.plan_queue import PlanQueue
 from studies.engine.errors import StudyError
+from studies.engine.labels import duration
 from studies.engine.planning import runs
 from studies.engine.planning.plan_file import read_plan
 from studies.engine.running import packing, slots
@@ -123,11 +124,11 @@ class _Lines:
         else:
             metric = queue.metric_of(trial)
             found = f"{metric} {result.metrics.get(metric, math.nan):.4f}"
-        left = len(queue) + queue.to_come
-        rest = left * (time.monotonic() - self._began) / self._ended / 60
+        rest = (queue.total - queue.known) * (time.monotonic() - self._began) / self._ended
+        soon = f"  (about {duration(rest)} left)" if rest else ""
         _say(
             f"[{queue.known}/{queue.total}] {event.kind:<6} {trial.study} {trial.title} "
-            f"seed {trial.seed}  {found}  {result.seconds:.0f} s  (about {rest:.0f} min left)"
+            f"seed {trial.seed}  {found}  {duration(result.seconds)}{soon}"
         )
 
 

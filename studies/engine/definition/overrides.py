@@ -51,6 +51,10 @@ def parsed(given: Sequence[str]) -> dict[str, Any]:
                 f"own. To be set: {', '.join(SETTABLE)}"
             )
         if section not in SETTABLE:
+            known = {own: model for own, model in SECTIONS.items() if model is not None}
+            where = [f"{own}.{key}" for own, model in known.items() if key in model.model_fields]
+            if where:
+                raise StudyError(f"--set {key}: unknown key. Did you mean {' or '.join(where)}?")
             raise StudyError(unlike(f"--set {key}: unknown key", section, SETTABLE, "To be set"))
         if not rest and section in ("adapter", "train", "budget"):
             raise StudyError(f"--set {key}: name one setting, e.g. {_EXAMPLES[section]}")

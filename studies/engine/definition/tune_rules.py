@@ -41,12 +41,9 @@ def check(study: Study, points: Sequence[Point], metrics: Metrics, problems: Pro
         if study.match is not None and path == "adapter.r":
             problems.at("`match` chooses the rank: tune it or match it", *where)
         for point in points:
-            if path in point.swept and path not in point.factors:
-                message = f"the arm '{point.arm}' sets it itself: remove it there or here"
-                problems.at(message, *where)
-            elif path in point.places and path not in point.factors:
-                message = f"the task '{point.task}' sets it itself: remove it there or here"
-                problems.at(message, *where)
+            if path in point.places and path not in point.factors:
+                who = f"arm '{point.arm}'" if path in point.swept else f"task '{point.task}'"
+                problems.at(f"the {who} sets it itself: remove it there or here", *where)
         for value in tried:
             for point in points:
                 said = f"the arm '{point.arm}' cannot have "

@@ -94,8 +94,10 @@ def _check_names(study: Study, points: list[Point], problems: Problems) -> None:
             problems.add(point.place, "arms", f"two arms are called '{point.arm}'; rename one")
         if same is not point and resolved:
             on = [f" on '{each.task}'" if each.task else "" for each in (same, point)]
-            message = f"'{same.arm}'{on[0]} and '{point.arm}'{on[1]} are the same point; remove one"
-            problems.add(point.place, "arms", message)
+            alike = f"'{same.arm}'{on[0]} and '{point.arm}'{on[1]} are the same point"
+            given = "".join(f" --set {key}={shown(value)}" for key, value in study.set.items())
+            other = f" with{given}; set something else, or" if given else ";"
+            problems.add(point.place, "arms", f"{alike}{other} remove one")
     arms = dict.fromkeys(point.arm for point in points)
     if study.baseline not in arms and not (problems and not points):
         problems.at(_no_arm(study.baseline, arms), "baseline")

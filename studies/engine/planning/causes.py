@@ -19,8 +19,8 @@ class Cause:
     """s.yaml was edited"""
     arm: str
     """Of what was run: other settings or seeds"""
-    back: str
-    """What would bring its trials back: undo the edit to have them back"""
+    back: str = ""
+    """What would bring its trials back: undo the edit; "" for nothing"""
 
 
 def causes(study: Study, old: Trial, new: Trial | None, arms: Collection[str]) -> tuple[Cause, ...]:
@@ -32,7 +32,7 @@ def causes(study: Study, old: Trial, new: Trial | None, arms: Collection[str]) -
         became = "points of another search, and an edited one begins anew"
     else:
         became = "other settings or seeds" if old.arm in arms else "no longer in the study"
-    edited = Cause(f"{study.path.name} was edited", became, "undo the edit to have them back")
+    edited = Cause(f"{study.path.name} was edited", became, "undo the edit")
     if new is None:
         return (edited,)
     found = [*_files(old, new), *_plugins(old, new)]
@@ -54,14 +54,14 @@ def _files(old: Trial, new: Trial) -> Iterator[Cause]:
         if then is None:
             yield Cause(
                 f"what {file} held was not noted before this version",
-                f"trained with a {file} that may have held something else",
-                "it is trained again, since that cannot be told",
+                f"trained with a {file} that may have held something else, and again now, since "
+                "that cannot be told",
             )
             continue
         yield Cause(
             f"{file} was changed",
             f"trained with another content of {file}",
-            "bring the old content back to have them back",
+            f"restore the old {file}",
         )
 
 
@@ -73,13 +73,18 @@ def _plugins(old: Trial, new: Trial) -> Iterator[Cause]:
     for name in sorted({*then, *now}):
         if then.get(name) == now.get(name):
             continue
+        back = ""
         if name not in now:
             what, arm = "counts for arms that use it alone", f"trained with {name}"
         elif name not in then:
-            what, arm = "is used now", f"trained without {name}"
+            what, arm, back = "is used now", f"trained without {name}", f"leave {name} out"
         else:
-            what, arm = "was changed", f"trained with another {name}"
-        yield Cause(f"plug-in {name} {what}", arm, "undo that to have them back")
+            what, arm, back = (
+                "was changed",
+                f"trained with another {name}",
+                f"restore the old {name}",
+            )
+        yield Cause(f"plug-in {name} {what}", arm, back)
 
 
 def _chosen(study: Study) -> set[str]:

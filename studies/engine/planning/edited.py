@@ -94,11 +94,12 @@ def _left_out(
 
 
 def _line(names: list[str], found: Sequence[Cause], seeds: Sequence[int], folder: Path) -> str:
+    back = " and ".join(dict.fromkeys(cause.back for cause in found if cause.back))
     return (
         f"arm{'s' * (len(names) > 1)} {', '.join(names)}: "
         f"{' and '.join(cause.arm for cause in found)}; results of before (seeds "
-        f"{', '.join(map(str, seeds))}) stay in {folder}, left out of the report; "
-        f"{' and '.join(dict.fromkeys(cause.back for cause in found))}"
+        f"{', '.join(map(str, seeds))}) stay in {folder}, left out of the report"
+        f"{f'; {back} to have them back' if back else ''}"
     )
 
 

@@ -73,9 +73,11 @@ def judge(
 
 def rule(claim: ClaimRule, total: WeightedSum, metric: str, on: str = "") -> str:
     """The claim about `total` in symbols; `on` says of which task."""
-    expected = claim.expect.replace("_", " ")
+    expected, margin = claim.expect.replace("_", " "), f"{claim.margin:g}"
+    bound = f"than −{margin}" if "lower" in expected and claim.margin else f"than {margin}"
+    bound = f"±{margin}" if "within" in expected else bound
     what = f"{claim.metric or metric} ({on})" if on else claim.metric or metric
-    return f"{what}: {total.text} is {expected} by {claim.margin:g}"
+    return f"{what}: {total.text} is {expected} {bound}"
 
 
 def _set(claim: ClaimRule) -> tuple[float, float, bool]:
