@@ -61,7 +61,9 @@ def plot_depth(
             raise ValueError(f"unknown measure {measure!r}; known: {', '.join(sorted(known))}")
     styles = styles or arm_styles(list(methods))
     kinds = _kinds(methods)
-    figure, axes = panels(len(kinds) * len(measures), sharey=len(measures) == 1)
+    columns = len(kinds) if len(measures) > 1 and len(kinds) < 3 else 3  # a row a measure
+    count = len(kinds) * len(measures)
+    figure, axes = panels(count, columns=columns, sharey=len(measures) == 1)
     for each, (measure, kind) in zip(axes, product(measures, kinds), strict=True):
         for label, modules in methods.items():
             chosen = [m for m in modules if m.kind == kind and measure in m.numbers()]
@@ -70,7 +72,11 @@ def plot_depth(
             values = [m.numbers()[measure] for m in chosen]
             each.plot(depth, values, label=label, **styles[label].line(len(depth)))
         each.set(title=kind, xlabel="block", ylabel=measure.replace("_", " "))
-        each.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        blocks = {m.block or 0 for modules in methods.values() for m in modules}
+        if len(blocks) > 1:
+            each.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        else:  # between whole numbers there is no block
+            each.set_xticks(list(blocks))
     names = " and ".join(measure.replace("_", " ") for measure in measures)
     what = "updates ΔW" if measures[0] in ("stable_rank", "effective_rank") else "φ"
     return finish(figure, _title(f"{names[0].upper()}{names[1:]} of the {what} by depth", about))
@@ -137,14 +143,17 @@ def plot_phi(
     styles = styles or arm_styles(list(times))
     last = list(times.values())[-1]
     kinds = list(dict.fromkeys(curve.kind for curve in last))
-    figure, axes = panels(3 * len(kinds), height=2.3)
-    for i, kind in enumerate(kinds):
-        for each, place, depth in zip(axes[3 * i :], _places(last, kind), _DEPTHS, strict=False):
-            named = {t: next(c for c in own if c.name == place.name) for t, own in times.items()}
-            _draw_phi(each, named, styles)
-            each.xaxis.set_major_locator(MaxNLocator(4))  # small numbers are long
-            each.set(title=f"{kind}, block {place.block} ({depth})", xlabel="x = (BA)ᵢⱼ",
-                     ylabel="φ(x) − φ(0)")  # fmt: skip
+    places = [each for kind in kinds for each in _places(last, kind)]
+    if len({curve.block for curve in last}) == 1:  # one block is neither early nor late
+        places = list({curve.name: (curve, "") for curve, _ in places}.values())
+    figure, axes = panels(len(places), height=2.3)
+    for each, (place, depth) in zip(axes, places, strict=True):
+        named = {t: next(c for c in own if c.name == place.name) for t, own in times.items()}
+        _draw_phi(each, named, styles)
+        each.xaxis.set_major_locator(MaxNLocator(4))  # small numbers are long
+        block = "" if place.block is None else f", block {place.block}"
+        title = f"{place.kind}{block}{depth}"
+        each.set(title=title, xlabel="x = (BA)ᵢⱼ", ylabel="φ(x) − φ(0)")
     note = (
         f"Bars at the foot: the range of the entries of BA of each {each_line}, in its colour. "
         f"Where φ(0) is more than a tenth of what the panel spans, its value is written in the "
@@ -187,7 +196,8 @@ def _title(what: str, about: str) -> str:
     return f"{what}\n{about}" if about else what
 
 
-def _places(curves: Sequence[PhiCurve], kind: str) -> list[PhiCurve]:
-    """The first, the middle and the last module of a kind."""
+def _places(curves: Sequence[PhiCurve], kind: str) -> list[tuple[PhiCurve, str]]:
+    """The first, the middle and the last module of a kind, each with its depth in words."""
     chosen = sorted((c for c in curves if c.kind == kind), key=lambda c: c.block or 0)
-    return [chosen[0], chosen[len(chosen) // 2], chosen[-1]]
+    found = chosen[0], chosen[len(chosen) // 2], chosen[-1]
+    return [(curve, f" ({depth})") for curve, depth in zip(found, _DEPTHS, strict=True)]

@@ -325,5 +325,12 @@ def test_figures(family, tmp_path):
     torch.testing.assert_close(curves[0].y, layer.basis_phi["default"](curves[0].x).detach())
     figure = plot_phi({"step 0": curves, "step 1": phi_curves(model)})
     assert isinstance(figure, Figure) and len(figure.axes) == 18
+    first = [curve for curve in curves if curve.block == 0]
+    once = plot_phi({"end": first}).axes
+    assert [axes.get_title(loc="left") for axes in once] == [
+        f"{curve.kind}, block 0" for curve in first
+    ]
+    alone = plot_depth({"φ": [module for module in found if module.block == 0]}).axes
+    assert all(list(axes.get_xticks()) == [0] for axes in alone)
     figure.savefig(tmp_path / "phi.png")
     assert (tmp_path / "phi.png").stat().st_size > 0

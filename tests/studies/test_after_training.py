@@ -14,6 +14,7 @@ from studies.engine.definition.schema import load_study
 from studies.engine.errors import StudyError
 from studies.engine.planning.plan import plan
 from studies.engine.records import Result
+from studies.engine.reporting.after_tables import _interval_of_steps
 from studies.engine.reporting.report import write_report
 from studies.engine.trials import keeping, seeds
 from studies.engine.trials.after import steps_to
@@ -240,3 +241,9 @@ def test_the_report_says_what_was_not_reached(fabricate: SimpleNamespace) -> Non
     assert "| lora | 0.7 | 3 of 3 | 21 [19, 23] |" in text
     assert "| phi | 0.7 | 2 of 3 | ≥ 34 [" in text
     assert isinstance(fabricate.pairs[0][1], Result)
+
+
+def test_a_bound_of_steps_is_never_minus_zero() -> None:
+    assert _interval_of_steps((4.0, -0.3, 8.3)) == "4.0 [-0.3, 8.3]"
+    assert _interval_of_steps((12.0, None, None)) == "12"
+    assert _interval_of_steps((120.4, 100.2, 140.6)) == "120 [100, 141]"

@@ -188,6 +188,7 @@ def test_a_trial_that_mlflow_refuses_is_offered_again_at_the_end(
     ("arguments", "message"),
     [
         (["absent.yaml"], "absent.yaml: there is no such file"),
+        (["studies/start.yaml"], "no such file here; the study that ships: start"),
         (["s.yaml", "--plugin", "absent.py"], "plug-in absent.py: cannot be read"),
         (["s.yaml", "--only", "adapter.r=3"], "no trial has it"),
         (["bad.yaml", "--plan"], "bad.yaml:3: adapter.basis: unknown basis family 'sink'"),

@@ -282,6 +282,14 @@ def test_every_figure(made):
         check(made)
 
 
+def test_a_flat_surface_names_its_levels_apart() -> None:
+    _, (axes,) = panels(1)
+    steps = np.linspace(-0.5, 0.5, 5)
+    surface_plots._draw(axes, steps, 0.6335 + 0.001 * np.outer(np.ones(5), steps))
+    texts = [text.get_text() for text in axes.texts]
+    assert len(texts) > 3 and len(set(texts)) == len(texts)
+
+
 def test_a_search_is_drawn_before_its_arm_is_trained(fabricate):
     fabricate.study.published = None
     fabricate.add("lora", [0.70, 0.72, 0.74])

@@ -109,7 +109,10 @@ def test_a_plan_is_worked_off_and_its_results_come_home(
     assert "0 results taken, 8 known already" in capsys.readouterr().out
     import optuna
 
-    rows = optuna.load_study(study_name="s/embedded", storage="sqlite:///runs/optuna.db").trials
+    url = "sqlite:///runs/optuna.db"
+    (name,) = optuna.get_all_study_names(url)
+    assert name.startswith("s/embedded/data-")  # it reads files of its own
+    rows = optuna.load_study(study_name=name, storage=url).trials
     assert sum(row.state is optuna.trial.TrialState.COMPLETE for row in rows) == 4
 
 

@@ -26,6 +26,9 @@ def find_study(given: str) -> Path:
     Raises `StudyError` where it is neither.
     """
     path = Path(given)
+    ships = f"{path.parent.name}/{path.name}" == f"studies/{path.name}"
+    if ships and not path.exists() and (STUDIES / path.name).is_file():
+        raise StudyError(f"{given}: there is no such file here; the study that ships: {path.stem}")
     if path.exists() or path.suffix in (".yaml", ".yml") or path.name != given:
         return path
     names = [file.stem for file in sorted(STUDIES.glob("*.yaml"))]

@@ -178,7 +178,9 @@ def _steps_to(arms: Sequence[ArmAfter], chosen_on: str) -> str:
 
 
 def _interval_of_steps(estimate: Estimate) -> str:
-    mean, *ends = (NONE if value is None else f"{value:.0f}" for value in estimate)
+    known = [value for value in estimate if value is not None]
+    digits = 0 if all(abs(value) >= 10 or value.is_integer() for value in known) else 1
+    mean, *ends = (NONE if value is None else f"{value:.{digits}f}" for value in estimate)
     return mean if NONE in ends else f"{mean} [{', '.join(ends)}]"
 
 

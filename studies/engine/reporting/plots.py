@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from basis_zoo.drawing.layout import TEXT, finish, panels, wrapped
 from basis_zoo.drawing.styles import PAPER
@@ -63,6 +64,7 @@ def plot_learning_curves(outcome: Outcome, curves: Curves) -> Figure:
                           zorder=3 if arm.is_baseline else 2,
                           **looks[arm.name].line(len(points)))  # fmt: skip
         each.set(title=metric, xlabel="optimizer step", ylabel=f"{metric}, mean over seeds")
+        each.xaxis.set_major_locator(MaxNLocator(integer=True))
     return finish(figure, title(outcome, "learning curves, means over seeds"))
 
 

@@ -64,7 +64,8 @@ def figures(outcome: Outcome, trials_dir: Path) -> dict[str, Figure]:
         alike = {n: c for n, c in curves.items() if [curve.name for curve in c] == first}
         made["phi"] = plot_phi(alike, **drawn)
     for name, folder in folders.items():
-        title, times = f"{names[name]}; {about(outcome)}", _times(folder, found[name])
+        title = f"one trial of {names[name]}; {about(outcome)}"
+        times = _times(folder, found[name])
         made |= _over_time(title, _file(name), times)
     return made
 

@@ -1,5 +1,6 @@
 """Figure of the training loss on a plane through the trained parameters."""
 
+import math
 import zipfile
 from pathlib import Path
 
@@ -56,7 +57,9 @@ def _draw(axes: Axes, steps: NDArray[np.float64], loss: NDArray[np.float64]) -> 
     pale = {"cmap": "Blues", "vmax": high + 0.8 * span}  # so that what is written can be read
     axes.contourf(steps, steps, shown, levels=levels, **pale)
     lines = axes.contour(steps, steps, shown, levels=levels, colors=INK, linewidths=0.5)
-    for text in axes.clabel(lines, levels[1:-1:2], fontsize=TEXT - 1, fmt="%.3g"):
+    # as many digits as tell two labels apart
+    digits = max(0, 1 - math.floor(math.log10(2 * span / LEVELS)))
+    for text in axes.clabel(lines, levels[1:-1:2], fontsize=TEXT - 1, fmt=f"%.{digits}f"):
         if max(map(abs, text.get_position())) > 0.85 * steps.max():  # the panel's edge would cut it
             text.remove()
     axes.plot(0, 0, "+", color=INK, ms=11, mew=2.5)
