@@ -219,7 +219,6 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(cuda_graph, "on_one_gpu", lambda: True)
     monkeypatch.setattr(cuda_graph, "pool_maker", lambda device: lambda: Graph)
-    monkeypatch.setattr(cuda_graph, "new_pool", lambda: Graph)
     monkeypatch.setattr(cuda_graph, "own_stream", contextlib.nullcontext)
     return Graph
 

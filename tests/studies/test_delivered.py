@@ -69,7 +69,7 @@ def test_it_needs_nothing_heavy(ran: Path) -> None:
         )  # fmt: skip
         return done.stdout.rpartition("IMPORTED ")[2].split()
 
-    assert "mlflow" not in command()  # what it asks of adapters it is answered from now on
+    command()  # this process may have loaded plug-ins for other tests, that one has none
     assert command() == ["0"]
 
 

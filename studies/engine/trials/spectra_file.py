@@ -83,7 +83,8 @@ def write_spectra(
 def read_spectra(folder: Path, step: int | None = None) -> Inside | None:
     """What `write_spectra` kept in `folder`; None where there is nothing whole."""
     try:
-        with np.load(folder / name_of(step), allow_pickle=False) as file:
+        path = folder / name_of(step)
+        with np.load(path, allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
             arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "about"}
         modules = [

@@ -84,8 +84,10 @@ def captured_forward(model: nn.Module, note: Callable[[str], None]) -> Iterator[
     The model itself where it is not on one GPU alone, or is to be deterministic: a replay may
     differ from a pass by rounding.
     """
-    if not cuda_graph.on_one_gpu() or torch.are_deterministic_algorithms_enabled():
+    new_pool = cuda_graph.pool_maker(next(model.parameters()).device)
+    alone = cuda_graph.on_one_gpu() and not torch.are_deterministic_algorithms_enabled()
+    if new_pool is None or not alone:
         yield model
         return
     with cuda_graph.own_stream(), capture.numbers_stay(model):
-        yield CapturedForward(model, cuda_graph.new_pool(), note)
+        yield CapturedForward(model, new_pool(), note)
