@@ -18,8 +18,16 @@ ASKED_FOR = (
     "robustness several sharing start vision"
 )
 
+COMMON = ("embedded", "gpu", "smollm2", "paper")
+EVERYWHERE = ("methods", "glue", "vision", "commonsense")
+"""Studies that tell what is wrong with a profile; the others are planned under all when slow."""
 PLANS = [
-    pytest.param(path, profile, id=f"{path.stem}-{profile}")
+    pytest.param(
+        path,
+        profile,
+        id=f"{path.stem}-{profile}",
+        marks=[] if profile in COMMON or path.stem in EVERYWHERE else [pytest.mark.slow],
+    )
     for path in STUDIES
     for profile in schema.list_profiles()
 ]
