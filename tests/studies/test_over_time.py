@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from refused import refusal
 
 from studies.engine.command import cli
 from studies.engine.definition.schema import load_study
@@ -167,12 +168,7 @@ def test_a_study_with_steps_is_planned(tmp_path: Path) -> None:
 def test_what_no_training_can_have_is_refused(
     tmp_path: Path, old: str, new: str, message: str
 ) -> None:
-    path = tmp_path / "s.yaml"
-    assert old in STUDY
-    path.write_text(STUDY.replace(old, new))
-    with pytest.raises(StudyError) as caught:
-        load_study(path)
-    assert message in str(caught.value)
+    assert message in refusal(tmp_path, STUDY, old, new)
 
 
 def test_a_claim_on_bandwidths_that_a_family_has_not_is_refused(tmp_path: Path) -> None:
