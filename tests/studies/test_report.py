@@ -9,6 +9,7 @@ from studies.engine.planning.tuning import Choice
 from studies.engine.records import Kept
 from studies.engine.reporting.outcome import collect
 from studies.engine.reporting.remarks import reading
+from studies.engine.reporting.rendering import terminal
 from studies.engine.reporting.report import write_report
 
 
@@ -298,3 +299,8 @@ def test_the_best_evaluations_are_told_by_their_steps(fabricate):
         "2 trials are measured with the parameters of their best `valid/loss` (train.keep: best): "
         "of step 20 to 40 where 60 were trained."
     ) in markdown
+
+
+def test_what_a_name_has_in_brackets_is_in_the_terminals_table(fabricate) -> None:
+    fabricate.add("lora", [0.70, 0.72, 0.74]).add("lora [rate=0.1]", [0.71, 0.73, 0.75])
+    assert "lora [rate=0.1] " in terminal(collect(fabricate.study, fabricate.pairs))

@@ -65,8 +65,8 @@ class Session:
             self.search = SearchStage(study, options.plugins, self._runs_dir)
         elif study.tune:
             self.tuning = TuneStage(study, options.plugins, self._runs_dir, options.only)
-        self.before: StudyStage | None = self.search or self.tuning
         before = self.search or self.tuning
+        self.before: StudyStage | None = before
         self._notices = Notices(study, options.plugins, self._runs_dir, before, say)
 
     def seeds(self, *, whole: bool = False) -> SeedsStage:

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from studies.engine.definition import checks, layers
-from studies.engine.definition.points import SECTIONS, TIMES, Point, Problems, expand
+from studies.engine.definition.points import (
+    SECTIONS,
+    Point,
+    Problems,
+    expand,
+    is_multiple,
+    overlap,
+)
 from studies.engine.definition.study import Study, StudyBody
 from studies.engine.definition.yaml_source import Entries, parse_scalar, parse_value
 from studies.engine.errors import StudyError
@@ -112,7 +119,7 @@ def _without(tree: Entries, keys: Sequence[str]) -> Entries:
 def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
     """Report settings that a stage or the sweep sets too, and those that reach no arm."""
     for key in study.set:
-        axes = [axis for axis in study.sweep if _overlap(key, axis)]
+        axes = [axis for axis in study.sweep if overlap(key, axis)]
         compared = [axis for axis in axes if not _has_multiples(study, axis)]
         for axis in compared:
             values = ", ".join(map(shown, study.sweep[axis]))
@@ -123,7 +130,7 @@ def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
         space = {} if study.search is None else study.search.space
         for section, chosen in (("tune", study.tune), ("search.space", space)):
             for axis in chosen:
-                if _overlap(key, axis):
+                if overlap(key, axis):
                     message = f"the study chooses it: give {section}.{axis}=[VALUE] instead"
                     problems.add(PLACE, key, message)
         reach = _reach(key, points)
@@ -133,7 +140,7 @@ def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
 
 def _has_multiples(study: Study, axis: str) -> bool:
     """Whether all that `sweep` has for `axis` are multiples of what the study has there."""
-    return all(isinstance(each, dict) and set(each) == {TIMES} for each in study.sweep[axis])
+    return all(map(is_multiple, study.sweep[axis]))
 
 
 def _reaches_none(key: str, reach: "_Reach", points: Sequence[Point]) -> str:
@@ -157,7 +164,7 @@ def remarks(study: Study) -> list[str]:
             what = "a task that" if len(reach.tasks) == 1 else "tasks that"
             but.append(f"on {_names(reach.tasks)}, {what} {_itself(reach.tasks)}")
         whole = f" in all arms but {', and '.join(but)}" if but else ""
-        times = dict.fromkeys(p.arm for p in points if any(_overlap(key, f) for f in p.factors))
+        times = dict.fromkeys(p.arm for p in points if any(overlap(key, f) for f in p.factors))
         have = "has" if len(times) == 1 else "have"
         whole += f"; {_names(times)} {have} a multiple of it" if times else ""
         lines.append(f"{key}={shown(value)}{whole}")
@@ -189,7 +196,7 @@ class _Reach:
 def _reach(key: str, points: Sequence[Point]) -> _Reach:
     reached, arms, tasks, other = (dict[str, None]() for _ in range(4))
     for point in points:
-        own = [p for p in point.places if _overlap(key, p) and p not in point.factors]
+        own = [p for p in point.places if overlap(key, p) and p not in point.factors]
         if any(path in point.swept for path in own):
             arms[point.arm] = None
         elif own:
@@ -199,8 +206,3 @@ def _reach(key: str, points: Sequence[Point]) -> _Reach:
         else:
             other[point.arm] = None
     return _Reach(reached, arms, tasks, other)
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Whether one of two dotted paths leads to the other."""
-    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")

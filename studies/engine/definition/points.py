@@ -104,7 +104,7 @@ class _Task:
         """Report those of an arm's `settings`, found at `where`, that the task sets too."""
         for path in settings:
             for own in self.settings:
-                if f"{own}.".startswith(f"{path}.") or f"{path}.".startswith(f"{own}."):
+                if overlap(own, path):
                     message = f"the task '{self.name}' sets {own} itself: remove it there or here"
                     problems.at(message, *where, path)
 
@@ -216,7 +216,7 @@ def _point(
             set_path(config, path.split("."), value)
     config["adapter"] |= over
     _set_all(config, on.settings)
-    factors = {p: v[TIMES] for p, v in own.items() if isinstance(v, dict) and set(v) == {TIMES}}
+    factors = {path: value[TIMES] for path, value in own.items() if is_multiple(value)}
     for path, factor in factors.items():
         try:
             own = own | {path: multiplied(value_at(config, path), factor)}
@@ -249,6 +249,16 @@ def _set_all(config: dict[str, Any], settings: Mapping[str, Any]) -> None:
             config[path] = {"name": value} if isinstance(value, str) else value
         elif first in SECTIONS and rest:
             set_path(config[first], rest.split("."), value)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether one of two dotted paths leads to the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+def is_multiple(value: Any) -> bool:
+    """Whether `value` is written as `{times: 0.5}`."""
+    return isinstance(value, dict) and set(value) == {TIMES}
 
 
 def multiplied(number: Any, factor: Any) -> Any:

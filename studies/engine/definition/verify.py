@@ -150,8 +150,8 @@ def _check_published(study: Study, points: list[Point], problems: Problems) -> N
         if arm not in arms:
             problems.at(_no_arm(arm, arms), "published", "rows", arm)
         if value not in values:
-            known = ", ".join(map(shown, values))
-            problems.at(f"no row for {shown(value)}; it has {known}", "published", "rows", arm)
+            has = ", ".join(map(shown, values))
+            problems.at(f"no row for {shown(value)}; it has {has}", "published", "rows", arm)
     x, known = study.published.x, dict.fromkeys(path for point in points for path in point.swept)
     if x not in known:
         problems.at(unlike(f"no arm varies '{x}'", x, known, "Varied"), "published", "x")

@@ -207,6 +207,7 @@ def collect(
         whole,
         choices=tuple(choices),
         search=search,
+        settings=tuple(overrides.remarks(study)),
         verdicts=tuple(verdicts),
         tasks=tasks,
         over_tasks=compare_over_tasks(differences(gains)),
@@ -257,7 +258,6 @@ def _of(
         },
         after=gather({arm.name: results[arm.name] for arm in arms}, metric),
         notes=tuple((trial.arm, trial.seed, note) for trial, r in done for note in r.notes),
-        settings=tuple(overrides.remarks(study)),
         two_factors=two_factors(
             {arm.name: arm.swept for arm in arms}, {arm.name: arm.values for arm in arms}
         ),

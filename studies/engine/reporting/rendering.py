@@ -1,10 +1,8 @@
 """A study's outcome as Markdown and as a table for the terminal."""
 
 from collections.abc import Sequence
-from io import StringIO
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from studies.engine.labels import short_names, shown
@@ -12,7 +10,7 @@ from studies.engine.reporting import task_tables
 from studies.engine.reporting.outcome import Arm, Outcome
 from studies.engine.reporting.remarks import reading, remarks
 from studies.engine.reporting.statistics import Estimate
-from studies.engine.reporting.tables import NONE, interval, number, p_value, table
+from studies.engine.reporting.tables import NONE, interval, number, p_value, plain, table
 
 
 def markdown(outcome: Outcome, figures: Sequence[str] = (), more: Sequence[str] = ()) -> str:
@@ -80,26 +78,23 @@ def terminal(outcome: Outcome) -> str:
         table.add_column(name, justify="left" if name.startswith(("arm", "finding")) else "right")
     for row in rows:
         table.add_row(*row)
-    console = Console(file=StringIO(), width=200, no_color=True, legacy_windows=False)
-    console.print(f"{outcome.name} ({outcome.profile}): {outcome.question}", markup=False)
-    for each in outcome.settings:
-        console.print(f"set for the whole study: {each}", markup=False, highlight=False)
     majority = "" if outcome.majority is None else f"; majority class {outcome.majority:.3f}"
-    console.print(f"{outcome.title}, {_better(outcome)} is better{majority}", markup=False)
-    console.print(table)
+    above = [
+        f"{outcome.name} ({outcome.profile}): {outcome.question}",
+        *(f"set for the whole study: {each}" for each in outcome.settings),
+        f"{outcome.title}, {_better(outcome)} is better{majority}",
+    ]
+    below = []
     if (tested := _tested(outcome)) > 1:
-        text = f"p and finding are corrected over {tested} arms (Holm), intervals are not"
-        console.print(text, markup=False, highlight=False)
+        below.append(f"p and finding are corrected over {tested} arms (Holm), intervals are not")
     if tasks := task_tables.terminal(outcome):
-        console.print(tasks, markup=False, highlight=False, end="")
-    for verdict in outcome.verdicts:
-        console.print(f"{verdict.word}: {verdict.claim}", markup=False, highlight=False)
-    for remark in remarks(outcome):
-        console.print(f"note: {remark}", markup=False, highlight=False)
+        below.append(tasks.removesuffix("\n"))
+    below += [f"{verdict.word}: {verdict.claim}" for verdict in outcome.verdicts]
+    below += [f"note: {remark}" for remark in remarks(outcome)]
     for f in outcome.failed:
         on = f" on {f.task}" if f.task else ""
-        console.print(f"failed: {f.arm}{on}, seed {f.seed}: {f.kind}: {f.message}", markup=False)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+        below.append(f"failed: {f.arm}{on}, seed {f.seed}: {f.kind}: {f.message}")
+    return "\n".join(line.rstrip() for line in plain(*above, table, *below).splitlines())
 
 
 def _set(outcome: Outcome) -> str:

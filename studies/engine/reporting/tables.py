@@ -1,6 +1,9 @@
-"""Markdown tables, and numbers as their cells have them."""
+"""Tables in Markdown and for the terminal, and numbers as their cells have them."""
 
 from collections.abc import Sequence
+from io import StringIO
+
+from rich.console import Console, RenderableType
 
 from studies.engine.reporting.statistics import Estimate
 
@@ -32,3 +35,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = ["---:" if name in right else "---" for name in head]
     cells = [head, rule, *([c.replace("|", "\\|") for c in row] for row in rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def plain(*lines: RenderableType) -> str:
+    """Lines and tables of rich as text without colours, at most 200 columns wide."""
+    text = StringIO()
+    console = Console(file=text, width=200, no_color=True, legacy_windows=False)
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+    return text.getvalue()

@@ -1,15 +1,12 @@
 """Arms × tasks: means, differences to the baseline, and a test over the tasks."""
 
-from io import StringIO
-
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from studies import published
 from studies.engine.reporting.outcome import Outcome
 from studies.engine.reporting.statistics import Estimate
-from studies.engine.reporting.tables import interval, number, p_value, table
+from studies.engine.reporting.tables import NONE, interval, number, p_value, plain, table
 
 ABOUT = (
     "Over {what}: a t test whose units are the {n} {what}, each with its mean difference over "
@@ -38,7 +35,7 @@ def markdown(outcome: Outcome) -> str:
             gains = _estimates(outcome, arm.name, gain=True)
             test = outcome.over_tasks.get(arm.name)
             over = [interval(test.estimate, "+"), p_value(test.p_holm),
-                    test.words(outcome.direction)] if test else ["—"] * 3  # fmt: skip
+                    test.words(outcome.direction)] if test else [NONE] * 3  # fmt: skip
             cells = [interval(own, "+") for own in (*gains, arm.gain)]
             rows.append([arm.name, *cells, *over])
     if rows:
@@ -71,9 +68,7 @@ def terminal(outcome: Outcome) -> str:
         shown.add_row(
             arm.name, *means, number(arm.summary.mean), p_value(test.p_holm) if test else ""
         )
-    text = StringIO()
-    Console(file=text, width=200, no_color=True, legacy_windows=False).print(shown)
-    return text.getvalue()
+    return plain(shown)
 
 
 def _what(outcome: Outcome) -> str:

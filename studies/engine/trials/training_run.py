@@ -69,6 +69,10 @@ class Findings:
             self.notes = (*self.notes, line)
             sys.stderr.write(f"{line}\n")
 
+    def has_noted(self, beginning: str) -> bool:
+        """Whether a note begins so."""
+        return any(note.startswith(beginning) for note in self.notes)
+
     def fields(self, *, whole: bool) -> dict[str, Any]:
         """Fields of a `Result`: all of a whole trial, of a failed one those that are no numbers."""
         kept = ("data", "backbone", "micro_batch", "notes")
@@ -208,7 +212,7 @@ class TrainingRun:
                 loss=prepared.fixed_loss if few_shapes else prepared.loss,
                 saver=saver,
                 micro_batch=micro_batch,
-                may_capture=not any(n.startswith(NOT_CAPTURED) for n in self._found.notes),
+                may_capture=not self._found.has_noted(NOT_CAPTURED),
                 note=self._found.note,
                 snapshots=self._snapshots,
             )
@@ -329,8 +333,8 @@ class TrainingRun:
     @contextmanager
     def _evaluated(self) -> Iterator[torch.nn.Module]:
         """The model as it is evaluated: replayed from CUDA graphs where that can be."""
-        tried = any(n.startswith(NOT_REPLAYED) for n in self._found.notes)
-        if self._settings.capture == "off" or tried or not self._prepared.evaluates_plainly:
+        wanted = self._settings.capture == "auto" and self._prepared.evaluates_plainly
+        if not wanted or self._found.has_noted(NOT_REPLAYED):
             yield self._model
             return
         with captured_forward(self._model, self._found.note) as model:
