@@ -1,4 +1,4 @@
-"""What test_sharded.py runs in two processes at once: `python sharded_cases.py RANK FOLDER`.
+"""What test_sharded.py runs in two processes at once: `python sharded_cases.py RANK FOLDER DEVICE`.
 
 Each case trains a model as FSDP shards it and the same model whole, and tells how far they are
 apart; RANK.json in FOLDER holds the distance or the error of every case.
@@ -25,7 +25,8 @@ from torch.utils.checkpoint import checkpoint
 from adapters import BasisConfig
 
 CASES: dict[str, Callable[[], float]] = {}
-CPU = torch.device("cpu")
+KIND, RANK = sys.argv[3] if len(sys.argv) > 3 else "cpu", sys.argv[1]
+DEVICE = torch.device("cpu") if KIND == "cpu" else torch.device(KIND, int(RANK))
 ROWS = torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(1))
 """Two micro-batches; each process takes half of the rows."""
 
@@ -67,16 +68,17 @@ class Net(nn.Module):
 def make(recompute=None, **options):
     torch.manual_seed(0)
     given = {"r": 4, "num_basis": 8, "target_modules": ["up", "down", "head"], "b_std": 0.3}
-    return get_peft_model(Net(recompute), BasisConfig(init_weights=False, **{**given, **options}))
+    config = BasisConfig(init_weights=False, **{**given, **options})
+    return get_peft_model(Net(recompute), config).to(DEVICE)
 
 
 def fsdp1(model, **options):
     given = {"auto_wrap_policy": ModuleWrapPolicy({Block}), "use_orig_params": True}
-    return FSDP(model, device_id=CPU, **{**given, **options})
+    return FSDP(model, device_id=DEVICE, **{**given, **options})
 
 
 def fsdp2(model, units=True, base=False, **options):
-    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    mesh = init_device_mesh(KIND, (dist.get_world_size(),))
     for block in model.base_model.model.layers if units else ():
         if base:
             fully_shard(block.up.base_layer, mesh=mesh)
@@ -88,14 +90,14 @@ def train(model, rows, steps=2):
     """Plain gradient descent over two micro-batches a step; the inputs want gradients too."""
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     for _ in range(steps):
-        for last, x in enumerate(ROWS):
+        for last, x in enumerate(ROWS.to(DEVICE)):
             if hasattr(model, "keeps_whole"):
                 model.set_reshard_after_backward(bool(last))
             model.train()(x[rows].clone().requires_grad_()).square().mean().div(2).backward()
         optimizer.step()
         optimizer.zero_grad()
     with torch.no_grad():
-        return [model.eval()(x[rows]) for x in (*ROWS, *ROWS)]
+        return [model.eval()(x[rows]) for x in (*ROWS.to(DEVICE), *ROWS.to(DEVICE))]
 
 
 def whole_parameters(model):
@@ -166,8 +168,10 @@ case("fsdp2, compiled", partial(compiled, fsdp2))
 
 def run(folder: Path, rank: int) -> None:
     torch.set_num_threads(1)
+    if KIND == "cuda":
+        torch.cuda.set_device(DEVICE)
     dist.init_process_group(
-        "gloo",
+        "gloo" if KIND == "cpu" else "nccl",
         init_method=f"file://{folder / 'store'}",
         rank=rank,
         world_size=2,

@@ -7,18 +7,26 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.adapters.sharded_cases import CASES
 
+TWO_GPUS = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices"),
+]
 
-@pytest.fixture(scope="module")
-def told(tmp_path_factory) -> list[dict]:
+
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=TWO_GPUS)])
+def told(request, tmp_path_factory) -> list[dict]:
     """What each of the two processes tells of each case."""
     folder, root = tmp_path_factory.mktemp("sharded"), Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("sharded_cases.py"))]
     ranks = [
-        subprocess.Popen([*command, str(rank), str(folder)], env=environment, cwd=root)
+        subprocess.Popen(
+            [*command, str(rank), str(folder), request.param], env=environment, cwd=root
+        )
         for rank in (0, 1)
     ]
     try:
