@@ -45,6 +45,11 @@ def dense_gradient(dy: Tensor, x: Tensor, *, float8: bool = False) -> Tensor:
     small = float8 and len(x) > 0 and x.dtype != torch.float64
     if not (small and takes_float8(dy.shape[1], x.shape[1])):
         return dy.T @ x
+    return in_float8(dy, x)
+
+
+def in_float8(dy: Tensor, x: Tensor) -> Tensor:
+    """G (out, in) from dy (n, out) and x (n, in), in 8 bits whether that pays or not."""
     if not has_products(x.device):
         return emulated.dense_gradient(dy, x)
     from adapters.ops.dense_gradient import fused  # Triton is there where CUDA is
@@ -60,4 +65,4 @@ def has_products(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 9)
 
 
-__all__ = ["LEAST", "MULTIPLE", "dense_gradient", "has_products", "takes_float8"]
+__all__ = ["LEAST", "MULTIPLE", "dense_gradient", "has_products", "in_float8", "takes_float8"]

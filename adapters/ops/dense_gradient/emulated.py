@@ -25,6 +25,6 @@ def cast(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     largest = torch.linalg.vector_norm(x, torch.inf).float().clamp(min=SMALLEST)  # NaN stays NaN
     largest = torch.where(largest < torch.inf, largest, torch.nan)
-    # tensor by tensor: with a number torch multiplies by a reciprocal, which a GPU then rounds twice
+    # a tensor by a tensor: a number torch would divide by multiplying by the rounded reciprocal
     inverse = torch.full_like(largest, LARGEST) / largest
     return (x.float() * inverse).to(E4M3), largest * (1 / LARGEST)
