@@ -54,7 +54,7 @@ class Notices:
 
     def room(self, stage: StudyStage) -> None:
         """Say what the study's seeds will keep on the disk; refuse what has no room there."""
-        if self._study.keep is None:
+        if not self._study.keep:
             return
         chosen = isinstance(stage, SeedsStage)
         trials = stage.asked if chosen else plan(self._study, self._plugins)

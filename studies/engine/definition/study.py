@@ -12,6 +12,7 @@ from studies.engine.definition.contents import Contents
 from studies.engine.definition.sections import After, Search
 from studies.engine.definition.train import Train
 from studies.engine.definition.yaml_source import Entries, place_in
+from studies.engine.records import Keeps
 from studies.sections import Bool, Float, Int, Line, Section
 from studies.tasks import TaskSpec
 
@@ -265,9 +266,10 @@ class StudyBody(Section):
     """A stage before `seeds` that searches the settings of one arm; validation chooses."""
     after: After | None = None
     """Evaluations made on the trained model of every trial of `seeds`."""
-    keep: Annotated[Literal["adapter", "mlflow"] | None, Field(examples=["adapter"])] = None
-    """adapter: what every trial of `seeds` has trained stays in its folder; mlflow: and is an
-    artifact of its run in MLflow; null: it is thrown away."""
+    keep: Annotated[Keeps, Field(examples=[["adapter", "predictions"]])] = ()
+    """One of them or a list. adapter: what every trial of `seeds` has trained stays in its folder;
+    mlflow: and is an artifact of its run in MLflow; predictions: its scores on every test row stay,
+    and claims are tested over seeds and test rows. Null: nothing stays."""
     match: Literal["parameters"] | None = None
     """parameters: every arm's size is chosen for the baseline's number of trained parameters; null:
     sizes stay as they are."""

@@ -304,7 +304,7 @@ class TrackedStudy:
     def _keep_adapter(self, trial: Trial, result: Result, run_dir: Path) -> None:
         """Make what the trial has trained an artifact, where that is asked for and it is none."""
         folder, known = run_dir / ADAPTER, self._index()[trial.key]
-        if trial.keep != "mlflow" or result.status != "done" or not folder.is_dir():
+        if "mlflow" not in trial.keep or result.status != "done" or not folder.is_dir():
             return
         for i, run in enumerate(known):
             if run.attempt == result.attempt and ADAPTER not in run.tags:
