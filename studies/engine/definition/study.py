@@ -117,6 +117,9 @@ class ClaimRule(Section):
     what it is compared with, or within `margin` of it; of a loss, lower is better."""
     margin: Float = Field(0.0, ge=0)
     """By how much, in the metric's unit; with `relative` as a share of `than`."""
+    resolution: Annotated[Annotated[Float, Field(gt=0)] | None, Field(examples=[0.005])] = None
+    """A difference too small to matter, in the unit of `margin`: one that is surely smaller is an
+    answer too, "bounded". `within` needs none: its margin is one."""
     metric: Annotated[Line | None, Field(examples=["cost/peak_memory_bytes"])] = None
     """A metric of the results or `cost/<field>`; null: the objective."""
     than_metric: Annotated[Line | None, Field(examples=["valid/accuracy"])] = None
@@ -184,6 +187,10 @@ class ClaimRule(Section):
     def _can_be_decided(self) -> "ClaimRule":
         if self.expect.endswith("within") and self.margin == 0:
             raise ValueError(f"expect: {self.expect} needs a `margin` above 0")
+        if self.expect.endswith("within") and self.resolution is not None:
+            raise ValueError(
+                f"expect: {self.expect} has its `margin` as resolution: leave `resolution` out"
+            )
         if self.than_metric is not None and not isinstance(self.than, str):
             raise ValueError(f"`than_metric` is of an arm, but than is {self.than}")
         if self.relative and self.than == 0:
