@@ -112,3 +112,13 @@ def multiple_choice_names(evaluate: str, parts: Sequence[str] = ()) -> dict[str,
     if evaluate != "loglikelihood":
         found |= {"accuracy_generated": "maximize", "unparsed": "minimize"}
     return found
+
+
+def has_chance_level(metrics: Collection[str]) -> bool:
+    """Whether accuracy has a level that always giving one answer reaches.
+
+    The mean over the test sets of a suite has none: the most frequent answers of each differ.
+    """
+    ways = {"accuracy_sum", "accuracy_normalised", "accuracy_generated"}
+    parts = {name for name in metrics if name.startswith("accuracy_")} - ways
+    return "accuracy" in metrics and not parts

@@ -271,8 +271,10 @@ class SeedsStage:
 
     def _judge(self, found: Sequence[tuple[Trial, Result]]) -> "Sequence[Verdict]":
         from studies.engine.reporting.outcome import collect  # with scipy
+        from studies.engine.reporting.row_scores import kept_by
 
-        return collect(self._study, found).verdicts
+        read = kept_by(self._study, runs.study_dir(self._study, self._runs_dir) / "trials")
+        return collect(self._study, found, read=read).verdicts
 
     def run(self, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent, say: Say) -> None:
         """Run what is left; errors are those of `dispatch.run`."""

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from basis_zoo.registry import did_you_mean
-from studies.engine.definition import checks, contrasts
+from studies.engine.definition import checks, collapsed_rules, contrasts
+from studies.engine.definition.collapsed_rules import COLLAPSED
 from studies.engine.definition.points import Point, Problems
 from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.definition.task_rules import Metrics
@@ -36,6 +37,10 @@ def check(
         for where, message in wrong:
             problems.at(message, "claims", i, *where)
         if wrong or metrics is None:
+            continue
+        if claim.metric == COLLAPSED:
+            for key, message in collapsed_rules.problems(claim, study, asked, metrics):
+                problems.at(message, "claims", i, key)
             continue
         for key, metric, named in _compared(claim, own):
             have = {p.cell: reported(study, p, metrics[p.cell]) for p in asked}

@@ -122,7 +122,8 @@ class ClaimRule(Section):
     """A difference too small to matter, in the unit of `margin`: one that is surely smaller is an
     answer too, "bounded". `within` needs none: its margin is one."""
     metric: Annotated[Line | None, Field(examples=["cost/peak_memory_bytes"])] = None
-    """A metric of the results or `cost/<field>`; null: the objective."""
+    """A metric of the results, `cost/<field>`, or `collapsed`, the share of runs that fell to
+    chance; null: the objective."""
     than_metric: Annotated[Line | None, Field(examples=["valid/accuracy"])] = None
     """The metric that is taken of `than`; null: the same as of `arm`."""
     relative: Bool = False

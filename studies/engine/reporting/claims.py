@@ -19,12 +19,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from studies.engine.definition.collapsed_rules import COLLAPSED
 from studies.engine.definition.contrasts import WeightedSum, weighted_sum
 from studies.engine.definition.points import Point
 from studies.engine.definition.study import ClaimRule
 from studies.engine.reporting import power
+from studies.engine.reporting.collapsed import Discordant, Share
 from studies.engine.reporting.looks import Decision, PValues, Word, decide, shares
-from studies.engine.reporting.samples import Results, Sample, arms_of, sample
+from studies.engine.reporting.row_scores import Read, Results
+from studies.engine.reporting.samples import Sample, arms_of, sample, sample_of_collapsed
 from studies.engine.reporting.statistics import Measured
 
 OPEN: Word = "not decided"
@@ -61,6 +64,8 @@ class Verdict:
     """Of an open claim: the smallest resolution, or margin of `within`, that would hold today."""
     seeds_needed: int | None = None
     """Of an open claim: seeds that would probably decide it, from the mean and spread seen."""
+    over: str = ""
+    """What the interval is about: seeds and test rows, or seeds alone and why; empty of none."""
 
     @property
     def open(self) -> bool:
@@ -75,14 +80,17 @@ def judge(
     points: Sequence[Point] = (),
     tasks: Mapping[str, tuple[Results, str]] = MappingProxyType({}),
     looks: Sequence[Sequence[int]] = (),
+    read: Read | None = None,
 ) -> list[Verdict]:
     """A verdict for each of `claims`; `metric` and `points`, the arms, are those of the study.
 
     Of several `tasks` each has its results and its metric; `results` are then the means over them.
     `looks` are the seeds that each look has, growing; a claim is looked at where all its arms have
     a result, done or failed, for each of these seeds. Without `looks` all seeds there are count.
+    What `read` gives of trials that keep their scores by row makes claims that are about means of
+    them tests over seeds and test rows.
     """
-    every = [_Claim.of(claim, results, metric, points, tasks, looks) for claim in claims]
+    every = [_Claim.of(claim, results, metric, points, tasks, looks, read) for claim in claims]
     decisions = iter(decide([c.tests for c in every if c.is_tested], max(len(looks), 1)))
     return [c.verdict(next(decisions) if c.is_tested else None) for c in every]
 
@@ -122,7 +130,7 @@ class _Set:
             return 0.0
         return self.low if math.isfinite(self.low) else self.high
 
-    def p_values(self, d: Measured) -> PValues:
+    def p_values(self, d: Measured | Share | Discordant) -> PValues:
         above, below = d.p_above, d.p_below
         if self.two_sided:
             inside = max(above(self.low), below(self.high))
@@ -137,21 +145,36 @@ class _Set:
             found["bounded"] = max(above(self.center - r), below(self.center + r))
         return found
 
-    def one_side(self, d: Measured, level: float) -> float:
+    def one_side(self, d: Measured | Share, level: float) -> float:
         """The level of either end of the interval whose position decides at `level`."""
         return level / 2 if self.two_sided and not self.low <= d.mean <= self.high else level
 
     def seeds_needed(self, d: Measured, n: int, level: float) -> int | None:
         """Seeds that would probably decide, if mean and spread are as seen with `n`."""
-        spread = d.error * math.sqrt(n)
         ends = [end for end in (self.low, self.high) if math.isfinite(end)]
         side = self.one_side(d, level)
-        found = [power.seeds_needed(min(abs(d.mean - e) for e in ends) / spread, side)]
+        found = [_needed(min(abs(d.mean - e) for e in ends), d, n, side)]
         if (r := self.resolution) is not None:
             # both sides must hold: of a mean in the middle either may fail
-            left = (r - abs(d.mean - self.center)) / spread
-            found.append(power.seeds_needed(left, level, (1 + power.SHARE) / 2))
+            left = r - abs(d.mean - self.center)
+            found.append(_needed(left, d, n, level, (1 + power.SHARE) / 2))
         return min((count for count in found if count is not None), default=None)
+
+
+def _needed(
+    gap: float, d: Measured, n: int, level: float, share: float = power.SHARE
+) -> int | None:
+    """Seeds that would probably show `gap`, if the error with `n` is as seen.
+
+    The part of the error that is of test rows stays: the more seeds, the more it counts.
+    """
+    seeds = n
+    while True:
+        spread = math.sqrt((d.error**2 - d.of_rows) * n + d.of_rows * seeds)
+        found = power.seeds_needed(gap / spread, level, share)
+        if not d.of_rows or found is None or found <= seeds:
+            return found if found is None or not d.of_rows else max(found, seeds)
+        seeds = found
 
 
 @dataclass(frozen=True)
@@ -176,21 +199,26 @@ class _Claim:
         points: Sequence[Point],
         tasks: Mapping[str, tuple[Results, str]],
         looks: Sequence[Sequence[int]],
+        read: Read | None,
     ) -> "_Claim":
         total = weighted_sum(claim, points)
         own, metric = tasks.get(claim.task or "", (results, metric))
         arms = arms_of(total)
         ended = set.intersection(*(set(own.get(arm, {})) for arm in arms))
-        samples = tuple(
-            sample(total, own, metric, seeds) if ended.issuperset(seeds) else None
-            for seeds in looks
-        )
+
+        def found(seeds: Sequence[int] | None = None) -> Sample:
+            if claim.metric == COLLAPSED:
+                return sample_of_collapsed(total, own, seeds)
+            each = () if claim.task else tuple(tasks.values())
+            return sample(total, own, metric, seeds, each, read)
+
+        samples = tuple(found(seeds) if ended.issuperset(seeds) else None for seeds in looks)
         text = rule(claim, total, metric, claim.task or ("mean over tasks" if tasks else ""))
         sizes = tuple(map(len, looks))
         at_most = sizes[-1] if sizes else None
         blank = Verdict(claim.claim, text, OPEN, 0, arms=arms, task=claim.task, at_most=at_most,
                         resolution=claim.resolution)  # fmt: skip
-        samples = samples or (sample(total, own, metric),)
+        samples = samples or (found(),)
         return cls(claim, _Set.of(claim), blank, sizes, samples)
 
     @property
@@ -227,11 +255,13 @@ class _Claim:
         found = self.samples[at]
         assert found is not None, "a look that decides has a sample"
         look = self.sizes[at] if self.sizes else None
-        told = replace(self.blank, n=found.n, look=look, difference=found.mean)
+        told = replace(self.blank, n=found.n, look=look, difference=found.mean, over=found.over)
         if found.exact:
             return self._known(told)
         if decision is None or found.measured is None:
             return replace(told, note=f"no interval: {found.note}")
+        if isinstance(found.measured, Discordant):  # McNemar's test has no interval beside it
+            return replace(told, word=decision.word, note=found.note)
         return self._tested(told, decision, found.measured)
 
     def _known(self, told: Verdict) -> Verdict:
@@ -241,18 +271,18 @@ class _Claim:
         word: Word = "confirmed" if holds != s.negated else "refuted"
         return replace(told, word=word, low=d, high=d, level=1.0)
 
-    def _tested(self, told: Verdict, decision: Decision, d: Measured) -> Verdict:
+    def _tested(self, told: Verdict, decision: Decision, d: Measured | Share) -> Verdict:
         side = self.bounds.one_side(d, decision.level)
         low, high = d.interval(side)
         told = replace(told, word=decision.word, low=low, high=high, level=1 - 2 * side)
         if not told.open:
             return told
         center, (low, high) = self.bounds.center, d.interval(decision.level)
-        return replace(
-            told,
-            bound=max(center - low, high - center),
-            seeds_needed=self.bounds.seeds_needed(d, told.n, self._last_level(decision)),
-        )
+        told = replace(told, bound=max(center - low, high - center))
+        if isinstance(d, Share):
+            return told
+        needed = self.bounds.seeds_needed(d, told.n, self._last_level(decision))
+        return replace(told, seeds_needed=needed)
 
     def _last_level(self, decision: Decision) -> float:
         """The level of the last look, of which more seeds than there are would have the share."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from studies.engine.reporting.outcome import DRAWN, Arm, Outcome
+from studies.engine.reporting.samples import BOTH
 from studies.engine.reporting.statistics import ALPHA, FEW_SEEDS
 from studies.tasks.data_remarks import findings
 
@@ -77,6 +78,18 @@ def reading(outcome: Outcome) -> list[str]:
         lines.append(
             f"The figures show the baseline and the {DRAWN - 1} best of {len(outcome.arms)} arms; "
             "the tables show all."
+        )
+    if any(verdict.over == BOTH for verdict in outcome.verdicts):
+        lines.append(
+            f"Claims over {BOTH} are tested as means over both, crossed: other seeds and other "
+            "test rows would give another number. All other intervals are over seeds alone."
+        )
+    arms = [arm for own in (outcome, *outcome.tasks.values()) for arm in own.arms]
+    if any(arm.collapsed is not None and arm.collapsed.count for arm in arms):
+        lines.append(
+            "A run is collapsed where its test accuracy is at most the majority class's share and "
+            "one standard error of it, or its loss was not finite; beside their share stand its "
+            "exact 95 % interval and the mean of the other runs. Differences are of all runs."
         )
     if outcome.verdicts:
         lines.append(

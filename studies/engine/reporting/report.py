@@ -28,6 +28,7 @@ from studies.engine.reporting import (
 )
 from studies.engine.reporting.outcome import Outcome, Pairs, collect
 from studies.engine.reporting.remarks import beyond_the_interval, reading, remarks
+from studies.engine.reporting.row_scores import kept_by
 from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.reporting.statistics import summarize
 from studies.engine.trials.metrics_file import is_number, read_metrics
@@ -77,16 +78,18 @@ def write_report(
         search: what the search found, see `studies.engine.searching.search`.
         claims_changed: whether the study's claims are others than before its first result.
 
-    Raises ValueError where `pairs` is empty or has two results for one arm and seed.
+    Raises ValueError where `pairs` is empty or has two results for one arm and seed, and
+    `StudyError` where what a trial has kept beside its result is damaged.
     """
     if not pairs and search is None:
         raise ValueError(
             f"study {study.name!r} has no results to report: run it first, "
             f"{program()} {study.path.name}"
         )
-    outcome = replace(collect(study, pairs, choices, search), claims_changed=claims_changed)
-    out_dir.mkdir(parents=True, exist_ok=True)
     trials_dir = trials_dir or out_dir.parent / "trials"
+    outcome = collect(study, pairs, choices, search, kept_by(study, trials_dir))
+    outcome = replace(outcome, claims_changed=claims_changed)
+    out_dir.mkdir(parents=True, exist_ok=True)
     more = after_tables.markdown(outcome.after, outcome.metric, outcome.chosen_on)
     if outcome.two_factors is not None:
         more.insert(0, two_factor_report.markdown(outcome.two_factors, outcome.metric))
@@ -196,6 +199,7 @@ def _arms_as_data(outcome: Outcome) -> list[dict[str, Any]]:
             "comparison": arm.comparison,
             "finding": arm.comparison and arm.comparison.words(outcome.direction),
             "cost": arm.cost,
+            "collapsed": arm.collapsed,
             "published": arm.published,
         }
         for arm in outcome.arms
