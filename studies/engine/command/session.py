@@ -100,7 +100,7 @@ class Session:
             many = f"{least} seeds" if least == most else f"{least} to {most} seeds"
             self._print(f"then {arms} tuned arms{on} with {many} each")
         elif isinstance(stage, SeedsStage):
-            self._print(*stage.stands)
+            self._print(*stage.planned)
         return DONE
 
     def run(self, make_runner: MakeRunner) -> int:
@@ -195,7 +195,7 @@ class Session:
             self._notices.edits(seeds, keep=False)
             states = {"waiting", "running"} | ({"failed"} if self._options.retry_failed else set())
             trials = [t for t in seeds.asked if runs.state_of(t, self._runs_dir) in states]
-            self._print(*seeds.stands)
+            self._print(*seeds.planned)
         self._notices.data(trials)
         whole = Plan(
             study=self._study.name,
