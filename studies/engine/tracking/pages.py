@@ -157,8 +157,8 @@ class TrackedStudy:
                 with locked(self._lock):
                     self._write_summary(report)
                     self._write_arms(report)
-                note = report.note[:LIMIT]
-                self._client.set_experiment_tag(self._experiment, "mlflow.note.content", note)
+                    note = report.note[:LIMIT]
+                    self._client.set_experiment_tag(self._experiment, "mlflow.note.content", note)
             self._write_views()
         return self.link
 
@@ -340,8 +340,10 @@ class TrackedStudy:
             whole=self.study.objective_of(),
             tasks=self.study.compared(),
         )
-        for key, tag in found.items():
-            self._client.set_experiment_tag(self._experiment, f"mlflow.sharedViewState.{key}", tag)
+        with locked(self._lock):  # MLflow inserts a new tag without looking: two at once fail
+            for key, tag in found.items():
+                name = f"mlflow.sharedViewState.{key}"
+                self._client.set_experiment_tag(self._experiment, name, tag)
         self._viewed = len(self._rows)
 
 
