@@ -1,18 +1,19 @@
 r"""Verdicts at several looks at the same study, whose errors together stay those of one.
 
 The looks are fixed before the run: at look $k$ of $K$ the first $n_k$ seeds are there, and a claim
-may err with the share $w_k = 2k / (K (K + 1))$ of its level, $\sum_k w_k = 1$. With $p_{kv}$ the
-one-sided p of the word $v$ at look $k$, the sequential p of a claim is
+may err with the share $w_k = 2k / (K (K + 1))$ of its level, $\sum_k w_k = 1$. A word whose
+one-sided p at look $k$ is at most $w_k$ times the level of its claim is given. That level is
+$\alpha / m$ of $m$ claims, and, as in Holm's step-down, $\alpha / (m - r)$ once $r$ of them are
+confirmed or refuted: a claim whose direction is clear had next to no chance of being wrong, and its
+share is free. One that is bounded keeps its share, which it may well have spent: a true difference
+of 0 is bounded nearly always, and might have been called positive before.
 
-$$P = \min_{k, v} \; p_{kv} / w_k,$$
-
-and Holm's step-down compares the $P$ of the claims that are open with $\alpha / (\text{how many are
-open})$. It is done anew at each look, in order, with what that look and those before it have found:
-a verdict that was given stays, and a level that other verdicts have freed may decide a claim on an
-earlier look's data. See docs/statistics.md for why all of it errs in 5 % of studies.
+All of it is done look by look with what is known there: a verdict that was given stays, and a level
+that others have freed may decide a claim on an earlier look's data. See docs/statistics.md for why
+the total error is 5 %.
 
 References: Holm, *A simple sequentially rejective multiple test procedure* (1979); Lan & DeMets,
-*Discrete sequential boundaries for clinical trials* (1983), of the error spent look by look.
+*Discrete sequential boundaries for clinical trials* (1983), of error that is spent look by look.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,10 @@ from studies.engine.reporting.statistics import ALPHA
 
 Word = Literal["confirmed", "refuted", "bounded", "not decided"]
 PValues = Mapping[Word, float]
-"""Word to the one-sided p of its being wrong, the word that says most first."""
+"""Word to the one-sided p of its being wrong."""
+
+DIRECTED: tuple[Word, ...] = ("confirmed", "refuted")
+"""What is said before "bounded", as it says more."""
 
 
 @dataclass(frozen=True)
@@ -50,22 +54,28 @@ def decide(tests: Sequence[Sequence[PValues | None]], looks: int) -> list[Decisi
     share = shares(looks)
     given: dict[int, Decision] = {}
     level = ALPHA / max(len(tests), 1)
+
+    def passing(now: int, *words: Word) -> dict[int, Decision]:
+        still = (i for i in range(len(tests)) if i not in given)
+        tried = ((i, _passing(tests[i][: now + 1], words, share, level)) for i in still)
+        return {i: decision for i, decision in tried if decision is not None}
+
     for now in range(looks):
-        while len(given) < len(tests):
-            level = ALPHA / (len(tests) - len(given))
-            still = [i for i in range(len(tests)) if i not in given]
-            found = {i: d for i in still if (d := _passing(tests[i][: now + 1], share, level))}
-            if not found:
-                break
+        while found := passing(now, *DIRECTED):
             given |= found
+            freed = sum(decision.word in DIRECTED for decision in given.values())
+            level = ALPHA / max(len(tests) - freed, 1)
+        given |= passing(now, "bounded")
     return [given.get(i) or _open(own, share, level) for i, own in enumerate(tests)]
 
 
-def _passing(own: Sequence[PValues | None], share: list[float], level: float) -> Decision | None:
+def _passing(
+    own: Sequence[PValues | None], words: Sequence[Word], share: list[float], level: float
+) -> Decision | None:
     """What decides a claim at `level`: of several looks the last, which knows most."""
     for k in reversed(range(len(own))):
-        for word, p in (own[k] or {}).items():
-            if p <= level * share[k]:
+        for word in words:
+            if (p := own[k]) is not None and p.get(word, 1.0) <= level * share[k]:
                 return Decision(word, k, level * share[k])
     return None
 
