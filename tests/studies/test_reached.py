@@ -187,6 +187,7 @@ claims: [{claim: c, arm: low, than: lora, expect: lower}]
         ("10, 40", "10, 30", "s.yaml:10: seeds.looks: expected looks from 5 (`at_least`) to 40"),
         ("[5, 10", "[6, 10", "s.yaml:10: seeds.looks: expected looks from 5 (`at_least`) to 40"),
         ("first: 0", "first: -1", "s.yaml:11: seeds.first: expected at least 0, got -1"),
+        ("first: 0", "first: 4294967290", "seeds.first: 40 seeds from 4294967290 on go beyond"),
         ("first", "start", "s.yaml:11: seeds.start: unknown key. Known: at_least, at_most, until"),
         ("  at_most: 40\n", "", "s.yaml:6: seeds.at_most: required, but not given"),
         (FILE[FILE.index("claims") :], "", "s.yaml:9: seeds.until: the study has no `claims`"),

@@ -84,8 +84,8 @@ def reading(outcome: Outcome) -> list[str]:
     if looks := [str(size) for size in outcome.looks]:
         after = f"{', '.join(looks[:-1])} and {looks[-1]}" if looks[1:] else looks[0]
         lines.append(
-            f"Claims were judged after {after} seeds, and only arms of open claims got more. The "
-            "verdicts allow for that; intervals and p of the table do not."
+            f"Claims are judged after {after} seeds while some are open, and only arms of these "
+            "get more. The verdicts allow for that; intervals and p of the table do not."
         )
     if outcome.is_mean:
         lines.append(
