@@ -18,6 +18,8 @@ from studies.engine.records import Result, Trial
 if TYPE_CHECKING:  # scipy takes a second
     from studies.engine.reporting.claims import Verdict
 
+MOST_SHOWN = 5
+"""Arms that a line names."""
 Cell = tuple[str, str]
 """Arm and task."""
 Judge = Callable[[Sequence[tuple[Trial, Result]]], "Sequence[Verdict]"]
@@ -67,7 +69,7 @@ class Look:
         trials = f"{_count(len(self.missing), 'trial')} now, at most {self.at_most} in all"
         if not self.before:
             return f"{self.name}: {self.size} seeds of every arm; {trials}"
-        more = f"{self.size - self.before} more for {', '.join(self.arms)}"
+        more = f"{self.size - self.before} more for {_listed(self.arms)}"
         return f"{self.name}: {self._open} after {self.before} seeds: {more}; {trials}"
 
     @property
@@ -80,10 +82,18 @@ class Look:
             most = "the most that `seeds` allows"
             return f"{self.name}: {self._open} after {self.size} seeds, {most}{named}"
         arms = [*dict.fromkeys(trial.title for trial in self.missing), *self.untuned]
-        lacks = f"{_count(len(self.missing), 'trial')} without a result ({', '.join(arms)})"
+        lacks = f"{_count(len(self.missing), 'trial')} of {_listed(arms)}"
         after = f"{self._open} after {self.before} seeds; " if self.before else ""
-        waits = f"{after}it is judged once it has ended: {lacks}"
+        waits = f"{after}claims are judged next once this look has ended, which lacks {lacks}"
         return f"{self.name}: {waits}{named if self.before else ''}"
+
+    @property
+    def plan(self) -> str:
+        """What is to run, and for which claims; where nothing is, how it ended."""
+        if self.ended:
+            return self.stands
+        named = "".join(f"\n  open: {claim}" for claim in self.open) if self.before else ""
+        return f"{self.begins}{named}"
 
     @property
     def _open(self) -> str:
@@ -157,6 +167,11 @@ def _named(study: Study, cells: Sequence[Cell]) -> tuple[str, ...]:
     return tuple(
         arm if len(own) == every else f"{arm} on {', '.join(own)}" for arm, own in tasks.items()
     )
+
+
+def _listed(arms: Sequence[str]) -> str:
+    more = f" and {len(arms) - MOST_SHOWN} more" if len(arms) > MOST_SHOWN else ""
+    return f"{', '.join(arms[:MOST_SHOWN])}{more}"
 
 
 def _count(number: int, what: str) -> str:

@@ -21,7 +21,7 @@ from studies.engine.command.standing import Standing
 from studies.engine.definition import checks, verify
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
-from studies.engine.planning import edited, runs
+from studies.engine.planning import noted, runs
 from studies.engine.planning.plan import plan_candidates
 from studies.engine.planning.plan_file import Plan, write_plan
 from studies.engine.records import Trial
@@ -100,7 +100,7 @@ class Session:
             many = f"{least} seeds" if least == most else f"{least} to {most} seeds"
             self._print(f"then {arms} tuned arms{on} with {many} each")
         elif isinstance(stage, SeedsStage):
-            self._print(*stage.stands)
+            self._print(*stage.planned)
         return DONE
 
     def run(self, make_runner: MakeRunner) -> int:
@@ -195,7 +195,7 @@ class Session:
             self._notices.edits(seeds, keep=False)
             states = {"waiting", "running"} | ({"failed"} if self._options.retry_failed else set())
             trials = [t for t in seeds.asked if runs.state_of(t, self._runs_dir) in states]
-            self._print(*seeds.stands)
+            self._print(*seeds.planned)
         self._notices.data(trials)
         whole = Plan(
             study=self._study.name,
@@ -260,7 +260,7 @@ class Session:
 
         folder = runs.study_dir(self._study, self._runs_dir)
         choices = self.tuning.choices if self.tuning is not None else ()
-        changed = edited.claims_changed(self._study, self._runs_dir)
+        changed = noted.changed(self._study, self._runs_dir)
         return write_report(
             self._study, found, folder / "report", folder / "trials", choices, search, changed
         )

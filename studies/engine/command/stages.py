@@ -265,6 +265,11 @@ class SeedsStage:
         return [] if self.look is None or self.look.ended else [self.look.begins]
 
     @property
+    def planned(self) -> list[str]:
+        """What this look is to run, where there are several."""
+        return [] if self.look is None else [self.look.plan]
+
+    @property
     def stands(self) -> list[str]:
         """What is decided by now, and what is open, where claims are looked at several times."""
         return [] if self.look is None else [self.look.stands]

@@ -50,7 +50,7 @@ class UntilDecided(Section):
     ] = None
     """After how many seeds claims are judged, from `at_least` to `at_most`; null: `at_least`,
     doubled until `at_most`."""
-    first: Int = Field(0, ge=0, le=2**32 - MOST)
+    first: Int = Field(0, ge=0, lt=2**32)
     """The first seed; the others follow it one by one."""
 
     @field_validator("at_most")
@@ -75,6 +75,13 @@ class UntilDecided(Section):
                 f"expected looks from {ends[0]} (`at_least`) to {ends[1]} (`at_most`), {got}"
             )
         return looks
+
+    @field_validator("first")
+    @classmethod
+    def _leaves_room(cls, first: int, about: ValidationInfo) -> int:
+        if first + (at_most := about.data.get("at_most", 0)) > 2**32:
+            raise ValueError(f"{at_most} seeds from {first} on go beyond the last, {2**32 - 1}")
+        return first
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ from studies.engine.definition.points import Point
 from studies.engine.definition.study import ClaimRule
 from studies.engine.reporting import power
 from studies.engine.reporting.collapsed import Discordant, Share
-from studies.engine.reporting.looks import Decision, PValues, Word, decide, shares
+from studies.engine.reporting.looks import Decision, Test, Word, decide, shares
 from studies.engine.reporting.row_scores import Read, Results
 from studies.engine.reporting.samples import Sample, arms_of, sample, sample_of_collapsed
 from studies.engine.reporting.statistics import Measured
@@ -130,7 +130,7 @@ class _Set:
             return 0.0
         return self.low if math.isfinite(self.low) else self.high
 
-    def p_values(self, d: Measured | Share | Discordant) -> PValues:
+    def test(self, d: Measured | Share | Discordant) -> Test:
         above, below = d.p_above, d.p_below
         if self.two_sided:
             inside = max(above(self.low), below(self.high))
@@ -141,9 +141,11 @@ class _Set:
                 inside, outside = outside, inside
         confirmed, refuted = (outside, inside) if self.negated else (inside, outside)
         found: dict[Word, float] = {"confirmed": confirmed, "refuted": refuted}
-        if (r := self.resolution) is not None:
-            found["bounded"] = max(above(self.center - r), below(self.center + r))
-        return found
+        if (r := self.resolution) is None:
+            return Test(found, min(found.values()))
+        low, high = self.center - r, self.center + r
+        found["bounded"] = max(above(low), below(high))
+        return Test(found, min(below(low), above(high)))
 
     def one_side(self, d: Measured | Share, level: float) -> float:
         """The level of either end of the interval whose position decides at `level`."""
@@ -237,9 +239,9 @@ class _Claim:
         return self.exact is None and bool(self.sizes or any(self.tests))
 
     @functools.cached_property
-    def tests(self) -> list[PValues | None]:
+    def tests(self) -> list[Test | None]:
         return [
-            self.bounds.p_values(s.measured) if s is not None and s.measured else None
+            self.bounds.test(s.measured) if s is not None and s.measured else None
             for s in self.samples
         ]
 

@@ -145,7 +145,7 @@ def _claims(outcome: Outcome) -> str:
         found = v.note or f"{interval((v.difference, v.low, v.high), '+')} at {v.level:.1%}"
         about = [v.over] if len(over) > 1 else []
         rows.append([v.claim, f"**{v.word}**", v.rule, str(v.n), found, *about])
-    written = "not written before the run" if outcome.claims_changed else "written before the run"
+    written = "not written before the run" if outcome.changed.claims else "written before the run"
     head = [f"claim, {written}", "verdict", "rule", "n", "difference [interval]"]
     head += ["over"] if len(over) > 1 else []
     about = f"\n\nIntervals are over {over.pop()}." if len(over) == 1 else ""

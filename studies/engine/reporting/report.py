@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from studies import published
 from studies.engine.definition.study import Study
+from studies.engine.planning.noted import UNCHANGED, Changed
 from studies.engine.planning.tuning import Choice
 from studies.engine.program import program
 from studies.engine.records import Cost
@@ -63,7 +64,7 @@ def write_report(
     trials_dir: Path | None = None,
     choices: Sequence[Choice] = (),
     search: SearchOutcome | None = None,
-    claims_changed: bool = False,
+    changed: Changed = UNCHANGED,
 ) -> Report:
     """Write report.md, report.json and the figures of `pairs` to `out_dir`.
 
@@ -76,7 +77,7 @@ def write_report(
 
         choices: what the tuning stage found, see `studies.engine.planning.tuning`.
         search: what the search found, see `studies.engine.searching.search`.
-        claims_changed: whether the study's claims are others than before its first result.
+        changed: what of claims, looks and seeds is not as it was before the first result.
 
     Raises ValueError where `pairs` is empty or has two results for one arm and seed, and
     `StudyError` where what a trial has kept beside its result is damaged.
@@ -88,7 +89,7 @@ def write_report(
         )
     trials_dir = trials_dir or out_dir.parent / "trials"
     outcome = collect(study, pairs, choices, search, kept_by(study, trials_dir))
-    outcome = replace(outcome, claims_changed=claims_changed)
+    outcome = replace(outcome, changed=changed)
     out_dir.mkdir(parents=True, exist_ok=True)
     more = after_tables.markdown(outcome.after, outcome.metric, outcome.chosen_on)
     if outcome.two_factors is not None:
@@ -171,7 +172,9 @@ def _as_data(outcome: Outcome) -> dict[str, Any]:
             for choice in outcome.choices
         ],
         "claims": outcome.verdicts,
-        "claims_changed": outcome.claims_changed,
+        "claims_changed": outcome.changed.claims,
+        "looks_changed": outcome.changed.looks,
+        "seeds_added": outcome.changed.seeds,
         "published_known": known,
         "published_left_out": [arm.name for arm, *_ in left_out],
         "search": outcome.search,
