@@ -37,7 +37,7 @@ adapter: {method: basis, r: 8, alpha: 16, target_modules: [query, value], basis:
 
 train: {epochs: 2, learning_rate: 4.0e-3, eval_every: 20, keep: best, patience: 3}
 
-seeds: [0, 1, 2]
+seeds: [0, 1, 2]  # or {at_least: 5, at_most: 40, until: decided}
 
 split_seed: 0
 

@@ -11,7 +11,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
 
 from studies import files
 from studies.engine.labels import flat, shown_settings
@@ -26,6 +33,8 @@ Stage = Literal["search", "tune", "seeds"]
 
 ADAPTER, ABOUT = "adapter", "trained.json"
 """In a trial's folder: what it has trained, and what of that is no tensor."""
+PREDICTIONS = "predictions.npz"
+"""There as well: its scores on every test row."""
 
 
 class Record(BaseModel):
@@ -44,6 +53,24 @@ def _is_moment(text: str) -> str:
     if text:
         datetime.fromisoformat(text)
     return text
+
+
+def _listed(given: Any) -> Any:
+    return [] if given is None else [given] if isinstance(given, str) else given
+
+
+def _each_once(kept: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(kept)) < len(kept):
+        raise ValueError(f"each once, got {', '.join(kept)}")
+    return kept
+
+
+Keeps = Annotated[
+    tuple[Literal["adapter", "mlflow", "predictions"], ...],
+    BeforeValidator(_listed),
+    AfterValidator(_each_once),
+]
+"""What of a trial stays beside its result: one of them, several, or null for nothing."""
 
 
 class Trial(Record):
@@ -70,9 +97,9 @@ class Trial(Record):
     """The resolved configuration: keys backbone, task, adapter, train, split_seed; match, the
     adapter whose number of trained parameters this arm's size is chosen for; select_on, by what an
     evaluation is told to be good; and after, what is evaluated beyond the trained model."""
-    keep: Literal["adapter", "mlflow"] | None = None
-    """Whether the trained adapter stays in the trial's folder, and is shown by MLflow too; it
-    decides no number, so it is not part of the key."""
+    keep: Keeps = ()
+    """Whether the trained adapter stays in the trial's folder, and is shown by MLflow too, and
+    whether scores by test row do. It decides no number, so it is not part of the key."""
     plugins: tuple[str, ...] = ()
     """Absolute paths of the plug-in files that the trial uses."""
     plugin_hashes: tuple[str, ...] = ()
@@ -93,6 +120,11 @@ class Trial(Record):
     def title(self) -> str:
         """The label, and on which of several tasks it is: `lora on sarcasm`."""
         return f"{self.label} on {self.task}" if self.task else self.label
+
+    @property
+    def keeps_adapter(self) -> bool:
+        """Whether what it has trained stays in its folder."""
+        return bool({"adapter", "mlflow"}.intersection(self.keep))
 
     @property
     def cell(self) -> tuple[str, str]:

@@ -32,7 +32,7 @@ from studies.tasks.rows import Exchange, Item, Picture, Row
 from studies.tasks.sarcasm import Sarcasm
 from studies.tasks.social_iqa import SocialIqa
 from studies.tasks.spec import TaskSpec
-from studies.tasks.splits import describe
+from studies.tasks.splits import describe, rows_hash
 from studies.tasks.strategyqa import StrategyQA
 from studies.tasks.task import HEADS, Task, TaskData, TaskInfo
 from studies.tasks.vision import VISION
@@ -72,6 +72,7 @@ __all__ = [
     "parse",
     "prepare",
     "register_task",
+    "rows_hash",
     "sizes",
     "truncated",
 ]

@@ -110,6 +110,12 @@ class Pad:
         return {**batch, "labels": torch.tensor([example["labels"] for example in examples])}
 
 
+def eval_order(data: Encoded) -> list[int]:
+    """The places of the rows as `eval_batches` takes them: shortest first."""
+    counts = data.lengths
+    return sorted(range(len(data)), key=counts.__getitem__)
+
+
 def eval_batches(
     data: Encoded, pad: Pad, batch_size: int, *, few_lengths: bool = False
 ) -> Iterator[dict[str, Tensor]]:
@@ -118,9 +124,7 @@ def eval_batches(
     Each is padded to its longest row; with `few_lengths` to the next multiple of 8, if that is not
     longer than the longest row of all.
     """
-    counts = data.lengths
-    order = sorted(range(len(data)), key=counts.__getitem__)
-    longest = max(counts, default=0)
+    order, longest = eval_order(data), max(data.lengths, default=0)
     lengths = [*range(8, longest, 8), longest] if few_lengths else []
     for start in range(0, len(order), batch_size):
         yield pad([data[index] for index in order[start : start + batch_size]], lengths)

@@ -1,40 +1,32 @@
 """What tasks measure, from a model's outputs."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from studies.tasks.task import Direction
 
+Rows = tuple[NDArray[Any], ...]
+"""What each row adds to a metric: the metric is the mean of these, and of several arrays, each of
+the rows of one part, the unweighted mean of their means. Rows come as their split has them."""
+
+
+class Measured(NamedTuple):
+    """What a model scores on the rows of a split."""
+
+    metrics: dict[str, float]
+    by_row: Mapping[str, Rows]
+    """Of the metrics that are means over rows."""
+
+
 CLASSIFICATION: dict[str, Direction] = {
     "accuracy": "maximize",
     "macro_f1": "maximize",
     "loss": "minimize",
 }
-"""What `classification_metrics` gives, and which way each is better."""
-
-
-def classification_metrics(
-    logits: NDArray[np.float64], labels: NDArray[np.int64]
-) -> dict[str, float]:
-    """The metrics named in `CLASSIFICATION`; `logits` is (rows, classes), `labels` (rows,).
-
-    macro_f1 is the unweighted mean of $2 tp / (2 tp + fp + fn)$ over the classes that occur in the
-    labels or the predictions; loss is the mean cross-entropy in nats.
-    """
-    predicted = logits.argmax(axis=1)
-    f1 = []
-    for label in np.union1d(labels, predicted):
-        hits = np.sum((predicted == label) & (labels == label))
-        f1.append(2 * hits / (np.sum(predicted == label) + np.sum(labels == label)))
-    top = logits.max(axis=1, keepdims=True)
-    log_sum = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
-    return {
-        "accuracy": float(np.mean(predicted == labels)),
-        "macro_f1": float(np.mean(f1)),
-        "loss": float(np.mean(log_sum - logits[np.arange(len(labels)), labels])),
-    }
+"""What is measured of classes as a rule, and which way each is better."""
 
 
 CORRELATION: dict[str, Direction] = {
@@ -48,43 +40,57 @@ INSTRUCTION: dict[str, Direction] = {"loss": "minimize", "perplexity": "minimize
 
 
 def named_classification_metrics(
-    names: Sequence[str], logits: NDArray[np.float64], labels: NDArray[np.int64]
-) -> dict[str, float]:
-    """`classification_metrics` with, where `names` asks for them, `f1` and `matthews`.
+    names: Collection[str], logits: NDArray[np.float64], labels: NDArray[np.int64]
+) -> Measured:
+    """Those of `names`; `logits` is (rows, classes), `labels` (rows,).
 
-    f1 is that of class 1: $2 tp / (2 tp + fp + fn)$, 0 where nothing is or is called class 1.
-    matthews is Gorodkin's correlation of predictions and labels for any number of classes, 0 where
-    either is constant.
+    macro_f1 is the unweighted mean of $2 tp / (2 tp + fp + fn)$ over the classes that occur in the
+    labels or the predictions; f1 is that of class 1, 0 where nothing is or is called class 1. loss
+    is the mean cross-entropy in nats. matthews is Gorodkin's correlation of predictions and labels
+    for any number of classes, 0 where either is constant.
     """
-    found = classification_metrics(logits, labels)
     predicted = logits.argmax(axis=1)
+    top = logits.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
+    by_row = {
+        "accuracy": predicted == labels,
+        "loss": log_sum - logits[np.arange(len(labels)), labels],
+    }
+    found = {name: float(np.mean(rows)) for name, rows in by_row.items()}
+    classes = np.union1d(labels, predicted)
+    found["macro_f1"] = float(np.mean([_f1(predicted == c, labels == c) for c in classes]))
     if "f1" in names:
-        called, true = predicted == 1, labels == 1
-        size = int(called.sum() + true.sum())
-        found["f1"] = float(2 * np.sum(called & true) / size) if size else 0.0
+        found["f1"] = _f1(predicted == 1, labels == 1)
     if "matthews" in names:
-        classes = np.union1d(labels, predicted)
         a, b = (x[:, None] == classes for x in (predicted, labels))
         a, b = (x - x.mean(axis=0) for x in (a.astype(float), b.astype(float)))
         scale = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
         found["matthews"] = float(np.sum(a * b)) / scale if scale else 0.0
-    return {name: found[name] for name in names}
+    return Measured(
+        {name: found[name] for name in names},
+        {name: (rows,) for name, rows in by_row.items() if name in names},
+    )
 
 
-def correlation_metrics(
-    outputs: NDArray[np.float64], labels: NDArray[np.float64]
-) -> dict[str, float]:
+def _f1(called: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
+    size = int(called.sum() + true.sum())
+    return float(2 * np.sum(called & true) / size) if size else 0.0
+
+
+def correlation_metrics(outputs: NDArray[np.float64], labels: NDArray[np.float64]) -> Measured:
     """Pearson's and Spearman's correlation of (rows,) with (rows,), and the mean squared error.
 
     A correlation with a constant is reported as 0.
     """
     from scipy.stats import rankdata
 
-    return {
+    errors = (outputs - labels) ** 2
+    found = {
         "pearson": _pearson(outputs, labels),
         "spearman": _pearson(rankdata(outputs), rankdata(labels)),
-        "loss": float(np.mean((outputs - labels) ** 2)),
+        "loss": float(np.mean(errors)),
     }
+    return Measured(found, {"loss": (errors,)})
 
 
 def _pearson(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
@@ -106,3 +112,13 @@ def multiple_choice_names(evaluate: str, parts: Sequence[str] = ()) -> dict[str,
     if evaluate != "loglikelihood":
         found |= {"accuracy_generated": "maximize", "unparsed": "minimize"}
     return found
+
+
+def has_chance_level(metrics: Collection[str]) -> bool:
+    """Whether accuracy has a level that always giving one answer reaches.
+
+    The mean over the test sets of a suite has none: the most frequent answers of each differ.
+    """
+    ways = {"accuracy_sum", "accuracy_normalised", "accuracy_generated"}
+    parts = {name for name in metrics if name.startswith("accuracy_")} - ways
+    return "accuracy" in metrics and not parts

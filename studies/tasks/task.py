@@ -60,6 +60,11 @@ class TaskInfo:
         return self.kind in ("text_classification", "image_classification")
 
     @property
+    def has_row_means(self) -> bool:
+        """Whether some metric is a mean over the rows of a split."""
+        return self.kind not in ("instruction", "matrix")
+
+    @property
     def metric(self) -> str:
         """The task's own metric."""
         return next(iter(self.metrics))

@@ -143,10 +143,12 @@ def fabricate(tmp_path):
         ),
         published=SimpleNamespace(table="table_15_grid_size", x="adapter.num_basis", rows={}),
         claims=(),
+        keep=(),
         arms=(SimpleNamespace(name="paper-start", note="the start as written"),),
         path=path,
         tasks=(),
         compared=dict,
+        until_decided=False,
     )
     study.objective_of = lambda task="": study.objective
     return FabricatedStudy(tmp_path / "runs", study)

@@ -32,7 +32,7 @@ def trial(make: Any) -> Any:
     def build(after: dict[str, Any], **sections: Any) -> Any:
         made = make(**sections)
         config = made.config | {"after": after, "select_on": "valid/accuracy"}
-        return made.model_copy(update={"config": config, "keep": "adapter"})
+        return made.model_copy(update={"config": config, "keep": ("adapter",)})
 
     return build
 
@@ -70,7 +70,7 @@ def test_as_many_training_rows_are_taken_as_there_are_test_rows(tiny_csv: Path) 
 def test_the_objective_is_the_loss_of_training(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = make(task=SMALL).model_copy(update={"keep": "adapter"})
+    made = make(task=SMALL).model_copy(update={"keep": ("adapter",)})
     run_trial(made, tmp_path)
     model, prepared = loaded(made, tmp_path)
     whole = Objective(prepared, 1000, 0)

@@ -105,15 +105,15 @@ def test_an_evaluation_that_does_not_fit_is_done_in_smaller_batches(
 ) -> None:
     whole = run_trial(trial, tmp_path / "whole")
     tried: list[int] = []
-    real = TextClassification.evaluate
+    real = TextClassification.measure
 
-    def evaluate(self: Any, model: Any, split: str, batch_size: int, *rest: Any) -> Any:
+    def measure(self: Any, model: Any, split: str, batch_size: int, *rest: Any) -> Any:
         tried.append(batch_size)
         if batch_size > 20:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory")
         return real(self, model, split, batch_size, *rest)
 
-    monkeypatch.setattr(TextClassification, "evaluate", evaluate)
+    monkeypatch.setattr(TextClassification, "measure", measure)
     result = run_trial(trial, tmp_path / "run")
     assert tried == [64, 32, 16, 16]  # once found, it stays
     assert result.micro_batch is None and len(result.notes) == 2

@@ -36,7 +36,7 @@ def trial_of(make: Any) -> Any:
     def build(method: str, **sections: Any) -> Trial:
         adapter = {"method": method, **OPTIONS.get(method, {})}
         trial = make(adapter=adapter, train=TRAIN, **sections)
-        return trial.model_copy(update={"keep": "adapter"})
+        return trial.model_copy(update={"keep": ("adapter",)})
 
     return build
 
@@ -104,11 +104,11 @@ def test_nothing_is_kept_unasked_and_numbers_do_not_depend_on_it(
     trial_of: Any, tmp_path: Path
 ) -> None:
     keeps = trial_of("basis")
-    plain = keeps.model_copy(update={"keep": None})
+    plain = keeps.model_copy(update={"keep": ()})
     assert plain.key == keeps.key
-    results = [run_trial(t, tmp_path / str(t.keep)) for t in (plain, keeps)]
+    results = [run_trial(t, tmp_path / (".".join(t.keep) or "nothing")) for t in (plain, keeps)]
     assert results[0].metrics == results[1].metrics
-    assert not (tmp_path / "None" / ADAPTER).exists()
+    assert not (tmp_path / "nothing" / ADAPTER).exists()
 
 
 def test_a_kept_adapter_is_pruned_as_the_trial_pruned_it(trial_of: Any, tmp_path: Path) -> None:

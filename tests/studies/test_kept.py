@@ -76,7 +76,7 @@ def finish(trial: Trial, size: int | None = None) -> Path:
 def test_the_plan_says_what_will_be_kept(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert said_of_room(write()) == []
     trials = write("keep: adapter\n")
-    assert {trial.keep for trial in trials} == {"adapter"}
+    assert {trial.keep for trial in trials} == {("adapter",)}
     assert [t.key for t in trials] == [t.key for t in write()]
     line = said_of_room(write("keep: adapter\n"))[0]
     total = 2 * (LORA + FULL) / 1024
@@ -118,7 +118,7 @@ def test_only_the_seeds_keep_and_the_stage_before_them_is_told(
     write: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write("keep: adapter\ntune: {train.learning_rate: [1e-3, 2e-3], seeds: [7]}\n", "accuracy")
-    assert {trial.keep for trial in plan_tuning(load_study("s.yaml"))} == {None}
+    assert {trial.keep for trial in plan_tuning(load_study("s.yaml"))} == {()}
     assert cli.main(["s.yaml", "--plan"]) == cli.DONE
     assert "keep: 4 trials keep about" in capsys.readouterr().err
 

@@ -113,7 +113,7 @@ def test_lora_comes_to_the_svd_and_not_beyond(rank: int, tmp_path: Path) -> None
 
 def test_the_metrics_are_those_of_the_weight_that_is_merged(tmp_path: Path) -> None:
     adapter = {"method": "basis", "r": 2, "basis": "sinc", "num_basis": 8}
-    given = trial(adapter, backbone="random_matrix", keep="adapter")
+    given = trial(adapter, backbone="random_matrix", keep=("adapter",))
     result = done(given, tmp_path)
     model, _ = keeping.load(tmp_path)
     before, _ = backbones.load("random_matrix", backbones.Head("matrix", shape=SHAPE))

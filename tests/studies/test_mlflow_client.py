@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -178,11 +179,9 @@ def test_two_processes_that_track_one_trial_make_one_run(study) -> None:
             for row in study.rows:
                 page.end_trial(*row)
 
-    threads = [threading.Thread(target=track) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(2) as pool:
+        for ended in [pool.submit(track) for _ in range(2)]:
+            ended.result()
     assert_each_is_there_once(study)
 
 

@@ -51,7 +51,7 @@ def test_two_processes_train_as_one(make: Any, without_dropout: Path, tmp_path: 
         train={"batch_size": 127, "epochs": 3, "eval_every": 3, "keep": "best"},
     )
     config = trial.config | {"select_on": "valid/loss"}
-    trial = trial.model_copy(update={"config": config, "keep": "adapter"})
+    trial = trial.model_copy(update={"config": config, "keep": ("adapter",)})
     for name in ("one", "two"):
         write_record(tmp_path / name / "trial.json", trial)
     command = [sys.executable, "-m", "studies.engine.trials.trial", str(tmp_path / "one")]

@@ -83,5 +83,5 @@ def test_synonyms_stand_for_keys_that_there_are() -> None:
 def test_words_of_types() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert "| `train_rows` | whole number ≥ 1 or null | `null` | `train_rows: 2000` |" in page
-    assert "| `seeds` | list of whole numbers ≥ 0, < 2³² | required |" in page
+    assert "| `seeds` | list of whole numbers ≥ 0, < 2³² or mapping | required |" in page
     assert "| `sweep` | mapping of settings to lists of values | `{}` |" in page

@@ -13,7 +13,7 @@ import pytest
 from studies import tasks
 from studies.archives import Archive, ArchiveError
 from studies.tasks import packaged
-from studies.tasks.metrics import classification_metrics
+from studies.tasks.metrics import CLASSIFICATION, named_classification_metrics
 from studies.tasks.rows import Row, words_of
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
@@ -253,7 +253,7 @@ def test_metrics_agree_with_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(57, 4)) * 3, rng.integers(0, 3, 57)
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    got = classification_metrics(logits, labels)
+    got = named_classification_metrics(CLASSIFICATION, logits, labels).metrics
     predicted = logits.argmax(axis=1)
     assert got == pytest.approx(
         {

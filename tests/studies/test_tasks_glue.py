@@ -96,7 +96,7 @@ def test_metrics_equal_those_of_scikit_learn(classes: int) -> None:
     rng = np.random.default_rng(classes)
     logits, labels = rng.normal(size=(83, classes)), rng.integers(0, classes, 83)
     predicted = logits.argmax(axis=1)
-    got = named_classification_metrics(("matthews", "f1", "accuracy"), logits, labels)
+    got = named_classification_metrics(("matthews", "f1", "accuracy"), logits, labels).metrics
     want = {
         "matthews": sk.matthews_corrcoef(labels, predicted),
         "f1": sk.f1_score(labels == 1, predicted == 1),
@@ -107,9 +107,9 @@ def test_metrics_equal_those_of_scikit_learn(classes: int) -> None:
 
 def test_constant_predictions_have_no_correlation() -> None:
     logits, labels = np.tile([1.0, 0.0], (6, 1)), np.array([0, 1, 0, 1, 1, 0])
-    got = named_classification_metrics(("matthews", "f1"), logits, labels)
+    got = named_classification_metrics(("matthews", "f1"), logits, labels).metrics
     assert got == {"matthews": 0.0, "f1": 0.0}
-    assert correlation_metrics(np.ones(6), labels.astype(float))["pearson"] == 0.0
+    assert correlation_metrics(np.ones(6), labels.astype(float)).metrics["pearson"] == 0.0
 
 
 def test_correlations_equal_those_of_scipy() -> None:
@@ -117,7 +117,7 @@ def test_correlations_equal_those_of_scipy() -> None:
     rng = np.random.default_rng(1)
     scores = rng.integers(0, 6, 90) / 1.0  # with ties
     outputs = scores + rng.normal(size=90).round(1)
-    assert correlation_metrics(outputs, scores) == pytest.approx(
+    assert correlation_metrics(outputs, scores).metrics == pytest.approx(
         {
             "pearson": stats.pearsonr(outputs, scores).statistic,
             "spearman": stats.spearmanr(outputs, scores).statistic,

@@ -17,6 +17,7 @@ from studies.engine.planning.causes import causes
 from studies.engine.records import Result, Trial, read_result, read_trial, write_record
 from studies.engine.running.attempts import set_aside
 from studies.engine.trials.metrics_file import is_number, read_metrics
+from studies.engine.trials.predictions import read_predictions
 
 FIRST_YEAR, LAST_YEAR = 1970, 2199
 """In which a trial may say that it started; a clock that was never set says 1970."""
@@ -99,6 +100,7 @@ def _import_one(
     curve = folder / "metrics.jsonl"
     try:
         why = _implausible(result, read_metrics(curve) if curve.exists() else [])
+        read_predictions(folder, result)
     except (StudyError, OSError) as error:
         why = str(error)
     if why:

@@ -1,15 +1,15 @@
-"""What `keep: adapter` asks of the disk, and which finished trials kept nothing."""
+"""What `keep` asks of the disk, and which finished trials kept nothing."""
 
 import os
 import shutil
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
 from studies.engine.planning import runs
-from studies.engine.records import ABOUT, ADAPTER, Trial
+from studies.engine.records import ABOUT, ADAPTER, PREDICTIONS, Trial
 from studies.engine.running.loop import MIN_FREE_BYTES
 from studies.engine.tracking.mlflow_client import VARIABLE
 from studies.engine.trials.size import expected_bytes
@@ -24,7 +24,7 @@ def room(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[str]:
     Raises:
         StudyError: the disk has no room for it.
     """
-    left = [trial for trial in trials if trial.keep and not _done(trial, runs_dir)]
+    left = [trial for trial in trials if trial.keeps_adapter and not _done(trial, runs_dir)]
     if not left:
         return []
     known = {trial.key: kept for trial in trials if (kept := _kept_bytes(trial, runs_dir))}
@@ -34,7 +34,7 @@ def room(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[str]:
             f"keep: what each of {_count(left)} keeps is known once the first has ended: "
             "the backbone's configuration is not on this machine yet"
         ]
-    copies = 2 if study.keep == "mlflow" and not os.environ.get(VARIABLE) else 1
+    copies = 2 if "mlflow" in study.keep and not os.environ.get(VARIABLE) else 1
     total = round(statistics.fmean(sizes) * len(left) * copies)
     free = shutil.disk_usage(_existing(runs_dir)).free
     needed = (
@@ -51,20 +51,31 @@ def room(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[str]:
 
 
 def lacking(trials: Sequence[Trial], runs_dir: Path) -> list[str]:
-    """Which of `trials` are done and kept nothing, and what to do about it, in a line."""
-    done = [trial for trial in trials if trial.keep and _done(trial, runs_dir)]
-    bare = [t for t in done if not (runs.trial_dir(t, runs_dir) / ADAPTER / ABOUT).is_file()]
+    """Which of `trials` are done and lack what they are to keep, and what to do about it."""
+    keep = [trial for trial in trials if trial.keep and _done(trial, runs_dir)]
+    adapters = [trial for trial in keep if trial.keeps_adapter]
+    predictions = [trial for trial in keep if "predictions" in trial.keep]
+    return [
+        *_lacking(adapters, Path(ADAPTER, ABOUT), "adapter", "it was", runs_dir),
+        *_lacking(predictions, Path(PREDICTIONS), "predictions", "they were", runs_dir),
+    ]
+
+
+def _lacking(
+    done: Sequence[Trial], file: Path, what: str, were: str, runs_dir: Path
+) -> Iterator[str]:
+    bare = [trial for trial in done if not (runs.trial_dir(trial, runs_dir) / file).is_file()]
     if not bare:
-        return []
+        return
     arms = ", ".join(dict.fromkeys(trial.arm for trial in bare))
     shown = " ".join(trial.key for trial in bare[:MOST_SHOWN])
     more = f" and {len(bare) - MOST_SHOWN} more" if len(bare) > MOST_SHOWN else ""
-    return [
-        f"keep: {len(bare)} of {len(done)} finished trials have no adapter: they were trained "
-        f"without `keep`, or it was removed ({arms}). Their results stay. To train them again and "
-        f"keep it, remove their folders in {runs.trial_dir(bare[0], runs_dir).parent} "
-        f"({shown}{more}) and run the same command"
-    ]
+    yield (
+        f"keep: {len(bare)} of {len(done)} finished trials have no {what}: they were trained "
+        f"without `keep`, or {were} removed ({arms}). Their results stay. To train them again and "
+        f"keep {were.split()[0].replace('they', 'them')}, remove their folders in "
+        f"{runs.trial_dir(bare[0], runs_dir).parent} ({shown}{more}) and run the same command"
+    )
 
 
 def _bytes(trial: Trial, trials: Sequence[Trial], known: dict[str, int]) -> int | None:

@@ -7,7 +7,7 @@ from studies.engine.command import kept
 from studies.engine.command.stages import SearchStage, SeedsStage, StudyStage, TuneStage
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
-from studies.engine.planning import edited
+from studies.engine.planning import edited, noted
 from studies.engine.planning.plan import plan
 from studies.engine.records import Stage, Trial
 from studies.engine.trials.fetching import check_data
@@ -47,21 +47,26 @@ class Notices:
                     undecided=self._undecided() if each.name == "seeds" else (), again=each.again,
                 )  # fmt: skip
         if stage is not self._before:
-            lines += edited.claim_remarks(self._study, self._runs_dir, keep=keep)
+            lines += noted.remarks(self._study, self._runs_dir, keep=keep)
             lines += kept.lacking(stage.trials, self._runs_dir)
         for line in lines:
             self._say(line, "yellow")
 
     def room(self, stage: StudyStage) -> None:
         """Say what the study's seeds will keep on the disk; refuse what has no room there."""
-        if self._study.keep is None:
+        if not self._study.keep:
             return
         chosen = isinstance(stage, SeedsStage)
-        trials = stage.asked if chosen else plan(self._study, self._plugins)
+        trials = stage.asked if chosen else self._first_seeds()
         for line in kept.room(self._study, trials, self._runs_dir):
             if line not in self._told:
                 self._say(line, "dim")
             self._told.append(line)
+
+    def _first_seeds(self) -> list[Trial]:
+        """The trials of the seeds that every arm has."""
+        every = plan(self._study, self._plugins)
+        return [trial for trial in every if trial.seed in self._study.first_seeds]
 
     def data(self, trials: Sequence[Trial]) -> None:
         """Check all rows of the user's own files; say what a split hides and what ends training."""

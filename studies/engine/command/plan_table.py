@@ -18,9 +18,14 @@ from studies.engine.records import Result, Trial
 
 STYLES = {"done": "green", "failed": "red", "running": "yellow", "waiting": "dim"}
 
+MOST_SEEDS = 12
+"""That are columns: more do not fit a terminal."""
+
 
 def plan_table(trials: Sequence[Trial], runs_dir: Path, slots: Callable[[], int]) -> RenderableType:
     """Arms × seeds with the state of each trial, the counts, and how long the rest will take.
+
+    Of more than `MOST_SEEDS` seeds an arm has the number of trials in each state.
 
     `slots` says how many run at once; asked only where it matters, as counting GPUs needs torch.
     """
@@ -32,18 +37,21 @@ def plan_table(trials: Sequence[Trial], runs_dir: Path, slots: Callable[[], int]
         for trial, result in zip(trials, results, strict=True)
     }
     seeds = list(dict.fromkeys(trial.seed for trial in trials))
+    many = len(seeds) > MOST_SEEDS
     table = Table()
     tasks = list(dict.fromkeys(trial.task for trial in trials))
     several = tasks != [""]
-    for column in (*(["task"] if several else []), "arm", *(f"seed {seed}" for seed in seeds)):
+    columns = list(STYLES) if many else [f"seed {seed}" for seed in seeds]
+    for column in (*(["task"] if several else []), "arm", *columns):
         table.add_column(column)
     for task in tasks:
         for i, arm in enumerate(dict.fromkeys(t.label for t in trials if t.task == task)):
-            cells = [Text(task if i == 0 else "")] if several else []
-            for seed in seeds:
-                state = states.get((arm, task, seed))
-                cells.append(Text(state or "-", style=STYLES.get(state or "", "dim")))
-            table.add_row(*cells[:several], Text(arm), *cells[several:])
+            row = [str(states.get((arm, task, seed), "-")) for seed in seeds]
+            cells = [(state, state) for state in row]
+            if many:
+                cells = [(str(row.count(state) or "-"), state) for state in STYLES]
+            shown = [Text(text, style=STYLES.get(state, "dim")) for text, state in cells]
+            table.add_row(*[Text(task if i == 0 else "")] * several, Text(arm), *shown)
         table.add_section()
     known, lines = list(zip(trials, results, strict=True)), []
     slots = functools.cache(slots)

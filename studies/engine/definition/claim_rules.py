@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from basis_zoo.registry import did_you_mean
-from studies.engine.definition import checks, contrasts
+from studies.engine.definition import checks, collapsed_rules, contrasts
+from studies.engine.definition.collapsed_rules import COLLAPSED
 from studies.engine.definition.points import Point, Problems
 from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.definition.task_rules import Metrics
@@ -18,6 +19,9 @@ def check(
     study: Study, points: Sequence[Point], metrics: Metrics | None, problems: Problems
 ) -> None:
     """Report claims that no trial could decide; `metrics` is None where a task is not usable."""
+    if study.until_decided and not study.claims:
+        message = "the study has no `claims`, so that nothing is to be decided: add some, or list"
+        problems.at(f"{message} the seeds", "seeds", "until")
     for i, claim in enumerate(study.claims):
         if claim.task is not None and claim.task not in (names := [t.name for t in study.tasks]):
             message = "the study has one task alone: leave it out"
@@ -33,6 +37,10 @@ def check(
         for where, message in wrong:
             problems.at(message, "claims", i, *where)
         if wrong or metrics is None:
+            continue
+        if claim.metric == COLLAPSED:
+            for key, message in collapsed_rules.problems(claim, study, asked, metrics):
+                problems.at(message, "claims", i, key)
             continue
         for key, metric, named in _compared(claim, own):
             have = {p.cell: reported(study, p, metrics[p.cell]) for p in asked}

@@ -1,8 +1,9 @@
-"""What `train.keep: best` needs of a study: a metric to choose by, and stages that leave it so."""
+"""What `keep` and `train.keep: best` need of a study: scores by row, and a metric to choose by."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from studies import tasks
 from studies.engine.definition.points import Point, Problems, place_of
 from studies.engine.definition.study import Study
 
@@ -29,6 +30,20 @@ def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
         if len(both := [path for path in TOGETHER if path in tried]) > 1:
             message = f"with train.keep: best, choose one of {', '.join(both)} and set the others"
             problems.at(message, *where, both[0])
+
+
+def check_predictions(study: Study, points: Sequence[Point], problems: Problems) -> None:
+    """Report where predictions are to be kept of tasks, all usable, without means over rows."""
+    if "predictions" not in study.keep:
+        return
+    infos = [tasks.check(point.config["task"]) for point in points]
+    if infos and not any(info.has_row_means for info in infos):
+        names = ", ".join(dict.fromkeys(info.name for info in infos))
+        problems.at(
+            f"predictions: no metric of {names} is a mean over test rows, so no row has a score: "
+            "leave it out, claims are tested over seeds alone",
+            "keep",
+        )
 
 
 def _has_best(tried: Any) -> bool:

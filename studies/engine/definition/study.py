@@ -1,17 +1,20 @@
 """What a study file may say: strict, frozen models, wrong as early as possible."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, StringConstraints, field_validator, model_validator
 
 from studies.backbones import BackboneSpec
+from studies.engine.definition.arms import Arm, StudyTask
 from studies.engine.definition.contents import Contents
 from studies.engine.definition.sections import After, Search
+from studies.engine.definition.seeds_rules import SeedList, Seeds, UntilDecided
 from studies.engine.definition.train import Train
 from studies.engine.definition.yaml_source import Entries, place_in
+from studies.engine.records import Keeps
 from studies.sections import Bool, Float, Int, Line, Section
 from studies.tasks import TaskSpec
 
@@ -33,39 +36,6 @@ class Objective(Section):
     parts: Annotated[tuple[Line, ...], Field(examples=[["test/accuracy_boolq"]])] = ()
     """Metrics of the parts of one task, such as the test sets of a suite, that the report tabulates
     and tests as it does several `tasks`."""
-
-
-class StudyTask(Section):
-    """One of several tasks: its name, and what differs on it."""
-
-    name: Annotated[Line, Field(max_length=80, examples=["sarcasm"])]
-    """What the task is called in the report and in `claims`. It stands for the name in `task`,
-    whose other keys all tasks share, unless `set` gives another."""
-    metric: Annotated[Line | None, Field(examples=["test/matthews"])] = None
-    """What is compared on this task; null: the objective's. Its direction is the objective's."""
-    select_on: Annotated[Line | None, Field(examples=["valid/matthews"])] = None
-    """What is chosen by on this task; null: what the objective says."""
-    set: Annotated[dict[str, Any], Field(examples=[{"train.epochs": 10}])] = {}
-    """Dotted settings of this task."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _may_be_a_name(cls, entry: Any) -> Any:
-        return {"name": entry} if isinstance(entry, str) else entry
-
-
-class Arm(Section):
-    """One arm written by hand."""
-
-    name: Annotated[Line, Field(max_length=80, examples=["lora"])]
-    """What the arm is called in the report, in `baseline` and in `claims`."""
-    note: Annotated[str, Field(examples=["same rank, no nonlinearity"])] = ""
-    """Shown beside the arm in the report."""
-    adapter: Annotated[dict[str, Any], Field(examples=[{"method": "lora"}])] = {}
-    """Merged over the study's adapter; another `method` inherits only the common options."""
-    set: Annotated[dict[str, Any], Field(examples=[{"train.learning_rate": 1e-4}])] = {}
-    """Dotted settings of this arm; `{times: 0.5}` is half of what the study has there, or of what
-    `tune` tries."""
 
 
 class Published(Section):
@@ -120,7 +90,8 @@ class ClaimRule(Section):
     """A difference too small to matter, in the unit of `margin`: one that is surely smaller is an
     answer too, "bounded". `within` needs none: its margin is one."""
     metric: Annotated[Line | None, Field(examples=["cost/peak_memory_bytes"])] = None
-    """A metric of the results or `cost/<field>`; null: the objective."""
+    """A metric of the results, `cost/<field>`, or `collapsed`, the share of runs that fell to
+    chance; null: the objective."""
     than_metric: Annotated[Line | None, Field(examples=["valid/accuracy"])] = None
     """The metric that is taken of `than`; null: the same as of `arm`."""
     relative: Bool = False
@@ -242,11 +213,9 @@ class StudyBody(Section):
     """The method and its options, which package `adapters` checks."""
     train: Train = Train()
     """How one trial is trained."""
-    seeds: Annotated[
-        tuple[Annotated[Int, Field(ge=0, lt=2**32)], ...],
-        Field(min_length=1, examples=[[0, 1, 2]]),
-    ]
-    """Every arm is trained once with each, all different; arms are compared seed by seed."""
+    seeds: Annotated[Seeds, Field(examples=[[0, 1, 2]])]
+    """Every arm is trained once with each, all different; arms are compared seed by seed. Or how
+    many there are at least and at most until the claims are decided."""
     split_seed: Int = Field(0, ge=0, lt=2**32)
     """What the rows are split into training, validation and test by."""
     sweep: Annotated[
@@ -272,9 +241,10 @@ class StudyBody(Section):
     """A stage before `seeds` that searches the settings of one arm; validation chooses."""
     after: After | None = None
     """Evaluations made on the trained model of every trial of `seeds`."""
-    keep: Annotated[Literal["adapter", "mlflow"] | None, Field(examples=["adapter"])] = None
-    """adapter: what every trial of `seeds` has trained stays in its folder; mlflow: and is an
-    artifact of its run in MLflow; null: it is thrown away."""
+    keep: Annotated[Keeps, Field(examples=[["adapter", "predictions"]])] = ()
+    """One of them or a list. adapter: what every trial of `seeds` has trained stays in its folder;
+    mlflow: and is an artifact of its run in MLflow; predictions: its scores on every test row stay,
+    and claims are tested over seeds and test rows. Null: nothing stays."""
     match: Literal["parameters"] | None = None
     """parameters: every arm's size is chosen for the baseline's number of trained parameters; null:
     sizes stay as they are."""
@@ -291,14 +261,6 @@ class StudyBody(Section):
         if not isinstance(adapter.get("method"), str):
             raise ValueError(f"needs a `method`, e.g. lora, got {adapter.get('method')!r}")
         return adapter
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-        if repeated:
-            raise ValueError(f"each seed once, got {', '.join(map(str, repeated))} repeatedly")
-        return seeds
 
     @field_validator("tasks")
     @classmethod
@@ -341,9 +303,36 @@ class Study(StudyBody):
     """The study file."""
     set: dict[str, Any] = {}
     """Dotted settings of the whole study from the command line."""
+    seeds: SeedList
+    """All that may be trained, in order."""
+    growth: UntilDecided | None = None
+    """How seeds are added until the claims are decided; None: all are trained."""
     _tree: Entries = PrivateAttr(default_factory=Entries)
     """What the files say."""
     _contents: Contents = PrivateAttr(default_factory=Contents)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_its_seeds(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(seeds := given.get("seeds"), UntilDecided | Mapping):
+            return given
+        growth = UntilDecided.model_validate(seeds)
+        return given | {"seeds": growth.seeds, "growth": growth}
+
+    @property
+    def until_decided(self) -> bool:
+        """Whether only arms of claims that are open get more seeds than those of the first look."""
+        return self.growth is not None
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """After how many seeds claims are judged: of a list once, after all."""
+        return (len(self.seeds),) if self.growth is None else self.growth.sizes
+
+    @property
+    def first_seeds(self) -> tuple[int, ...]:
+        """Those that every arm is trained with."""
+        return self.seeds[: self.looks[0]]
 
     def objective_of(self, task: str = "") -> Objective:
         """What is compared on one of the `tasks`; without a name, over all of them.

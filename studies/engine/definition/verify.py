@@ -40,6 +40,7 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
     metrics = None if by_cell is None else _common(by_cell)
     if by_cell is not None:
         task_rules.check_objectives(study, by_cell, problems)
+        keep_rules.check_predictions(study, points, problems)
     _check_published(study, points, problems)
     claim_rules.check(study, points, by_cell, problems)
     keep_rules.check(study, points, problems)

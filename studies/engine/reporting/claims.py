@@ -19,12 +19,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from studies.engine.definition.collapsed_rules import COLLAPSED
 from studies.engine.definition.contrasts import WeightedSum, weighted_sum
 from studies.engine.definition.points import Point
 from studies.engine.definition.study import ClaimRule
 from studies.engine.reporting import power
+from studies.engine.reporting.collapsed import Discordant, Share
 from studies.engine.reporting.looks import Decision, Test, Word, decide, shares
-from studies.engine.reporting.samples import Results, Sample, arms_of, sample
+from studies.engine.reporting.row_scores import Read, Results
+from studies.engine.reporting.samples import SAME, Sample, arms_of, sample, sample_of_collapsed
 from studies.engine.reporting.statistics import Measured
 
 OPEN: Word = "not decided"
@@ -61,6 +64,8 @@ class Verdict:
     """Of an open claim: the smallest resolution, or margin of `within`, that would hold today."""
     seeds_needed: int | None = None
     """Of an open claim: seeds that would probably decide it, from the mean and spread seen."""
+    over: str = ""
+    """What the interval is about: seeds and test rows, or seeds alone and why; empty of none."""
     finding: str = ""
     """In words what the interval alone does not tell: the bound, the look, the seeds needed."""
 
@@ -77,14 +82,17 @@ def judge(
     points: Sequence[Point] = (),
     tasks: Mapping[str, tuple[Results, str]] = MappingProxyType({}),
     looks: Sequence[Sequence[int]] = (),
+    read: Read | None = None,
 ) -> list[Verdict]:
     """A verdict for each of `claims`; `metric` and `points`, the arms, are those of the study.
 
     Of several `tasks` each has its results and its metric; `results` are then the means over them.
     `looks` are the seeds that each look has, growing; a claim is looked at where all its arms have
     a result, done or failed, for each of these seeds. Without `looks` all seeds there are count.
+    What `read` gives of trials that keep their scores by row makes claims that are about means of
+    them tests over seeds and test rows.
     """
-    every = [_Claim.of(claim, results, metric, points, tasks, looks) for claim in claims]
+    every = [_Claim.of(claim, results, metric, points, tasks, looks, read) for claim in claims]
     decisions = iter(decide([c.tests for c in every if c.is_tested], max(len(looks), 1)))
     return [c.verdict(next(decisions) if c.is_tested else None) for c in every]
 
@@ -124,7 +132,7 @@ class _Set:
             return 0.0
         return self.low if math.isfinite(self.low) else self.high
 
-    def test(self, d: Measured) -> Test:
+    def test(self, d: Measured | Share | Discordant) -> Test:
         above, below = d.p_above, d.p_below
         if self.two_sided:
             inside = max(above(self.low), below(self.high))
@@ -141,21 +149,36 @@ class _Set:
         found["bounded"] = max(above(low), below(high))
         return Test(found, min(below(low), above(high)))
 
-    def one_side(self, d: Measured, level: float) -> float:
+    def one_side(self, d: Measured | Share, level: float) -> float:
         """The level of either end of the interval whose position decides at `level`."""
         return level / 2 if self.two_sided and not self.low <= d.mean <= self.high else level
 
     def seeds_needed(self, d: Measured, n: int, level: float) -> int | None:
         """Seeds that would probably decide, if mean and spread are as seen with `n`."""
-        spread = d.error * math.sqrt(n)
         ends = [end for end in (self.low, self.high) if math.isfinite(end)]
         side = self.one_side(d, level)
-        found = [power.seeds_needed(min(abs(d.mean - e) for e in ends) / spread, side)]
+        found = [_needed(min(abs(d.mean - e) for e in ends), d, n, side)]
         if (r := self.resolution) is not None:
             # both sides must hold: of a mean in the middle either may fail
-            left = (r - abs(d.mean - self.center)) / spread
-            found.append(power.seeds_needed(left, level, (1 + power.SHARE) / 2))
+            left = r - abs(d.mean - self.center)
+            found.append(_needed(left, d, n, level, (1 + power.SHARE) / 2))
         return min((count for count in found if count is not None), default=None)
+
+
+def _needed(
+    gap: float, d: Measured, n: int, level: float, share: float = power.SHARE
+) -> int | None:
+    """Seeds that would probably show `gap`, if the error with `n` is as seen.
+
+    The part of the error that is of test rows stays: the more seeds, the more it counts.
+    """
+    seeds = n
+    while True:
+        spread = math.sqrt((d.error**2 - d.of_rows) * n + d.of_rows * seeds)
+        found = power.seeds_needed(gap / spread, level, share)
+        if not d.of_rows or found is None or found <= seeds:
+            return found if found is None or not d.of_rows else max(found, seeds)
+        seeds = found
 
 
 @dataclass(frozen=True)
@@ -180,15 +203,20 @@ class _Claim:
         points: Sequence[Point],
         tasks: Mapping[str, tuple[Results, str]],
         looks: Sequence[Sequence[int]],
+        read: Read | None,
     ) -> "_Claim":
         total = weighted_sum(claim, points)
         own, metric = tasks.get(claim.task or "", (results, metric))
         arms = arms_of(total)
         ended = set.intersection(*(set(own.get(arm, {})) for arm in arms))
-        samples = tuple(
-            sample(total, own, metric, seeds) if ended.issuperset(seeds) else None
-            for seeds in looks
-        )
+
+        def found(seeds: Sequence[int] | None = None) -> Sample:
+            if claim.metric == COLLAPSED:
+                return sample_of_collapsed(total, own, seeds)
+            each = () if claim.task else tuple(tasks.values())
+            return sample(total, own, metric, seeds, each, read)
+
+        samples = tuple(found(seeds) if ended.issuperset(seeds) else None for seeds in looks)
         text = rule(claim, total, metric, claim.task or ("mean over tasks" if tasks else ""))
         sizes = tuple(map(len, looks))
         at_most = sizes[-1] if sizes else None
@@ -198,7 +226,7 @@ class _Claim:
             note = f"the first look, at {sizes[0]} seeds, waits for {', '.join(late)}"
         blank = Verdict(claim.claim, text, OPEN, 0, arms=arms, task=claim.task, at_most=at_most,
                         resolution=claim.resolution, note=note)  # fmt: skip
-        samples = samples or (sample(total, own, metric),)
+        samples = samples or (found(),)
         return cls(claim, _Set.of(claim), blank, sizes, samples)
 
     @property
@@ -234,14 +262,18 @@ class _Claim:
         found = self.samples[at]
         assert found is not None, "a look that decides has a sample"
         look = self.sizes[at] if self.sizes else None
-        told = replace(self.blank, n=found.n, look=look, difference=found.mean, note="")
+        told = replace(
+            self.blank, n=found.n, look=look, difference=found.mean, over=found.over, note=""
+        )
         if found.exact:
             told = self._known(told)
-        elif decision is not None and found.measured is not None:
-            told = self._tested(told, decision, found.measured)
-        else:
+        elif decision is None or found.measured is None:
             told = replace(told, note=f"no interval: {found.note}")
-        return replace(told, finding="; ".join(self._findings(told)))
+        elif isinstance(found.measured, Discordant):  # McNemar's test has no interval beside it
+            told = replace(told, word=decision.word, note=found.note)
+        else:
+            told = self._tested(told, decision, found.measured)
+        return replace(told, finding="; ".join(self._findings(told, found)))
 
     def _known(self, told: Verdict) -> Verdict:
         d, s = told.difference, self.bounds
@@ -250,22 +282,22 @@ class _Claim:
         word: Word = "confirmed" if holds != s.negated else "refuted"
         return replace(told, word=word, low=d, high=d, level=1.0)
 
-    def _tested(self, told: Verdict, decision: Decision, d: Measured) -> Verdict:
+    def _tested(self, told: Verdict, decision: Decision, d: Measured | Share) -> Verdict:
         side = self.bounds.one_side(d, decision.level)
         low, high = d.interval(side)
         told = replace(told, word=decision.word, low=low, high=high, level=1 - 2 * side)
         if not told.open:
             return told
         center, (low, high) = self.bounds.center, d.interval(decision.level)
-        return replace(
-            told,
-            bound=max(center - low, high - center),
-            seeds_needed=self.bounds.seeds_needed(d, told.n, self._last_level(decision)),
-        )
+        told = replace(told, bound=max(center - low, high - center))
+        if isinstance(d, Share):
+            return told
+        needed = self.bounds.seeds_needed(d, told.n, self._last_level(decision))
+        return replace(told, seeds_needed=needed)
 
-    def _findings(self, told: Verdict) -> Iterator[str]:
+    def _findings(self, told: Verdict, found: Sample) -> Iterator[str]:
         margin = bool(self.bounds.center)
-        if told.note and told.n > 1:
+        if told.open and found.note == SAME:
             yield "more seeds decide it only where one differs"
         if told.word == "bounded":
             size = f"{told.resolution:g}"

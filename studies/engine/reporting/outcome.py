@@ -2,22 +2,25 @@
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from studies import published
 from studies.engine.definition import overrides
-from studies.engine.definition.points import Point, expand, value_at
+from studies.engine.definition.contrasts import trend_points
 from studies.engine.definition.study import Objective, Study
-from studies.engine.definition.train import Train, planned_steps
+from studies.engine.planning.noted import UNCHANGED, Changed
 from studies.engine.planning.tuning import Choice
 from studies.engine.records import Cost, Kept, Result, Trial
 from studies.engine.reporting.after_outcome import ArmAfter, gather
+from studies.engine.reporting.arm_facts import figure, matched, setting, steps_of
 from studies.engine.reporting.claims import Verdict, judge
+from studies.engine.reporting.collapsed import Collapsed, collapsed
 from studies.engine.reporting.costs import median_cost
 from studies.engine.reporting.environments import distinct, indices, without_host
-from studies.engine.reporting.over_tasks import differences, means
+from studies.engine.reporting.over_tasks import differences, ended_on_all, means
+from studies.engine.reporting.row_scores import Read
 from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.reporting.statistics import (
     Comparison,
@@ -31,9 +34,6 @@ from studies.engine.reporting.two_factors import TwoFactors, two_factors
 
 Pairs = Sequence[tuple[Trial, Result]]
 """Every trial that ran with what it found, in the order of the plan."""
-
-FAILED = Result(key="", status="failed")
-"""Of a trial that ended without a value: a look waits for no more of it."""
 
 DRAWN = 40
 """Arms that a figure shows at most: more cannot be told apart, and take minutes to draw."""
@@ -64,6 +64,8 @@ class Arm:
     """Optimizer steps of one trial; None where no seed finished."""
     epochs: float | None = None
     """Passes over the training rows that these were; None where `max_steps` ended them."""
+    collapsed: Collapsed | None = None
+    """Its runs that fell to chance; None where nothing says what chance is."""
 
     @property
     def gain(self) -> Estimate:
@@ -124,9 +126,10 @@ class Outcome:
     """What the search for one arm's settings found."""
     settings: tuple[str, ...] = ()
     """What `--set` changed of the whole study, and in which arms not."""
-    claims_changed: bool = False
-    """Whether the claims are others than before the first result."""
-
+    changed: Changed = UNCHANGED
+    """What of claims, looks and seeds is not as it was before the first result."""
+    looks: tuple[int, ...] = ()
+    """After how many seeds claims are judged, where seeds are added until they are decided."""
     two_factors: TwoFactors | None = None
     """Where arms set two paths in every combination: both effects and the interaction."""
     kept: tuple[Kept, ...] = ()
@@ -183,8 +186,11 @@ def collect(
     pairs: Pairs,
     choices: Sequence[Choice] = (),
     search: SearchOutcome | None = None,
+    read: Read | None = None,
 ) -> Outcome:
     """Gather `pairs` by arm; `choices` and `search` are what the stages before them found.
+
+    `read` gives what trials have kept by row, None where the study keeps no predictions.
 
     Raises ValueError where two trials share arm, task and seed: their mean would count one twice.
     """
@@ -194,16 +200,17 @@ def collect(
         on[name] = _of(study, own, objective)
     if several:
         done = [pair for _, _, own in on.values() for pair in own]
-        whole, results, _ = _of(study, means(study, pairs), study.objective_of(), done)
+        whole, known, _ = _of(study, means(study, pairs), study.objective_of(), done)
+        results = ended_on_all(study, pairs, known)
         faults = (replace(f, task=name) for name, (own, *_) in on.items() for f in own.failed)
         arms = tuple(replace(arm, keys={}) for arm in whole.arms)  # no trial is one of them
         whole = replace(whole, is_mean=True, arms=arms, failed=tuple(faults), notes=())
     else:
         whole, results, _ = _of(study, pairs, study.objective)
     measured = {name: (found, own.metric) for name, (own, found, _) in on.items()}
-    verdicts = judge(
-        study.claims, results, whole.metric, _points(study), measured if several else {}
-    )
+    looks = [study.seeds[:size] for size in study.looks] if study.until_decided else ()
+    verdicts = judge(study.claims, results, whole.metric, trend_points(study),
+                     measured if several else {}, looks, read)  # fmt: skip
     tasks = {name: own for name, (own, *_) in on.items()}
     gains = {name: {arm.name: arm.gain[0] for arm in own.arms} for name, own in tasks.items()}
     return replace(
@@ -212,6 +219,7 @@ def collect(
         search=search,
         settings=tuple(overrides.remarks(study)),
         verdicts=tuple(verdicts),
+        looks=tuple(map(len, looks)),
         tasks=tasks,
         over_tasks=compare_over_tasks(differences(gains)),
     )
@@ -237,7 +245,15 @@ def _of(
         arm: {seed: result for seed, (_, result) in own.items() if (arm, seed) not in lost}
         for arm, own in runs.items()
     }
-    arms = _arms(study, metric, runs, results, table, axis)
+    ended = {
+        arm: {seed: results[arm].get(seed) or _failed(result) for seed, (_, result) in own.items()}
+        for arm, own in runs.items()
+    }
+    fallen = collapsed(ended, metric)
+    arms = tuple(
+        replace(arm, collapsed=fallen.get(arm.name))
+        for arm in _arms(study, metric, runs, results, table, axis)
+    )
     environments = distinct(without_host(result.environment) for _, result in done)
     outcome = Outcome(
         name=study.name,
@@ -266,16 +282,7 @@ def _of(
         ),
         kept=tuple(result.kept for _, result in done if result.kept is not None),
     )
-    ended = {
-        arm: {seed: results[arm].get(seed, FAILED) for seed in own} for arm, own in runs.items()
-    }
     return outcome, ended, done
-
-
-def _points(study: Study) -> list[Point]:
-    """The arms that trends are about; none where no claim is about a trend."""
-    points = expand(study)[0] if any(claim.trend is not None for claim in study.claims) else []
-    return [point for point in points if point.task == points[0].task]  # alike on each task
 
 
 def _arms(
@@ -299,7 +306,7 @@ def _arms(
         trials, own = [trial for trial, _ in runs[name].values()], results[name].values()
         is_baseline = name == study.baseline
         x = None if axis is None or is_baseline else setting(trials[0], axis)
-        steps, epochs = _steps(trials[0], next(iter(own), None))
+        steps, epochs = steps_of(trials[0], next(iter(own), None))
         arms.append(
             Arm(
                 name=name,
@@ -309,29 +316,15 @@ def _arms(
                 summary=summarize(list(values[name].values())),
                 comparison=comparisons.get(name),
                 cost=median_cost([result.cost for result in own if result.cost]),
-                published=_figure(table, trials[0], is_baseline, rows.get(name, x)),
+                published=figure(table, trials[0], is_baseline, rows.get(name, x)),
                 keys={trial.seed: trial.key for trial in trials},
                 x=x,
-                note="; ".join(filter(None, (notes.get(name, ""), _matched(own)))),
+                note="; ".join(filter(None, (notes.get(name, ""), matched(own)))),
                 steps=steps,
                 epochs=epochs,
             )
         )
     return tuple(arms)
-
-
-def _steps(trial: Trial, result: Result | None) -> tuple[int | None, float | None]:
-    """How many optimizer steps `trial`, which found `result`, had, and how many epochs they were.
-
-    No epochs are told where `max_steps` ended them.
-    """
-    rows = {} if result is None else result.data.get("rows", {})
-    if not rows.get("train") or "train" not in trial.config:
-        return None, None
-    train = Train.model_validate(trial.config["train"])
-    steps = planned_steps(train, rows["train"])
-    whole = planned_steps(train.model_copy(update={"max_steps": None}), rows["train"])
-    return steps, train.epochs if steps == whole else None
 
 
 def _by_arm(pairs: Pairs) -> dict[str, dict[int, tuple[Trial, Result]]]:
@@ -347,31 +340,6 @@ def _by_arm(pairs: Pairs) -> dict[str, dict[int, tuple[Trial, Result]]]:
     return found
 
 
-def _figure(
-    table: published.Table | None, trial: Trial, is_baseline: bool, x: Any
-) -> published.Figure | None:
-    """The paper's figure for an arm, of which `trial` is one."""
-    if table is None or is_baseline:
-        return table.baseline_figure if table is not None else None
-    return table.at(x, setting(trial, "adapter.method"))
-
-
-def _matched(done: Iterable[Result]) -> str:
-    """What size was chosen for an arm that is matched to the baseline, by its finished trials."""
-    for c in (result.chosen for result in done if result.chosen):
-        size = f"{c['option']} = {c['value']}" if c.get("option") else "no size to choose"
-        return (
-            f"{size}: {c['parameters']:,} trained parameters beside the head, for the "
-            f"baseline's {c['reference_parameters']:,}"
-        )
-    return ""
-
-
-def setting(trial: Trial, path: str) -> Any:
-    """The trial's value at a dotted `path`, swept or from its configuration; None where absent."""
-    return trial.swept[path] if path in trial.swept else value_at(trial.config, path)
-
-
 def _axis(study: Study, pairs: Pairs) -> str | None:
     """The published table's axis, else the setting swept over most values."""
     if study.published is not None and study.published.x is not None:
@@ -382,6 +350,11 @@ def _axis(study: Study, pairs: Pairs) -> str | None:
             for path, value in trial.swept.items():
                 seen.setdefault(path, set()).add(repr(value))
     return max(seen, key=lambda path: len(seen[path]), default=None)
+
+
+def _failed(result: Result) -> Result:
+    """Of a trial that ended without a value: a look waits for no more of it."""
+    return result if result.status == "failed" else Result(key=result.key, status="failed")
 
 
 def _fault(trial: Trial, result: Result, metric: str) -> Failed | None:

@@ -56,7 +56,7 @@ def note(outcome: Outcome, limit: int = 15_000) -> str:
 
 def terminal(outcome: Outcome) -> str:
     """A plain table without colours, as wide as its content, with the remarks below it."""
-    head = ["arm", "n", "mean ± 95 %", f"− {outcome.baseline} ± 95 %", "p (Holm)",
+    head = ["arm", "n", "mean ± 95 %", "collapsed", f"− {outcome.baseline} ± 95 %", "p (Holm)",
             "finding", "trainable", "phi", "peak mem", "step", "paper diff"]  # fmt: skip
     rows = []
     for arm in outcome.arms:
@@ -66,6 +66,7 @@ def terminal(outcome: Outcome) -> str:
             arm.name,
             str(arm.summary.n),
             _plus_minus(arm.summary.estimate),
+            _collapsed(arm, outcome)[0].partition(" [")[0],
             _plus_minus(c.estimate, "+") if c else "",
             p_value(c.p_holm) if c else "",
             _finding(arm, outcome).partition(" of ")[0].partition(":")[0],
@@ -106,8 +107,9 @@ def _set(outcome: Outcome) -> str:
 def _results(outcome: Outcome) -> str:
     tested = _tested(outcome)
     finding = f"finding, corrected over {tested} arms" if tested > 1 else "finding"
-    head = ["arm", "n", f"{outcome.metric} [95 %]", f"− {outcome.baseline} [95 %]", "p (Holm)",
-            finding, "trainable", "φ", "peak memory", "step"]  # fmt: skip
+    head = ["arm", "n", f"{outcome.metric} [95 %]", "collapsed [95 %]", "mean without",
+            f"− {outcome.baseline} [95 %]", "p (Holm)", finding, "trainable", "φ", "peak memory",
+            "step"]  # fmt: skip
     if outcome.table is not None:
         head += ["paper", "paper − baseline"]
     rows = []
@@ -117,6 +119,7 @@ def _results(outcome: Outcome) -> str:
             f"{arm.name} (baseline)" if arm.is_baseline else arm.name,
             str(s.n),
             interval(s.estimate),
+            *_collapsed(arm, outcome),
             interval(c.estimate, "+") if c else "",
             p_value(c.p_holm) if c else "",
             _finding(arm, outcome),
@@ -138,14 +141,17 @@ def _results(outcome: Outcome) -> str:
 def _claims(outcome: Outcome) -> str:
     if not outcome.verdicts:
         return ""
-    rows = []
+    rows, over = [], {v.over for v in outcome.verdicts if v.over}
     for v in outcome.verdicts:
         found = v.note or f"{interval((v.difference, v.low, v.high), '+')} at {v.level:.1%}"
         told = "; ".join(filter(None, (found, v.finding)))
-        rows.append([v.claim, f"**{v.word}**", v.rule, str(v.n), told])
-    written = "not written before the run" if outcome.claims_changed else "written before the run"
+        about = [v.over] if len(over) > 1 else []
+        rows.append([v.claim, f"**{v.word}**", v.rule, str(v.n), told, *about])
+    written = "not written before the run" if outcome.changed.claims else "written before the run"
     head = [f"claim, {written}", "verdict", "rule", "n", "difference [interval]"]
-    return "## Claims\n\n" + table(head, rows)
+    head += ["over"] if len(over) > 1 else []
+    below = f"\n\nIntervals are over {over.pop()}." if len(over) == 1 else ""
+    return "## Claims\n\n" + table(head, rows) + below
 
 
 def _tuning(outcome: Outcome) -> str:
@@ -200,6 +206,15 @@ def _environment(outcome: Outcome) -> str:
         lines = [f"{key}: {_plain(value)}" for key, value in environment.items()]
         parts.append(f"{who}:\n\n{_bullets(lines)}")
     return "\n\n".join(parts) or "The trials reported nothing about their environment."
+
+
+def _collapsed(arm: Arm, outcome: Outcome) -> list[str]:
+    """How many runs collapsed, and the mean of the others; nothing where no run of any arm did."""
+    own = arm.collapsed
+    if own is None or not any(each.collapsed and each.collapsed.count for each in outcome.arms):
+        return ["", ""]
+    share = f"{own.count} of {own.n} [{own.low:.2f}, {own.high:.2f}]"
+    return [share, number(own.mean_without)]
 
 
 def _finding(arm: Arm, outcome: Outcome) -> str:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from studies import published
 from studies.engine.definition.study import Study
+from studies.engine.planning.noted import UNCHANGED, Changed
 from studies.engine.planning.tuning import Choice
 from studies.engine.program import program
 from studies.engine.records import Cost
@@ -28,6 +29,7 @@ from studies.engine.reporting import (
 )
 from studies.engine.reporting.outcome import Outcome, Pairs, collect
 from studies.engine.reporting.remarks import beyond_the_interval, reading, remarks
+from studies.engine.reporting.row_scores import kept_by
 from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.reporting.statistics import summarize
 from studies.engine.trials.metrics_file import is_number, read_metrics
@@ -62,7 +64,7 @@ def write_report(
     trials_dir: Path | None = None,
     choices: Sequence[Choice] = (),
     search: SearchOutcome | None = None,
-    claims_changed: bool = False,
+    changed: Changed = UNCHANGED,
 ) -> Report:
     """Write report.md, report.json and the figures of `pairs` to `out_dir`.
 
@@ -75,18 +77,20 @@ def write_report(
 
         choices: what the tuning stage found, see `studies.engine.planning.tuning`.
         search: what the search found, see `studies.engine.searching.search`.
-        claims_changed: whether the study's claims are others than before its first result.
+        changed: what of claims, looks and seeds is not as it was before the first result.
 
-    Raises ValueError where `pairs` is empty or has two results for one arm and seed.
+    Raises ValueError where `pairs` is empty or has two results for one arm and seed, and
+    `StudyError` where what a trial has kept beside its result is damaged.
     """
     if not pairs and search is None:
         raise ValueError(
             f"study {study.name!r} has no results to report: run it first, "
             f"{program()} {study.path.name}"
         )
-    outcome = replace(collect(study, pairs, choices, search), claims_changed=claims_changed)
-    out_dir.mkdir(parents=True, exist_ok=True)
     trials_dir = trials_dir or out_dir.parent / "trials"
+    outcome = collect(study, pairs, choices, search, kept_by(study, trials_dir))
+    outcome = replace(outcome, changed=changed)
+    out_dir.mkdir(parents=True, exist_ok=True)
     more = after_tables.markdown(outcome.after, outcome.metric, outcome.chosen_on)
     if outcome.two_factors is not None:
         more.insert(0, two_factor_report.markdown(outcome.two_factors, outcome.metric))
@@ -168,7 +172,9 @@ def _as_data(outcome: Outcome) -> dict[str, Any]:
             for choice in outcome.choices
         ],
         "claims": outcome.verdicts,
-        "claims_changed": outcome.claims_changed,
+        "claims_changed": outcome.changed.claims,
+        "looks_changed": outcome.changed.looks,
+        "seeds_added": outcome.changed.seeds,
         "published_known": known,
         "published_left_out": [arm.name for arm, *_ in left_out],
         "search": outcome.search,
@@ -196,6 +202,7 @@ def _arms_as_data(outcome: Outcome) -> list[dict[str, Any]]:
             "comparison": arm.comparison,
             "finding": arm.comparison and arm.comparison.words(outcome.direction),
             "cost": arm.cost,
+            "collapsed": arm.collapsed,
             "published": arm.published,
         }
         for arm in outcome.arms

@@ -2,16 +2,19 @@
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from studies.engine.definition.contrasts import Term, WeightedSum
 from studies.engine.definition.sections import RANK_METRICS
-from studies.engine.records import Result, value_of
+from studies.engine.records import value_of
+from studies.engine.reporting.collapsed import Discordant, Share, has_collapsed
+from studies.engine.reporting.crossed import crossed
+from studies.engine.reporting.row_scores import NoRows, Read, Results, by_seed_and_row
 from studies.engine.reporting.statistics import Measured, summarize
 
-Results = Mapping[str, Mapping[int, Result]]
-"""Arm to seed to what the trial found that has ended there."""
+BOTH = "seeds and test rows"
+SAME = "the difference is the same for every seed"
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,14 @@ class Sample:
     n: int
     """Seeds that all arms share."""
     mean: float | None
-    measured: Measured | None
-    """The mean as a t test takes it; None where there can be no interval."""
+    measured: Measured | Share | Discordant | None
+    """The mean as its test takes it; None where there can be no interval."""
     exact: bool
     """Whether it is a count, of which one value on all seeds is no accident."""
     note: str
     """Why there can be no interval."""
+    over: str = ""
+    """What the error is about: seeds and test rows, or seeds alone and why."""
 
 
 def arms_of(total: WeightedSum) -> tuple[str, ...]:
@@ -35,15 +40,22 @@ def arms_of(total: WeightedSum) -> tuple[str, ...]:
 
 
 def sample(
-    total: WeightedSum, results: Results, metric: str, seeds: Collection[int] | None = None
+    total: WeightedSum,
+    results: Results,
+    metric: str,
+    seeds: Collection[int] | None = None,
+    measured: Sequence[tuple[Results, str]] = (),
+    read: Read | None = None,
 ) -> Sample:
-    """`total` of `metric` over those of `seeds`, None for all, that every arm of it finished."""
+    """`total` of `metric` over those of `seeds`, None for all, that every arm of it finished.
+
+    Where `results` are means over tasks, `measured` are those of each task with its metric; `read`
+    gives what their trials have kept by row.
+    """
     arms = arms_of(total)
     units = list(dict.fromkeys(term.unit for term in total.terms))
-    found, size, zero = [], 0.0, ""
-    for seed in sorted(set.intersection(*(set(results.get(arm, {})) for arm in arms))):
-        if seeds is not None and seed not in seeds:
-            continue
+    values_of, size, zero = dict[int, float](), 0.0, ""
+    for seed in shared_seeds(arms, results, seeds):
         y = {t: _number(t, results, seed, metric) for t in (*total.terms, *filter(None, units))}
         values = {term: value for term, value in y.items() if value is not None}
         if len(values) < len(y):
@@ -55,15 +67,75 @@ def sample(
         parts = [(term.weight * values[term], term.unit) for term in total.terms]
         size = max(size, *(abs(part) / of[unit] for part, unit in parts))
         sums = {unit: math.fsum(part for part, own in parts if own == unit) for unit in of}
-        found.append(math.fsum(sums[unit] / of[unit] for unit in of))
+        values_of[seed] = math.fsum(sums[unit] / of[unit] for unit in of)
+    found = list(values_of.values())
     summary = summarize(found, size)
     note = summary.note if found or len(arms) == 1 else "no finished seed in common"
     if summary.std == 0.0:
-        note = "the difference is the same for every seed"
+        note = SAME
     known = all(_is_count(term.metric or metric) for term in total.terms)
     exact = known and summary.std == 0.0 and not zero
-    measured = None if zero else summary.measured
-    return Sample(summary.n, found[0] if exact else summary.mean, measured, exact, zero or note)
+    tested, over = None if zero else summary.measured, ""
+    if summary.n > 1 and not exact and not zero:
+        on = measured or [(results, metric)]
+        tested, over = _with_rows(tested, summary.mean, total, on, list(values_of), read, size)
+        note = "" if tested is not None else note
+    mean = found[0] if exact else summary.mean
+    return Sample(summary.n, mean, tested, exact, zero or note, over)
+
+
+def shared_seeds(
+    arms: Sequence[str], results: Results, seeds: Collection[int] | None = None
+) -> list[int]:
+    """Those of `seeds`, None for all, at which all `arms` have ended."""
+    shared = sorted(set.intersection(*(set(results.get(arm, {})) for arm in arms)))
+    return [seed for seed in shared if seeds is None or seed in seeds]
+
+
+def sample_of_collapsed(
+    total: WeightedSum, results: Results, seeds: Collection[int] | None = None
+) -> Sample:
+    """`total`, an arm less a number or another arm, of the share of collapsed runs."""
+    first, second = (term.of for term in total.terms)
+    arms = arms_of(total)
+    shared = shared_seeds(arms, results, seeds)
+    told = [[has_collapsed(results[arm][seed]) for arm in arms] for seed in shared]
+    known = [each for each in told if None not in each]
+    n = len(known)
+    if not n:
+        return Sample(0, None, None, False, "no finished seed" + " in common" * (len(arms) > 1))
+    if not isinstance(second, str):
+        share = Share(sum(bool(own) for (own,) in known), n, second)
+        return Sample(n, share.mean, share, False, "", "runs")
+    ours, theirs = ([pair.count(True) == 1 and bool(pair[i]) for pair in known] for i in (0, 1))
+    pair = Discordant(sum(ours), sum(theirs), n)
+    both = sum(all(each) for each in known)
+    note = (
+        f"`{first}` alone collapsed with {pair.first} of {n} seeds, `{second}` alone with "
+        f"{pair.second}, both with {both}"
+    )
+    return Sample(n, pair.mean, pair, False, note, "runs")
+
+
+def _with_rows(
+    alone: Measured | None,
+    mean: float | None,
+    total: WeightedSum,
+    measured: Sequence[tuple[Results, str]],
+    seeds: Sequence[int],
+    read: Read | None,
+    size: float,
+) -> tuple[Measured | None, str]:
+    """The mean with its error over seeds and rows, or that over seeds `alone`, and which it is."""
+    try:
+        found = crossed(by_seed_and_row(total, measured, seeds, read), size)
+    except NoRows as error:
+        return alone, f"seeds alone: {error}"
+    assert mean is not None, "there are seeds"
+    if not found.error:
+        return alone, BOTH
+    of_rows = found.rows_share * found.error**2
+    return Measured(mean, found.error, found.freedom, of_rows), BOTH
 
 
 def _is_count(metric: str) -> bool:

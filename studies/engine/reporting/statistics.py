@@ -67,6 +67,8 @@ class Measured:
     """Standard error of the mean, above 0."""
     freedom: float
     """Degrees of freedom of that error."""
+    of_rows: float = 0.0
+    """Part of the squared error that is of test rows: more seeds do not lessen it."""
 
     def p_above(self, center: float) -> float:
         """One-sided p of the test that the true mean is at most `center`."""

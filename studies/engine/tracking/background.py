@@ -65,6 +65,7 @@ class Tracking:
         page = pages.TrackedStudy(self._study, self._runs_dir, self._say)
         while not self._leaving.is_set() and not self._taken(page.__enter__, ""):
             self._leaving.wait(RETRY_SECONDS)
+        _import_what_the_report_needs()
         while not self._leaving.is_set():
             found = self._queue.get()
             if found is None:
@@ -87,6 +88,11 @@ class Tracking:
             return False
         self._away = False
         return True
+
+
+def _import_what_the_report_needs() -> None:
+    """While trials train; after the last one somebody waits for the seconds that it takes."""
+    from studies.engine.reporting import report  # noqa: F401
 
 
 def deliver(

@@ -157,8 +157,8 @@ class TrackedStudy:
                 with locked(self._lock):
                     self._write_summary(report)
                     self._write_arms(report)
-                note = report.note[:LIMIT]
-                self._client.set_experiment_tag(self._experiment, "mlflow.note.content", note)
+                    note = report.note[:LIMIT]
+                    self._client.set_experiment_tag(self._experiment, "mlflow.note.content", note)
             self._write_views()
         return self.link
 
@@ -304,7 +304,7 @@ class TrackedStudy:
     def _keep_adapter(self, trial: Trial, result: Result, run_dir: Path) -> None:
         """Make what the trial has trained an artifact, where that is asked for and it is none."""
         folder, known = run_dir / ADAPTER, self._index()[trial.key]
-        if trial.keep != "mlflow" or result.status != "done" or not folder.is_dir():
+        if "mlflow" not in trial.keep or result.status != "done" or not folder.is_dir():
             return
         for i, run in enumerate(known):
             if run.attempt == result.attempt and ADAPTER not in run.tags:
@@ -322,6 +322,12 @@ class TrackedStudy:
             ).info.run_id
         self._client.set_tag(run_id, "spec_sha", self._spec_sha)
         self._client.set_tag(run_id, "mlflow.note.content", report.note[:8000])
+        if report.outcome.looks:
+            verdicts = report.outcome.verdicts
+            still = f"{sum(each.open for each in verdicts)} of {len(verdicts)}"
+            look = max((each.look or 0 for each in verdicts), default=0)
+            for name, value in {"open_claims": still, "look": f"{look} seeds"}.items():
+                self._client.set_tag(run_id, name, value)
         for path in (report.markdown, report.json, *report.figures, self.study.path):
             self._client.log_artifact(run_id, str(path))
         self._client.set_terminated(run_id)
@@ -340,8 +346,10 @@ class TrackedStudy:
             whole=self.study.objective_of(),
             tasks=self.study.compared(),
         )
-        for key, tag in found.items():
-            self._client.set_experiment_tag(self._experiment, f"mlflow.sharedViewState.{key}", tag)
+        with locked(self._lock):  # MLflow inserts a new tag without looking: two at once fail
+            for key, tag in found.items():
+                name = f"mlflow.sharedViewState.{key}"
+                self._client.set_experiment_tag(self._experiment, name, tag)
         self._viewed = len(self._rows)
 
 

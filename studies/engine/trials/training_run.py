@@ -5,7 +5,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -31,6 +31,7 @@ from studies.engine.trials.environment import code_versions, device_name, peak_m
 from studies.engine.trials.failures import NotFinite, is_out_of_memory
 from studies.engine.trials.matching import matched
 from studies.engine.trials.metrics_file import MetricsFile, read_metrics
+from studies.engine.trials.predictions import SPLIT, write_predictions
 from studies.engine.trials.preemption import Preemption
 from studies.engine.trials.ranks import ranks
 from studies.engine.trials.training import cuda_graph, loop
@@ -44,6 +45,7 @@ from studies.engine.trials.training.saving import Saver
 from studies.engine.trials.training.snapshots import Snapshots
 from studies.engine.trials.training_rows import Objective, as_test
 from studies.tasks.encoding import spare_workers
+from studies.tasks.metrics import Measured, Rows
 
 T = TypeVar("T")
 
@@ -95,6 +97,8 @@ class TrainingRun:
         self._config = trial.config
         self._eval_rows = settings.eval_batch_size
         self._processor_seconds = 0.0
+        self._by_row: dict[str, Mapping[str, Rows]] = {}
+        """Of each split as it was measured last."""
         after = self._config.get("after")
         self._after = None if after is None else After.model_validate(after)
         self._snapshots = Snapshots(self._after.steps if self._after is not None else ())
@@ -132,9 +136,8 @@ class TrainingRun:
         self._name_missing_steps(len(progress.losses))
         finite = {name: value for name, value in last.items() if math.isfinite(value)}
         metrics = {"train/loss": progress.final_loss, **finite}
-        if self._trial.keep is not None and ranks().rank == 0:
-            about = keeping.about(self._trial, adapter, self._head, found.backbone)
-            keeping.save(self._model, about, self._run_dir)
+        if ranks().rank == 0:
+            self._keep(adapter, data)
         if "after" in self._config:
             with self._counted():
                 subject = Subject(
@@ -145,6 +148,15 @@ class TrainingRun:
                 )  # fmt: skip
                 metrics |= evaluate_after(self._config["after"], subject)
         found.metrics, found.cost = metrics, self._cost(progress, loader)
+
+    def _keep(self, adapter: dict[str, Any], data: tasks.TaskData) -> None:
+        """Write down what the trial is to keep of the model that was tested just now."""
+        if self._trial.keeps_adapter:
+            about = keeping.about(self._trial, adapter, self._head, self._found.backbone)
+            keeping.save(self._model, about, self._run_dir)
+        if "predictions" in self._trial.keep:
+            rows = tasks.rows_hash(data, SPLIT)
+            write_predictions(self._run_dir, self._trial.key, rows, self._by_row[SPLIT])
 
     def _of_training(
         self, data: tasks.TaskData, processor: Any, loader: TimedLoader
@@ -308,11 +320,13 @@ class TrainingRun:
     def _evaluate(self, split: str) -> dict[str, float]:
         """The metrics of `split`."""
 
-        def evaluation(rows: int, half: torch.dtype | None) -> dict[str, float]:
+        def evaluation(rows: int, half: torch.dtype | None) -> Measured:
             with self._evaluated() as model:
-                return self._prepared.evaluate(model, split, rows, half)
+                return self._prepared.measure(model, split, rows, half)
 
-        return self._fitting(evaluation)
+        found = self._fitting(evaluation)
+        self._by_row[split] = found.by_row
+        return found.metrics
 
     def _fitting(self, evaluation: Callable[[int, torch.dtype | None], T]) -> T:
         """What `evaluation` finds with as many rows at once as fit; it gets the type of mixed

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from studies.backbones.conversion import require
 from studies.tasks.encoding import Example, spare_workers
 from studies.tasks.kinds.prepared import Prepared, evaluating
-from studies.tasks.metrics import named_classification_metrics
+from studies.tasks.metrics import Measured, named_classification_metrics
 from studies.tasks.rows import Picture
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import TaskData
@@ -70,9 +70,9 @@ class Images(Prepared):
         """(batch, 3, height, width) pixels and (batch,) labels, augmented where asked for."""
         return self._batch(examples, augment=self._augment)
 
-    def evaluate(
+    def measure(
         self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None
-    ) -> dict[str, float]:
+    ) -> Measured:
         """The metrics that the task declares."""
         data, outputs, labels = self._splits[split], [], []
         with evaluating(model, autocast) as device:

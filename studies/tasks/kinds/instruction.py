@@ -13,6 +13,7 @@ from studies.tasks.kinds.tokens import (
     IGNORED,
     lessons,
 )
+from studies.tasks.metrics import Measured
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import TaskData
 
@@ -34,10 +35,10 @@ class Instruction(TrainedOnLessons):
         }
         self.train = self._splits["train"]
 
-    def evaluate(
+    def measure(
         self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None
-    ) -> dict[str, float]:
-        """Mean loss of a response's token in nats, and its exponential."""
+    ) -> Measured:
+        """Mean loss of a response's token in nats, and its exponential: no means over rows."""
         data = self._splits[split]
         order = sorted(range(len(data)), key=data.lengths.__getitem__, reverse=True)
         total = count = 0.0
@@ -53,4 +54,4 @@ class Instruction(TrainedOnLessons):
                 total += float(self.loss(output, labels, 1))
                 count += tokens
         loss = total / max(1.0, count)
-        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        return Measured({"loss": loss, "perplexity": math.exp(min(loss, 700.0))}, {})

@@ -12,6 +12,7 @@ import adapters
 from adapters.spectrum import effective_rank, stable_rank
 from studies.tasks.encoding import Encoded, Example
 from studies.tasks.kinds.prepared import Prepared, evaluating
+from studies.tasks.metrics import Measured
 from studies.tasks.rows import Matrix
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import TaskData
@@ -45,9 +46,9 @@ class Approximation(Prepared):
         """The squared error, as a share of the target's squared norm."""
         return (outputs.logits.float() - labels).square().sum() / labels.square().sum()
 
-    def evaluate(
+    def measure(
         self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None
-    ) -> dict[str, float]:
+    ) -> Measured:
         """The metrics of `studies.tasks.matrices`."""
         with evaluating(model, autocast) as device:
             inputs = torch.eye(self._target.shape[1], device=device)
@@ -55,8 +56,8 @@ class Approximation(Prepared):
         error = float((update - self._target).square().sum() / self._target.double().square().sum())
         values = torch.linalg.svdvals(update) if update.isfinite().all() else update[:0, 0]
         if not len(values):
-            return {"error": error}
-        return {
+            return Measured({"error": error}, {})
+        found = {
             "error": error,
             "explained": 1 - error,
             "svd_bound": self.svd_bound(adapters.count_parameters(model)["trainable"]),
@@ -65,6 +66,7 @@ class Approximation(Prepared):
             "target_stable_rank": stable_rank(self._values),
             "target_effective_rank": effective_rank(self._values),
         }
+        return Measured(found, {})
 
     def svd_bound(self, trained: int) -> float:
         r"""The least error of two factors with at most `trained` numbers.

@@ -8,8 +8,11 @@ says which of the two is its `accuracy`; both are always reported.
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -22,6 +25,7 @@ from studies.tasks.kinds.tokens import (
     encode_pairs,
     lessons,
 )
+from studies.tasks.metrics import Measured, Rows
 from studies.tasks.rows import Item
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import TaskData
@@ -42,30 +46,32 @@ class MultipleChoice(TrainedOnLessons):
             end=data.info.answers_end,
         )
 
-    def evaluate(
+    def measure(
         self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None
-    ) -> dict[str, float]:
+    ) -> Measured:
         """Accuracies by likelihood, by generation or both, and the right answers' mean loss."""
-        items, found = self._splits[split], {}
+        items, found = self._splits[split], dict[str, Rows]()
         right: list[bool] = []
         with evaluating(model, autocast) as device:
             if self._spec.evaluate != "generation":
                 sums = self._likelihoods(model, items, batch_size, device)
                 rules = {"sum": chosen_by_sum(sums), "normalised": chosen_normalised(sums, items)}
                 for rule, choices in rules.items():
-                    found[f"accuracy_{rule}"] = _mean(_hits(items, choices), items)
+                    found[f"accuracy_{rule}"] = _rows(_hits(items, choices), items)
                 right = _hits(items, rules[self._info.scoring])
-                found["loss"] = self._loss(items, sums)
+                found["loss"] = (np.array(_losses(items, sums)),)
             if self._spec.evaluate != "loglikelihood":
                 answers = self.answers(model, items, batch_size, device)
                 given = [extract(a, i.names) for a, i in zip(answers, items, strict=True)]
-                found["unparsed"] = sum(choice is None for choice in given) / len(items)
+                found["unparsed"] = (np.array([choice is None for choice in given]),)
                 generated = _hits(items, given)
-                found["accuracy_generated"] = _mean(generated, items)
+                found["accuracy_generated"] = _rows(generated, items)
                 right = right or generated
-        own = {"accuracy": _mean(right, items)}
-        own |= {f"accuracy_{part}": value for part, value in _by_part(right, items).items() if part}
-        return own | found
+        parts = {
+            f"accuracy_{part}": (hits,) for part, hits in _by_part(right, items).items() if part
+        }
+        by_row = {"accuracy": _rows(right, items), **parts, **found}
+        return Measured({name: _mean(rows) for name, rows in by_row.items()}, by_row)
 
     def answers(
         self, model: nn.Module, items: Sequence[Item], batch_size: int, device: torch.device
@@ -98,13 +104,6 @@ class MultipleChoice(TrainedOnLessons):
         )
         return [[next(flat) for _ in item.options] for item in items]
 
-    def _loss(self, items: Sequence[Item], sums: Sequence[Sequence[float]]) -> float:
-        """Minus the log-likelihood of the right choice, for each character, in nats."""
-        return statistics.fmean(
-            -values[item.gold] / max(1, len(item.options[item.gold][1].strip()))
-            for item, values in zip(items, sums, strict=True)
-        )
-
 
 def chosen_by_sum(sums: Sequence[Sequence[float]]) -> list[int]:
     """The place of the largest sum for each item."""
@@ -120,17 +119,29 @@ def chosen_normalised(sums: Sequence[Sequence[float]], items: Sequence[Item]) ->
     return chosen_by_sum(scaled)
 
 
+def _losses(items: Sequence[Item], sums: Sequence[Sequence[float]]) -> list[float]:
+    """Minus the log-likelihood of the right choice, for each character, in nats."""
+    return [
+        -values[item.gold] / max(1, len(item.options[item.gold][1].strip()))
+        for item, values in zip(items, sums, strict=True)
+    ]
+
+
 def _hits(items: Sequence[Item], choices: Sequence[int | None]) -> list[bool]:
     return [choice == item.gold for choice, item in zip(choices, items, strict=True)]
 
 
-def _by_part(hits: Sequence[bool], items: Sequence[Item]) -> dict[str, float]:
+def _by_part(hits: Sequence[bool], items: Sequence[Item]) -> dict[str, NDArray[Any]]:
     parts: dict[str, list[bool]] = defaultdict(list)
     for hit, item in zip(hits, items, strict=True):
         parts[item.part].append(hit)
-    return {part: statistics.fmean(values) for part, values in parts.items()}
+    return {part: np.array(values) for part, values in parts.items()}
 
 
-def _mean(hits: Sequence[bool], items: Sequence[Item]) -> float:
+def _rows(hits: Sequence[bool], items: Sequence[Item]) -> Rows:
+    return tuple(_by_part(hits, items).values())
+
+
+def _mean(rows: Rows) -> float:
     """The unweighted mean over the parts."""
-    return statistics.fmean(_by_part(hits, items).values())
+    return statistics.fmean(statistics.fmean(part.tolist()) for part in rows)

@@ -10,6 +10,7 @@ from torch.nn import functional
 from transformers.utils import ModelOutput
 
 from studies.tasks.encoding import Example, Examples
+from studies.tasks.metrics import Measured
 
 
 class Prepared(ABC):
@@ -55,14 +56,20 @@ class Prepared(ABC):
         return self.loss(outputs, labels, num_items_in_batch)
 
     @abstractmethod
-    def evaluate(
+    def measure(
         self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None
-    ) -> dict[str, float]:
-        """The task's metrics on the rows of `split`, without the split's name.
+    ) -> Measured:
+        """The task's metrics on the rows of `split`, without the split's name, and by row.
 
         The model comes back in the mode (train or eval) it came in. `autocast` is the type of mixed
         precision, None for none.
         """
+
+    def evaluate(
+        self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None
+    ) -> dict[str, float]:
+        """The metrics alone that `measure` gives."""
+        return self.measure(model, split, batch_size, autocast).metrics
 
 
 @contextmanager

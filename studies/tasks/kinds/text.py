@@ -9,9 +9,9 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from studies.tasks.encoding import Encoded, Example, Pad, encode, eval_batches
+from studies.tasks.encoding import Encoded, Example, Pad, encode, eval_batches, eval_order
 from studies.tasks.kinds.prepared import Prepared, evaluating
-from studies.tasks.metrics import correlation_metrics, named_classification_metrics
+from studies.tasks.metrics import Measured, correlation_metrics, named_classification_metrics
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import TaskData
 
@@ -33,26 +33,29 @@ class TextClassification(Prepared):
         """(batch, length) tokens and mask, (batch,) labels."""
         return self._pad(examples, lengths)
 
-    def evaluate(
+    def measure(
         self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None
-    ) -> dict[str, float]:
+    ) -> Measured:
         """The metrics that the task declares."""
-        outputs, labels = [], []
+        data, outputs, labels = self._splits[split], [], []
         with evaluating(model, autocast) as device:
             for batch in eval_batches(
-                self._splits[split], self._pad, batch_size, few_lengths=device.type == "cuda"
+                data, self._pad, batch_size, few_lengths=device.type == "cuda"
             ):
                 labels.append(batch.pop("labels").numpy())
                 logits = model(**{key: value.to(device) for key, value in batch.items()}).logits
                 outputs.append(logits.double())  # read at the end: until then nobody waits
-        return self._measure(torch.cat(outputs).cpu().numpy(), np.concatenate(labels))
+        found = self._scored(torch.cat(outputs).cpu().numpy(), np.concatenate(labels))
+        places = np.argsort(eval_order(data))  # metrics stay sums in the order of the batches
+        by_row = {name: tuple(rows[places] for rows in own) for name, own in found.by_row.items()}
+        return Measured(found.metrics, by_row)
 
     def _encode(
         self, spec: TaskSpec, data: TaskData, split: str, tokenizer: PreTrainedTokenizerBase
     ) -> Encoded:
         return encode(data.splits[split], data.labels, tokenizer, spec.max_length)
 
-    def _measure(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    def _scored(self, outputs: np.ndarray, labels: np.ndarray) -> Measured:
         return named_classification_metrics(self._names, outputs, labels)
 
 
@@ -79,5 +82,5 @@ class TextRegression(TextClassification):
             )
         )
 
-    def _measure(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    def _scored(self, outputs: np.ndarray, labels: np.ndarray) -> Measured:
         return correlation_metrics(outputs[:, 0], labels)

@@ -1,0 +1,48 @@
+"""What the trials of an arm tell of it beside its numbers."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from studies import published
+from studies.engine.definition.points import value_at
+from studies.engine.definition.train import Train, planned_steps
+from studies.engine.records import Result, Trial
+
+
+def steps_of(trial: Trial, result: Result | None) -> tuple[int | None, float | None]:
+    """How many optimizer steps `trial`, which found `result`, had, and how many epochs they were.
+
+    No epochs are told where `max_steps` ended them.
+    """
+    rows = {} if result is None else result.data.get("rows", {})
+    if not rows.get("train") or "train" not in trial.config:
+        return None, None
+    train = Train.model_validate(trial.config["train"])
+    steps = planned_steps(train, rows["train"])
+    whole = planned_steps(train.model_copy(update={"max_steps": None}), rows["train"])
+    return steps, train.epochs if steps == whole else None
+
+
+def figure(
+    table: published.Table | None, trial: Trial, is_baseline: bool, x: Any
+) -> published.Figure | None:
+    """The paper's figure for an arm, of which `trial` is one."""
+    if table is None or is_baseline:
+        return table.baseline_figure if table is not None else None
+    return table.at(x, setting(trial, "adapter.method"))
+
+
+def matched(done: Iterable[Result]) -> str:
+    """What size was chosen for an arm that is matched to the baseline, by its finished trials."""
+    for c in (result.chosen for result in done if result.chosen):
+        size = f"{c['option']} = {c['value']}" if c.get("option") else "no size to choose"
+        return (
+            f"{size}: {c['parameters']:,} trained parameters beside the head, for the "
+            f"baseline's {c['reference_parameters']:,}"
+        )
+    return ""
+
+
+def setting(trial: Trial, path: str) -> Any:
+    """The trial's value at a dotted `path`, swept or from its configuration; None where absent."""
+    return trial.swept[path] if path in trial.swept else value_at(trial.config, path)
