@@ -14,6 +14,7 @@ from studies.engine.reporting.row_scores import NoRows, Read, Results, by_seed_a
 from studies.engine.reporting.statistics import Measured, summarize
 
 BOTH = "seeds and test rows"
+SAME = "the difference is the same for every seed"
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def sample(
     summary = summarize(found, size)
     note = summary.note if found or len(arms) == 1 else "no finished seed in common"
     if summary.std == 0.0:
-        note = "the difference is the same for every seed"
+        note = SAME
     known = all(_is_count(term.metric or metric) for term in total.terms)
     exact = known and summary.std == 0.0 and not zero
     tested, over = None if zero else summary.measured, ""
