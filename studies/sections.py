@@ -1,6 +1,5 @@
 """What every section of a study file is made of, and what is said of one that is wrong."""
 
-import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Self
@@ -144,7 +143,7 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
     """The model that an annotation such as `Published | None` or `tuple[Arm, ...]` speaks of."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if isinstance(annotation, types.GenericAlias | types.UnionType):
+    if typing.get_origin(annotation) is not None:
         return next((m for m in map(model_in, typing.get_args(annotation)) if m), None)
     return None
 

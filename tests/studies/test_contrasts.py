@@ -149,7 +149,7 @@ def test_the_test_is_that_of_scipy_and_statsmodels() -> None:
     y = np.column_stack([arms[arm] for arm in SUPERADDITIVE])
     weights = np.array(list(SUPERADDITIVE.values()), float)
     test = stats.ttest_1samp(y @ weights, 0.0)
-    interval = test.confidence_interval(0.95)
+    interval = test.confidence_interval(0.90)
     assert (verdict.low, verdict.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
     # repeated measures: the arms are the columns, of which one contrast is tested
     fit = _MultivariateOLS(y, np.ones((len(y), 1))).fit()
@@ -225,7 +225,7 @@ def test_a_trend_is_the_least_squares_slope_of_each_seed(load, scale: str) -> No
     rule = {"arm": "r=16", "trend": {"over": "adapter.r", "scale": scale}, "expect": "higher"}
     x = np.array(RANKS, float) if scale == "linear" else np.log2(RANKS)
     slopes = np.polyfit(x, np.stack([arms[f"r={r}"] for r in RANKS]), 1)[0]
-    interval = stats.ttest_1samp(slopes, 0.0).confidence_interval(0.95)
+    interval = stats.ttest_1samp(slopes, 0.0).confidence_interval(0.90)
     verdict = decide(rule, arms, points)
     assert verdict.difference == pytest.approx(slopes.mean(), rel=1e-9)
     assert (verdict.low, verdict.high) == pytest.approx((interval.low, interval.high), rel=1e-6)

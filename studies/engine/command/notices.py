@@ -57,11 +57,16 @@ class Notices:
         if self._study.keep is None:
             return
         chosen = isinstance(stage, SeedsStage)
-        trials = stage.asked if chosen else plan(self._study, self._plugins)
+        trials = stage.asked if chosen else self._first_seeds()
         for line in kept.room(self._study, trials, self._runs_dir):
             if line not in self._told:
                 self._say(line, "dim")
             self._told.append(line)
+
+    def _first_seeds(self) -> list[Trial]:
+        """The trials of the seeds that every arm has."""
+        every = plan(self._study, self._plugins)
+        return [trial for trial in every if trial.seed in self._study.first_seeds]
 
     def data(self, trials: Sequence[Trial]) -> None:
         """Check all rows of the user's own files; say what a split hides and what ends training."""

@@ -1,6 +1,7 @@
 """One command on one study: plan, run, export, import or report, over the study's stages."""
 
 import functools
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,11 @@ class Session:
         if stage is self.tuning:
             arms, tasks = (len({getattr(t, n) for t in stage.asked}) for n in ("arm", "task"))
             on = f" on {tasks} tasks" if self._study.tasks else ""
-            self._print(f"then {arms} tuned arms{on} with {len(self._study.seeds)} seeds each")
+            least, most = len(self._study.first_seeds), len(self._study.seeds)
+            many = f"{least} seeds" if least == most else f"{least} to {most} seeds"
+            self._print(f"then {arms} tuned arms{on} with {many} each")
+        elif isinstance(stage, SeedsStage):
+            self._print(*stage.stands)
         return DONE
 
     def run(self, make_runner: MakeRunner) -> int:
@@ -105,7 +110,7 @@ class Session:
             self._notices.edits(before, keep=False)
         if before is not None and (before.missing or (retry and self._failed(before))):
             try:
-                self._train(before, make_runner)
+                self._train(before, make_runner, retry)
             except Stopped as stopped:
                 self._say(str(stopped), "red")
                 self.deliver(self.seeds(whole=True))
@@ -117,12 +122,28 @@ class Session:
         seeds = self.seeds()
         self._notices.edits(seeds, keep=True)
         try:
-            self._train(seeds, make_runner)
+            seeds = self._look_by_look(seeds, make_runner)
         except Stopped as stopped:
             self._say(str(stopped), "red")
-            self.deliver(seeds)
+            self.deliver(self.seeds(whole=True))
             return INCOMPLETE
         return self._end(seeds)
+
+    def _look_by_look(self, seeds: SeedsStage, make_runner: MakeRunner) -> SeedsStage:
+        """Run `seeds` and, until the claims are decided, those that follow; the last stage."""
+        began, retry = time.monotonic(), self._options.retry_failed
+        while True:
+            self._print(*seeds.begins)
+            self._train(seeds, make_runner, retry)
+            after = self.seeds()
+            if after.look is None or seeds.look is None or after.look.number == seeds.look.number:
+                return after
+            seeds, retry = after, False  # what fails again is not tried a third time
+            if seeds.hours is not None:
+                seeds.hours -= (time.monotonic() - began) / 3600
+                if seeds.hours <= 0:
+                    raise Stopped(f"{after.look.begins}: budget.max_hours is used up; run the same "
+                                  "command again to continue")  # fmt: skip
 
     def report(self) -> int:
         """Report on what is there, and bring it to MLflow; trains nothing."""
@@ -155,9 +176,9 @@ class Session:
             self._import(source, seeds, last=self.tuning is None or settled == cells)
         except Stopped as stopped:
             self._say(str(stopped), "red")
-            self.deliver(seeds)
+            self.deliver(self.seeds(whole=True))
             return INCOMPLETE
-        return self._end(seeds)
+        return self._end(self.seeds())
 
     def export(self, file: Path) -> int:
         """Write the trials that are still to be run to `file`; where they tune, all of them."""
@@ -174,6 +195,7 @@ class Session:
             self._notices.edits(seeds, keep=False)
             states = {"waiting", "running"} | ({"failed"} if self._options.retry_failed else set())
             trials = [t for t in seeds.asked if runs.state_of(t, self._runs_dir) in states]
+            self._print(*seeds.stands)
         self._notices.data(trials)
         whole = Plan(
             study=self._study.name,
@@ -258,6 +280,7 @@ class Session:
     def _end(self, seeds: SeedsStage) -> int:
         """Report, and say what is missing."""
         delivered = self.deliver(seeds)
+        self._print(*seeds.stands)
         states = [self._state(trial) for trial in seeds.asked]
         failed, waiting = states.count("failed"), states.count("waiting")
         if failed or waiting:
@@ -271,7 +294,7 @@ class Session:
             self._complain("; ".join(why))
         return INCOMPLETE if failed or waiting or not delivered else DONE
 
-    def _train(self, stage: StudyStage, make_runner: MakeRunner) -> None:
+    def _train(self, stage: StudyStage, make_runner: MakeRunner, retry: bool) -> None:
         """Run what has no result; raises as `dispatch.run`, and `Stopped` without model or data."""
         from studies.engine.tracking import background
 
@@ -300,16 +323,17 @@ class Session:
                     page.end_trial(event.trial, event.result, event.run_dir)
 
             make = functools.partial(make_runner, stage.asked)
-            stage.run(make, self._options.retry_failed, on_event, self._complain)
+            stage.run(make, retry, on_event, self._complain)
 
     def _import(self, source: Path, stage: StudyStage, last: bool) -> None:
         """Take results of `stage`; those of unknown points are refused where it is the `last`."""
         before = () if stage is self.before else self._earlier()
         with dispatch.owned(self._study, self._runs_dir):
-            found = import_results(self._study, [*before, *stage.trials], source, self._runs_dir)
-        dispatch.record(self._study, stage.trials, self._runs_dir, self._complain)
+            trials = [*stage.trials, *stage.may_follow]
+            found = import_results(self._study, [*before, *trials], source, self._runs_dir)
+        dispatch.record(self._study, trials, self._runs_dir, self._complain)
         refused = [*found.refused, *(found.strangers if last else ())]
-        ours = {trial.key for trial in stage.asked}
+        ours = {trial.key for trial in (*stage.asked, *stage.may_follow)}
         taken, known = (
             sum(trial.key in ours for trial in each) for each in (found.taken, found.known)
         )

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from studies.engine.command import dispatch
+from studies.engine.command import dispatch, looks
 from studies.engine.command.dispatch import MakeRunner, OnEvent, Say
 from studies.engine.definition.study import Study
 from studies.engine.planning import runs
@@ -18,6 +18,9 @@ from studies.engine.planning.tuning import Choice
 from studies.engine.records import Result, Stage, Trial
 from studies.engine.reporting.search_outcome import SearchOutcome, gather
 from studies.engine.searching import search
+
+if TYPE_CHECKING:
+    from studies.engine.reporting.claims import Verdict
 
 
 class StudyStage(Protocol):
@@ -35,6 +38,10 @@ class StudyStage(Protocol):
     @property
     def asked(self) -> Sequence[Trial]:
         """Those that this command is about."""
+
+    @property
+    def may_follow(self) -> Sequence[Trial]:
+        """Trials that are asked for only if results want them."""
 
     @property
     def to_fetch(self) -> Sequence[Trial]:
@@ -65,6 +72,7 @@ class TuneStage:
 
     name: Stage = "tune"
     again = None
+    may_follow = ()
 
     def __init__(
         self, study: Study, plugins: Sequence[Path], runs_dir: Path, conditions: Sequence[str]
@@ -119,6 +127,7 @@ class SearchStage:
     """Optuna chooses settings of one arm, point by point."""
 
     name: Stage = "search"
+    may_follow = ()
 
     def __init__(self, study: Study, plugins: Sequence[Path], runs_dir: Path) -> None:
         """Raises `StudyError` where the study cannot be planned."""
@@ -222,19 +231,52 @@ class SeedsStage:
     ) -> None:
         """Raises `StudyError` where the study cannot be planned, or no trial meets `conditions`."""
         self._study, self._runs_dir = study, runs_dir
+        self.hours = study.budget.max_hours
+        """How long new trials may be started."""
         self.choices = [] if before is None else before.choices
-        self.trials = plan(study, plugins, self.choices)
+        self.trials = reached = plan(study, plugins, self.choices)
+        untuned: dict[str, None] = {}
         if isinstance(before, TuneStage):
             settled = {choice.cell for choice in self.choices}
-            self.trials = [trial for trial in self.trials if trial.cell in settled]
-        self.asked = self.to_fetch = only(self.trials, conditions) if conditions else self.trials
+            untuned = {trial.title: None for trial in reached if trial.cell not in settled}
+            self.trials = reached = [trial for trial in reached if trial.cell in settled]
+        self.look: looks.Look | None = None
+        """How far seeds are that go on until the claims are decided; None of a list."""
+        self.may_follow: Sequence[Trial] = ()
+        if study.until_decided:
+            found = {trial.key: runs.result_of(trial, runs_dir) for trial in reached}
+            self.look = looks.reached(study, reached, found, self._judge, [*untuned])
+            reached = list(self.look.trials)
+            known = {trial.key for trial in reached}
+            # results beyond the look, such as of a list of seeds, stay in the report
+            beyond = [trial for trial in self.trials if trial.key not in known]
+            self.may_follow = [trial for trial in beyond if found[trial.key] is None]
+            self.trials = reached + [trial for trial in beyond if found[trial.key] is not None]
+        self.asked = self.to_fetch = only(reached, conditions) if conditions else reached
         self.total = len(self.asked)
 
     def metric_of(self, task: str = "") -> str:
         """What is compared."""
         return self._study.objective_of(task).metric
 
+    @property
+    def begins(self) -> list[str]:
+        """Why there is this look at the claims, where they are looked at several times."""
+        return [] if self.look is None or self.look.ended else [self.look.begins]
+
+    @property
+    def stands(self) -> list[str]:
+        """What is decided by now, and what is open, where claims are looked at several times."""
+        return [] if self.look is None else [self.look.stands]
+
+    def _judge(self, found: Sequence[tuple[Trial, Result]]) -> "Sequence[Verdict]":
+        from studies.engine.reporting.outcome import collect  # with scipy
+
+        return collect(self._study, found).verdicts
+
     def run(self, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent, say: Say) -> None:
         """Run what is left; errors are those of `dispatch.run`."""
-        dispatch.run(self._study, self.asked, self._runs_dir, make_runner,
+        budget = self._study.budget.model_copy(update={"max_hours": self.hours})
+        study = self._study.model_copy(update={"budget": budget})
+        dispatch.run(study, self.asked, self._runs_dir, make_runner,
                      retry_failed=retry_failed, on_event=on_event, say=say)  # fmt: skip

@@ -18,6 +18,9 @@ def check(
     study: Study, points: Sequence[Point], metrics: Metrics | None, problems: Problems
 ) -> None:
     """Report claims that no trial could decide; `metrics` is None where a task is not usable."""
+    if study.until_decided and not study.claims:
+        message = "the study has no `claims`, so that nothing is to be decided: add some, or list"
+        problems.at(f"{message} the seeds", "seeds", "until")
     for i, claim in enumerate(study.claims):
         if claim.task is not None and claim.task not in (names := [t.name for t in study.tasks]):
             message = "the study has one task alone: leave it out"

@@ -14,8 +14,8 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
-from studies.engine.definition.points import Point, value_at
-from studies.engine.definition.study import ClaimRule, Trend
+from studies.engine.definition.points import Point, expand, value_at
+from studies.engine.definition.study import ClaimRule, Study, Trend
 from studies.engine.labels import shown
 from studies.sections import unlike
 
@@ -72,6 +72,12 @@ def weighted_sum(claim: ClaimRule, points: Sequence[Point]) -> WeightedSum:
         terms += [replace(term, weight=-term.weight) for term in taken_off]
     share = f" as a share of {_name(terms[1])}" if claim.relative else ""
     return WeightedSum(tuple(terms), f"{_symbols(terms)}{share}")
+
+
+def trend_points(study: Study) -> list[Point]:
+    """The arms that trends are about; none where no claim is about a trend."""
+    points = expand(study)[0] if any(claim.trend is not None for claim in study.claims) else []
+    return [point for point in points if point.task == points[0].task]  # alike on each task
 
 
 def problems(claim: ClaimRule, points: Sequence[Point]) -> Iterator[tuple[Where, str]]:

@@ -1,7 +1,7 @@
 """What a study file may say: strict, frozen models, wrong as early as possible."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ from pydantic import Field, PrivateAttr, StringConstraints, field_validator, mod
 from studies.backbones import BackboneSpec
 from studies.engine.definition.contents import Contents
 from studies.engine.definition.sections import After, Search
+from studies.engine.definition.seeds_rules import SeedList, Seeds, UntilDecided
 from studies.engine.definition.train import Train
 from studies.engine.definition.yaml_source import Entries, place_in
 from studies.sections import Bool, Float, Int, Line, Section
@@ -116,6 +117,9 @@ class ClaimRule(Section):
     what it is compared with, or within `margin` of it; of a loss, lower is better."""
     margin: Float = Field(0.0, ge=0)
     """By how much, in the metric's unit; with `relative` as a share of `than`."""
+    resolution: Annotated[Annotated[Float, Field(gt=0)] | None, Field(examples=[0.005])] = None
+    """A difference too small to matter, in the unit of `margin`: one that is surely smaller is an
+    answer too, "bounded". `within` needs none: its margin is one."""
     metric: Annotated[Line | None, Field(examples=["cost/peak_memory_bytes"])] = None
     """A metric of the results or `cost/<field>`; null: the objective."""
     than_metric: Annotated[Line | None, Field(examples=["valid/accuracy"])] = None
@@ -183,6 +187,10 @@ class ClaimRule(Section):
     def _can_be_decided(self) -> "ClaimRule":
         if self.expect.endswith("within") and self.margin == 0:
             raise ValueError(f"expect: {self.expect} needs a `margin` above 0")
+        if self.expect.endswith("within") and self.resolution is not None:
+            raise ValueError(
+                f"expect: {self.expect} has its `margin` as resolution: leave `resolution` out"
+            )
         if self.than_metric is not None and not isinstance(self.than, str):
             raise ValueError(f"`than_metric` is of an arm, but than is {self.than}")
         if self.relative and self.than == 0:
@@ -235,11 +243,9 @@ class StudyBody(Section):
     """The method and its options, which package `adapters` checks."""
     train: Train = Train()
     """How one trial is trained."""
-    seeds: Annotated[
-        tuple[Annotated[Int, Field(ge=0, lt=2**32)], ...],
-        Field(min_length=1, examples=[[0, 1, 2]]),
-    ]
-    """Every arm is trained once with each, all different; arms are compared seed by seed."""
+    seeds: Annotated[Seeds, Field(examples=[[0, 1, 2]])]
+    """Every arm is trained once with each, all different; arms are compared seed by seed. Or how
+    many there are at least and at most until the claims are decided."""
     split_seed: Int = Field(0, ge=0, lt=2**32)
     """What the rows are split into training, validation and test by."""
     sweep: Annotated[
@@ -285,14 +291,6 @@ class StudyBody(Section):
             raise ValueError(f"needs a `method`, e.g. lora, got {adapter.get('method')!r}")
         return adapter
 
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-        if repeated:
-            raise ValueError(f"each seed once, got {', '.join(map(str, repeated))} repeatedly")
-        return seeds
-
     @field_validator("tasks")
     @classmethod
     def _tasks_differ(cls, tasks: tuple[StudyTask, ...]) -> tuple[StudyTask, ...]:
@@ -334,9 +332,36 @@ class Study(StudyBody):
     """The study file."""
     set: dict[str, Any] = {}
     """Dotted settings of the whole study from the command line."""
+    seeds: SeedList
+    """All that may be trained, in order."""
+    growth: UntilDecided | None = None
+    """How seeds are added until the claims are decided; None: all are trained."""
     _tree: Entries = PrivateAttr(default_factory=Entries)
     """What the files say."""
     _contents: Contents = PrivateAttr(default_factory=Contents)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_its_seeds(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(seeds := given.get("seeds"), UntilDecided | Mapping):
+            return given
+        growth = UntilDecided.model_validate(seeds)
+        return given | {"seeds": growth.seeds, "growth": growth}
+
+    @property
+    def until_decided(self) -> bool:
+        """Whether only arms of claims that are open get more seeds than those of the first look."""
+        return self.growth is not None
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """After how many seeds claims are judged: of a list once, after all."""
+        return (len(self.seeds),) if self.growth is None else self.growth.sizes
+
+    @property
+    def first_seeds(self) -> tuple[int, ...]:
+        """Those that every arm is trained with."""
+        return self.seeds[: self.looks[0]]
 
     def objective_of(self, task: str = "") -> Objective:
         """What is compared on one of the `tasks`; without a name, over all of them.

@@ -29,21 +29,23 @@ def plan(
     Raises `StudyError` where an arm cannot be built or a plug-in cannot be imported.
     """
     points, make = prepared(study, plugins)
-    return _with_seeds(study, points, make, {choice.cell: choice.settings for choice in choices})
+    chosen = {choice.cell: choice.settings for choice in choices}
+    return _with_seeds(study, study.seeds, points, make, chosen)
 
 
 def _with_seeds(
     study: Study,
+    seeds: Sequence[int],
     points: Sequence[Point],
     make: Make,
     settings: Mapping[tuple[str, str], Mapping[str, Any]],
 ) -> list[Trial]:
-    """The trials of the study's seeds, with the settings of the arms and tasks that have some."""
+    """The trials of `seeds`, with the settings of the arms and tasks that have some."""
     points = [apply(point, settings.get(point.cell, {})) for point in points]
     if study.after is not None:
         after = {"after": study.after.settings()}
         points = [replace(point, config=point.config | after) for point in points]
-    return [make(seed, point, keep=study.keep) for seed in study.seeds for point in points]
+    return [make(seed, point, keep=study.keep) for seed in seeds for point in points]
 
 
 def plan_tuning(study: Study, plugins: Sequence[str | Path] = ()) -> list[Trial]:
@@ -62,7 +64,8 @@ def plan_candidates(
 ) -> Tuning:
     """What each arm whose tuning trials are all in `stage` may run once they have ended.
 
-    On several tasks every arm chooses on each.
+    On several tasks every arm chooses on each. Where seeds are added until the claims are decided,
+    it is the first of them.
     """
     points, make = prepared(study, plugins)
     tried, seeds = combinations(study), len(study.tune["seeds"])
@@ -76,7 +79,8 @@ def plan_candidates(
         if all(len(scored_by(cell, settings)) == seeds for settings in tried)
     }
     for settings in (*tried, {}):
-        trials = _with_seeds(study, points, make, dict.fromkeys(cells, settings))
+        chosen = dict.fromkeys(cells, settings)
+        trials = _with_seeds(study, study.first_seeds, points, make, chosen)
         for cell, candidates in cells.items():
             own = tuple(trial for trial in trials if trial.cell == cell)
             known = scored_by(cell, settings) if settings else ()

@@ -3,29 +3,31 @@ r"""Rules written before the run, and what the results say of them.
 A claim says that a number $d$, a weighted sum of its arms at the same seed such as a difference or
 a slope (see `studies.engine.definition.contrasts`), lies in a set $S$: `higher` is $d > m$,
 `not_higher` $d \le m$, `within` $|d| \le m$, with the margin $m$ in the unit of $d$. The verdict is
-*confirmed* where the interval of $d$ lies in $S$, *refuted* where it lies outside, else *not
-decided*. The interval is a t interval over seeds at the level that Holm's step-down grants the
-claim among the claims of its study, so that all verdicts together are wrong in at most 5 % of
-studies. A cost or a rank that is the same for every seed is known exactly.
+*confirmed* where the interval of $d$ lies in $S$, *refuted* where it lies outside, *bounded* where
+it lies wholly within the claim's `resolution` of $m$, else *not decided*.
+
+Of `higher` and the like one direction alone can be wrong, so each word is a one-sided t test at the
+level $a$ of the claim and the interval has $1 - 2a$; `within` is confirmed by two one-sided tests
+and refuted on either side, each with half of $a$. The levels are those of `looks.decide`, so that
+all looks and all claims together err in 5 % of studies. A cost or a rank that is the same for every
+seed is known exactly.
 """
 
+import functools
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
 
-from studies.engine.definition.contrasts import Term, WeightedSum, weighted_sum
+from studies.engine.definition.contrasts import WeightedSum, weighted_sum
 from studies.engine.definition.points import Point
-from studies.engine.definition.sections import RANK_METRICS
 from studies.engine.definition.study import ClaimRule
-from studies.engine.records import Result, value_of
-from studies.engine.reporting.statistics import ALPHA, Summary, summarize, t_quantile, t_test
+from studies.engine.reporting import power
+from studies.engine.reporting.looks import Decision, PValues, Word, decide, shares
+from studies.engine.reporting.samples import Results, Sample, arms_of, sample
+from studies.engine.reporting.statistics import Measured
 
-Word = Literal["confirmed", "refuted", "not decided"]
-Results = Mapping[str, Mapping[int, Result]]
-"""Arm to seed to what the finished trial found."""
+OPEN: Word = "not decided"
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,33 @@ class Verdict:
     """The rule in symbols."""
     word: Word
     n: int
-    """Seeds that all arms of the claim share."""
+    """Seeds that all arms of the claim share, at the look that decided or else the last."""
     difference: float | None = None
     low: float | None = None
     high: float | None = None
     level: float | None = None
-    """Confidence of the interval [low, high], after Holm."""
+    """Confidence of the interval [low, high], after Holm and the look's share."""
     note: str = ""
     """Why there is no interval; empty where there is one."""
+    arms: tuple[str, ...] = ()
+    """Those that it compares."""
+    task: str | None = None
+    """The one of several tasks that it is about; None: their mean, or the only one."""
+    look: int | None = None
+    """Of a study until decided: seeds of the look that decided, or else of the last there was."""
+    at_most: int | None = None
+    """Of a study until decided: seeds of its last look."""
+    resolution: float | None = None
+    """The difference that the claim calls too small to matter."""
+    bound: float | None = None
+    """Of an open claim: the smallest resolution, or margin of `within`, that would hold today."""
+    seeds_needed: int | None = None
+    """Of an open claim: seeds that would probably decide it, from the mean and spread seen."""
+
+    @property
+    def open(self) -> bool:
+        """Whether more seeds may decide it."""
+        return self.word == OPEN
 
 
 def judge(
@@ -53,22 +74,17 @@ def judge(
     metric: str,
     points: Sequence[Point] = (),
     tasks: Mapping[str, tuple[Results, str]] = MappingProxyType({}),
+    looks: Sequence[Sequence[int]] = (),
 ) -> list[Verdict]:
     """A verdict for each of `claims`; `metric` and `points`, the arms, are those of the study.
 
     Of several `tasks` each has its results and its metric; `results` are then the means over them.
+    `looks` are the seeds that each look has, growing; a claim is looked at where all its arms have
+    a result, done or failed, for each of these seeds. Without `looks` all seeds there are count.
     """
-    sums = [weighted_sum(claim, points) for claim in claims]
-    sets = [_set(claim) for claim in claims]
-    measured = [tasks.get(claim.task or "", (results, metric)) for claim in claims]
-    samples = [_sample(total, *each) for total, each in zip(sums, measured, strict=True)]
-    over = "mean over tasks" if tasks else ""
-    rules = [
-        rule(claim, total, own, claim.task or over)
-        for claim, total, (_, own) in zip(claims, sums, measured, strict=True)
-    ]
-    levels = _levels([_p(*pair) for pair in zip(samples, sets, strict=True)])
-    return [_verdict(*each) for each in zip(claims, samples, sets, levels, rules, strict=True)]
+    every = [_Claim.of(claim, results, metric, points, tasks, looks) for claim in claims]
+    decisions = iter(decide([c.tests for c in every if c.is_tested], max(len(looks), 1)))
+    return [c.verdict(next(decisions) if c.is_tested else None) for c in every]
 
 
 def rule(claim: ClaimRule, total: WeightedSum, metric: str, on: str = "") -> str:
@@ -80,110 +96,172 @@ def rule(claim: ClaimRule, total: WeightedSum, metric: str, on: str = "") -> str
     return f"{what}: {total.text} is {expected} {bound}"
 
 
-def _set(claim: ClaimRule) -> tuple[float, float, bool]:
-    """The open interval that the claim, or its opposite (True), is about."""
-    margin, word = claim.margin, claim.expect
-    negated = word.startswith("not_")
-    word = word.removeprefix("not_")
-    if word == "within":
-        return -margin, margin, negated
-    return (margin, math.inf, negated) if word == "higher" else (-math.inf, -margin, negated)
+@dataclass(frozen=True)
+class _Set:
+    """The open interval that a claim, or its opposite where `negated`, is about."""
+
+    low: float
+    high: float
+    negated: bool
+    resolution: float | None
+
+    @classmethod
+    def of(cls, claim: ClaimRule) -> "_Set":
+        word, m = claim.expect.removeprefix("not_"), claim.margin
+        ends = {"within": (-m, m), "higher": (m, math.inf), "lower": (-math.inf, -m)}[word]
+        return cls(*ends, claim.expect.startswith("not_"), claim.resolution)
+
+    @property
+    def two_sided(self) -> bool:
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    @property
+    def center(self) -> float:
+        """What `bounded` measures from: the margin, or of `within` 0."""
+        if self.two_sided:
+            return 0.0
+        return self.low if math.isfinite(self.low) else self.high
+
+    def p_values(self, d: Measured) -> PValues:
+        above, below = d.p_above, d.p_below
+        if self.two_sided:
+            inside = max(above(self.low), below(self.high))
+            outside = min(1.0, 2 * min(below(self.low), above(self.high)))
+        else:
+            inside, outside = above(self.center), below(self.center)
+            if math.isfinite(self.high):
+                inside, outside = outside, inside
+        confirmed, refuted = (outside, inside) if self.negated else (inside, outside)
+        found: dict[Word, float] = {"confirmed": confirmed, "refuted": refuted}
+        if (r := self.resolution) is not None:
+            found["bounded"] = max(above(self.center - r), below(self.center + r))
+        return found
+
+    def one_side(self, d: Measured, level: float) -> float:
+        """The level of either end of the interval whose position decides at `level`."""
+        return level / 2 if self.two_sided and not self.low <= d.mean <= self.high else level
+
+    def seeds_needed(self, d: Measured, n: int, level: float) -> int | None:
+        """Seeds that would probably decide, if mean and spread are as seen with `n`."""
+        spread = d.error * math.sqrt(n)
+        ends = [end for end in (self.low, self.high) if math.isfinite(end)]
+        side = self.one_side(d, level)
+        found = [power.seeds_needed(min(abs(d.mean - e) for e in ends) / spread, side)]
+        if (r := self.resolution) is not None:
+            # both sides must hold: of a mean in the middle either may fail
+            left = (r - abs(d.mean - self.center)) / spread
+            found.append(power.seeds_needed(left, level, (1 + power.SHARE) / 2))
+        return min((count for count in found if count is not None), default=None)
 
 
 @dataclass(frozen=True)
-class _Sample:
-    """The weighted sum of a claim for each seed that all its arms finished."""
+class _Claim:
+    """A claim with what was measured of it at each look."""
 
-    values: tuple[float, ...]
-    summary: Summary
-    exact: bool
-    """Whether `values` are counts, of which one value on all seeds is no accident."""
-    note: str
-    """Why there can be no interval."""
+    claim: ClaimRule
+    bounds: _Set
+    blank: Verdict
+    """What is known of it before any look."""
+    sizes: tuple[int, ...]
+    """Seeds of each look; none of a study with a list of seeds."""
+    samples: tuple[Sample | None, ...]
+    """None where arms of the claim have not ended some seed of the look."""
+
+    @classmethod
+    def of(
+        cls,
+        claim: ClaimRule,
+        results: Results,
+        metric: str,
+        points: Sequence[Point],
+        tasks: Mapping[str, tuple[Results, str]],
+        looks: Sequence[Sequence[int]],
+    ) -> "_Claim":
+        total = weighted_sum(claim, points)
+        own, metric = tasks.get(claim.task or "", (results, metric))
+        arms = arms_of(total)
+        ended = set.intersection(*(set(own.get(arm, {})) for arm in arms))
+        samples = tuple(
+            sample(total, own, metric, seeds) if ended.issuperset(seeds) else None
+            for seeds in looks
+        )
+        text = rule(claim, total, metric, claim.task or ("mean over tasks" if tasks else ""))
+        sizes = tuple(map(len, looks))
+        at_most = sizes[-1] if sizes else None
+        blank = Verdict(claim.claim, text, OPEN, 0, arms=arms, task=claim.task, at_most=at_most,
+                        resolution=claim.resolution)  # fmt: skip
+        samples = samples or (sample(total, own, metric),)
+        return cls(claim, _Set.of(claim), blank, sizes, samples)
+
+    @property
+    def exact(self) -> int | None:
+        """Index of the first look if it knows the number exactly."""
+        first = next((k for k, s in enumerate(self.samples) if s is not None), None)
+        found = None if first is None else self.samples[first]
+        return first if found is not None and found.exact else None
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether it shares the error: a list of seeds tests what has an interval.
+
+        Of several looks a later one may have it, so there the number of claims is fixed.
+        """
+        return self.exact is None and bool(self.sizes or any(self.tests))
+
+    @functools.cached_property
+    def tests(self) -> list[PValues | None]:
+        return [
+            self.bounds.p_values(s.measured) if s is not None and s.measured else None
+            for s in self.samples
+        ]
+
+    def verdict(self, decision: Decision | None) -> Verdict:
+        """The verdict; `decision` is None where nothing is tested."""
+        at = self.exact if decision is None else decision.look
+        if at is None:
+            seen = [k for k, s in enumerate(self.samples) if s is not None]
+            if not seen:
+                note = f"the first look, at {self.sizes[0]} seeds, has not ended"
+                return replace(self.blank, note=note)
+            at = seen[-1]
+        found = self.samples[at]
+        assert found is not None, "a look that decides has a sample"
+        look = self.sizes[at] if self.sizes else None
+        told = replace(self.blank, n=found.n, look=look, difference=found.mean)
+        if found.exact:
+            return self._known(told)
+        if decision is None or found.measured is None:
+            return replace(told, note=f"no interval: {found.note}")
+        return self._tested(told, decision, found.measured)
+
+    def _known(self, told: Verdict) -> Verdict:
+        d, s = told.difference, self.bounds
+        assert d is not None, "an exact sample has a value"
+        holds = abs(d) <= self.claim.margin if s.two_sided else s.low < d < s.high
+        word: Word = "confirmed" if holds != s.negated else "refuted"
+        return replace(told, word=word, low=d, high=d, level=1.0)
+
+    def _tested(self, told: Verdict, decision: Decision, d: Measured) -> Verdict:
+        side = self.bounds.one_side(d, decision.level)
+        low, high = d.interval(side)
+        told = replace(told, word=decision.word, low=low, high=high, level=1 - 2 * side)
+        if not told.open:
+            return told
+        center, (low, high) = self.bounds.center, d.interval(decision.level)
+        return replace(
+            told,
+            bound=max(center - low, high - center),
+            seeds_needed=self.bounds.seeds_needed(d, told.n, self._last_level(decision)),
+        )
+
+    def _last_level(self, decision: Decision) -> float:
+        """The level of the last look, of which more seeds than there are would have the share."""
+        if not self.sizes or decision.look is None:
+            return decision.level
+        share = shares(len(self.sizes))
+        return decision.level / share[decision.look] * share[-1]
 
 
-def _sample(total: WeightedSum, results: Results, metric: str) -> _Sample:
-    arms = [term.of for term in total.terms if isinstance(term.of, str)]
-    units = list(dict.fromkeys(term.unit for term in total.terms))
-    found, size, zero = [], 0.0, ""
-    for seed in sorted(set.intersection(*(set(results.get(arm, {})) for arm in arms))):
-        y = {t: _number(t, results, seed, metric) for t in (*total.terms, *filter(None, units))}
-        values = {term: value for term, value in y.items() if value is not None}
-        if len(values) < len(y):
-            continue
-        of = {unit: 1.0 if unit is None else abs(values[unit]) for unit in units}
-        if none := [unit.of for unit, value in of.items() if unit is not None and value == 0]:
-            zero = f"`{none[0]}` has 0 at seed {seed}, of which nothing is a share"
-            continue
-        parts = [(term.weight * values[term], term.unit) for term in total.terms]
-        size = max(size, *(abs(part) / of[unit] for part, unit in parts))
-        sums = {unit: math.fsum(part for part, own in parts if own == unit) for unit in of}
-        found.append(math.fsum(sums[unit] / of[unit] for unit in of))
-    summary = summarize(found, size)
-    note = summary.note if found or len(arms) == 1 else "no finished seed in common"
-    if summary.std == 0.0:
-        note = "the difference is the same for every seed"
-    known = all(_is_count(term.metric or metric) for term in total.terms)
-    exact = known and summary.std == 0.0 and not zero
-    return _Sample(tuple(found), summary, exact, zero or note)
-
-
-def _is_count(metric: str) -> bool:
-    """Whether the form of the method may fix `metric`: a cost, or the rank of its updates."""
-    return metric.startswith("cost/") or bool(
-        re.fullmatch(rf"{RANK_METRICS}/(step_\d+/)?\w+/rank", metric)
-    )
-
-
-def _number(term: Term, results: Results, seed: int, metric: str) -> float | None:
-    if not isinstance(term.of, str):
-        return term.of
-    return value_of(results[term.of][seed], term.metric or metric)
-
-
-def _p(sample: _Sample, bounds: tuple[float, float, bool]) -> float | None:
-    """Smallest level at which an interval decides: the largest two-sided p over finite bounds."""
-    if sample.note:
-        return None
-    finite = [bound for bound in bounds[:2] if math.isfinite(bound)]
-    return max(t_test(sample.summary, bound) for bound in finite)
-
-
-def _levels(p_values: Sequence[float | None]) -> list[float | None]:
-    """Error level of each claim's interval: Holm's, and that of the first failure after it."""
-    tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
-    levels: list[float | None] = [None] * len(p_values)
-    level = ALPHA / max(len(tested), 1)
-    failed = False
-    for rank, (p, i) in enumerate(tested):
-        if not failed:
-            level = ALPHA / (len(tested) - rank)
-            failed = p > level
-        levels[i] = level
-    return levels
-
-
-def _verdict(
-    claim: ClaimRule,
-    sample: _Sample,
-    bounds: tuple[float, float, bool],
-    level: float | None,
-    text: str,
-) -> Verdict:
-    summary = sample.summary
-    lower, upper, negated = bounds
-    if sample.exact:
-        d = sample.values[0]
-        holds = abs(d) <= claim.margin if claim.expect.endswith("within") else (lower < d < upper)
-        known: Word = "confirmed" if holds != negated else "refuted"
-        return Verdict(claim.claim, text, known, summary.n, d, d, d, 1.0)
-    if level is None or summary.mean is None or summary.std is None:
-        note = f"no interval: {sample.note}"
-        return Verdict(claim.claim, text, "not decided", summary.n, summary.mean, note=note)
-    half = t_quantile(1 - level / 2, summary.n - 1) * summary.std / math.sqrt(summary.n)
-    low, high = summary.mean - half, summary.mean + half
-    inside, outside = lower < low and high < upper, high < lower or low > upper
-    word: Word = "not decided"
-    if inside or outside:
-        word = "confirmed" if inside != negated else "refuted"
-    return Verdict(claim.claim, text, word, summary.n, summary.mean, low, high, 1 - level)
+def open_claims(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Those that more seeds may decide: their `arms`, on their `task`, need the next look's."""
+    return [verdict for verdict in verdicts if verdict.open]

@@ -32,6 +32,9 @@ from studies.engine.reporting.two_factors import TwoFactors, two_factors
 Pairs = Sequence[tuple[Trial, Result]]
 """Every trial that ran with what it found, in the order of the plan."""
 
+FAILED = Result(key="", status="failed")
+"""Of a trial that ended without a value: a look waits for no more of it."""
+
 DRAWN = 40
 """Arms that a figure shows at most: more cannot be told apart, and take minutes to draw."""
 
@@ -219,8 +222,8 @@ def _of(
 ) -> tuple[Outcome, dict[str, dict[int, Result]], Pairs]:
     """What `pairs`, one for each arm and seed, say by `objective`.
 
-    Also the results that count, by arm and seed, and the trials that have them: those `done` where
-    `pairs` are means of them.
+    Also all results by arm and seed, failed where they do not count, and the trials of those that
+    do: those `done` where `pairs` are means of them.
     """
     metric, axis = objective.metric, _axis(study, pairs)
     shown = None if study.published is None or not study.published.x else study.published.table
@@ -263,7 +266,10 @@ def _of(
         ),
         kept=tuple(result.kept for _, result in done if result.kept is not None),
     )
-    return outcome, results, done
+    ended = {
+        arm: {seed: results[arm].get(seed, FAILED) for seed in own} for arm, own in runs.items()
+    }
+    return outcome, ended, done
 
 
 def _points(study: Study) -> list[Point]:

@@ -6,6 +6,9 @@ compared with the baseline seed by seed, $d_s = y_s - b_s$, by the paired t-test
 $$t = \bar d \Big/ \frac{s_d}{\sqrt n}, \qquad
   \text{interval: } \bar d \pm t_{n-1,\,0.975}\,\frac{s_d}{\sqrt n}$$
 
+Claims ask in one direction at a time, by one-sided tests of a mean with its standard error and
+degrees of freedom (`Measured`).
+
 Where a quantity is not defined (one seed, no variance) it is None with a reason, never a number.
 Reference: Holm, *A simple sequentially rejective multiple test procedure* (1979).
 """
@@ -21,7 +24,8 @@ FEW_SEEDS = 5
 0.31 with 3 seeds, 0.72 with 5 and 0.99 with 10."""
 
 ALPHA = 0.05
-"""Two-sided level, after Holm's correction."""
+"""Level after Holm's correction: of the two-sided tests between arms, and of all verdicts on claims
+together."""
 
 
 Estimate = tuple[float | None, float | None, float | None]
@@ -45,6 +49,37 @@ class Summary:
     def estimate(self) -> Estimate:
         """The mean with its interval."""
         return self.mean, self.low, self.high
+
+    @property
+    def measured(self) -> "Measured | None":
+        """The mean as a t test takes it; None where there is no spread."""
+        if self.mean is None or not self.std:
+            return None
+        return Measured(self.mean, self.std / math.sqrt(self.n), self.n - 1)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A mean with what a t test needs of it."""
+
+    mean: float
+    error: float
+    """Standard error of the mean, above 0."""
+    freedom: float
+    """Degrees of freedom of that error."""
+
+    def p_above(self, center: float) -> float:
+        """One-sided p of the test that the true mean is at most `center`."""
+        return float(scipy.special.stdtr(self.freedom, (center - self.mean) / self.error))
+
+    def p_below(self, center: float) -> float:
+        """One-sided p of the test that the true mean is at least `center`."""
+        return float(scipy.special.stdtr(self.freedom, (self.mean - center) / self.error))
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Ends of the interval that leaves the true mean out on one side with at most `level`."""
+        half = t_quantile(1 - level, self.freedom) * self.error
+        return self.mean - half, self.mean + half
 
 
 @dataclass(frozen=True)
@@ -108,16 +143,14 @@ def summarize(values: Sequence[float], size: float = 0.0) -> Summary:
     return Summary(n, mean, std, mean - half, mean + half)
 
 
-def t_quantile(share: float, freedom: int) -> float:
+def t_quantile(share: float, freedom: float) -> float:
     """Below which `share` of Student's t with `freedom` degrees of freedom lies."""
     return float(scipy.special.stdtrit(freedom, share))
 
 
-def t_test(sample: Summary, center: float = 0.0) -> float:
-    """Two-sided p of the t-test that a sample with a spread has the mean `center`."""
-    assert sample.mean is not None and sample.std
-    t = (sample.mean - center) / (sample.std / math.sqrt(sample.n))
-    return float(2 * scipy.special.stdtr(sample.n - 1, -abs(t)))
+def t_test(sample: Measured) -> float:
+    """Two-sided p of the t test that the true mean is 0."""
+    return 2 * min(sample.p_above(0.0), sample.p_below(0.0))
 
 
 def compare(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Comparison:
@@ -131,12 +164,12 @@ def compare(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Comparis
     differences = summarize([arm[s] - baseline[s] for s in seeds], size)
     if differences.mean is None:
         return Comparison(seeds, note="no seed in common with the baseline")
-    if differences.low is None:
+    if (measured := differences.measured) is None:
         reason = "one seed in common with the baseline"
         if differences.n > 1:
             reason = "the difference is the same for every seed"
         return Comparison(seeds, differences.mean, note=reason)
-    return Comparison(seeds, *differences.estimate, t_test(differences))
+    return Comparison(seeds, *differences.estimate, t_test(measured))
 
 
 def compare_arms(values: Mapping[str, Mapping[int, float]], baseline: str) -> dict[str, Comparison]:

@@ -1,0 +1,105 @@
+"""The section `seeds`: a list, or seeds that are added until every claim is decided."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    TypeAdapter,
+    ValidationInfo,
+    WrapValidator,
+    field_validator,
+)
+
+from studies.sections import Int, Section
+
+MOST = 10_000
+"""Seeds of a study that goes on until it is decided: its trials are planned to the last."""
+
+
+def _differ(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if repeated := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+        raise ValueError(f"each seed once, got {', '.join(map(str, repeated))} repeatedly")
+    return seeds
+
+
+SeedList = Annotated[
+    tuple[Annotated[Int, Field(ge=0, lt=2**32)], ...],
+    Field(min_length=1),
+    AfterValidator(_differ),
+]
+
+
+class UntilDecided(Section):
+    """Instead of a list: how many seeds there are at least and at most.
+
+    Every arm is trained with `at_least` seeds. Then all claims are judged, and the arms of those
+    that are not decided get more seeds, look by look, until nothing is open or `at_most` is
+    reached. All looks and claims together err in at most 5 % of studies.
+    """
+
+    at_least: Annotated[Int, Field(ge=2, le=MOST, examples=[5])]
+    """Seeds of every arm, after which claims are judged for the first time."""
+    at_most: Annotated[Int, Field(ge=2, le=MOST, examples=[40])]
+    """Seeds of an arm whose claims stay open to the last look."""
+    until: Literal["decided"]
+    """What ends the study: that each claim is confirmed, refuted or bounded."""
+    looks: Annotated[
+        Annotated[tuple[Int, ...], Field(min_length=1)] | None, Field(examples=[[5, 10, 20, 40]])
+    ] = None
+    """After how many seeds claims are judged, from `at_least` to `at_most`; null: `at_least`,
+    doubled until `at_most`."""
+    first: Int = Field(0, ge=0, le=2**32 - MOST)
+    """The first seed; the others follow it one by one."""
+
+    @field_validator("at_most")
+    @classmethod
+    def _is_no_less(cls, at_most: int, about: ValidationInfo) -> int:
+        at_least = about.data.get("at_least")
+        if at_least is not None and at_most < at_least:
+            raise ValueError(f"expected at least {at_least}, as `at_least` says, got {at_most}")
+        return at_most
+
+    @field_validator("looks")
+    @classmethod
+    def _rise(cls, looks: tuple[int, ...] | None, about: ValidationInfo) -> tuple[int, ...] | None:
+        ends = [about.data.get(key) for key in ("at_least", "at_most")]
+        if looks is None or None in ends:  # of an end that is wrong itself enough is said
+            return looks
+        got = f"got {', '.join(map(str, looks))}"
+        if list(looks) != sorted(set(looks)):
+            raise ValueError(f"expected numbers of seeds that rise, each once, {got}")
+        if [looks[0], looks[-1]] != ends:
+            raise ValueError(
+                f"expected looks from {ends[0]} (`at_least`) to {ends[1]} (`at_most`), {got}"
+            )
+        return looks
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """After how many seeds claims are judged."""
+        if self.looks is not None:
+            return self.looks
+        sizes = [self.at_least]
+        while sizes[-1] < self.at_most:
+            sizes.append(min(2 * sizes[-1], self.at_most))
+        return tuple(sizes)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All that may be trained, in order."""
+        return tuple(range(self.first, self.first + self.at_most))
+
+
+_LIST = TypeAdapter(SeedList)
+
+
+def _either(given: Any, _: Any) -> tuple[int, ...] | UntilDecided:
+    """By itself pydantic would say of each why it is none of the two."""
+    if isinstance(given, UntilDecided | Mapping):
+        return UntilDecided.model_validate(given)
+    return _LIST.validate_python(given)
+
+
+Seeds = Annotated[SeedList | UntilDecided, WrapValidator(_either)]
