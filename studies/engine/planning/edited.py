@@ -37,7 +37,7 @@ def remarks(
     tell.
     """
     folder = runs.study_dir(study, runs_dir) / "trials"
-    before = [t for t in _finished(folder) if t.stage == stage and t.cell not in undecided]
+    before = [t for t in finished(folder) if t.stage == stage and t.cell not in undecided]
     own = [trial for trial in trials if trial.stage == stage]
     planned = {trial.key for trial in trials}
     gone = [trial for trial in before if trial.key not in planned]
@@ -52,8 +52,8 @@ def remarks(
     return _renamed(before, own)
 
 
-def _finished(folder: Path) -> Iterator[Trial]:
-    """Each trial that has a result."""
+def finished(folder: Path) -> Iterator[Trial]:
+    """Each trial in `folder`, of those of a study, that has a result."""
     for path in sorted(folder.glob("*/result.json")):
         try:
             yield read_trial(path.parent)
@@ -119,7 +119,7 @@ def claim_remarks(study: Study, runs_dir: Path, *, keep: bool) -> list[str]:
 
     With `keep` they are noted down as such where no result is there yet.
     """
-    known = any(_finished(runs.study_dir(study, runs_dir) / "trials"))
+    known = any(finished(runs.study_dir(study, runs_dir) / "trials"))
     if known and claims_changed(study, runs_dir):
         return [
             f"the claims of {study.path.name}, or the objective that they are about, were changed "

@@ -202,7 +202,7 @@ def collect(
         whole, results, _ = _of(study, pairs, study.objective)
     measured = {name: (found, own.metric) for name, (own, found, _) in on.items()}
     verdicts = judge(
-        study.claims, results, whole.metric, _points(study), measured if several else {}
+        study.claims, results, whole.metric, points_of(study), measured if several else {}
     )
     tasks = {name: own for name, (own, *_) in on.items()}
     gains = {name: {arm.name: arm.gain[0] for arm in own.arms} for name, own in tasks.items()}
@@ -272,7 +272,7 @@ def _of(
     return outcome, ended, done
 
 
-def _points(study: Study) -> list[Point]:
+def points_of(study: Study) -> list[Point]:
     """The arms that trends are about; none where no claim is about a trend."""
     points = expand(study)[0] if any(claim.trend is not None for claim in study.claims) else []
     return [point for point in points if point.task == points[0].task]  # alike on each task

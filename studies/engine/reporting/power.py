@@ -20,11 +20,21 @@ from collections.abc import Callable
 import numpy as np
 import scipy
 
+from studies.engine.reporting.statistics import ALPHA
+
 SHARE = 0.8
 """Share of studies that shall find what is there, by convention."""
 
 MOST = 100_000
 """More seeds than anybody trains."""
+
+
+def one_sided_level(claims: int, arms: int) -> float:
+    """That of each test at Holm's first step, in a study with so many claims and arms.
+
+    Without claims the report compares all other arms with the baseline, in both directions.
+    """
+    return ALPHA / claims if claims else ALPHA / 2 / max(arms - 1, 1)
 
 
 def power(n: int, effect: float, level: float) -> float:
