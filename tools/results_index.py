@@ -107,6 +107,10 @@ def _verdicts(report: Mapping[str, Any]) -> list[str]:
     lines = lines or ["- no claim was written before the run"]
     if report.get("claims_changed"):
         lines.append("- the claims were changed after results were there")
+    if report.get("looks_changed"):
+        lines.append("- the looks at the claims were changed after results were there")
+    if seeds := report.get("seeds_added"):
+        lines.append(f"- seeds added after results were there: {', '.join(map(str, seeds))}")
     if known := report.get("published_known"):
         out = len(report["published_left_out"])
         lines.append(f"- paper's difference outside our 95 % interval: {out} of {known} arms")

@@ -147,6 +147,7 @@ def fabricate(tmp_path):
         path=path,
         tasks=(),
         compared=dict,
+        until_decided=False,
     )
     study.objective_of = lambda task="": study.objective
     return FabricatedStudy(tmp_path / "runs", study)

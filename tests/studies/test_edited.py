@@ -13,7 +13,7 @@ from basis_zoo.basis import _BASES
 from studies import files
 from studies.engine.command import cli
 from studies.engine.definition.schema import load_study
-from studies.engine.planning import edited, runs
+from studies.engine.planning import noted, runs
 from studies.engine.planning.plan import plan
 from studies.engine.records import read_result, read_trial, write_record
 from studies.engine.running import local
@@ -145,17 +145,17 @@ def test_claims_about_another_objective_are_other_claims(run) -> None:
 )
 def test_claims_in_the_words_of_earlier_versions_are_the_same_claims(run, direction, word) -> None:
     run(STUDY)
-    noted = Path("runs/s/embedded/claims.json")
-    before = json.loads(noted.read_text())
-    noted.write_text(json.dumps(before).replace('"higher"', f'"{word}"'))
+    file = Path("runs/s/embedded/claims.json")
+    before = json.loads(file.read_text())
+    file.write_text(json.dumps(before).replace('"higher"', f'"{word}"'))
     study = load_study("s.yaml")
     objective = study.objective.model_copy(update={"direction": direction or "maximize"})
     study = study.model_copy(update={"objective": objective})
-    about = json.loads(noted.read_text()) | {"direction": direction}
-    noted.write_text(json.dumps(about if direction else about["claims"]))
-    assert not edited.claims_changed(study, Path("runs"))
-    noted.write_text(noted.read_text().replace(word, "better" if word == "worse" else "worse"))
-    assert edited.claims_changed(study, Path("runs"))
+    about = json.loads(file.read_text()) | {"direction": direction}
+    file.write_text(json.dumps(about if direction else about["claims"]))
+    assert not noted.changed(study, Path("runs")).claims
+    file.write_text(file.read_text().replace(word, "better" if word == "worse" else "worse"))
+    assert noted.changed(study, Path("runs")).claims
 
 
 def test_without_claims_another_objective_is_no_matter(run) -> None:

@@ -261,12 +261,12 @@ def test_power_is_a_mode_of_its_own(mode: str, capsys) -> None:
     assert "not allowed with" in capsys.readouterr().err
 
 
-def test_results_that_tell_no_spread_are_refused_with_what_to_do(capsys) -> None:
+def test_results_that_tell_no_spread_are_refused_with_the_remedy(capsys) -> None:
     Path("s.yaml").write_text(STUDY)
     assert cli.main(["s.yaml", "--power"]) == cli.BAD_INPUT
     error = capsys.readouterr().err
     assert "no two seeds that an arm and the baseline base have both finished" in error
-    assert "--power 0.006" in error and "--set 'seeds=[0, 1, 2, 3, 4]'" in error
+    assert "--power 0.006" in error and "--set 'seeds=[5, 6, 7, 8, 9]' --runs pilot" in error
     finish(STUDY, drawn, seeds="[0]")
     assert cli.main(["s.yaml", "--power"]) == cli.BAD_INPUT
     assert "no two seeds" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from studies.engine.command import kept
 from studies.engine.command.stages import SearchStage, SeedsStage, StudyStage, TuneStage
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
-from studies.engine.planning import edited
+from studies.engine.planning import edited, noted
 from studies.engine.planning.plan import plan
 from studies.engine.records import Stage, Trial
 from studies.engine.trials.fetching import check_data
@@ -47,7 +47,7 @@ class Notices:
                     undecided=self._undecided() if each.name == "seeds" else (), again=each.again,
                 )  # fmt: skip
         if stage is not self._before:
-            lines += edited.claim_remarks(self._study, self._runs_dir, keep=keep)
+            lines += noted.remarks(self._study, self._runs_dir, keep=keep)
             lines += kept.lacking(stage.trials, self._runs_dir)
         for line in lines:
             self._say(line, "yellow")

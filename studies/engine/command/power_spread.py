@@ -5,13 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from studies.engine.definition.contrasts import WeightedSum, weighted_sum
+from studies.engine.definition.contrasts import WeightedSum, trend_points, weighted_sum
 from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.errors import StudyError
 from studies.engine.planning import runs
 from studies.engine.planning.edited import finished
 from studies.engine.records import Result, Trial, value_of
-from studies.engine.reporting.outcome import points_of
 from studies.engine.reporting.over_tasks import means
 from studies.engine.reporting.samples import Results, sample
 from studies.engine.reporting.spread import Spread, pooled
@@ -70,7 +69,7 @@ def of_results(study: Study, trials: Sequence[Trial], runs_dir: Path) -> Spreads
 
 
 def _sums(study: Study) -> list[tuple[ClaimRule, WeightedSum]]:
-    points = points_of(study)
+    points = trend_points(study)
     return [(claim, weighted_sum(claim, points)) for claim in study.claims]
 
 
@@ -144,7 +143,9 @@ def _nothing(study: Study, folder: Path, values: Mapping[str, Mapping[int, float
     why = f"no two seeds that an arm and the baseline {study.baseline} have both finished"
     if max(shared, default=0) > 1:
         why = "every arm's difference to the baseline is the same for every seed"
+    first = max(study.seeds) + 1
     return (
         f"--power: {folder} has {why}, so that no spread is known: state it, as in --power 0.006, "
-        "or run a few seeds first, e.g. --set 'seeds=[0, 1, 2, 3, 4]'; they count later"
+        f"or run a pilot with seeds of its own, --set 'seeds={[*range(first, first + 5)]}' --runs "
+        "pilot, and give --power pilot"
     )

@@ -21,7 +21,7 @@ from studies.engine.command.standing import Standing
 from studies.engine.definition import checks, verify
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
-from studies.engine.planning import edited, runs
+from studies.engine.planning import noted, runs
 from studies.engine.planning.plan import plan_candidates
 from studies.engine.planning.plan_file import Plan, write_plan
 from studies.engine.records import Trial
@@ -267,7 +267,7 @@ class Session:
 
         folder = runs.study_dir(self._study, self._runs_dir)
         choices = self.tuning.choices if self.tuning is not None else ()
-        changed = edited.claims_changed(self._study, self._runs_dir)
+        changed = noted.changed(self._study, self._runs_dir)
         return write_report(
             self._study, found, folder / "report", folder / "trials", choices, search, changed
         )

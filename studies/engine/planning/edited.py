@@ -9,13 +9,11 @@ report. Nothing finished ever changes its meaning.
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from studies.engine.definition.study import ClaimRule, Study
+from studies.engine.definition.study import Study
 from studies.engine.planning import runs
 from studies.engine.planning.causes import Cause, causes
 from studies.engine.records import Stage, Trial, deciding, read_trial
-from studies.files import write_text
 
 Again = Callable[[Trial], Trial | None]
 """From a trial that was run to what it would be now; None where that is unknown."""
@@ -112,67 +110,3 @@ def _renamed(before: Sequence[Trial], planned: Sequence[Trial]) -> list[str]:
         and old.arm not in (now[old.key].arm, now[old.key].label)  # label: version 1
     }
     return [f"arm '{old}' is now called '{new}'; its trials are kept" for old, new in sorted(pairs)]
-
-
-def claim_remarks(study: Study, runs_dir: Path, *, keep: bool) -> list[str]:
-    """Lines where the claims are not those that were written before the first result.
-
-    With `keep` they are noted down as such where no result is there yet.
-    """
-    known = any(finished(runs.study_dir(study, runs_dir) / "trials"))
-    if known and claims_changed(study, runs_dir):
-        return [
-            f"the claims of {study.path.name}, or the objective that they are about, were changed "
-            "after results were there: they were not written before the run "
-            f"({_file(study, runs_dir)} has those that were). A new --runs folder starts afresh"
-        ]
-    if keep and (not known or _noted(study, runs_dir) is None):
-        write_text(_file(study, runs_dir), json.dumps(_now(study), indent=2))
-    return []
-
-
-def claims_changed(study: Study, runs_dir: Path) -> bool:
-    """Whether the claims are others than those that were noted down before the first result."""
-    then, now = _noted(study, runs_dir), _now(study)
-    if then is None or now["claims"] == then["claims"] == []:
-        return False
-    return any(then.get(key) != now.get(key) for key in ("tasks", *then))
-
-
-def _now(study: Study) -> dict[str, Any]:
-    objective = study.objective_of()
-    found: dict[str, Any] = {
-        "metric": objective.metric,
-        "direction": objective.direction,
-        "claims": [claim.model_dump(mode="json") for claim in study.claims],
-    }
-    if study.tasks:
-        found["tasks"] = {task.name: study.objective_of(task.name).metric for task in study.tasks}
-    return found
-
-
-def _noted(study: Study, runs_dir: Path) -> dict[str, Any] | None:
-    """What was noted down; earlier versions noted the claims alone, as a list.
-
-    They also knew better and worse, by the objective, beside higher and lower.
-    """
-    try:
-        found = json.loads(_file(study, runs_dir).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    if isinstance(found, list):
-        found = {"claims": found}
-    if not isinstance(found, dict) or "claims" not in found:
-        return None
-    better, worse = "higher", "lower"
-    if found.get("direction", study.objective.direction) == "minimize":
-        better, worse = worse, better
-    for claim in found["claims"]:
-        claim["expect"] = claim["expect"].replace("better", better).replace("worse", worse)
-    # a key that claims have got since was not given then
-    since = {k: f.default for k, f in ClaimRule.model_fields.items() if not f.is_required()}
-    return found | {"claims": [since | claim for claim in found["claims"]]}
-
-
-def _file(study: Study, runs_dir: Path) -> Path:
-    return runs.study_dir(study, runs_dir) / "claims.json"

@@ -8,16 +8,18 @@ from typing import Any
 
 from studies import published
 from studies.engine.definition import overrides
-from studies.engine.definition.points import Point, expand, value_at
+from studies.engine.definition.contrasts import trend_points
+from studies.engine.definition.points import value_at
 from studies.engine.definition.study import Objective, Study
 from studies.engine.definition.train import Train, planned_steps
+from studies.engine.planning.noted import UNCHANGED, Changed
 from studies.engine.planning.tuning import Choice
 from studies.engine.records import Cost, Kept, Result, Trial
 from studies.engine.reporting.after_outcome import ArmAfter, gather
 from studies.engine.reporting.claims import Verdict, judge
 from studies.engine.reporting.costs import median_cost
 from studies.engine.reporting.environments import distinct, indices, without_host
-from studies.engine.reporting.over_tasks import differences, means
+from studies.engine.reporting.over_tasks import differences, ended_on_all, means
 from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.reporting.statistics import (
     Comparison,
@@ -124,9 +126,10 @@ class Outcome:
     """What the search for one arm's settings found."""
     settings: tuple[str, ...] = ()
     """What `--set` changed of the whole study, and in which arms not."""
-    claims_changed: bool = False
-    """Whether the claims are others than before the first result."""
-
+    changed: Changed = UNCHANGED
+    """What of claims, looks and seeds is not as it was before the first result."""
+    looks: tuple[int, ...] = ()
+    """After how many seeds claims are judged, where seeds are added until they are decided."""
     two_factors: TwoFactors | None = None
     """Where arms set two paths in every combination: both effects and the interaction."""
     kept: tuple[Kept, ...] = ()
@@ -194,16 +197,17 @@ def collect(
         on[name] = _of(study, own, objective)
     if several:
         done = [pair for _, _, own in on.values() for pair in own]
-        whole, results, _ = _of(study, means(study, pairs), study.objective_of(), done)
+        whole, known, _ = _of(study, means(study, pairs), study.objective_of(), done)
+        results = ended_on_all(study, pairs, known)
         faults = (replace(f, task=name) for name, (own, *_) in on.items() for f in own.failed)
         arms = tuple(replace(arm, keys={}) for arm in whole.arms)  # no trial is one of them
         whole = replace(whole, is_mean=True, arms=arms, failed=tuple(faults), notes=())
     else:
         whole, results, _ = _of(study, pairs, study.objective)
     measured = {name: (found, own.metric) for name, (own, found, _) in on.items()}
-    verdicts = judge(
-        study.claims, results, whole.metric, points_of(study), measured if several else {}
-    )
+    looks = [study.seeds[:size] for size in study.looks] if study.until_decided else ()
+    verdicts = judge(study.claims, results, whole.metric, trend_points(study),
+                     measured if several else {}, looks)  # fmt: skip
     tasks = {name: own for name, (own, *_) in on.items()}
     gains = {name: {arm.name: arm.gain[0] for arm in own.arms} for name, own in tasks.items()}
     return replace(
@@ -212,6 +216,7 @@ def collect(
         search=search,
         settings=tuple(overrides.remarks(study)),
         verdicts=tuple(verdicts),
+        looks=tuple(map(len, looks)),
         tasks=tasks,
         over_tasks=compare_over_tasks(differences(gains)),
     )
@@ -270,12 +275,6 @@ def _of(
         arm: {seed: results[arm].get(seed, FAILED) for seed in own} for arm, own in runs.items()
     }
     return outcome, ended, done
-
-
-def points_of(study: Study) -> list[Point]:
-    """The arms that trends are about; none where no claim is about a trend."""
-    points = expand(study)[0] if any(claim.trend is not None for claim in study.claims) else []
-    return [point for point in points if point.task == points[0].task]  # alike on each task
 
 
 def _arms(

@@ -5,6 +5,7 @@ ended there. Arms are compared on it seed by seed, as on one task.
 """
 
 import statistics
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from studies.engine.definition.sections import gap_name, train_name
@@ -27,6 +28,17 @@ def means(study: Study, pairs: Sequence[Pair]) -> list[Pair]:
         found.setdefault((trial.arm, trial.seed), {})[trial.task] = trial, result
     apart = {path for own in found.values() for path in _apart(own)}
     return [(_named_arm(own, apart), _mean(study, own)) for own in found.values()]
+
+
+def ended_on_all(
+    study: Study, pairs: Sequence[Pair], found: Mapping[str, Mapping[int, Result]]
+) -> dict[str, dict[int, Result]]:
+    """Those of `found`, by arm and seed, of which every task is among `pairs`."""
+    count = Counter((trial.arm, trial.seed) for trial, _ in pairs)
+    return {
+        arm: {seed: r for seed, r in own.items() if count[arm, seed] == len(study.tasks)}
+        for arm, own in found.items()
+    }
 
 
 def _apart(pairs: Mapping[str, Pair]) -> set[str]:

@@ -23,11 +23,7 @@ def remarks(outcome: Outcome) -> list[str]:
 
 
 def _remarks(outcome: Outcome) -> Iterator[str]:
-    if outcome.claims_changed:
-        yield (
-            "The claims, or the objective that they are about, were changed after results were "
-            "there: what they say may follow from the results."
-        )
+    yield from _changed(outcome)
     if outcome.reference is None:
         on = f" that ended on all {len(outcome.tasks)} tasks" if outcome.is_mean else ""
         yield f"The baseline `{outcome.baseline}` has no finished seed{on}: nothing is compared."
@@ -49,6 +45,28 @@ def _remarks(outcome: Outcome) -> Iterator[str]:
             yield line if line.startswith(f"{name}: ") else f"{name}: {line}"
 
 
+def _changed(outcome: Outcome) -> Iterator[str]:
+    """What was not asked before the first result."""
+    after = "after results were there: what"
+    if outcome.changed.claims:
+        yield (
+            "The claims, or the objective that they are about, were changed "
+            f"{after} they say may follow from the results."
+        )
+    if outcome.changed.looks:
+        yield (
+            "The looks at the claims, after so many seeds, were changed "
+            f"{after} is decided may follow from when it was looked at."
+        )
+    if seeds := outcome.changed.seeds:
+        what, were = ("Seed", "was") if len(seeds) == 1 else ("Seeds", "were")
+        yield (
+            f"{what} {', '.join(map(str, seeds))} {were} added after results were there: to look "
+            "and then to add seeds errs more often than in the 5 % of tests that are planned once. "
+            "`seeds: {at_least: ..., at_most: ..., until: decided}` plans such looks."
+        )
+
+
 def _data(outcome: Outcome) -> Iterator[str]:
     """What a reader should know of the rows."""
     if len({str(d.get("hash")) for d in outcome.data}) > 1:
@@ -68,6 +86,12 @@ def reading(outcome: Outcome) -> list[str]:
         "difference; it does not mean that the arms are equal.",
         *_choices(outcome),
     ]
+    if looks := [str(size) for size in outcome.looks]:
+        after = f"{', '.join(looks[:-1])} and {looks[-1]}" if looks[1:] else looks[0]
+        lines.append(
+            f"Claims were judged after {after} seeds, and only arms of open claims got more. The "
+            "verdicts allow for that; intervals and p of the table do not."
+        )
     if outcome.is_mean:
         lines.append(
             f"The first table is of the mean over {len(outcome.tasks)} tasks, seed by seed; only "
@@ -194,7 +218,10 @@ def _seeds(outcome: Outcome) -> Iterator[str]:
         )
         yield f"{told}t-test misses most real effects{_would_do(outcome)}."
     for arm in outcome.arms:
-        missing = [str(seed) for seed in outcome.seeds if seed not in arm.values]
+        # seeds are added to arms of open claims alone: an arm is asked for those up to its last
+        last = max(arm.keys or arm.values, default=-1) if outcome.looks else math.inf
+        asked = [seed for seed in outcome.seeds if seed <= last]
+        missing = [str(seed) for seed in asked if seed not in arm.values]
         if missing and arm.values:
             compared = (
                 "no arm is compared there"

@@ -141,7 +141,7 @@ def _claims(outcome: Outcome) -> str:
     for v in outcome.verdicts:
         found = v.note or f"{interval((v.difference, v.low, v.high), '+')} at {v.level:.1%}"
         rows.append([v.claim, f"**{v.word}**", v.rule, str(v.n), found])
-    written = "not written before the run" if outcome.claims_changed else "written before the run"
+    written = "not written before the run" if outcome.changed.claims else "written before the run"
     head = [f"claim, {written}", "verdict", "rule", "n", "difference [interval]"]
     return "## Claims\n\n" + table(head, rows)
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from studies import published
 from studies.engine.definition.study import Study
+from studies.engine.planning.noted import UNCHANGED, Changed
 from studies.engine.planning.tuning import Choice
 from studies.engine.program import program
 from studies.engine.records import Cost
@@ -62,7 +63,7 @@ def write_report(
     trials_dir: Path | None = None,
     choices: Sequence[Choice] = (),
     search: SearchOutcome | None = None,
-    claims_changed: bool = False,
+    changed: Changed = UNCHANGED,
 ) -> Report:
     """Write report.md, report.json and the figures of `pairs` to `out_dir`.
 
@@ -75,7 +76,7 @@ def write_report(
 
         choices: what the tuning stage found, see `studies.engine.planning.tuning`.
         search: what the search found, see `studies.engine.searching.search`.
-        claims_changed: whether the study's claims are others than before its first result.
+        changed: what of claims, looks and seeds is not as it was before the first result.
 
     Raises ValueError where `pairs` is empty or has two results for one arm and seed.
     """
@@ -84,7 +85,7 @@ def write_report(
             f"study {study.name!r} has no results to report: run it first, "
             f"{program()} {study.path.name}"
         )
-    outcome = replace(collect(study, pairs, choices, search), claims_changed=claims_changed)
+    outcome = replace(collect(study, pairs, choices, search), changed=changed)
     out_dir.mkdir(parents=True, exist_ok=True)
     trials_dir = trials_dir or out_dir.parent / "trials"
     more = after_tables.markdown(outcome.after, outcome.metric, outcome.chosen_on)
@@ -168,7 +169,9 @@ def _as_data(outcome: Outcome) -> dict[str, Any]:
             for choice in outcome.choices
         ],
         "claims": outcome.verdicts,
-        "claims_changed": outcome.claims_changed,
+        "claims_changed": outcome.changed.claims,
+        "looks_changed": outcome.changed.looks,
+        "seeds_added": outcome.changed.seeds,
         "published_known": known,
         "published_left_out": [arm.name for arm, *_ in left_out],
         "search": outcome.search,

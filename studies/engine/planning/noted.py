@@ -1,0 +1,121 @@
+"""What was asked before the first result: claims, and the looks at which they are judged.
+
+They are noted in `claims.json` until a result is there. Claims, looks or seeds that are others
+afterwards may follow from the results, and that is said.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studies.engine.definition.study import ClaimRule, Study
+from studies.engine.planning import runs
+from studies.engine.planning.edited import finished
+from studies.files import write_text
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What is not as it was noted before the first result."""
+
+    claims: bool = False
+    """The claims, or the objective that they are about."""
+    looks: bool = False
+    """After how many seeds claims are judged."""
+    seeds: tuple[int, ...] = ()
+    """Seeds that were added to a list."""
+
+
+UNCHANGED = Changed()
+
+
+def remarks(study: Study, runs_dir: Path, *, keep: bool) -> list[str]:
+    """Lines where claims or looks are not those that were written before the first result.
+
+    With `keep` they are noted down as such where no result is there yet.
+    """
+    known = any(finished(runs.study_dir(study, runs_dir) / "trials"))
+    lines = list(_remarks(study, runs_dir)) if known else []
+    if not lines and keep and (not known or _noted(study, runs_dir) is None):
+        write_text(_file(study, runs_dir), json.dumps(_now(study), indent=2))
+    return lines
+
+
+def _remarks(study: Study, runs_dir: Path) -> Iterator[str]:
+    found, file = changed(study, runs_dir), _file(study, runs_dir)
+    afresh = f"({file} has those that were). A new --runs folder starts afresh"
+    if found.claims:
+        yield (
+            f"the claims of {study.path.name}, or the objective that they are about, were changed "
+            f"after results were there: they were not written before the run {afresh}"
+        )
+    if found.looks:
+        yield (
+            f"the looks of {study.path.name} at its claims (`seeds`) were changed after results "
+            f"were there: they were not planned before the run {afresh}"
+        )
+
+
+def changed(study: Study, runs_dir: Path) -> Changed:
+    """What is not as it was noted down; nothing where nothing was."""
+    then, now = _noted(study, runs_dir), _now(study)
+    if then is None:
+        return UNCHANGED
+    spread = then.pop("seeds", None)
+    asked = not now["claims"] == then["claims"] == []
+    other = any(then.get(key) != now.get(key) for key in ("tasks", *then))
+    if study.until_decided:  # earlier versions noted no seeds, and knew lists alone
+        return Changed(asked and other, asked and spread != now["seeds"])
+    looked = isinstance(spread, dict)
+    listed = spread if isinstance(spread, list) else study.seeds
+    return Changed(
+        asked and other,
+        asked and looked,
+        () if looked else tuple(seed for seed in study.seeds if seed not in listed),
+    )
+
+
+def _now(study: Study) -> dict[str, Any]:
+    objective, growth = study.objective_of(), study.growth
+    found: dict[str, Any] = {
+        "metric": objective.metric,
+        "direction": objective.direction,
+        "claims": [claim.model_dump(mode="json") for claim in study.claims],
+        "seeds": (
+            list(study.seeds)
+            if growth is None
+            else {"looks": list(growth.sizes), "first": growth.first}
+        ),
+    }
+    if study.tasks:
+        found["tasks"] = {task.name: study.objective_of(task.name).metric for task in study.tasks}
+    return found
+
+
+def _noted(study: Study, runs_dir: Path) -> dict[str, Any] | None:
+    """What was noted down; earlier versions noted the claims alone, as a list.
+
+    They also knew better and worse, by the objective, beside higher and lower.
+    """
+    try:
+        found = json.loads(_file(study, runs_dir).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    if isinstance(found, list):
+        found = {"claims": found}
+    if not isinstance(found, dict) or "claims" not in found:
+        return None
+    better, worse = "higher", "lower"
+    if found.get("direction", study.objective.direction) == "minimize":
+        better, worse = worse, better
+    for claim in found["claims"]:
+        claim["expect"] = claim["expect"].replace("better", better).replace("worse", worse)
+    # a key that claims have got since was not given then
+    since = {k: f.default for k, f in ClaimRule.model_fields.items() if not f.is_required()}
+    return found | {"claims": [since | claim for claim in found["claims"]]}
+
+
+def _file(study: Study, runs_dir: Path) -> Path:
+    return runs.study_dir(study, runs_dir) / "claims.json"
