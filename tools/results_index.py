@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[1] / "studies" / "results"
+WORDS = ("confirmed", "refuted", "bounded", "not decided")
 KEPT = ("report.md", "report.json", "*.png")
 
 
@@ -80,8 +81,8 @@ def index(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         "to be edited by hand. Each study is repeated by "
         "`python run_study.py studies/STUDY.yaml --profile PROFILE`.",
         "",
-        "| study | question | arms × seeds | done | failed | confirmed | refuted | not decided |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"| study | question | arms × seeds | done | failed | {' | '.join(WORDS)} |",
+        f"| --- | --- |{' ---: |' * (3 + len(WORDS))}",
     ]
     for folder, report in reports:
         words = [claim["word"] for claim in report["claims"]]
@@ -91,7 +92,7 @@ def index(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         if tasks and not any(arm["keys"] for arm in report["arms"]):  # means, which no trial has
             size, counted = f"{size} × {len(tasks)}", list(tasks.values())
         done = sum(len(arm["seeds"]) for each in counted for arm in each["arms"])
-        counts = (words.count(word) for word in ("confirmed", "refuted", "not decided"))
+        counts = (words.count(word) for word in WORDS)
         name = f"[{report['study']} ({report['profile']})]({folder}/report.md)"
         cells = [name, report["question"], size, str(done),
                   str(len(report["failed"])), *map(str, counts)]  # fmt: skip
@@ -121,7 +122,8 @@ def _interval(claim: Mapping[str, Any]) -> str:
     if claim["low"] is None:
         return claim["note"]
     low, high = f"{claim['low']:+.4f}", f"{claim['high']:+.4f}"
-    return f"{claim['difference']:+.4f} [{low}, {high}] at {claim['level']:.1%}, {claim['n']} seeds"
+    told = f"{claim['difference']:+.4f} [{low}, {high}] at {claim['level']:.1%}, {claim['n']} seeds"
+    return "; ".join(filter(None, (told, claim.get("finding"))))
 
 
 def _facts(report: Mapping[str, Any]) -> list[str]:

@@ -177,6 +177,9 @@ def test_a_cost_without_chance_is_decided(expect, margin, words) -> None:
         ("arm: r=4, than: lora, expect: lower, metric: after/affine/test/accuracy",
          "nothing measures 'after/affine/test/accuracy'. Ask for it in the section `after`"),
         ("arm: r=4, than: lora, expect: higher, by: 2", "unknown key"),
+        ("arm: r=4, than: lora, expect: higher, resolution: 0", "s.yaml:9: claims[0].resolution:"),
+        ("arm: r=4, than: lora, expect: not_within, margin: 0.1, resolution: 0.1",
+         "expect: not_within has its `margin` as resolution: leave `resolution` out"),
     ],
 )  # fmt: skip
 def test_a_claim_that_cannot_be_judged_is_refused(tmp_path: Path, rule, message) -> None:

@@ -31,7 +31,7 @@ def test_reports_are_copied_without_anything_else_and_indexed(runs_dir: Path, tm
     text = (results / "INDEX.md").read_text()
     link = "[grid_size (embedded)](grid_size/embedded/report.md)"
     assert (
-        f"| {link} | Does the number of basis functions matter? | 5 × 3 | 14 | 1 | 1 | 1 | 1 |"
+        f"| {link} | Does the number of basis functions matter? | 5 × 3 | 14 | 1 | 1 | 1 | 0 | 1 |"
         in text
     )
     [verdict] = [line for line in text.splitlines() if line.startswith("- **confirmed**")]

@@ -15,7 +15,7 @@ seed is known exactly.
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -61,6 +61,8 @@ class Verdict:
     """Of an open claim: the smallest resolution, or margin of `within`, that would hold today."""
     seeds_needed: int | None = None
     """Of an open claim: seeds that would probably decide it, from the mean and spread seen."""
+    finding: str = ""
+    """In words what the interval alone does not tell: the bound, the look, the seeds needed."""
 
     @property
     def open(self) -> bool:
@@ -190,8 +192,12 @@ class _Claim:
         text = rule(claim, total, metric, claim.task or ("mean over tasks" if tasks else ""))
         sizes = tuple(map(len, looks))
         at_most = sizes[-1] if sizes else None
+        note = ""
+        if sizes:
+            late = [f"`{arm}`" for arm in arms if not set(own.get(arm, {})).issuperset(looks[0])]
+            note = f"the first look, at {sizes[0]} seeds, waits for {', '.join(late)}"
         blank = Verdict(claim.claim, text, OPEN, 0, arms=arms, task=claim.task, at_most=at_most,
-                        resolution=claim.resolution)  # fmt: skip
+                        resolution=claim.resolution, note=note)  # fmt: skip
         samples = samples or (sample(total, own, metric),)
         return cls(claim, _Set.of(claim), blank, sizes, samples)
 
@@ -223,18 +229,19 @@ class _Claim:
         if at is None:
             seen = [k for k, s in enumerate(self.samples) if s is not None]
             if not seen:
-                note = f"the first look, at {self.sizes[0]} seeds, has not ended"
-                return replace(self.blank, note=note)
+                return self.blank
             at = seen[-1]
         found = self.samples[at]
         assert found is not None, "a look that decides has a sample"
         look = self.sizes[at] if self.sizes else None
-        told = replace(self.blank, n=found.n, look=look, difference=found.mean)
+        told = replace(self.blank, n=found.n, look=look, difference=found.mean, note="")
         if found.exact:
-            return self._known(told)
-        if decision is None or found.measured is None:
-            return replace(told, note=f"no interval: {found.note}")
-        return self._tested(told, decision, found.measured)
+            told = self._known(told)
+        elif decision is not None and found.measured is not None:
+            told = self._tested(told, decision, found.measured)
+        else:
+            told = replace(told, note=f"no interval: {found.note}")
+        return replace(told, finding="; ".join(self._findings(told)))
 
     def _known(self, told: Verdict) -> Verdict:
         d, s = told.difference, self.bounds
@@ -256,12 +263,41 @@ class _Claim:
             seeds_needed=self.bounds.seeds_needed(d, told.n, self._last_level(decision)),
         )
 
+    def _findings(self, told: Verdict) -> Iterator[str]:
+        margin = bool(self.bounds.center)
+        if told.note and told.n > 1:
+            yield "more seeds decide it only where one differs"
+        if told.word == "bounded":
+            size = f"{told.resolution:g}"
+            yield (
+                f"less than {size} off the margin"
+                if margin
+                else f"no difference as large as {size}"
+            )
+        if told.bound is not None:
+            size = _rounded_up(told.bound)
+            what = (
+                f"not further than {size} off the margin" if margin else f"not larger than {size}"
+            )
+            yield f"{what} either way today"
+        if told.seeds_needed is not None:
+            yield f"about {told.seeds_needed} seeds would probably decide"
+        if told.look is not None:
+            state = "open" if told.open else "decided"
+            yield f"{state} at {told.look} of at most {told.at_most} seeds"
+
     def _last_level(self, decision: Decision) -> float:
         """The level of the last look, of which more seeds than there are would have the share."""
         if not self.sizes or decision.look is None:
             return decision.level
         share = shares(len(self.sizes))
         return decision.level / share[decision.look] * share[-1]
+
+
+def _rounded_up(value: float) -> str:
+    """`value` above 0 with two digits, never less than it is."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return f"{math.ceil(value / unit - 1e-9) * unit:.2g}"
 
 
 def open_claims(verdicts: Sequence[Verdict]) -> list[Verdict]:

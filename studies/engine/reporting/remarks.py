@@ -105,8 +105,11 @@ def reading(outcome: Outcome) -> list[str]:
     if outcome.verdicts:
         lines.append(
             "A claim is confirmed where the interval of its difference lies where the rule says, "
-            "refuted where it lies wholly elsewhere, else not decided; intervals are paired t "
-            f"intervals, widened by Holm so that all verdicts together err in {ALPHA:.0%}."
+            "refuted where it lies wholly elsewhere, bounded where it lies within the claim's "
+            "resolution of the margin, else not decided. Intervals of claims are t intervals "
+            "paired by seed, at the level that a claim has by Holm's step-down and by the share "
+            f"of its look, so that all verdicts together err in {ALPHA:.0%} of studies "
+            "(docs/statistics.md)."
         )
     if outcome.table is not None:
         reference = outcome.table.baseline or "no baseline in the same harness"

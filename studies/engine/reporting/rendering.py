@@ -89,7 +89,8 @@ def terminal(outcome: Outcome) -> str:
         below.append(f"p and finding are corrected over {tested} arms (Holm), intervals are not")
     if tasks := task_tables.terminal(outcome):
         below.append(tasks.removesuffix("\n"))
-    below += [f"{verdict.word}: {verdict.claim}" for verdict in outcome.verdicts]
+    for v in outcome.verdicts:
+        below.append(f"{v.word}: {v.claim}" + f" ({v.finding})" * bool(v.finding))
     below += [f"note: {remark}" for remark in remarks(outcome)]
     for f in outcome.failed:
         on = f" on {f.task}" if f.task else ""
@@ -140,7 +141,8 @@ def _claims(outcome: Outcome) -> str:
     rows = []
     for v in outcome.verdicts:
         found = v.note or f"{interval((v.difference, v.low, v.high), '+')} at {v.level:.1%}"
-        rows.append([v.claim, f"**{v.word}**", v.rule, str(v.n), found])
+        told = "; ".join(filter(None, (found, v.finding)))
+        rows.append([v.claim, f"**{v.word}**", v.rule, str(v.n), told])
     written = "not written before the run" if outcome.changed.claims else "written before the run"
     head = [f"claim, {written}", "verdict", "rule", "n", "difference [interval]"]
     return "## Claims\n\n" + table(head, rows)
