@@ -90,7 +90,8 @@ class UntilDecided(Section):
             return self.looks
         sizes = [self.at_least]
         while sizes[-1] < self.at_most:
-            sizes.append(min(2 * sizes[-1], self.at_most))
+            doubled = 2 * sizes[-1]  # a last look for a few seeds more costs its share of the error
+            sizes.append(doubled if 3 * doubled <= 2 * self.at_most else self.at_most)
         return tuple(sizes)
 
     @property
