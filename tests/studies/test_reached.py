@@ -145,9 +145,18 @@ def test_an_arm_that_has_yet_to_be_tuned_holds_the_look_open() -> None:
 
 
 @pytest.mark.parametrize(
-    ("least", "most", "sizes"), [(5, 40, (5, 10, 20, 40)), (5, 12, (5, 10, 12)), (5, 5, (5,))]
+    ("least", "most", "sizes"),
+    [
+        (5, 40, (5, 10, 20, 40)),
+        (5, 15, (5, 10, 15)),
+        (5, 12, (5, 12)),
+        (5, 5, (5,)),
+        (2, 160, (2, 4, 8, 16, 32, 64, 160)),
+    ],
 )
-def test_looks_double_until_the_last(least: int, most: int, sizes: tuple[int, ...]) -> None:
+def test_looks_double_while_the_last_is_worth_its_share(
+    least: int, most: int, sizes: tuple[int, ...]
+) -> None:
     study = study_of(SEEDS | {"at_least": least, "at_most": most})
     assert study.looks == sizes and study.first_seeds == tuple(range(least))
 

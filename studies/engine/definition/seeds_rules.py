@@ -49,7 +49,7 @@ class UntilDecided(Section):
         Annotated[tuple[Int, ...], Field(min_length=1)] | None, Field(examples=[[5, 10, 20, 40]])
     ] = None
     """After how many seeds claims are judged, from `at_least` to `at_most`; null: `at_least`,
-    doubled until `at_most`."""
+    doubled as long as half as many again are left for the last look."""
     first: Int = Field(0, ge=0, lt=2**32)
     """The first seed; the others follow it one by one."""
 
