@@ -131,9 +131,10 @@ objective: {metric: test/accuracy, select_on: valid/accuracy}
 adapter: {method: basis}
 train: {eval_every: 10}
 """
-TUNE, SEARCH, KEEP, AFTER, CLAIMS, SUMS, TASKS = blocks("yaml", page("studies.md"))
+TUNE, SEARCH, KEEP, AFTER, CLAIMS, SUMS, SEEDS, TASKS = blocks("yaml", page("studies.md"))
+SEEDS += "sweep: {adapter.num_basis: [8, 64]}\n"
 MATRIX, _, QUESTIONS, OWN = blocks("yaml", page("tasks.md"))  # test_walk_through.py runs the second
-PARTS = [TUNE, SEARCH, KEEP, AFTER, AFTER + CLAIMS, SUMS, TASKS, MATRIX, QUESTIONS, OWN]
+PARTS = [TUNE, SEARCH, KEEP, AFTER, AFTER + CLAIMS, SUMS, SEEDS, TASKS, MATRIX, QUESTIONS, OWN]
 
 
 @pytest.mark.parametrize("part", PARTS)
