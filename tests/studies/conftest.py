@@ -11,7 +11,6 @@ import fake_trials
 import pytest
 
 from studies.engine.command import cli
-from studies.engine.definition import answers
 from studies.engine.records import Cost, Failure, Result, Trial, write_record
 from studies.engine.running import local
 from studies.engine.tracking import mlflow_client
@@ -19,13 +18,6 @@ from studies.engine.trials import devices
 
 if TYPE_CHECKING:
     from lab import Lab
-
-
-@pytest.fixture(autouse=True)
-def own_answers(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is no answer for the studies of the person who runs it."""
-    folder = tmp_path_factory.mktemp("answers")
-    monkeypatch.setattr(answers, "folder", lambda: folder)
 
 
 @pytest.fixture(scope="session")
