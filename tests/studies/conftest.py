@@ -2,6 +2,8 @@ import contextlib
 import json
 import random
 import shutil
+import signal
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,19 @@ from studies.engine.trials import devices
 
 if TYPE_CHECKING:
     from lab import Lab
+
+
+@pytest.fixture
+def heard_signals() -> Iterator[None]:
+    """SIGINT and SIGHUP reach this process and its children, as at a terminal.
+
+    Whoever starts the tests with `nohup` or by `&` in a script has them ignored.
+    """
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
