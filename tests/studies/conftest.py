@@ -54,6 +54,26 @@ def lab(tmp_path: Path, empty_database: Path) -> "Lab":
     return Lab(tmp_path)
 
 
+@pytest.fixture
+def trained_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands train in this process; test_work.py and test_trial.py hold what workers do."""
+    from trains_here import TrainsHere
+
+    from studies.engine.command import work
+
+    monkeypatch.setattr(devices, "gpus", lambda: 0)
+    monkeypatch.setattr(local, "LocalRunner", TrainsHere)
+    monkeypatch.setattr(work, "LocalRunner", TrainsHere)
+
+
+@pytest.fixture
+def without_figures() -> Iterator[pytest.MonkeyPatch]:
+    """Reports are written without figures, which take most of their time, until it is undone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("studies.engine.reporting.report._figures", lambda *arguments: [])
+        yield patch
+
+
 @dataclass
 class FabricatedStudy:
     """Trials and results with known numbers, for rooms that only read them."""

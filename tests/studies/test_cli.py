@@ -19,6 +19,8 @@ from studies.engine.running import local, packing
 from studies.engine.tracking import background
 from studies.engine.trials import fetching
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 REAL_TRACKING, REAL_DELIVER = background.Tracking, background.deliver
 ROOT = Path(cli.__file__).resolve().parents[3]
 STUDY = """\

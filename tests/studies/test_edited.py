@@ -48,7 +48,7 @@ class NoPage:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch, capsys):
+def run(tmp_path: Path, monkeypatch, capsys, without_figures):
     """Runs the study as it is written then; what was started, and what was said."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(devices, "gpus", lambda: 0)
