@@ -250,19 +250,24 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     return Graph
 
 
-@pytest.fixture
-def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: Path) -> Path:
-    """The folder of a study that was run there, with its page in `runs`."""
-    folder = tmp_path / "first ä"
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Iterator[Path]:
+    """The folder of a study that was run there, with its page in `runs`; the current folder.
+
+    It is made once for the tests of a file, which leave behind a report that is delivered.
+    """
+    above = tmp_path_factory.mktemp("ran")
+    folder = above / "first ä"
     folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.delenv(mlflow_client.VARIABLE, raising=False)
-    monkeypatch.setattr(mlflow_client, "_create", lambda file: shutil.copy(mlflow_database, file))
-    monkeypatch.setattr(devices, "gpus", lambda: 0)
-    monkeypatch.setattr(local, "LocalRunner", fake_trials.local_runner(tmp_path / "journal"))
-    monkeypatch.setattr("studies.engine.command.session.fetch_for", lambda trials: None)
-    script = fake_trials.SCRIPT.replace('["fake"]', '.get("fake", {})')
-    monkeypatch.setattr(fake_trials, "SCRIPT", script)
-    Path("s.yaml").write_text(RAN)
-    assert cli.main(["s.yaml", "--runs", "runs"]) == cli.DONE
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv(mlflow_client.VARIABLE, raising=False)
+        patch.setattr(mlflow_client, "_create", lambda file: shutil.copy(mlflow_database, file))
+        patch.setattr(devices, "gpus", lambda: 0)
+        patch.setattr(local, "LocalRunner", fake_trials.local_runner(above / "journal"))
+        patch.setattr("studies.engine.command.session.fetch_for", lambda trials: None)
+        script = fake_trials.SCRIPT.replace('["fake"]', '.get("fake", {})')
+        patch.setattr(fake_trials, "SCRIPT", script)
+        Path("s.yaml").write_text(RAN)
+        assert cli.main(["s.yaml", "--runs", "runs"]) == cli.DONE
+        yield folder
