@@ -48,7 +48,8 @@ def test_the_loss_curve_is_that_of_the_definition(family, monkeypatch, basis):
     slow = losses(llama, 80, basis=basis)
     assert fast[-1] < 0.9 * fast[0]
     worst = max(abs(one - other) for one, other in zip(fast, slow, strict=True))
-    assert worst < 5e-3 * fast[0], f"curves are {worst:.1e} apart"
+    limit = 5e-3 if ON_GPU else 3e-4  # a GPU forms BA from tf32 parts
+    assert worst < limit * fast[0], f"curves are {worst:.1e} apart"
 
 
 @gpu
