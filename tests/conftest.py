@@ -1,6 +1,8 @@
 """A tiny random BERT with a tokenizer, and a task in a CSV file that it can learn in seconds."""
 
+import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,41 @@ from hypothesis import settings
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
+CACHE = "BASIS_ZOO_CACHE"
+THIS_MACHINES = os.environ.get(CACHE)
+"""The cache that tests of the network fetch into; None where it is the platform's."""
+
 torch.set_num_threads(1)  # test files run in parallel, one process a core
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if not torch.cuda.is_available():  # before anything imports triton: kernels run in its interpreter
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Path]]:
+    """Names of folders, one for the cache of each test; fixtures of many tests share the first."""
+    above = tmp_path_factory.mktemp("caches")
+    folders = (above / str(number) for number in itertools.count())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE, str(next(folders)))
+        yield folders
+
+
+@pytest.fixture(autouse=True)
+def own_cache(
+    request: pytest.FixtureRequest, caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was fetched or answered before, and nothing that a test fetches is there after it.
+
+    Tests of the network share the cache of this machine, which saves its downloads.
+    """
+    if request.node.get_closest_marker("network") is None:
+        monkeypatch.setenv(CACHE, str(next(caches)))
+    elif THIS_MACHINES is None:
+        monkeypatch.delenv(CACHE)
+    else:
+        monkeypatch.setenv(CACHE, THIS_MACHINES)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What test_sharded.py runs in two processes at once: `python sharded_cases.py RANK FOLDER DEVICE`.
+"""What test_sharded.py runs in two processes at once: `python sharded_cases.py FOLDER DEVICE`.
 
 Each case trains a model as FSDP shards it and the same model whole, and tells how far they are
 apart; RANK.json in FOLDER holds the distance or the error of every case.
@@ -19,14 +19,15 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from torch.distributed.fsdp import ShardingStrategy, fully_shard
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from adapters import BasisConfig
 
 CASES: dict[str, Callable[[], float]] = {}
-KIND, RANK = sys.argv[3] if len(sys.argv) > 3 else "cpu", sys.argv[1]
-DEVICE = torch.device("cpu") if KIND == "cpu" else torch.device(KIND, int(RANK))
+DEVICE = torch.device("cpu")
+"""Of this process; `run` sets it."""
 ROWS = torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(1))
 """Two micro-batches; each process takes half of the rows."""
 
@@ -78,7 +79,7 @@ def fsdp1(model, **options):
 
 
 def fsdp2(model, units=True, base=False, **options):
-    mesh = init_device_mesh(KIND, (dist.get_world_size(),))
+    mesh = init_device_mesh(DEVICE.type, (dist.get_world_size(),))
     for block in model.base_model.model.layers if units else ():
         if base:
             fully_shard(block.up.base_layer, mesh=mesh)
@@ -166,12 +167,14 @@ case("ddp, compiled", partial(compiled, DistributedDataParallel))
 case("fsdp2, compiled", partial(compiled, fsdp2))
 
 
-def run(folder: Path, rank: int) -> None:
+def run(rank: int, folder: Path, kind: str) -> None:
+    global DEVICE
     torch.set_num_threads(1)
-    if KIND == "cuda":
+    if kind == "cuda":
+        DEVICE = torch.device(kind, rank)
         torch.cuda.set_device(DEVICE)
     dist.init_process_group(
-        "gloo" if KIND == "cpu" else "nccl",
+        "gloo" if kind == "cpu" else "nccl",
         init_method=f"file://{folder / 'store'}",
         rank=rank,
         world_size=2,
@@ -187,5 +190,5 @@ def run(folder: Path, rank: int) -> None:
     dist.destroy_process_group()
 
 
-if __name__ == "__main__":
-    run(Path(sys.argv[2]), int(sys.argv[1]))
+if __name__ == "__main__":  # forked, so that what is imported is imported once
+    start_processes(run, (Path(sys.argv[1]), sys.argv[2]), nprocs=2, start_method="fork")

@@ -38,6 +38,7 @@ def test_finetune_merge_export_and_reload(family, tmp_path):
             "HF_HUB_OFFLINE": "1",
             "PATH": "",
             "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",
         },
     )
     assert run.returncode == 0, run.stderr[-3000:]

@@ -23,17 +23,8 @@ def told(request, tmp_path_factory) -> list[dict]:
     folder, root = tmp_path_factory.mktemp("sharded"), Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("sharded_cases.py"))]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), str(folder), request.param], env=environment, cwd=root
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        assert [rank.wait(300) for rank in ranks] == [0, 0]
-    finally:
-        for rank in ranks:
-            rank.kill()
+    command += [str(folder), request.param]
+    subprocess.run(command, env=environment, cwd=root, check=True, timeout=300)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 

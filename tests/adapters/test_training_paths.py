@@ -43,12 +43,13 @@ def losses(llama, steps, **options):
 @pytest.mark.parametrize("basis", ["sinc"] + ["hat"] * ON_GPU)
 def test_the_loss_curve_is_that_of_the_definition(family, monkeypatch, basis):
     llama = family("llama")
-    fast = losses(llama, 200, basis=basis)
+    fast = losses(llama, 80, basis=basis)
     monkeypatch.setattr(merge, "_implementation", lambda *_: reference)
-    slow = losses(llama, 200, basis=basis)
+    slow = losses(llama, 80, basis=basis)
     assert fast[-1] < 0.9 * fast[0]
     worst = max(abs(one - other) for one, other in zip(fast, slow, strict=True))
-    assert worst < 5e-3 * fast[0], f"curves are {worst:.1e} apart"
+    limit = 5e-3 if ON_GPU else 3e-4  # a GPU forms BA from tf32 parts
+    assert worst < limit * fast[0], f"curves are {worst:.1e} apart"
 
 
 @gpu

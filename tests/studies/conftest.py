@@ -2,6 +2,8 @@ import contextlib
 import json
 import random
 import shutil
+import signal
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +13,6 @@ import fake_trials
 import pytest
 
 from studies.engine.command import cli
-from studies.engine.definition import answers
 from studies.engine.records import Cost, Failure, Result, Trial, write_record
 from studies.engine.running import local
 from studies.engine.tracking import mlflow_client
@@ -21,11 +22,17 @@ if TYPE_CHECKING:
     from lab import Lab
 
 
-@pytest.fixture(autouse=True)
-def own_answers(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is no answer for the studies of the person who runs it."""
-    folder = tmp_path_factory.mktemp("answers")
-    monkeypatch.setattr(answers, "folder", lambda: folder)
+@pytest.fixture
+def heard_signals() -> Iterator[None]:
+    """SIGINT and SIGHUP reach this process and its children, as at a terminal.
+
+    Whoever starts the tests with `nohup` or by `&` in a script has them ignored.
+    """
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +52,26 @@ def lab(tmp_path: Path, empty_database: Path) -> "Lab":
     (tmp_path / "runs").mkdir()
     shutil.copy(empty_database, tmp_path / "runs")
     return Lab(tmp_path)
+
+
+@pytest.fixture
+def trained_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands train in this process; test_work.py and test_trial.py hold what workers do."""
+    from trains_here import TrainsHere
+
+    from studies.engine.command import work
+
+    monkeypatch.setattr(devices, "gpus", lambda: 0)
+    monkeypatch.setattr(local, "LocalRunner", TrainsHere)
+    monkeypatch.setattr(work, "LocalRunner", TrainsHere)
+
+
+@pytest.fixture
+def without_figures() -> Iterator[pytest.MonkeyPatch]:
+    """Reports are written without figures, which take most of their time, until it is undone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("studies.engine.reporting.report._figures", lambda *arguments: [])
+        yield patch
 
 
 @dataclass
@@ -225,19 +252,24 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     return Graph
 
 
-@pytest.fixture
-def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: Path) -> Path:
-    """The folder of a study that was run there, with its page in `runs`."""
-    folder = tmp_path / "first ä"
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Iterator[Path]:
+    """The folder of a study that was run there, with its page in `runs`; the current folder.
+
+    It is made once for the tests of a file, which leave behind a report that is delivered.
+    """
+    above = tmp_path_factory.mktemp("ran")
+    folder = above / "first ä"
     folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.delenv(mlflow_client.VARIABLE, raising=False)
-    monkeypatch.setattr(mlflow_client, "_create", lambda file: shutil.copy(mlflow_database, file))
-    monkeypatch.setattr(devices, "gpus", lambda: 0)
-    monkeypatch.setattr(local, "LocalRunner", fake_trials.local_runner(tmp_path / "journal"))
-    monkeypatch.setattr("studies.engine.command.session.fetch_for", lambda trials: None)
-    script = fake_trials.SCRIPT.replace('["fake"]', '.get("fake", {})')
-    monkeypatch.setattr(fake_trials, "SCRIPT", script)
-    Path("s.yaml").write_text(RAN)
-    assert cli.main(["s.yaml", "--runs", "runs"]) == cli.DONE
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv(mlflow_client.VARIABLE, raising=False)
+        patch.setattr(mlflow_client, "_create", lambda file: shutil.copy(mlflow_database, file))
+        patch.setattr(devices, "gpus", lambda: 0)
+        patch.setattr(local, "LocalRunner", fake_trials.local_runner(above / "journal"))
+        patch.setattr("studies.engine.command.session.fetch_for", lambda trials: None)
+        script = fake_trials.SCRIPT.replace('["fake"]', '.get("fake", {})')
+        patch.setattr(fake_trials, "SCRIPT", script)
+        Path("s.yaml").write_text(RAN)
+        assert cli.main(["s.yaml", "--runs", "runs"]) == cli.DONE
+        yield folder

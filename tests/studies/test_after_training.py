@@ -220,6 +220,7 @@ def test_what_a_training_cannot_tell_is_refused(
     assert message in refusal(tmp_path, STUDY, old, new)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_report_says_what_was_not_reached(fabricate: SimpleNamespace) -> None:
     fabricate.add("lora", [0.70, 0.72, 0.74]).add("phi", [0.71, 0.73, 0.72])
     for i, (trial, result, folder) in enumerate(fabricate.rows):

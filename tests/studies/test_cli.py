@@ -19,6 +19,8 @@ from studies.engine.running import local, packing
 from studies.engine.tracking import background
 from studies.engine.trials import fetching
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 REAL_TRACKING, REAL_DELIVER = background.Tracking, background.deliver
 ROOT = Path(cli.__file__).resolve().parents[3]
 STUDY = """\
@@ -241,6 +243,7 @@ def test_a_folder_that_cannot_be_written_is_named(study: Path, capsys) -> None:
     assert "file" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("heard_signals")
 def test_ctrl_c_gives_130_and_says_how_to_continue(study: Path, monkeypatch, capsys) -> None:
     script = fake_trials.SCRIPT.replace(
         'note("start", key)', f'note("start", key); os.kill({os.getpid()}, 2); time.sleep(60)'

@@ -300,6 +300,7 @@ def test_slopes_are_compared_over_the_same_values_only(tmp_path: Path) -> None:
     assert "4, 8, 16, 32 instead of 4, 8, 16, 64" in str(caught.value)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_report_decides_what_the_file_claims(load, tmp_path: Path) -> None:
     study = load(f"""{FORM}}}
   - {{claim: falls, arm: r=4, than: lora-4, trend: {{over: adapter.r, scale: log2}}, expect: lower}}

@@ -13,7 +13,7 @@ import pytest
 from python_path import environment
 
 from studies.engine.command import cli
-from studies.engine.definition import answers
+from studies.engine.definition import answers, plugins
 from studies.engine.reporting import report
 from studies.engine.tracking import mlflow_client
 
@@ -61,15 +61,18 @@ def test_the_text_is_the_same_either_way(reported: Reported) -> None:
     assert reported() == again
 
 
-def test_it_needs_nothing_heavy(ran: Path) -> None:
+def test_it_needs_nothing_heavy(reported: Reported, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "_IMPORTED", {})  # as in a process that ran no other tests
+    assert reported()[0] == cli.DONE
+
     def command() -> list[str]:
         done = subprocess.run(
             [sys.executable, "-c", WATCH], text=True, capture_output=True, check=True,
-            env=environment() | {"BASIS_ZOO_CACHE": str(ran / "cache")},
+            env=environment(),
         )  # fmt: skip
         return done.stdout.rpartition("IMPORTED ")[2].split()
 
-    command()  # this process may have loaded plug-ins for other tests, that one has none
+    command()  # asks peft what there is, and leaves the answers
     assert command() == ["0"]
 
 
@@ -135,8 +138,9 @@ def test_what_changed_is_made_anew(reported: Reported) -> None:
 
 
 def test_other_code_and_another_store_are_not_trusted(
-    reported: Reported, monkeypatch: pytest.MonkeyPatch
+    reported: Reported, mlflow_database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shutil.copy(mlflow_database, "other.db")  # making its tables takes seconds
     with monkeypatch.context() as patch:
         patch.setenv(mlflow_client.VARIABLE, "sqlite:///other.db")
         assert reported()[2] and reported()[2]

@@ -219,6 +219,7 @@ def test_kill_9_at_any_time_then_the_same_command_completes_each_trial_once(lab:
     assert lab.states() == {"COMPLETE": 8}
 
 
+@pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_no_trial_outlives_its_dispatcher(lab: Lab, number: signal.Signals) -> None:
     driver = start_driver(lab, seconds=60)
@@ -240,6 +241,7 @@ def test_a_hangup_that_nohup_ignores_ends_no_study(lab: Lab) -> None:
     assert lab.states() == {"COMPLETE": 8}
 
 
+@pytest.mark.usefixtures("heard_signals")
 def test_a_signal_leaves_a_study_that_continues(lab: Lab) -> None:
     driver = start_driver(lab, seconds=0.4)
     wait_until(lambda: sum(lab.noted("done").values()) >= 1)

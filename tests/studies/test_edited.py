@@ -11,7 +11,7 @@ import pytest
 
 from basis_zoo.basis import _BASES
 from studies import files
-from studies.engine.command import cli
+from studies.engine.command import cli, session
 from studies.engine.definition.schema import load_study
 from studies.engine.planning import noted, runs
 from studies.engine.planning.plan import plan
@@ -48,11 +48,12 @@ class NoPage:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch, capsys):
+def run(tmp_path: Path, monkeypatch, capsys, without_figures):
     """Runs the study as it is written then; what was started, and what was said."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(devices, "gpus", lambda: 0)
     monkeypatch.setattr(local, "LocalRunner", fake_trials.local_runner(tmp_path / "journal"))
+    monkeypatch.setattr(session, "_absent", lambda trials: [])
     monkeypatch.setattr(fetching.backbones, "fetch", lambda spec: None)
     monkeypatch.setattr(fetching.tasks, "fetch", lambda spec: None)
     script = fake_trials.SCRIPT.replace('["fake"]', '.get("fake", {})')

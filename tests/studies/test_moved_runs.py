@@ -26,17 +26,6 @@ def artifacts(runs_dir: Path) -> dict[str, str]:
     return found
 
 
-def test_a_moved_folder_takes_its_page_along(ran: Path, tmp_path: Path) -> None:
-    before = artifacts(Path("runs"))
-    assert set(before) == {"eight s0", "eight s1", "lora s0", "lora s1", "summary"}
-    there = tmp_path / "second _"
-    (ran / "runs").rename(there)
-    for _ in range(2):
-        assert cli.main(["s.yaml", "--runs", str(there), "--report"]) == cli.DONE
-        assert artifacts(there).keys() == before.keys()
-    assert [str(path) for path in ran.rglob("*")] == [str(ran / "s.yaml")]
-
-
 def test_a_copy_has_a_page_of_its_own(
     ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,3 +37,14 @@ def test_a_copy_has_a_page_of_its_own(
     assert {"eight s2", "lora s2"} <= artifacts(copy / "runs").keys()
     after = {path for path in (ran / "runs").rglob("*") if not path.name.startswith("mlflow.db")}
     assert after == files and "eight s2" not in artifacts(ran / "runs")
+
+
+def test_a_moved_folder_takes_its_page_along(ran: Path, tmp_path: Path) -> None:
+    before = artifacts(Path("runs"))
+    assert set(before) == {"eight s0", "eight s1", "lora s0", "lora s1", "summary"}
+    there = tmp_path / "second _"
+    (ran / "runs").rename(there)
+    for _ in range(2):
+        assert cli.main(["s.yaml", "--runs", str(there), "--report"]) == cli.DONE
+        assert artifacts(there).keys() == before.keys()
+    assert [str(path) for path in ran.rglob("*")] == [str(ran / "s.yaml")]

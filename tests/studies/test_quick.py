@@ -1,5 +1,6 @@
 """What a command imports: nothing heavy before it is needed, so that answers come at once."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,9 @@ HEAVY = ("torch", "transformers", "datasets", "peft", "mlflow", "matplotlib", "o
 WATCH = f"""
 import sys
 from studies.engine.command import cli
-code = cli.main(sys.argv[1:])
-print("IMPORTED", code, *sorted({{name.split(".")[0] for name in sys.modules}} & set({HEAVY})))
+codes = [cli.main(line.split()) for line in sys.argv[1:]]
+heavy = sorted({{name.split(".")[0] for name in sys.modules}} & set({HEAVY}))
+print("IMPORTED", *codes, "AND", *heavy)
 """
 STUDY = """\
 question: Which?
@@ -27,38 +29,60 @@ after: {affine: true}
 """
 
 
+WRONG = {
+    "num_bases": ("num_basis", "no option 'num_bases'. Did you mean 'num_basis'?"),
+    "snc": ("basis: sinc", "unknown basis family 'snc'. Did you mean 'sinc'?"),
+    "lara": ("method: lora", "unknown method 'lara'. Did you mean 'lora'?"),
+    "acuracy": ("accuracy", "Did you mean 'test/accuracy'?"),
+    "lira": ("baseline: lora", "no arm is called 'lira'"),
+}
+"""By a name in error: where it is put, in the place of the last name there, and what is said."""
+
+
 @pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory):
-    """Runs a command in a process of its own: exit code, heavy packages that it imported, output.
+def commands(tmp_path_factory: pytest.TempPathFactory):
+    """Runs command lines in a process of their own: exit codes, heavy packages, output.
 
     All share a cache, in which the first one leaves what it was answered about adapters.
     """
     folder = tmp_path_factory.mktemp("quick")
     (folder / "s.yaml").write_text("name: s\n" + STUDY)
+    (folder / "other.yaml").write_text("name: other\n" + STUDY.replace("[8, 16]", "[8, 0]"))
 
-    def run(*arguments: str) -> tuple[int, list[str], str]:
+    def run(*lines: str) -> tuple[list[int], list[str], str]:
         done = subprocess.run(
-            [sys.executable, "-c", WATCH, *arguments], cwd=folder, text=True, capture_output=True,
+            [sys.executable, "-c", WATCH, *lines], cwd=folder, text=True, capture_output=True,
             env=environment() | {"BASIS_ZOO_CACHE": str(folder / "cache")},
         )  # fmt: skip
         text, _, counted = done.stdout.rpartition("IMPORTED ")
-        code, *heavy = counted.split()
-        return int(code), heavy, text + done.stderr
+        codes, _, heavy = counted.partition("AND")
+        return [int(code) for code in codes.split()], heavy.split(), text + done.stderr
 
     run.folder = folder  # type: ignore[attr-defined]
-    code, heavy, output = run("s.yaml", "--plan")
-    assert code == 0 and "peft" in heavy, output
+    run.first = run("s.yaml --plan", "other.yaml --plan")  # type: ignore[attr-defined]
     return run
 
 
-def test_the_names_of_studies_and_a_second_plan_need_nothing_heavy(command) -> None:
-    assert command("list")[:2] == (0, [])
-    code, heavy, output = command("s.yaml", "--plan")
-    assert (code, heavy) == (0, []) and "9 trials: 9 waiting" in output
+def test_what_was_answered_is_asked_anew_of_another_adapter(commands) -> None:
+    codes, heavy, output = commands.first
+    assert codes == [0, 2] and "peft" in heavy and "num_basis" in output, output
 
 
-def test_a_plug_in_of_a_family_needs_torch_alone(command) -> None:
-    folder: Path = command.folder
+def test_names_a_second_plan_and_a_name_in_error_need_nothing_heavy(commands) -> None:
+    folder: Path = commands.folder
+    for word, (place, _) in WRONG.items():
+        wrong = STUDY.replace(place, re.sub(r"\w+$", word, place))
+        (folder / f"{word}.yaml").write_text(f"name: wrong\n{wrong}")
+    lines = [f"{word}.yaml --plan" for word in WRONG]
+    codes, heavy, output = commands("list", "s.yaml --plan", *lines)
+    assert (codes, heavy) == ([0, 0] + [2] * len(WRONG), []), output
+    assert "9 trials: 9 waiting" in output
+    for word, (_, message) in WRONG.items():
+        assert message in output, word
+
+
+def test_a_plug_in_of_a_family_needs_torch_alone(commands) -> None:
+    folder: Path = commands.folder
     (folder / "own.py").write_text(
         "import torch\nfrom basis_zoo import LocationScaleBasis, register_basis\n\n\n"
         '@register_basis("sech")\nclass Sech(LocationScaleBasis):\n'
@@ -67,33 +91,8 @@ def test_a_plug_in_of_a_family_needs_torch_alone(command) -> None:
     )
     own = STUDY.replace("plugins: []", "plugins: [own.py]").replace("sinc", "sech")
     (folder / "own.yaml").write_text(own)
-    assert command("own.yaml", "--plan")[0] == 0
-    assert command("own.yaml", "--plan")[:2] == (0, ["torch"])
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("num_basis: [8", "num_bases: [8", "no option 'num_bases'. Did you mean 'num_basis'?"),
-        ("basis: sinc", "basis: snc", "unknown basis family 'snc'. Did you mean 'sinc'?"),
-        ("method: lora", "method: lara", "unknown method 'lara'. Did you mean 'lora'?"),
-        ("test/accuracy", "test/acuracy", "Did you mean 'test/accuracy'?"),
-        ("baseline: lora", "baseline: lara", "no arm is called 'lara'"),
-    ],
-)
-def test_a_name_in_error_is_refused_without_anything_heavy(command, old, new, message) -> None:
-    folder: Path = command.folder
-    (folder / "wrong.yaml").write_text("name: wrong\n" + STUDY.replace(old, new))
-    code, heavy, output = command("wrong.yaml", "--plan")
-    assert message in output
-    assert (code, heavy) == (2, [])
-
-
-def test_what_was_answered_is_asked_anew_of_another_adapter(command) -> None:
-    folder: Path = command.folder
-    (folder / "other.yaml").write_text("name: other\n" + STUDY.replace("[8, 16]", "[8, 0]"))
-    code, heavy, output = command("other.yaml", "--plan")
-    assert code == 2 and "peft" in heavy and "num_basis" in output
+    assert commands("own.yaml --plan")[0] == [0]
+    assert commands("own.yaml --plan")[:2] == ([0], ["torch"])
 
 
 def test_a_report_needs_neither_torch_nor_mlflow_to_be_written() -> None:

@@ -16,6 +16,8 @@ from studies.engine.reporting.remarks import reading, remarks
 from studies.engine.reporting.rendering import terminal
 from studies.engine.reporting.report import write_report
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 def report_of(study):
     report = write_report(study.study, study.pairs, study.out_dir)
@@ -237,7 +239,8 @@ def test_a_baseline_that_failed_compares_nothing(fabricate):
     assert any(cell.startswith("not testable") for cell in row_of(markdown, "a"))
 
 
-def test_a_study_where_everything_failed_still_reports(fabricate):
+def test_a_study_where_everything_failed_still_reports(fabricate, without_figures):
+    without_figures.undo()
     fabricate.add("lora", [0, 0], failed=(0, 1))
     report, markdown, _ = report_of(fabricate)
     assert report.figures == ()
@@ -251,7 +254,8 @@ def test_a_value_that_is_not_finite_is_a_failure(fabricate):
     assert outcome.arms[1].values == {0: 0.8}
 
 
-def test_the_same_results_give_the_same_bytes(grid_study):
+def test_the_same_results_give_the_same_bytes(grid_study, without_figures):
+    without_figures.undo()
     first, _, _ = report_of(grid_study)
     paths = (first.markdown, first.json, *first.figures)
     before = {path.name: path.read_bytes() for path in paths}

@@ -32,7 +32,7 @@ def history(lab):
 
 
 @pytest.fixture
-def command_line(lab, monkeypatch):
+def command_line(lab, monkeypatch, without_figures):
     """The study `s.yaml` in the current folder, its trials fakes and its page not made."""
     monkeypatch.chdir(lab.folder)
     monkeypatch.setattr(local, "LocalRunner", lambda slots, *rest: lab.runner(slots))
@@ -55,8 +55,11 @@ class _NoPage:
     def end_trial(self, *arguments) -> None: ...
 
 
-def test_the_best_point_is_trained_with_the_seeds_and_reported(command_line, capsys) -> None:
+def test_the_best_point_is_trained_with_the_seeds_and_reported(
+    command_line, without_figures, capsys
+) -> None:
     lab = command_line
+    without_figures.undo()
     assert cli.main(["s.yaml", "--plan"]) == cli.DONE
     assert "search of phi: 8 points: 8 to be asked for" in capsys.readouterr().out
     assert cli.main(["s.yaml", "--export-plan", "plan.json"]) == cli.BAD_INPUT

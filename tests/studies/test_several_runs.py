@@ -12,7 +12,6 @@ from studies import published, trained
 from studies.engine.command import cli, work
 from studies.engine.errors import StudyError
 from studies.engine.tracking import mlflow_client
-from studies.engine.trials import devices
 
 STUDY = """\
 question: Which?
@@ -38,10 +37,10 @@ def test_from_the_command_to_the_page(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     mlflow_database: Path,
+    trained_here: None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(devices, "gpus", lambda: 0)
     monkeypatch.delenv(mlflow_client.VARIABLE, raising=False)
     Path("runs").mkdir()
     shutil.copy(mlflow_database, "runs/mlflow.db")

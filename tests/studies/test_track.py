@@ -13,6 +13,7 @@ from studies.engine.tracking.background import deliver
 from studies.engine.tracking.pages import TrackedStudy, TrackingError, track_all
 
 TRIALS = "tags.kind = 'trial'"
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 @pytest.fixture(autouse=True)
@@ -184,7 +185,8 @@ def test_a_run_of_an_earlier_version_gets_what_it_lacks(tracked, monkeypatch):
     assert run.data.params["adapter.num_basis"] == "8"
 
 
-def test_one_summary_run_holds_the_report(tracked):
+def test_one_summary_run_holds_the_report(tracked, without_figures):
+    without_figures.undo()
     track(tracked)
     track(tracked)
     (run,) = runs(tracked, "tags.kind = 'summary'")

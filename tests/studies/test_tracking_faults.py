@@ -11,6 +11,8 @@ from studies.engine.errors import masked
 from studies.engine.reporting.report import write_report
 from studies.engine.tracking import background, mlflow_client, pages
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 @pytest.fixture
 def server(monkeypatch):

@@ -15,7 +15,6 @@ from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.selection import only
 from studies.engine.records import Failure, Result, write_record
 from studies.engine.tracking import background
-from studies.engine.trials import devices
 from studies.engine.trials.trial import run_trial
 
 STUDY = """\
@@ -187,11 +186,11 @@ def test_a_size_is_chosen_for_the_baselines_parameters(
     assert again.metrics == second.metrics
 
 
+@pytest.mark.usefixtures("trained_here", "without_figures")
 def test_both_stages_run_and_the_report_says_what_was_chosen(
     tiny_bert: Path, tiny_csv: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(devices, "gpus", lambda: 0)
     monkeypatch.setattr(
         background, "deliver", lambda *a: background.pages.MlflowLink("", "http://server/#/x")
     )

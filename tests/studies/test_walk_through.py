@@ -37,7 +37,7 @@ def reviews(
     )
 
 
-def test_from_a_file_to_a_verdict(reviews: None, capsys: Any) -> None:
+def test_from_a_file_to_a_verdict(reviews: None, trained_here: None, capsys: Any) -> None:
     assert main(["reviews.yaml", "--plan"]) == 0
     plan = capsys.readouterr()
     assert "./reviews.csv: rows of train 200, valid 60, test 100" in plan.err

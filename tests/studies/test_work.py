@@ -1,12 +1,12 @@
 """Plans worked off without Optuna and MLflow: same numbers, exactly once, and back into a study."""
 
-import hashlib
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import fake_trials
 import pytest
 from python_path import environment
 from waiting import wait_until
@@ -19,7 +19,7 @@ from studies.engine.definition.study import Budget
 from studies.engine.planning import runs
 from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.plan_file import Plan, read_plan, write_plan
-from studies.engine.records import read_result, write_record
+from studies.engine.records import Trial, read_result, write_record
 from studies.engine.running.durations import Durations
 from studies.engine.tracking import background
 from studies.engine.trials import devices
@@ -42,6 +42,9 @@ baseline: lora
 objective: {{metric: test/accuracy, select_on: valid/accuracy}}
 seeds: [0, 1]
 """
+
+
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 @pytest.fixture
@@ -116,24 +119,36 @@ def test_a_plan_is_worked_off_and_its_results_come_home(
     assert sum(row.state is optuna.trial.TrialState.COMPLETE for row in rows) == 4
 
 
-def test_a_worker_that_is_killed_is_replaced_and_its_trial_fails(study: Path, capsys) -> None:
-    Path("killer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Trials that are `faked`: their workers import nothing."""
+    runner = fake_trials.local_runner(tmp_path / "journal")
+    monkeypatch.setattr(work, "LocalRunner", runner)
+
+
+def faked(trial: Trial, **fake: object) -> Trial:
+    return trial.model_copy(update={"config": trial.config | {"fake": fake}})
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_trial_fails(
+    study: Path, fakes: None, capsys
+) -> None:
     whole = export("--only", "arm=lora")
-    digest = hashlib.sha256(Path("killer.py").read_bytes()).hexdigest()
-    plugged = {"plugins": (str(Path("killer.py").resolve()),), "plugin_hashes": (digest,)}
-    trials = (whole.trials[0].model_copy(update=plugged), whole.trials[1])
-    write_plan(Path("plan.json"), whole.model_copy(update={"trials": trials}))
+    trials = [faked(whole.trials[0], killed=True), faked(whole.trials[1])]
+    write_plan(Path("plan.json"), whole.model_copy(update={"trials": tuple(trials)}))
     assert work.main(["plan.json", "--runs", "far", "--slots", "1"]) == work.INCOMPLETE
     printed = capsys.readouterr().out
     assert "killed by SIGKILL" in printed
     assert "s (embedded)                                  1      1      0" in printed
 
 
-def test_a_trial_that_takes_too_long_is_ended(study: Path, capsys) -> None:
+def test_a_trial_that_takes_too_long_is_ended(study: Path, fakes: None, capsys) -> None:
     whole = export("--only", "arm=lora", "--only", "seed=0")
-    write_plan(
-        Path("plan.json"), whole.model_copy(update={"budget": Budget(per_trial_minutes=0.001)})
-    )
+    slow = {
+        "budget": Budget(per_trial_minutes=0.001),
+        "trials": (faked(whole.trials[0], seconds=60),),
+    }
+    write_plan(Path("plan.json"), whole.model_copy(update=slow))
     assert work.main(["plan.json", "--runs", "far"]) == work.INCOMPLETE
     assert "timeout: still running after 0.001 minutes" in capsys.readouterr().out
 
