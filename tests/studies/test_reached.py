@@ -12,6 +12,7 @@ from studies.engine.command.looks import Look, reached
 from studies.engine.definition.study import Study
 from studies.engine.records import Result, Trial
 from studies.engine.reporting.claims import Verdict
+from studies.engine.reporting.over_tasks import ended_on_all
 
 ARMS = ("lora", "low", "high", "idle")
 CLAIMS = [
@@ -198,3 +199,17 @@ def test_what_cannot_be_meant_is_refused_with_its_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert message in refusal(tmp_path, FILE, old, new)
+
+
+def test_a_seed_that_has_not_ended_on_all_tasks_is_in_no_look_at_their_mean() -> None:
+    study = study_of(tasks=["a", "b"])
+    value = {"metrics": {"test/accuracy": 0.5}}
+    pairs = [
+        (trial, Result(key=trial.key, status="done", **value))
+        for trial in plan_of(study)
+        if trial.seed < 4 and (trial.task, trial.seed) != ("b", 3)
+    ]
+    failed = pairs[-1][1].model_copy(update={"status": "failed"})
+    pairs = [(t, failed if (t.task, t.seed) == ("b", 0) else result) for t, result in pairs]
+    pooled = {"low": {seed: failed for seed in range(4)}}
+    assert list(ended_on_all(study, pairs, pooled)["low"]) == [0, 1, 2]

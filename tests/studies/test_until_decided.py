@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -53,9 +54,12 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, empty_database: Path) -> Run:
     """Runs the command on a study with these differences to LoRA: exit code, output, messages."""
     monkeypatch.chdir(tmp_path)
+    for folder in ("runs", "again"):  # to make the tables takes longer than a look
+        Path(folder).mkdir()
+        shutil.copy(empty_database, folder)
     monkeypatch.setattr(devices, "gpus", lambda: 0)
     monkeypatch.setattr(fake_trials, "SCRIPT", SCRIPT.replace("\ndef train", f"{FOUND}\ndef train"))
     for module in (local, work):
@@ -128,7 +132,7 @@ def test_it_goes_on_for_arms_of_open_claims_alone(run: Run) -> None:
 
 
 def test_stopped_in_the_second_look_it_goes_on_to_the_same_end(run: Run) -> None:
-    assert run("--runs", "whole", high=UNCLEAR)[0] == cli.DONE
+    assert run("--runs", "again", high=UNCLEAR)[0] == cli.DONE
     told = {"high": UNCLEAR, "interrupt": 4, "command": os.getpid()}
     assert run(**told)[0] == cli.INTERRUPTED
     assert seeds_of()["low"] == 3 and 3 <= seeds_of()["high"] < 6
@@ -138,7 +142,7 @@ def test_stopped_in_the_second_look_it_goes_on_to_the_same_end(run: Run) -> None
     code, out, _ = run("--report", high=UNCLEAR)
     assert code == cli.INCOMPLETE and "claims are judged next once this look has ended" in out
     assert run(high=UNCLEAR)[0] == cli.DONE
-    assert trials_of("runs") == trials_of("whole") and verdicts("runs") == verdicts("whole")
+    assert trials_of("runs") == trials_of("again") and verdicts("runs") == verdicts("again")
 
 
 def test_each_export_has_the_trials_of_the_next_look(run: Run) -> None:
@@ -153,8 +157,8 @@ def test_each_export_has_the_trials_of_the_next_look(run: Run) -> None:
     every, two = {"lora": 3, "low": 3, "high": 3}, {"lora": 3, "high": 3}
     assert exported == [every, two, {"lora": 6, "high": 6}, {}]
     assert "look 3 of 3: 1 of 2 claims is open after 12 seeds" in out
-    assert run("--runs", "here", high=UNCLEAR)[0] == cli.DONE
-    assert trials_of("runs") == trials_of("here") and verdicts("runs") == verdicts("here")
+    assert run("--runs", "again", high=UNCLEAR)[0] == cli.DONE
+    assert trials_of("runs") == trials_of("again") and verdicts("runs") == verdicts("again")
 
 
 def test_a_look_waits_for_arms_that_only_leaves_out(run: Run) -> None:
