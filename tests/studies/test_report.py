@@ -1,14 +1,18 @@
 import json
+import math
 import random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.power import TTestPower
 
+from studies.engine.definition.study import ClaimRule
 from studies.engine.planning.tuning import Choice
 from studies.engine.records import Kept
 from studies.engine.reporting.outcome import collect
-from studies.engine.reporting.remarks import reading
+from studies.engine.reporting.remarks import reading, remarks
 from studies.engine.reporting.rendering import terminal
 from studies.engine.reporting.report import write_report
 
@@ -141,6 +145,45 @@ def test_a_finding_says_that_it_is_corrected_and_no_column_is_empty(fabricate):
     report, markdown, _ = report_of(fabricate)
     assert "| finding, corrected over 2 arms |" in markdown
     assert "p and finding are corrected over 2 arms (Holm), intervals are not" in report.text
+
+
+def too_few(study):
+    told = remarks(collect(study.study, study.pairs))
+    (line,) = [remark for remark in told if remark.startswith("Too few seeds")]
+    return line
+
+
+def test_too_few_seeds_say_how_many_would_do(fabricate):
+    fabricate.add("lora", [0.70, 0.71, 0.72]).add("a", [0.711, 0.714, 0.735])
+    fabricate.add("b", [0.703, 0.715, 0.721])
+    told = too_few(fabricate)
+    spread = (np.var([0.011, 0.004, 0.015], ddof=1) + np.var([0.003, 0.005, 0.001], ddof=1)) / 2
+    power, level = TTestPower(), 0.05 / 2 / 2  # two-sided, two arms
+    needs = [
+        math.ceil(power.solve_power(d / spread**0.5, None, level, 0.8, alternative="larger"))
+        for d in (0.005, 0.01)
+    ]
+    assert told.endswith(
+        f"; by the spread seen, {spread**0.5:.3g}, it takes {needs[0]} to find half a point "
+        f"(0.005) and {needs[1]} to find the largest difference seen (0.01, `a`) in 80% of studies."
+    )
+    fabricate.study.objective.direction = "minimize"  # of a loss half a point means nothing
+    assert "half a point" not in too_few(fabricate)
+
+
+def test_too_few_seeds_without_a_spread_say_what_few_find(fabricate):
+    fabricate.add("lora", [0.5, 0.75]).add("a", [0.5, 0.75])
+    assert "it finds an effect of 1.5 standard deviations in 31 %" in too_few(fabricate)
+
+
+def test_too_few_seeds_for_open_claims_name_what_these_need(fabricate):
+    fabricate.add("lora", [0.70, 0.71, 0.72]).add("a", [0.703, 0.715, 0.721])
+    claim = {"claim": "c", "arm": "a", "than": "lora", "expect": "higher"}
+    fabricate.study.claims = (ClaimRule.model_validate(claim),)
+    d = np.array([0.003, 0.005, 0.001])
+    effect = d.mean() / d.std(ddof=1)
+    n = math.ceil(TTestPower().solve_power(effect, None, 0.05, 0.8, alternative="larger"))
+    assert f"the open claims would take about {n} seeds." in too_few(fabricate)
 
 
 def test_what_a_reader_must_be_told_is_told(grid_study):

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     modes = parser.add_mutually_exclusive_group()
     add = modes.add_argument
     add("--plan", action="store_true", help="show what would run; start nothing")
+    add("--power", nargs="?", const=True, type=_spread, metavar="SPREAD",
+        help="show which differences numbers of seeds would find; train nothing. SPREAD is the "
+        "standard deviation of paired differences over seeds, in the metric's unit, or a folder of "
+        "runs of the same study to take it from; default: of the results in --runs")  # fmt: skip
     add("--report", action="store_true", help="write report and MLflow page; train nothing")
     add("--export-plan", type=Path, metavar="FILE",
         help="write what would run to FILE, for `python -m studies.engine.work`; start "
@@ -88,6 +93,25 @@ def _parser() -> argparse.ArgumentParser:
         help="take the results that `studies.engine.work` left in DIR, then report; train "
         "nothing")  # fmt: skip
     return parser
+
+
+def _spread(text: str) -> float | Path:
+    """What `--power` says: a number above 0, or a folder that is there.
+
+    Raises `argparse.ArgumentTypeError` for anything else.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        if text and Path(text).is_dir():
+            return Path(text)
+        raise argparse.ArgumentTypeError(
+            f"expected a number above 0 or a folder of runs, got {text!r}; the study stands before "
+            "--power"
+        ) from None
+    if not (number > 0 and math.isfinite(number)):
+        raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text}")
+    return number
 
 
 def _list(out: Console) -> int:
@@ -108,7 +132,7 @@ def _run(given: argparse.Namespace, out: Console, say: "Say") -> int:
 
     options = Options(
         plugins=tuple(given.plugin),
-        runs_dir=given.runs,
+        runs_dir=given.power if isinstance(given.power, Path) else given.runs,
         only=tuple(given.only),
         retry_failed=given.retry_failed,
         fetch=given.ray in (None, "local"),
@@ -118,6 +142,8 @@ def _run(given: argparse.Namespace, out: Console, say: "Say") -> int:
         say(f"--set {line}", "yellow")
     if given.plan:
         return session.plan(lambda trials: _slots(given, study, len(trials)))
+    if given.power:
+        return session.power(given.power if isinstance(given.power, float) else None)
     if given.report:
         return session.report()
     if given.export_plan:

@@ -103,6 +103,13 @@ class Session:
             self._print(*stage.planned)
         return DONE
 
+    def power(self, spread: float | None) -> int:
+        """Show what numbers of seeds would find, by `spread` or that of results; trains nothing."""
+        from studies.engine.command.power_table import power_table  # with scipy
+
+        self._show(power_table(self._study, self.seeds().asked, self._runs_dir, spread))
+        return DONE
+
     def run(self, make_runner: MakeRunner) -> int:
         """Run what is left of every stage, then report."""
         before, retry = self.before, self._options.retry_failed

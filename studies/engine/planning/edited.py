@@ -51,7 +51,7 @@ def remarks(
 
 
 def finished(folder: Path) -> Iterator[Trial]:
-    """Each trial that has a result."""
+    """Each trial in `folder`, of those of a study, that has a result."""
     for path in sorted(folder.glob("*/result.json")):
         try:
             yield read_trial(path.parent)

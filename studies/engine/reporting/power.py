@@ -1,20 +1,40 @@
-r"""What a number of seeds can find: the power of a one-sided t-test, planned or after the fact.
+r"""What a number of seeds can find or bound: the power of t-tests, planned or after the fact.
 
 Of $n$ seeds whose paired differences have the mean $\delta$ and the standard deviation $\sigma$,
 the t statistic has the noncentral t distribution with $n - 1$ degrees of freedom and the
-noncentrality $\sqrt n\,\delta/\sigma$. Effects are given in spreads, $\delta/\sigma$; levels are
-one-sided.
+noncentrality $\sqrt n\,\delta/\sigma$. Where $\delta = 0$, two one-sided tests show
+$|\delta| < m$ in a share of studies of
+
+$$\mathrm{E}_u\left[\max\left(0,\; 2\,\Phi(\sqrt n\,m/\sigma - t\,u) - 1\right)\right],
+  \qquad (n - 1)\,u^2 \sim \chi^2_{n-1},$$
+
+with $t$ the quantile of one test. Effects and margins are given in spreads, $\delta/\sigma$ and
+$m/\sigma$; levels are one-sided. Reference: Phillips, *Power of the two one-sided tests procedure
+in bioequivalence* (1990).
 """
 
+import functools
 import math
+from collections.abc import Callable
 
+import numpy as np
 import scipy
+
+from studies.engine.reporting.statistics import ALPHA
 
 SHARE = 0.8
 """Share of studies that shall find what is there, by convention."""
 
 MOST = 100_000
 """More seeds than anybody trains."""
+
+
+def one_sided_level(claims: int, arms: int) -> float:
+    """That of each test at Holm's first step, in a study with so many claims and arms.
+
+    Without claims the report compares all other arms with the baseline, in both directions.
+    """
+    return ALPHA / claims if claims else ALPHA / 2 / max(arms - 1, 1)
 
 
 def power(n: int, effect: float, level: float) -> float:
@@ -31,30 +51,82 @@ def power(n: int, effect: float, level: float) -> float:
     return float(1 - scipy.special.nctdtr(n - 1, shift, limit))
 
 
+def power_of_bound(n: int, margin: float, level: float) -> float:
+    """Share of studies with `n` seeds that show |difference| < `margin` where there is none.
+
+    `margin` is in spreads, and `level` that of each of the two one-sided tests.
+    """
+    if n < 2:
+        return 0.0
+    freedom, wide = n - 1, math.sqrt(n) * margin
+    limit = float(scipy.special.stdtrit(freedom, 1 - level))
+    if limit <= 0:
+        raise ValueError(f"a level is below 0.5, got {level}")
+    around = 10 / math.sqrt(2 * freedom)  # ten standard deviations of u, and more
+    low, high = max(0.0, 1 - around), min(1 + around, wide / limit)
+    if high <= low:
+        return 0.0
+    nodes, weights = _legendre()
+    u = low + (high - low) * (nodes + 1) / 2
+    half = freedom / 2
+    density = np.log(2) + half * np.log(half) - scipy.special.gammaln(half)
+    density = np.exp(density + (freedom - 1) * np.log(u) - half * u**2)
+    inside = 2 * scipy.special.ndtr(wide - limit * u) - 1
+    return float((high - low) / 2 * np.sum(weights * density * inside))
+
+
 def seeds_needed(effect: float, level: float, share: float = SHARE) -> int | None:
     """The fewest seeds with which a test at `level` finds `effect` in `share` of studies.
 
     None where even `MOST` do not, such as of no effect.
     """
-    if effect <= 0 or power(MOST, effect, level) < share:
-        return None
-    low, high = 1, 2
-    while power(high, effect, level) < share:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(middle, effect, level) >= share else (middle, high)
-    return high
+    return _fewest(lambda n: power(n, effect, level), share) if effect > 0 else None
+
+
+def seeds_to_bound(margin: float, level: float, share: float = SHARE) -> int | None:
+    """The fewest seeds that show |difference| < `margin` in `share` of studies without one.
+
+    None where even `MOST` do not.
+    """
+    return _fewest(lambda n: power_of_bound(n, margin, level), share) if margin > 0 else None
 
 
 def detectable(n: int, level: float, share: float = SHARE) -> float:
     """The smallest effect, in spreads, that `n` seeds find in `share` of studies; inf below two."""
-    if n < 2:
-        return math.inf
+    return _smallest(lambda effect: power(n, effect, level), share) if n >= 2 else math.inf
+
+
+def boundable(n: int, level: float, share: float = SHARE) -> float:
+    """The smallest margin, in spreads, that `n` seeds show in `share` of studies without a
+    difference; inf below two."""
+    return _smallest(lambda m: power_of_bound(n, m, level), share) if n >= 2 else math.inf
+
+
+@functools.cache
+def _legendre() -> tuple[np.ndarray, np.ndarray]:
+    """Nodes in (-1, 1) and weights of Gauss and Legendre's rule."""
+    return np.polynomial.legendre.leggauss(128)
+
+
+def _fewest(found: Callable[[int], float], share: float) -> int | None:
+    """Where `found`, which rises, first reaches `share`."""
+    if found(MOST) < share:
+        return None
+    low, high = 1, 2
+    while found(high) < share:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if found(middle) >= share else (middle, high)
+    return high
+
+
+def _smallest(found: Callable[[float], float], share: float) -> float:
+    """The number above 0 at which `found`, which rises, is `share`."""
     low, high = 0.0, 1.0
-    while power(n, high, level) < share:
+    while found(high) < share:
         low, high = high, 2 * high
     for _ in range(50):
         middle = (low + high) / 2
-        low, high = (low, middle) if power(n, middle, level) >= share else (middle, high)
+        low, high = (low, middle) if found(middle) >= share else (middle, high)
     return high

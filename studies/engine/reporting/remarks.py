@@ -4,13 +4,18 @@ import math
 from collections.abc import Iterator, Sequence
 
 from studies.engine.reporting.outcome import DRAWN, Arm, Outcome
+from studies.engine.reporting.power import MOST, SHARE, one_sided_level, seeds_needed
 from studies.engine.reporting.samples import BOTH
+from studies.engine.reporting.spread import pooled
 from studies.engine.reporting.statistics import ALPHA, FEW_SEEDS
 from studies.tasks.data_remarks import findings
 
 FEW_STEPS = 60
 """Optimizer steps below which an arm at chance has probably not been trained for long enough: the
 embedded profile's 60 are about the fewest that teach MiniLM sentiment."""
+
+HALF_A_POINT = 0.005
+"""The difference that is asked for where nothing is known, of metrics that are shares."""
 
 
 def remarks(outcome: Outcome) -> list[str]:
@@ -224,11 +229,10 @@ def _environments(outcome: Outcome) -> Iterator[str]:
 def _seeds(outcome: Outcome) -> Iterator[str]:
     finished = [len(arm.values) for arm in outcome.arms]
     if finished and min(finished) < FEW_SEEDS:
-        yield (
+        told = (
             f"Too few seeds: at least one arm has {min(finished)}, and below {FEW_SEEDS} a paired "
-            "t-test misses most real effects (at 3 seeds it finds an effect of 1.5 standard "
-            "deviations in 31 % of cases)."
         )
+        yield f"{told}t-test misses most real effects{_would_do(outcome)}."
     for arm in outcome.arms:
         # seeds are added to arms of open claims alone: an arm is asked for those up to its last
         last = max(arm.keys or arm.values, default=-1) if outcome.looks else math.inf
@@ -241,6 +245,27 @@ def _seeds(outcome: Outcome) -> Iterator[str]:
                 else "it is compared on the seeds it shares with the baseline"
             )
             yield f"`{arm.name}` lacks seed {', '.join(missing)}; {compared}."
+
+
+def _would_do(outcome: Outcome) -> str:
+    """How many seeds would do, by the spread seen; where there is none what few seeds find."""
+    spread = pooled({arm.name: arm.values for arm in outcome.arms}, outcome.baseline)
+    if spread is None:
+        return " (at 3 seeds it finds an effect of 1.5 standard deviations in 31 % of cases)"
+    if needed := [v.seeds_needed for v in outcome.verdicts if v.seeds_needed is not None]:
+        return f"; by the spread seen, the open claims would take about {max(needed):,} seeds"
+    wanted = {}
+    values = [value for arm in outcome.arms for value in arm.values.values()]
+    if outcome.direction == "maximize" and all(abs(value) <= 1 for value in values):
+        wanted[HALF_A_POINT] = f"half a point ({HALF_A_POINT})"
+    if seen := {abs(arm.gain[0]): arm.name for arm in outcome.arms if arm.gain[0]}:
+        most = max(seen)
+        wanted[most] = f"the largest difference seen ({most:.3g}, `{seen[most]}`)"
+    level = one_sided_level(len(outcome.verdicts), len(outcome.arms))
+    takes = ((what, seeds_needed(size / spread.value, level)) for size, what in wanted.items())
+    told = [f"{f'{n:,}' if n else f'more than {MOST:,}'} to find {what}" for what, n in takes]
+    seeds = f"; by the spread seen, {spread.value:.3g}, it takes {' and '.join(told)}"
+    return f"{seeds} in {SHARE:.0%} of studies" if told else ""
 
 
 def _chance(outcome: Outcome) -> Iterator[str]:

@@ -1,0 +1,78 @@
+r"""How much paired differences vary over seeds, and how well that is known.
+
+The spread is the standard deviation $\sigma$ over seeds of an arm minus the baseline at the same
+seed, in the metric's unit. Of arms with one baseline the variances are pooled,
+$s^2 = \sum_a \nu_a s_a^2 / \sum_a \nu_a$ with $\nu_a = n_a - 1$. Their differences share the
+baseline, so that any two correlate by one half where all arms vary alike, and two variances by its
+square: $s^2$ is known as well as one of
+
+$$\nu = \Big(\sum_a \nu_a\Big)^2 \Big/
+  \Big(\sum_a \nu_a + \tfrac14 \sum_{a \ne b} \min(\nu_a, \nu_b)\Big)$$
+
+degrees of freedom (Satterthwaite), of which the interval $s\sqrt{\nu/\chi^2_\nu}$ is made.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import scipy
+
+from studies.engine.reporting.statistics import summarize
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A standard deviation over seeds, above 0."""
+
+    value: float
+    freedom: float | None = None
+    """Degrees of freedom that it is estimated with; None of one that is stated."""
+    source: str = ""
+    """Where it is from, in words."""
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Its 95 % interval, if values are normal; None where it is stated."""
+        if self.freedom is None:
+            return None
+        low, high = (  # chdtri is the inverse of the upper tail
+            self.value * math.sqrt(self.freedom / float(scipy.special.chdtri(self.freedom, tail)))
+            for tail in (0.025, 0.975)
+        )
+        return low, high
+
+
+def pooled(values: Mapping[str, Mapping[int, float]], baseline: str) -> Spread | None:
+    """The spread of all arms' differences to `baseline`; `values` are by arm and seed.
+
+    None where no arm has two seeds in common with the baseline, or nothing varies.
+    """
+    reference = values.get(baseline, {})
+    found = {}
+    for arm, own in values.items():
+        seeds = own.keys() & reference.keys()
+        if arm != baseline and len(seeds) > 1:
+            size = max(abs(v) for s in seeds for v in (own[s], reference[s]))
+            difference = summarize([own[s] - reference[s] for s in sorted(seeds)], size)
+            found[arm] = difference.n - 1, difference.std or 0.0
+    if not any(std for _, std in found.values()):
+        return None
+    each = [freedom for freedom, _ in found.values()]
+    total = sum(each)
+    shared = sum(min(a, b) for i, a in enumerate(each) for j, b in enumerate(each) if i != j)
+    variance = math.fsum(freedom * std**2 for freedom, std in found.values()) / total
+    return Spread(math.sqrt(variance), total**2 / (total + shared / 4), _source(found, baseline))
+
+
+def _source(found: Mapping[str, tuple[int, float]], baseline: str) -> str:
+    """Which differences, of how many seeds, and how far their spreads are apart."""
+    least, most = (end(freedom + 1 for freedom, _ in found.values()) for end in (min, max))
+    seeds = f"{least} seeds" if least == most else f"{least} to {most} seeds"
+    if len(found) == 1:
+        return f"of {next(iter(found))} minus {baseline}, {seeds}"
+    low, high = (end(found, key=lambda arm: found[arm][1]) for end in (min, max))
+    return (
+        f"pooled over the differences of {len(found)} arms to {baseline}, {seeds} "
+        f"({found[low][1]:.3g} of {low} to {found[high][1]:.3g} of {high})"
+    )
