@@ -16,11 +16,13 @@ from adapters.sharing import LEVELS, SCOPES
 from basis_zoo import Basis, Grid, InputScale, Nonlinearity, Start, get_basis, get_grid, get_start
 from basis_zoo.registry import did_you_mean
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 PATHS = ("merged", "split")
 """One product with W', or two with W and with the update by itself."""
 ROUNDINGS = ("nearest", "stochastic")
 """How W' becomes bfloat16 while training."""
+GRADIENT_DTYPES = ("working", "float8")
+"""Of the gradient of W', dYᵀX, that those of B, A and φ come from: as all products, or 8 bits."""
 BIASES = ("none", "all", "basis_only")
 """Which biases of the base are trained and saved beside the adapter: none, all, or those of the
 adapted modules."""
@@ -142,6 +144,10 @@ class BasisConfig(WithCard, PeftConfig):
         default="nearest",
         metadata={"help": f"of W' in bfloat16 while training: {', '.join(ROUNDINGS)}"},
     )
+    gradient_dtype: str = field(
+        default="working",
+        metadata={"help": f"of dY^T X in large linear layers: {', '.join(GRADIENT_DTYPES)}"},
+    )
     merge_once: bool = field(
         default=False,
         metadata={"help": "keep W' until a number changes: one more copy of the adapted weights"},
@@ -214,6 +220,7 @@ class BasisConfig(WithCard, PeftConfig):
         _one_of("bias", self.bias, BIASES)
         _one_of("path", self.path, PATHS)
         _one_of("rounding", self.rounding, ROUNDINGS)
+        _one_of("gradient_dtype", self.gradient_dtype, GRADIENT_DTYPES)
         if self.rounding == "stochastic" and self.path == "split":
             raise ValueError(
                 "`rounding` 'stochastic' is of W', which `path` 'split' does not make: "

@@ -14,6 +14,7 @@ from adapters.combining import sums_of, weigh, weighted_config
 from adapters.config import BasisConfig
 from adapters.layers import BasisLayer, BasisLinear, choose_layer
 from adapters.layers.choose import reads_weight
+from adapters.layers.linear import check_float8
 from adapters.mixed_batches import adapters_by_row
 from adapters.module_names import depths
 from adapters.patterns import config_for, expand_words
@@ -46,7 +47,10 @@ class BasisModel(BaseTuner):
             check_names(model, self.peft_config[adapter_name])
         super().inject_adapter(model, adapter_name, **kwargs)
         config = self.peft_config[adapter_name]
+        assert isinstance(config, BasisConfig)
         layers = {n: m for n, m in model.named_modules() if isinstance(m, BasisLayer)}
+        if config.gradient_dtype == "float8" and not config.from_file:
+            check_float8(m for m in layers.values() if adapter_name in m.scaling)
         tie(layers, adapter_name, config.sharing, config.sharing_scope)
         tied = getattr(config, "target_modules_to_tie", None) or ()
         share_adapter(model, layers, adapter_name, tied)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from adapters.bench.cases import KINDS, RANK, Case, case, kind
 from adapters.ops import merge
+from adapters.ops.dense_gradient import in_float8
 from adapters.ops.linear import merged_linear
 from adapters.ops.merge import reference
 from adapters.ops.merge.tiles import Tile
@@ -38,7 +39,8 @@ def check(device: str, told: list[dict[str, Any]], *, quick: bool = False) -> bo
         told: Gets a row for each comparison.
         quick: Fewer shapes.
     """
-    for row in itertools.chain(_merges(device, quick), _layer(device), _repeats(device)):
+    others = (_layer(device), _gradient_in_8_bits(device), _repeats(device))
+    for row in itertools.chain(_merges(device, quick), *others):
         told.append(row)
         if not row["fine"]:
             shown = {name: value for name, value in row.items() if name != "fine"}
@@ -115,6 +117,13 @@ def _layer(device: str) -> Iterator[dict[str, Any]]:
     errors = [error(one, other) for one, other in zip(got, want, strict=True)]
     # tf32 is allowed to the dense products of y, x and G, as everywhere in torch
     yield {"kind": "layer", "errors": errors, "fine": max(errors) < 2e-3}
+
+
+def _gradient_in_8_bits(device: str) -> Iterator[dict[str, Any]]:
+    """G is off by what the rounding of both factors makes, no less and no more."""
+    dy, x = (torch.randn(500, k, device=device).bfloat16() for k in (96, 160))
+    off = error(in_float8(1e-4 * dy, x), (1e-4 * dy).double().T @ x.double())
+    yield {"kind": "G in 8 bits", "errors": [off], "fine": 0.034 < off < 0.042}
 
 
 def _repeats(device: str) -> Iterator[dict[str, Any]]:

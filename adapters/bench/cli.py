@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from adapters.bench.checks import check
+from adapters.bench.float8 import float8
 from adapters.bench.floors import floors
 from adapters.bench.kernels import gradients, merges, tables
 from adapters.bench.launches import launches
@@ -35,6 +36,7 @@ BENCHES: dict[str, tuple[Bench, tuple[str, ...]]] = {
     "merge": (merges, ("cuda",)),
     "table": (tables, ("cuda",)),
     "gradient": (gradients, ("cuda",)),
+    "float8": (float8, ("cuda",)),
     "layer": (layer, ("cuda",)),
     **{name: (bench, ("cuda",)) for name, bench in STEPS.items()},
     "methods": (methods, ("cuda",)),

@@ -16,6 +16,7 @@ from torch import nn
 from adapters.bench.models import SHAPES, Shape, build, stepper
 from adapters.bench.record import Row, Run
 from adapters.bench.timing import alternate, busy_ms, captured, seconds
+from adapters.ops.dense_gradient import takes_float8
 
 METHODS: dict[str, dict[str, Any]] = {
     "LoRA": {"method": "lora"},
@@ -28,7 +29,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "RandLoRA, r 32": {"method": "randlora", "r": 32},
     "VeRA, r 256": {"method": "vera", "r": 256},
 }
-LORA, OURS = "LoRA", "sinc, G = 50"
+LORA, OURS, FLOAT8 = "LoRA", "sinc, G = 50", "sinc, G = 50, gradient in 8 bits"
+_CONFIGS = METHODS | {FLOAT8: METHODS[OURS] | {"gradient_dtype": "float8"}}
+"""The last is for models with layers large enough."""
 
 
 class Way(NamedTuple):
@@ -63,9 +66,11 @@ WAYS = (
     Way(LORA, narrow=True, compiled=True, captured=True),
     Way(OURS),
     Way(OURS, captured=True),
+    Way(FLOAT8, captured=True),
     Way(OURS, compiled=True),
     Way(OURS, reduced=True),
     Way(OURS, compiled=True, captured=True),
+    Way(FLOAT8, compiled=True, captured=True),
 )
 _EAGER, _CAPTURED, _COMPILED, _REDUCED, _BOTH = (
     (Way(OURS), Way(LORA)),
@@ -76,12 +81,13 @@ _EAGER, _CAPTURED, _COMPILED, _REDUCED, _BOTH = (
         Way(method, narrow=method == LORA, compiled=True, captured=True) for method in (OURS, LORA)
     ),
 )
+_CAPTURED_8, _BOTH_8 = ((ours._replace(method=FLOAT8), lora) for ours, lora in (_CAPTURED, _BOTH))
 PAIRS = {
     "eager": _EAGER,
-    "captured": _CAPTURED,
+    "captured": (_CAPTURED_8[0], *_CAPTURED),
     "compiled": _COMPILED,
     "reduce-overhead": _REDUCED,
-    "compiled-captured": _BOTH,
+    "compiled-captured": (_BOTH_8[0], *_BOTH),
 }
 """Ours and LoRA, each the same way; by what `--way` calls it."""
 GOALS: dict[str, tuple[float | None, float | None, float | None]] = {
@@ -119,6 +125,8 @@ def steps(name: str, run: Run, device: str, quick: bool, pairs: Sequence[str] = 
     for way in ways:
         if way.autocast and SHAPES[name].dtype is torch.float32:
             continue
+        if way.method == FLOAT8 and not _is_large(SHAPES[name]):
+            continue
         cost = _cost(SHAPES[name], way, device, 4 if quick else 10)
         print(f"    {name}, {way}: {cost or 'does not fit'}", flush=True)
         if cost is not None:
@@ -128,12 +136,19 @@ def steps(name: str, run: Run, device: str, quick: bool, pairs: Sequence[str] = 
     for compared, goal, what in (
         ((_EAGER,), GOALS[name][0], "wall"),
         ((_CAPTURED,), GOALS[name][1], "busy"),
+        ((_CAPTURED_8,), GOALS[name][1], "busy"),
+        ((_BOTH_8,), GOALS[name][2], "wall"),
         ((_COMPILED, _REDUCED, _BOTH), GOALS[name][2], "wall"),
         ((_COMPILED, _REDUCED, _BOTH), _MEMORY, "memory"),
     ):
         ours, lora = (_least(side, found, what) for side in zip(*compared, strict=True))
         if ours and lora:
             run.add(_row(name, what, ours, lora, goal))
+
+
+def _is_large(shape: Shape) -> bool:
+    """Whether gradients in 8 bits are for layers of this size."""
+    return takes_float8(shape.config.intermediate_size, shape.config.hidden_size)
 
 
 def _least(ways: Sequence[Way], found: Mapping[Way, Cost], what: str) -> tuple[Way, Cost] | None:
@@ -170,7 +185,7 @@ def _cost(shape: Shape, way: Way, device: str, count: int) -> Cost | None:
     torch.compiler.reset()
     model: nn.Module | None = None
     try:
-        model = build(shape, METHODS[way.method], device, narrow=way.narrow)
+        model = build(shape, _CONFIGS[way.method], device, narrow=way.narrow)
         return _measured(model, shape, way, device, count)
     except torch.cuda.OutOfMemoryError:
         return None

@@ -34,6 +34,8 @@ class Execution(NamedTuple):
     """While training, W' is rounded to bfloat16 up or down by chance."""
     merge_once: bool = False
     """W' (or the update) is kept until a number behind it changes."""
+    float8: bool = False
+    """The gradient of W' is computed in 8 bits, in linear layers that are large enough."""
     dropout: float = 0.0
     """Share of the update's inputs that is set to zero while training."""
 
@@ -140,6 +142,7 @@ class BasisLayer(nn.Module, Merging, Scaling):
             split=config.path == "split",
             stochastic=config.rounding == "stochastic",
             merge_once=config.merge_once,
+            float8=config.gradient_dtype == "float8",
             dropout=config.dropout,
         )
         if self not in batch.layers:

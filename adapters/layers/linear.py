@@ -1,5 +1,6 @@
 """A linear layer whose weight carries the update s phi(scale * B A): the fast path."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from adapters.changes import mark
 from adapters.layers.base import BasisLayer, Part
+from adapters.ops.dense_gradient import LEAST, MULTIPLE, takes_float8
 from adapters.ops.linear import merged_linear, working_dtype
 from adapters.ops.operators import make_weight
 
@@ -122,7 +124,8 @@ class BasisLinear(BasisLayer):
                 return make_weight(dtype, weight, b, a, proxy, scale, seed)
 
             made = batch.weight(owner, (dtype, scale, seed, *of_weight), make)
-        return merged_linear(x, weight, bias, b, a, proxy, scale, seed=seed, made=made)
+        options: dict[str, Any] = {"seed": seed, "made": made, "float8": run.float8}
+        return merged_linear(x, weight, bias, b, a, proxy, scale, **options)
 
 
 def quantization_backend(base: nn.Module, known: dict[str, Any]) -> QuantizationBackend | None:
@@ -138,3 +141,21 @@ def computes_linear(module: nn.Module) -> bool:
     if quantization_backend(module, {}) is not None:
         return True
     return type(module).forward in _FORWARDS
+
+
+def check_float8(layers: Iterable[BasisLayer]) -> None:
+    """Refuse layers none of which would compute a gradient in 8 bits.
+
+    Raises:
+        ValueError: As said, with the largest of the linear layers.
+    """
+    shapes = [(m.out_features, m.in_features) for m in layers if isinstance(m, BasisLinear)]
+    if any(takes_float8(*shape) for shape in shapes):
+        return
+    largest = max(shapes, key=lambda shape: shape[0] * shape[1], default=None)
+    found = "there is none" if largest is None else f"the largest is {largest[0]} x {largest[1]}"
+    raise ValueError(
+        "`gradient_dtype` 'float8' would change nothing here: it is for linear layers of sizes "
+        f"divisible by {MULTIPLE} with out x in / (out + in) of at least {LEAST}, as 3072 x 3072, "
+        f"below which it costs time, and of the adapted ones {found}. Take gradient_dtype 'working'"
+    )

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adapters.ops import operators
+from adapters.ops.dense_gradient import dense_gradient
 from adapters.ops.operators import gradients_of_factors, make_weight
 from adapters.torch_types import never_compiled
 from basis_zoo.proxy import Proxy
@@ -32,11 +33,13 @@ class _MergedLinear(torch.autograd.Function):
         scale: float,
         seed: int | None,
         made: Tensor | None,
+        float8: bool,
     ) -> Tensor:
         """x (*, in) -> (*, out), in the dtype of x."""
         ctx.save_for_backward(x, weight, b, a)
         # plain attributes: a proxy is small, and a weight that is kept belongs to its keeper
         ctx.proxy, ctx.scale, ctx.seed, ctx.made = proxy, scale, seed, made
+        ctx.float8 = float8
         if made is None:
             made = make_weight(x.dtype, weight, b, a, proxy, scale, seed)
         y = F.linear(x, made, bias)
@@ -53,7 +56,8 @@ class _MergedLinear(torch.autograd.Function):
         x, weight, b, a = ctx.saved_tensors
         dx = dw = dbias = db = da = dc = None
         if any(ctx.needs_input_grad[3:6]) or ctx.needs_input_grad[1]:
-            grad = dy.flatten(0, -2).T @ x.flatten(0, -2)
+            # a W that is trained takes G itself, and deserves all its digits
+            grad = dense_gradient(dy, x, float8=ctx.float8 and not ctx.needs_input_grad[1])
             db, da, dc = gradients_of_factors(grad, b, a, ctx.proxy, ctx.scale)
             if ctx.needs_input_grad[1]:
                 dw = grad.to(weight.dtype)
@@ -65,7 +69,7 @@ class _MergedLinear(torch.autograd.Function):
             if made is None:
                 made = make_weight(dy.dtype, weight, b, a, ctx.proxy, ctx.scale, ctx.seed)
             dx = dy @ made
-        return dx, dw, dbias, db, da, dc, None, None, None, None
+        return dx, dw, dbias, db, da, dc, None, None, None, None, None
 
 
 class _LinearInAGraph(torch.autograd.Function):
@@ -75,11 +79,11 @@ class _LinearInAGraph(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, b: Tensor, a: Tensor,
         coefficients: Tensor, ends: Tensor, terms: Tensor, table: bool, scale: float,
-        seed: int | None,
+        seed: int | None, float8: bool,
     ) -> Tensor:  # fmt: skip
         """x (*, in) -> (*, out)."""
         ctx.save_for_backward(x, weight, b, a, coefficients, ends, terms)
-        ctx.table, ctx.scale, ctx.seed = table, scale, seed
+        ctx.table, ctx.scale, ctx.seed, ctx.float8 = table, scale, seed, float8
         y: Tensor = operators.linear(
             x, weight, bias, b, a, coefficients, ends, terms, table, scale, seed
         )
@@ -90,9 +94,9 @@ class _LinearInAGraph(torch.autograd.Function):
         """Gradients of x, B, A and the coefficients."""
         of_x = ctx.needs_input_grad[0]
         dx, *of_phi = operators.linear_backward(
-            dy, *ctx.saved_tensors, ctx.table, ctx.scale, ctx.seed, of_x
+            dy, *ctx.saved_tensors, ctx.table, ctx.scale, ctx.seed, ctx.float8, of_x
         )
-        return dx if of_x else None, None, None, *of_phi, None, None, None, None, None
+        return dx if of_x else None, None, None, *of_phi, None, None, None, None, None, None
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
@@ -112,6 +116,7 @@ def merged_linear(
     *,
     seed: int | None = None,
     made: Tensor | None = None,
+    float8: bool = False,
 ) -> Tensor:
     """x W'^T + bias with W' = W + scale * phi(B A), differentiable in all of them and in phi.
 
@@ -130,6 +135,8 @@ def merged_linear(
         seed: Of the stochastic rounding of W' to bfloat16; None rounds to nearest.
         made: W' as `make_weight` makes it, where the caller keeps it; None makes it here and
             once more in the backward pass.
+        float8: Whether G, and with it the gradients of B, A and phi, is computed in 8 bits where
+            `dense_gradient` can; with a trained W it is not.
     """
     if torch.is_autocast_enabled(x.device.type):
         dtype = working_dtype(x)
@@ -138,12 +145,12 @@ def merged_linear(
     elif weight is not None and x.dtype != weight.dtype:
         raise ValueError(f"`x` is {x.dtype} but `weight` is {weight.dtype}: cast one, or autocast")
     if not torch.compiler.is_compiling():
-        return _eager(x, weight, bias, b, a, proxy.coefficients, proxy, scale, seed, made)
+        return _eager(x, weight, bias, b, a, proxy.coefficients, proxy, scale, seed, made, float8)
     if (weight is not None and weight.requires_grad) or not operators.can_be_operator(proxy):
-        return _outside(x, weight, bias, b, a, proxy.coefficients, proxy, scale, seed, made)
+        return _outside(x, weight, bias, b, a, proxy.coefficients, proxy, scale, seed, made, float8)
     after = bias if bias is not None and bias.requires_grad else None
     numbers, inside = operators.numbers(proxy), bias if after is None else None
-    y = _in_a_graph(x, weight, inside, b, a, *numbers, scale, seed)
+    y = _in_a_graph(x, weight, inside, b, a, *numbers, scale, seed, float8)
     return y if after is None else y + after
 
 

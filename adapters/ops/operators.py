@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adapters.ops import merge
+from adapters.ops.dense_gradient import dense_gradient
 from basis_zoo.proxy import ChebyshevProxy, ExactProxy, Proxy, TableProxy
 
 _library = torch.library.Library("basis_zoo", "FRAGMENT")
@@ -112,11 +113,12 @@ def _shapes_of_gradients(
 @_operator(_shapes_of_gradients)
 def linear_backward(
     dy: Tensor, x: Tensor, weight: Tensor | None, b: Tensor, a: Tensor, coefficients: Tensor,
-    ends: Tensor, terms: Tensor, table: bool, scale: float, seed: int | None, of_x: bool,
+    ends: Tensor, terms: Tensor, table: bool, scale: float, seed: int | None, float8: bool,
+    of_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of x (empty where it needs none), B, A and the coefficients."""
     proxy = _proxy(coefficients, ends, terms, table)
-    grad = dy.flatten(0, -2).T @ x.flatten(0, -2)
+    grad = dense_gradient(dy, x, float8=float8)
     db, da, dc = (g.contiguous() for g in gradients_of_factors(grad, b, a, proxy, scale))
     del grad  # as large as W': never both at once
     if not of_x:

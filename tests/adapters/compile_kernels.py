@@ -1,8 +1,9 @@
 """Compiles the fused kernels for GPUs that need not be there: compile_kernels.py CAPABILITY CASES
 
-CASES is a JSON list of [rows, columns, rank, dtype, basis, range]. `merged_weight` and
-`merge_gradients` are called on the CPU; what they launch is compiled instead of run. Prints a JSON
-list, for each case the kernels as [name, bytes spilled a thread, bytes of shared memory].
+CASES is a JSON list of [rows, columns, rank, dtype, basis, range]. `merged_weight`,
+`merge_gradients` and, where the GPU has 8-bit products, their `cast` are called on the CPU; what
+they launch is compiled instead of run. Prints a JSON list, for each case the kernels as [name,
+bytes spilled a thread, bytes of shared memory].
 """
 
 import json
@@ -21,17 +22,19 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from adapters.bench.cases import case
+from adapters.ops.dense_gradient.fused import cast
 from adapters.ops.merge.fused.gradients import merge_gradients
 from adapters.ops.merge.fused.weight import merged_weight
 
 POINTERS = {
-    torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.float64: "*fp64"
+    torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32",
+    torch.float64: "*fp64", torch.float8_e4m3fn: "*fp8e4nv",
 }  # fmt: skip
 Launch = tuple[JITFunction, dict[str, Any]]
 
 
 def launches(
-    rows: int, columns: int, rank: int, dtype: str, basis: str, reach: float
+    rows: int, columns: int, rank: int, dtype: str, basis: str, reach: float, capability: int
 ) -> list[Launch]:
     """What both passes over one weight launch, with the names of their arguments."""
     found: list[Launch] = []
@@ -46,6 +49,8 @@ def launches(
     if weight.dtype == torch.bfloat16:
         merged_weight(weight, b, a, proxy, 1.0, seed=1)
     merge_gradients(weight, b, a, proxy, 1.0)
+    if capability >= 89:
+        cast(weight)
     return found
 
 
@@ -67,7 +72,8 @@ def compiled(kernel: JITFunction, arguments: dict[str, Any], capability: int) ->
             if special and value % 16 == 0:
                 attributes[(place,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
-    options = {name: arguments[name] for name in ("num_warps", "enable_fp_fusion")}
+    known = ("num_warps", "enable_fp_fusion")
+    options = {name: arguments[name] for name in known if name in arguments}
     binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     return [kernel.fn.__name__, spilled(binary.asm["ptx"], capability), binary.metadata.shared]
 
@@ -90,7 +96,9 @@ def spilled(ptx: str, capability: int) -> int:
 def main() -> None:
     """Compile each case."""
     capability, cases = int(sys.argv[1]), json.loads(sys.argv[2])
-    found = [[compiled(*launch, capability) for launch in launches(*case)] for case in cases]
+    found = [
+        [compiled(*launch, capability) for launch in launches(*case, capability)] for case in cases
+    ]
     print(json.dumps(found))
 
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from adapters.bench import cli, kernels, layer, models, naive, report, steps
+from adapters.bench import cli, float8, kernels, layer, models, naive, report, steps
 from adapters.bench.cases import KINDS, kind
 from adapters.bench.checks import check
 from adapters.bench.floors import Ceilings
 from adapters.bench.launches import count
 from adapters.bench.record import Row, Run, place, row_of
-from adapters.ops import merge
+from adapters.ops import dense_gradient, merge
 from adapters.ops.merge import blocked
 from basis_zoo.proxy import ChebyshevProxy, TableProxy, proxy_size
 
@@ -35,7 +35,13 @@ def test_a_wrong_kernel_is_not_timed(monkeypatch, capsys, tmp_path):
 def test_this_device_is_right():
     told = []
     assert check("cpu", told, quick=True)
-    assert {row["kind"] for row in told} >= {"degree 8", "table, many", "layer", "repeated"}
+    assert {row["kind"] for row in told} >= {
+        "degree 8",
+        "table, many",
+        "layer",
+        "G in 8 bits",
+        "repeated",
+    }
 
 
 @pytest.mark.parametrize("name", list(KINDS))
@@ -151,7 +157,7 @@ def small(monkeypatch):
         call()
         return 1.0
 
-    for module in (kernels, layer):
+    for module in (kernels, layer, float8):
         monkeypatch.setattr(module, "median_us", once)
     monkeypatch.setattr(steps, "seconds", lambda call, *_, **__: [call() or 1.0])
     monkeypatch.setattr(steps, "busy_ms", lambda step: step() or 1.0)
@@ -175,6 +181,26 @@ def test_every_benchmark_of_a_gpu_runs(small, bench):
     assert bench == "methods" or any(row.goal is not None for row in run.rows)
     assert all(row.value is not None for row in run.rows if row.goal is not None)
     assert json.loads(json.dumps(run.as_json()))["rows"]
+
+
+def test_gradients_in_8_bits_are_measured_where_layers_are_large(small, monkeypatch):
+    assert not steps._is_large(models.SHAPES["Qwen2-0.5B"])
+    monkeypatch.setattr(dense_gradient, "LEAST", 0)
+    run = Run(place("cpu"))
+    cli.BENCHES["qwen"][0](run, "cpu", True, ["captured"])
+    goals = [row.what for row in run.rows if row.goal is not None]
+    assert [steps.FLOAT8 in what for what in goals] == [False, True]
+
+
+def test_the_8_bit_product_is_measured_by_shape(small, monkeypatch):
+    run = Run(place("cpu"))
+    cli.BENCHES["float8"][0](run, "cpu", False)
+    assert "no 8-bit products" in run.rows[0].note
+    pytest.importorskip("triton")
+    monkeypatch.setattr(dense_gradient, "has_products", lambda _: True)
+    monkeypatch.setattr(float8, "SHAPES", ((20, 48, 32), (7, 16, 16)))
+    cli.BENCHES["float8"][0](run, "cpu", False)
+    assert len(run.rows) == 3 and all("not used by" in row.note for row in run.rows[1:])
 
 
 def test_the_stand_in_goes_away():

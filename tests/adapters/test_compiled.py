@@ -265,8 +265,9 @@ def test_operators_are_what_the_compiler_is_told(basis, reach, turned):
     rest = (*numbers, 0.7, None)
     torch.library.opcheck(operators.linear, (x, w, bias, *rest))
     torch.library.opcheck(operators.linear, (x.transpose(0, 1), w, None, *rest))
-    torch.library.opcheck(operators.linear_backward, (torch.randn(2, 3, 6), x, w, *rest, True))
-    torch.library.opcheck(operators.linear_backward, (torch.randn(2, 3, 6), x, w, *rest, False))
+    for of_x in (True, False):
+        given = (torch.randn(2, 3, 6), x, w, *rest, False, of_x)
+        torch.library.opcheck(operators.linear_backward, given)
     torch.library.opcheck(operators.weight, (w, *rest))
     torch.library.opcheck(operators.weight, (None, *rest))
     torch.library.opcheck(operators.weight_backward, (w, *numbers, 0.7))

@@ -1,6 +1,6 @@
 """`reference.py` in one pass over W or G: BA, phi and its slope live in registers only.
 
-The only folder that imports Triton.
+Triton is imported here and in `dense_gradient/fused.py` only.
 """
 
 from adapters.ops.merge.fused.gradients import merge_gradients
