@@ -33,6 +33,7 @@ from adapters.elsewhere import (
 )
 from adapters.fitted import differentiable, stacked
 from adapters.steady import SteadyMemory, moved
+from adapters.torch_types import never_compiled
 from basis_zoo import Nonlinearity, Phi
 from basis_zoo.proxy import Fit, Proxy, ProxyFitter, fit_proxy, proxy_size, range_radius
 
@@ -117,7 +118,7 @@ class PhiBatch:
         """How often phis were fitted."""
         self.numbers_stay = False  # whether passes may take the fit in force unseen, even captured
         self._fits: dict[int, _Fitted] = {}
-        self._fitters: dict[tuple, ProxyFitter] = {}
+        self._fitters: dict[tuple[Phi, bool, torch.device, int], ProxyFitter] = {}
         self._passes = self._pass = 0  # so far, and the number of the one under way, else 0
         self._training = False
         self._model: nn.Module | None = None
@@ -147,7 +148,7 @@ class PhiBatch:
     def _in_force(self) -> set[_Fit]:
         return {fitted.fit for fitted in self._fits.values()}
 
-    @torch.compiler.disable
+    @never_compiled
     def begin_pass(
         self, training: bool, model: nn.Module | None = None, *, compiled: bool = False
     ) -> None:
@@ -188,7 +189,7 @@ class PhiBatch:
         for layer in self.layers:
             layer.proxies.pop(self.adapter, None)
 
-    @torch.compiler.disable
+    @never_compiled
     def end_pass(self) -> None:
         """The forward pass is over: numbers may change again."""
         if not self._pass:
@@ -204,11 +205,11 @@ class PhiBatch:
                 return ready
         return self._proxy(layer)
 
-    @torch.compiler.disable
+    @never_compiled
     def _proxy(self, layer: HasMember) -> Proxy:
         return self._current(layer).proxy
 
-    @torch.compiler.disable
+    @never_compiled
     def weight(self, layer: HasMember, key: Any, make: Callable[[], Tensor]) -> Tensor:
         """The result of `make` for the fit in force, kept as long as that.
 
@@ -223,7 +224,7 @@ class PhiBatch:
             held[key] = make()
         return held[key]
 
-    @torch.compiler.disable
+    @never_compiled
     def seed(self, layer: HasMember) -> int:
         """A seed for the rounding of the weight of `layer`, drawn anew for every fit.
 
@@ -331,7 +332,7 @@ class PhiBatch:
         self.fits += 1
         with torch.no_grad():
             members = [layer.member(self.adapter) for layer in layers]
-        groups: dict[tuple, list[int]] = defaultdict(list)
+        groups: dict[tuple[Phi, bool, torch.device], list[int]] = defaultdict(list)
         for i, member in enumerate(members):
             phi = member.nonlinearity
             groups[(phi.phi, phi.grid_is_learned, member.b.device)].append(i)
@@ -389,7 +390,7 @@ def _is_captured() -> bool:
 @torch.no_grad()
 def _radii(members: list[Member]) -> Tensor:
     """The range of every member's B A, (members,): one norm for each shape of factors."""
-    shapes: dict[tuple, list[int]] = defaultdict(list)
+    shapes: dict[tuple[torch.Size, torch.Size], list[int]] = defaultdict(list)
     for i, m in enumerate(members):
         shapes[(m.b.shape, m.a.shape)].append(i)
     radii: dict[int, Tensor] = {}

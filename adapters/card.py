@@ -66,7 +66,7 @@ class WithCard:
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """As PEFT's, and writes or brings up to date the card."""
-        super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
+        super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]  # PeftConfig's
         assert isinstance(self, PeftConfig)
         _write(self, Path(save_directory))
 
@@ -131,7 +131,7 @@ def push_to_hub(
     with tempfile.TemporaryDirectory() as folder:
         if api.file_exists(repo_id, "README.md", revision=revision):
             api.hf_hub_download(repo_id, "README.md", revision=revision, local_dir=folder)
-        model.save_pretrained(folder)  # type: ignore[operator]
+        model.save_pretrained(folder)  # type: ignore[operator]  # PeftModel's
         commit = api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
@@ -150,7 +150,7 @@ def _write(config: PeftConfig, folder: Path) -> bool:
     card = ModelCard.load(file) if file.exists() else ModelCard("---\nlibrary_name: peft\n---\n")
     if not card.data.get("base_model"):  # PEFT writes an empty one, which the hub refuses
         card.data["base_model"] = None
-    tags = {tag for tag in card.data.tags or () if not tag.endswith(":")}
+    tags = {tag for tag in card.data.get("tags") or () if not tag.endswith(":")}
     card.data["tags"] = sorted(tags | {"basis-zoo"})
     section = f"{BEGIN}\n{_section(config)}{END}"
     before, begun, rest = card.text.partition(BEGIN)

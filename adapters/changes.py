@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from adapters.torch_types import never_compiled
+
 _steps: list[int] = []
 
 
-@torch.compiler.disable
+@never_compiled
 def _count(*_: Any) -> None:
     _steps[0] += 1
 
@@ -53,7 +55,9 @@ def mark(tensor: Tensor) -> Mark:
 @torch.no_grad()
 def same_numbers(now: Sequence[Tensor], then: Sequence[Tensor]) -> bool:
     """Whether tensors hold the same numbers, pair by pair; waits for the device once."""
-    groups: dict[tuple, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
+    groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = defaultdict(
+        lambda: ([], [])
+    )
     for pair in zip(now, then, strict=True):
         for tensor, group in zip(pair, groups[pair[0].device, pair[0].dtype], strict=True):
             group.append(tensor.reshape(-1))

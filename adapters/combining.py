@@ -55,9 +55,9 @@ def weigh(model: nn.Module, adapters: Sequence[str], weights: Sequence[float], n
             module.modules_to_save[name] = module.modules_to_save[adapter]
             module._adapters.add(name)
     for layer in (m for m in model.modules() if isinstance(m, BasisLayer)):
-        own = {a: float(w) for a, w in zip(adapters, weights, strict=True) if a in layer.scaling}
-        if own:
-            layer.sums[name] = own
+        shares = {a: float(w) for a, w in zip(adapters, weights, strict=True) if a in layer.scaling}
+        if shares:
+            layer.sums[name] = shares
 
 
 def _whole(model: nn.Module) -> list[ModulesToSaveWrapper]:

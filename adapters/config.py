@@ -54,7 +54,7 @@ class BasisConfig(WithCard, PeftConfig):
     target_parameters: list[str] | None = field(
         default=None, metadata={"help": "names of parameters to adapt, such as stacked experts"}
     )
-    layers: list | str = field(
+    layers: list[Any] | str = field(
         default="all", metadata={"help": "blocks: all, odd, even, first_last_<k> or indices"}
     )
     exclude_modules: list[str] | str | None = field(
@@ -180,19 +180,20 @@ class BasisConfig(WithCard, PeftConfig):
                     f"the saved configuration has an unknown setting {name!r}."
                     f"{did_you_mean(name, list(known))} Remove it from adapter_config.json"
                 )
-        return super().check_kwargs(**kwargs)
+        checked: dict[str, Any] = super().check_kwargs(**kwargs)  # type: ignore[no-untyped-call]  # PEFT's
+        return checked
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]  # PEFT's
         # a file gives the type as text, and PEFT saves configurations for inference
         self.from_file = type(vars(self)["peft_type"]) is str and self.inference_mode
         self.peft_type = peft_type("basis")
         self.interval = _pair(self.interval)
         check_kinds(self, BasisConfig)
         if isinstance(self.target_modules, list | tuple):
-            self.target_modules = set(self.target_modules)
+            self.target_modules = set(self.target_modules)  # type: ignore[assignment]  # PEFT keeps a set
         if isinstance(self.exclude_modules, list | tuple):
-            self.exclude_modules = set(self.exclude_modules)
+            self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]  # PEFT keeps a set
         for option in ("target_modules", "exclude_modules", "modules_to_save"):
             names = getattr(self, option) or []
             named = [names] if isinstance(names, str) else names

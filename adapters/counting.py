@@ -81,7 +81,7 @@ def parameter_table(model: nn.Module, adapter: str = "default") -> str:
     if not any(isinstance(m, BasisLayer) and adapter in m.basis_A for m in model.modules()):
         raise ValueError(f"no module of {type(model).__name__} carries a basis adapter {adapter!r}")
     header = ("modules of a block", "number", "A and B", "phi", "phi unshared", "phi / A and B")
-    rows = [header]
+    rows: list[tuple[str, ...]] = [header]
     for kind, c in count_kinds(model, adapter).items():
         share = f"{100 * c.phi / c.factors:.2f} %"
         rows.append((kind, *(f"{n:,}" for n in c), share))

@@ -75,8 +75,9 @@ def _offloaded(weights: Any, name: str) -> Tensor:
     """
     if isinstance(weights, PrefixedDataset) and name not in weights:
         parent, _, last = weights.prefix.rstrip(".").rpartition(".")
-        return weights.dataset[f"{parent}.{name}.{last}"]
-    return weights[name]
+        name, weights = f"{parent}.{name}.{last}", weights.dataset
+    value: Tensor = weights[name]
+    return value
 
 
 def _is_distributed() -> bool:

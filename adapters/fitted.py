@@ -4,7 +4,7 @@ The graph from phi's stacked numbers to the coefficients is kept and walked once
 pass; to autograd it is a single function of the parameters, which saves nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,9 +27,11 @@ def stacked(parts: Sequence[Tensor]) -> Stacked:
     """The tensors `parts`, one of each phi, as one; phis that share a tensor share it here."""
     first = parts[0]
     if all(part is first for part in parts):
-        stack, sources = first.expand(len(parts), *first.shape), (first,)
+        sources: tuple[Tensor, ...] = (first,)
+        stack = first.expand(len(parts), *first.shape)
     else:
-        stack, sources = torch.stack(parts), tuple(parts)
+        sources = tuple(parts)
+        stack = torch.stack(sources)
     trained = any(part.requires_grad for part in sources)
     return Stacked(stack.requires_grad_(trained), sources)
 
@@ -65,6 +67,9 @@ class _Coefficients(torch.autograd.Function):
         return None, *gradients
 
 
+_apply: Callable[..., Tensor] = _Coefficients.apply
+
+
 def differentiable(
     coefficients: Tensor, numbers: list[Stacked], place: Tensor | None = None
 ) -> Tensor:
@@ -79,4 +84,4 @@ def differentiable(
         return moved(coefficients.detach(), place)
     leaves = [n for n in numbers if n.stack.requires_grad]
     sources = [source for leaf in leaves for source in leaf.sources]
-    return _Coefficients.apply([_Graph(coefficients, leaves, place)], *sources)
+    return _apply([_Graph(coefficients, leaves, place)], *sources)

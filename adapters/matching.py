@@ -7,6 +7,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from adapters.layers.weights import weight_of
 from adapters.methods import attach, get_method
 from adapters.training import count_parameters
 
@@ -52,18 +53,19 @@ def match(
     method = get_method(adapter["method"])
     target = count(model_factory, reference)
     chosen = dict(adapter)
-    if method.size is not None:
+    option = method.size
+    if option is not None:
         # the widths of the adapted layers are those that the reference's smallest adapter shows
-        shapes = _shapes(_attached(model_factory, {**adapter, method.size: 1}))
+        shapes = _shapes(_attached(model_factory, {**adapter, option: 1}))
         sizes = method.sizes(min(min(shape) for shape in shapes))
 
         def trained(size: int) -> int:
-            return count(model_factory, {**adapter, method.size: size})
+            return count(model_factory, {**adapter, option: size})
 
-        chosen[method.size] = _nearest(trained, sizes, target)
+        chosen[option] = _nearest(trained, sizes, target)
     return {
         "adapter": chosen,
-        "option": method.size,
+        "option": option,
         "parameters": count(model_factory, chosen),
         "reference_parameters": target,
     }
@@ -71,7 +73,7 @@ def match(
 
 def _shapes(model: nn.Module) -> list[tuple[int, ...]]:
     layers = (m for m in model.modules() if isinstance(m, BaseTunerLayer))
-    return [tuple(layer.get_base_layer().weight.shape) for layer in layers]
+    return [tuple(weight_of(layer.get_base_layer()).shape) for layer in layers]
 
 
 def _nearest(trained: Callable[[int], int], sizes: Sequence[int], target: int) -> int:

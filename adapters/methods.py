@@ -169,7 +169,8 @@ def attach(model: nn.Module, adapter: dict[str, Any]) -> nn.Module:
     config.task_type = _task_type(model)
     if config.task_type is None and getattr(config, "modules_to_save", ...) is None:
         # PEFT knows no image classification, and would leave a random head frozen
-        config.modules_to_save = [n for n, _ in model.named_children() if n in HEADS] or None
+        heads = [n for n, _ in model.named_children() if n in HEADS]
+        config.modules_to_save = heads or None  # type: ignore[attr-defined]  # it has, if asked above
     if next(model.parameters()).is_meta:
         for option, value in method.weightless.items():
             setattr(config, option, value)
@@ -195,11 +196,12 @@ def _place(model: nn.Module, config: PeftConfig, lacking: dict[str, Any]) -> Non
         if not names:
             raise ValueError(f"no module fits `target_modules` {targets} with {lacking}")
         if indices is not None:
-            config.layers_to_transform = None  # obeyed above; PEFT does not, for full names
+            # obeyed above; PEFT does not, for full names
+            config.layers_to_transform = None  # type: ignore[attr-defined]  # it has, see `indices`
     else:
         names = placed(model, targets, getattr(config, "layers", "all"), indices)
     if names is not None:
-        config.target_modules = set(names)
+        config.target_modules = set(names)  # type: ignore[attr-defined]  # as all that we attach
     for attribute in ("rank_pattern", "alpha_pattern"):
         pattern = getattr(config, attribute, None)
         if isinstance(pattern, dict):

@@ -66,7 +66,8 @@ def _check(model: nn.Module, adapter_names: Sequence[str]) -> None:
 
 def _inside_encoder(model: nn.Module) -> set[int]:
     """The modules of an encoder beside a decoder, whose rows a beam search does not repeat."""
-    encoder = model.get_encoder() if hasattr(model, "get_encoder") else None
+    get_encoder = getattr(model, "get_encoder", None)
+    encoder = None if get_encoder is None else get_encoder()
     if not isinstance(encoder, nn.Module) or encoder is model:
         return set()
     return {id(module) for module in encoder.modules()}

@@ -1,7 +1,7 @@
 """The PEFT tuner: puts layers with adapters in the place of the targeted modules."""
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, replicate_layers
@@ -35,9 +35,13 @@ class BasisModel(BaseTuner):
 
     prefix = "basis_"
     tuner_layer_cls = BasisLayer
-    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    peft_config: dict[str, BasisConfig]  # type: ignore[assignment]  # PEFT's is of its base class
+    # PEFT's own tuners differ from their base class in the same way
+    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING  # type: ignore[assignment]
 
-    def inject_adapter(self, model: nn.Module, adapter_name: str, **kwargs: Any) -> None:
+    def inject_adapter(  # type: ignore[override]  # options are PEFT's, by name, of any version
+        self, model: nn.Module, adapter_name: str, **kwargs: Any
+    ) -> None:
         """As PEFT's, then ties what the modules share; refuses names that match nothing."""
         if kwargs.get("state_dict") is None:  # which else says by itself what is adapted
             check_names(model, self.peft_config[adapter_name])
@@ -52,7 +56,7 @@ class BasisModel(BaseTuner):
         share_adapter(model, layers, adapter_name, tied)
 
     @classmethod
-    def _remap_adapter_state_dict_for_load(
+    def _remap_adapter_state_dict_for_load(  # type: ignore[override]  # as `peft_config`
         cls,
         model: nn.Module,
         config: BasisConfig,
@@ -97,7 +101,9 @@ class BasisModel(BaseTuner):
             return peft_config
         return super()._prepare_adapter_config(peft_config, model_config)
 
-    def _prepare_model(self, peft_config: BasisConfig, model: nn.Module) -> None:
+    def _prepare_model(  # type: ignore[override]  # as `peft_config`
+        self, peft_config: BasisConfig, model: nn.Module
+    ) -> None:
         """Put names in the place of words; the saved configuration holds the names."""
         if peft_config.layer_replication:
             replicate_layers(model, peft_config.layer_replication)
@@ -105,13 +111,13 @@ class BasisModel(BaseTuner):
         if has_words(targets) or not peft_config.from_file:  # a file holds names
             names = placed(model, targets, peft_config.layers, indices)
             if names is not None:
-                peft_config.target_modules = set(names)
+                peft_config.target_modules = set(names)  # type: ignore[assignment]  # PEFT keeps a set
         peft_config.rank_pattern = expand_words(peft_config.rank_pattern, model)
         peft_config.alpha_pattern = expand_words(peft_config.alpha_pattern, model)
         peft_config.phi_pattern = expand_words(peft_config.phi_pattern, model)
         self._depths = depths([name for name, _ in model.named_modules()])
 
-    def _create_and_replace(
+    def _create_and_replace(  # type: ignore[override]  # as `peft_config`
         self,
         peft_config: BasisConfig,
         adapter_name: str,
@@ -136,7 +142,8 @@ class BasisModel(BaseTuner):
         kind = choose_layer(target, parameter_name)
         if kind is None:
             raise ValueError(_cannot(current_key, base, parameter_name))
-        options: dict[str, Any] = {"weight_is_read": reads_weight(type(parent), target_name)}
+        read = reads_weight(type(parent), target_name)  # type: ignore[arg-type]  # classes are hashable
+        options: dict[str, Any] = {"weight_is_read": read}
         if kind is BasisLinear:
             options["quantization"] = get_quantization_kwargs(self.model)
         elif parameter_name is not None:
@@ -156,7 +163,8 @@ class BasisModel(BaseTuner):
         key: str,
     ) -> None:
         """`nn.MultiheadAttention`: its output projection, then the joint one of its inputs."""
-        base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        found = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        base = cast(nn.MultiheadAttention, found)
         if not base._qkv_same_embed_dim:
             raise ValueError(
                 f"cannot adapt {key!r}: its queries, keys and values have unlike sizes; name its "
@@ -174,9 +182,9 @@ class BasisModel(BaseTuner):
     def _settings(self, config: BasisConfig, key: str) -> tuple[int, BasisConfig]:
         """Rank and settings of the module `key`."""
         ranks, alphas = config.rank_pattern, config.alpha_pattern
-        r = ranks.get(get_pattern_key(ranks.keys(), key), config.r)
+        r = ranks.get(get_pattern_key(tuple(ranks), key), config.r)
         own = config_for(config, key, self._depths.get(key, 0.0))
-        alpha = alphas.get(get_pattern_key(alphas.keys(), key))
+        alpha = alphas.get(get_pattern_key(tuple(alphas), key))
         if alpha is not None:
             own = dataclasses.replace(own, alpha=alpha, phi_pattern={}, depth_start={})
         return r, own
@@ -236,7 +244,7 @@ class BasisModel(BaseTuner):
         self.peft_config[adapter_name] = config
 
     @classmethod
-    def _get_adapter_state_dict(
+    def _get_adapter_state_dict(  # type: ignore[override]  # as `peft_config` and `inject_adapter`
         cls, model: nn.Module, config: BasisConfig, adapter_name: str, **kwargs: Any
     ) -> dict[str, Tensor]:
         """As PEFT's; refuses a weighted sum, which has no numbers to save."""
@@ -263,8 +271,11 @@ class BasisModel(BaseTuner):
         super().delete_adapter(adapter_name)
         self._state.forget(adapter_name)
 
-    def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> nn.Module:
-        model = super()._unload_and_optionally_merge(*args, **kwargs)
+    def _unload_and_optionally_merge(  # type: ignore[override]  # PEFT names no result, and has one
+        self, *args: Any, **kwargs: Any
+    ) -> nn.Module:
+        unload: Any = super()._unload_and_optionally_merge
+        model: nn.Module = unload(*args, **kwargs)
         self._state.remove(model)
         return model
 

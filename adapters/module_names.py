@@ -13,7 +13,7 @@ class Block(NamedTuple):
 
     stack: str
     """The name of the list that holds it."""
-    index: int
+    index: int  # type: ignore[assignment]  # hides the method of tuples, which blocks have no use for
 
     @property
     def name(self) -> str:

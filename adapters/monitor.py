@@ -1,7 +1,7 @@
 """Scalars that tell what the nonlinearities of a model are doing while it trains."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adapters.layers import BasisLayer
 from adapters.ops.merge import product
@@ -57,7 +57,7 @@ def monitor(model: nn.Module) -> dict[str, float]:
     columns = [torch.stack(column) for column in zip(*rows, strict=True)]
     largest, occupancy, used, non_affine, degree, rank = columns
     batches = {batch for layer in layers for batch in layer.batches.values()}
-    found = (
+    found: tuple[Tensor | float, ...] = (
         largest.max(),
         occupancy.mean(),
         used.mean(),

@@ -83,7 +83,7 @@ def expand_words(pattern: dict[str, Any], model: nn.Module) -> dict[str, Any]:
 def config_for(config: Config, name: str, depth: float) -> Config:
     """The settings of the module `name` at `depth` (0 first block, 1 last); patterns win."""
     options = _at_depth(config, depth) if config.depth_start else {}
-    key = get_pattern_key(config.phi_pattern.keys(), name)
+    key = get_pattern_key(tuple(config.phi_pattern), name)
     options |= config.phi_pattern.get(key, {})
     return _with(config, options) if options else config
 

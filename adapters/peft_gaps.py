@@ -1,6 +1,7 @@
 """Where PEFT's methods differ or fail, and what makes them usable through one door."""
 
 from types import MethodType
+from typing import Any
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
@@ -24,7 +25,8 @@ def guard_heads(model: nn.Module) -> nn.Module:
     """
     tuner = getattr(model, "base_model", None)
     if isinstance(tuner, BaseTuner):
-        tuner._replace_module = MethodType(_replace_module, tuner)
+        replacing = MethodType(_replace_module, tuner)
+        tuner._replace_module = replacing  # type: ignore[method-assign]  # of this model alone
     return model
 
 
@@ -38,4 +40,6 @@ def merge_and_unload(model: nn.Module, safe_merge: bool = True) -> nn.Module:
     """
     if not any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         return model
-    return guard_heads(model).merge_and_unload(safe_merge=safe_merge)
+    guarded: Any = guard_heads(model)  # PEFT's, which hands the call on to its tuner
+    plain: nn.Module = guarded.merge_and_unload(safe_merge=safe_merge)
+    return plain

@@ -19,12 +19,15 @@ Modules of a group must have equal phis: those with another family or size form 
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import nn
 
 from adapters.module_names import block_of, kind_of
 from basis_zoo import InputScale, Nonlinearity
+
+if TYPE_CHECKING:
+    from adapters.torch_types import ModulesOf
 
 _SHARED = {
     "none": (),
@@ -52,8 +55,8 @@ def group_of(name: str, scope: str) -> str:
 class HasPhi(Protocol):
     """A layer with phis and input scales by adapter."""
 
-    basis_phi: nn.ModuleDict
-    basis_scale: nn.ModuleDict
+    basis_phi: "ModulesOf[Nonlinearity]"
+    basis_scale: "ModulesOf[InputScale]"
 
 
 class Borrower(nn.Module):
@@ -71,7 +74,8 @@ class Borrower(nn.Module):
     @property
     def lenders(self) -> dict[str, nn.Module]:
         """Where borrowed numbers come from, by name."""
-        return self.__dict__.get("_lenders", {})
+        lenders: dict[str, nn.Module] = self.__dict__.get("_lenders", {})
+        return lenders
 
     def __getattr__(self, name: str) -> Any:
         lender = self.__dict__.get("_lenders", {}).get(name)
@@ -106,7 +110,7 @@ def tie(layers: Mapping[str, HasPhi], adapter: str, level: str, scope: str) -> N
     Raises:
         ValueError: A group spreads over several devices.
     """
-    groups: dict[tuple, list[HasPhi]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[HasPhi]] = defaultdict(list)
     for name, layer in layers.items():
         if adapter in layer.basis_phi:
             phi = layer.basis_phi[adapter]
@@ -117,8 +121,8 @@ def tie(layers: Mapping[str, HasPhi], adapter: str, level: str, scope: str) -> N
             phi, lender = layer.basis_phi[adapter], first.basis_phi[adapter]
             _borrow(phi, SharedPhi, lender, _SHARED[level], group)
             if level == "all" and adapter in layer.basis_scale and adapter in first.basis_scale:
-                scale, lender = layer.basis_scale[adapter], first.basis_scale[adapter]
-                _borrow(scale, SharedScale, lender, ("log_scale",), group)
+                scale, of_first = layer.basis_scale[adapter], first.basis_scale[adapter]
+                _borrow(scale, SharedScale, of_first, ("log_scale",), group)
 
 
 def _borrow(

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from adapters.config import BasisConfig
 from adapters.layers import BasisLayer
@@ -12,17 +14,18 @@ from adapters.layers import BasisLayer
 def adapt_as_one(config: BasisConfig, model: nn.Module, tied: Iterable[str]) -> None:
     """Let `config` adapt the input embedding, and the modules `tied` to it along with it."""
     name = _input_embedding(model)
-    config.target_modules_to_tie = set(tied)
+    config.target_modules_to_tie = set(tied)  # type: ignore[attr-defined]  # where PEFT looks
     targets = config.target_modules
     if isinstance(targets, str):
         config.target_modules = rf"(?:{targets}|^{re.escape(name)}$)"
     else:
-        config.target_modules = {*_others(targets or (), tied), name}
+        names = {*_others(targets or (), tied), name}
+        config.target_modules = names  # type: ignore[assignment]  # PEFT keeps a set
 
 
 def save_as_one(config: BasisConfig, model: nn.Module, tied: Iterable[str]) -> None:
     """Let `config` train the input embedding whole, and the modules `tied` to it along with it."""
-    config.modules_to_tie = set(tied)
+    config.modules_to_tie = set(tied)  # type: ignore[attr-defined]  # where PEFT looks
     others = _others(config.modules_to_save or (), tied)
     config.modules_to_save = list(dict.fromkeys([*others, _input_embedding(model)]))
 
@@ -32,12 +35,18 @@ def share_adapter(
 ) -> None:
     """Let the layers `names` read all numbers of `adapter` from the input embedding."""
     for name in names:
-        layers[name].give_up(adapter, model.get_input_embeddings())
+        layers[name].give_up(adapter, cast(BasisLayer, _embedding(model)))
+
+
+def _embedding(model: nn.Module) -> nn.Module:
+    """The input embedding; only models of transformers say that weights are tied."""
+    return cast(PreTrainedModel, model).get_input_embeddings()
 
 
 def _input_embedding(model: nn.Module) -> str:
-    embedding = model.get_input_embeddings()
-    return next(name for name, module in model.named_modules() if module is embedding)
+    embedding = _embedding(model)
+    own: str = next(name for name, module in model.named_modules() if module is embedding)
+    return own
 
 
 def _others(names: Iterable[str], tied: Iterable[str]) -> list[str]:

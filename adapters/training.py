@@ -34,7 +34,8 @@ def parameter_groups(
     A method that trains some parameters at another rate (LoRA+) has groups of its own.
     """
     phi = {id(p) for p in phi_parameters(model)}
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for p in model.parameters():
         if p.requires_grad:
             (plain if id(p) in phi or p.ndim < 2 else decayed).append(p)
@@ -82,7 +83,7 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     Keys: `trainable`, `adapter` (trainable, without the task's head), `phi` (the nonlinearities
     alone) and `total`. Places that a method of varying rank keeps free do not count.
     """
-    idle = sum(m.idle_parameters() for m in model.modules() if hasattr(m, "idle_parameters"))
+    idle: int = sum(getattr(m, "idle_parameters", int)() for m in model.modules())  # int() is 0
     trainable = {id(p): p.numel() for p in model.parameters() if p.requires_grad}
     head = {id(p) for name, p in model.named_parameters() if not HEADS.isdisjoint(name.split("."))}
     return {

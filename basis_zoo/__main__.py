@@ -87,10 +87,12 @@ def _load(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     spec = importlib.util.spec_from_file_location(f"basis_zoo_user_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    if spec is None or spec.loader is None:
+        raise ValueError(f"not a Python file: {path}")
+    module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module  # dataclasses look their module up
     try:
-        spec.loader.exec_module(module)  # type: ignore[union-attr]
+        spec.loader.exec_module(module)
     except Exception as error:  # someone else's code: whatever it raises is theirs to mend
         line = _line_in(error, path)
         raise ValueError(f"{path}{line}: {type(error).__name__}: {error}") from error

@@ -74,8 +74,8 @@ def oracle_errors(s: Subject) -> tuple[float, float]:
 def condition(s: Subject) -> float:
     """The condition number of the design matrix at many points of the interval."""
     x = torch.linspace(*s.basis.interval, _POINTS, dtype=torch.float64)
-    p = s.natural
-    return torch.linalg.cond(s.basis.design_matrix(x, p.grid, p.bandwidth)).item()  # type: ignore[attr-defined]
+    number: float = torch.linalg.cond(s.design(x, s.natural)).item()
+    return number
 
 
 def _proxy(s: Subject, share: float) -> str:

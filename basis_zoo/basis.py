@@ -28,7 +28,9 @@ from basis_zoo.held import check_interval
 from basis_zoo.registry import ClassRegistry
 
 if TYPE_CHECKING:
-    from numpy import ndarray as Array
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
 else:  # numpy is imported only where an oracle runs
     Array = Any
 
@@ -190,7 +192,8 @@ class LinearBasis(Basis):
 
     def phi_oracle(self, x: Array, amplitude: Array, grid: Array, bandwidth: Array) -> Array:
         """The sum of the oracle's functions."""
-        return self.oracle(x, grid, bandwidth) @ amplitude
+        total: Array = self.oracle(x, grid, bandwidth) @ amplitude
+        return total
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ class InputScale(nn.Module):
             [0, 1) tracks the measurements by an exponential mean that keeps this share of the old.
     """
 
+    measured: Tensor
+
     def __init__(self, rule: str = "none", value: float = 1.0, momentum: float | None = None):
         super().__init__()
         if rule not in SCALES:

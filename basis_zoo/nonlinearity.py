@@ -15,7 +15,7 @@ from basis_zoo.starts import Start
 
 _POINTS = 33
 """Of the interval, at which a new phi must be able to learn."""
-_LEARNING: set[tuple] = set()
+_LEARNING: set[tuple[Phi, Grid, Start, tuple[str, ...]]] = set()
 """Kinds of phi that were seen to learn: one is asked, not every layer's."""
 
 
@@ -61,6 +61,11 @@ class Nonlinearity(nn.Module):
         start_residual: Largest distance on the interval between phi at the start and what the
             start asked for.
     """
+
+    amplitude: Tensor
+    raw_bandwidth: Tensor
+    raw_grid: Tensor
+    line: Tensor
 
     def __init__(
         self,

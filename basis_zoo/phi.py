@@ -96,7 +96,7 @@ class Phi:
         if self.basis.smoothness < 1:  # at a kink the slope is the one just inside
             step = 1e-4 * (high - low)
             ends = torch.cat([low + step, high - step], dim=-1)
-        _, slope = torch.func.jvp(inside, (ends,), (torch.ones_like(ends),))
+        slope: Tensor = torch.func.jvp(inside, (ends,), (torch.ones_like(ends),))[1]
         return inside(near) + torch.where(x < low, slope[..., :1], slope[..., 1:]) * (x - near)
 
     @property
@@ -118,8 +118,8 @@ class Phi:
         ends = self.basis.ends(parameters.grid)
         points = torch.cat([points, ends], dim=-1)
         if self.extrapolation == "periodic":
-            like = {"dtype": points.dtype, "device": points.device}
-            periods = torch.arange(-PERIODS, PERIODS + 1, **like)
+            dtype, device = points.dtype, points.device
+            periods = torch.arange(-PERIODS, PERIODS + 1, dtype=dtype, device=device)
             length = ends[..., 1:] - ends[..., :1]
             points = (points[..., None] + length[..., None] * periods).flatten(-2)
         return points

@@ -5,13 +5,21 @@ import difflib
 import importlib
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 _ALL: "list[Registry[Any]]" = []
 _OURS = ("basis_zoo", "adapters", "studies")
 
+
+class NamedDataclass(Protocol):
+    """A dataclass that knows the name under which it is registered."""
+
+    name: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
 M = TypeVar("M")
-T = TypeVar("T")
+T = TypeVar("T", bound=NamedDataclass)
 
 
 SYNONYMS = {
@@ -176,7 +184,7 @@ class ClassRegistry(Registry[type[T]]):
             the first member is looked up or added.
     """
 
-    def __init__(self, kind: str, base: type[T], shipped: str | None = None) -> None:
+    def __init__(self, kind: str, base: type, shipped: str | None = None) -> None:
         super().__init__(kind, base, origin=_place)
         self._shipped = shipped
 
@@ -193,7 +201,7 @@ class ClassRegistry(Registry[type[T]]):
         def add(member: type[T]) -> type[T]:
             self._load()
             self.add(name, member)
-            member.name = name  # type: ignore[attr-defined]
+            member.name = name
             return member
 
         return add
@@ -205,7 +213,7 @@ class ClassRegistry(Registry[type[T]]):
             ValueError: Unknown name, unknown option, or an option the member refuses.
         """
         member = self.get_class(name)
-        known = [f.name for f in dataclasses.fields(member) if f.init]  # type: ignore[arg-type]
+        known = [f.name for f in dataclasses.fields(member) if f.init]
         for option in options:
             if option not in known:
                 raise ValueError(no_option(f"{self._kind} {name!r}", option, known))

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
-from peft import AdaLoraConfig
+from peft import AdaLoraConfig, AdaLoraModel
 from peft.tuners.adalora.layer import RankAllocator
 from torch import Tensor, nn
 
@@ -57,15 +57,21 @@ def _after_step(model: nn.Module, config: AdaLoraConfig, step: int) -> None:
             "AdaLoRA reads gradients after each step and found none: call adapters.after_step "
             "after the optimizer's step and before zero_grad"
         )
-    model.base_model.update_and_allocate(step)
+    _tuner(model).update_and_allocate(step)
 
 
 MEMORY = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 """What PEFT's allocator keeps of every parameter."""
 
 
+def _tuner(model: nn.Module) -> AdaLoraModel:
+    """The tuner of a PEFT model with AdaLoRA."""
+    return cast(AdaLoraModel, model.base_model)
+
+
 def _allocator(model: nn.Module) -> RankAllocator:
-    return model.base_model.rankallocator
+    allocator: RankAllocator = _tuner(model).rankallocator
+    return allocator
 
 
 def _state(model: nn.Module, config: AdaLoraConfig) -> dict[str, Tensor]:
@@ -80,7 +86,7 @@ def _state(model: nn.Module, config: AdaLoraConfig) -> dict[str, Tensor]:
 
 
 def _load_state(model: nn.Module, config: AdaLoraConfig, state: Mapping[str, Tensor]) -> None:
-    devices = {name: parameter.device for name, parameter in model.base_model.named_parameters()}
+    devices = {name: parameter.device for name, parameter in _tuner(model).named_parameters()}
     devices |= {name: parameter.device for name, parameter in model.named_parameters()}
     allocator = _allocator(model)
     allocator.reset_ipt()

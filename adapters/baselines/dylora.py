@@ -18,6 +18,9 @@ from adapters.hooks import Hooks, register_hooks
 from adapters.methods import Method, register_method
 from adapters.registration import register_with_peft
 
+_DRAWS = "_dylora_draws"
+"""The attribute of the model that counts draws."""
+
 
 @dataclass
 class DyloraConfig(UpdateConfig):
@@ -79,8 +82,8 @@ def rank_at(config: DyloraConfig, draw: int) -> int:
 def _draw(model: nn.Module, args: Any) -> None:
     if model.training:
         for update in (m for m in model.modules() if isinstance(m, DyloraUpdate)):
-            update.drawn = rank_at(update.config, model._dylora_draws)
-        model._dylora_draws += 1
+            update.drawn = rank_at(update.config, vars(model)[_DRAWS])
+        vars(model)[_DRAWS] += 1
 
 
 class DyloraModel(UpdateModel):
@@ -91,8 +94,8 @@ class DyloraModel(UpdateModel):
 
     def _create_and_replace(self, *args: Any, **kwargs: Any) -> None:
         super()._create_and_replace(*args, **kwargs)
-        if "_dylora_draws" not in self.model.__dict__:
-            self.model._dylora_draws = 0
+        if _DRAWS not in vars(self.model):
+            vars(self.model)[_DRAWS] = 0
             self.model.register_forward_pre_hook(_draw)
 
 
@@ -108,16 +111,16 @@ def set_rank(model: nn.Module, rank: int) -> None:
 
 
 def _state(model: nn.Module, config: DyloraConfig) -> dict[str, Tensor]:
-    return {"draws": torch.tensor(_drawing(model)._dylora_draws)}
+    return {"draws": torch.tensor(vars(_drawing(model))[_DRAWS])}
 
 
 def _load_state(model: nn.Module, config: DyloraConfig, state: Mapping[str, Tensor]) -> None:
-    _drawing(model)._dylora_draws = int(state["draws"])
+    vars(_drawing(model))[_DRAWS] = int(state["draws"])
 
 
 def _drawing(model: nn.Module) -> nn.Module:
     """The module that counts the draws."""
-    return next(m for m in model.modules() if "_dylora_draws" in m.__dict__)
+    return next(m for m in model.modules() if _DRAWS in vars(m))
 
 
 register_with_peft("dylora", DyloraConfig, DyloraModel)

@@ -47,6 +47,12 @@ class ElaloraConfig(UpdateConfig):
         for name in ("beta1", "beta2"):
             require(0 < getattr(self, name) < 1, name, "between 0 and 1", getattr(self, name))
 
+    @property
+    def places(self) -> int:
+        """`max_r`, which is a number once the settings are made."""
+        assert self.max_r is not None
+        return self.max_r
+
 
 class ElaloraUpdate(FactoredUpdate):
     r"""$\Delta W = \frac{\alpha}{r} B\,\mathrm{diag}(e)\,A$ over the ranks in force.
@@ -61,9 +67,11 @@ class ElaloraUpdate(FactoredUpdate):
     loralib/loralib/elalora.py.
     """
 
+    active: Tensor
+
     def __init__(self, base: nn.Linear, config: ElaloraConfig) -> None:
         super().__init__(base, config)
-        (out, n), places = base.weight.shape, config.max_r
+        (out, n), places = base.weight.shape, config.places
         self.a, self.b = (
             nn.Parameter(torch.empty(places, n)),
             nn.Parameter(torch.empty(out, places)),
@@ -81,7 +89,7 @@ class ElaloraUpdate(FactoredUpdate):
 
     def idle_parameters(self) -> int:
         """Numbers in places that are not in force; without weights, those at the start."""
-        free = self.config.max_r - self.config.r
+        free = self.config.places - self.config.r
         if not self.active.is_meta:
             free = int((~self.active).sum())
         return free * (self.a.shape[1] + self.b.shape[0] + 1)
@@ -90,7 +98,8 @@ class ElaloraUpdate(FactoredUpdate):
         """Mean distance of A A^T and B^T B from the identity, over the ranks in force."""
         a, b = self.a[self.active], self.b[:, self.active]
         eye = torch.eye(len(a), device=a.device, dtype=a.dtype)
-        return ((a @ a.T - eye).norm() + (b.T @ b - eye).norm()) / 2
+        distance: Tensor = ((a @ a.T - eye).norm() + (b.T @ b - eye).norm()) / 2
+        return distance
 
     @torch.no_grad()
     def observe(self, beta1: float, beta2: float) -> None:
@@ -147,6 +156,7 @@ class ElaloraModel(UpdateModel):
 
     prefix = "elalora_"
     tuner_layer_cls = ElaloraLinear
+    peft_config: dict[str, ElaloraConfig]  # type: ignore[assignment]  # PEFT's is of its base class
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's output, its loss with the penalty in training."""

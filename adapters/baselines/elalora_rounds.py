@@ -13,7 +13,7 @@ SHARES = {"interval": 1 / 40, "initial_steps": 0.15, "final_steps": 0.25}
 
 
 def _steps(config: ElaloraConfig, name: str) -> int:
-    given = getattr(config, name)
+    given: int | None = getattr(config, name)
     if given is not None:
         return given
     assert config.total_steps is not None
@@ -51,7 +51,7 @@ def move(updates: list[ElaloraUpdate], count: int, k: int, generator: torch.Gene
     forward.sort()
     count = min(count, len(forward) // 2)
     room = [int((~u.active).sum()) for u in updates]
-    grown = []
+    grown: list[int] = []
     for _, i, _ in reversed(forward[count:]):
         if len(grown) < count and room[i]:
             room[i] -= 1

@@ -1,6 +1,7 @@
 """LoRA+: LoRA whose factor B learns faster than A."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from peft import LoraConfig
 
@@ -17,12 +18,13 @@ class LoraPlusConfig(LoraConfig):
     rate_ratio: float = field(default=16.0, metadata={"help": "learning rate of B over that of A"})
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]  # PEFT's
         require(self.rate_ratio > 0, "rate_ratio", "positive", self.rate_ratio)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """What is saved: a LoRA configuration, since the ratio matters in training only."""
-        return {name: value for name, value in super().to_dict().items() if name != "rate_ratio"}
+        known = super().to_dict()  # type: ignore[no-untyped-call]  # PEFT's
+        return {name: value for name, value in known.items() if name != "rate_ratio"}
 
 
 def _rate(config: LoraPlusConfig, name: str) -> float:

@@ -36,6 +36,9 @@ class LoraXsUpdate(FactoredUpdate):
     utils/initialization_utils.py.
     """
 
+    b: Tensor
+    a: Tensor
+
     def __init__(self, base: nn.Linear, config: LoraXsConfig) -> None:
         super().__init__(base, config)
         weight, r = base.weight.detach(), config.r

@@ -7,7 +7,7 @@ layer around it brings several adapters, merging, saving and loading.
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from peft import PeftConfig
@@ -22,6 +22,9 @@ from adapters.layers.choose import reads_weight
 from adapters.layers.linear import computes_linear
 from adapters.layers.weights import put_weight, restore_weight
 from adapters.registration import peft_type
+
+if TYPE_CHECKING:
+    from adapters.torch_types import ModulesOf
 
 
 def require(holds: bool, name: str, expected: str, given: Any) -> None:
@@ -60,12 +63,12 @@ class UpdateConfig(WithCard, PeftConfig):
     least_r: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]  # PEFT's
         self.peft_type = peft_type(self.method)
         if isinstance(self.target_modules, list | tuple):
-            self.target_modules = set(self.target_modules)
+            self.target_modules = set(self.target_modules)  # type: ignore[assignment]  # PEFT keeps a set
         if isinstance(self.exclude_modules, list | tuple):
-            self.exclude_modules = set(self.exclude_modules)
+            self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]  # PEFT keeps a set
         least = self.least_r
         require(isinstance(self.r, int) and self.r >= least, "r", f"an integer >= {least}", self.r)
         require(self.alpha > 0, "alpha", "positive", self.alpha)
@@ -144,13 +147,19 @@ class UpdateLinear(nn.Module, BaseTunerLayer):
         self.update_layer(adapter_name, config)
 
     @property
-    def updates(self) -> nn.ModuleDict:
+    def updates(self) -> "ModulesOf[Update]":
         """The updates by adapter name."""
-        return getattr(self, self.adapter_layer_names[0])
+        updates: ModulesOf[Update] = getattr(self, self.adapter_layer_names[0])
+        return updates
+
+    @property
+    def _linear(self) -> nn.Linear:
+        """The innermost layer: `UpdateModel` adapts no other kind."""
+        return cast(nn.Linear, self.get_base_layer())
 
     def update_layer(self, adapter_name: str, config: UpdateConfig) -> None:
         """Add the adapter `adapter_name`, or make it anew."""
-        self.updates[adapter_name] = self.update_type(self.get_base_layer(), config)
+        self.updates[adapter_name] = self.update_type(self._linear, config)
         self.dropout[adapter_name] = config.dropout
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
@@ -159,7 +168,7 @@ class UpdateLinear(nn.Module, BaseTunerLayer):
         self, adapter_name: str, device: torch.device | None = None
     ) -> None:
         # the device only: PEFT would also round the numbers to the base's dtype
-        device = device or self.get_base_layer().weight.device
+        device = device or self._linear.weight.device
         update = self.updates[adapter_name]
         if device.type != "meta" and not any(p.is_meta for p in update.parameters()):
             update.to(device)
@@ -182,18 +191,19 @@ class UpdateLinear(nn.Module, BaseTunerLayer):
         names = [n for n in check_adapters_to_merge(self, adapter_names) or [] if n in self.updates]
         if not names:
             return
-        base, held = self.get_base_layer(), self._unmerged
+        base, held = self._linear, self._unmerged
         original = held[0].to(base.weight) if held else base.weight
         # in inference mode W + dW would be of no use to training
         with torch.inference_mode(original.is_inference()), torch.no_grad():
-            update = sum(self.get_delta_weight(name) for name in self.merged_adapters + names)
+            first, *others = map(self.get_delta_weight, self.merged_adapters + names)
+            update = sum(others, first)
             new = (original.to(update.dtype) + update).to(original.dtype)
             if safe_merge and not torch.isfinite(new).all():
                 raise ValueError(
                     f"the merged weight is not finite; adapters {names} seem to be broken"
                 )
             if held:
-                restore_weight(base, *held)
+                restore_weight(base, held[0])
             self._unmerged = [put_weight(base, new)]
         self.merged_adapters.extend(names)
 
@@ -202,7 +212,7 @@ class UpdateLinear(nn.Module, BaseTunerLayer):
         if not self.merged:
             warnings.warn("already unmerged, nothing to do", stacklevel=2)
             return
-        restore_weight(self.get_base_layer(), *self._unmerged)
+        restore_weight(self._linear, self._unmerged[0])
         self._unmerged = []
         self.merged_adapters.clear()
 
@@ -210,7 +220,7 @@ class UpdateLinear(nn.Module, BaseTunerLayer):
         """x (*, in) -> (*, out)."""
         if self.disable_adapters and self.merged:
             self.unmerge()
-        y = self.base_layer(x, *args, **kwargs)
+        y: Tensor = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters or self.merged:
             return y
         for name in self.active_adapters:
@@ -226,9 +236,11 @@ class UpdateLinear(nn.Module, BaseTunerLayer):
 class UpdateModel(BaseTuner):
     """The tuner; a method's class sets `prefix` and `tuner_layer_cls`."""
 
-    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    # PEFT's own tuners differ from their base class in the same way
+    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING  # type: ignore[assignment]
+    tuner_layer_cls: type[UpdateLinear]
 
-    def _create_and_replace(
+    def _create_and_replace(  # type: ignore[override]  # PEFT passes the configuration of the tuner
         self,
         peft_config: UpdateConfig,
         adapter_name: str,
@@ -248,7 +260,7 @@ class UpdateModel(BaseTuner):
                 "or a layer of it that computes x W^T + bias as it does; name only such in "
                 "`target_modules`, or leave it out by `exclude_modules`"
             )
-        if reads_weight(type(parent), target_name):
+        if reads_weight(type(parent), target_name):  # type: ignore[arg-type]  # classes are hashable
             raise ValueError(
                 f"cannot adapt {current_key!r}: {type(parent).__name__} reads its weight in place "
                 "of calling it, so the adapter would do nothing; leave it out by `exclude_modules`"

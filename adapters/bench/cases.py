@@ -49,8 +49,8 @@ def case(
     phi = Nonlinearity(basis, get_grid("uniform"), get_start("anchored"), bandwidth=bandwidth)
     torch.nn.init.normal_(phi.amplitude)
     phi.to(device)
-    (m, n), like = shape, {"device": device}
-    b, a = torch.randn(m, rank, **like), torch.randn(rank, n, **like)
+    m, n = shape
+    b, a = torch.randn(m, rank, device=device), torch.randn(rank, n, device=device)
     b *= radius / range_radius(b, a)
     with torch.no_grad():
         fit = fit_proxy(phi.phi, phi.parameters_in_force(), 1.01 * range_radius(b, a))

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
@@ -89,10 +90,11 @@ def _errors(what: What, made: Case, w: Tensor, **options: Any) -> list[float]:
     b, a, proxy, _ = made
     name = "merged_weight" if what == "merge" else "merge_gradients"
     options = {key: value for key, value in options.items() if value is not None}
+    module: ModuleType = merge
     if options:
-        from adapters.ops.merge import fused as module
-    else:
-        module = merge
+        from adapters.ops.merge import fused
+
+        module = fused
     got = getattr(module, name)(w, b, a, proxy, 1.7, **options)
     want = getattr(reference, name)(w.double(), b.double(), a.double(), proxy, 1.7)
     if what == "merge":
@@ -106,7 +108,7 @@ def _layer(device: str) -> Iterator[dict[str, Any]]:
     x = torch.randn(40, 160, device=device)
     w, dy = torch.randn(96, 160, device=device), torch.randn(40, 96, device=device)
     points = [t.clone().requires_grad_() for t in (x, b, a)]
-    y = merged_linear(points[0], w, None, *points[1:], made.proxy, 1.7)
+    y = merged_linear(points[0], w, None, points[1], points[2], made.proxy, 1.7)
     got = [y, *torch.autograd.grad(y, points, dy)]
     points = [t.double().requires_grad_() for t in (x, b, a)]
     update = phi.double()(points[1] @ points[2])

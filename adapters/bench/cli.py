@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _save(folder: Path | None, name: str, told: dict) -> None:
+def _save(folder: Path | None, name: str, told: dict[str, Any]) -> None:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

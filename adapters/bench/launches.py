@@ -34,12 +34,16 @@ class Calls(TorchDispatchMode):
     """Counts what reaches the dispatcher below autograd, and the kernels we launch ourselves."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self.operations: Counter[str] = Counter()
         self.fused = 0
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Count and go on."""
         self.operations[func.overloadpacket.__name__] += 1

@@ -5,6 +5,7 @@ measured in 8 bits too.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from adapters.bench.cases import case
 from adapters.bench.floors import Ceilings
 from adapters.bench.record import Row, Run
 from adapters.bench.timing import Call, median_us
-from adapters.ops.linear import make_weight, merged_linear
+from adapters.ops.linear import merged_linear
+from adapters.ops.operators import make_weight
 
 TOKENS, SIDE, RANK = 8192, 4096, 16
 
@@ -70,17 +72,19 @@ def layer(run: Run, device: str, quick: bool) -> None:
     proxy = made.proxy.rebuilt((coefficients, *made.proxy.tensors[1:]))
     kept = make_weight(x.dtype, w, b.detach(), a.detach(), proxy, 1.0)
 
-    def passes(forward: Call, leaves: list[Tensor]) -> Call:
+    def passes(forward: Callable[[], Tensor], leaves: list[Tensor]) -> Call:
         return lambda: torch.autograd.grad(forward(), leaves, dy)
 
     def ours(**options: Any) -> Call:
         forward = functools.partial(merged_linear, x, w, None, b, a, proxy, 1.0, **options)
         return passes(forward, [x, b, a, coefficients])
 
-    loras = {
+    lean: Callable[..., Tensor] = _LeanLora.apply
+    merged: Callable[..., Tensor] = _MergedLora.apply
+    loras: dict[str, Callable[[], Tensor]] = {
         "autograd": lambda: F.linear(x, w) + F.linear(F.linear(x, narrow[1]), narrow[0]),
-        "by hand": lambda: _LeanLora.apply(x, w, *narrow, 1.0),
-        "by hand, merged": lambda: _MergedLora.apply(x, w, *narrow, 1.0),
+        "by hand": lambda: lean(x, w, *narrow, 1.0),
+        "by hand, merged": lambda: merged(x, w, *narrow, 1.0),
     }
     times = {
         name: median_us(passes(forward, [x, *narrow]), device, quick=quick)

@@ -4,6 +4,7 @@ Times are of one update among `LAYERS` alike: ours are fitted together, as `adap
 a whole model; the other ways share nothing, so one update of theirs tells the time of each.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -74,8 +75,9 @@ class _Layer:
         """All of them."""
         return self.leaves
 
-    def observe(self, adapter: str) -> None:
+    def observe(self, adapter: str) -> bool:
         """Nothing is measured."""
+        return False
 
 
 def ours(made: Sequence[Case]) -> Way:
@@ -112,7 +114,7 @@ def naive(run: Run, device: str, quick: bool) -> None:
         for name, make in list(alive.items()):
             try:
                 way = make(made)
-                times = seconds(lambda way=way: _both(way), device, 3, warmup=1)
+                times = seconds(functools.partial(_both, way), device, 3, warmup=1)
             except torch.cuda.OutOfMemoryError:
                 del alive[name]
                 torch.cuda.empty_cache()
@@ -126,13 +128,13 @@ def naive(run: Run, device: str, quick: bool) -> None:
     at = {name: dict(zip(c.x, c.y, strict=True)).get(50) for name, c in over.items()}
     for name in ("naive", "direct"):
         slow, fast = at[name], at["ours"]
-        known = slow is not None and fast is not None
+        ratio = slow / fast if slow is not None and fast is not None else None
         run.add(
             Row("naive", f"times faster than {name}, G = 50, {side} x {side}, one of {LAYERS}",
-                slow / fast if known else None,
+                ratio,
                 50.0 if (name, device) == ("naive", "cuda") else None, at_least=True,
                 ours=fast, other=slow, against=name, unit="ms",
-                note="" if known else "does not fit")
+                note="does not fit" if ratio is None else "")
         )  # fmt: skip
 
 

@@ -183,6 +183,7 @@ def _row(
 def _cost(shape: Shape, way: Way, device: str, count: int) -> Cost | None:
     """The median of `count` steps; None where it does not fit."""
     torch.compiler.reset()
+    model: nn.Module | None = None
     try:
         model = build(shape, _CONFIGS[way.method], device, narrow=way.narrow)
         return _measured(model, shape, way, device, count)

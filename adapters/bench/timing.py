@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -31,7 +31,8 @@ def median_us(call: Call, device: str, *, quick: bool = False) -> float:
         end.record()
         events.append((start, end))
     synchronize(device)
-    return 1e3 * statistics.median(start.elapsed_time(end) for start, end in events)
+    spans: list[float] = [start.elapsed_time(end) for start, end in events]
+    return 1e3 * statistics.median(spans)
 
 
 def seconds(call: Call, device: str, count: int, *, warmup: int = 2) -> list[float]:
@@ -54,7 +55,8 @@ def busy_ms(step: Call, count: int = 3) -> float:
         for _ in range(count):
             step()
         torch.cuda.synchronize()
-    return sum(event.self_device_time_total for event in profile.key_averages()) / 1e3 / count
+    busy: float = sum(event.self_device_time_total for event in profile.key_averages())
+    return busy / 1e3 / count
 
 
 def captured(step: Call) -> Call:
@@ -71,7 +73,7 @@ def captured(step: Call) -> Call:
     return graph.replay
 
 
-def alternate(calls: list[Call], count: int) -> list[list[tuple[float, float]]]:
+def alternate(calls: Sequence[Call], count: int) -> list[list[tuple[float, float]]]:
     """Seconds by the clock and of this process on its processors, for calls on a CPU.
 
     The calls take turns, so that a busy machine slows all of them alike; processor time leaves

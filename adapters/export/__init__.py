@@ -6,7 +6,8 @@ from adapters.export.curve import CurvePoint, accuracy_curve
 from adapters.export.in_force import in_force
 from adapters.export.lora import LayerReport, LoraExport, build, source_parameters, to_lora
 from adapters.export.plain import save_base
-from adapters.export.updates import Factors, LayerUpdate, layer_updates
+from adapters.export.svd import Factors
+from adapters.export.updates import LayerUpdate, layer_updates
 
 __all__ = [
     "AffineFit",

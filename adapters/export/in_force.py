@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from adapters.export.updates import LayerUpdate
-from adapters.layers.weights import put_weight, restore_weight
+from adapters.layers.weights import put_weight, restore_weight, weight_of
 
 
 @contextmanager
@@ -30,10 +30,10 @@ def in_force(
     if any(update.layer.merged for update in updates):
         raise ValueError("the adapter is merged: call `unmerge_adapter` first")
     for update in updates:
-        base = update.layer.get_base_layer()
-        if not base.weight.is_floating_point():
+        weight = weight_of(update.layer.get_base_layer())
+        if not weight.is_floating_point():
             raise ValueError(
-                f"the weight of {update.name!r} is quantised ({base.weight.dtype}), and nothing "
+                f"the weight of {update.name!r} is quantised ({weight.dtype}), and nothing "
                 "can be added to it exactly: load the base dequantised"
             )
     kept = []
@@ -41,7 +41,7 @@ def in_force(
         for update in updates:
             added, base = delta(update), update.layer.get_base_layer()
             if added is not None:
-                new = _sum(base.weight, added.T if isinstance(base, Conv1D) else added)
+                new = _sum(weight_of(base), added.T if isinstance(base, Conv1D) else added)
                 kept.append((base, put_weight(base, new)))
             update.layer.merged_adapters = [update.adapter]  # so that only the base layer computes
         yield

@@ -74,7 +74,8 @@ class LoraExport:
     @property
     def relative_error(self) -> float:
         """Over all layers."""
-        return (1 - self.kept_energy) ** 0.5
+        error: float = (1 - self.kept_energy) ** 0.5
+        return error
 
     def update_of(self, update: LayerUpdate) -> Tensor | None:
         """B A of one layer, (out, in) float32; None where nothing of it is kept."""

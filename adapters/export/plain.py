@@ -52,14 +52,16 @@ def save_base(model: nn.Module, folder: str | Path, adapter: str = "default") ->
         ValueError: Adapters are merged, single tokens were trained, or the base is none of
             transformers.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if not hasattr(base, "save_pretrained"):
+    get_base_model = getattr(model, "get_base_model", None)
+    base = model if get_base_model is None else get_base_model()
+    save_pretrained = getattr(base, "save_pretrained", None)
+    if save_pretrained is None:
         raise ValueError(
             f"{type(base).__name__} has no save_pretrained: write its weights yourself, with those "
             "of `modules_to_save` in their places"
         )
     folder = Path(folder)
-    base.save_pretrained(folder, state_dict=_base_state(base, adapter))
+    save_pretrained(folder, state_dict=_base_state(base, adapter))
     return folder
 
 

@@ -1,6 +1,7 @@
 """The update of every adapted layer, of our own and of PEFT's methods, ready to decompose."""
 
 from abc import ABC, abstractmethod
+from typing import Any, cast
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -61,12 +62,14 @@ class DenseUpdate(LayerUpdate):
     def __init__(self, name: str, layer: BaseTunerLayer, adapter: str) -> None:
         super().__init__(name, layer, adapter)
         update = self.dense()
-        self.shape, self.energy = tuple(update.shape), float(update.double().square().sum())
+        rows, columns = update.shape
+        self.shape, self.energy = (rows, columns), float(update.double().square().sum())
 
     def dense(self) -> Tensor:
         """As `LayerUpdate.dense`."""
         with torch.no_grad():
-            update = self.layer.get_delta_weight(self.adapter).float()
+            layer: Any = self.layer  # PEFT's layers have the method, their base class has not
+            update: Tensor = layer.get_delta_weight(self.adapter).float()
         # the layout of the weight: GPT-2's Conv1D holds (in, out)
         return update.T if isinstance(self.layer.get_base_layer(), Conv1D) else update
 
@@ -79,8 +82,10 @@ class LoraUpdate(LayerUpdate):
 
     def __init__(self, name: str, layer: LoraLayer, adapter: str) -> None:
         super().__init__(name, layer, adapter)
-        self.b = layer.lora_B[adapter].weight.detach() * layer.scaling[adapter]
-        self.a = layer.lora_A[adapter].weight.detach()
+        # `_update` has looked at their weights
+        b, a = (cast(nn.Linear, factor[adapter]) for factor in (layer.lora_B, layer.lora_A))
+        self.b: Tensor = b.weight.detach() * layer.scaling[adapter]
+        self.a = a.weight.detach()
         self.shape = (self.b.shape[0], self.a.shape[1])
         self._known = of_product(self.b, self.a)
         self.energy = float(self._known.s.square().sum())

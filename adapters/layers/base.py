@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from adapters.ops.merge import product
 from adapters.ops.weight import effective_weight, weight_update
 from basis_zoo import InputScale, Nonlinearity
 from basis_zoo.proxy import Proxy
+
+if TYPE_CHECKING:
+    from adapters.torch_types import ModulesOf
 
 BASE = "__base__"
 """PEFT's name, in `adapter_names`, for rows that no adapter is applied to."""
@@ -63,6 +66,9 @@ class BasisLayer(nn.Module, Merging, Scaling):
     cast_input_dtype_enabled = True  # read by peft.helpers.disable_input_dtype_casting
     mixes_batches = True
     """Whether the rows of a batch may have adapters of their own."""
+    basis_phi: "ModulesOf[Nonlinearity]"
+    basis_scale: "ModulesOf[InputScale]"
+    tied_to: list["BasisLayer"]
 
     def __init__(
         self,
@@ -86,7 +92,8 @@ class BasisLayer(nn.Module, Merging, Scaling):
         self.sums: dict[str, dict[str, float]] = {}
         self.proxies: dict[str, Proxy] = {}
         self.basis_A, self.basis_B = nn.ParameterDict(), nn.ParameterDict()
-        self.basis_phi, self.basis_scale = nn.ModuleDict(), nn.ModuleDict()
+        self.basis_phi = cast("ModulesOf[Nonlinearity]", nn.ModuleDict())
+        self.basis_scale = cast("ModulesOf[InputScale]", nn.ModuleDict())
         self._disable_adapters, self.merged_adapters = False, []
         self._unmerged, self.tied_to = None, []
         self._active_adapter = adapter_name
@@ -149,7 +156,7 @@ class BasisLayer(nn.Module, Merging, Scaling):
         # the device only: PEFT would also cast to the base's dtype, and bf16 grid points are wrong
         if device is None:
             base = self.get_base_layer()
-            device, _ = self._get_base_layer_device_and_dtype(base)
+            device, _ = self._get_base_layer_device_and_dtype(base)  # type: ignore[no-untyped-call]  # PEFT's
             held = getattr(base, self.parameter_name, None)
             device = held.device if isinstance(held, Tensor) else device
             if device is not None and device.type == "meta":  # offloaded: the adapter is not
@@ -169,8 +176,9 @@ class BasisLayer(nn.Module, Merging, Scaling):
 
     def cast_trained(self, adapter_name: str) -> None:
         """Put what is trained into the dtype of W, as PEFT does without autocast."""
-        _, dtype = self._get_base_layer_device_and_dtype(self.get_base_layer())
-        parameter = getattr(self.get_base_layer(), self.parameter_name, None)
+        base = self.get_base_layer()
+        _, dtype = self._get_base_layer_device_and_dtype(base)  # type: ignore[no-untyped-call]  # PEFT's
+        parameter = getattr(base, self.parameter_name, None)
         dtype = parameter.dtype if isinstance(parameter, Tensor) else dtype
         for held in (getattr(self, name) for name in self.adapter_layer_names):
             if adapter_name in held and dtype is not None and dtype.is_floating_point:
@@ -209,7 +217,6 @@ class BasisLayer(nn.Module, Merging, Scaling):
             return self.owner(adapter).member(adapter)
         phi = self.basis_phi[adapter]
         b, a = _wide(self.basis_B[adapter]), _wide(self.basis_A[adapter])
-        assert isinstance(phi, Nonlinearity)
         if adapter in self.basis_scale:
             b = b * self.basis_scale[adapter]()
         return Member(b, a, phi)
@@ -332,7 +339,7 @@ class BasisLayer(nn.Module, Merging, Scaling):
                 "Cannot pass `adapter_names` when there are merged adapters, please call "
                 "`unmerge_adapter` first."
             )
-        result = None
+        result: Tensor | None = None
         for name in dict.fromkeys(adapter_names):
             own = torch.tensor([n == name for n in adapter_names], device=x.device)
             parts = [] if name == BASE else self.parts([name])

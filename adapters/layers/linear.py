@@ -45,7 +45,7 @@ class BasisLinear(BasisLayer):
         return isinstance(self.get_base_layer(), Conv1D)
 
     def _shape(self) -> tuple[int, int]:
-        base = self.get_base_layer()
+        base: Any = self.get_base_layer()  # linear, of no common class
         if self.transposed:
             rows, columns = base.weight.shape
             return (columns, rows)
@@ -72,17 +72,18 @@ class BasisLinear(BasisLayer):
         if self.weight_is_read and not (self.disable_adapters or self.merged):
             parts = self.parts(self.active_adapters)
             if parts:
-                weight = self.get_base_layer().weight
+                weight: Tensor = getattr(self.get_base_layer(), self.parameter_name)
                 return self.in_layout(self.merged_matrix(self.matrix(weight), parts), weight)
         return super().weight
 
     def _adapted(self, parts: list[Part], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """x (*, in) -> (*, out)."""
-        base, bare = self.base_layer, self._is_bare()
+        base: Any = self.base_layer  # linear, of no common class
+        bare = self._is_bare()
         runs = [self.execution[part.adapter] for part in parts]
         drops = self.training and any(run.dropout for run in runs)
         if not bare or drops or any(run.split for run in runs):
-            y = base(x, *args, **kwargs)
+            y: Tensor = base(x, *args, **kwargs)
             for part, run in zip(parts, runs, strict=True):
                 # a quantised base says nothing about the precision that x deserves
                 points = x if bare else x.to(torch.promote_types(x.dtype, torch.float32))

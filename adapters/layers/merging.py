@@ -28,7 +28,7 @@ class Merging(BaseTunerLayer):
     _unmerged: nn.Module | list[nn.Parameter] | None
     """What stood where W' stands: the base layer whole, or its parameter (in a list, so that it is
     not registered)."""
-    tied_to: list["Merging"]
+    tied_to: Sequence["Merging"]
     """The layer whose weight is this one's too, if there is one."""
 
     @abstractmethod
@@ -55,7 +55,8 @@ class Merging(BaseTunerLayer):
         """W in the layout of the base layer, dequantised where it is quantised."""
         if self.quantization_backend is not None:
             return super().get_base_weight()
-        return getattr(self.get_base_layer(), self.parameter_name).data
+        weight: Tensor = getattr(self.get_base_layer(), self.parameter_name).data
+        return weight
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Put W' in the place of W; W is kept, so that `unmerge` restores it bit for bit.
@@ -123,7 +124,8 @@ class Merging(BaseTunerLayer):
 
     def _restore(self) -> None:
         if isinstance(self._unmerged, list):
-            restore_weight(self.get_base_layer(), *self._unmerged, self.parameter_name)
+            (kept,) = self._unmerged
+            restore_weight(self.get_base_layer(), kept, self.parameter_name)
         else:
             assert self._unmerged is not None, "something was merged"
             self.base_layer = self._unmerged

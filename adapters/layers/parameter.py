@@ -1,6 +1,6 @@
 """Any module with W' in the place of one of its parameters: embeddings, convolutions, experts."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +58,7 @@ class BasisParameter(BasisLayer):
         """The parameter's name seen from `base_layer`, which may be such a layer again."""
         path, module = self.parameter_name, self.base_layer
         while hasattr(module, "base_layer"):
-            path, module = f"base_layer.{path}", module.base_layer
+            path, module = f"base_layer.{path}", cast(nn.Module, module.base_layer)
         return path
 
     def _adapted(self, parts: list[Part], *args: Any, **kwargs: Any) -> Any:
@@ -69,7 +69,8 @@ class BasisParameter(BasisLayer):
 
     def _dropped(self, parts: list[Part], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """A convolution with W, and one of the dropped input with the update."""
-        y, base = self.base_layer(x, *args, **kwargs), self.get_base_layer()
+        y: Tensor = self.base_layer(x, *args, **kwargs)
+        base = cast("nn.Conv1d | nn.Conv2d | nn.Conv3d", self.get_base_layer())
         prefix = self._path.removesuffix(self.parameter_name)
         for part in parts:
             points = F.dropout(x, self.execution[part.adapter].dropout)
@@ -107,7 +108,9 @@ class BasisParameter(BasisLayer):
         """The base's weight, or W' for a module that reads it in place of a call."""
         if self.parameter_name == "weight" and self.weight_is_read:
             return self.parameter
-        return self.get_base_layer().weight
+        base: Any = self.get_base_layer()  # whatever has a `weight`
+        weight: Tensor = base.weight
+        return weight
 
     @property
     def parameter(self) -> Tensor:
@@ -118,7 +121,8 @@ class BasisParameter(BasisLayer):
             parts = self.parts(self.active_adapters)
             if parts:
                 return self._in_force(parts)
-        return getattr(self.get_base_layer(), self.parameter_name)
+        plain: Tensor = getattr(self.get_base_layer(), self.parameter_name)
+        return plain
 
     def __getattr__(self, name: str) -> Any:
         """What the module around this one reads of its child: W' by its name, the rest as it is."""
@@ -147,7 +151,8 @@ class BasisParameter(BasisLayer):
         if isinstance(base, nn.MultiheadAttention) and isinstance(base.out_proj, BasisLayer):
             if merge:
                 base.out_proj.merge(safe_merge=safe_merge, adapter_names=adapter_names)
-            base.out_proj = base.out_proj.get_base_layer()
+            plain = base.out_proj.get_base_layer()
+            base.out_proj = plain  # type: ignore[assignment]  # torch names a private class
         return base
 
 

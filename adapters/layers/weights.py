@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import align_module_device
@@ -60,13 +60,18 @@ def functional_call(
             attributes[name] = view
 
 
+def weight_of(base: nn.Module) -> Tensor:
+    """The weight of a module of any class that has one."""
+    return cast(Tensor, base.weight)
+
+
 def put_weight(base: nn.Module, weight: Tensor, name: str = "weight") -> nn.Parameter:
     """Put `weight` in the place of the parameter `name` of `base` alone, whatever shares it.
 
     Returns:
         The parameter that was there, for `restore_weight`.
     """
-    kept = getattr(base, name)
+    kept: nn.Parameter = getattr(base, name)
     setattr(base, name, nn.Parameter(weight, requires_grad=kept.requires_grad))
     return kept
 
@@ -81,12 +86,13 @@ def restore_weight(base: nn.Module, kept: nn.Parameter, name: str = "weight") ->
 
 def without_parametrization(base: nn.Module) -> nn.Module:
     """A module as `base`, whose parametrized tensors are plain parameters; the rest is shared."""
-    original = type(base).__bases__[0]  # torch makes a class for each parametrized module
+    # torch makes a class for each parametrized module
+    original: type[nn.Module] = type(base).__bases__[0]
     plain = original.__new__(original)
     plain.__dict__.update(base.__dict__)
     plain._parameters = dict(base._parameters)
     plain._modules = {n: m for n, m in base._modules.items() if n != "parametrizations"}
-    for name in base.parametrizations:
+    for name in cast(nn.ModuleDict, base.parametrizations):  # torch's, by parameter
         made = getattr(base, name).detach().clone()
         plain.register_parameter(name, nn.Parameter(made, requires_grad=False))
     return plain

@@ -5,6 +5,7 @@ $dx = dy\,W'$, $G = dy^\top x$, and from G the gradients of B, A and phi. Saving
 hold a second copy of every adapted weight; a caller that keeps one anyway hands it over.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from adapters.ops import operators
 from adapters.ops.dense_gradient import dense_gradient
 from adapters.ops.operators import gradients_of_factors, make_weight
+from adapters.torch_types import never_compiled
 from basis_zoo.proxy import Proxy
 
 
@@ -44,7 +46,8 @@ class _MergedLinear(torch.autograd.Function):
         if bias is None or x.ndim < 3:
             return y
         # this y is a view, and a view that a Function returns may not be changed in place
-        return torch.ops.aten._unsafe_view(y, y.shape)
+        view: Tensor = torch.ops.aten._unsafe_view(y, y.shape)
+        return view
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -81,9 +84,10 @@ class _LinearInAGraph(torch.autograd.Function):
         """x (*, in) -> (*, out)."""
         ctx.save_for_backward(x, weight, b, a, coefficients, ends, terms)
         ctx.table, ctx.scale, ctx.seed, ctx.float8 = table, scale, seed, float8
-        return operators.linear(
+        y: Tensor = operators.linear(
             x, weight, bias, b, a, coefficients, ends, terms, table, scale, seed
         )
+        return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -144,16 +148,17 @@ def merged_linear(
         return _eager(x, weight, bias, b, a, proxy.coefficients, proxy, scale, seed, made, float8)
     if (weight is not None and weight.requires_grad) or not operators.can_be_operator(proxy):
         return _outside(x, weight, bias, b, a, proxy.coefficients, proxy, scale, seed, made, float8)
-    after = bias is not None and bias.requires_grad
-    numbers, inside = operators.numbers(proxy), None if after else bias
-    y = _LinearInAGraph.apply(x, weight, inside, b, a, *numbers, scale, seed, float8)
-    return y + bias if after else y
+    after = bias if bias is not None and bias.requires_grad else None
+    numbers, inside = operators.numbers(proxy), bias if after is None else None
+    y = _in_a_graph(x, weight, inside, b, a, *numbers, scale, seed, float8)
+    return y if after is None else y + after
 
 
-_eager = _MergedLinear.apply
+_eager: Callable[..., Tensor] = _MergedLinear.apply
+_in_a_graph: Callable[..., Tensor] = _LinearInAGraph.apply
 
 
-@torch.compiler.disable
+@never_compiled
 def _outside(*arguments: Any) -> Tensor:
     weight = arguments[1]
     operators.warn_outside(weight is not None and weight.requires_grad)

@@ -4,6 +4,7 @@ Embeddings, convolutions, attention and experts read W' itself, so it is kept fo
 by whatever they do with it; of the update only B and A are.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from adapters.ops import merge, operators
 from adapters.ops.operators import gradients_of_factors
+from adapters.torch_types import never_compiled
 from basis_zoo.proxy import Proxy
 
 
@@ -56,7 +58,8 @@ class _WeightInAGraph(torch.autograd.Function):
         """(out, in), in the dtype of W."""
         ctx.save_for_backward(b, a, coefficients, ends, terms)
         ctx.table, ctx.scale = table, scale
-        return operators.weight(weight, b, a, coefficients, ends, terms, table, scale, seed)
+        made: Tensor = operators.weight(weight, b, a, coefficients, ends, terms, table, scale, seed)
+        return made
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -109,13 +112,17 @@ def _applied(
     made: Tensor | None,
 ) -> Tensor:
     if not torch.compiler.is_compiling():
-        return _EffectiveWeight.apply(weight, b, a, proxy.coefficients, proxy, scale, seed, made)
+        return _eager(weight, b, a, proxy.coefficients, proxy, scale, seed, made)
     if operators.can_be_operator(proxy):
-        return _WeightInAGraph.apply(weight, b, a, *operators.numbers(proxy), scale, seed)
+        return _in_a_graph(weight, b, a, *operators.numbers(proxy), scale, seed)
     return _outside(weight, b, a, proxy.coefficients, proxy, scale, seed, made)
 
 
-@torch.compiler.disable
+_eager: Callable[..., Tensor] = _EffectiveWeight.apply
+_in_a_graph: Callable[..., Tensor] = _WeightInAGraph.apply
+
+
+@never_compiled
 def _outside(*arguments: Any) -> Tensor:
     operators.warn_outside(trained=False)
-    return _EffectiveWeight.apply(*arguments)
+    return _eager(*arguments)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from adapters.export.updates import DenseUpdate
+from adapters.layers.weights import weight_of
 from adapters.module_names import block_of
 from adapters.placement import adaptable
 
@@ -15,20 +16,22 @@ from adapters.placement import adaptable
 class WeightChange(DenseUpdate):
     """The weight of a layer, the adapter put into it, less what it was before."""
 
+    layer: nn.Module  # type: ignore[assignment]  # of a model without adapters too
+
     def __init__(self, name: str, layer: nn.Module, adapter: str, before: nn.Module) -> None:
         self._before = before
-        super().__init__(name, layer, adapter)
+        super().__init__(name, layer, adapter)  # type: ignore[arg-type]  # as `layer`
 
     @torch.no_grad()
     def dense(self) -> Tensor:
         """As `LayerUpdate.dense`."""
         layer = self.layer
         if isinstance(layer, BaseTunerLayer):
-            layer = deepcopy(layer).float()  # a weight in half precision would round the update
-            layer.merge(adapter_names=[self.adapter])
-            layer = layer.get_base_layer()
-        change = layer.weight.detach().float()
-        change = change - self._before.weight.detach().to(change)
+            merged = deepcopy(layer).float()  # a weight in half precision would round the update
+            merged.merge(adapter_names=[self.adapter])
+            layer = merged.get_base_layer()
+        change = weight_of(layer).detach().float()
+        change = change - weight_of(self._before).detach().to(change)
         return change.T if isinstance(layer, Conv1D) else change
 
 
@@ -44,13 +47,13 @@ def weight_changes(
     """
     start = "base_model.model."
     was = dict(before.named_modules())
-    layers = {
-        name: layer
-        for name, layer in model.named_modules()
+    every = dict(model.named_modules())
+    names = [
+        name
+        for name, layer in every.items()
         if isinstance(layer, BaseTunerLayer) and adapter in layer._get_available_adapters()
-    }
-    if not layers:
-        every = dict(model.named_modules())
-        layers = {name: every[name] for name in adaptable(model) if block_of(name) is not None}
-    named = {name.removeprefix(start): layer for name, layer in layers.items()}
-    return [WeightChange(name, layer, adapter, was[name]) for name, layer in named.items()]
+    ]
+    if not names:
+        names = [name for name in adaptable(model) if block_of(name) is not None]
+    own = {name: name.removeprefix(start) for name in names}
+    return [WeightChange(own[name], every[name], adapter, was[own[name]]) for name in names]

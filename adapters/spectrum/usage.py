@@ -66,7 +66,8 @@ def non_affine_share(phi: Nonlinearity, x: Tensor) -> Tensor:
         return torch.tensor(0.0)
     # sums, not a library's least squares, whose last bits depend on where memory lies
     slope = (x * y).sum() / x.square().sum().clamp_min(torch.finfo(x.dtype).tiny)
-    return ((y - slope * x).norm() / spread).cpu()
+    share: Tensor = (y - slope * x).norm() / spread
+    return share.cpu()
 
 
 @torch.no_grad()
@@ -82,4 +83,5 @@ def effective_degree(phi: Nonlinearity, x: Tensor, tolerance: float = 1e-2) -> T
     beyond = size.flip(0).cumsum(0).flip(0) - size  # entry d: the sum over degrees above d
     if beyond[0] <= 1e-12 * size.sum().clamp_min(1e-300):
         return torch.tensor(0.0)
-    return (beyond <= tolerance * beyond[0]).int().argmax().float().cpu()
+    degree: Tensor = (beyond <= tolerance * beyond[0]).int().argmax()
+    return degree.float().cpu()

@@ -17,8 +17,7 @@ def _claims(claim: Claim) -> Callable[[Basis], bool]:
 
 
 def _design(s: Subject, x: Tensor) -> Tensor:
-    p = s.natural
-    return s.basis.design_matrix(x, p.grid, p.bandwidth)  # type: ignore[attr-defined]
+    return s.design(x, s.natural)
 
 
 def _interval(s: Subject, count: int = 997) -> Tensor:
@@ -58,7 +57,7 @@ def check_interpolating(s: Subject) -> str:
 def check_zero_mean(s: Subject) -> str:
     """psi integrates to zero over the real line."""
     z = torch.linspace(-60, 60, 12001, dtype=torch.float64)
-    psi = s.basis.psi(z)  # type: ignore[attr-defined]
+    psi = s.psi(z)
     mean = (psi.sum() / psi.abs().sum()).abs().item()
     return at_most(mean, 1e-10, "mean over mean magnitude")
 
@@ -155,4 +154,5 @@ def _best_error(s: Subject, target: Callable[[Tensor], Tensor]) -> float:
     design = _design(s, x)
     size = design.square().sum(dim=0).sqrt().clamp_min(1e-300)
     solution = torch.linalg.lstsq(design / size, y[:, None], rcond=1e-14, driver="gelsd").solution
-    return (design @ (solution / size[:, None]) - y[:, None]).abs().max().item()
+    error: float = (design @ (solution / size[:, None]) - y[:, None]).abs().max().item()
+    return error

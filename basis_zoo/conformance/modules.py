@@ -9,8 +9,9 @@ import torch
 from basis_zoo.conformance.check import at_most, check, require
 from basis_zoo.conformance.subject import Subject
 from basis_zoo.fit import responses
+from basis_zoo.nonlinearity import Nonlinearity
 from basis_zoo.phi import EXTRAPOLATIONS, Phi, stack_parameters
-from basis_zoo.starts import get_start, list_starts
+from basis_zoo.starts import Identity, IdentityAnchored, RandomAmplitudes, get_start, list_starts
 
 _LEAVE_W_ALONE = {"paper", "small", "anchored", "identity", "identity_anchored", "random"}
 _DRAWS = 20
@@ -35,7 +36,7 @@ def check_starts(s: Subject) -> str:
     return f"{len(list_starts())} starts" + (f"; refuses {', '.join(refused)}" if refused else "")
 
 
-def _check_start(s: Subject, name: str, module: torch.nn.Module, linear: bool) -> None:
+def _check_start(s: Subject, name: str, module: Nonlinearity, linear: bool) -> None:
     what = f"start {name!r} with linear={linear}"
     low, high = s.basis.interval
     x = torch.linspace(low, high, 301, dtype=torch.float32)
@@ -50,10 +51,10 @@ def _check_start(s: Subject, name: str, module: torch.nn.Module, linear: bool) -
     if name in _LEAVE_W_ALONE and (start.zero_b or silent):
         update = module(origin if start.zero_b else x).abs().max()  # BA is zero where B is
         require(update <= 1e-6 * s.half, f"{what}: phi changes W by {update:.2g} before training")
-    if name.startswith("identity"):
+    if isinstance(start, Identity | IdentityAnchored):
         shift = module.phi._sum(origin, p) * start.anchored
         error = (y + shift - x).abs().max().item()
-        limit = start.tolerance + 1e-4 * s.half  # type: ignore[attr-defined]
+        limit = start.tolerance + 1e-4 * s.half
         at_most(error, limit, f"{what}: max |phi(x) - x|")
     if name in ("paper", "small", "anchored"):
         require(not module.amplitude.any(), f"{what}: amplitudes are not zero")
@@ -73,10 +74,10 @@ def _check_variance(s: Subject, what: str) -> None:
     design = responses(s.basis, x, p.grid, p.bandwidth)
     squares = []
     for seed in range(_DRAWS):
-        start = get_start("random", seed=seed)
+        start = RandomAmplitudes(seed=seed)
         a = start.values(s.basis, p.grid, p.bandwidth, False).amplitude
         squares.append((design @ a).square().mean().item())
-    ratio = math.sqrt(sum(squares) / _DRAWS) / start.scale  # type: ignore[attr-defined]
+    ratio = math.sqrt(sum(squares) / _DRAWS) / start.scale
     require(0.5 < ratio < 2, f"{what}: phi has {ratio:.2g} times the deviation asked for")
 
 

@@ -3,11 +3,12 @@
 import dataclasses
 import functools
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from basis_zoo.basis import Basis
+from basis_zoo.basis import Basis, LinearBasis, LocationScaleBasis
 from basis_zoo.grids import Grid, get_grid
 from basis_zoo.nonlinearity import Nonlinearity, spacing_bandwidth
 from basis_zoo.phi import Phi, PhiParameters
@@ -74,7 +75,8 @@ class Subject:
     def kinks(self) -> Tensor:
         """Breakpoints, sorted, each once."""
         p = self.numbers
-        return self.basis.breakpoints(p.grid, p.bandwidth).unique()
+        kinks: Tensor = self.basis.breakpoints(p.grid, p.bandwidth).unique()
+        return kinks
 
     def inside(self, count: int, margin: float = 0.0) -> Tensor:
         """Points spread over the interval, wider by `margin` of it on each side, off kinks."""
@@ -92,6 +94,15 @@ class Subject:
         p = self.numbers if p is None else p
         return self.basis.phi(x, p.amplitude, p.grid, p.bandwidth)
 
+    def design(self, x: Tensor, p: PhiParameters | None = None) -> Tensor:
+        """The design matrix of a linear family; checks that call it run for no other."""
+        p = self.numbers if p is None else p
+        return cast(LinearBasis, self.basis).design_matrix(x, p.grid, p.bandwidth)
+
+    def psi(self, z: Tensor) -> Tensor:
+        """psi of a location-scale family; checks that call it run for no other."""
+        return cast(LocationScaleBasis, self.basis).psi(z)
+
     def scale(self, x: Tensor, p: PhiParameters | None = None) -> float:
         """What errors are measured against: the largest sum of magnitudes of terms at `x`."""
         p = self.numbers if p is None else p
@@ -99,9 +110,10 @@ class Subject:
         if terms is None:
             return max(self.phi(x, p).abs().max().item(), 1.0)
         sizes = terms(x, p.grid, p.bandwidth).abs() @ p.amplitude.abs()
-        return max(sizes.max().item(), 1e-30)
+        largest: float = sizes.max().item()
+        return max(largest, 1e-30)
 
-    def module(self, start: str = "random", **options: object) -> Nonlinearity:
+    def module(self, start: str = "random", **options: Any) -> Nonlinearity:
         """A module with this family, `start` (seeded where it draws) and bandwidth 1 / spacing."""
         seeded = {"seed": 0} if start == "random" else {}
         made = get_start(start, **seeded)

@@ -116,6 +116,7 @@ def _cut(word: str, size: float, inches: float) -> list[str]:
 @lru_cache(maxsize=4096)
 def _width(text: str, size: float) -> float:
     """In inches."""
+    width: float
     width, *_ = _MEASURE.get_text_width_height_descent(text, FontProperties(size=size), False)
     return 1.02 * width / DPI
 
@@ -147,7 +148,8 @@ def _legend(figure: Figure, width: float) -> Any:
 def _renderer(figure: Figure) -> RendererAgg:
     canvas = figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)
-    return canvas.get_renderer()
+    renderer: RendererAgg = canvas.get_renderer()
+    return renderer
 
 
 def _set_sizes(axes: Axes) -> None:

@@ -54,4 +54,5 @@ class Bernstein(LinearBasis):
         t = np.interp(x, self.interval, (0.0, 1.0))[:, None]
         n = self.num_basis - 1
         k = np.arange(n + 1)
-        return special.binom(n, k) * t**k * (1 - t) ** (n - k)
+        design: Array = special.binom(n, k) * t**k * (1 - t) ** (n - k)
+        return design

@@ -49,7 +49,7 @@ class BSpline(LinearBasis):
         super().__post_init__()
 
     @property
-    def claims(self) -> frozenset[Claim]:
+    def claims(self) -> frozenset[Claim]:  # type: ignore[override]  # nobody writes the base's
         """Lines from degree 1 on; degree 0 is a staircase."""
         more = Claim.REPRODUCES_LINES if self.degree else Claim.ZERO_GRADIENT
         return frozenset({Claim.PARTITION_OF_UNITY, Claim.NON_NEGATIVE, Claim.BOUNDED, more})
@@ -60,7 +60,7 @@ class BSpline(LinearBasis):
         return self.degree + 1
 
     @property
-    def extrapolation(self) -> str:
+    def extrapolation(self) -> str:  # type: ignore[override]  # nor this
         """Continued as a line where the end pieces are polynomials that explode."""
         return "linear" if self.knots == "clamped" and self.degree > 1 else "exact"
 
@@ -125,11 +125,14 @@ class BSpline(LinearBasis):
         k, n = self.degree, self.num_basis
         if self.knots == "clamped":
             t = np.r_[[grid[0]] * k, grid, [grid[-1]] * k]
-            return interpolate.BSpline(t, np.eye(n), k)(x)
+            design: Array = interpolate.BSpline(t, np.eye(n), k)(x)
+            return design
         steps = np.arange(1, k + 1)
         left, right = grid[0] - steps[::-1] * (grid[1] - grid[0]), steps * (grid[-1] - grid[-2])
         t = np.r_[left, grid, grid[-1] + right]
         if k == 0:
-            return interpolate.BSpline(t, np.eye(n), k)(x)
+            design = interpolate.BSpline(t, np.eye(n), k)(x)
+            return design
         pieces = [interpolate.BSpline.basis_element(t[i : i + k + 2], False) for i in range(n)]
-        return np.nan_to_num(np.stack([p(x) for p in pieces], axis=-1))
+        design = np.nan_to_num(np.stack([p(x) for p in pieces], axis=-1))
+        return design

@@ -49,4 +49,5 @@ class Chebyshev(LinearBasis):
         from scipy import special
 
         u = np.interp(x, self.interval, (-1.0, 1.0))
-        return special.eval_chebyt(np.arange(self.num_basis), u[:, None])
+        design: Array = special.eval_chebyt(np.arange(self.num_basis), u[:, None])
+        return design

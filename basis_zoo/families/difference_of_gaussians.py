@@ -36,4 +36,5 @@ class DifferenceOfGaussians(LocationScaleBasis):
         import numpy as np
         from scipy import stats
 
-        return np.sqrt(2 * np.pi) * (stats.norm.pdf(z) - stats.norm.pdf(z, scale=2))
+        psi: Array = np.sqrt(2 * np.pi) * (stats.norm.pdf(z) - stats.norm.pdf(z, scale=2))
+        return psi

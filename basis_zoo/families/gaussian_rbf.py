@@ -34,4 +34,5 @@ class GaussianRBF(LocationScaleBasis):
         import numpy as np
         from scipy import stats
 
-        return np.sqrt(2 * np.pi) * stats.norm.pdf(z)
+        psi: Array = np.sqrt(2 * np.pi) * stats.norm.pdf(z)
+        return psi

@@ -37,8 +37,9 @@ class Haar(LinearBasis):
 
     def breakpoints(self, grid: Tensor, bandwidth: Tensor) -> Tensor:
         """The inner dyadic points of the finest level."""
-        like = {"dtype": grid.dtype, "device": grid.device}
-        points = torch.linspace(*self.interval, 2**self._levels + 1, **like)
+        low, high = self.interval
+        count: int = 2**self._levels + 1
+        points = torch.linspace(low, high, count, dtype=grid.dtype, device=grid.device)
         return points[1:-1].expand(*grid.shape[:-1], -1)
 
     def design_matrix(self, x: Tensor, grid: Tensor, bandwidth: Tensor) -> Tensor:

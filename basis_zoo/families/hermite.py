@@ -58,8 +58,8 @@ class Hermite(LinearBasis):
         while len(h) < self.num_basis:
             k = len(h) - 1
             h.append(math.sqrt(2 / (k + 1)) * t * h[-1] - math.sqrt(k / (k + 1)) * h[-2])
-        h = torch.cat(h[: self.num_basis], dim=-1)
-        return torch.where(far, 0, h).to(x.dtype)
+        values = torch.cat(h[: self.num_basis], dim=-1)
+        return torch.where(far, 0, values).to(x.dtype)
 
     def oracle(self, x: Array, grid: Array, bandwidth: Array) -> Array:
         """`numpy.polynomial.hermite`, normalised in logarithms."""
@@ -71,4 +71,5 @@ class Hermite(LinearBasis):
         k = np.arange(self.num_basis)
         log_norm = 0.5 * (k * np.log(2) + special.gammaln(k + 1) + np.log(np.pi) / 2)
         value = np.polynomial.hermite.hermvander(t, self.num_basis - 1)
-        return value * np.exp(-(t[:, None] ** 2) / 2 - log_norm)
+        design: Array = value * np.exp(-(t[:, None] ** 2) / 2 - log_norm)
+        return design

@@ -34,4 +34,5 @@ class InverseMultiquadric(LocationScaleBasis):
         """`numpy.hypot`."""
         import numpy as np
 
-        return 1 / np.hypot(1, z)
+        psi: Array = 1 / np.hypot(1, z)
+        return psi

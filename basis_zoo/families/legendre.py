@@ -45,4 +45,5 @@ class Legendre(LinearBasis):
         from scipy import special
 
         u = np.interp(x, self.interval, (-1.0, 1.0))
-        return special.eval_legendre(np.arange(self.num_basis), u[:, None])
+        design: Array = special.eval_legendre(np.arange(self.num_basis), u[:, None])
+        return design

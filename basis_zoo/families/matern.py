@@ -62,4 +62,6 @@ class Matern(LocationScaleBasis):
         from scipy import special
 
         s = np.maximum(np.sqrt(2 * self.nu) * np.abs(z), 1e-12)
-        return 2 ** (1 - self.nu) / special.gamma(self.nu) * s**self.nu * special.kv(self.nu, s)
+        factor = 2 ** (1 - self.nu) / special.gamma(self.nu)
+        psi: Array = factor * s**self.nu * special.kv(self.nu, s)
+        return psi

@@ -31,7 +31,8 @@ class MexicanHat(LocationScaleBasis):
     def psi(self, z: Tensor) -> Tensor:
         """The wavelet."""
         s = z.square()
-        return 2 / (math.sqrt(3) * math.pi**0.25) * (1 - s) * torch.exp(-s / 2)
+        height: float = 2 / (math.sqrt(3) * math.pi**0.25)
+        return height * (1 - s) * torch.exp(-s / 2)
 
     def psi_oracle(self, z: Array) -> Array:
         """Through He_2, the probabilists' Hermite polynomial of scipy."""
@@ -39,4 +40,5 @@ class MexicanHat(LocationScaleBasis):
         from scipy import special, stats
 
         gaussian = stats.norm.pdf(z) * np.sqrt(2 * np.pi)
-        return -2 / np.sqrt(3 * np.sqrt(np.pi)) * special.eval_hermitenorm(2, z) * gaussian
+        psi: Array = -2 / np.sqrt(3 * np.sqrt(np.pi)) * special.eval_hermitenorm(2, z) * gaussian
+        return psi

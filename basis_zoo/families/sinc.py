@@ -46,4 +46,5 @@ class Sinc(LocationScaleBasis):
         import numpy as np
         from scipy import special
 
-        return special.spherical_jn(0, np.pi * np.abs(z))
+        psi: Array = special.spherical_jn(0, np.pi * np.abs(z))
+        return psi

@@ -44,4 +44,5 @@ class Sinter(Basis):
         import numpy as np
 
         waves = np.exp(1j * np.outer(x, np.arange(1, self.num_basis + 1) * bandwidth))
-        return x + x * (waves.imag @ amplitude)
+        phi: Array = x + x * (waves.imag @ amplitude)
+        return phi

@@ -34,4 +34,5 @@ class Tanh(LocationScaleBasis):
         """Through the logistic function of scipy: tanh z = 2 expit(2z) - 1."""
         from scipy import special
 
-        return 2 * special.expit(2 * z) - 1
+        psi: Array = 2 * special.expit(2 * z) - 1
+        return psi

@@ -37,8 +37,9 @@ class Walsh(LinearBasis):
 
     def breakpoints(self, grid: Tensor, bandwidth: Tensor) -> Tensor:
         """The inner dyadic points of the finest level."""
-        like = {"dtype": grid.dtype, "device": grid.device}
-        points = torch.linspace(*self.interval, 2**self._levels + 1, **like)
+        low, high = self.interval
+        count: int = 2**self._levels + 1
+        points = torch.linspace(low, high, count, dtype=grid.dtype, device=grid.device)
         return points[1:-1].expand(*grid.shape[:-1], -1)
 
     def design_matrix(self, x: Tensor, grid: Tensor, bandwidth: Tensor) -> Tensor:
@@ -62,4 +63,5 @@ class Walsh(LinearBasis):
         rows = linalg.hadamard(2**self._levels)
         rows = rows[np.argsort((np.diff(rows, axis=1) != 0).sum(axis=1))]
         cell = np.searchsorted(np.linspace(*self.interval, len(rows) + 1)[1:-1], x, side="right")
-        return rows[: self.num_basis, cell].T.astype(float)
+        design: Array = rows[: self.num_basis, cell].T.astype(float)
+        return design

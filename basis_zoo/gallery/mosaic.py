@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from basis_zoo.basis import list_bases
@@ -33,7 +34,7 @@ def write_mosaic(path: Path) -> Path:
     return path
 
 
-def _draw_sum(axes) -> None:
+def _draw_sum(axes: Axes) -> None:
     """What the functions are for: weighted, they add up to phi."""
     basis = measure.sized("gaussian_rbf", 12)
     x = torch.linspace(*basis.interval, 401, dtype=torch.float64)

@@ -6,6 +6,7 @@ import re
 
 import matplotlib
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -25,7 +26,7 @@ def function_colors(count: int) -> list[tuple[float, float, float, float]]:
 
 
 def draw_functions(
-    axes, basis: Basis, x: Tensor, points: Tensor, *, width: float = 1.2, ticks: bool = True
+    axes: Axes, basis: Basis, x: Tensor, points: Tensor, *, width: float = 1.2, ticks: bool = True
 ) -> None:
     """All functions in one pair of axes; `ticks` shows the grid below them."""
     values = measure.functions(basis, x, points)
@@ -111,7 +112,7 @@ def formula_svg(formula: str, size: float = 15) -> str:
     return text[text.index("<svg") :].replace("#010203", "currentColor")
 
 
-def _style(axes, title: str) -> None:
+def _style(axes: Axes, title: str) -> None:
     axes.set_title(title, fontsize=8, color=INK, pad=3)
     axes.tick_params(colors=INK, labelsize=6.5, length=2, width=0.6)
     for side, spine in axes.spines.items():

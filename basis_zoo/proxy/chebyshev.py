@@ -154,8 +154,8 @@ class ChebyshevProxy(NamedTuple):
                 before, now = now, before.addcmul(twice, now, value=1 if k % 2 else -1)
             sign = -1 if k % 4 >= 2 else 1
             sums += [sign * now.sum(), sign * torch.dot(now, u)]
-        sums = torch.stack(sums[: self.degree + 1]).double()
-        return (moment_matrix(self.degree, x.device) @ sums).float()
+        stacked = torch.stack(sums[: self.degree + 1]).double()
+        return (moment_matrix(self.degree, x.device) @ stacked).float()
 
 
 @constant

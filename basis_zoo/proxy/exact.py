@@ -45,7 +45,8 @@ class ExactProxy:
 
     def rebuilt(self, tensors: tuple[Tensor, ...]) -> "ExactProxy":
         """The same proxy of other tensors, in the order of `tensors`."""
-        return ExactProxy(self.phi, *tensors, self.sizes)
+        (coefficients,) = tensors
+        return ExactProxy(self.phi, coefficients, self.sizes)
 
     def _phi(self, x: Tensor, numbers: Tensor) -> Tensor:
         work = torch.promote_types(x.dtype, numbers.dtype)
@@ -54,7 +55,8 @@ class ExactProxy:
         return self.phi(x.to(work), parameters).to(x.dtype)
 
     def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
-        return x.flatten().split(math.ceil(_CHUNK / max(self.sizes)))
+        chunks: tuple[Tensor, ...] = x.flatten().split(math.ceil(_CHUNK / max(self.sizes)))
+        return chunks
 
     @torch.no_grad()
     def value(self, x: Tensor) -> Tensor:
@@ -64,7 +66,7 @@ class ExactProxy:
 
     def slope(self, x: Tensor) -> Tensor:
         """phi'(x) for a single proxy, elementwise."""
-        parts = []
+        parts: list[Tensor] = []
         with torch.enable_grad():
             for part in self._chunks(x.detach()):
                 point = part.clone().requires_grad_()

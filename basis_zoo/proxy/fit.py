@@ -31,7 +31,7 @@ def range_radius(b: Tensor, a: Tensor) -> Tensor:
     Returns:
         (*batch,), at least `SMALLEST_RADIUS`; not finite where a factor is not.
     """
-    radius = b.norm(dim=-1).amax(-1) * a.norm(dim=-2).amax(-1)
+    radius: Tensor = b.norm(dim=-1).amax(-1) * a.norm(dim=-2).amax(-1)
     return (radius * (1 + 1e-5)).clamp_min(SMALLEST_RADIUS)
 
 
@@ -92,7 +92,7 @@ class ProxyFitter:
         self._made: Plan | None = None
         self._pending: tuple[Phi, Plan, Tensor, torch.cuda.Event | None] | None = None
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, object]:
         """Copies and files carry no measurement that is under way."""
         return {**self.__dict__, "_pending": None, "captured": None}
 
@@ -107,7 +107,7 @@ class ProxyFitter:
             plan = self._made or self.plan or first_plan(phi, math.inf)
             draft = plan.draft(target)
             self.captured = CapturedFit(phi, plan, draft.report)
-            return draft.fit(plan)
+            return draft.own()
         if self.plan is None:
             return self._fit_waiting(target)
         self._receive()
@@ -118,7 +118,7 @@ class ProxyFitter:
                     self._send(phi, _HIGHEST, _HIGHEST.draft(target).report)
             else:
                 self._send(phi, self.plan, draft.report)
-        return draft.fit(self.plan)
+        return draft.own()
 
     def forget(self) -> None:
         """A measurement that is under way is out of date: steps were replayed since."""
@@ -140,11 +140,11 @@ class ProxyFitter:
             told = draft.report.tolist()
             self.bound = self.plan.error(told)
             following = self.plan.after(told, self.tolerance, target.phi)
-            fit = draft.fit(following)
-            if fit is not None:
+            better = draft.fit(following)
+            if better is not None:
                 self.plan, self.bound = following, following.error(told)
-                return fit
-            fit = draft.fit(self.plan)
+                return better
+            fit = draft.own()
             if best is None or self.bound <= max(self.tolerance, best[0]):
                 best = (self.bound, self.plan, fit)
             if following in tried:

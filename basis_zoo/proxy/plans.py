@@ -69,8 +69,10 @@ class Draft(NamedTuple):
 
     report: Tensor
     """A vector whose first entry is the largest radius."""
+    own: Callable[[], Fit]
+    """The fit of the plan that drafted."""
     fit: Callable[["Plan"], Fit | None]
-    """The fit of a plan; None where that plan needs phi at other points."""
+    """The fit of any plan; None where that plan needs phi at other points."""
 
 
 class Plan(Protocol):
@@ -134,15 +136,18 @@ class ChebyshevPlan:
             report = torch.cat([target.reach()[None], inside[None], worst])
             bounds = torch.add(rounded, dropped, alpha=_UNSEEN)
 
+        def of_degree(degree: int) -> Fit:
+            proxy = ChebyshevProxy.of(coefficients[..., : degree + 1], target.radius)
+            return Fit(proxy, bounds[..., served.index(degree)])
+
         def fit(plan: Plan) -> Fit | None:
             if not isinstance(plan, ChebyshevPlan) or plan._served != served:
                 return None
             if plan.by_slope != self.by_slope:
                 return None
-            proxy = ChebyshevProxy.of(coefficients[..., : plan.degree + 1], target.radius)
-            return Fit(proxy, bounds[..., served.index(plan.degree)])
+            return of_degree(plan.degree)
 
-        return Draft(report, fit)
+        return Draft(report, lambda: of_degree(self.degree), fit)
 
     def after(self, report: list[float], tolerance: float, phi: Phi) -> Plan:
         """The lowest degree within the tolerance; past the highest, or with kinks, a table."""
@@ -226,7 +231,7 @@ class TablePlan:
             bound = torch.where(inside <= self.room, bound, torch.inf)
             report = torch.stack([target.reach(), inside.max(), errors.max(), bound.max(), noise])
         fit = Fit(proxy, bound)
-        return Draft(report, lambda plan: fit if plan == self else None)
+        return Draft(report, lambda: fit, lambda plan: fit if plan == self else None)
 
     def after(self, report: list[float], tolerance: float, phi: Phi) -> Plan:
         """More or fewer pieces by the error, room by the count; past the largest, exact."""
@@ -271,7 +276,7 @@ class ExactPlan:
             bound = share(*float64_error(target.phi, target.own, target.radius))
             report = torch.stack([target.reach(), bound.max()])
         fit = Fit(ExactProxy.of(target.phi, target.own), bound)
-        return Draft(report, lambda plan: fit if plan == self else None)
+        return Draft(report, lambda: fit, lambda plan: fit if plan == self else None)
 
     def after(self, report: list[float], tolerance: float, phi: Phi) -> Plan:
         """Itself: whoever keeps plans over many steps tries a cheaper one now and then."""

@@ -54,7 +54,8 @@ class Target(NamedTuple):
     def slopes(self, x: Tensor) -> Tensor:
         """The derivatives of `values` in x, (2, *batch, n); no difference cancels in them."""
         ones = torch.ones_like(x)
-        return torch.func.jvp(self.values, (x,), (ones,))[1]
+        slopes: Tensor = torch.func.jvp(self.values, (x,), (ones,))[1]
+        return slopes
 
     def noisy(self, errors: Tensor) -> Tensor:
         """`errors`, (2, *batch, n), and what phi(x) - phi(0) loses to cancellation in float64."""

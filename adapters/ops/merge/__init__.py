@@ -1,7 +1,7 @@
 """W' = W + s phi(BA) and its gradients: `fused` on a GPU, `blocked` on a CPU, else `reference`."""
 
 import functools
-from types import ModuleType
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,7 +11,22 @@ from adapters.ops.merge.reference import product
 from basis_zoo.proxy import ExactProxy, Proxy
 
 
-def _implementation(b: Tensor, other: Tensor | None, proxy: Proxy) -> ModuleType:
+class Implementation(Protocol):
+    """A path: a module with these two functions, of the proxies that it can evaluate."""
+
+    def merged_weight(
+        self, weight: Tensor | None, b: Tensor, a: Tensor, proxy: Any, scale: float,
+        *, dtype: torch.dtype | None = None, seed: int | None = None,
+    ) -> Tensor:  # fmt: skip
+        """As `merged_weight` below."""
+
+    def merge_gradients(
+        self, grad: Tensor, b: Tensor, a: Tensor, proxy: Any, scale: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `merge_gradients` below."""
+
+
+def _implementation(b: Tensor, other: Tensor | None, proxy: Proxy) -> Implementation:
     """A fast path for what it can do: float32 factors, 16 or 32 bit weights, a real proxy."""
     wide = torch.float64 in (b.dtype, b.dtype if other is None else other.dtype)
     if wide or isinstance(proxy, ExactProxy):
@@ -24,7 +39,7 @@ def _implementation(b: Tensor, other: Tensor | None, proxy: Proxy) -> ModuleType
 
 
 @functools.cache
-def _fused() -> ModuleType:
+def _fused() -> Implementation:
     from adapters.ops.merge import fused  # Triton is there where CUDA is
 
     return fused

@@ -124,9 +124,12 @@ def merge_gradients(
     """Gradients with respect to B, A and phi; arguments and results as in `adapters.ops.merge`."""
     b, a = b.detach().float(), a.detach().float()
     db, da = torch.empty_like(b), torch.zeros_like(a)
-    walk = _polynomial_blocks if isinstance(proxy, ChebyshevProxy) else _table_blocks
     moments = torch.zeros(proxy.coefficients.numel(), dtype=torch.float64)
-    for rows, h in walk(grad, b, a, proxy, moments):
+    if isinstance(proxy, ChebyshevProxy):
+        walk = _polynomial_blocks(grad, b, a, proxy, moments)
+    else:
+        walk = _table_blocks(grad, b, a, proxy, moments)
+    for rows, h in walk:
         torch.mm(h, a.T, out=db[rows])
         da.addmm_(b[rows].T, h)
     moments *= scale

@@ -58,7 +58,8 @@ def scalars(terms, COUNT: tl.constexpr):
     """A tuple of the first terms: read once, not in every block of the walk."""
     held = (tl.load(terms),)
     for p in tl.static_range(1, COUNT):
-        held = held + (tl.load(terms + p),)  # noqa: RUF005  Triton knows no unpacking
+        # Triton knows no unpacking, and mypy no tuple that grows
+        held = held + (tl.load(terms + p),)  # type: ignore[assignment]  # noqa: RUF005
     return held
 
 
@@ -155,7 +156,8 @@ def inner_precision(proxy: Fusable, dtype: torch.dtype) -> str:
 
 def padded_rank(rank: int) -> int:
     """The rank as the tensor cores take it: a power of two of at least 16."""
-    return max(16, triton.next_power_of_2(rank))
+    power: int = triton.next_power_of_2(rank)
+    return max(16, power)
 
 
 def layout(

@@ -100,7 +100,7 @@ def _gradient_kernel(
         held = scalars(terms + (SIZE + 1), SIZE)
         sums = (tl.zeros([BM], dtype=tl.float32),)
         for p in tl.static_range(1, SIZE + 1):  # noqa: B007
-            sums = sums + (_no_sums(BM, LANES),)  # noqa: RUF005
+            sums = sums + (_no_sums(BM, LANES),)  # type: ignore[assignment]  # noqa: RUF005
     b_bt = tl.trans(b_b) * (undo * scale)
     b_db = tl.zeros([BM, RANK], dtype=tl.float32)
     program = (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)).to(tl.int64)
@@ -142,10 +142,10 @@ def _gradient_kernel(
                 for p in tl.static_range(0, SIZE + 1, 2):
                     if p > 0:
                         even = _part_sums(term, LANES)
-                        grown = grown + (sums[p] + even,)  # noqa: RUF005
+                        grown = grown + (sums[p] + even,)  # type: ignore[assignment]  # noqa: RUF005
                     if p + 1 <= SIZE:
                         odd = _part_sums(term * x, LANES)
-                        grown = grown + (sums[p + 1] + odd,)  # noqa: RUF005
+                        grown = grown + (sums[p + 1] + odd,)  # type: ignore[assignment]  # noqa: RUF005
                     if p + 2 <= SIZE:
                         after = double * term - before
                         before = term
@@ -320,6 +320,6 @@ def merge_gradients(
     db = b.new_empty(m, k, dtype=torch.float32)
     da = b.new_empty(k, n, dtype=torch.float32)
     dc = torch.empty_like(proxy.coefficients, dtype=torch.float32)
-    tensors = (db_parts, da_parts, parts, db, da, dc)
-    _finish(plan.blocks, tensors, (), plan.sizes, plan.to_finish)
+    sums = (db_parts, da_parts, parts, db, da, dc)
+    _finish(plan.blocks, sums, (), plan.sizes, plan.to_finish)
     return db, da, dc

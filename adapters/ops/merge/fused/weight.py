@@ -120,8 +120,11 @@ def merged_weight(
     (m, k), n = b.shape, a.shape[1]
     if weight is not None and not weight.is_contiguous():
         if weight.t().is_contiguous():
-            options = {"dtype": dtype, "seed": seed, "precision": precision, "tile": tile}
-            return merged_weight(weight.t(), a.t(), b.t(), proxy, scale, **options).t()
+            turned = merged_weight(
+                *(weight.t(), a.t(), b.t(), proxy, scale),
+                dtype=dtype, seed=seed, precision=precision, tile=tile,
+            )  # fmt: skip
+            return turned.t()
         weight = weight.contiguous()
     dtype = dtype or (weight.dtype if weight is not None else torch.float32)
     out = torch.empty(m, n, dtype=dtype, device=b.device)
