@@ -2,7 +2,7 @@ r"""Made-up studies with known differences: how often verdicts are wrong, and wh
 
     python -m tools.looks_simulation docs/statistics.md      # write its tables anew: ten minutes
 
-The judge is a twin of `studies.engine.reporting.looks.decide` over arrays of studies, which a test
+The judge is a twin of `studies.engine.verdicts.looks.decide` over arrays of studies, which a test
 holds equal to it; claims are `higher` with margin 0 and a resolution of half a point. Beside the
 rule that is used stand others, each given by the one-sided levels of its looks:
 
@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from studies.engine.reporting.looks import shares
-from studies.engine.reporting.statistics import ALPHA
+from studies.engine.verdicts.looks import shares
+from studies.engine.verdicts.statistics import ALPHA
 from studies.files import write_text
 
 Array = NDArray[Any]

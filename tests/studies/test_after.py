@@ -14,10 +14,10 @@ from studies.engine.errors import StudyError
 from studies.engine.planning.plan import plan, plan_tuning
 from studies.engine.records import Result, Trial
 from studies.engine.reporting.after_outcome import gather
-from studies.engine.reporting.claims import judge
 from studies.engine.reporting.report import write_report
 from studies.engine.trials.landscape import filter_normalised, moved
 from studies.engine.trials.trial import run_trial
+from studies.engine.verdicts.claims import judge
 
 AFTER = {
     "para": {"kept": [1.0, 0.25]},

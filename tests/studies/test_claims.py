@@ -10,9 +10,9 @@ from scipy import stats
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.study import ClaimRule
 from studies.engine.records import Cost, Result
-from studies.engine.reporting.claims import judge
 from studies.engine.reporting.report import write_report
-from studies.engine.reporting.statistics import holm
+from studies.engine.verdicts.claims import judge
+from studies.engine.verdicts.statistics import holm
 
 STUDY = """\
 name: s

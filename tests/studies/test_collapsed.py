@@ -13,15 +13,15 @@ from statsmodels.stats.proportion import proportion_confint
 from studies.engine.definition.study import ClaimRule
 from studies.engine.records import Failure, Result
 from studies.engine.reporting import rendering
-from studies.engine.reporting.claims import Verdict, judge
-from studies.engine.reporting.collapsed import (
+from studies.engine.reporting.outcome import collect
+from studies.engine.verdicts.claims import Verdict, judge
+from studies.engine.verdicts.collapsed import (
     Discordant,
     Share,
     chance,
     collapsed,
     has_collapsed,
 )
-from studies.engine.reporting.outcome import collect
 
 
 def run(accuracy: float, majority: float = 0.6, rows: int = 100, **more: Any) -> Result:

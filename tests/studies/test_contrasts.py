@@ -14,8 +14,8 @@ from studies.engine.definition.study import ClaimRule
 from studies.engine.errors import StudyError
 from studies.engine.planning.plan import plan
 from studies.engine.records import Cost, Result
-from studies.engine.reporting.claims import Verdict, judge
 from studies.engine.reporting.report import write_report
+from studies.engine.verdicts.claims import Verdict, judge
 
 RANKS = (4, 8, 16, 64)
 STUDY = """\

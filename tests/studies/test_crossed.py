@@ -8,7 +8,7 @@ import pytest
 import statsmodels.formula.api
 from scipy import stats
 
-from studies.engine.reporting.crossed import Crossed, crossed
+from studies.engine.verdicts.crossed import Crossed, crossed
 
 
 def made(

@@ -31,9 +31,9 @@ from studies.engine.reporting.outcome import collect
 from studies.engine.reporting.panels import styles
 from studies.engine.reporting.report import read_curves
 from studies.engine.reporting.search_outcome import SearchOutcome, SearchPoint
-from studies.engine.reporting.statistics import compare, summarize
 from studies.engine.trials import spectra_file
 from studies.engine.trials.spectra_file import Inside
+from studies.engine.verdicts.statistics import compare, summarize
 
 LONG = "with a name that its author, who had much to say, made far too long"
 UNBROKEN = "train.learning_rate=0.001_adapter.input_scale=learned_adapter.interval=[-3.0,3.0]"

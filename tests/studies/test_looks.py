@@ -12,12 +12,12 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from studies.engine.definition.study import ClaimRule
 from studies.engine.records import Result
-from studies.engine.reporting import power
-from studies.engine.reporting.claims import Verdict, judge, open_claims
-from studies.engine.reporting.looks import Test as Look
-from studies.engine.reporting.looks import decide, shares
-from studies.engine.reporting.samples import Results
-from studies.engine.reporting.statistics import ALPHA, holm, summarize
+from studies.engine.verdicts import power
+from studies.engine.verdicts.claims import Verdict, judge, open_claims
+from studies.engine.verdicts.looks import Test as Look
+from studies.engine.verdicts.looks import decide, shares
+from studies.engine.verdicts.samples import Results
+from studies.engine.verdicts.statistics import ALPHA, holm, summarize
 from tools import looks_simulation as simulation
 
 METRIC = "test/accuracy"

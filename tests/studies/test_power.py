@@ -7,7 +7,7 @@ import pytest
 from scipy import integrate, stats
 from statsmodels.stats.power import TTestPower
 
-from studies.engine.reporting.power import (
+from studies.engine.verdicts.power import (
     boundable,
     detectable,
     power,

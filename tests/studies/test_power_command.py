@@ -16,7 +16,7 @@ from studies.engine.definition.schema import load_study
 from studies.engine.planning import runs
 from studies.engine.planning.plan import plan
 from studies.engine.records import Result, Trial, write_record
-from studies.engine.reporting.power import power_of_bound, seeds_needed, seeds_to_bound
+from studies.engine.verdicts.power import power_of_bound, seeds_needed, seeds_to_bound
 
 STUDY = """\
 name: s

@@ -11,8 +11,8 @@ from refused import refusal
 from studies.engine.command.looks import Look, reached
 from studies.engine.definition.study import Study
 from studies.engine.records import Result, Trial
-from studies.engine.reporting.claims import Verdict
 from studies.engine.reporting.over_tasks import ended_on_all
+from studies.engine.verdicts.claims import Verdict
 
 ARMS = ("lora", "low", "high", "idle")
 CLAIMS = [

@@ -10,11 +10,11 @@ from scipy import stats
 from studies.engine.definition.study import ClaimRule
 from studies.engine.records import Cost, Result
 from studies.engine.reporting import rendering
-from studies.engine.reporting.claims import Verdict, judge
-from studies.engine.reporting.crossed import crossed
 from studies.engine.reporting.outcome import collect
-from studies.engine.reporting.row_scores import kept_by
 from studies.engine.trials.predictions import Predictions, write_predictions
+from studies.engine.verdicts.claims import Verdict, judge
+from studies.engine.verdicts.crossed import crossed
+from studies.engine.verdicts.row_scores import kept_by
 
 COST = Cost(trainable_parameters=1, adapter_parameters=1, phi_parameters=1, total_parameters=1,
             train_seconds=1, step_seconds=1, peak_memory_bytes=1)  # fmt: skip

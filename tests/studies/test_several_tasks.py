@@ -24,9 +24,9 @@ from studies.engine.planning.tuning import Choice
 from studies.engine.records import Failure, Result, Trial, write_record
 from studies.engine.reporting.outcome import Outcome, collect
 from studies.engine.reporting.remarks import reading
-from studies.engine.reporting.statistics import holm
 from studies.engine.reporting.task_tables import markdown, terminal
 from studies.engine.tracking import contents, view
+from studies.engine.verdicts.statistics import holm
 
 TASKS = ("sarcasm", "vitaminc", "short")
 Load = Callable[..., Study]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from studies.engine.reporting.spread import Spread, pooled
+from studies.engine.verdicts.spread import Spread, pooled
 
 
 def _values(rng, arms, seeds):

@@ -6,7 +6,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
-from studies.engine.reporting.statistics import compare, compare_arms, holm, summarize
+from studies.engine.verdicts.statistics import compare, compare_arms, holm, summarize
 
 
 def test_the_interval_by_hand():

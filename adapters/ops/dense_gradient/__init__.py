@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adapters.ops.dense_gradient import emulated
+from adapters.ops.dense_gradient.emulated import MULTIPLE
 
 LEAST = 1500
 """Of out x in / (out + in), from which on 8 bits are used: 3008 x 3008, 2048 x 5632, 1792 x 9232.
@@ -21,8 +22,6 @@ A token more saves time for each entry of W and costs some for each of its dY an
 and the maxima, two thirds of their bytes, some 40: even at 1100. At 2048 tokens, where launches
 weigh more, it is 41 for 22 and some 13: even at 1750. `adapters.bench --only float8` measures it.
 """
-MULTIPLE = 16
-"""Of which the sizes that an 8-bit product takes are multiples; tokens are padded."""
 
 
 def takes_float8(outputs: int, inputs: int) -> bool:

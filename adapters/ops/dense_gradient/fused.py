@@ -8,8 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from adapters.ops.dense_gradient import MULTIPLE
-from adapters.ops.dense_gradient.emulated import E4M3, LARGEST, SMALLEST
+from adapters.ops.dense_gradient.emulated import E4M3, LARGEST, MULTIPLE, SMALLEST
 from adapters.ops.merge.fused.launching import Constants, Launcher
 
 _TILE = Constants(LARGEST=LARGEST, SMALLEST=SMALLEST, R=64, C=128, num_warps=4)

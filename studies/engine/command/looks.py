@@ -16,7 +16,7 @@ from studies.engine.definition.study import Study
 from studies.engine.records import Result, Trial
 
 if TYPE_CHECKING:  # scipy takes a second
-    from studies.engine.reporting.claims import Verdict
+    from studies.engine.verdicts.claims import Verdict
 
 MOST_SHOWN = 5
 """Arms that a line names."""

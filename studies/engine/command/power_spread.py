@@ -12,8 +12,8 @@ from studies.engine.planning import runs
 from studies.engine.planning.edited import finished
 from studies.engine.records import Result, Trial, value_of
 from studies.engine.reporting.over_tasks import means
-from studies.engine.reporting.samples import Results, sample
-from studies.engine.reporting.spread import Spread, pooled
+from studies.engine.verdicts.samples import Results, sample
+from studies.engine.verdicts.spread import Spread, pooled
 
 LEAST = 3
 """Seeds that all arms of a claim share before their own spread is taken."""

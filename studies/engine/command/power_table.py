@@ -12,8 +12,8 @@ from studies.engine.command.power_spread import of_results, stated
 from studies.engine.definition.points import expand
 from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.records import Trial
-from studies.engine.reporting.looks import shares
-from studies.engine.reporting.power import (
+from studies.engine.verdicts.looks import shares
+from studies.engine.verdicts.power import (
     MOST,
     SHARE,
     boundable,
@@ -22,8 +22,8 @@ from studies.engine.reporting.power import (
     seeds_needed,
     seeds_to_bound,
 )
-from studies.engine.reporting.spread import Spread
-from studies.engine.reporting.statistics import ALPHA
+from studies.engine.verdicts.spread import Spread
+from studies.engine.verdicts.statistics import ALPHA
 
 ROWS = (5, 10, 20, 40, 80, 160)
 """Numbers of seeds that are shown beside the study's own."""

@@ -20,7 +20,7 @@ from studies.engine.reporting.search_outcome import SearchOutcome, gather
 from studies.engine.searching import search
 
 if TYPE_CHECKING:
-    from studies.engine.reporting.claims import Verdict
+    from studies.engine.verdicts.claims import Verdict
 
 
 class StudyStage(Protocol):
@@ -276,7 +276,7 @@ class SeedsStage:
 
     def _judge(self, found: Sequence[tuple[Trial, Result]]) -> "Sequence[Verdict]":
         from studies.engine.reporting.outcome import collect  # with scipy
-        from studies.engine.reporting.row_scores import kept_by
+        from studies.engine.verdicts.row_scores import kept_by
 
         read = kept_by(self._study, runs.study_dir(self._study, self._runs_dir) / "trials")
         return collect(self._study, found, read=read).verdicts

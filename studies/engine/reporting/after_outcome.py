@@ -16,7 +16,7 @@ from studies.engine.definition.sections import (
     train_name,
 )
 from studies.engine.records import Result
-from studies.engine.reporting.statistics import Comparison, Summary, compare, summarize
+from studies.engine.verdicts.statistics import Comparison, Summary, compare, summarize
 
 Seeds = Mapping[int, Mapping[str, float]]
 """Seed, ascending, to the metrics of one arm's trial."""

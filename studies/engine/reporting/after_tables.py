@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from studies.engine.definition.sections import RANKS
 from studies.engine.reporting.after_outcome import ArmAfter
-from studies.engine.reporting.statistics import Estimate
 from studies.engine.reporting.tables import NONE, interval, number, table
+from studies.engine.verdicts.statistics import Estimate
 
 
 def markdown(arms: Sequence[ArmAfter], metric: str, chosen_on: str = "") -> list[str]:

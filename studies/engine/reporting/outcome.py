@@ -15,14 +15,15 @@ from studies.engine.planning.tuning import Choice
 from studies.engine.records import Cost, Kept, Result, Trial
 from studies.engine.reporting.after_outcome import ArmAfter, gather
 from studies.engine.reporting.arm_facts import figure, matched, setting, steps_of
-from studies.engine.reporting.claims import Verdict, judge
-from studies.engine.reporting.collapsed import Collapsed, collapsed
 from studies.engine.reporting.costs import median_cost
 from studies.engine.reporting.environments import distinct, indices, without_host
 from studies.engine.reporting.over_tasks import differences, ended_on_all, means
-from studies.engine.reporting.row_scores import Read
 from studies.engine.reporting.search_outcome import SearchOutcome
-from studies.engine.reporting.statistics import (
+from studies.engine.reporting.two_factors import TwoFactors, two_factors
+from studies.engine.verdicts.claims import Verdict, judge
+from studies.engine.verdicts.collapsed import Collapsed, collapsed
+from studies.engine.verdicts.row_scores import Read
+from studies.engine.verdicts.statistics import (
     Comparison,
     Estimate,
     Summary,
@@ -30,7 +31,6 @@ from studies.engine.reporting.statistics import (
     compare_over_tasks,
     summarize,
 )
-from studies.engine.reporting.two_factors import TwoFactors, two_factors
 
 Pairs = Sequence[tuple[Trial, Result]]
 """Every trial that ran with what it found, in the order of the plan."""

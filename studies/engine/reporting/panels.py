@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from basis_zoo.drawing import layout
 from basis_zoo.drawing.styles import GREY, INK, Style, arm_styles
 from studies.engine.reporting.outcome import Arm, Outcome
-from studies.engine.reporting.statistics import Estimate
 from studies.engine.trials.metrics_file import is_number
+from studies.engine.verdicts.statistics import Estimate
 
 
 def about(outcome: Outcome) -> str:

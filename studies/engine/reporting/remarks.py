@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterator, Sequence
 
 from studies.engine.reporting.outcome import DRAWN, Arm, Outcome
-from studies.engine.reporting.power import MOST, SHARE, one_sided_level, seeds_needed
-from studies.engine.reporting.samples import BOTH
-from studies.engine.reporting.spread import pooled
-from studies.engine.reporting.statistics import ALPHA, FEW_SEEDS
+from studies.engine.verdicts.power import MOST, SHARE, one_sided_level, seeds_needed
+from studies.engine.verdicts.samples import BOTH
+from studies.engine.verdicts.spread import pooled
+from studies.engine.verdicts.statistics import ALPHA, FEW_SEEDS
 from studies.tasks.data_remarks import findings
 
 FEW_STEPS = 60
@@ -87,12 +87,6 @@ def reading(outcome: Outcome) -> list[str]:
         "difference; it does not mean that the arms are equal.",
         *_choices(outcome),
     ]
-    if looks := [str(size) for size in outcome.looks]:
-        after = f"{', '.join(looks[:-1])} and {looks[-1]}" if looks[1:] else looks[0]
-        lines.append(
-            f"Claims are judged after {after} seeds while some are open, and only arms of these "
-            "get more. The verdicts allow for that; intervals and p of the table do not."
-        )
     if outcome.is_mean:
         lines.append(
             f"The first table is of the mean over {len(outcome.tasks)} tasks, seed by seed; only "
@@ -108,11 +102,6 @@ def reading(outcome: Outcome) -> list[str]:
             f"The figures show the baseline and the {DRAWN - 1} best of {len(outcome.arms)} arms; "
             "the tables show all."
         )
-    if any(verdict.over == BOTH for verdict in outcome.verdicts):
-        lines.append(
-            f"Claims over {BOTH} are tested as means over both, crossed: other seeds and other "
-            "test rows would give another number. All other intervals are over seeds alone."
-        )
     arms = [arm for own in (outcome, *outcome.tasks.values()) for arm in own.arms]
     if any(arm.collapsed is not None and arm.collapsed.count for arm in arms):
         lines.append(
@@ -120,15 +109,7 @@ def reading(outcome: Outcome) -> list[str]:
             "one standard error of it, or its loss was not finite; beside their share stand its "
             "exact 95 % interval and the mean of the other runs. Differences are of all runs."
         )
-    if outcome.verdicts:
-        lines.append(
-            "A claim is confirmed where the interval of its difference lies where the rule says, "
-            "refuted where it lies wholly elsewhere, bounded where it lies within the claim's "
-            "resolution of the margin, else not decided. Intervals of claims are t intervals "
-            "paired by seed, at the level that a claim has by Holm's step-down and by the share "
-            f"of its look, so that all verdicts together err in {ALPHA:.0%} of studies "
-            "(docs/statistics.md)."
-        )
+    lines += _about_claims(outcome)
     if outcome.table is not None:
         reference = outcome.table.baseline or "no baseline in the same harness"
         note = outcome.table.note and f" The paper contradicts itself here: {outcome.table.note}."
@@ -138,6 +119,30 @@ def reading(outcome: Outcome) -> list[str]:
             f"differ from ours: compare differences, never absolute values.{note}"
         )
     return lines
+
+
+def _about_claims(outcome: Outcome) -> Iterator[str]:
+    """How verdicts are to be read."""
+    if looks := [str(size) for size in outcome.looks]:
+        after = f"{', '.join(looks[:-1])} and {looks[-1]}" if looks[1:] else looks[0]
+        yield (
+            f"Claims are judged after {after} seeds while some are open, and only arms of these "
+            "get more. The verdicts allow for that; intervals and p of the table do not."
+        )
+    if any(verdict.over == BOTH for verdict in outcome.verdicts):
+        yield (
+            f"Claims over {BOTH} are tested as means over both, crossed: other seeds and other "
+            "test rows would give another number. All other intervals are over seeds alone."
+        )
+    if outcome.verdicts:
+        yield (
+            "A claim is confirmed where the interval of its difference lies where the rule says, "
+            "refuted where it lies wholly elsewhere, bounded where it lies within the claim's "
+            "resolution of the margin, else not decided. Intervals of claims are t intervals "
+            "paired by seed, at the level that a claim has by Holm's step-down and by the share "
+            f"of its look, so that all verdicts together err in {ALPHA:.0%} of studies "
+            "(docs/statistics.md)."
+        )
 
 
 def _range(numbers: Sequence[int]) -> str:

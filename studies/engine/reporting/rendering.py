@@ -9,8 +9,8 @@ from studies.engine.labels import short_names, shown
 from studies.engine.reporting import task_tables
 from studies.engine.reporting.outcome import Arm, Outcome
 from studies.engine.reporting.remarks import reading, remarks
-from studies.engine.reporting.statistics import Estimate
 from studies.engine.reporting.tables import NONE, interval, number, p_value, plain, table
+from studies.engine.verdicts.statistics import Estimate
 
 
 def markdown(outcome: Outcome, figures: Sequence[str] = (), more: Sequence[str] = ()) -> str:

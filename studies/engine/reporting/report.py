@@ -29,10 +29,10 @@ from studies.engine.reporting import (
 )
 from studies.engine.reporting.outcome import Outcome, Pairs, collect
 from studies.engine.reporting.remarks import beyond_the_interval, reading, remarks
-from studies.engine.reporting.row_scores import kept_by
 from studies.engine.reporting.search_outcome import SearchOutcome
-from studies.engine.reporting.statistics import summarize
 from studies.engine.trials.metrics_file import is_number, read_metrics
+from studies.engine.verdicts.row_scores import kept_by
+from studies.engine.verdicts.statistics import summarize
 from studies.files import write_text
 
 SCHEMA = 1

@@ -5,7 +5,7 @@ from io import StringIO
 
 from rich.console import Console, RenderableType
 
-from studies.engine.reporting.statistics import Estimate
+from studies.engine.verdicts.statistics import Estimate
 
 NONE = "—"
 

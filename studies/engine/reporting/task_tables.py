@@ -5,8 +5,8 @@ from rich.table import Table
 
 from studies import published
 from studies.engine.reporting.outcome import Outcome
-from studies.engine.reporting.statistics import Estimate
 from studies.engine.reporting.tables import NONE, interval, number, p_value, plain, table
+from studies.engine.verdicts.statistics import Estimate
 
 ABOUT = (
     "Over {what}: a t test whose units are the {n} {what}, each with its mean difference over "

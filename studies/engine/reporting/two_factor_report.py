@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from basis_zoo.drawing.layout import TEXT, WIDTH, finish, panels, wrapped
 from studies.engine.reporting.outcome import Outcome
 from studies.engine.reporting.panels import half, title
-from studies.engine.reporting.statistics import Estimate
 from studies.engine.reporting.tables import interval, number, p_value, table
 from studies.engine.reporting.two_factors import TwoFactors
+from studies.engine.verdicts.statistics import Estimate
 
 _LEFT_MARGIN, _CELL, _LINE = 1.8, 0.5, 0.17
 """Width of a level's name, height of a cell and of a line, in inches."""

@@ -23,7 +23,7 @@ import numpy as np
 import scipy
 
 from studies.engine.labels import shown
-from studies.engine.reporting.statistics import Estimate, t_quantile
+from studies.engine.verdicts.statistics import Estimate, t_quantile
 
 ABSENT = "the study's own"
 """Of an arm that leaves a factor alone."""

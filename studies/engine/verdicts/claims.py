@@ -23,12 +23,12 @@ from studies.engine.definition.collapsed_rules import COLLAPSED
 from studies.engine.definition.contrasts import WeightedSum, weighted_sum
 from studies.engine.definition.points import Point
 from studies.engine.definition.study import ClaimRule
-from studies.engine.reporting import power
-from studies.engine.reporting.collapsed import Discordant, Share
-from studies.engine.reporting.looks import Decision, Test, Word, decide, shares
-from studies.engine.reporting.row_scores import Read, Results
-from studies.engine.reporting.samples import SAME, Sample, arms_of, sample, sample_of_collapsed
-from studies.engine.reporting.statistics import Measured
+from studies.engine.verdicts import power
+from studies.engine.verdicts.collapsed import Discordant, Share
+from studies.engine.verdicts.looks import Decision, Test, Word, decide, shares
+from studies.engine.verdicts.row_scores import Read, Results
+from studies.engine.verdicts.samples import SAME, Sample, arms_of, sample, sample_of_collapsed
+from studies.engine.verdicts.statistics import Measured
 
 OPEN: Word = "not decided"
 

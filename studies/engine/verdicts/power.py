@@ -20,7 +20,7 @@ from collections.abc import Callable
 import numpy as np
 import scipy
 
-from studies.engine.reporting.statistics import ALPHA
+from studies.engine.verdicts.statistics import ALPHA
 
 SHARE = 0.8
 """Share of studies that shall find what is there, by convention."""

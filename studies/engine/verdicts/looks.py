@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from studies.engine.reporting.statistics import ALPHA
+from studies.engine.verdicts.statistics import ALPHA
 
 Word = Literal["confirmed", "refuted", "bounded", "not decided"]
 DIRECTED: tuple[Word, ...] = ("confirmed", "refuted")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import scipy
 
 from studies.engine.records import Result
-from studies.engine.reporting.statistics import Estimate
+from studies.engine.verdicts.statistics import Estimate
 from studies.tasks.metrics import has_chance_level
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import scipy
 
-from studies.engine.reporting.statistics import summarize
+from studies.engine.verdicts.statistics import summarize
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from studies.engine.definition.contrasts import Term, WeightedSum
 from studies.engine.definition.sections import RANK_METRICS
 from studies.engine.records import value_of
-from studies.engine.reporting.collapsed import Discordant, Share, has_collapsed
-from studies.engine.reporting.crossed import crossed
-from studies.engine.reporting.row_scores import NoRows, Read, Results, by_seed_and_row
-from studies.engine.reporting.statistics import Measured, summarize
+from studies.engine.verdicts.collapsed import Discordant, Share, has_collapsed
+from studies.engine.verdicts.crossed import crossed
+from studies.engine.verdicts.row_scores import NoRows, Read, Results, by_seed_and_row
+from studies.engine.verdicts.statistics import Measured, summarize
 
 BOTH = "seeds and test rows"
 SAME = "the difference is the same for every seed"

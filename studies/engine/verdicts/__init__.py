@@ -1,0 +1,1 @@
+"""What results say of claims: paired tests, looks, power, both sources of error."""
