@@ -137,6 +137,7 @@ PRIVATE_NAMES = (
     Private("torch.nn", "Module._backward_hooks", "layers: a hooked base layer is called"),
     Private("torch.nn", "Module._backward_pre_hooks", "layers: a hooked base layer is called"),
     Private("torch.nn", "MultiheadAttention._qkv_same_embed_dim", "layers: attention"),
+    Private("torch", "_scaled_mm", "ops: products in 8 bits"),
     Private("torch", "ops.aten._unsafe_view", "ops: an output that may be changed in place"),
     Private("torch.nn.utils", "parametrize", "layers: merging onto a parametrized weight"),
     Private("torch.utils.hooks", "RemovableHandle", "state: the hooks on a model"),

@@ -40,7 +40,7 @@ def is_private(name):
 
 def own_names():
     """Private names that the package itself defines or assigns."""
-    found = {"_asdict"}  # documented, of named tuples
+    found = {"_asdict", "_replace"}  # documented, of named tuples
     for node in (node for tree in TREES for node in ast.walk(tree)):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             found.add(node.name)

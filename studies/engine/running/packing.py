@@ -176,7 +176,7 @@ def probe(trial: Trial) -> Trial:
     for name in ("valid_rows", "test_rows"):
         task[name] = min(task.get(name) or rows, rows)
     config = trial.config | {"train": train, "task": task}
-    return trial.model_copy(update={"config": config, "keep": None})
+    return trial.model_copy(update={"config": config, "keep": ()})
 
 
 def _what_needs_memory(trial: Trial) -> str:
