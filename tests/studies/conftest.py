@@ -13,6 +13,7 @@ import fake_trials
 import pytest
 
 from studies.engine.command import cli
+from studies.engine.definition import plugins
 from studies.engine.records import Cost, Failure, Result, Trial, write_record
 from studies.engine.running import local
 from studies.engine.tracking import mlflow_client
@@ -268,6 +269,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Iter
         patch.setattr(devices, "gpus", lambda: 0)
         patch.setattr(local, "LocalRunner", fake_trials.local_runner(above / "journal"))
         patch.setattr("studies.engine.command.session.fetch_for", lambda trials: None)
+        patch.setattr(plugins, "_IMPORTED", {})  # as in a process that ran no other tests
         script = fake_trials.SCRIPT.replace('["fake"]', '.get("fake", {})')
         patch.setattr(fake_trials, "SCRIPT", script)
         Path("s.yaml").write_text(RAN)

@@ -13,7 +13,7 @@ import pytest
 from python_path import environment
 
 from studies.engine.command import cli
-from studies.engine.definition import answers, plugins
+from studies.engine.definition import answers
 from studies.engine.reporting import report
 from studies.engine.tracking import mlflow_client
 
@@ -61,8 +61,7 @@ def test_the_text_is_the_same_either_way(reported: Reported) -> None:
     assert reported() == again
 
 
-def test_it_needs_nothing_heavy(reported: Reported, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "_IMPORTED", {})  # as in a process that ran no other tests
+def test_it_needs_nothing_heavy(reported: Reported) -> None:
     assert reported()[0] == cli.DONE
 
     def command() -> list[str]:

@@ -131,6 +131,7 @@ def test_it_goes_on_for_arms_of_open_claims_alone(run: Run) -> None:
     assert verdicts() == [("confirmed", 3), ("not decided", 12)]
 
 
+@pytest.mark.usefixtures("heard_signals")
 def test_stopped_in_the_second_look_it_goes_on_to_the_same_end(run: Run) -> None:
     assert run("--runs", "again", high=UNCLEAR)[0] == cli.DONE
     told = {"high": UNCLEAR, "interrupt": 4, "command": os.getpid()}
