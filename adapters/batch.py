@@ -112,7 +112,7 @@ class PhiBatch:
         self.tolerance = tolerance
         self.layers: list[HasMember] = []
         self.lagging = ("cuda",)
-        """Devices where a fit with gradients goes by an earlier fit's error: nothing waits there."""
+        """Devices where a fit with gradients goes by an earlier error: nothing waits there."""
         self.fits = 0
         """How often phis were fitted."""
         self.numbers_stay = False  # whether passes may take the fit in force unseen, even captured
