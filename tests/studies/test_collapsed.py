@@ -77,6 +77,13 @@ def test_shares_are_those_of_scipy_and_statsmodels(k: int, n: int) -> None:
     assert (own.p_above(0.8), own.p_below(0.8)) == (1.0, 0.0)
 
 
+def test_rounding_makes_no_share_one_that_cannot_be() -> None:
+    for part in range(100):
+        than, left = part / 100, (100 - part) / 100
+        assert Share(9, 9, than).p_below(left) == Share(0, 9, left).p_above(-left) == 1.0
+    assert Share(0, 9, 0.3).p_above(-0.1 - 0.2) == 1.0
+
+
 @pytest.mark.parametrize(("b", "c"), [(0, 0), (4, 0), (1, 6), (5, 5), (12, 3)])
 def test_pairs_are_tested_as_statsmodels_does(b: int, c: int) -> None:
     pair = Discordant(b, c, 20)

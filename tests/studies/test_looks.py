@@ -11,7 +11,7 @@ from scipy import stats
 from statsmodels.stats.weightstats import ttost_paired
 
 from studies.engine.definition.study import ClaimRule
-from studies.engine.records import Result
+from studies.engine.records import Cost, Result
 from studies.engine.verdicts import power
 from studies.engine.verdicts.claims import Verdict, judge, open_claims
 from studies.engine.verdicts.looks import Test as Look
@@ -216,6 +216,21 @@ def test_a_look_waits_for_every_seed_of_its_arms() -> None:
     assert [v.n for v in judge(rules, found, METRIC, looks=LOOKS)] == [5, 4]
     found["a1"] = {}
     assert judge(rules, found, METRIC, looks=LOOKS)[1].open
+
+
+def test_a_count_that_a_later_look_knows_stays_what_it_was_found_to_be() -> None:
+    def run(size: int | None) -> Result:
+        cost = None if size is None else Cost(**dict.fromkeys(Cost.model_fields, size))
+        status = "failed" if cost is None else "done"
+        return Result(key="k", status=status, cost=cost)
+
+    sizes = [7, None, None, None, None, 7, 7, 7, 7, 7, *[8] * 10]  # the first look has one seed
+    arms = {"a": dict(enumerate(map(run, sizes))), "b": dict(enumerate(map(run, [5] * 20)))}
+    rule = claim(metric="cost/trainable_parameters")
+    for seeds in (10, 20):
+        own = {arm: {s: r for s, r in found.items() if s < seeds} for arm, found in arms.items()}
+        [told] = judge([rule], own, METRIC, looks=LOOKS[:3])
+        assert (told.word, told.difference, told.n, told.look) == ("confirmed", 2, 6, 10)
 
 
 def test_what_every_seed_measures_alike_stays_open_and_says_so() -> None:

@@ -231,29 +231,29 @@ class _Claim:
 
     @property
     def exact(self) -> int | None:
-        """Index of the first look if it knows the number exactly."""
-        first = next((k for k, s in enumerate(self.samples) if s is not None), None)
-        found = None if first is None else self.samples[first]
-        return first if found is not None and found.exact else None
+        """Index of the first look that knows the number exactly; later ones change it no more."""
+        return next((k for k, s in enumerate(self.samples) if s is not None and s.exact), None)
 
     @property
     def is_tested(self) -> bool:
         """Whether it shares the error: a list of seeds tests what has an interval.
 
-        Of several looks a later one may have it, so there the number of claims is fixed.
+        Of several looks a later one may have it, so there the first look fixes the number of claims.
         """
-        return self.exact is None and bool(self.sizes or any(self.tests))
+        return self.exact != 0 and bool(self.sizes or any(self.tests))
 
     @functools.cached_property
     def tests(self) -> list[Test | None]:
         return [
             self.bounds.test(s.measured) if s is not None and s.measured else None
-            for s in self.samples
+            for s in self.samples[: self.exact]
         ]
 
     def verdict(self, decision: Decision | None) -> Verdict:
         """The verdict; `decision` is None where nothing is tested."""
-        at = self.exact if decision is None else decision.look
+        at = self.exact
+        if at is None and decision is not None:
+            at = decision.look
         if at is None:
             seen = [k for k, s in enumerate(self.samples) if s is not None]
             if not seen:
