@@ -263,6 +263,15 @@ def test_an_open_claim_tells_the_smallest_bound_and_the_seeds(expect: str, margi
         assert both.seeds_needed == power.seeds_needed(left, ALPHA, 0.9)
 
 
+def test_an_open_claim_needs_more_seeds_than_it_has() -> None:
+    """The next look has more of the error, with which those of this one might have done."""
+    unit = np.array([1.0, -1.0, 0.5, -0.5, 0.0])
+    d = 0.004 + 0.002 * unit / unit.std(ddof=1)
+    [told] = judge([claim()], results(a=0.7 + d, b=np.full(5, 0.7)), METRIC, looks=LOOKS)
+    assert told.open and told.seeds_needed == 6
+    assert power.seeds_needed(2.0, ALPHA * 0.4) == 5
+
+
 def test_what_is_found_is_told_in_words() -> None:
     draw = np.random.default_rng(7)
     base = draw.normal(0.7, 0.01, 40)

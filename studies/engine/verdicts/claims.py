@@ -154,7 +154,7 @@ class _Set:
         return level / 2 if self.two_sided and not self.low <= d.mean <= self.high else level
 
     def seeds_needed(self, d: Measured, n: int, level: float) -> int | None:
-        """Seeds that would probably decide, if mean and spread are as seen with `n`."""
+        """Seeds, more than `n`, that would probably decide if mean and spread stay as seen."""
         ends = [end for end in (self.low, self.high) if math.isfinite(end)]
         side = self.one_side(d, level)
         found = [_needed(min(abs(d.mean - e) for e in ends), d, n, side)]
@@ -162,7 +162,8 @@ class _Set:
             # both sides must hold: of a mean in the middle either may fail
             left = r - abs(d.mean - self.center)
             found.append(_needed(left, d, n, level, (1 + power.SHARE) / 2))
-        return min((count for count in found if count is not None), default=None)
+        counts = [max(count, n + 1) for count in found if count is not None]
+        return min(counts, default=None)
 
 
 def _needed(
