@@ -199,3 +199,7 @@ def test_the_report_tells_shares_and_means_with_and_without(fabricate: Any) -> N
     quiet = type(fabricate)(fabricate.runs_dir / "quiet", fabricate.study)
     quiet.add("lora", [0.8, 0.82], data=data).add("phi", [0.85, 0.83], data=data)
     assert "collapsed" not in rendering.markdown(collect(quiet.study, quiet.pairs))
+    rule = {"claim": "steadier", "arm": "lora", "than": "phi", "metric": "collapsed"}
+    fabricate.study.claims = (ClaimRule.model_validate(rule | {"expect": "lower"}),)
+    told = rendering.terminal(collect(fabricate.study, fabricate.pairs))
+    assert "not decided: steadier (`lora` alone collapsed with 0 of 5 seeds, `phi` alone" in told
