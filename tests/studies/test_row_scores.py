@@ -109,16 +109,6 @@ def test_tasks_and_parts_are_sets_of_rows_of_their_own(lab: Lab) -> None:
     assert found.high - want.mean == pytest.approx(stats.t.ppf(0.95, want.freedom) * want.error)
 
 
-def test_the_metric_of_all_tasks_is_on_each_its_own(lab: Lab) -> None:
-    """Of mixed metrics the mean is called as the objective, also by a task that has another."""
-    on = {t: lab.trials(t, a=scores(i), b=scores(i + 5)) for t, i in (("one", 0), ("two", 2))}
-    tasks = {"one": (on["one"], "test/accuracy"), "two": (on["two"], "test/matthews")}
-    over = lab.trials("mean", a=scores(4), b=scores(9))
-    for keys in ({}, {"metric": "test/accuracy"}):
-        found = lab.verdict(over, tasks, **keys)
-        assert found.over == "seeds alone: test/matthews is no mean over test rows"
-
-
 def test_what_cannot_be_tested_over_rows_says_why(lab: Lab) -> None:
     trials = lab.trials(a=scores(0), b=scores(1))
 

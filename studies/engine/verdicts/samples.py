@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from studies.engine.definition.contrasts import Term, WeightedSum
 from studies.engine.definition.sections import RANK_METRICS
@@ -43,11 +43,11 @@ def sample(
     total: WeightedSum,
     results: Results,
     metric: str,
-    among: Collection[int] | None = None,
+    seeds: Collection[int] | None = None,
     measured: Sequence[tuple[Results, str]] = (),
     read: Read | None = None,
 ) -> Sample:
-    """`total` of `metric` over those `among` seeds, None for all, that every arm of it finished.
+    """`total` of `metric` over those of `seeds`, None for all, that every arm of it finished.
 
     Where `results` are means over tasks, `measured` are those of each task with its metric; `read`
     gives what their trials have kept by row.
@@ -55,7 +55,7 @@ def sample(
     arms = arms_of(total)
     units = list(dict.fromkeys(term.unit for term in total.terms))
     values_of, size, zero = dict[int, float](), 0.0, ""
-    for seed in shared_seeds(arms, results, among):
+    for seed in shared_seeds(arms, results, seeds):
         y = {t: _number(t, results, seed, metric) for t in (*total.terms, *filter(None, units))}
         values = {term: value for term, value in y.items() if value is not None}
         if len(values) < len(y):
@@ -78,10 +78,7 @@ def sample(
     tested, over = None if zero else summary.measured, ""
     if summary.n > 1 and not exact and not zero:
         on = measured or [(results, metric)]
-        # the objective's metric, though a claim names it, is what each task measures as its own
-        terms = tuple(replace(t, metric=None) if t.metric == metric else t for t in total.terms)
-        own, seeds = replace(total, terms=terms), list(values_of)
-        tested, over = _with_rows(tested, summary.mean, own, on, seeds, read, size)
+        tested, over = _with_rows(tested, summary.mean, total, on, list(values_of), read, size)
         note = "" if tested is not None else note
     mean = found[0] if exact else summary.mean
     return Sample(summary.n, mean, tested, exact, zero or note, over)
