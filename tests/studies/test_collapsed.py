@@ -158,6 +158,8 @@ def test_looks_spend_the_error_of_counts_too() -> None:
         ("arm: a, than: lora, expect: within, margin: 0.1", "margin: two arms' shares"),
         ("arm: a, than: lora, expect: lower, resolution: 0.1", "resolution: two arms' shares"),
         ("arm: a, than: 1.5, expect: lower", "than: a share of runs is from 0 to 1, got 1.5"),
+        ("arm: a, than: 0.7, expect: higher, margin: 0.4", "margin: a share of runs is from 0"),
+        ("arm: a, than: 0.1, expect: not_lower, margin: 0.2", "margin: a share of runs is from 0"),
         ("arm: a, than: lora, relative: true, expect: lower", "relative: a claim about collapsed"),
         ("contrast: {a: 1, lora: -1}, expect: lower", "contrast: a claim about collapsed runs"),
         ("arm: a, than: lora, expect: lower, beyond: {arm: lora, than: a}", "beyond: a claim"),
