@@ -141,7 +141,11 @@ def test_a_claim_on_one_task_wants_seeds_there_alone() -> None:
 
 def test_an_arm_that_has_yet_to_be_tuned_holds_the_look_open() -> None:
     found = look(study_of(), lambda t: True, untuned=["late"])
-    assert found.number == 1 and not found.ended and found.stands.endswith("which lacks the tuning of late")
+    assert (
+        found.number == 1
+        and not found.ended
+        and found.stands.endswith("which lacks the tuning of late")
+    )
     found = look(study_of(), lambda t: t.arm != "low", untuned=["late"])
     assert found.stands.endswith("which lacks 2 trials of low and the tuning of late")
 

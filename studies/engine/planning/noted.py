@@ -66,7 +66,9 @@ def changed(study: Study, runs_dir: Path) -> Changed:
     spread = then.pop("seeds", None)
     asked = not now["claims"] == then["claims"] == []
     for noted in (then, now):  # their order says nothing
-        noted["claims"] = sorted(noted["claims"], key=lambda claim: json.dumps(claim, sort_keys=True))
+        noted["claims"] = sorted(
+            noted["claims"], key=lambda claim: json.dumps(claim, sort_keys=True)
+        )
     other = any(then.get(key) != now.get(key) for key in ("tasks", *then))
     if study.until_decided:  # earlier versions noted no seeds, and knew lists alone
         return Changed(asked and other, asked and spread != now["seeds"])
