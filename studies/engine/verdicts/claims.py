@@ -239,7 +239,7 @@ class _Claim:
     def is_tested(self) -> bool:
         """Whether it shares the error: a list of seeds tests what has an interval.
 
-        Of several looks a later one may have it, so there the first look fixes the number of claims.
+        Of several looks a later one may have it: there the first look fixes the number of claims.
         """
         return self.exact != 0 and bool(self.sizes or any(self.tests))
 
