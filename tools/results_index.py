@@ -119,10 +119,10 @@ def _verdicts(report: Mapping[str, Any]) -> list[str]:
 
 
 def _interval(claim: Mapping[str, Any]) -> str:
-    if claim["low"] is None:
-        return claim["note"]
-    low, high = f"{claim['low']:+.4f}", f"{claim['high']:+.4f}"
-    told = f"{claim['difference']:+.4f} [{low}, {high}] at {claim['level']:.1%}, {claim['n']} seeds"
+    told = claim["note"]
+    if claim["low"] is not None:
+        told = f"{claim['difference']:+.4f} [{claim['low']:+.4f}, {claim['high']:+.4f}]"
+        told += f" at {claim['level']:.1%}, {claim['n']} seeds"
     return "; ".join(filter(None, (told, claim.get("finding"))))
 
 

@@ -77,6 +77,13 @@ def test_shares_are_those_of_scipy_and_statsmodels(k: int, n: int) -> None:
     assert (own.p_above(0.8), own.p_below(0.8)) == (1.0, 0.0)
 
 
+def test_rounding_makes_no_share_one_that_cannot_be() -> None:
+    for part in range(100):
+        than, left = part / 100, (100 - part) / 100
+        assert Share(9, 9, than).p_below(left) == Share(0, 9, left).p_above(-left) == 1.0
+    assert Share(0, 9, 0.3).p_above(-0.1 - 0.2) == 1.0
+
+
 @pytest.mark.parametrize(("b", "c"), [(0, 0), (4, 0), (1, 6), (5, 5), (12, 3)])
 def test_pairs_are_tested_as_statsmodels_does(b: int, c: int) -> None:
     pair = Discordant(b, c, 20)
@@ -151,6 +158,8 @@ def test_looks_spend_the_error_of_counts_too() -> None:
         ("arm: a, than: lora, expect: within, margin: 0.1", "margin: two arms' shares"),
         ("arm: a, than: lora, expect: lower, resolution: 0.1", "resolution: two arms' shares"),
         ("arm: a, than: 1.5, expect: lower", "than: a share of runs is from 0 to 1, got 1.5"),
+        ("arm: a, than: 0.7, expect: higher, margin: 0.4", "margin: a share of runs is from 0"),
+        ("arm: a, than: 0.1, expect: not_lower, margin: 0.2", "margin: a share of runs is from 0"),
         ("arm: a, than: lora, relative: true, expect: lower", "relative: a claim about collapsed"),
         ("contrast: {a: 1, lora: -1}, expect: lower", "contrast: a claim about collapsed runs"),
         ("arm: a, than: lora, expect: lower, beyond: {arm: lora, than: a}", "beyond: a claim"),
@@ -192,3 +201,7 @@ def test_the_report_tells_shares_and_means_with_and_without(fabricate: Any) -> N
     quiet = type(fabricate)(fabricate.runs_dir / "quiet", fabricate.study)
     quiet.add("lora", [0.8, 0.82], data=data).add("phi", [0.85, 0.83], data=data)
     assert "collapsed" not in rendering.markdown(collect(quiet.study, quiet.pairs))
+    rule = {"claim": "steadier", "arm": "lora", "than": "phi", "metric": "collapsed"}
+    fabricate.study.claims = (ClaimRule.model_validate(rule | {"expect": "lower"}),)
+    told = rendering.terminal(collect(fabricate.study, fabricate.pairs))
+    assert "not decided: steadier (`lora` alone collapsed with 0 of 5 seeds, `phi` alone" in told

@@ -38,6 +38,10 @@ def test_reports_are_copied_without_anything_else_and_indexed(runs_dir: Path, tm
     claim = json.loads((folder / "report.json").read_text())["claims"][0]
     assert f"{claim['difference']:+.4f} [{claim['low']:+.4f}, {claim['high']:+.4f}]" in verdict
     assert "- **not decided**: no seed — no interval" in text
+    found = json.loads((folder / "report.json").read_text())
+    found["claims"][2]["finding"] = "open at 3 of at most 6 seeds"
+    told = index.index([("f", found)])
+    assert "no seed — no interval: no finished seed in common; open at 3 of at most 6 seeds" in told
     (folder / "stale.png").write_text("")
     assert index.main(arguments) == 0
     assert not (folder / "stale.png").exists() and (results / "INDEX.md").read_text() == text

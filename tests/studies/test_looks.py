@@ -11,7 +11,7 @@ from scipy import stats
 from statsmodels.stats.weightstats import ttost_paired
 
 from studies.engine.definition.study import ClaimRule
-from studies.engine.records import Result
+from studies.engine.records import Cost, Result
 from studies.engine.verdicts import power
 from studies.engine.verdicts.claims import Verdict, judge, open_claims
 from studies.engine.verdicts.looks import Test as Look
@@ -218,6 +218,21 @@ def test_a_look_waits_for_every_seed_of_its_arms() -> None:
     assert judge(rules, found, METRIC, looks=LOOKS)[1].open
 
 
+def test_a_count_that_a_later_look_knows_stays_what_it_was_found_to_be() -> None:
+    def run(size: int | None) -> Result:
+        cost = None if size is None else Cost(**dict.fromkeys(Cost.model_fields, size))
+        status = "failed" if cost is None else "done"
+        return Result(key="k", status=status, cost=cost)
+
+    sizes = [7, None, None, None, None, 7, 7, 7, 7, 7, *[8] * 10]  # the first look has one seed
+    arms = {"a": dict(enumerate(map(run, sizes))), "b": dict(enumerate(map(run, [5] * 20)))}
+    rule = claim(metric="cost/trainable_parameters")
+    for seeds in (10, 20):
+        own = {arm: {s: r for s, r in found.items() if s < seeds} for arm, found in arms.items()}
+        [told] = judge([rule], own, METRIC, looks=LOOKS[:3])
+        assert (told.word, told.difference, told.n, told.look) == ("confirmed", 2, 6, 10)
+
+
 def test_what_every_seed_measures_alike_stays_open_and_says_so() -> None:
     found = results(a=[0.5] * 40, b=[0.5] * 40)
     [verdict] = judge([claim(resolution=0.01)], found, METRIC, looks=LOOKS)
@@ -246,6 +261,15 @@ def test_an_open_claim_tells_the_smallest_bound_and_the_seeds(expect: str, margi
         both = judge([claim(resolution=0.003)], results(a=base + d, b=base), METRIC)[0]
         left = (0.003 - abs(d.mean())) / d.std(ddof=1)
         assert both.seeds_needed == power.seeds_needed(left, ALPHA, 0.9)
+
+
+def test_an_open_claim_needs_more_seeds_than_it_has() -> None:
+    """The next look has more of the error, with which those of this one might have done."""
+    unit = np.array([1.0, -1.0, 0.5, -0.5, 0.0])
+    d = 0.004 + 0.002 * unit / unit.std(ddof=1)
+    [told] = judge([claim()], results(a=0.7 + d, b=np.full(5, 0.7)), METRIC, looks=LOOKS)
+    assert told.open and told.seeds_needed == 6
+    assert power.seeds_needed(2.0, ALPHA * 0.4) == 5
 
 
 def test_what_is_found_is_told_in_words() -> None:

@@ -104,6 +104,11 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
 
 
+def overwritten(path: Path) -> None:
+    raw = path.read_bytes()
+    path.write_bytes(raw[:60] + b"\xff" * 30 + raw[90:])  # what zlib, not zipfile, stumbles over
+
+
 def pickled(path: Path) -> None:
     np.savez(path, about=np.array({"key": "k"}, dtype=object))
 
@@ -117,6 +122,7 @@ def miscounted(path: Path) -> None:
     ("damage", "result", "why"),
     [
         (cut, {}, "it is not whole"),
+        (overwritten, {}, "it is not whole"),
         (pickled, {}, "it is not whole"),
         (miscounted, {}, r"accuracy has 4 scores for \[5\] rows"),
         (None, {"key": "other"}, "it is of the trial k, and lies beside that of other"),

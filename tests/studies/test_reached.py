@@ -141,7 +141,13 @@ def test_a_claim_on_one_task_wants_seeds_there_alone() -> None:
 
 def test_an_arm_that_has_yet_to_be_tuned_holds_the_look_open() -> None:
     found = look(study_of(), lambda t: True, untuned=["late"])
-    assert found.number == 1 and not found.ended and found.stands.endswith("0 trials of late")
+    assert (
+        found.number == 1
+        and not found.ended
+        and found.stands.endswith("which lacks the tuning of late")
+    )
+    found = look(study_of(), lambda t: t.arm != "low", untuned=["late"])
+    assert found.stands.endswith("which lacks 2 trials of low and the tuning of late")
 
 
 @pytest.mark.parametrize(
@@ -208,6 +214,11 @@ def test_what_cannot_be_meant_is_refused_with_its_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert message in refusal(tmp_path, FILE, old, new)
+
+
+def test_claims_in_error_are_not_said_to_be_none(tmp_path: Path) -> None:
+    said = refusal(tmp_path, FILE, "expect: lower", "expect: within")
+    assert "needs a `margin` above 0" in said and "has no `claims`" not in said
 
 
 def test_a_seed_that_has_not_ended_on_all_tasks_is_in_no_look_at_their_mean() -> None:

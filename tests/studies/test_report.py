@@ -186,6 +186,9 @@ def test_too_few_seeds_for_open_claims_name_what_these_need(fabricate):
     effect = d.mean() / d.std(ddof=1)
     n = math.ceil(TTestPower().solve_power(effect, None, 0.05, 0.8, alternative="larger"))
     assert f"the open claims would take about {n} seeds." in too_few(fabricate)
+    other = ClaimRule.model_validate(claim | {"arm": "absent"})
+    fabricate.study.claims = (*fabricate.study.claims, other)
+    assert f"1 of the 2 open claims would take about {n} seeds." in too_few(fabricate)
 
 
 def test_what_a_reader_must_be_told_is_told(grid_study):

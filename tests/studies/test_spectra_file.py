@@ -62,8 +62,10 @@ def test_a_file_that_is_not_whole_is_no_file(tiny_bert: Path, tmp_path: Path, ke
     model, _ = backbones.load(str(tiny_bert), ["a", "b"])
     write_spectra(adapters.attach(model, {"method": "lora", "target_modules": ["key"]}), tmp_path)
     file = tmp_path / NAME
-    file.write_bytes(file.read_bytes()[:keep])
-    assert read_spectra(tmp_path) is None
+    whole = file.read_bytes()
+    for damaged in (whole[:keep], whole[:60] + b"\xff" * 30 + whole[90:]):
+        file.write_bytes(damaged)
+        assert read_spectra(tmp_path) is None
 
 
 def test_the_report_draws_them(tiny_bert: Path, tiny_csv: Path, tmp_path: Path) -> None:

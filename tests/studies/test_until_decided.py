@@ -192,6 +192,17 @@ def test_looks_and_claims_changed_after_results_are_said_to_be(run: Run) -> None
     assert "looks at the claims, after so many seeds, were changed" in report_of()
 
 
+def test_the_order_of_claims_is_no_change_and_a_damaged_note_is_none(run: Run) -> None:
+    assert run()[0] == cli.DONE
+    head, last, first = STUDY.rstrip().rsplit("\n", 2)
+    assert run("--report", study=f"{head}\n{first}\n{last}\n")[::2] == (cli.DONE, "")
+    file = Path("runs/s/embedded/claims.json")
+    for damaged in ("[1]", '{"claims": null}', '{"claims": [{}]}', '{"claims": [{"expect": 5}]}'):
+        file.write_text(damaged)
+        assert run("--report")[::2] == (cli.DONE, "")
+        assert json.loads(file.read_text())["seeds"] == {"looks": [3, 6, 12], "first": 0}
+
+
 def test_seeds_added_to_a_list_are_said_in_the_report_and_looks_in_both(run: Run) -> None:
     listed = STUDY.replace("{at_least: 3, at_most: 12, until: decided}", "[0, 1, 2]")
     assert run(study=listed)[0] == cli.DONE

@@ -81,8 +81,9 @@ class Look:
         if self.ended:
             most = "the most that `seeds` allows"
             return f"{self.name}: {self._open} after {self.size} seeds, {most}{named}"
-        arms = [*dict.fromkeys(trial.title for trial in self.missing), *self.untuned]
-        lacks = f"{_count(len(self.missing), 'trial')} of {_listed(arms)}"
+        arms = list(dict.fromkeys(trial.title for trial in self.missing))
+        what = {_count(len(self.missing), "trial"): arms, "the tuning": self.untuned}
+        lacks = " and ".join(f"{each} of {_listed(of)}" for each, of in what.items() if of)
         after = f"{self._open} after {self.before} seeds; " if self.before else ""
         waits = f"{after}claims are judged next once this look has ended, which lacks {lacks}"
         return f"{self.name}: {waits}{named if self.before else ''}"

@@ -16,10 +16,17 @@ COSTS = tuple(f"cost/{name}" for name in Cost.model_fields)
 
 
 def check(
-    study: Study, points: Sequence[Point], metrics: Metrics | None, problems: Problems
+    study: Study,
+    points: Sequence[Point],
+    metrics: Metrics | None,
+    problems: Problems,
+    refused: bool,
 ) -> None:
-    """Report claims that no trial could decide; `metrics` is None where a task is not usable."""
-    if study.until_decided and not study.claims:
+    """Report claims that no trial could decide; `metrics` is None where a task is not usable.
+
+    Where the file is `refused` already, claims that are not there may be those in error.
+    """
+    if study.until_decided and not study.claims and not refused:
         message = "the study has no `claims`, so that nothing is to be decided: add some, or list"
         problems.at(f"{message} the seeds", "seeds", "until")
     for i, claim in enumerate(study.claims):

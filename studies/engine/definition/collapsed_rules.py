@@ -30,6 +30,10 @@ def problems(
                 yield key, _NO_MARGIN
     elif claim.than is not None and not 0 <= claim.than <= 1:
         yield "than", f"a share of runs is from 0 to 1, got {claim.than:g}"
+    elif claim.than is not None and not claim.expect.endswith("within"):
+        end = claim.than + claim.margin * (1 if claim.expect.endswith("higher") else -1)
+        if not 0 <= round(end, 12) <= 1:
+            yield "margin", f"a share of runs is from 0 to 1, and with the margin {end:g}"
     if study.tasks and claim.task is None:
         names = ", ".join(task.name for task in study.tasks)
         yield "metric", f"runs collapse on one task: say by `task` on which, of {names}"

@@ -42,7 +42,7 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
         task_rules.check_objectives(study, by_cell, problems)
         keep_rules.check_predictions(study, points, problems)
     _check_published(study, points, problems)
-    claim_rules.check(study, points, by_cell, problems)
+    claim_rules.check(study, points, by_cell, problems, refused)
     keep_rules.check(study, points, problems)
     if not problems and not refused:
         for point in points:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.planning import runs
@@ -65,6 +65,10 @@ def changed(study: Study, runs_dir: Path) -> Changed:
         return UNCHANGED
     spread = then.pop("seeds", None)
     asked = not now["claims"] == then["claims"] == []
+    for noted in (then, now):  # their order says nothing
+        noted["claims"] = sorted(
+            noted["claims"], key=lambda claim: json.dumps(claim, sort_keys=True)
+        )
     other = any(then.get(key) != now.get(key) for key in ("tasks", *then))
     if study.until_decided:  # earlier versions noted no seeds, and knew lists alone
         return Changed(asked and other, asked and spread != now["seeds"])
@@ -103,18 +107,24 @@ def _noted(study: Study, runs_dir: Path) -> dict[str, Any] | None:
         found = json.loads(_file(study, runs_dir).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    if isinstance(found, list):
-        found = {"claims": found}
-    if not isinstance(found, dict) or "claims" not in found:
+    found = {"claims": found} if isinstance(found, list) else found
+    if not isinstance(found, dict) or not _are_claims(claims := found.get("claims")):
         return None
     better, worse = "higher", "lower"
     if found.get("direction", study.objective.direction) == "minimize":
         better, worse = worse, better
-    for claim in found["claims"]:
+    for claim in claims:
         claim["expect"] = claim["expect"].replace("better", better).replace("worse", worse)
     # a key that claims have got since was not given then
     since = {k: f.default for k, f in ClaimRule.model_fields.items() if not f.is_required()}
-    return found | {"claims": [since | claim for claim in found["claims"]]}
+    return found | {"claims": [since | claim for claim in claims]}
+
+
+def _are_claims(found: Any) -> TypeGuard[list[dict[str, Any]]]:
+    """Whether a file that anybody may have edited has claims there."""
+    return isinstance(found, list) and all(
+        isinstance(claim, dict) and isinstance(claim.get("expect"), str) for claim in found
+    )
 
 
 def _file(study: Study, runs_dir: Path) -> Path:

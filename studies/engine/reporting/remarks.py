@@ -139,7 +139,8 @@ def _about_claims(outcome: Outcome) -> Iterator[str]:
             "A claim is confirmed where the interval of its difference lies where the rule says, "
             "refuted where it lies wholly elsewhere, bounded where it lies within the claim's "
             "resolution of the margin, else not decided. Intervals of claims are t intervals "
-            "paired by seed, at the level that a claim has by Holm's step-down and by the share "
+            "paired by seed, of shares of collapsed runs exact ones, at the level that a claim has "
+            "by Holm's step-down and by the share "
             f"of its look, so that all verdicts together err in {ALPHA:.0%} of studies "
             "(docs/statistics.md)."
         )
@@ -258,7 +259,9 @@ def _would_do(outcome: Outcome) -> str:
     if spread is None:
         return " (at 3 seeds it finds an effect of 1.5 standard deviations in 31 % of cases)"
     if needed := [v.seeds_needed for v in outcome.verdicts if v.seeds_needed is not None]:
-        return f"; by the spread seen, the open claims would take about {max(needed):,} seeds"
+        count = sum(verdict.open for verdict in outcome.verdicts)
+        those = "the" if len(needed) == count else f"{len(needed)} of the {count}"
+        return f"; by the spread seen, {those} open claims would take about {max(needed):,} seeds"
     wanted = {}
     values = [value for arm in outcome.arms for value in arm.values.values()]
     if outcome.direction == "maximize" and all(abs(value) <= 1 for value in values):

@@ -91,7 +91,8 @@ def terminal(outcome: Outcome) -> str:
     if tasks := task_tables.terminal(outcome):
         below.append(tasks.removesuffix("\n"))
     for v in outcome.verdicts:
-        below.append(f"{v.word}: {v.claim}" + f" ({v.finding})" * bool(v.finding))
+        told = "; ".join(filter(None, (v.note, v.finding)))
+        below.append(f"{v.word}: {v.claim}" + f" ({told})" * bool(told))
     below += [f"note: {remark}" for remark in remarks(outcome)]
     for f in outcome.failed:
         on = f" on {f.task}" if f.task else ""

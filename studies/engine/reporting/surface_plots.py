@@ -1,7 +1,6 @@
 """Figure of the training loss on a plane through the trained parameters."""
 
 import math
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from basis_zoo.drawing.layout import TEXT, finish, panels
 from basis_zoo.drawing.styles import INK
+from studies.archives.unpack import DAMAGED
 from studies.engine.definition.sections import SURFACE
 from studies.engine.reporting.outcome import Outcome
 from studies.engine.reporting.panels import labels, title
@@ -71,6 +71,6 @@ def _read(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     try:
         with np.load(file, allow_pickle=False) as held:
             steps, loss = held["steps"], held["loss"]
-    except (FileNotFoundError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+    except (FileNotFoundError, KeyError, *DAMAGED):
         return None
     return (steps, loss) if np.isfinite(loss).any() else None

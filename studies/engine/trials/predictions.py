@@ -9,7 +9,6 @@ Metrics that are no means over rows (F1, Matthews, perplexity) have no array.
 """
 
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from studies.archives.unpack import DAMAGED
 from studies.engine.errors import StudyError
 from studies.engine.records import PREDICTIONS, Result
 from studies.files import replacing
@@ -68,7 +68,7 @@ def read_predictions(folder: Path, result: Result) -> Predictions | None:
             arrays = {metric: file[metric].astype(np.float64) for metric in lengths}
     except FileNotFoundError:
         return None
-    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, TypeError, *DAMAGED) as error:
         raise _refused(path, "it is not whole, or of another version") from error
     if key != result.key:
         raise _refused(path, f"it is of the trial {key}, and lies beside that of {result.key}")

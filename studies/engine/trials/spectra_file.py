@@ -10,7 +10,6 @@
 
 import json
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from adapters.spectrum import ModuleSpectrum, PhiCurve, phi_curves, spectra
 from adapters.spectrum.modules import PhiUsage
 from basis_zoo import PhiParameters
+from studies.archives.unpack import DAMAGED
 from studies.engine.definition.sections import SPECTRA
 
 NAME = SPECTRA
@@ -98,7 +98,7 @@ def read_spectra(folder: Path, step: int | None = None) -> Inside | None:
             PhiCurve(name, kind, block, *arrays[f"curve_{i}"], used, _numbers(arrays, i))
             for i, (name, kind, block, used) in enumerate(about["curves"])
         ]
-    except (FileNotFoundError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile):
+    except (FileNotFoundError, KeyError, TypeError, *DAMAGED):
         return None
     return Inside(modules, curves)
 

@@ -154,7 +154,7 @@ class _Set:
         return level / 2 if self.two_sided and not self.low <= d.mean <= self.high else level
 
     def seeds_needed(self, d: Measured, n: int, level: float) -> int | None:
-        """Seeds that would probably decide, if mean and spread are as seen with `n`."""
+        """Seeds, more than `n`, that would probably decide if mean and spread stay as seen."""
         ends = [end for end in (self.low, self.high) if math.isfinite(end)]
         side = self.one_side(d, level)
         found = [_needed(min(abs(d.mean - e) for e in ends), d, n, side)]
@@ -162,7 +162,8 @@ class _Set:
             # both sides must hold: of a mean in the middle either may fail
             left = r - abs(d.mean - self.center)
             found.append(_needed(left, d, n, level, (1 + power.SHARE) / 2))
-        return min((count for count in found if count is not None), default=None)
+        counts = [max(count, n + 1) for count in found if count is not None]
+        return min(counts, default=None)
 
 
 def _needed(
@@ -231,29 +232,29 @@ class _Claim:
 
     @property
     def exact(self) -> int | None:
-        """Index of the first look if it knows the number exactly."""
-        first = next((k for k, s in enumerate(self.samples) if s is not None), None)
-        found = None if first is None else self.samples[first]
-        return first if found is not None and found.exact else None
+        """Index of the first look that knows the number exactly; later ones change it no more."""
+        return next((k for k, s in enumerate(self.samples) if s is not None and s.exact), None)
 
     @property
     def is_tested(self) -> bool:
         """Whether it shares the error: a list of seeds tests what has an interval.
 
-        Of several looks a later one may have it, so there the number of claims is fixed.
+        Of several looks a later one may have it: there the first look fixes the number of claims.
         """
-        return self.exact is None and bool(self.sizes or any(self.tests))
+        return self.exact != 0 and bool(self.sizes or any(self.tests))
 
     @functools.cached_property
     def tests(self) -> list[Test | None]:
         return [
             self.bounds.test(s.measured) if s is not None and s.measured else None
-            for s in self.samples
+            for s in self.samples[: self.exact]
         ]
 
     def verdict(self, decision: Decision | None) -> Verdict:
         """The verdict; `decision` is None where nothing is tested."""
-        at = self.exact if decision is None else decision.look
+        at = self.exact
+        if at is None and decision is not None:
+            at = decision.look
         if at is None:
             seen = [k for k, s in enumerate(self.samples) if s is not None]
             if not seen:

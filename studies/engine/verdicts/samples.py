@@ -135,7 +135,7 @@ def _with_rows(
     if not found.error:
         return alone, BOTH
     of_rows = found.rows_share * found.error**2
-    return Measured(mean, found.error, found.freedom, of_rows), BOTH
+    return Measured(mean, found.error, found.freedom, of_rows, alone), BOTH
 
 
 def _is_count(metric: str) -> bool:

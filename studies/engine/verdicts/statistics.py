@@ -69,18 +69,23 @@ class Measured:
     """Degrees of freedom of that error."""
     of_rows: float = 0.0
     """Part of the squared error that is of test rows: more seeds do not lessen it."""
+    of_seeds: "Measured | None" = None
+    """The same mean over seeds alone, than which this is never surer."""
 
     def p_above(self, center: float) -> float:
         """One-sided p of the test that the true mean is at most `center`."""
-        return float(scipy.special.stdtr(self.freedom, (center - self.mean) / self.error))
+        own = float(scipy.special.stdtr(self.freedom, (center - self.mean) / self.error))
+        return own if self.of_seeds is None else max(own, self.of_seeds.p_above(center))
 
     def p_below(self, center: float) -> float:
         """One-sided p of the test that the true mean is at least `center`."""
-        return float(scipy.special.stdtr(self.freedom, (self.mean - center) / self.error))
+        own = float(scipy.special.stdtr(self.freedom, (self.mean - center) / self.error))
+        return own if self.of_seeds is None else max(own, self.of_seeds.p_below(center))
 
     def interval(self, level: float) -> tuple[float, float]:
         """Ends of the interval that leaves the true mean out on one side with at most `level`."""
-        half = t_quantile(1 - level, self.freedom) * self.error
+        known = [self] if self.of_seeds is None else [self, self.of_seeds]
+        half = max(t_quantile(1 - level, each.freedom) * each.error for each in known)
         return self.mean - half, self.mean + half
 
 
