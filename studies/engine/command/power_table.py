@@ -101,7 +101,7 @@ def _read(study: Study, arms: int, level: float) -> list[str]:
         told += f"{study.baseline} at the {ALPHA:.0%} of all over {arms - 1}"
     lines = [
         f"in the unit of {study.objective_of().metric}, each in {SHARE:.0%} of studies; a bound is "
-        "what can be shown where there truly is no difference",
+        "a difference that is ruled out where there truly is none",
         f"each test is {told} (Holm's first step)",
     ]
     if study.until_decided:

@@ -140,7 +140,7 @@ def _about_claims(outcome: Outcome) -> Iterator[str]:
             "refuted where it lies wholly elsewhere, bounded where it lies within the claim's "
             "resolution of the margin, else not decided. Intervals of claims are t intervals "
             "paired by seed, at the level that a claim has by Holm's step-down and by the share "
-            f"of its look, so that all verdicts together err in {ALPHA:.0%} of studies "
+            f"of its look, so that all verdicts together err in at most {ALPHA:.0%} of studies "
             "(docs/statistics.md)."
         )
 
