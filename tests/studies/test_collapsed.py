@@ -151,6 +151,13 @@ def test_looks_spend_the_error_of_counts_too() -> None:
         ("arm: a, than: lora, expect: within, margin: 0.1", "margin: two arms' shares"),
         ("arm: a, than: lora, expect: lower, resolution: 0.1", "resolution: two arms' shares"),
         ("arm: a, than: 1.5, expect: lower", "than: a share of runs is from 0 to 1, got 1.5"),
+        (
+            "arm: a, than: 0, expect: lower",
+            "than: no number of runs shows a share that is lower than",
+        ),
+        ("arm: a, than: 0.1, expect: lower, margin: 0.1", "than: no number of runs shows"),
+        ("arm: a, than: 0, expect: not_higher", "than: no number of runs shows"),
+        ("arm: a, than: 1, expect: higher", "than: no number of runs shows"),
         ("arm: a, than: lora, relative: true, expect: lower", "relative: a claim about collapsed"),
         ("contrast: {a: 1, lora: -1}, expect: lower", "contrast: a claim about collapsed runs"),
         ("arm: a, than: lora, expect: lower, beyond: {arm: lora, than: a}", "beyond: a claim"),

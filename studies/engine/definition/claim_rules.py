@@ -91,5 +91,6 @@ def _refusal(metric: str, arm: str, task: str, known: Sequence[str]) -> str:
         hint = did_you_mean(metric, after) or " Ask for it in the section `after`"
         return f"nothing measures '{metric}'.{hint}"
     shown = [name for name in known if not name.startswith(("cost/", "after/"))]
-    shown += ["cost/<field>", "after/<evaluation>/..."]
-    return f"no trial reports '{metric}'.{did_you_mean(metric, known)} Metrics: {', '.join(shown)}"
+    shown += [COLLAPSED, "cost/<field>", "after/<evaluation>/..."]
+    hint = did_you_mean(name if name == COLLAPSED else metric, [*known, COLLAPSED])
+    return f"no trial reports '{metric}'.{hint} Metrics: {', '.join(shown)}"
