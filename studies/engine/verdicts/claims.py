@@ -9,8 +9,8 @@ it lies wholly within the claim's `resolution` of $m$, else *not decided*.
 Of `higher` and the like one direction alone can be wrong, so each word is a one-sided t test at the
 level $a$ of the claim and the interval has $1 - 2a$; `within` is confirmed by two one-sided tests
 and refuted on either side, each with half of $a$. The levels are those of `looks.decide`, so that
-all looks and all claims together err in 5 % of studies. A cost or a rank that is the same for every
-seed is known exactly.
+all looks and all claims together err in at most 5 % of studies. A cost or a rank that is the same for
+every seed is known exactly.
 """
 
 import functools
@@ -103,7 +103,8 @@ def rule(claim: ClaimRule, total: WeightedSum, metric: str, on: str = "") -> str
     bound = f"than −{margin}" if "lower" in expected and claim.margin else f"than {margin}"
     bound = f"±{margin}" if "within" in expected else bound
     what = f"{claim.metric or metric} ({on})" if on else claim.metric or metric
-    return f"{what}: {total.text} is {expected} {bound}"
+    fine = "" if claim.resolution is None else f", to a resolution of {claim.resolution:g}"
+    return f"{what}: {total.text} is {expected} {bound}{fine}"
 
 
 @dataclass(frozen=True)
