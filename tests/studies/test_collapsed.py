@@ -114,7 +114,11 @@ def test_a_share_is_compared_with_a_number() -> None:
     assert verdict(none, than=0, expect="within", margin=0.05).word == "not decided"
     assert verdict(none, than=0.05, expect="higher", resolution=0.06).word == "bounded"
     opened = verdict(results(a="....."), than=0.1, expect="lower")
-    assert opened.word == "not decided" and opened.seeds_needed is None
+    assert opened.word == "not decided" and opened.seeds_needed == 29
+    assert 0.9**29 < 0.05 < 0.9**28  # as no run of n collapses
+    assert "0 of 5 runs collapsed; 29 seeds decide if no run collapses" in opened.finding
+    some = verdict(results(a="x...."), than=0.1, expect="lower")
+    assert some.seeds_needed is None and "1 of 5 runs collapsed" in some.finding
     assert verdict(results(a="---"), than=0.1, expect="lower").note == (
         "no interval: no finished seed"
     )

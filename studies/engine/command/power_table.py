@@ -9,9 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from studies.engine.command.power_spread import of_results, stated
+from studies.engine.definition.collapsed_rules import COLLAPSED
 from studies.engine.definition.points import expand
 from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.records import Trial
+from studies.engine.verdicts.claims import seeds_if_none_collapses
 from studies.engine.verdicts.looks import shares
 from studies.engine.verdicts.power import (
     MOST,
@@ -121,6 +123,8 @@ def _by_claim(study: Study, spreads: Sequence[Spread | str], level: float) -> Ta
     for column in columns:
         table.add_column(column)
     for claim, spread in zip(study.claims, spreads, strict=True):
+        if claim.metric == COLLAPSED:
+            spread = _counted(claim, level * share)
         cells = [spread, *["—"] * (len(columns) - 2)] if isinstance(spread, str) else []
         if not isinstance(spread, str):
             finds, bounds = _smallest(last, spread.value, level * share)
@@ -130,6 +134,17 @@ def _by_claim(study: Study, spreads: Sequence[Spread | str], level: float) -> Ta
             cells = [_spread(spread), shown, *decided]
         table.add_row(claim.claim, *cells)
     return table
+
+
+def _counted(claim: ClaimRule, level: float) -> str:
+    """What a claim about collapsed runs needs, whose exact test has no spread."""
+    if isinstance(claim.than, str):
+        alone = math.ceil(math.log2(1 / level))
+        return f"none, runs are counted: decided where one arm alone collapses with {alone} seeds"
+    needed = seeds_if_none_collapses(claim, level)
+    if needed is None:
+        return "none, runs are counted: open if none collapses"
+    return f"none, runs are counted: decided with {needed} seeds if none collapses"
 
 
 def _spread(spread: Spread) -> str:

@@ -72,8 +72,8 @@ class UntilDecided(Section):
             raise ValueError(f"expected numbers of seeds that rise, each once, {got}")
         if [looks[0], looks[-1]] != ends:
             raise ValueError(
-                f"expected {ends[0]} (`at_least`) as the first look and {ends[1]} (`at_most`) as the "
-                f"last, {got}"
+                f"expected {ends[0]} (`at_least`) as the first look and {ends[1]} (`at_most`) as "
+                f"the last, {got}"
             )
         return looks
 
