@@ -116,6 +116,8 @@ def test_of_collapsed_runs_numbers_of_seeds_are_told_without_a_spread(capsys) ->
     assert "one arm alone collapses with 6 seeds" in row(text, "rarer")[1]
     assert 0.5**6 < 0.05 / 3 < 0.5**5
     assert "open if none collapses" in row(text, "never")[1]
+    assert "over seeds alone" not in text
+    assert "over seeds alone: claims that are" in told(capsys, "0.006", "--set", "keep=predictions")
 
 
 def test_claims_tell_what_they_need(capsys) -> None:

@@ -187,9 +187,14 @@ def _words(study: Study, level: float, word: str, needed: Needed) -> str:
 
 def _claims_read(study: Study) -> list[str]:
     lines = [
-        f"a claim is decided with so many seeds in {SHARE:.0%} of studies; ± is the smallest bound "
-        "on a claim `within`"
+        f"a claim is decided with so many seeds, or at the look of so many, in {SHARE:.0%} of "
+        "studies; ± is the smallest bound on a claim `within`"
     ]
+    if "predictions" in study.keep:
+        lines.append(
+            "all of it is over seeds alone: claims that are tested over test rows too (keep: "
+            "predictions) may need more"
+        )
     if any(claim.resolution is None and claim.margin == 0 for claim in study.claims):
         lines.append(
             "— for a claim that has neither `margin` nor `resolution`: where nothing differs, no "
