@@ -46,6 +46,9 @@ SYNONYMS = {
     "backbone": "model base_model",
     "task": "data dataset",
     "seeds": "seed",
+    "at_least": "min minimum min_seeds",
+    "at_most": "max maximum max_seeds",
+    "resolution": "equivalence rope smallest_effect",
     "dtype": "precision",
     "attention": "attn_implementation",
 }

@@ -121,7 +121,11 @@ def test_a_share_is_compared_with_a_number() -> None:
     assert verdict(none, than=0, expect="within", margin=0.05).word == "not decided"
     assert verdict(none, than=0.05, expect="higher", resolution=0.06).word == "bounded"
     opened = verdict(results(a="....."), than=0.1, expect="lower")
-    assert opened.word == "not decided" and opened.seeds_needed is None
+    assert opened.word == "not decided" and opened.seeds_needed == 29
+    assert 0.9**29 < 0.05 < 0.9**28  # as no run of n collapses
+    assert "0 of 5 runs collapsed; 29 seeds decide if no run collapses" in opened.finding
+    some = verdict(results(a="x...."), than=0.1, expect="lower")
+    assert some.seeds_needed is None and "1 of 5 runs collapsed" in some.finding
     assert verdict(results(a="---"), than=0.1, expect="lower").note == (
         "no interval: no finished seed"
     )
@@ -160,6 +164,13 @@ def test_looks_spend_the_error_of_counts_too() -> None:
         ("arm: a, than: 1.5, expect: lower", "than: a share of runs is from 0 to 1, got 1.5"),
         ("arm: a, than: 0.7, expect: higher, margin: 0.4", "margin: a share of runs is from 0"),
         ("arm: a, than: 0.1, expect: not_lower, margin: 0.2", "margin: a share of runs is from 0"),
+        (
+            "arm: a, than: 0, expect: lower",
+            "than: no number of runs shows a share that is lower than",
+        ),
+        ("arm: a, than: 0.1, expect: lower, margin: 0.1", "than: no number of runs shows"),
+        ("arm: a, than: 0, expect: not_higher", "than: no number of runs shows"),
+        ("arm: a, than: 1, expect: higher", "than: no number of runs shows"),
         ("arm: a, than: lora, relative: true, expect: lower", "relative: a claim about collapsed"),
         ("contrast: {a: 1, lora: -1}, expect: lower", "contrast: a claim about collapsed runs"),
         ("arm: a, than: lora, expect: lower, beyond: {arm: lora, than: a}", "beyond: a claim"),

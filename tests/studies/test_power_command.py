@@ -35,6 +35,12 @@ claims:
   - {claim: alike, arm: r=4, than: base, expect: within, margin: 0.01}
   - {claim: no worse, arm: r=4, than: base, expect: not_lower, margin: 0.01}
 """
+COUNTED = """\
+claims:
+  - {claim: rare, arm: r=2, metric: collapsed, than: 0.2, expect: lower}
+  - {claim: rarer, arm: r=2, metric: collapsed, than: base, expect: lower}
+  - {claim: never, arm: r=2, metric: collapsed, than: 0, expect: within, margin: 1.0e-9}
+"""
 OTHERS = """\
 claims:
   - {claim: sum, contrast: {r=2: 1, r=4: 1, base: -2}, expect: higher}
@@ -100,6 +106,18 @@ def test_a_stated_spread_tells_what_seeds_find(capsys) -> None:
         share = [power_of_bound(n, (float(bound) + d) / 0.006, 0.0125) for d in (-5e-5, 5e-5)]
         assert share[0] <= 0.8 <= share[1]
     assert not Path("runs").exists()
+
+
+def test_of_collapsed_runs_numbers_of_seeds_are_told_without_a_spread(capsys) -> None:
+    Path("s.yaml").write_text(STUDY + COUNTED)
+    text = told(capsys, "0.006")
+    assert "decided with 19 seeds if none collapses" in row(text, "rare")[1]
+    assert stats.binom.cdf(0, 19, 0.2) < 0.05 / 3 < stats.binom.cdf(0, 18, 0.2)
+    assert "one arm alone collapses with 6 seeds" in row(text, "rarer")[1]
+    assert 0.5**6 < 0.05 / 3 < 0.5**5
+    assert "open if none collapses" in row(text, "never")[1]
+    assert "over seeds alone" not in text
+    assert "over seeds alone: claims that are" in told(capsys, "0.006", "--set", "keep=predictions")
 
 
 def test_claims_tell_what_they_need(capsys) -> None:

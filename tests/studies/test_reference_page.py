@@ -12,7 +12,8 @@ from adapters import AdapterSection, get_method
 from basis_zoo.registry import SYNONYMS
 from studies.backbones import BackboneSpec
 from studies.engine.definition.schema import load_study
-from studies.engine.definition.study import StudyBody
+from studies.engine.definition.seeds_rules import UntilDecided
+from studies.engine.definition.study import ClaimRule, StudyBody
 from studies.engine.definition.train import Train
 from studies.sections import model_in
 from studies.tasks import TaskSpec
@@ -73,7 +74,7 @@ def test_the_example_has_every_section() -> None:
 
 
 def test_synonyms_stand_for_keys_that_there_are() -> None:
-    models = (AdapterSection, BackboneSpec, TaskSpec, Train, StudyBody)
+    models = (AdapterSection, BackboneSpec, TaskSpec, Train, StudyBody, ClaimRule, UntilDecided)
     keys = {key for model in models for key in model.model_fields}
     assert set(SYNONYMS) <= {*keys, *get_method("basis").options()}
     words = [word for others in SYNONYMS.values() for word in others.split()]

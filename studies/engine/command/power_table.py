@@ -9,9 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from studies.engine.command.power_spread import of_results, stated
+from studies.engine.definition.collapsed_rules import COLLAPSED
 from studies.engine.definition.points import expand
 from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.records import Trial
+from studies.engine.verdicts.claims import seeds_if_none_collapses
 from studies.engine.verdicts.looks import shares
 from studies.engine.verdicts.power import (
     MOST,
@@ -101,7 +103,7 @@ def _read(study: Study, arms: int, level: float) -> list[str]:
         told += f"{study.baseline} at the {ALPHA:.0%} of all over {arms - 1}"
     lines = [
         f"in the unit of {study.objective_of().metric}, each in {SHARE:.0%} of studies; a bound is "
-        "what can be shown where there truly is no difference",
+        "a difference that is ruled out where there truly is none",
         f"each test is {told} (Holm's first step)",
     ]
     if study.until_decided:
@@ -121,6 +123,8 @@ def _by_claim(study: Study, spreads: Sequence[Spread | str], level: float) -> Ta
     for column in columns:
         table.add_column(column)
     for claim, spread in zip(study.claims, spreads, strict=True):
+        if claim.metric == COLLAPSED:
+            spread = _counted(claim, level * share)
         cells = [spread, *["—"] * (len(columns) - 2)] if isinstance(spread, str) else []
         if not isinstance(spread, str):
             finds, bounds = _smallest(last, spread.value, level * share)
@@ -130,6 +134,17 @@ def _by_claim(study: Study, spreads: Sequence[Spread | str], level: float) -> Ta
             cells = [_spread(spread), shown, *decided]
         table.add_row(claim.claim, *cells)
     return table
+
+
+def _counted(claim: ClaimRule, level: float) -> str:
+    """What a claim about collapsed runs needs, whose exact test has no spread."""
+    if isinstance(claim.than, str):
+        alone = math.ceil(math.log2(1 / level))
+        return f"none, runs are counted: decided where one arm alone collapses with {alone} seeds"
+    needed = seeds_if_none_collapses(claim, level)
+    if needed is None:
+        return "none, runs are counted: open if none collapses"
+    return f"none, runs are counted: decided with {needed} seeds if none collapses"
 
 
 def _spread(spread: Spread) -> str:
@@ -172,9 +187,14 @@ def _words(study: Study, level: float, word: str, needed: Needed) -> str:
 
 def _claims_read(study: Study) -> list[str]:
     lines = [
-        f"a claim is decided with so many seeds in {SHARE:.0%} of studies; ± is the smallest bound "
-        "on a claim `within`"
+        f"a claim is decided with so many seeds, or at the look of so many, in {SHARE:.0%} of "
+        "studies; ± is the smallest bound on a claim `within`"
     ]
+    if "predictions" in study.keep:
+        lines.append(
+            "all of it is over seeds alone: claims that are tested over test rows too (keep: "
+            "predictions) may need more"
+        )
     if any(claim.resolution is None and claim.margin == 0 for claim in study.claims):
         lines.append(
             "— for a claim that has neither `margin` nor `resolution`: where nothing differs, no "

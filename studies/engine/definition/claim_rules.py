@@ -29,7 +29,11 @@ def check(
     if study.until_decided and not study.claims and not refused:
         message = "the study has no `claims`, so that nothing is to be decided: add some, or list"
         problems.at(f"{message} the seeds", "seeds", "until")
+    rules = [claim.model_copy(update={"claim": ""}) for claim in study.claims]
     for i, claim in enumerate(study.claims):
+        if (first := rules.index(rules[i])) < i:
+            message = f"the same rule as claims[{first}], which would take its share of the error"
+            problems.at(f"{message} twice: leave one out", "claims", i)
         if claim.task is not None and claim.task not in (names := [t.name for t in study.tasks]):
             message = "the study has one task alone: leave it out"
             if names:
@@ -49,6 +53,8 @@ def check(
             for key, message in collapsed_rules.problems(claim, study, asked, metrics):
                 problems.at(message, "claims", i, key)
             continue
+        for key, message in _in_points(claim, study):
+            problems.at(message, "claims", i, key)
         for key, metric, named in _compared(claim, own):
             have = {p.cell: reported(study, p, metrics[p.cell]) for p in asked}
             short = [cell for cell, known in have.items() if metric not in known]
@@ -81,6 +87,18 @@ def _compared(claim: ClaimRule, points: Sequence[Point]) -> Iterator[tuple[str, 
             yield key, metric, arms
 
 
+def _in_points(claim: ClaimRule, study: Study) -> Iterator[tuple[str, str]]:
+    """Keys of `claim` that are in points where the metric is a share, with how to say it."""
+    metric = claim.metric or study.objective_of(claim.task or "").metric
+    name = metric.rpartition("/")[2]
+    if claim.contrast or claim.trend or not (name.startswith("accuracy") or name.endswith("f1")):
+        return
+    for key in ("than",) if claim.relative else ("than", "margin", "resolution"):
+        given = getattr(claim, key)
+        if isinstance(given, float | int) and (given > 1 or (given == 1 and key != "than")):
+            yield key, f"{metric} is from 0 to 1, got {given:g}: a point is 0.01"
+
+
 def _refusal(metric: str, arm: str, task: str, known: Sequence[str]) -> str:
     known = list(dict.fromkeys(known))
     section, _, name = metric.partition("/")
@@ -98,5 +116,6 @@ def _refusal(metric: str, arm: str, task: str, known: Sequence[str]) -> str:
         hint = did_you_mean(metric, after) or " Ask for it in the section `after`"
         return f"nothing measures '{metric}'.{hint}"
     shown = [name for name in known if not name.startswith(("cost/", "after/"))]
-    shown += ["cost/<field>", "after/<evaluation>/..."]
-    return f"no trial reports '{metric}'.{did_you_mean(metric, known)} Metrics: {', '.join(shown)}"
+    shown += [COLLAPSED, "cost/<field>", "after/<evaluation>/..."]
+    hint = did_you_mean(name if name == COLLAPSED else metric, [*known, COLLAPSED])
+    return f"no trial reports '{metric}'.{hint} Metrics: {', '.join(shown)}"

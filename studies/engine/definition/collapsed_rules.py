@@ -30,10 +30,14 @@ def problems(
                 yield key, _NO_MARGIN
     elif claim.than is not None and not 0 <= claim.than <= 1:
         yield "than", f"a share of runs is from 0 to 1, got {claim.than:g}"
-    elif claim.than is not None and not claim.expect.endswith("within"):
+    elif claim.than is not None:
         end = claim.than + claim.margin * (1 if claim.expect.endswith("higher") else -1)
-        if not 0 <= round(end, 12) <= 1:
+        if not claim.expect.endswith("within") and not 0 <= round(end, 12) <= 1:
             yield "margin", f"a share of runs is from 0 to 1, and with the margin {end:g}"
+        elif (end_of_all := _unreachable(claim, claim.than)) is not None:
+            word = claim.expect.replace("_", " ")
+            message = f"no number of runs shows a share that is {word} than {end_of_all:g}"
+            yield "than", f"{message}: say near it, by `expect: within` and a `margin`"
     if study.tasks and claim.task is None:
         names = ", ".join(task.name for task in study.tasks)
         yield "metric", f"runs collapse on one task: say by `task` on which, of {names}"
@@ -46,3 +50,16 @@ def problems(
             f"task {name} has no such level ({known}): claim something of another metric"
         )
         yield "metric", message
+
+
+def _unreachable(claim: ClaimRule, than: float) -> float | None:
+    """The end of all shares, 0 or 1, beyond which `claim` wants the share to lie, if it does.
+
+    `not_higher` is tested below the margin, and `not_lower` above it.
+    """
+    margin = claim.margin if claim.expect in ("higher", "not_higher") else -claim.margin
+    if claim.expect in ("lower", "not_higher") and than + margin <= 0:
+        return 0.0
+    if claim.expect in ("higher", "not_lower") and than + margin >= 1:
+        return 1.0
+    return None

@@ -72,7 +72,8 @@ class UntilDecided(Section):
             raise ValueError(f"expected numbers of seeds that rise, each once, {got}")
         if [looks[0], looks[-1]] != ends:
             raise ValueError(
-                f"expected looks from {ends[0]} (`at_least`) to {ends[1]} (`at_most`), {got}"
+                f"expected {ends[0]} (`at_least`) as the first look and {ends[1]} (`at_most`) as "
+                f"the last, {got}"
             )
         return looks
 
@@ -107,6 +108,9 @@ def _either(given: Any, _: Any) -> tuple[int, ...] | UntilDecided:
     """By itself pydantic would say of each why it is none of the two."""
     if isinstance(given, UntilDecided | Mapping):
         return UntilDecided.model_validate(given)
+    if not isinstance(given, list | tuple):
+        message = "expected a list, or {at_least: 5, at_most: 40, until: decided}"
+        raise ValueError(f"{message}, got {given!r}")
     return _LIST.validate_python(given)
 
 

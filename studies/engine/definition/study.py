@@ -85,7 +85,8 @@ class ClaimRule(Section):
     """What is claimed of the number of `arm`, or of the weighted sum or slope: higher or lower than
     what it is compared with, or within `margin` of it; of a loss, lower is better."""
     margin: Float = Field(0.0, ge=0)
-    """By how much, in the metric's unit; with `relative` as a share of `than`."""
+    """By how much, in the metric's unit, so that a point of accuracy is 0.01; with `relative` as a
+    share of `than`."""
     resolution: Annotated[Annotated[Float, Field(gt=0)] | None, Field(examples=[0.005])] = None
     """A difference too small to matter, in the unit of `margin`: one that is surely smaller is an
     answer too, "bounded". `within` needs none: its margin is one."""

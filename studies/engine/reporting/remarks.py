@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from studies.engine.reporting.outcome import DRAWN, Arm, Outcome
 from studies.engine.verdicts.power import MOST, SHARE, one_sided_level, seeds_needed
-from studies.engine.verdicts.samples import BOTH
+from studies.engine.verdicts.samples import BOTH, RUNS
 from studies.engine.verdicts.spread import pooled
 from studies.engine.verdicts.statistics import ALPHA, FEW_SEEDS
 from studies.tasks.data_remarks import findings
@@ -103,11 +103,14 @@ def reading(outcome: Outcome) -> list[str]:
             "the tables show all."
         )
     arms = [arm for own in (outcome, *outcome.tasks.values()) for arm in own.arms]
-    if any(arm.collapsed is not None and arm.collapsed.count for arm in arms):
+    counted = any(arm.collapsed is not None and arm.collapsed.count for arm in arms)
+    if counted or _on_collapsed(outcome):
         lines.append(
             "A run is collapsed where its test accuracy is at most the majority class's share and "
-            "one standard error of it, or its loss was not finite; beside their share stand its "
-            "exact 95 % interval and the mean of the other runs. Differences are of all runs."
+            "one standard error of it, or its loss was not finite"
+            + "; beside their share stand its exact 95 % interval and the mean of the other runs"
+            * counted
+            + ". Differences are of all runs."
         )
     lines += _about_claims(outcome)
     if outcome.table is not None:
@@ -139,11 +142,20 @@ def _about_claims(outcome: Outcome) -> Iterator[str]:
             "A claim is confirmed where the interval of its difference lies where the rule says, "
             "refuted where it lies wholly elsewhere, bounded where it lies within the claim's "
             "resolution of the margin, else not decided. Intervals of claims are t intervals "
-            "paired by seed, of shares of collapsed runs exact ones, at the level that a claim has "
-            "by Holm's step-down and by the share "
-            f"of its look, so that all verdicts together err in {ALPHA:.0%} of studies "
+            "paired by seed, at the level that a claim has by Holm's step-down and by the share "
+            f"of its look, so that all verdicts together err in at most {ALPHA:.0%} of studies "
             "(docs/statistics.md)."
         )
+    if _on_collapsed(outcome):
+        yield (
+            "Claims about collapsed runs are tested exactly: a share, less the number that it is "
+            "compared with, by the binomial distribution (interval of Clopper and Pearson), two "
+            "arms by McNemar's test of the seeds at which one alone collapsed."
+        )
+
+
+def _on_collapsed(outcome: Outcome) -> bool:
+    return any(verdict.over == RUNS for verdict in outcome.verdicts)
 
 
 def _range(numbers: Sequence[int]) -> str:

@@ -9,8 +9,8 @@ it lies wholly within the claim's `resolution` of $m$, else *not decided*.
 Of `higher` and the like one direction alone can be wrong, so each word is a one-sided t test at the
 level $a$ of the claim and the interval has $1 - 2a$; `within` is confirmed by two one-sided tests
 and refuted on either side, each with half of $a$. The levels are those of `looks.decide`, so that
-all looks and all claims together err in 5 % of studies. A cost or a rank that is the same for every
-seed is known exactly.
+all looks and all claims together err in at most 5 % of studies. A cost or a rank that is the
+same for every seed is known exactly.
 """
 
 import functools
@@ -22,6 +22,7 @@ from types import MappingProxyType
 from studies.engine.definition.collapsed_rules import COLLAPSED
 from studies.engine.definition.contrasts import WeightedSum, weighted_sum
 from studies.engine.definition.points import Point
+from studies.engine.definition.seeds_rules import MOST
 from studies.engine.definition.study import ClaimRule
 from studies.engine.verdicts import power
 from studies.engine.verdicts.collapsed import Discordant, Share
@@ -103,7 +104,8 @@ def rule(claim: ClaimRule, total: WeightedSum, metric: str, on: str = "") -> str
     bound = f"than −{margin}" if "lower" in expected and claim.margin else f"than {margin}"
     bound = f"±{margin}" if "within" in expected else bound
     what = f"{claim.metric or metric} ({on})" if on else claim.metric or metric
-    return f"{what}: {total.text} is {expected} {bound}"
+    fine = "" if claim.resolution is None else f", to a resolution of {claim.resolution:g}"
+    return f"{what}: {total.text} is {expected} {bound}{fine}"
 
 
 @dataclass(frozen=True)
@@ -290,10 +292,14 @@ class _Claim:
         if not told.open:
             return told
         center, (low, high) = self.bounds.center, d.interval(decision.level)
-        told = replace(told, bound=max(center - low, high - center))
-        if isinstance(d, Share):
-            return told
-        needed = self.bounds.seeds_needed(d, told.n, self._last_level(decision))
+        told, last = (
+            replace(told, bound=max(center - low, high - center)),
+            self._last_level(decision),
+        )
+        if isinstance(d, Share):  # of a share between 0 and 1 nothing is known for sure
+            needed = None if d.count else seeds_if_none_collapses(self.claim, last, told.n + 1)
+        else:
+            needed = self.bounds.seeds_needed(d, told.n, last)
         return replace(told, seeds_needed=needed)
 
     def _findings(self, told: Verdict, found: Sample) -> Iterator[str]:
@@ -313,7 +319,11 @@ class _Claim:
                 f"not further than {size} off the margin" if margin else f"not larger than {size}"
             )
             yield f"{what} either way today"
-        if told.seeds_needed is not None:
+        if isinstance(found.measured, Share):
+            yield f"{found.measured.count} of {told.n} runs collapsed"
+            if told.seeds_needed is not None:
+                yield f"{told.seeds_needed} seeds decide if no run collapses"
+        elif told.seeds_needed is not None:
             yield f"about {told.seeds_needed} seeds would probably decide"
         if told.look is not None:
             state = "open" if told.open else "decided"
@@ -325,6 +335,22 @@ class _Claim:
             return decision.level
         share = shares(len(self.sizes))
         return decision.level / share[decision.look] * share[-1]
+
+
+def seeds_if_none_collapses(claim: ClaimRule, level: float, least: int = 1) -> int | None:
+    """The fewest seeds, not below `least`, that decide a claim about the share of collapsed runs,
+    compared with a number, if no run collapses; None where 10,000 do not.
+    """
+    assert isinstance(claim.than, float | int), "two arms have no such number"
+    bounds = _Set.of(claim)
+    return next(
+        (
+            n
+            for n in range(least, MOST + 1)
+            if min(bounds.test(Share(0, n, claim.than)).p.values()) <= level
+        ),
+        None,
+    )
 
 
 def _rounded_up(value: float) -> str:

@@ -13,6 +13,8 @@ from studies.engine.verdicts.crossed import crossed
 from studies.engine.verdicts.row_scores import NoRows, Read, Results, by_seed_and_row
 from studies.engine.verdicts.statistics import Measured, summarize
 
+RUNS = "runs"
+"""What the interval or test of a claim about collapsed runs is about."""
 BOTH = "seeds and test rows"
 SAME = "the difference is the same for every seed"
 
@@ -106,7 +108,7 @@ def sample_of_collapsed(
         return Sample(0, None, None, False, "no finished seed" + " in common" * (len(arms) > 1))
     if not isinstance(second, str):
         share = Share(sum(bool(own) for (own,) in known), n, second)
-        return Sample(n, share.mean, share, False, "", "runs")
+        return Sample(n, share.mean, share, False, "", RUNS)
     ours, theirs = ([pair.count(True) == 1 and bool(pair[i]) for pair in known] for i in (0, 1))
     pair = Discordant(sum(ours), sum(theirs), n)
     both = sum(all(each) for each in known)
@@ -114,7 +116,7 @@ def sample_of_collapsed(
         f"`{first}` alone collapsed with {pair.first} of {n} seeds, `{second}` alone with "
         f"{pair.second}, both with {both}"
     )
-    return Sample(n, pair.mean, pair, False, note, "runs")
+    return Sample(n, pair.mean, pair, False, note, RUNS)
 
 
 def _with_rows(
