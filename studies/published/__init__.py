@@ -1,8 +1,8 @@
 """The paper's tables, and the ablations among them in a form that stands beside our own figures.
 
 The data is `lr_lora.yaml`. The paper's harnesses differ from ours and from one
-another, so what a report compares is the *difference to the matched baseline*; the absolute figure
-is shown for orientation only. Percentages become fractions here, the unit of our own metrics.
+another, so what a report compares is the *difference from the matched baseline*; the absolute
+figure is shown for orientation only. Percentages become fractions here, the unit of our own metrics.
 """
 
 from collections.abc import Mapping

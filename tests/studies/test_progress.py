@@ -86,7 +86,7 @@ def test_elsewhere_a_line_has_the_mean_and_the_time_left(clock) -> None:
         progress.show(event("failed", planned[2]))
     _, first, second, failed = console.export_text().splitlines()[:4]
     assert first.endswith("(mean of 1: 0.5000; about 2 min left)")
-    assert second.endswith("(mean of 1: 0.7500, +0.2500 to lora; about 30 s left)")
+    assert second.endswith("(mean of 1: 0.7500, +0.2500 vs lora; about 30 s left)")
     assert "exception: it broke" in failed and "\x1b" not in first
 
 
@@ -105,7 +105,7 @@ def test_a_difference_that_rounds_to_zero_has_no_minus() -> None:
     standing = Standing(metric_of, "lora", planned)
     for of, value in zip(planned, (0.5, 0.499999), strict=True):
         standing.take(of, event("done", of, value).result)
-    assert standing.line("a") == "mean of 1: 0.5000, +0.0000 to lora"
+    assert standing.line("a") == "mean of 1: 0.5000, +0.0000 vs lora"
     assert interval((-1e-6, -0.1, 1e-6), "+") == "+0.0000 [-0.1000, +0.0000]"
 
 

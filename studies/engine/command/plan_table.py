@@ -18,7 +18,7 @@ from studies.engine.records import Result, Trial
 
 STYLES = {"done": "green", "failed": "red", "running": "yellow", "waiting": "dim"}
 
-MOST_SEEDS = 12
+MOST_SEEDS = 7
 """That are columns: more do not fit a terminal."""
 
 

@@ -24,7 +24,7 @@ class Spreads:
     """The spreads that a study is planned with."""
 
     whole: Spread
-    """Of differences to the baseline in the objective."""
+    """Of differences from the baseline in the objective."""
     claims: tuple[Spread | str, ...]
     """Of the number of each claim, or why there is none."""
 
@@ -46,7 +46,7 @@ def of_results(study: Study, trials: Sequence[Trial], runs_dir: Path) -> Spreads
     """The spreads of what lies in `runs_dir` of the arms of `trials`, with whichever seeds.
 
     Raises:
-        StudyError: no spread of differences to the baseline can be taken from there.
+        StudyError: no spread of differences from the baseline can be taken from there.
     """
     pairs = list(_found(study, trials, runs_dir))
     several = {
@@ -101,7 +101,7 @@ def _values(results: Results, metric: str) -> dict[str, dict[int, float]]:
 
 
 def _of_claim(total: WeightedSum, results: Results, metric: str, baseline: str) -> Spread | str:
-    """Of the number itself; else as differences to the baseline let expect."""
+    """Of the number itself; else as differences from the baseline let expect."""
     own = sample(total, results, metric)
     if own.exact:
         return "none: the same for every seed"
@@ -142,7 +142,7 @@ def _nothing(study: Study, folder: Path, values: Mapping[str, Mapping[int, float
               if arm != study.baseline]  # fmt: skip
     why = f"no two seeds that an arm and the baseline {study.baseline} have both finished"
     if max(shared, default=0) > 1:
-        why = "every arm's difference to the baseline is the same for every seed"
+        why = "every arm's difference from the baseline is the same for every seed"
     first = max(study.seeds) + 1
     return (
         f"--power: {folder} has {why}, so that no spread is known: state it, as in --power 0.006, "

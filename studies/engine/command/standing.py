@@ -1,4 +1,4 @@
-"""How the arms stand while trials still run: means so far, and differences to the baseline."""
+"""How the arms stand while trials still run: means so far, and differences from the baseline."""
 
 import statistics
 from collections import Counter
@@ -51,11 +51,11 @@ class Standing:
         return f"{whole} of {len(self._planned)} arms{more}" if self._planned else ""
 
     def line(self, arm: str) -> str:
-        """The arm's mean so far, and its difference to the baseline over the trials of both."""
+        """The arm's mean so far, and its difference from the baseline over the trials of both."""
         own, gain = self._values.get(arm), self._gain(arm)
         if not own:
             return ""
-        beside = "" if gain is None else f", {gain:+z.4f} to {self._baseline}"
+        beside = "" if gain is None else f", {gain:+z.4f} vs {self._baseline}"
         return f"mean of {len(own)}: {statistics.fmean(own.values()):.4f}{beside}"
 
     def table(self) -> Table | None:
@@ -83,7 +83,7 @@ class Standing:
         return table
 
     def _gain(self, arm: str) -> float | None:
-        """The mean difference to the baseline over the tasks and seeds that both have."""
+        """The mean difference from the baseline over the tasks and seeds that both have."""
         own, base = self._values.get(arm, {}), self._values.get(self._baseline, {})
         shared = [own[place] - base[place] for place in own if place in base]
         return statistics.fmean(shared) if shared and arm != self._baseline else None

@@ -53,7 +53,7 @@ class Published(Section):
 
 
 class Gain(Section):
-    """One arm's difference to another."""
+    """One arm's difference from another."""
 
     arm: Annotated[Line, Field(examples=["num_basis=512"])]
     """The arm whose gain it is."""

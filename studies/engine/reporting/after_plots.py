@@ -42,7 +42,7 @@ def _kept_parameters(outcome: Outcome) -> Figure:
     for axes in (left, right):
         _log_ticks(axes, sorted({round(kept.parameters) for arm in arms for kept in arm.curve}))
     left.set(title=outcome.metric, ylabel=outcome.metric)
-    right.set(title="difference to the arm as trained, paired by seed",
+    right.set(title="difference from the arm as trained, paired by seed",
               ylabel=f"Δ {outcome.metric}")  # fmt: skip
     note = (
         "Bars: 95 % t intervals over seeds. Dotted: the arm as trained. Arms of one size are drawn "

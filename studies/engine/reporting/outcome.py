@@ -69,7 +69,7 @@ class Arm:
 
     @property
     def gain(self) -> Estimate:
-        """The difference to the baseline with its interval; nothing for the baseline itself."""
+        """The difference from the baseline with its interval; nothing for the baseline itself."""
         return self.comparison.estimate if self.comparison else (None, None, None)
 
     @property
@@ -139,7 +139,7 @@ class Outcome:
     is_mean: bool = False
     """Whether the values of arms are means over `tasks`: no trial has them."""
     over_tasks: Mapping[str, Comparison] = field(default_factory=dict)
-    """Arm to its difference to the baseline with `tasks` as the units."""
+    """Arm to its difference from the baseline with `tasks` as the units."""
 
     @property
     def title(self) -> str:

@@ -89,7 +89,7 @@ def _named(study: Study, task: str, metrics: Mapping[str, float]) -> dict[str, f
 
 
 def differences(known: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, float]]:
-    """Arm to task to the mean difference to the baseline there, from task to arm to it.
+    """Arm to task to the mean difference from the baseline there, from task to arm to it.
 
     An arm without one on some task is left out: others would be tested on other tasks.
     """

@@ -77,7 +77,7 @@ def name_axes(outcome: Outcome, left: Axes, right: Axes, values: str) -> None:
     better = "higher" if outcome.direction == "maximize" else "lower"
     left.set(title=f"{outcome.title} ({better} is better)")
     left.set(**{f"{values}label": outcome.metric})
-    right.set(title="difference to the baseline, paired by seed")
+    right.set(title="difference from the baseline, paired by seed")
     right.set(**{f"{values}label": f"Δ {outcome.metric}"})
 
 

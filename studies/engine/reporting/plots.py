@@ -44,7 +44,7 @@ _ABOUT_INTERVALS = (
 
 
 def plot_comparison(outcome: Outcome) -> Figure:
-    """Each arm's mean, interval and seeds; beside it the difference to the baseline.
+    """Each arm's mean, interval and seeds; beside it the difference from the baseline.
 
     Arms stand along the swept value where it is a number, in rows where it is not. The second
     panel also holds the paper's differences where the study names one of its tables.
@@ -112,7 +112,7 @@ def _sweep(outcome: Outcome, places: Mapping[str, float], scale: str) -> Figure:
         _name_places(axes, ticks, outcome.axis or "", scale)
     name_axes(outcome, left, right, "y")
     note = f"{_ABOUT_INTERVALS} A triangle at an edge: an arm outside the panel, with its value."
-    return finish(figure, title(outcome, "every arm and its difference to the baseline"), note)
+    return finish(figure, title(outcome, "every arm and its difference from the baseline"), note)
 
 
 def _aside(place: float, i: int, places: Sequence[float], scale: str) -> float:
@@ -156,7 +156,7 @@ def _rows(outcome: Outcome) -> Figure:
     left.set_yticks(range(len(arms)), labels=names)
     left.set_ylim(len(arms) - 0.4, -0.6)
     name_axes(outcome, left, right, "x")
-    what = title(outcome, "every arm and its difference to the baseline")
+    what = title(outcome, "every arm and its difference from the baseline")
     return finish(figure, what, _ABOUT_INTERVALS)
 
 

@@ -211,7 +211,7 @@ def _published(outcome: Outcome) -> Iterator[str]:
             for arm, difference, low, high in out
         )
         yield (
-            f"In {len(out)} of {known} arms our 95 % interval of the difference to "
+            f"In {len(out)} of {known} arms our 95 % interval of the difference from "
             f"`{outcome.baseline}` leaves out the paper's: {told}."
         )
 

@@ -10,6 +10,7 @@ from studies.engine.reporting import task_tables
 from studies.engine.reporting.outcome import Arm, Outcome
 from studies.engine.reporting.remarks import reading, remarks
 from studies.engine.reporting.tables import NONE, interval, number, p_value, plain, table
+from studies.engine.verdicts.claims import Verdict
 from studies.engine.verdicts.statistics import Estimate
 
 
@@ -91,8 +92,7 @@ def terminal(outcome: Outcome) -> str:
     if tasks := task_tables.terminal(outcome):
         below.append(tasks.removesuffix("\n"))
     for v in outcome.verdicts:
-        told = "; ".join(filter(None, (v.note, v.finding)))
-        below.append(f"{v.word}: {v.claim}" + f" ({told})" * bool(told))
+        below.append(f"{v.word}: {v.claim} ({_found(v)})")
     below += [f"note: {remark}" for remark in remarks(outcome)]
     for f in outcome.failed:
         on = f" on {f.task}" if f.task else ""
@@ -139,13 +139,19 @@ def _results(outcome: Outcome) -> str:
     return f"`{outcome.metric}`{over}, {_better(outcome)} is better.{beside}\n\n{filled}"
 
 
+def _found(verdict: Verdict) -> str:
+    """The difference with its interval, or why there is none, and what it does not tell."""
+    about = (verdict.difference, verdict.low, verdict.high)
+    found = verdict.note or f"{interval(about, '+')} at {verdict.level:.1%}"
+    return "; ".join(filter(None, (found, verdict.finding)))
+
+
 def _claims(outcome: Outcome) -> str:
     if not outcome.verdicts:
         return ""
     rows, over = [], {v.over for v in outcome.verdicts if v.over}
     for v in outcome.verdicts:
-        found = v.note or f"{interval((v.difference, v.low, v.high), '+')} at {v.level:.1%}"
-        told = "; ".join(filter(None, (found, v.finding)))
+        told = _found(v)
         about = [v.over] if len(over) > 1 else []
         rows.append([v.claim, f"**{v.word}**", v.rule, str(v.n), told, *about])
     written = "not written before the run" if outcome.changed.claims else "written before the run"

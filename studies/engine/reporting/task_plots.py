@@ -40,5 +40,5 @@ def plot_tasks(outcome: Outcome, arms: list[Arm]) -> Figure:
         each.set(title=name, xlabel=f"Δ {own.metric}")
     axes[0].set_yticks(range(len(arms)), labels=names)
     axes[0].set_ylim(len(arms) - 0.4, -0.6)
-    what = title(outcome, "every arm's difference to the baseline on each task")
+    what = title(outcome, "every arm's difference from the baseline on each task")
     return finish(figure, what, "Bars: 95 % t intervals over seeds, paired by seed.")

@@ -1,4 +1,4 @@
-"""Arms × tasks: means, differences to the baseline, and a test over the tasks."""
+"""Arms × tasks: means, differences from the baseline, and a test over the tasks."""
 
 from rich import box
 from rich.table import Table
@@ -40,7 +40,7 @@ def markdown(outcome: Outcome) -> str:
             rows.append([arm.name, *cells, *over])
     if rows:
         about = ABOUT.format(what=_what(outcome), n=len(names))
-        parts.append(f"Differences to `{outcome.baseline}`, paired by seed. {about}")
+        parts.append(f"Differences from `{outcome.baseline}`, paired by seed. {about}")
         head = ["arm", *names, whole, f"over {_what(outcome)}", "p (Holm)", "finding"]
         parts.append(table(head, rows))
     return "\n\n".join(parts)

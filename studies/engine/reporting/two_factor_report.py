@@ -23,7 +23,7 @@ def markdown(found: TwoFactors, metric: str) -> str:
     n = len(found.seeds)
     about = (
         f"Rows are `{a}`, columns `{b}`; `{metric}`, mean over the {n} seed{'s' * (n != 1)} that "
-        "every combination has. Effects are differences to the mean of all combinations, [95 %], "
+        "every combination has. Effects are differences from the mean of all combinations, [95 %], "
         "from a linear model with both factors, their interaction and the seeds, and one variance "
         "for all combinations; the intervals are not corrected for their number. The interaction "
         "is what is left of a combination's mean without both main effects: where it is not zero, "

@@ -2,7 +2,7 @@
 
 Layout: one experiment a study and profile, `grid_size (embedded)`; in it one run a trial (tag
 `kind=trial`), top level, because the page shows no metric and no chart of nested runs; one run an
-arm (`kind=arm`) with its mean, interval and difference to the baseline, over all tasks and, as
+arm (`kind=arm`) with its mean, interval and difference from the baseline, over all tasks and, as
 metrics `TASK/...`, on each; and one run `kind=summary` with the report. The tag `stage` tells what
 a trial was for, `task` on which of several tasks. Experiment tags hold the views, see `view`;
 without them the link opens the plain table.

@@ -44,7 +44,7 @@ class Spread:
 
 
 def pooled(values: Mapping[str, Mapping[int, float]], baseline: str) -> Spread | None:
-    """The spread of all arms' differences to `baseline`; `values` are by arm and seed.
+    """The spread of all arms' differences from `baseline`; `values` are by arm and seed.
 
     None where no arm has two seeds in common with the baseline, or nothing varies.
     """
