@@ -2,7 +2,8 @@
 
 The data is `lr_lora.yaml`. The paper's harnesses differ from ours and from one
 another, so what a report compares is the *difference from the matched baseline*; the absolute
-figure is shown for orientation only. Percentages become fractions here, the unit of our own metrics.
+figure is shown for orientation only. Percentages become fractions here, the unit of our own
+metrics.
 """
 
 from collections.abc import Mapping

@@ -192,8 +192,8 @@ def compare_over_tasks(differences: Mapping[str, Mapping[str, float]]) -> dict[s
     """Arms against the baseline with tasks as the units, and Holm's correction over the arms.
 
     `differences` maps arm to task to the mean difference from the baseline there, as in appendix
-    B.2 of LR-LoRA. The spread over seeds is no part of it: it asks whether an arm is better on tasks
-    like these, not on these tasks.
+    B.2 of LR-LoRA. The spread over seeds is no part of it: it asks whether an arm is better on
+    tasks like these, not on these tasks.
     """
     found = {}
     for arm, own in differences.items():
