@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -386,6 +387,18 @@ def test_plugins_are_written_by_their_paths_from_the_file(folder: Path) -> None:
     assert read_yaml(file)["plugins"][0] == "../../own.py"
     with pytest.raises(StudyError, match="name: 's' must be the file's name, 't'"):
         study.to_yaml("t.yaml")
+
+
+def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "python_api.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    found = names["found"]
+    assert [str(found.plots)] == re.findall(r"^found\.plots  # (.*)$", page, re.MULTILINE)
+    assert list(found.claims["verdict"]) == ["confirmed"] and names["tokenizer"] is None
 
 
 def test_to_import_the_package_and_its_names_is_light() -> None:
