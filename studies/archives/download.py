@@ -10,6 +10,7 @@ from pathlib import Path
 
 from studies.archives.archive import Archive
 from studies.archives.web import Unreachable, Web, without_credentials
+from studies.commands import console
 
 CHUNK = 1 << 18
 
@@ -55,12 +56,10 @@ def _progress(archive: Archive) -> Iterator[Callable[[int], None]]:
 @contextmanager
 def _bar(archive: Archive) -> Iterator[Callable[[int], None]]:
     # a machine that only works off trials has no terminal, and need not have rich
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, TransferSpeedColumn(), console=console) as bar:
+    with Progress(*columns, TransferSpeedColumn(), console=console(stderr=True)) as bar:
         task = bar.add_task(f"fetching {archive.requirement}", total=archive.size)
         yield lambda count: bar.advance(task, count)
 

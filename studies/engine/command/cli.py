@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from studies.commands import lenient_output
+from studies.commands import console, lenient_output
 from studies.engine.definition.shipped import find_study, list_profiles, shipped_studies
 from studies.engine.errors import StudyError
 from studies.engine.program import program
@@ -18,6 +16,8 @@ from studies.engine.running.events import Interrupted, Stopped
 from studies.engine.running.slots import count_given
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from studies.engine.command.session import Say, Session
     from studies.engine.definition.study import Study
     from studies.engine.records import Trial
@@ -25,31 +25,39 @@ if TYPE_CHECKING:
 
 DONE, INCOMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: everything done; a trial failed or is missing; something to correct; Ctrl-C."""
+STOPPED = "Stopped. Finished trials are kept: run the same command again to continue"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a study and return the exit code."""
     lenient_output()
     given = _parser().parse_args(arguments)
-    out, err = Console(), Console(stderr=True)
-
-    def say(message: str, style: str = "red") -> None:
-        err.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
-
+    out, say = consoles()
     try:
         return _list(out) if given.study == "list" else _run(given, out, say)
     except StudyError as error:
-        say(str(error))
+        say(str(error), "red")
         return BAD_INPUT
     except Stopped as stopped:
-        say(str(stopped))
+        say(str(stopped), "red")
         return INCOMPLETE
     except (Interrupted, KeyboardInterrupt):
-        say("Stopped. Finished trials are kept: run the same command again to continue", "yellow")
+        say(STOPPED, "yellow")
         return INTERRUPTED
     except OSError as error:  # a full disk, a folder that cannot be written
-        say(f"{error.filename or given.runs}: {error.strerror or error}. Finished trials are kept")
+        what = error.filename or given.runs
+        say(f"{what}: {error.strerror or error}. Finished trials are kept", "red")
         return INCOMPLETE
+
+
+def consoles() -> "tuple[Console, Say]":
+    """Where results and progress go, and what takes messages."""
+    out, err = console(), console(stderr=True)
+
+    def say(message: str, style: str) -> None:
+        err.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    return out, say
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,14 +122,14 @@ def _spread(text: str) -> float | Path:
     return number
 
 
-def _list(out: Console) -> int:
+def _list(out: "Console") -> int:
     """Print the shipped studies with their questions."""
     for name, question in shipped_studies().items():
         out.print(f"{name:<22} {question}", markup=False, highlight=False, soft_wrap=True)
     return DONE
 
 
-def _run(given: argparse.Namespace, out: Console, say: "Say") -> int:
+def _run(given: argparse.Namespace, out: "Console", say: "Say") -> int:
     # what `--help` and `list` do without
     from studies.engine.definition import answers, overrides
     from studies.engine.definition.schema import load_study
@@ -141,7 +149,7 @@ def _run(given: argparse.Namespace, out: Console, say: "Say") -> int:
     for line in overrides.remarks(study):
         say(f"--set {line}", "yellow")
     if given.plan:
-        return session.plan(lambda trials: _slots(given, study, len(trials)))
+        return session.plan(lambda trials: _slots(given.slots, study, len(trials)))
     if given.power:
         return session.power(given.power if isinstance(given.power, float) else None)
     if given.report:
@@ -151,7 +159,7 @@ def _run(given: argparse.Namespace, out: Console, say: "Say") -> int:
     if given.bring:
         return session.bring_in(given.bring)
     if given.ray is None:
-        return session.run(functools.partial(_local, given, study, say))
+        return session.run(functools.partial(local_runner, given.slots, given.runs, study, say))
     return _run_on_ray(given, study, session, say)
 
 
@@ -184,26 +192,31 @@ def _refuse_too_many(study: "Study", most: int, what: str) -> None:
         raise StudyError(f"{place}: budget.gpus_per_trial: {what.format(most)}, got {needed}")
 
 
-def _slots(given: argparse.Namespace, study: "Study", left: int) -> int:
+def _slots(given: int | None, study: "Study", left: int) -> int:
     """How many trials to run at once, where `left` are to be run."""
     from studies.engine.running import slots
 
-    return max(1, min(given.slots or slots.default_slots(study.budget.gpus_per_trial), left))
+    return max(1, min(given or slots.default_slots(study.budget.gpus_per_trial), left))
 
 
-def _local(
-    given: argparse.Namespace, study: "Study", say: "Say", trials: "Sequence[Trial]", left: int
+def local_runner(
+    slots: int | None,
+    runs_dir: Path,
+    study: "Study",
+    say: "Say",
+    trials: "Sequence[Trial]",
+    left: int,
 ) -> "Runner":
-    """What runs `left` of `trials` on this machine."""
+    """What runs `left` of `trials` on this machine; of `slots` 0 is auto, and None the default."""
     from studies.engine.planning import runs
     from studies.engine.running import packing
     from studies.engine.running.local import LocalRunner
     from studies.engine.trials import devices
 
-    folder, needed = runs.study_dir(study, given.runs), study.budget.gpus_per_trial
+    folder, needed = runs.study_dir(study, runs_dir), study.budget.gpus_per_trial
     _refuse_too_many(study, devices.gpus(), "this machine has {} GPUs")
-    count = _slots(given, study, left)
-    if given.slots == 0 and needed == 1 and trials:
+    count = _slots(slots, study, left)
+    if slots == 0 and needed == 1 and trials:
         count = min(left, packing.measured_slots(trials, folder, lambda text: say(text, "dim")))
     return LocalRunner(count, folder / "workers", needed)
 

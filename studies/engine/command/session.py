@@ -24,7 +24,9 @@ from studies.engine.errors import StudyError
 from studies.engine.planning import noted, runs
 from studies.engine.planning.plan import plan_candidates
 from studies.engine.planning.plan_file import Plan, write_plan
-from studies.engine.records import Trial
+from studies.engine.planning.tuning import Choice
+from studies.engine.records import Result, Trial
+from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.running.events import Event, Stopped
 from studies.engine.running.protocols import Runner
 from studies.engine.tracking import mlflow_client
@@ -39,6 +41,12 @@ DONE, INCOMPLETE = 0, 1
 
 MakeRunner = Callable[[Sequence[Trial], int], Runner]
 """From the trials of a stage, and how many of them are left, to what runs them."""
+
+
+Reported = tuple[
+    Sequence[tuple[Trial, Result]], Sequence[Choice], SearchOutcome | None, noted.Changed
+]
+"""Results of the seeds, what tuning chose, what the search found, and what was changed since."""
 
 
 @dataclass(frozen=True)
@@ -259,18 +267,21 @@ class Session:
 
     def _report(self, seeds: SeedsStage) -> "Report | None":
         """Write the report of the seeds and the search; None where neither has begun."""
+        if (found := self.reported(seeds)) is None:
+            return None
+        from studies.engine.reporting.report import write_report
+
+        folder, (pairs, *_) = runs.study_dir(self._study, self._runs_dir), found
+        return write_report(self._study, pairs, folder / "report", folder / "trials", *found[1:])
+
+    def reported(self, seeds: SeedsStage) -> Reported | None:
+        """What a report of the seeds and the search is made from; None where neither has begun."""
         found = [(trial, result) for trial, result, _ in self._results(seeds.trials)]
         search = None if self.search is None else self.search.outcome()
         if not found and (search is None or not search.points):
             return None
-        from studies.engine.reporting.report import write_report
-
-        folder = runs.study_dir(self._study, self._runs_dir)
         choices = self.tuning.choices if self.tuning is not None else ()
-        changed = noted.changed(self._study, self._runs_dir)
-        return write_report(
-            self._study, found, folder / "report", folder / "trials", choices, search, changed
-        )
+        return found, choices, search, noted.changed(self._study, self._runs_dir)
 
     def _earlier(self) -> Sequence[Trial]:
         """The trials of the stage before the seeds that are known by now."""

@@ -76,6 +76,15 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(_PREFIX + _tag, re.compile(_pattern), _first)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `_Loader` would not read as text, and writes shared values out."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 class Entries(dict[str, Any]):
     """A mapping read from a file; `places` has the `file:line` of each key."""
 
@@ -139,6 +148,15 @@ def parse_value(text: str, name: str) -> Any:
     if problems:
         raise StudyError(*problems)
     return value
+
+
+def as_yaml(tree: Mapping[str, Any]) -> str:
+    """`tree`, of plain values, as the text of a file that `read_yaml` reads the same from."""
+    text: str = yaml.dump(
+        dict(tree), Dumper=_Dumper, sort_keys=False, allow_unicode=True,
+        default_flow_style=None, width=100,
+    )  # fmt: skip
+    return text
 
 
 def shown(path: Path) -> str:

@@ -1,5 +1,6 @@
 """A study's report: Markdown, JSON and figures in one folder, the same for the same results."""
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -57,23 +58,63 @@ class Report:
     """Of the arms that its figures show."""
 
 
-def write_report(
+@dataclass(frozen=True)
+class Draft:
+    """A report that is not written yet; its figures are drawn when they are first asked for."""
+
+    outcome: Outcome
+    """What it says, as values."""
+    trials_dir: Path
+    sections: tuple[str, ...]
+    """Of its Markdown, those that not every study has."""
+
+    @functools.cached_property
+    def curves(self) -> plots.Curves:
+        """Of the arms that its figures show."""
+        return _curves(self.outcome, self.trials_dir)
+
+    @functools.cached_property
+    def figures(self) -> dict[str, Figure]:
+        """Every figure by the name of its file."""
+        return dict(_figures(self.outcome, self.curves, self.trials_dir))
+
+    @functools.cached_property
+    def markdown(self) -> str:
+        """The text, which shows the figures as files beside it."""
+        return rendering.markdown(
+            self.outcome, [f"{name}.png" for name in self.figures], self.sections
+        )
+
+    def write(self, out_dir: Path) -> Report:
+        """Write report.md, report.json and the figures to `out_dir`."""
+        outcome = self.outcome
+        out_dir.mkdir(parents=True, exist_ok=True)
+        figures = [path for made in self.figures.items() for path in plots.save(*made, out_dir)]
+        report_md, report_json = out_dir / "report.md", out_dir / "report.json"
+        write_text(report_md, self.markdown)
+        data = json.dumps(
+            _as_data(outcome), indent=2, sort_keys=True, allow_nan=False, default=_plain
+        )
+        write_text(report_json, f"{data}\n")
+        text, note = rendering.terminal(outcome), rendering.note(outcome)
+        return Report(report_md, report_json, tuple(figures), text, note, outcome, self.curves)
+
+
+def draft(
     study: Study,
     pairs: Pairs,
-    out_dir: Path,
-    trials_dir: Path | None = None,
+    trials_dir: Path,
     choices: Sequence[Choice] = (),
     search: SearchOutcome | None = None,
     changed: Changed = UNCHANGED,
-) -> Report:
-    """Write report.md, report.json and the figures of `pairs` to `out_dir`.
+) -> Draft:
+    """The report of `pairs`.
 
     Args:
         study: what was asked.
         pairs: every trial that ran with what it found, in the order of the plan; failed ones too.
-        out_dir: made where it is missing; earlier files of the same names are replaced.
-        trials_dir: folder that holds `<key>/metrics.jsonl`; by default `out_dir/../trials`. Arms
-            without these files have no learning curve.
+        trials_dir: folder that holds `<key>/metrics.jsonl`. Arms without these files have no
+            learning curve.
 
         choices: what the tuning stage found, see `studies.engine.planning.tuning`.
         search: what the search found, see `studies.engine.searching.search`.
@@ -87,32 +128,36 @@ def write_report(
             f"study {study.name!r} has no results to report: run it first, "
             f"{program()} {study.path.name}"
         )
-    trials_dir = trials_dir or out_dir.parent / "trials"
     outcome = collect(study, pairs, choices, search, kept_by(study, trials_dir))
     outcome = replace(outcome, changed=changed)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    more = after_tables.markdown(outcome.after, outcome.metric, outcome.chosen_on)
+    sections = after_tables.markdown(outcome.after, outcome.metric, outcome.chosen_on)
     if outcome.two_factors is not None:
-        more.insert(0, two_factor_report.markdown(outcome.two_factors, outcome.metric))
+        sections.insert(0, two_factor_report.markdown(outcome.two_factors, outcome.metric))
     if search is not None:
-        more.insert(0, search_report.markdown(search))
+        sections.insert(0, search_report.markdown(search))
     if study.published is not None and study.published.x is None:
-        more.insert(
-            0, task_tables.paper(published.printed(study.published.table, study.published.part))
-        )
-    curves = _curves(outcome, trials_dir)
-    figures = [
-        path
-        for made in _figures(outcome, curves, trials_dir)
-        for path in plots.save(*made, out_dir)
-    ]
-    shown = [path.name for path in figures if path.suffix == ".png"]
-    report_md, report_json = out_dir / "report.md", out_dir / "report.json"
-    write_text(report_md, rendering.markdown(outcome, shown, more))
-    data = json.dumps(_as_data(outcome), indent=2, sort_keys=True, allow_nan=False, default=_plain)
-    write_text(report_json, f"{data}\n")
-    text, note = rendering.terminal(outcome), rendering.note(outcome)
-    return Report(report_md, report_json, tuple(figures), text, note, outcome, curves)
+        printed = published.printed(study.published.table, study.published.part)
+        sections.insert(0, task_tables.paper(printed))
+    return Draft(outcome, trials_dir, tuple(sections))
+
+
+def write_report(
+    study: Study,
+    pairs: Pairs,
+    out_dir: Path,
+    trials_dir: Path | None = None,
+    choices: Sequence[Choice] = (),
+    search: SearchOutcome | None = None,
+    changed: Changed = UNCHANGED,
+) -> Report:
+    """Write report.md, report.json and the figures of `pairs` to `out_dir`.
+
+    `out_dir` is made where it is missing, and earlier files of the same names are replaced; for the
+    other arguments and errors see `draft`. `trials_dir` is by default `out_dir/../trials`.
+    """
+    return draft(
+        study, pairs, trials_dir or out_dir.parent / "trials", choices, search, changed
+    ).write(out_dir)
 
 
 def _figures(

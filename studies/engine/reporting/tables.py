@@ -40,7 +40,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def plain(*lines: RenderableType) -> str:
     """Lines and tables of rich as text without colours, at most 200 columns wide."""
     text = StringIO()
-    console = Console(file=text, width=200, no_color=True, legacy_windows=False)
+    console = Console(  # whatever a notebook, or FORCE_COLOR, says of outputs
+        file=text, width=200, no_color=True, legacy_windows=False,
+        force_jupyter=False, force_terminal=False,
+    )  # fmt: skip
     for line in lines:
         console.print(line, markup=False, highlight=False)
     return text.getvalue()

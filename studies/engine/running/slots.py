@@ -4,7 +4,6 @@ import argparse
 import os
 from pathlib import Path
 
-import studies
 from studies.engine.trials import devices
 from studies.engine.trials.devices import SLOTS_VARIABLE
 
@@ -58,7 +57,7 @@ def common_environment(slots: int) -> dict[str, str]:
     variables = {name: value for name, value in os.environ.items() if name not in SECRETS}
     variables.setdefault("TOKENIZERS_PARALLELISM", "false")
     variables[SLOTS_VARIABLE] = str(slots)
-    root = str(Path(studies.__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[3])
     paths = [root, *filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))]
     variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     return variables
