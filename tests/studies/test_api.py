@@ -1,7 +1,6 @@
 """`studies.run`, `studies.load` and `studies.Study` do in Python what the command does."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -17,8 +16,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from python_path import environment
 from trains_here import TrainsHere
 
@@ -26,7 +23,6 @@ import studies
 from studies import frames, tasks
 from studies.commands import console
 from studies.engine.command import cli
-from studies.engine.definition.yaml_source import as_yaml, plain, read_yaml
 from studies.engine.errors import StudyError
 from studies.engine.records import Result
 from studies.engine.reporting import rendering
@@ -349,44 +345,6 @@ def test_a_notebook_gets_plain_lines(
         own = console(stderr=stderr)
         assert not own.is_terminal and not own.is_jupyter and own.color_system is None
     assert rendering.terminal(outcome) == before and "r=2" in before
-
-
-TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])) | st.sampled_from(
-    ["1e-3", "no", "null", "0x1f", "010", "12:30", "~", "", "<<", "a: b", "- c", "#d", "1_000"]
-)
-VALUE = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | TEXT
-VALUE |= st.floats(allow_nan=False, allow_infinity=False)
-TREE = st.recursive(
-    VALUE, lambda each: st.lists(each, max_size=3) | st.dictionaries(TEXT, each, max_size=3)
-)
-
-
-@settings(max_examples=40)
-@given(st.dictionaries(TEXT, TREE, min_size=1, max_size=4))
-def test_what_is_written_as_yaml_is_read_the_same(
-    tmp_path_factory: pytest.TempPathFactory, tree: dict[str, Any]
-) -> None:
-    file = tmp_path_factory.getbasetemp() / f"{os.getpid()}.yaml"
-    file.write_text(as_yaml(tree), encoding="utf-8")
-    assert plain(read_yaml(file)) == tree
-
-
-def test_values_that_are_used_twice_are_written_out(tmp_path: Path) -> None:
-    shared = {"method": "basis"}
-    study = studies.Study("s", arms=[{"adapter": shared}, {"adapter": shared}], x=np.float32(0.5))
-    file = study.to_yaml(tmp_path / "s.yaml")
-    read = plain(read_yaml(file))
-    assert read == {"name": "s", "arms": [{"adapter": shared}] * 2, "x": 0.5}
-
-
-def test_plugins_are_written_by_their_paths_from_the_file(folder: Path) -> None:
-    study = studies.Study("s", plugins=["own.py", "/else/more.py"])
-    file = study.to_yaml("a/b/s.yaml")
-    paths = [(file.parent / name).resolve() for name in read_yaml(file)["plugins"]]
-    assert paths == [(folder / "own.py").resolve(), Path("/else/more.py")]
-    assert read_yaml(file)["plugins"][0] == "../../own.py"
-    with pytest.raises(StudyError, match="name: 's' must be the file's name, 't'"):
-        study.to_yaml("t.yaml")
 
 
 def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
