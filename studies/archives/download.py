@@ -10,7 +10,7 @@ from pathlib import Path
 
 from studies.archives.archive import Archive
 from studies.archives.web import Unreachable, Web, without_credentials
-from studies.commands import console
+from studies.output import console
 
 CHUNK = 1 << 18
 

@@ -21,7 +21,6 @@ from trains_here import TrainsHere
 
 import studies
 from studies import frames, tasks
-from studies.commands import console
 from studies.engine.command import cli
 from studies.engine.errors import StudyError
 from studies.engine.records import Result
@@ -31,6 +30,7 @@ from studies.engine.running import local
 from studies.engine.running.protocols import Exit
 from studies.engine.tracking import mlflow_client
 from studies.engine.trials import devices
+from studies.output import console
 
 HEAVY = {"torch", "transformers", "peft", "mlflow", "matplotlib", "optuna", "pandas", "scipy"}
 STUDY = studies.Study(

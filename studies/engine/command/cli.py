@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studies.commands import console, lenient_output
 from studies.engine.definition.shipped import find_study, list_profiles, shipped_studies
 from studies.engine.errors import StudyError
 from studies.engine.program import program
 from studies.engine.running.events import Interrupted, Stopped
 from studies.engine.running.slots import count_given
+from studies.output import console, lenient_output
 
 if TYPE_CHECKING:
     from rich.console import Console

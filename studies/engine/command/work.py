@@ -15,7 +15,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from studies.commands import lenient_output
 from studies.engine.command.plan_queue import PlanQueue
 from studies.engine.errors import StudyError
 from studies.engine.labels import duration
@@ -27,6 +26,7 @@ from studies.engine.running.events import Event, Interrupted, Stopped
 from studies.engine.running.local import LocalRunner
 from studies.engine.running.loop import Loop, stop_signals
 from studies.engine.trials import devices
+from studies.output import lenient_output
 
 DONE, INCOMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 """Exit codes, as those of run_study.py."""
