@@ -1,6 +1,5 @@
 """One trial in several processes: the numbers of one process, one result, and no orphan."""
 
-import argparse
 import json
 import os
 import signal
@@ -175,15 +174,14 @@ def test_the_budget_says_how_many(monkeypatch) -> None:
 def test_a_study_starts_its_trials_in_as_many_processes(monkeypatch, tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text(STUDY)
-    given = argparse.Namespace(runs=tmp_path, slots=None)
     study = load_study(path)
     monkeypatch.setattr(devices, "gpus", lambda: 2)
     with pytest.raises(StudyError, match=r"s\.yaml:6: budget\.gpus_per_trial: .* 2 GPUs, got 3"):
-        cli._local(given, study, print, [], 2)
+        cli.local_runner(None, tmp_path, study, print, [], 2)
     monkeypatch.setattr(devices, "gpus", lambda: 4)
     made = []
     monkeypatch.setattr(local, "LocalRunner", lambda *arguments: made.append(arguments))
-    cli._local(given, study, print, [], 2)
+    cli.local_runner(None, tmp_path, study, print, [], 2)
     assert made == [(1, tmp_path / "s" / "embedded" / "workers", 3)]
 
 
