@@ -31,7 +31,7 @@ def test_the_sweep_shows_means_seeds_baseline_and_paper(grid_study):
     assert left.get_xscale() == "log"
     assert [tick.get_text() for tick in left.get_xticklabels()] == ["8", "64", "512"]
     assert lines_of(left)["lora (baseline)"].get_ydata()[0] == pytest.approx(0.72)
-    paper = lines_of(right)["paper, to its own baseline"]
+    paper = lines_of(right)["paper, against its own baseline"]
     assert list(paper.get_ydata()) == [-0.006, 0.041, 0.042]
 
 
@@ -40,6 +40,14 @@ def test_an_arm_far_away_is_said_at_the_edge(grid_study):
     assert left.get_ylim()[0] > 0.6
     assert "0.480" in [text.get_text() for text in left.texts]
     assert left.texts[0].get_color() == lines_of(left)["paper-start"].get_color()
+
+
+def test_titles_say_how_many_seeds_arms_have(fabricate):
+    fabricate.study.published = None
+    fabricate.add("lora", [0.7, 0.72, 0.73])
+    assert plots.plot_comparison(outcome_of(fabricate)).get_suptitle().endswith("3 seeds")
+    fabricate.add("uniform", [0.75, 0.76, 0.78, 0.79], {"adapter.grid": "uniform"})
+    assert plots.plot_comparison(outcome_of(fabricate)).get_suptitle().endswith("3 to 4 seeds")
 
 
 def test_words_are_rows(fabricate):

@@ -14,9 +14,11 @@ from studies.engine.verdicts.statistics import Estimate
 
 
 def about(outcome: Outcome) -> str:
-    """Study, profile and number of seeds: a line of every title."""
-    n = len(outcome.seeds)
-    return f"{outcome.name} ({outcome.profile}), {n} seed{'' if n == 1 else 's'}"
+    """Study, profile and number of seeds, of which arms may differ: a line of every title."""
+    counts = [arm.summary.n for arm in outcome.arms if arm.summary.n] or [len(outcome.seeds)]
+    least, most = min(counts), max(counts)
+    n = f"{least}" if least == most else f"{least} to {most}"
+    return f"{outcome.name} ({outcome.profile}), {n} seed{'' if most == 1 else 's'}"
 
 
 def title(outcome: Outcome, what: str) -> str:

@@ -33,7 +33,10 @@ from studies.engine.trials.metrics_file import is_number
 
 Curves = Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
 """Metric to arm to points (step, mean over seeds)."""
-OURS_LABEL, PAPER_LABEL = "ours: mean, 95 % t interval, every seed", "paper, to its own baseline"
+OURS_LABEL, PAPER_LABEL = (
+    "ours: mean, 95 % t interval, every seed",
+    "paper, against its own baseline",
+)
 SEEDS: dict[str, Any] = {"alpha": 0.45, "ms": 4, "mew": 0}
 """Of the mark of one seed."""
 _WIDEST = 2.4
