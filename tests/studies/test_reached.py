@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class Judge:
             c.claim: "confirmed" if size[c.claim] >= self.needed.get(c.claim, 99) else "not decided"
             for c in self.study.claims
         }
-        return [Verdict(claim, "", word, 0) for claim, word in words.items()]
+        return [Verdict(claim, "", word, size[claim]) for claim, word in words.items()]
 
 
 def look(study: Study, ended: Any, judge: Any = None, untuned: Sequence[str] = ()) -> Look:
@@ -120,6 +121,23 @@ def test_a_failed_trial_has_ended() -> None:
     planned = plan_of(study)
     found = {t.key: Result(key=t.key, status="failed") if t.seed < 2 else None for t in planned}
     assert reached(study, planned, found, Judge(study)).number == 2
+
+
+def test_a_claim_without_a_finished_seed_in_common_gets_no_more() -> None:
+    study = study_of()
+
+    def judge(found: Sequence[tuple[Trial, Result]]) -> list[Verdict]:
+        low, high = Judge(study, low=4)(found)
+        return [low, replace(high, n=0)]
+
+    found = look(study, lambda t: True, judge)
+    assert seeds_of(found) == {"lora": 4, "low": 4, "high": 2, "idle": 2}
+    assert (found.number, found.ended, found.open) == (2, True, ("high",))
+    assert found.stands == (
+        "look 2 of 3: 1 of 2 claims is open after 4 seeds, as its arms have no finished seed in "
+        "common: once the cause is repaired, --retry-failed goes on\n  open: high"
+    )
+    assert found.at_most == len(found.trials)
 
 
 def test_looks_as_given_from_a_first_seed_of_ones_own() -> None:

@@ -3,8 +3,9 @@
 Every arm is trained with the seeds of the first look. Once all these trials have ended, done or
 failed, the claims are judged, and the arms of those that are open get the seeds of the next look,
 on the task that a claim names or on all; and so on, until no claim is open or the last look has
-ended. All of it follows from the results that are there: stopped, killed, continued or imported, a
-study comes to the same looks.
+ended. A claim whose arms have no finished seed in common gets none: more would fail like these. All
+of it follows from the results that are there: stopped, killed, continued or imported, a study comes
+to the same looks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -79,8 +80,12 @@ class Look:
             return f"{self.name}: every claim is decided after {self.size} seeds"
         named = "".join(f"\n  open: {claim}" for claim in self.open)
         if self.ended:
-            most = "the most that `seeds` allows"
-            return f"{self.name}: {self._open} after {self.size} seeds, {most}{named}"
+            why = "the most that `seeds` allows"
+            if self.number < self.count:
+                its = "its" if len(self.open) == 1 else "their"
+                why = f"as {its} arms have no finished seed in common: once the cause is repaired, "
+                why += "--retry-failed goes on"
+            return f"{self.name}: {self._open} after {self.size} seeds, {why}{named}"
         arms = list(dict.fromkeys(trial.title for trial in self.missing))
         what = {_count(len(self.missing), "trial"): arms, "the tuning": self.untuned}
         lacks = " and ".join(f"{each} of {_listed(of)}" for each, of in what.items() if of)
@@ -121,18 +126,20 @@ def reached(
     looks, place = study.looks, {seed: i for i, seed in enumerate(study.seeds)}
     sizes = {trial.cell: looks[0] for trial in planned}
     cells = _cells_of_claims(study)
-    still = list(range(len(study.claims)))
+    still = growing = list(range(len(study.claims)))
     for number, size in enumerate(looks):
         own = [trial for trial in planned if place[trial.seed] < sizes[trial.cell]]
         missing = [trial for trial in own if result_of[trial.key] is None]
         if missing or untuned:
             break
         found = [(trial, result) for trial in own if (result := result_of[trial.key])]
-        still = [i for i, verdict in enumerate(judge(found)) if verdict.open]
-        if not still or size == looks[-1]:
+        verdicts = judge(found)
+        still = [i for i, verdict in enumerate(verdicts) if verdict.open]
+        growing = [i for i in still if verdicts[i].n]
+        if not growing or size == looks[-1]:
             break
-        sizes |= dict.fromkeys({cell for i in still for cell in cells[i]}, looks[number + 1])
-    grown = {cell for i in still for cell in cells[i]}
+        sizes |= dict.fromkeys({cell for i in growing for cell in cells[i]}, looks[number + 1])
+    grown = {cell for i in growing for cell in cells[i]}
     return Look(
         number=number + 1,
         count=len(looks),
