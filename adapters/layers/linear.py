@@ -124,8 +124,9 @@ class BasisLinear(BasisLayer):
                 return make_weight(dtype, weight, b, a, proxy, scale, seed)
 
             made = batch.weight(owner, (dtype, scale, seed, *of_weight), make)
-        options: dict[str, Any] = {"seed": seed, "made": made, "float8": run.float8}
-        return merged_linear(x, weight, bias, b, a, proxy, scale, **options)
+        return merged_linear(
+            x, weight, bias, b, a, proxy, scale, seed=seed, made=made, float8=run.float8
+        )
 
 
 def quantization_backend(base: nn.Module, known: dict[str, Any]) -> QuantizationBackend | None:
