@@ -17,6 +17,7 @@ from adapters.ops import operators
 from adapters.ops.dense_gradient import dense_gradient, emulated, takes_float8
 from adapters.ops.linear import merged_linear
 from adapters.ops.operators import gradients_of_factors
+from tests.adapters.older import saved_by
 
 HALF_STEP, LEAST_HALF_STEP = 2.0**-4, 2.0**-10
 """Of e4m3: of a number itself, and of the smallest numbers, which have no more digits."""
@@ -272,10 +273,7 @@ def test_it_is_saved_and_loaded_and_read_from_a_flat_mapping(small_ones_too, tmp
 def test_settings_from_before_8_bits_still_load(tmp_path):
     model = net()
     model.save_pretrained(tmp_path)
-    file = tmp_path / "adapter_config.json"
-    settings = json.loads(file.read_text()) | {"schema_version": 3}
-    del settings["gradient_dtype"]
-    file.write_text(json.dumps(settings))
+    saved_by(tmp_path, 3, "gradient_dtype")
     torch.manual_seed(0)
     again = PeftModel.from_pretrained(Net(), tmp_path)
     assert torch.equal(again(IDS), model(IDS))

@@ -1,7 +1,5 @@
 """Options of LoRA that PEFT itself carries out, for our adapters."""
 
-import json
-
 import pytest
 import torch
 from peft import (
@@ -15,6 +13,7 @@ from torch import nn
 
 from adapters import BasisConfig
 from adapters.export import to_lora
+from tests.adapters.older import saved_by
 
 
 class Net(nn.Module):
@@ -77,10 +76,7 @@ def test_a_bias_that_is_lora_s_word_is_refused():
 def test_settings_from_before_biases_still_load(tmp_path):
     model = net()
     model.save_pretrained(tmp_path)
-    file = tmp_path / "adapter_config.json"
-    settings = json.loads(file.read_text()) | {"schema_version": 2}
-    del settings["bias"]
-    file.write_text(json.dumps(settings))
+    saved_by(tmp_path, 2, "bias")
     torch.manual_seed(0)
     assert torch.equal(PeftModel.from_pretrained(Net(), tmp_path)(X), model(X))
 
