@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studies.engine.command import cli
-from studies.engine.command.notices import Notices
 from studies.engine.command.session import Options, Session
 from studies.engine.definition import answers, overrides
 from studies.engine.definition.built import Study, plain_data
@@ -139,8 +138,8 @@ class Findings:
         """Where trials and report lie."""
         self._session = session = Session(asked.study, asked.options(), out, self._say)
         self._seeds = session.seeds(whole=True)
-        before = () if session.before is None else session.before.trials
-        every = {(trial.key, trial.arm): trial for trial in (*before, *self._seeds.trials)}
+        both = (*session.earlier(), *self._seeds.trials)
+        every = {(trial.key, trial.arm): trial for trial in both}
         self._states = [
             (trial, folders.state_of(trial, asked.runs_dir)) for trial in every.values()
         ]
@@ -151,12 +150,10 @@ class Findings:
 
     def remark(self) -> None:
         """Say what an edit of the study left out, and what its first stage lacks."""
-        before = self._session.search or self._session.tuning
+        before = self._session.before
         if before is not None and before.missing:
             self._say(before.missing, "yellow")
-        asked = self._asked
-        notices = Notices(asked.study, asked.plugins, asked.runs_dir, before, self._say)
-        notices.edits(self._seeds, keep=False)
+        self._session.notices.edits(self._seeds, keep=False)
 
     @functools.cached_property
     def trials(self) -> "pd.DataFrame":

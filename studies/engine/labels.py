@@ -50,3 +50,13 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def counted(number: int, what: str) -> str:
+    """1 trial, 2 trials."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def span(low: object, high: object) -> str:
+    """`3 to 12`, or `3` where both are."""
+    return f"{low}" if low == high else f"{low} to {high}"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
+from studies.engine.labels import counted, span
 from studies.engine.planning import runs
 from studies.engine.records import ABOUT, ADAPTER, PREDICTIONS, Trial
 from studies.engine.running.loop import MIN_FREE_BYTES
@@ -29,16 +30,17 @@ def room(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[str]:
         return []
     known = {trial.key: kept for trial in trials if (kept := _kept_bytes(trial, runs_dir))}
     sizes = [size for trial in _one_of_each(left) if (size := _bytes(trial, trials, known))]
+    many = counted(len(left), "trial")
     if not sizes:
         return [
-            f"keep: what each of {_count(left)} keeps is known once the first has ended: "
+            f"keep: what each of {many} keeps is known once the first has ended: "
             "the backbone's configuration is not on this machine yet"
         ]
     copies = 2 if "mlflow" in study.keep and not os.environ.get(VARIABLE) else 1
     total = round(statistics.fmean(sizes) * len(left) * copies)
     free = shutil.disk_usage(_existing(runs_dir)).free
     needed = (
-        f"{_count(left)} keep{'s' if len(left) == 1 else ''} about {_range(sizes)} each, "
+        f"{many} keep{'s' if len(left) == 1 else ''} about {_range(sizes)} each, "
         f"{_amount(total)} in all{', in the folders and in MLflow' if copies == 2 else ''}"
     )
     if free - MIN_FREE_BYTES < total:
@@ -105,13 +107,8 @@ def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
-def _count(trials: Sequence[Trial]) -> str:
-    return "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
-
-
 def _range(sizes: Sequence[int]) -> str:
-    low, high = _amount(min(sizes)), _amount(max(sizes))
-    return low if low == high else f"{low} to {high}"
+    return span(_amount(min(sizes)), _amount(max(sizes)))
 
 
 def _amount(size: float) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from studies.engine.definition.contrasts import trend_points, weighted_sum
 from studies.engine.definition.study import Study
+from studies.engine.labels import counted
 from studies.engine.records import Result, Trial
 
 if TYPE_CHECKING:  # scipy takes a second
@@ -67,7 +68,7 @@ class Look:
     @property
     def begins(self) -> str:
         """Why there is this look, and what it runs."""
-        trials = f"{_count(len(self.missing), 'trial')} now, at most {self.at_most} in all"
+        trials = f"{counted(len(self.missing), 'trial')} now, at most {self.at_most} in all"
         if not self.before:
             return f"{self.name}: {self.size} seeds of every arm; {trials}"
         more = f"{self.size - self.before} more for {_listed(self.arms)}"
@@ -87,7 +88,7 @@ class Look:
                 why += "--retry-failed goes on"
             return f"{self.name}: {self._open} after {self.size} seeds, {why}{named}"
         arms = list(dict.fromkeys(trial.title for trial in self.missing))
-        what = {_count(len(self.missing), "trial"): arms, "the tuning": self.untuned}
+        what = {counted(len(self.missing), "trial"): arms, "the tuning": self.untuned}
         lacks = " and ".join(f"{each} of {_listed(of)}" for each, of in what.items() if of)
         after = f"{self._open} after {self.before} seeds; " if self.before else ""
         waits = f"{after}claims are judged next once this look has ended, which lacks {lacks}"
@@ -104,7 +105,7 @@ class Look:
     @property
     def _open(self) -> str:
         are = "is" if len(self.open) == 1 else "are"
-        return f"{len(self.open)} of {_count(self.claims, 'claim')} {are} open"
+        return f"{len(self.open)} of {counted(self.claims, 'claim')} {are} open"
 
 
 def reached(
@@ -180,7 +181,3 @@ def _named(study: Study, cells: Sequence[Cell]) -> tuple[str, ...]:
 def _listed(arms: Sequence[str]) -> str:
     more = f" and {len(arms) - MOST_SHOWN} more" if len(arms) > MOST_SHOWN else ""
     return f"{', '.join(arms[:MOST_SHOWN])}{more}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

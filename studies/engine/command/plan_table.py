@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from studies.engine.labels import duration
+from studies.engine.labels import counted, duration
 from studies.engine.planning import runs
 from studies.engine.records import Result, Trial
 
@@ -66,8 +66,8 @@ def plan_table(trials: Sequence[Trial], runs_dir: Path, slots: Callable[[], int]
 
 def _counted(states: Sequence[str]) -> str:
     counts = {state: states.count(state) for state in STYLES}
-    trials = f"{len(states)} trial{'' if len(states) == 1 else 's'}"
-    return f"{trials}: {', '.join(f'{n} {state}' for state, n in counts.items() if n)}"
+    each = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
+    return f"{counted(len(states), 'trial')}: {each}"
 
 
 def estimate(known: Sequence[tuple[Trial, Result | None]], slots: Callable[[], int]) -> str:

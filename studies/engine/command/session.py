@@ -21,6 +21,7 @@ from studies.engine.command.standing import Standing
 from studies.engine.definition import checks, verify
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
+from studies.engine.labels import span
 from studies.engine.planning import noted, runs
 from studies.engine.planning.plan import plan_candidates
 from studies.engine.planning.plan_file import Plan, write_plan
@@ -76,7 +77,8 @@ class Session:
             self.tuning = TuneStage(study, options.plugins, self._runs_dir, options.only)
         before = self.search or self.tuning
         self.before: StudyStage | None = before
-        self._notices = Notices(study, options.plugins, self._runs_dir, before, say)
+        self.notices = Notices(study, options.plugins, self._runs_dir, before, say)
+        """What a person is told of the study, each thing once."""
 
     def seeds(self, *, whole: bool = False) -> SeedsStage:
         """The stage of the seeds, as the choices so far make it; the `whole` of it for a report."""
@@ -90,12 +92,12 @@ class Session:
             self._show(self.search.summary())
         if self.tuning is not None and self.tuning.missing:
             stage: StudyStage = self.tuning
-            self._notices.edits(stage, keep=False)
+            self.notices.edits(stage, keep=False)
         else:
             stage = self.seeds()
-            self._notices.edits(stage, keep=False)
-        self._notices.data(stage.to_fetch)
-        self._notices.room(stage)
+            self.notices.edits(stage, keep=False)
+        self.notices.data(stage.to_fetch)
+        self.notices.room(stage)
         for name in sorted({trial.config["backbone"]["name"] for trial in _absent(stage.to_fetch)}):
             self._say(f"{name} is not on this machine yet: whether it fits its task, and has what "
                       "the arms adapt, is checked once it is fetched", "yellow")  # fmt: skip
@@ -105,8 +107,7 @@ class Session:
             arms, tasks = (len({getattr(t, n) for t in stage.asked}) for n in ("arm", "task"))
             on = f" on {tasks} tasks" if self._study.tasks else ""
             least, most = len(self._study.first_seeds), len(self._study.seeds)
-            many = f"{least} seeds" if least == most else f"{least} to {most} seeds"
-            self._print(f"then {arms} tuned arms{on} with {many} each")
+            self._print(f"then {arms} tuned arms{on} with {span(least, most)} seeds each")
         elif isinstance(stage, SeedsStage):
             self._print(*stage.planned)
         return DONE
@@ -122,7 +123,7 @@ class Session:
         """Run what is left of every stage, then report."""
         before, retry = self.before, self._options.retry_failed
         if before is not None:
-            self._notices.edits(before, keep=False)
+            self.notices.edits(before, keep=False)
         if before is not None and (before.missing or (retry and self._failed(before))):
             try:
                 self._train(before, make_runner, retry)
@@ -135,7 +136,7 @@ class Session:
                 self.deliver(self.seeds(whole=True))
                 return INCOMPLETE
         seeds = self.seeds()
-        self._notices.edits(seeds, keep=True)
+        self.notices.edits(seeds, keep=True)
         try:
             seeds = self._look_by_look(seeds, make_runner)
         except Stopped as stopped:
@@ -163,12 +164,12 @@ class Session:
     def report(self) -> int:
         """Report on what is there, and bring it to MLflow; trains nothing."""
         if self.before is not None and self.before.missing:
-            self._notices.edits(self.before, keep=False)
+            self.notices.edits(self.before, keep=False)
             self._say(self.before.missing, "yellow")
             self.deliver(self.seeds(whole=True))
             return INCOMPLETE
         seeds = self.seeds()
-        self._notices.edits(seeds, keep=True)
+        self.notices.edits(seeds, keep=True)
         return self._end(seeds)
 
     def bring_in(self, source: Path) -> int:
@@ -179,12 +180,12 @@ class Session:
         if self.tuning is not None:
             self._import(source, self.tuning, last=False)
             if self.tuning.missing:
-                self._notices.edits(self.tuning, keep=False)
+                self.notices.edits(self.tuning, keep=False)
                 self._say(self.tuning.missing, "yellow")
                 self.deliver(self.seeds(whole=True))
                 return INCOMPLETE
         seeds = self.seeds()
-        self._notices.edits(seeds, keep=True)
+        self.notices.edits(seeds, keep=True)
         cells = {trial.cell for trial in self.tuning.trials} if self.tuning is not None else set()
         settled = {choice.cell for choice in seeds.choices}
         try:
@@ -202,16 +203,16 @@ class Session:
         if tuning is not None and (
             tuning.missing or (self._options.retry_failed and self._failed(tuning))
         ):
-            self._notices.edits(tuning, keep=False)
+            self.notices.edits(tuning, keep=False)
             trials = list(tuning.asked)
             follow = plan_candidates(self._study, trials, self._options.plugins)
         else:
             seeds = self.seeds()
-            self._notices.edits(seeds, keep=False)
+            self.notices.edits(seeds, keep=False)
             states = {"waiting", "running"} | ({"failed"} if self._options.retry_failed else set())
             trials = [t for t in seeds.asked if runs.state_of(t, self._runs_dir) in states]
             self._print(*seeds.planned)
-        self._notices.data(trials)
+        self.notices.data(trials)
         whole = Plan(
             study=self._study.name,
             profile=self._study.profile,
@@ -232,7 +233,7 @@ class Session:
         There is no report while nothing but a stage of tuning has results.
         """
         # a trial may be of both stages, or of two arms that a search has made one
-        trials = [*self._earlier(), *seeds.trials]
+        trials = [*self.earlier(), *seeds.trials]
         shown = {(trial.key, trial.arm): trial for trial in trials}
         results = self._results(shown.values())
         if not results:
@@ -283,7 +284,7 @@ class Session:
         choices = self.tuning.choices if self.tuning is not None else ()
         return found, choices, search, noted.changed(self._study, self._runs_dir)
 
-    def _earlier(self) -> Sequence[Trial]:
+    def earlier(self) -> Sequence[Trial]:
         """The trials of the stage before the seeds that are known by now."""
         return () if self.before is None else self.before.trials
 
@@ -317,8 +318,8 @@ class Session:
         from studies.engine.tracking import background
 
         left = [trial for trial in stage.to_fetch if self._state(trial) != "done"]
-        self._notices.data(left)
-        self._notices.room(stage)
+        self.notices.data(left)
+        self.notices.room(stage)
         if self._options.fetch:
             absent = _absent(left)
             try:
@@ -332,7 +333,7 @@ class Session:
             background.Tracking(self._study, self._runs_dir, self._complain) as page,
             Progress(self._out, stage.total, stage.metric_of, standing) as progress,
         ):
-            for found in self._results(self._earlier()):  # a stage ends before MLflow has it all
+            for found in self._results(self.earlier()):  # a stage ends before MLflow has it all
                 page.end_trial(*found)
 
             def on_event(event: Event) -> None:
@@ -345,7 +346,7 @@ class Session:
 
     def _import(self, source: Path, stage: StudyStage, last: bool) -> None:
         """Take results of `stage`; those of unknown points are refused where it is the `last`."""
-        before = () if stage is self.before else self._earlier()
+        before = () if stage is self.before else self.earlier()
         with dispatch.owned(self._study, self._runs_dir):
             trials = [*stage.trials, *stage.may_follow]
             found = import_results(self._study, [*before, *trials], source, self._runs_dir)

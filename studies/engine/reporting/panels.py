@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from basis_zoo.drawing import layout
 from basis_zoo.drawing.styles import GREY, INK, Style, arm_styles
+from studies.engine.labels import span
 from studies.engine.reporting.outcome import Arm, Outcome
 from studies.engine.trials.metrics_file import is_number
 from studies.engine.verdicts.statistics import Estimate
@@ -17,8 +18,8 @@ def about(outcome: Outcome) -> str:
     """Study, profile and number of seeds, of which arms may differ: a line of every title."""
     counts = [arm.summary.n for arm in outcome.arms if arm.summary.n] or [len(outcome.seeds)]
     least, most = min(counts), max(counts)
-    n = f"{least}" if least == most else f"{least} to {most}"
-    return f"{outcome.name} ({outcome.profile}), {n} seed{'' if most == 1 else 's'}"
+    seeds = "1 seed" if most == 1 else f"{span(least, most)} seeds"
+    return f"{outcome.name} ({outcome.profile}), {seeds}"
 
 
 def title(outcome: Outcome, what: str) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from studies.engine.labels import span
 from studies.engine.reporting.outcome import DRAWN, Arm, Outcome
 from studies.engine.verdicts.power import MOST, SHARE, one_sided_level, seeds_needed
 from studies.engine.verdicts.samples import BOTH, RUNS
@@ -159,8 +160,7 @@ def _on_collapsed(outcome: Outcome) -> bool:
 
 
 def _range(numbers: Sequence[int]) -> str:
-    low, high = min(numbers), max(numbers)
-    return f"{low}" if low == high else f"{low} to {high}"
+    return span(min(numbers), max(numbers))
 
 
 def _choices(outcome: Outcome) -> Iterator[str]:

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from basis_zoo.drawing.layout import TEXT, WIDTH, finish, panels, wrapped
+from studies.engine.labels import counted
 from studies.engine.reporting.outcome import Outcome
 from studies.engine.reporting.panels import half, title
 from studies.engine.reporting.tables import interval, number, p_value, table
@@ -20,9 +21,9 @@ _LEFT_MARGIN, _CELL, _LINE = 1.8, 0.5, 0.17
 def markdown(found: TwoFactors, metric: str) -> str:
     """The section on the two factors."""
     a, b = found.factors
-    n = len(found.seeds)
+    seeds = counted(len(found.seeds), "seed")
     about = (
-        f"Rows are `{a}`, columns `{b}`; `{metric}`, mean over the {n} seed{'s' * (n != 1)} that "
+        f"Rows are `{a}`, columns `{b}`; `{metric}`, mean over the {seeds} that "
         "every combination has. Effects are differences from the mean of all combinations, [95 %], "
         "from a linear model with both factors, their interaction and the seeds, and one variance "
         "for all combinations; the intervals are not corrected for their number. The interaction "

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import scipy
 
+from studies.engine.labels import span
 from studies.engine.verdicts.statistics import summarize
 
 
@@ -68,7 +69,7 @@ def pooled(values: Mapping[str, Mapping[int, float]], baseline: str) -> Spread |
 def _source(found: Mapping[str, tuple[int, float]], baseline: str) -> str:
     """Which differences, of how many seeds, and how far their spreads are apart."""
     least, most = (end(freedom + 1 for freedom, _ in found.values()) for end in (min, max))
-    seeds = f"{least} seeds" if least == most else f"{least} to {most} seeds"
+    seeds = f"{span(least, most)} seeds"
     if len(found) == 1:
         return f"of {next(iter(found))} minus {baseline}, {seeds}"
     low, high = (end(found, key=lambda arm: found[arm][1]) for end in (min, max))
