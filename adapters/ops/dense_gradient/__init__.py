@@ -2,7 +2,7 @@ r"""$G = dy^\top x$, the gradient of W': in the dtype of its factors, or in 8 bi
 
 In 8 bits both factors are rounded to e4m3 (3 bits of mantissa) with one scale a tensor,
 $\max|t| / 448$, measured anew each time and never brought to the host. The products of two such
-numbers are added up in float32 or nearly so, and G is rounded once. Its noise is about 3.8 % of its
+numbers are added up in float32, and G is rounded once. Its noise is about 3.8 % of its
 norm whatever the shape: two factors, each off by up to $2^{-4}$ of itself.
 """
 
