@@ -141,7 +141,6 @@ PRIVATE_NAMES = (
     Private("torch", "ops.aten._unsafe_view", "ops: an output that may be changed in place"),
     Private("torch.nn.utils", "parametrize", "layers: merging onto a parametrized weight"),
     Private("torch.utils.hooks", "RemovableHandle", "state: the hooks on a model"),
-    Private("torch.utils._python_dispatch", "TorchDispatchMode", "bench: kernels are counted"),
     Private("transformers.pytorch_utils", "Conv1D", "layers: GPT-2's linear layers"),
     Private("transformers.trainer_callback", "TrainerControl", "hooks: the Trainer's callback"),
     Private("transformers.trainer_callback", "TrainerState", "hooks: the Trainer's callback"),

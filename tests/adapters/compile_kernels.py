@@ -21,10 +21,10 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from adapters.bench.cases import case
 from adapters.ops.dense_gradient.fused import cast
 from adapters.ops.merge.fused.gradients import merge_gradients
 from adapters.ops.merge.fused.weight import merged_weight
+from bench.adapter.cases import case
 
 POINTERS = {
     torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32",

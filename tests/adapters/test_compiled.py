@@ -274,7 +274,7 @@ def test_operators_are_what_the_compiler_is_told(basis, reach, turned):
 
 
 def _case(basis: str, reach: float) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-    from adapters.bench.cases import case
+    from bench.adapter.cases import case
 
     torch.manual_seed(0)
     b, a, proxy, _ = case(basis, reach, (6, 5), 2, "cpu")
@@ -285,7 +285,7 @@ def _case(basis: str, reach: float) -> tuple[tuple[Tensor, ...], Tensor, Tensor]
 
 @pytest.mark.parametrize(("basis", "reach"), CASES)
 def test_each_operator_has_eagers_gradients(basis, reach):
-    from adapters.bench.cases import case
+    from bench.adapter.cases import case
 
     torch.manual_seed(0)
     b, a, proxy, _ = case(basis, reach, (6, 5), 2, "cpu")

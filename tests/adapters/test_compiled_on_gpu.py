@@ -11,10 +11,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import adapters
 from adapters import BasisConfig
-from adapters.bench.cases import case
-from adapters.bench.timing import captured
 from adapters.ops import merge
 from adapters.ops.merge import reference
+from bench.adapter.cases import case
+from bench.adapter.timing import captured
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 import adapters
 from adapters import BasisConfig
-from adapters.bench.cases import case
 from adapters.config import GRADIENT_DTYPES
 from adapters.ops import dense_gradient as op
 from adapters.ops import operators
 from adapters.ops.dense_gradient import dense_gradient, emulated, takes_float8
 from adapters.ops.linear import merged_linear
 from adapters.ops.operators import gradients_of_factors
+from bench.adapter.cases import case
 from tests.adapters.older import saved_by
 
 HALF_STEP, LEAST_HALF_STEP = 2.0**-4, 2.0**-10

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapters.bench.cases import case
-from adapters.bench.timing import captured
 from adapters.ops import dense_gradient as op
 from adapters.ops.dense_gradient import dense_gradient, emulated
 from adapters.ops.linear import merged_linear
+from bench.adapter.cases import case
+from bench.adapter.timing import captured
 
 pytestmark = [
     pytest.mark.gpu,

@@ -9,9 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import adapters
 from adapters import BasisConfig, BasisLinear
-from adapters.bench.launches import Calls, standing_in
 from adapters.ops import merge
 from basis_zoo.proxy import ProxyFitter
+from bench.adapter.launches import Calls, standing_in
 
 TARGETS = ["q_proj", "down_proj"]
 CHECKPOINTING = {"none": None, "reentrant": True, "not reentrant": False}

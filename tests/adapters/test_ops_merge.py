@@ -6,14 +6,14 @@ import itertools
 import pytest
 import torch
 
-from adapters.bench.cases import KINDS
-from adapters.bench.checks import LIMITS, tile_errors
-from adapters.bench.tune import CANDIDATES
 from adapters.ops.merge import reference
 from adapters.ops.merge.tiles import Tile
 from basis_zoo import get_basis, get_grid, get_start, list_bases
 from basis_zoo.nonlinearity import Nonlinearity
 from basis_zoo.proxy import ChebyshevProxy, TableProxy, fit_proxy, range_radius
+from bench.adapter.cases import KINDS
+from bench.adapter.checks import LIMITS, tile_errors
+from bench.adapter.tune import CANDIDATES
 
 ON_GPU = torch.cuda.is_available()
 pytest.importorskip("triton", reason="triton is not installed: pip install triton")

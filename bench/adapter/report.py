@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adapters.bench.record import Row, row_of
+from bench.adapter.record import Row, row_of
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 """Lines of a document between which the tables stand."""

@@ -8,13 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from adapters.bench.cases import KINDS, RANK, Case, case, kind
 from adapters.ops import merge
 from adapters.ops.dense_gradient import in_float8
 from adapters.ops.linear import merged_linear
 from adapters.ops.merge import reference
 from adapters.ops.merge.tiles import Tile
 from basis_zoo.proxy import proxy_size
+from bench.adapter.cases import KINDS, RANK, Case, case, kind
 
 What = Literal["merge", "gradient"]
 LIMITS = {

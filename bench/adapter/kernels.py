@@ -5,13 +5,13 @@ import math
 
 import torch
 
-from adapters.bench.cases import KINDS, RANK, Case, case, kind
-from adapters.bench.floors import Ceilings
-from adapters.bench.record import Row, Run
-from adapters.bench.timing import median_us
 from adapters.ops import merge
 from basis_zoo import get_basis, list_bases
 from basis_zoo.proxy import proxy_size
+from bench.adapter.cases import KINDS, RANK, Case, case, kind
+from bench.adapter.floors import Ceilings
+from bench.adapter.record import Row, Run
+from bench.adapter.timing import median_us
 
 SQUARE, TALL = (4096, 4096), (14336, 4096)
 _KINKED = {"hat": {}, "relu": {}, "bspline, degree 1": {"degree": 1}}

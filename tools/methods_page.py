@@ -1,4 +1,4 @@
-"""The page of all methods, made from the registry: `python -m adapters.methods_page FILE`."""
+"""The page of all methods, made from the registry: `python -m tools.methods_page FILE`."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ _ELSEWHERE = frozenset({"qalora_group_size", "total_step", "schema_version", "to
 
 _HEAD = """# Methods
 
-Every name below can be the `method` of an arm. Made by `python -m adapters.methods_page`; a test
+Every name below can be the `method` of an arm. Made by `python -m tools.methods_page`; a test
 compares this file with the registry.
 
 - *Defaults* are the numbers in force when an arm says nothing; `r`, `alpha` and the options that

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from adapters.bench import cli, float8, kernels, layer, models, naive, report, steps
-from adapters.bench.cases import KINDS, kind
-from adapters.bench.checks import check
-from adapters.bench.floors import Ceilings
-from adapters.bench.launches import count
-from adapters.bench.record import Row, Run, place, row_of
 from adapters.ops import dense_gradient, merge
 from adapters.ops.merge import blocked
 from basis_zoo.proxy import ChebyshevProxy, TableProxy, proxy_size
+from bench.adapter import cli, float8, kernels, layer, models, naive, report, steps
+from bench.adapter.cases import KINDS, kind
+from bench.adapter.checks import check
+from bench.adapter.floors import Ceilings
+from bench.adapter.launches import count
+from bench.adapter.record import Row, Run, place, row_of
 
 
 def test_a_wrong_kernel_is_not_timed(monkeypatch, capsys, tmp_path):

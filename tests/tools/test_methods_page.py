@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 import adapters
-from adapters.methods_page import defaults, page
+from tools.methods_page import defaults, page
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 
 
 def test_the_page_is_up_to_date():
     assert PAGE.read_text(encoding="utf-8") == page(), (
-        f"run python -m adapters.methods_page {PAGE.name} to make the page again"
+        f"run python -m tools.methods_page {PAGE.name} to make the page again"
     )
 
 

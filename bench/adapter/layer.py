@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adapters.bench.cases import case
-from adapters.bench.floors import Ceilings
-from adapters.bench.record import Row, Run
-from adapters.bench.timing import Call, median_us
 from adapters.ops.linear import merged_linear
 from adapters.ops.operators import make_weight
+from bench.adapter.cases import case
+from bench.adapter.floors import Ceilings
+from bench.adapter.record import Row, Run
+from bench.adapter.timing import Call, median_us
 
 TOKENS, SIDE, RANK = 8192, 4096, 16
 

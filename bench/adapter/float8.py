@@ -5,10 +5,10 @@ import functools
 import torch
 from torch import Tensor
 
-from adapters.bench.checks import error
-from adapters.bench.record import Row, Run
-from adapters.bench.timing import median_us
 from adapters.ops import dense_gradient as op
+from bench.adapter.checks import error
+from bench.adapter.record import Row, Run
+from bench.adapter.timing import median_us
 
 SHAPES = (
     (2048, 4096, 4096), (8192, 4096, 4096), (8192, 14336, 4096), (2048, 14336, 4096),

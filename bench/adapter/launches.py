@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from adapters.bench.models import SHAPES, build, stepper
-from adapters.bench.record import Row, Run
-from adapters.bench.steps import METHODS
 from adapters.ops import merge
 from basis_zoo.proxy import ChebyshevProxy, Proxy
+from bench.adapter.models import SHAPES, build, stepper
+from bench.adapter.record import Row, Run
+from bench.adapter.steps import METHODS
 
 _NO_KERNEL = frozenset(
     {

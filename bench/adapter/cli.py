@@ -1,8 +1,8 @@
 """Arguments in, exit code out.
 
-python -m adapters.bench [--device cuda] [--only merge --only qwen] [--quick] [--out DIR]
-python -m adapters.bench tune --out DIR
-python -m adapters.bench report DIR/bench.json ... --into docs/performance.md
+python -m bench.adapter [--device cuda] [--only merge --only qwen] [--quick] [--out DIR]
+python -m bench.adapter tune --out DIR
+python -m bench.adapter report DIR/bench.json ... --into docs/performance.md
 """
 
 import argparse
@@ -14,19 +14,19 @@ from typing import Any
 
 import torch
 
-from adapters.bench.checks import check
-from adapters.bench.float8 import float8
-from adapters.bench.floors import floors
-from adapters.bench.kernels import gradients, merges, tables
-from adapters.bench.launches import launches
-from adapters.bench.layer import layer
-from adapters.bench.naive import naive
-from adapters.bench.record import Run, place
-from adapters.bench.report import write
-from adapters.bench.steps import BENCHES as STEPS
-from adapters.bench.steps import PAIRS, methods, minilm
-from adapters.bench.tune import tune
 from basis_zoo.registry import did_you_mean
+from bench.adapter.checks import check
+from bench.adapter.float8 import float8
+from bench.adapter.floors import floors
+from bench.adapter.kernels import gradients, merges, tables
+from bench.adapter.launches import launches
+from bench.adapter.layer import layer
+from bench.adapter.naive import naive
+from bench.adapter.record import Run, place
+from bench.adapter.report import write
+from bench.adapter.steps import BENCHES as STEPS
+from bench.adapter.steps import PAIRS, methods, minilm
+from bench.adapter.tune import tune
 
 Bench = Callable[[Run, str, bool], None]
 
@@ -83,7 +83,7 @@ def _save(folder: Path | None, name: str, told: dict[str, Any]) -> None:
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m adapters.bench",
+        prog="python -m bench.adapter",
         description="What the adapter costs, against its goals. Nothing is timed where a result "
         "is wrong against float64.",
     )

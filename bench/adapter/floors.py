@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import torch
 
-from adapters.bench.record import Row, Run
-from adapters.bench.timing import median_us
+from bench.adapter.record import Row, Run
+from bench.adapter.timing import median_us
 
 
 class Ceilings(NamedTuple):

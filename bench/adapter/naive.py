@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from adapters.batch import Member, PhiBatch
-from adapters.bench.cases import Case, case
-from adapters.bench.record import Curve, Row, Run
-from adapters.bench.timing import seconds
 from adapters.ops.weight import weight_update
 from basis_zoo.proxy import ExactProxy, Proxy
+from bench.adapter.cases import Case, case
+from bench.adapter.record import Curve, Row, Run
+from bench.adapter.timing import seconds
 
 SIDES = {"cuda": 4096, "cpu": 256}
 COUNTS = (4, 8, 16, 32, 50, 64, 128, 256, 512)

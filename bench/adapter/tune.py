@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from adapters.bench.cases import KINDS, RANK, kind
-from adapters.bench.checks import What, tile_errors
-from adapters.bench.kernels import SQUARE, TALL
-from adapters.bench.timing import median_us
 from adapters.ops.merge.tiles import GRADIENT_CANDIDATES, MERGE_CANDIDATES, Tile
 from basis_zoo.proxy import proxy_size
+from bench.adapter.cases import KINDS, RANK, kind
+from bench.adapter.checks import What, tile_errors
+from bench.adapter.kernels import SQUARE, TALL
+from bench.adapter.timing import median_us
 
 if TYPE_CHECKING:
     from adapters.ops.merge.fused.evaluation import Fusable

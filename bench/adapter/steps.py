@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from adapters.bench.models import SHAPES, Shape, build, stepper
-from adapters.bench.record import Row, Run
-from adapters.bench.timing import alternate, busy_ms, captured, seconds
 from adapters.ops.dense_gradient import takes_float8
+from bench.adapter.models import SHAPES, Shape, build, stepper
+from bench.adapter.record import Row, Run
+from bench.adapter.timing import alternate, busy_ms, captured, seconds
 
 METHODS: dict[str, dict[str, Any]] = {
     "LoRA": {"method": "lora"},
