@@ -1,7 +1,6 @@
 """Learnable nonlinear adapters W' = W + s phi(B A) as a PEFT method, and the arms beside it."""
 
 from adapters import baselines as baselines
-from adapters.card import push_to_hub, write_model_card
 from adapters.combining import rescale_adapter_scale
 from adapters.config import BasisConfig
 from adapters.counting import parameter_table
@@ -18,8 +17,9 @@ from adapters.methods import (
 )
 from adapters.model import BasisModel
 from adapters.monitor import MONITORED, monitor
-from adapters.namesake import warn_of_namesake
-from adapters.peft_gaps import merge_and_unload
+from adapters.name_conflict import warn_of_name_conflict
+from adapters.peft_integration.fixes import merge_and_unload
+from adapters.peft_integration.model_card import push_to_hub, write_model_card
 from adapters.section import COMMON_OPTIONS, AdapterSection
 from adapters.training import (
     Trained,
@@ -63,4 +63,4 @@ __all__ = [
     "write_model_card",
 ]
 
-warn_of_namesake()
+warn_of_name_conflict()

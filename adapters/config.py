@@ -7,11 +7,11 @@ import peft
 import torch
 from peft import PeftConfig
 
-from adapters.card import WithCard
 from adapters.kinds import check_kinds
 from adapters.patterns import check_depth_start, check_phi_pattern
-from adapters.placement import check_blocks, check_layers
-from adapters.registration import peft_type
+from adapters.peft_integration.model_card import WithCard
+from adapters.peft_integration.registration import peft_type
+from adapters.placement.targets import check_blocks, check_layers
 from adapters.sharing import LEVELS, SCOPES
 from basis_zoo import Basis, Grid, InputScale, Nonlinearity, Start, get_basis, get_grid, get_start
 from basis_zoo.registry import did_you_mean

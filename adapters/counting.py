@@ -7,7 +7,7 @@ from torch import nn
 
 from adapters.config import BasisConfig
 from adapters.layers import BasisLayer
-from adapters.module_names import short_kind
+from adapters.placement.module_names import short_kind
 from adapters.sharing import group_of
 
 _VECTORS = {

@@ -12,12 +12,11 @@ from peft import LoraConfig, PeftConfig, get_peft_model
 from torch import nn
 
 from adapters.config import BasisConfig
-from adapters.patterns import expand_words
-from adapters.peft_gaps import guard_heads
-from adapters.placement import WORDS, check_layers, placed
+from adapters.peft_integration.fixes import guard_heads
+from adapters.placement.name_checks import check_names, targeted
+from adapters.placement.targets import WORDS, check_layers, expand_words, placed
 from adapters.section import COMMON_OPTIONS, check_common
 from adapters.training import HEADS
-from adapters.unmatched import check_names, targeted
 from basis_zoo.registry import Registry, no_option
 
 

@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from adapters.combining import sums_of, weigh, weighted_config
 from adapters.config import BasisConfig
 from adapters.layers import BasisLayer, BasisLinear, choose_layer
-from adapters.layers.choose import reads_weight
 from adapters.layers.linear import check_float8
 from adapters.mixed_batches import adapters_by_row
-from adapters.module_names import depths
-from adapters.patterns import config_for, expand_words
-from adapters.placement import has_words, placed
-from adapters.registration import register_with_peft
+from adapters.patterns import config_for
+from adapters.peft_integration.registration import register_with_peft
+from adapters.placement.inspection import reads_weight
+from adapters.placement.module_names import depths
+from adapters.placement.name_checks import check_names
+from adapters.placement.targets import expand_words, has_words, placed
 from adapters.saved import check_saved, without_copies
 from adapters.sharing import tie
 from adapters.state import AdapterState
 from adapters.tied_weights import adapt_as_one, save_as_one, share_adapter
-from adapters.unmatched import check_names
 
 
 class BasisModel(BaseTuner):

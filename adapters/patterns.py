@@ -4,9 +4,7 @@ import dataclasses
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from peft.utils.other import get_pattern_key
-from torch import nn
 
-from adapters.placement import WORDS, resolve
 from basis_zoo.registry import did_you_mean
 
 PHI_OPTIONS = (
@@ -69,15 +67,6 @@ def check_depth_start(config: Patterned) -> None:
             )
     for depth in (0.0, 1.0) if config.depth_start else ():
         _with(config, _at_depth(config, depth))
-
-
-def expand_words(pattern: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-    """`pattern` with words of `adapters.placement` replaced by the names that they mean."""
-    expanded: dict[str, Any] = {}
-    for key, value in pattern.items():
-        names = resolve(model, key) if key in WORDS else [key]
-        expanded |= dict.fromkeys(names, value)
-    return expanded
 
 
 def config_for(config: Config, name: str, depth: float) -> Config:

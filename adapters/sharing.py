@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import nn
 
-from adapters.module_names import block_of, kind_of
+from adapters.placement.module_names import block_of, kind_of
 from basis_zoo import InputScale, Nonlinearity
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from adapters.baselines.tuner import FactoredUpdate, UpdateConfig, UpdateLinear, UpdateModel
 from adapters.methods import Method, register_method
-from adapters.registration import register_with_peft
+from adapters.peft_integration.registration import register_with_peft
 
 
 @dataclass

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from adapters.baselines.tuner import Update, UpdateConfig, UpdateLinear, UpdateModel, require
 from adapters.methods import Method, register_method
-from adapters.registration import register_with_peft
+from adapters.peft_integration.registration import register_with_peft
 
 
 @dataclass

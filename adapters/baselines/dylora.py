@@ -16,7 +16,7 @@ from adapters.baselines.tuner import (
 )
 from adapters.hooks import Hooks, register_hooks
 from adapters.methods import Method, register_method
-from adapters.registration import register_with_peft
+from adapters.peft_integration.registration import register_with_peft
 
 _DRAWS = "_dylora_draws"
 """The attribute of the model that counts draws."""

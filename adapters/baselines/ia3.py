@@ -4,8 +4,8 @@ from peft import IA3Config
 from torch import nn
 
 from adapters.methods import Method, register_method
-from adapters.placement import matches
-from adapters.unmatched import targeted
+from adapters.placement.name_checks import targeted
+from adapters.placement.targets import matches
 
 FEEDFORWARD = (
     *(".down_proj", ".output.dense", ".fc2", ".wo", ".dense_4h_to_h", ".lin2", ".w2"),

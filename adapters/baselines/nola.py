@@ -16,7 +16,7 @@ from adapters.baselines.tuner import (
     require,
 )
 from adapters.methods import Method, register_method
-from adapters.registration import register_with_peft
+from adapters.peft_integration.registration import register_with_peft
 
 
 @dataclass

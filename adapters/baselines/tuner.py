@@ -17,11 +17,10 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adapters.card import WithCard
-from adapters.layers.choose import reads_weight
-from adapters.layers.linear import computes_linear
 from adapters.layers.weights import put_weight, restore_weight
-from adapters.registration import peft_type
+from adapters.peft_integration.model_card import WithCard
+from adapters.peft_integration.registration import peft_type
+from adapters.placement.inspection import computes_linear, reads_weight
 
 if TYPE_CHECKING:
     from adapters.torch_types import ModulesOf

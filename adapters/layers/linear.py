@@ -4,11 +4,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from peft.utils.quantization_utils import (
-    ForwardOnlyQuantizationBackend,
-    QuantizationBackend,
-    resolve_quantization_backend,
-)
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
@@ -18,8 +13,7 @@ from adapters.layers.base import BasisLayer, Part
 from adapters.ops.dense_gradient import LEAST, MULTIPLE, takes_float8
 from adapters.ops.linear import merged_linear, working_dtype
 from adapters.ops.operators import make_weight
-
-_FORWARDS = (nn.Linear.forward, Conv1D.forward)
+from adapters.placement.inspection import LINEAR_FORWARDS, quantization_backend
 
 
 class BasisLinear(BasisLayer):
@@ -100,7 +94,7 @@ class BasisLinear(BasisLayer):
         base = self.base_layer
         return (
             self.quantization_backend is None
-            and type(base).forward in _FORWARDS
+            and type(base).forward in LINEAR_FORWARDS
             and not (base._forward_pre_hooks or base._forward_hooks or base._backward_hooks)
             and not base._backward_pre_hooks
             and ("forward" not in base.__dict__ or "_hf_hook" in base.__dict__)  # accelerate's
@@ -127,21 +121,6 @@ class BasisLinear(BasisLayer):
         return merged_linear(
             x, weight, bias, b, a, proxy, scale, seed=seed, made=made, float8=run.float8
         )
-
-
-def quantization_backend(base: nn.Module, known: dict[str, Any]) -> QuantizationBackend | None:
-    """PEFT's back end for a quantised layer; None for one that is not quantised."""
-    try:
-        return resolve_quantization_backend(base, **known)
-    except ValueError:  # torchao outside transformers: without its recipe W can be used, not made
-        return ForwardOnlyQuantizationBackend("torchao")
-
-
-def computes_linear(module: nn.Module) -> bool:
-    """Whether `module` is known to compute x W^T + bias, whatever it keeps W as."""
-    if quantization_backend(module, {}) is not None:
-        return True
-    return type(module).forward in _FORWARDS
 
 
 def check_float8(layers: Iterable[BasisLayer]) -> None:

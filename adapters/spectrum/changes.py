@@ -9,8 +9,8 @@ from transformers.pytorch_utils import Conv1D
 
 from adapters.export.updates import DenseUpdate
 from adapters.layers.weights import weight_of
-from adapters.module_names import block_of
-from adapters.placement import adaptable
+from adapters.placement.module_names import block_of
+from adapters.placement.targets import adaptable
 
 
 class WeightChange(DenseUpdate):

@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 
 import adapters
-from adapters.peft_gaps import guard_heads
+from adapters.peft_integration.fixes import guard_heads
 
 COMMON = {"r": 4, "alpha": 8.0, "target_modules": ["query", "value"]}
 OPTIONS = {

@@ -12,7 +12,7 @@ from transformers import BertForSequenceClassification
 
 import adapters
 from adapters import BasisConfig
-from adapters.card import BEGIN, END
+from adapters.peft_integration.model_card import BEGIN, END
 
 OPTIONS = {"r": 2, "num_basis": 6, "target_modules": "all", "sharing": "bandwidth"}
 
@@ -134,7 +134,7 @@ class FakeHub:
 def test_the_hub_gets_the_card_and_keeps_a_user_s_words(saved, monkeypatch):
     model, _ = saved
     FakeHub.files = {}
-    monkeypatch.setattr("adapters.card.HfApi", FakeHub)
+    monkeypatch.setattr("adapters.peft_integration.model_card.HfApi", FakeHub)
     url = adapters.push_to_hub(model, "phi", token="secret", private=True)
     assert url == "https://hub/me/phi/commit/1"
     assert {"README.md", "adapter_config.json", "adapter_model.safetensors"} <= set(FakeHub.files)

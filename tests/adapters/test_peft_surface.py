@@ -326,7 +326,7 @@ def quantised(family):
 def test_a_quantised_base_takes_the_path_of_two_products(family, few_steps, tmp_path, monkeypatch):
     backend = ForwardOnlyQuantizationBackend("test")
     monkeypatch.setattr(
-        "adapters.layers.linear.resolve_quantization_backend",
+        "adapters.placement.inspection.resolve_quantization_backend",
         lambda base, **_: backend if type(base).__name__ == "Quantised" else None,
     )
     llama = family("llama")
@@ -363,7 +363,7 @@ def test_a_quantised_base_with_a_back_end_merges_and_comes_back(family, monkeypa
             base.qweight = (weight / base.scale).round().to(torch.int8)
 
     monkeypatch.setattr(
-        "adapters.layers.linear.resolve_quantization_backend", lambda *_, **__: Backend()
+        "adapters.placement.inspection.resolve_quantization_backend", lambda *_, **__: Backend()
     )
     llama = family("llama")
     model = get_peft_model(quantised(llama), config(init_weights=False))

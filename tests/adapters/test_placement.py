@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 
 import adapters
 from adapters import BasisConfig, BasisLinear
-from adapters.module_names import block_of, depths, kind_of, short_kind
-from adapters.placement import adaptable, resolve
+from adapters.placement.module_names import block_of, depths, kind_of, short_kind
+from adapters.placement.targets import adaptable, resolve
 
 # family: (qkv, gate_up, rest of attention, rest of mlp), by last names
 PARTS = {

@@ -10,7 +10,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 
 import adapters
 from adapters.baselines.tuner import UpdateConfig, UpdateLinear, UpdateModel
-from adapters.private_names import PRIVATE_NAMES, Private
+from adapters.peft_integration.private_names import PRIVATE_NAMES, Private
 
 FILES = sorted(Path(adapters.__file__).parent.rglob("*.py"))
 TREES = [ast.parse(file.read_text(encoding="utf-8")) for file in FILES]

@@ -21,7 +21,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 import adapters
 import studies
 from adapters import BasisConfig
-from adapters.unmatched import check_names, targeted
+from adapters.placement.name_checks import check_names, targeted
 
 QKV = ["query", "key", "value"]
 

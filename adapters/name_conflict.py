@@ -4,7 +4,7 @@ import warnings
 from importlib.metadata import PackageNotFoundError, version
 
 
-def warn_of_namesake() -> None:
+def warn_of_name_conflict() -> None:
     """Warn where AdapterHub's `adapters` is installed beside basis-zoo."""
     try:
         theirs = version("adapters")

@@ -14,7 +14,7 @@ from huggingface_hub import HfApi, ModelCard
 from peft import PeftConfig
 from torch import nn
 
-from adapters.module_names import short_kind
+from adapters.placement.module_names import short_kind
 
 BEGIN, END = "<!-- adapter: written by basis-zoo -->", "<!-- adapter: end -->"
 """What lies between them is written anew at each saving; the rest of a card stays."""

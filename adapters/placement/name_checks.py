@@ -14,7 +14,7 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.constants import DUMMY_TARGET_MODULES, INCLUDE_LINEAR_LAYERS_SHORTHAND
 from torch import nn
 
-from adapters.placement import (
+from adapters.placement.targets import (
     WORDS,
     adaptable,
     check_blocks,

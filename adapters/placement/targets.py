@@ -20,7 +20,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from adapters.module_names import block_of, kind_of
+from adapters.placement.module_names import block_of, kind_of
 from basis_zoo.registry import did_you_mean
 
 WORDS = ("attention", "mlp", "qkv", "gate_up", "all")
@@ -146,6 +146,15 @@ def placed(
     if isinstance(layers_to_transform, int):
         layers_to_transform = [layers_to_transform]
     return resolve(model, names, layers_to_transform) if layers_to_transform else names
+
+
+def expand_words(pattern: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """`pattern` with words replaced by the names that they mean."""
+    expanded: dict[str, Any] = {}
+    for key, value in pattern.items():
+        names = resolve(model, key) if key in WORDS else [key]
+        expanded |= dict.fromkeys(names, value)
+    return expanded
 
 
 def outside_adapters(model: nn.Module) -> list[str]:
