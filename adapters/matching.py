@@ -7,7 +7,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from adapters.layers.weights import weight_of
+from adapters.merging.base_weights import weight_of
 from adapters.methods import attach, get_method
 from adapters.training import count_parameters
 

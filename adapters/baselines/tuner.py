@@ -4,20 +4,20 @@ A method is an `Update`: the numbers of one adapted layer and what they add to i
 layer around it brings several adapters, merging, saving and loading.
 """
 
-import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from peft import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_adapters_to_merge
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adapters.layers.weights import put_weight, restore_weight
+from adapters.merging.layer import MergingLayer
 from adapters.peft_integration.model_card import WithCard
 from adapters.peft_integration.registration import peft_type
 from adapters.placement.inspection import computes_linear, reads_weight
@@ -123,7 +123,7 @@ class FactoredUpdate(Update):
         return b @ a * self.scaling
 
 
-class UpdateLinear(nn.Module, BaseTunerLayer):
+class UpdateLinear(nn.Module, MergingLayer):
     """`nn.Linear` (or a layer that wraps one) with one or more adapters of one method.
 
     A method's class sets `adapter_layer_names` to the one name under which updates are kept, and
@@ -140,8 +140,7 @@ class UpdateLinear(nn.Module, BaseTunerLayer):
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
         self.add_module(self.adapter_layer_names[0], nn.ModuleDict())
         self.dropout: dict[str, float] = {}
-        self._disable_adapters, self.merged_adapters = False, []
-        self._unmerged: list[nn.Parameter] = []
+        self._disable_adapters, self.merged_adapters, self._unmerged = False, [], None
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config)
 
@@ -180,40 +179,19 @@ class UpdateLinear(nn.Module, BaseTunerLayer):
         """`peft.convert_to_lora` may read `get_delta_weight`."""
         return self.update_type.mergeable
 
-    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Put W + dW, summed in float32, in the place of W; W is kept for `unmerge`.
+    def changes_weight(self, adapter: str) -> bool:
+        """Whether `adapter` is on this layer."""
+        return adapter in self.updates
+
+    def merged_weight(self, weight: Tensor, adapters: Sequence[str]) -> Tensor:
+        """W + dW, summed in float32.
 
         Raises:
-            ValueError: The method cannot be merged, or `safe_merge` is on and the result is not
-                finite.
+            ValueError: The method cannot be merged.
         """
-        names = [n for n in check_adapters_to_merge(self, adapter_names) or [] if n in self.updates]
-        if not names:
-            return
-        base, held = self._linear, self._unmerged
-        original = held[0].to(base.weight) if held else base.weight
-        # in inference mode W + dW would be of no use to training
-        with torch.inference_mode(original.is_inference()), torch.no_grad():
-            first, *others = map(self.get_delta_weight, self.merged_adapters + names)
-            update = sum(others, first)
-            new = (original.to(update.dtype) + update).to(original.dtype)
-            if safe_merge and not torch.isfinite(new).all():
-                raise ValueError(
-                    f"the merged weight is not finite; adapters {names} seem to be broken"
-                )
-            if held:
-                restore_weight(base, held[0])
-            self._unmerged = [put_weight(base, new)]
-        self.merged_adapters.extend(names)
-
-    def unmerge(self) -> None:
-        """Put W back, bit for bit."""
-        if not self.merged:
-            warnings.warn("already unmerged, nothing to do", stacklevel=2)
-            return
-        restore_weight(self._linear, self._unmerged[0])
-        self._unmerged = []
-        self.merged_adapters.clear()
+        first, *others = map(self.get_delta_weight, adapters)
+        update = sum(others, first)
+        return (weight.to(update.dtype) + update).to(weight.dtype)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """x (*, in) -> (*, out)."""

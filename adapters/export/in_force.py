@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from adapters.export.updates import LayerUpdate
-from adapters.layers.weights import put_weight, restore_weight, weight_of
+from adapters.merging.base_weights import put_weight, restore_weight, weight_of
 
 
 @contextmanager

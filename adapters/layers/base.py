@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from adapters.batch import Member, PhiBatch
 from adapters.config import BasisConfig
-from adapters.layers.merging import Merging
 from adapters.layers.scaling import Scaling
-from adapters.layers.weights import execution_device, weight_here
+from adapters.merging.base_weights import execution_device, weight_here
+from adapters.merging.layer import MergingLayer
 from adapters.ops.merge import product
 from adapters.ops.weight import effective_weight, weight_update
 from basis_zoo import InputScale, Nonlinearity
@@ -48,7 +48,7 @@ class Part(NamedTuple):
     """s, times the adapter's weight in a sum."""
 
 
-class BasisLayer(nn.Module, Merging, Scaling):
+class BasisLayer(nn.Module, MergingLayer, Scaling):
     """A module one of whose parameters, seen as a matrix, becomes W' = W + s phi(B A).
 
     Args:
@@ -293,6 +293,15 @@ class BasisLayer(nn.Module, Merging, Scaling):
             return effective_weight(weight, b, a, proxy, parts[0].scale)
         update = self._sum(parts)
         return (weight.to(update.dtype) + update).to(weight.dtype)
+
+    def changes_weight(self, adapter: str) -> bool:
+        """Whether `adapter` is on this layer, by itself or in a sum."""
+        return bool(self.parts([adapter]))
+
+    def merged_weight(self, weight: Tensor, adapters: Sequence[str]) -> Tensor:
+        """W' with `adapters`, in the layout of the base parameter `weight`."""
+        self._leave_pass()
+        return self.in_layout(self.merged_matrix(self.matrix(weight), self.parts(adapters)), weight)
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """The update in the layout of the base parameter."""

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from adapters.changes import mark
 from adapters.layers.base import BasisLayer, Part
-from adapters.layers.weights import functional_call
+from adapters.merging.base_weights import functional_call
 from adapters.ops.merge import merged_weight
 from adapters.ops.weight import effective_weight
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from adapters.export.updates import DenseUpdate
-from adapters.layers.weights import weight_of
+from adapters.merging.base_weights import weight_of
 from adapters.placement.module_names import block_of
 from adapters.placement.targets import adaptable
 

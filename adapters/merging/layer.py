@@ -4,7 +4,6 @@ import copy
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
@@ -12,10 +11,10 @@ from peft.utils.quantization_utils import QuantizationBackend
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from adapters.layers.weights import put_weight, restore_weight, without_parametrization
+from adapters.merging.base_weights import put_weight, restore_weight, without_parametrization
 
 
-class Merging(BaseTunerLayer):
+class MergingLayer(BaseTunerLayer):
     """How a layer with adapters puts them into its base layer.
 
     The original is kept: subtracting the update again would not give W back in bfloat16, and
@@ -23,33 +22,23 @@ class Merging(BaseTunerLayer):
     """
 
     base_layer: nn.Module
-    parameter_name: str
+    parameter_name: str = "weight"
+    """The parameter of the innermost base layer that the adapters change."""
     quantization_backend: QuantizationBackend | None = None
+    tied_to: Sequence["MergingLayer"] = ()
+    """The layer whose weight is this one's too, if there is one."""
     _unmerged: nn.Module | list[nn.Parameter] | None
     """What stood where W' stands: the base layer whole, or its parameter (in a list, so that it is
-    not registered)."""
-    tied_to: Sequence["Merging"]
-    """The layer whose weight is this one's too, if there is one."""
+    not registered). Set to None by each layer: torch hides a module behind an attribute of the
+    class."""
 
     @abstractmethod
-    def parts(self, names: Sequence[str]) -> list[Any]:
-        """The terms that the adapters `names` add to the matrix."""
+    def changes_weight(self, adapter: str) -> bool:
+        """Whether `adapter` has an update for the weight of this layer."""
 
     @abstractmethod
-    def merged_matrix(self, weight: Tensor, parts: Sequence[Any]) -> Tensor:
-        """The matrix W with these terms."""
-
-    @abstractmethod
-    def _leave_pass(self) -> None:
-        """End a forward pass that was cut off."""
-
-    @abstractmethod
-    def matrix(self, parameter: Tensor) -> Tensor:
-        """The base parameter as a matrix."""
-
-    @abstractmethod
-    def in_layout(self, matrix: Tensor, like: Tensor) -> Tensor:
-        """A matrix in the layout of the base parameter."""
+    def merged_weight(self, weight: Tensor, adapters: Sequence[str]) -> Tensor:
+        """W' of the base parameter `weight` with `adapters`: one sum, rounded once."""
 
     def get_base_weight(self) -> Tensor:
         """W in the layout of the base layer, dequantised where it is quantised."""
@@ -65,18 +54,15 @@ class Merging(BaseTunerLayer):
             ValueError: `safe_merge` is on and W' is not finite, or the base cannot take it.
         """
         names = check_adapters_to_merge(self, adapter_names) or []
-        names = [name for name in names if self.parts([name])]
+        names = [name for name in names if self.changes_weight(name)]
         if not names:
             return
         self._require_mergeable()
-        self._leave_pass()
         merged = self.merged_adapters + names
         weight = self._unmerged_weight()
         # in inference mode W' would be of no use to training
         with torch.inference_mode(weight.is_inference()), torch.no_grad():
-            new = self.in_layout(
-                self.merged_matrix(self.matrix(weight), self.parts(merged)), weight
-            )
+            new = self.merged_weight(weight, merged)
             if safe_merge and not torch.isfinite(new).all():
                 raise ValueError(
                     "NaNs detected in the merged weights. The adapter "
