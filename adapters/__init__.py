@@ -1,11 +1,12 @@
 """Learnable nonlinear adapters W' = W + s phi(B A) as a PEFT method, and the arms beside it."""
 
 from adapters import baselines as baselines
-from adapters.combining import rescale_adapter_scale
-from adapters.config import BasisConfig
-from adapters.counting import parameter_table
+from adapters.basis.config import BasisConfig
+from adapters.basis.layers import BasisLayer, BasisLinear, BasisParameter
+from adapters.basis.model import BasisModel
+from adapters.basis.parameter_counts import parameter_table
+from adapters.basis.weighted_sums import rescale_adapter_scale
 from adapters.hooks import StepCallback, after_step, on_attach
-from adapters.layers import BasisLayer, BasisLinear, BasisParameter
 from adapters.matching import match
 from adapters.methods import (
     Method,
@@ -15,7 +16,6 @@ from adapters.methods import (
     list_methods,
     register_method,
 )
-from adapters.model import BasisModel
 from adapters.monitor import MONITORED, monitor
 from adapters.name_conflict import warn_of_name_conflict
 from adapters.peft_integration.fixes import merge_and_unload

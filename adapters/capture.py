@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from adapters.batch import PhiBatch
-from adapters.changes import count_step
+from adapters.basis.fitting.batch import PhiBatch
+from adapters.basis.fitting.model_state import AdapterState
+from adapters.basis.fitting.tensor_versions import count_step
 from adapters.hooks import acts_on_the_host
-from adapters.state import AdapterState
 from basis_zoo.proxy import CapturedFit, ProxyFitter
 
 RENEW_AT = 2.0**-4

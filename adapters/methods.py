@@ -11,7 +11,7 @@ from typing import Any
 from peft import LoraConfig, PeftConfig, get_peft_model
 from torch import nn
 
-from adapters.config import BasisConfig
+from adapters.basis.config import BasisConfig
 from adapters.peft_integration.fixes import guard_heads
 from adapters.placement.name_checks import check_names, targeted
 from adapters.placement.targets import WORDS, check_layers, expand_words, placed

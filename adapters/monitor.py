@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from adapters.layers import BasisLayer
+from adapters.basis.layers import BasisLayer
 from adapters.ops.merge import product
 from adapters.spectrum.measures import stable_rank_by_power
 from adapters.spectrum.usage import (

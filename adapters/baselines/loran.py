@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from adapters.config import BasisConfig
+from adapters.basis.config import BasisConfig
 from adapters.methods import Method, register_method
 
 AMPLITUDE, FREQUENCY = 5e-4, 1e3

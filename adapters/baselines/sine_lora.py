@@ -4,8 +4,8 @@ import math
 
 from torch import nn
 
-from adapters.config import BasisConfig
-from adapters.layers import BasisLayer
+from adapters.basis.config import BasisConfig
+from adapters.basis.layers import BasisLayer
 from adapters.methods import Method, register_method
 
 

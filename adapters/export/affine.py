@@ -17,9 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from adapters.basis.layers import BasisLayer
 from adapters.export.in_force import in_force
 from adapters.export.updates import LayerUpdate, layer_updates
-from adapters.layers import BasisLayer
 from adapters.ops.merge import product
 
 

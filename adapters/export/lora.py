@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from adapters.combining import sums_of
+from adapters.basis.weighted_sums import sums_of
 from adapters.export.allocate import allocate
 from adapters.export.plain import require_plain
 from adapters.export.updates import LayerUpdate, layer_updates

@@ -9,9 +9,9 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from adapters.basis.layers import BasisLayer
 from adapters.export.svd import of_product
 from adapters.export.updates import LayerUpdate, layer_updates
-from adapters.layers import BasisLayer
 from adapters.ops.merge import product
 from adapters.placement.module_names import block_of, short_kind
 from adapters.spectrum.changes import weight_changes

@@ -1,7 +1,8 @@
 """phi(BA) the obvious way, by direct evaluation in chunks, and through the proxy, over G.
 
-Times are of one update among `LAYERS` alike: ours are fitted together, as `adapters.batch` does for
-a whole model; the other ways share nothing, so one update of theirs tells the time of each.
+Times are of one update among `LAYERS` alike: ours are fitted together, as `adapters.basis.fitting`
+does for a whole model; the other ways share nothing, so one update of theirs tells the time of
+each.
 """
 
 import functools
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from adapters.batch import Member, PhiBatch
+from adapters.basis.fitting.batch import Member, PhiBatch
 from adapters.ops.weight import weight_update
 from basis_zoo.proxy import ExactProxy, Proxy
 from bench.adapter.cases import Case, case

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import adapters
 from adapters import BasisConfig
-from adapters.config import GRADIENT_DTYPES
+from adapters.basis.config import GRADIENT_DTYPES
 from adapters.ops import dense_gradient as op
 from adapters.ops import operators
 from adapters.ops.dense_gradient import dense_gradient, emulated, takes_float8

@@ -9,8 +9,8 @@ from torch import nn
 
 import adapters
 from adapters import BasisConfig, BasisLinear
-from adapters.counting import count_kinds, parameter_table, phi_count
-from adapters.sharing import LEVELS, SCOPES, group_of
+from adapters.basis.parameter_counts import count_kinds, parameter_table, phi_count
+from adapters.basis.sharing import LEVELS, SCOPES, group_of
 
 G = 6
 TARGETS = {"r": 2, "num_basis": G, "target_modules": "all"}
@@ -181,7 +181,7 @@ def test_groups():
 
 
 def test_sharing_over_devices_is_refused():
-    from adapters.sharing import tie
+    from adapters.basis.sharing import tie
 
     def layer(device):
         held = nn.Module()

@@ -9,7 +9,7 @@ from peft import set_peft_model_state_dict as load_state
 from safetensors.torch import load_file, save_file
 
 from adapters import BasisConfig, BasisLinear
-from adapters.sharing import LEVELS, SCOPES, Borrower
+from adapters.basis.sharing import LEVELS, SCOPES, Borrower
 
 FILE = "adapter_model.safetensors"
 OPTIONS = {

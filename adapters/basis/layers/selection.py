@@ -3,9 +3,9 @@
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from adapters.layers.base import BasisLayer
-from adapters.layers.linear import BasisLinear
-from adapters.layers.parameter import BasisParameter, ParamWrapper
+from adapters.basis.layers.base import BasisLayer
+from adapters.basis.layers.linear import BasisLinear
+from adapters.basis.layers.parameter import BasisParameter, ParamWrapper
 from adapters.placement.inspection import computes_linear
 
 

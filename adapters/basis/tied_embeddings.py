@@ -7,8 +7,8 @@ from typing import cast
 from torch import nn
 from transformers import PreTrainedModel
 
-from adapters.config import BasisConfig
-from adapters.layers import BasisLayer
+from adapters.basis.config import BasisConfig
+from adapters.basis.layers import BasisLayer
 
 
 def adapt_as_one(config: BasisConfig, model: nn.Module, tied: Iterable[str]) -> None:

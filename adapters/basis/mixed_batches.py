@@ -7,8 +7,8 @@ from typing import Any
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
-from adapters.layers import BasisLayer
-from adapters.layers.base import BASE
+from adapters.basis.layers import BasisLayer
+from adapters.basis.layers.base import BASE
 
 
 @contextmanager

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from adapters.changes import Mark, mark, optimizer_steps, same_numbers
-from adapters.elsewhere import (
+from adapters.basis.fitting.differentiable_fit import differentiable, stacked
+from adapters.basis.fitting.sharding_and_offloading import (
     ABSENT,
     SHALLOW_COPY,
     ZERO_3,
@@ -31,8 +31,8 @@ from adapters.elsewhere import (
     require_gathered_with,
     units,
 )
-from adapters.fitted import differentiable, stacked
-from adapters.steady import SteadyMemory, moved
+from adapters.basis.fitting.static_memory import StaticMemory, moved
+from adapters.basis.fitting.tensor_versions import Mark, mark, optimizer_steps, same_numbers
 from adapters.torch_types import never_compiled
 from basis_zoo import Nonlinearity, Phi
 from basis_zoo.proxy import Fit, Proxy, ProxyFitter, fit_proxy, proxy_size, range_radius
@@ -123,7 +123,7 @@ class PhiBatch:
         self._model: nn.Module | None = None
         self._units: dict[int, object] | None = None
         self._with_graph = False  # whether the proxies on the layers have one
-        self._memory = SteadyMemory()  # of the proxies of compiled passes
+        self._memory = StaticMemory()  # of the proxies of compiled passes
         self._compiled = False  # whether the pass under way is
         self._held: dict[int, list[Tensor]] = {}  # numbers of layers, while a fit is made
         self._scattered = False  # once true, numbers come and go
@@ -132,7 +132,7 @@ class PhiBatch:
         """Copies and files carry no fits: these belong to the layers of this process."""
         fresh: dict[str, Any] = {"_fits": {}, "_fitters": {}, "_model": None, "_units": None}
         fresh |= {"_scattered": False, "_held": {}, "_pass": 0, "_training": False}
-        return {**self.__dict__, **fresh, "_memory": SteadyMemory(), "_compiled": False}
+        return {**self.__dict__, **fresh, "_memory": StaticMemory(), "_compiled": False}
 
     @property
     def bound(self) -> float:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from adapters.batch import Member, PhiBatch
-from adapters.config import BasisConfig
-from adapters.layers.scaling import Scaling
+from adapters.basis.config import BasisConfig
+from adapters.basis.fitting.batch import Member, PhiBatch
+from adapters.basis.layers.scaling import Scaling
 from adapters.merging.base_weights import execution_device, weight_here
 from adapters.merging.layer import MergingLayer
 from adapters.ops.merge import product

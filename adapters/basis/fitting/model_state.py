@@ -10,8 +10,8 @@ from torch import nn
 from torch._C._dynamo.eval_frame import get_eval_frame_callback
 from torch.utils.hooks import RemovableHandle
 
-from adapters.batch import PhiBatch
-from adapters.elsewhere import SHALLOW_COPY, require_one_unit
+from adapters.basis.fitting.batch import PhiBatch
+from adapters.basis.fitting.sharding_and_offloading import SHALLOW_COPY, require_one_unit
 
 _NAME = "_basis_state"
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class SteadyMemory:
+class StaticMemory:
     """A place for each of several tensors, by a key."""
 
     def __init__(self) -> None:

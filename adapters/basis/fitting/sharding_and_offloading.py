@@ -11,7 +11,7 @@ import torch
 from accelerate.utils import PrefixedDataset, named_module_tensors, set_module_tensor_to_device
 from torch import Tensor, nn
 
-from adapters.sharing import Borrower
+from adapters.basis.sharing import Borrower
 
 SHALLOW_COPY = (
     "{} is a shallow copy of one that adapters are on, as nn.DataParallel makes them: start one "

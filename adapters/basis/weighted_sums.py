@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 
-from adapters.config import BasisConfig
-from adapters.layers import BasisLayer
+from adapters.basis.config import BasisConfig
+from adapters.basis.layers import BasisLayer
 
 
 def weighted_config(

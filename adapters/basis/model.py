@@ -10,21 +10,21 @@ from peft.utils.other import get_pattern_key
 from peft.utils.quantization_utils import get_quantization_kwargs
 from torch import Tensor, nn
 
-from adapters.combining import sums_of, weigh, weighted_config
-from adapters.config import BasisConfig
-from adapters.layers import BasisLayer, BasisLinear, choose_layer
-from adapters.layers.linear import check_float8
-from adapters.mixed_batches import adapters_by_row
-from adapters.patterns import config_for
+from adapters.basis.config import BasisConfig
+from adapters.basis.fitting.model_state import AdapterState
+from adapters.basis.layers import BasisLayer, BasisLinear, choose_layer
+from adapters.basis.layers.linear import check_float8
+from adapters.basis.mixed_batches import adapters_by_row
+from adapters.basis.patterns import config_for
+from adapters.basis.sharing import tie
+from adapters.basis.state_dict_checks import check_saved, without_copies
+from adapters.basis.tied_embeddings import adapt_as_one, save_as_one, share_adapter
+from adapters.basis.weighted_sums import sums_of, weigh, weighted_config
 from adapters.peft_integration.registration import register_with_peft
 from adapters.placement.inspection import reads_weight
 from adapters.placement.module_names import depths
 from adapters.placement.name_checks import check_names
 from adapters.placement.targets import expand_words, has_words, placed
-from adapters.saved import check_saved, without_copies
-from adapters.sharing import tie
-from adapters.state import AdapterState
-from adapters.tied_weights import adapt_as_one, save_as_one, share_adapter
 
 
 class BasisModel(BaseTuner):
@@ -230,7 +230,7 @@ class BasisModel(BaseTuner):
                 the sum for the latter.
 
         Raises:
-            ValueError: As `adapters.combining.weighted_config`, or another `combination_type`.
+            ValueError: As `weighted_config`, or another `combination_type`.
         """
         if combination_type not in ("linear", "cat"):
             raise ValueError(

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adapters.changes import mark
-from adapters.layers.base import BasisLayer, Part
+from adapters.basis.fitting.tensor_versions import mark
+from adapters.basis.layers.base import BasisLayer, Part
 from adapters.merging.base_weights import functional_call
 from adapters.ops.merge import merged_weight
 from adapters.ops.weight import effective_weight

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from adapters.steady import moved
+from adapters.basis.fitting.static_memory import moved
 
 
 class Stacked(NamedTuple):

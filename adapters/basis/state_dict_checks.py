@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from adapters.sharing import Borrower
+from adapters.basis.sharing import Borrower
 
 SHOWN = 3
 """Names in a message."""

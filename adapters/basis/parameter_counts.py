@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from torch import nn
 
-from adapters.config import BasisConfig
-from adapters.layers import BasisLayer
+from adapters.basis.config import BasisConfig
+from adapters.basis.layers import BasisLayer
+from adapters.basis.sharing import group_of
 from adapters.placement.module_names import short_kind
-from adapters.sharing import group_of
 
 _VECTORS = {
     "amplitude": "amplitude",
@@ -31,7 +31,7 @@ class Counts(NamedTuple):
 
 
 def phi_count(config: BasisConfig, names: list[str]) -> int:
-    """Trained numbers of phi over the modules `names`, by the closed form of `adapters.sharing`.
+    """Trained numbers of phi over the modules `names`, by the closed form of `basis.sharing`.
 
     For configurations whose modules all have the same phi: no `phi_pattern`.
     """

@@ -10,7 +10,7 @@ _LIKE = {float: (float, int), list: (list, tuple, set), tuple: (tuple, list), An
 """What passes for a kind: JSON knows neither tuples nor sets."""
 
 
-def check_kinds(settings: Any, of: type) -> None:
+def check_field_types(settings: Any, of: type) -> None:
     """Hold the fields of `settings` that the class `of` annotates to their annotations.
 
     Args:
@@ -20,7 +20,7 @@ def check_kinds(settings: Any, of: type) -> None:
     Raises:
         ValueError: A value is of another kind, or not finite.
     """
-    for name, annotation in _own_kinds(of).items():
+    for name, annotation in _own_types(of).items():
         value = getattr(settings, name)
         if not _fits(value, annotation):
             expected = getattr(annotation, "__name__", str(annotation))
@@ -29,7 +29,7 @@ def check_kinds(settings: Any, of: type) -> None:
 
 
 @functools.cache
-def _own_kinds(of: type) -> dict[str, Any]:
+def _own_types(of: type) -> dict[str, Any]:
     """The annotations of the fields that `of` itself adds to its bases."""
     return {name: h for name, h in typing.get_type_hints(of).items() if name in of.__annotations__}
 

@@ -7,12 +7,12 @@ import peft
 import torch
 from peft import PeftConfig
 
-from adapters.kinds import check_kinds
-from adapters.patterns import check_depth_start, check_phi_pattern
+from adapters.basis.field_types import check_field_types
+from adapters.basis.patterns import check_depth_start, check_phi_pattern
+from adapters.basis.sharing import LEVELS, SCOPES
 from adapters.peft_integration.model_card import WithCard
 from adapters.peft_integration.registration import peft_type
 from adapters.placement.targets import check_blocks, check_layers
-from adapters.sharing import LEVELS, SCOPES
 from basis_zoo import Basis, Grid, InputScale, Nonlinearity, Start, get_basis, get_grid, get_start
 from basis_zoo.registry import did_you_mean
 
@@ -189,7 +189,7 @@ class BasisConfig(WithCard, PeftConfig):
         self.from_file = type(vars(self)["peft_type"]) is str and self.inference_mode
         self.peft_type = peft_type("basis")
         self.interval = _pair(self.interval)
-        check_kinds(self, BasisConfig)
+        check_field_types(self, BasisConfig)
         if isinstance(self.target_modules, list | tuple):
             self.target_modules = set(self.target_modules)  # type: ignore[assignment]  # PEFT keeps a set
         if isinstance(self.exclude_modules, list | tuple):

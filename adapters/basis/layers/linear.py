@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
-from adapters.changes import mark
-from adapters.layers.base import BasisLayer, Part
+from adapters.basis.fitting.tensor_versions import mark
+from adapters.basis.layers.base import BasisLayer, Part
 from adapters.ops.dense_gradient import LEAST, MULTIPLE, takes_float8
 from adapters.ops.linear import merged_linear, working_dtype
 from adapters.ops.operators import make_weight
