@@ -6,7 +6,6 @@ from adapters.basis.layers import BasisLayer, BasisLinear, BasisParameter
 from adapters.basis.model import BasisModel
 from adapters.basis.parameter_counts import parameter_table
 from adapters.basis.weighted_sums import rescale_adapter_scale
-from adapters.hooks import StepCallback, after_step, on_attach
 from adapters.matching import match
 from adapters.methods import (
     Method,
@@ -21,7 +20,8 @@ from adapters.name_conflict import warn_of_name_conflict
 from adapters.peft_integration.fixes import merge_and_unload
 from adapters.peft_integration.model_card import push_to_hub, write_model_card
 from adapters.section import COMMON_OPTIONS, AdapterSection
-from adapters.training import (
+from adapters.training.hooks import StepCallback, after_step, on_attach
+from adapters.training.parameters import (
     Trained,
     clip_gradients,
     count_parameters,

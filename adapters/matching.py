@@ -9,7 +9,7 @@ from torch import nn
 
 from adapters.merging.base_weights import weight_of
 from adapters.methods import attach, get_method
-from adapters.training import count_parameters
+from adapters.training.parameters import count_parameters
 
 ModelFactory = Callable[[], nn.Module]
 """Makes the model before adaptation; it is called on the meta device, so no weight is filled."""

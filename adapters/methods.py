@@ -16,7 +16,7 @@ from adapters.peft_integration.fixes import guard_heads
 from adapters.placement.name_checks import check_names, targeted
 from adapters.placement.targets import WORDS, check_layers, expand_words, placed
 from adapters.section import COMMON_OPTIONS, check_common
-from adapters.training import HEADS
+from adapters.training.parameters import HEADS
 from basis_zoo.registry import Registry, no_option
 
 

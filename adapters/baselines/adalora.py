@@ -10,8 +10,8 @@ from peft.tuners.adalora.layer import RankAllocator
 from torch import Tensor, nn
 
 from adapters.baselines.lora_options import LORA_NAMES
-from adapters.hooks import Hooks, register_hooks
 from adapters.methods import Method, register_method
+from adapters.training.hooks import Hooks, register_hooks
 
 UNKNOWN = 1_000_000_000
 """In the place of `total_step`, which PEFT wants before the length of the training is known."""

@@ -2,7 +2,7 @@
 
 from adapters.methods import Method, register_method
 from adapters.section import COMMON_OPTIONS
-from adapters.training import HEADS
+from adapters.training.parameters import HEADS
 
 
 def _trains(name: str) -> bool:

@@ -14,9 +14,9 @@ from adapters.baselines.tuner import (
     UpdateModel,
     require,
 )
-from adapters.hooks import Hooks, register_hooks
 from adapters.methods import Method, register_method
 from adapters.peft_integration.registration import register_with_peft
+from adapters.training.hooks import Hooks, register_hooks
 
 _DRAWS = "_dylora_draws"
 """The attribute of the model that counts draws."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.baselines.elalora import ElaloraConfig, ElaloraUpdate
-from adapters.hooks import Hooks, register_hooks
+from adapters.training.hooks import Hooks, register_hooks
 
 SHARES = {"interval": 1 / 40, "initial_steps": 0.15, "final_steps": 0.25}
 """Of the training, where the settings say None: 50, 300 and 500 of about 1,950 steps (RTE)."""

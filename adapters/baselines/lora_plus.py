@@ -7,8 +7,8 @@ from peft import LoraConfig
 
 from adapters.baselines.lora_options import LORA_NAMES
 from adapters.baselines.tuner import require
-from adapters.hooks import Hooks, register_hooks
 from adapters.methods import Method, register_method
+from adapters.training.hooks import Hooks, register_hooks
 
 
 @dataclass

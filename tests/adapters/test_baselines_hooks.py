@@ -9,7 +9,7 @@ import adapters
 from adapters.baselines.dylora import DyloraConfig, DyloraUpdate, rank_at, set_rank
 from adapters.baselines.elalora import ElaloraConfig, ElaloraUpdate
 from adapters.baselines.elalora_rounds import move, moves_at
-from adapters.hooks import Hooks, register_hooks
+from adapters.training.hooks import Hooks, register_hooks
 
 TARGETS = {"target_modules": ["query", "value"]}
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import adapters
-from adapters import capture
 from adapters.basis.fitting.model_state import AdapterState
 from adapters.basis.fitting.tensor_versions import optimizer_steps
-from adapters.capture import CapturedProxies
+from adapters.training import capture
+from adapters.training.capture import CapturedProxies
 from basis_zoo import Nonlinearity, get_basis, get_grid, get_start
 from basis_zoo.proxy import CapturedFit, ProxyFitter
 from basis_zoo.proxy.plans import DEGREES, ChebyshevPlan, ExactPlan, TablePlan

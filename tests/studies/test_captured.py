@@ -15,7 +15,7 @@ from again import Again
 from torch import Tensor
 
 from adapters.basis.fitting.batch import PhiBatch
-from adapters.capture import CapturedProxies
+from adapters.training.capture import CapturedProxies
 from studies.engine.definition.train import Train
 from studies.engine.records import Result, Trial
 from studies.engine.trials.preemption import Preempted, Preemption

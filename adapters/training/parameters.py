@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from adapters.basis.layers import BasisLayer
-from adapters.hooks import split_by_rate
+from adapters.training.hooks import split_by_rate
 
 HEADS = frozenset({"modules_to_save", "classifier", "score", "pre_classifier", "qa_outputs"})
 """Names of the modules that hold a task's head."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from adapters.basis.fitting.batch import PhiBatch
 from adapters.basis.fitting.model_state import AdapterState
 from adapters.basis.fitting.tensor_versions import count_step
-from adapters.hooks import acts_on_the_host
+from adapters.training.hooks import acts_on_the_host
 from basis_zoo.proxy import CapturedFit, ProxyFitter
 
 RENEW_AT = 2.0**-4
