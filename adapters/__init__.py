@@ -1,15 +1,16 @@
 """Learnable nonlinear adapters W' = W + s phi(B A) as a PEFT method, and the arms beside it."""
 
-from adapters import baselines as baselines
 from adapters.basis.config import BasisConfig
 from adapters.basis.layers import BasisLayer, BasisLinear, BasisParameter
 from adapters.basis.model import BasisModel
 from adapters.basis.parameter_counts import parameter_table
 from adapters.basis.weighted_sums import rescale_adapter_scale
-from adapters.matching import match
-from adapters.methods import (
+from adapters.methods import builtin as builtin
+from adapters.methods.attachment import attach
+from adapters.methods.common_options import COMMON_OPTIONS, AdapterSection
+from adapters.methods.matching import match
+from adapters.methods.registry import (
     Method,
-    attach,
     check_options,
     get_method,
     list_methods,
@@ -19,7 +20,6 @@ from adapters.monitor import MONITORED, monitor
 from adapters.name_conflict import warn_of_name_conflict
 from adapters.peft_integration.fixes import merge_and_unload
 from adapters.peft_integration.model_card import push_to_hub, write_model_card
-from adapters.section import COMMON_OPTIONS, AdapterSection
 from adapters.training.hooks import StepCallback, after_step, on_attach
 from adapters.training.parameters import (
     Trained,

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from adapters.methods import Method, get_method, list_methods
+from adapters.methods.registry import Method, get_method, list_methods
 
 _ELSEWHERE = frozenset({"qalora_group_size", "total_step", "schema_version", "tolerance"})
 """Numbers in PEFT's configurations that other methods use, or that are no hyperparameters."""

@@ -6,7 +6,7 @@ from peft import PeftModel, get_peft_model
 from torch.nn import functional as F
 
 import adapters
-from adapters.baselines.tuner import UpdateConfig, UpdateLinear
+from adapters.methods.tuner import UpdateConfig, UpdateLinear
 
 METHODS = [adapters.get_method(name) for name in adapters.list_methods()]
 OWN = [m.name for m in METHODS if m.config and issubclass(m.config, UpdateConfig)]

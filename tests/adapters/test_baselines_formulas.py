@@ -11,14 +11,14 @@ from peft import convert_to_lora, get_peft_model, set_peft_model_state_dict
 from torch import nn
 
 import adapters
-from adapters.baselines.abba import AbbaConfig, AbbaUpdate
-from adapters.baselines.aurora import AuroraConfig, AuroraUpdate, bsplines
-from adapters.baselines.dylora import DyloraConfig, DyloraUpdate
-from adapters.baselines.elalora import ElaloraConfig, ElaloraUpdate
-from adapters.baselines.kradapter import KRAdapterConfig, KRAdapterUpdate
-from adapters.baselines.lora_xs import LoraXsConfig, LoraXsUpdate
-from adapters.baselines.nola import NolaConfig, NolaUpdate
-from adapters.baselines.randlora import RandLoraPaperConfig, RandLoraPaperUpdate
+from adapters.methods.builtin.abba import AbbaConfig, AbbaUpdate
+from adapters.methods.builtin.aurora import AuroraConfig, AuroraUpdate, bsplines
+from adapters.methods.builtin.dylora import DyloraConfig, DyloraUpdate
+from adapters.methods.builtin.elalora import ElaloraConfig, ElaloraUpdate
+from adapters.methods.builtin.kradapter import KRAdapterConfig, KRAdapterUpdate
+from adapters.methods.builtin.lora_xs import LoraXsConfig, LoraXsUpdate
+from adapters.methods.builtin.nola import NolaConfig, NolaUpdate
+from adapters.methods.builtin.randlora import RandLoraPaperConfig, RandLoraPaperUpdate
 
 UPDATES = {
     "abba": (AbbaUpdate, AbbaConfig(r=3, alpha=5.0)),

@@ -6,9 +6,9 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 import adapters
-from adapters.baselines.dylora import DyloraConfig, DyloraUpdate, rank_at, set_rank
-from adapters.baselines.elalora import ElaloraConfig, ElaloraUpdate
-from adapters.baselines.elalora_rounds import move, moves_at
+from adapters.methods.builtin.dylora import DyloraConfig, DyloraUpdate, rank_at, set_rank
+from adapters.methods.builtin.elalora import ElaloraConfig, ElaloraUpdate
+from adapters.methods.builtin.elalora_rounds import move, moves_at
 from adapters.training.hooks import Hooks, register_hooks
 
 TARGETS = {"target_modules": ["query", "value"]}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import adapters
-from adapters.matching import _nearest, count
+from adapters.methods.matching import _nearest, count
 
 REFERENCE = {"method": "lora", "r": 4, "target_modules": ["query", "value"]}
 SIZED = [m for m in adapters.list_methods() if adapters.get_method(m).size is not None]

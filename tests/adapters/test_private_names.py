@@ -9,7 +9,7 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 
 import adapters
-from adapters.baselines.tuner import UpdateConfig, UpdateLinear, UpdateModel
+from adapters.methods.tuner import UpdateConfig, UpdateLinear, UpdateModel
 from adapters.peft_integration.private_names import PRIVATE_NAMES, Private
 
 FILES = sorted(Path(adapters.__file__).parent.rglob("*.py"))
