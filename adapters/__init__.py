@@ -16,10 +16,10 @@ from adapters.methods.registry import (
     list_methods,
     register_method,
 )
-from adapters.monitor import MONITORED, monitor
 from adapters.name_conflict import warn_of_name_conflict
 from adapters.peft_integration.fixes import merge_and_unload
 from adapters.peft_integration.model_card import push_to_hub, write_model_card
+from adapters.spectrum.monitor import MONITORED, monitor
 from adapters.training.hooks import StepCallback, after_step, on_attach
 from adapters.training.parameters import (
     Trained,

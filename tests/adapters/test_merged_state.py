@@ -7,7 +7,7 @@ from torch import nn
 
 import adapters
 from adapters import BasisConfig
-from adapters.export.in_force import in_force
+from adapters.export.substitution import in_force
 from adapters.export.updates import layer_updates
 
 METHODS = ["basis", "nola", "randlora_paper"]

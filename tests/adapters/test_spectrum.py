@@ -32,9 +32,9 @@ from adapters.spectrum import (
     utilization,
 )
 from adapters.spectrum.by_part import part_statistics
-from adapters.spectrum.changes import weight_changes
 from adapters.spectrum.modules import PhiUsage
 from adapters.spectrum.plots import plot_depth, plot_phi, plot_spectra
+from adapters.spectrum.weight_changes import weight_changes
 
 
 def test_ranks_of_known_spectra():

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from adapters.export.allocate import allocate
-from adapters.export.in_force import in_force
 from adapters.export.lora import build, source_parameters
+from adapters.export.rank_allocation import allocate
+from adapters.export.substitution import in_force
 from adapters.export.updates import layer_updates
 
 
@@ -38,7 +38,7 @@ def accuracy_curve(
     Args:
         model: A PEFT model with `adapter` on it.
         evaluate: The score of a model; it is given `model`.
-        budgets: As in `adapters.export.allocate`.
+        budgets: As in `adapters.export.rank_allocation`.
         adapter: The adapter's name.
 
     Raises:

@@ -1,40 +1,10 @@
-"""What a plain LoRA cannot hold is refused, and what was trained whole goes into the base model."""
+"""The base model as a file, with the modules that were trained whole in their places."""
 
 from pathlib import Path
-from typing import Any
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import Tensor, nn
-
-_MUTATING = ("pissa", "corda", "olora", "loftq", "lora_ga")
-"""Starts of LoRA after which PEFT changes the base weights."""
-
-
-def require_plain(model: nn.Module, adapter: str) -> None:
-    """Refuse an adapter that is more than matrices added to the weights of the base model.
-
-    Raises:
-        ValueError: The message names what the adapter trains besides, and the remedy.
-    """
-    config: Any = getattr(model, "peft_config", {}).get(adapter)
-    start = getattr(config, "init_lora_weights", None)
-    if isinstance(start, str) and start.lower().startswith(_MUTATING):
-        raise ValueError(
-            f"`init_lora_weights` {start!r} has changed the base weights, so this LoRA fits no "
-            "other copy of the base model: save it by PEFT with "
-            "path_initial_model_for_weight_conversion, and export the result"
-        )
-    if getattr(config, "bias", "none") != "none" or getattr(config, "lora_bias", False):
-        raise ValueError(
-            "the adapter trains biases, which an exported LoRA cannot hold: train with bias='none' "
-            "and lora_bias=False, or merge"
-        )
-    if getattr(config, "trainable_token_indices", None):
-        raise ValueError(
-            "the adapter trains single tokens (`trainable_token_indices`), which an exported LoRA "
-            "cannot hold: merge instead"
-        )
 
 
 def save_base(model: nn.Module, folder: str | Path, adapter: str = "default") -> Path:

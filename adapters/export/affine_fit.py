@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.basis.layers import BasisLayer
-from adapters.export.in_force import in_force
+from adapters.export.substitution import in_force
 from adapters.export.updates import LayerUpdate, layer_updates
 from adapters.ops.merge import product
 
