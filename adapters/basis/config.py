@@ -4,16 +4,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import peft
-import torch
 from peft import PeftConfig
 
-from adapters.basis.field_types import check_field_types
+from adapters.basis.field_types import check_field_types, require
 from adapters.basis.patterns import check_depth_start, check_phi_pattern
+from adapters.basis.phi_config import PHI_OPTIONS, PhiConfig
 from adapters.basis.sharing import LEVELS, SCOPES
 from adapters.peft_integration.model_card import WithCard
 from adapters.peft_integration.registration import peft_type
 from adapters.placement.targets import check_blocks, check_layers
-from basis_zoo import Basis, Grid, InputScale, Nonlinearity, Start, get_basis, get_grid, get_start
 from basis_zoo.registry import did_you_mean
 
 SCHEMA_VERSION = 4
@@ -188,7 +187,7 @@ class BasisConfig(WithCard, PeftConfig):
         # a file gives the type as text, and PEFT saves configurations for inference
         self.from_file = type(vars(self)["peft_type"]) is str and self.inference_mode
         self.peft_type = peft_type("basis")
-        self.interval = _pair(self.interval)
+        self.interval = self.phi.interval
         check_field_types(self, BasisConfig)
         if isinstance(self.target_modules, list | tuple):
             self.target_modules = set(self.target_modules)  # type: ignore[assignment]  # PEFT keeps a set
@@ -197,16 +196,15 @@ class BasisConfig(WithCard, PeftConfig):
         for option in ("target_modules", "exclude_modules", "modules_to_save"):
             names = getattr(self, option) or []
             named = [names] if isinstance(names, str) else names
-            _require("" not in named, option, "names, none of them empty", names)
-        _require(isinstance(self.r, int) and self.r >= 1, "r", "an integer >= 1", self.r)
-        _require(self.alpha > 0, "alpha", "positive", self.alpha)
-        _require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
+            require("" not in named, option, "names, none of them empty", names)
+        require(isinstance(self.r, int) and self.r >= 1, "r", "an integer >= 1", self.r)
+        require(self.alpha > 0, "alpha", "positive", self.alpha)
+        require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
         for option in ("rank_pattern", "alpha_pattern"):
             for value in getattr(self, option).values():
-                _require(value > 0, option, "positive numbers by name", getattr(self, option))
-        _require(self.b_std > 0, "b_std", "positive", self.b_std)
-        _require(0 < self.tolerance < 0.1, "tolerance", "between 0 and 0.1", self.tolerance)
-        _require(
+                require(value > 0, option, "positive numbers by name", getattr(self, option))
+        require(0 < self.tolerance < 0.1, "tolerance", "between 0 and 0.1", self.tolerance)
+        require(
             self.schema_version <= SCHEMA_VERSION,
             "schema_version",
             f"at most {SCHEMA_VERSION}; it was saved by a newer basis-zoo, upgrade to load it",
@@ -227,89 +225,23 @@ class BasisConfig(WithCard, PeftConfig):
                 "take path 'merged', or rounding 'nearest'"
             )
         try:
-            self._check_start(self.build_nonlinearity())
-            self.build_input_scale()
+            self.phi.check(self.init_weights)
             check_depth_start(self)
             check_phi_pattern(self)
         except TypeError as error:  # an option that a part has not, or of a kind it cannot take
             raise ValueError(f"the options of phi cannot be used: {error}") from error
 
-    @torch.no_grad()
-    def _check_start(self, phi: Nonlinearity) -> None:
-        """Refuse what changes the model before the first step, or from which nothing is trained."""
-        zero_b = self.build_start().zero_b
-        y = phi(torch.linspace(*self.interval, 33))
-        # what is not finite is for the checks of a family to tell
-        if self.init_weights and not zero_b and y[y.isfinite()].any():
-            raise ValueError(
-                f"family {self.basis!r} with start {self.start!r} is not zero: with a random B it "
-                "would change the model before the first step. Take start 'identity', whose B is "
-                "zero"
-            )
-        if self.init_weights and zero_b and not phi.learns_at(torch.zeros(1)):
-            raise ValueError(
-                f"start {self.start!r} has B = 0, and there family {self.basis!r} gives no "
-                "gradient to B or to a number of phi: nothing would be trained. Take start "
-                "'anchored', the linear term, or another family"
-            )
-
     def to_dict(self) -> dict[str, Any]:
         """As PEFT's, with the interval as the list that JSON makes of it."""
         return super().to_dict() | {"interval": list(self.interval)}
 
-    def build_basis(self) -> Basis:
-        """The family."""
-        return get_basis(
-            self.basis, num_basis=self.num_basis, interval=self.interval, **self.basis_options
-        )
-
-    def build_grid(self) -> Grid:
-        """The grid."""
-        return get_grid(self.grid, **self.grid_options)
-
-    def build_start(self) -> Start:
-        """The start."""
-        return get_start(self.start, **self.start_options)
-
-    def build_nonlinearity(self) -> Nonlinearity:
-        """A new phi with its values before training."""
-        return Nonlinearity(
-            self.build_basis(),
-            self.build_grid(),
-            self.build_start(),
-            bandwidth=self.bandwidth,
-            linear=self.linear,
-            train_amplitude=self.train_amplitude,
-            train_bandwidth=self.train_bandwidth,
-            extrapolation=self.extrapolation,
-        )
-
-    def build_input_scale(self) -> InputScale | None:
-        """The factor on B A, or None where there is none."""
-        if self.input_scale == "none":
-            if self.input_scale_options:
-                raise ValueError(
-                    f"`input_scale_options` {self.input_scale_options} need an `input_scale`"
-                )
-            return None
-        if isinstance(self.input_scale, int | float):
-            return InputScale("fixed", self.input_scale, **self.input_scale_options)
-        return InputScale(self.input_scale, **self.input_scale_options)
-
-
-def _pair(interval: Any) -> tuple[float, float]:
-    pair = isinstance(interval, list | tuple) and len(interval) == 2
-    if not pair or not all(isinstance(end, int | float) for end in interval):
-        raise ValueError(f"`interval` must be two ends such as (-3.0, 3.0), got {interval!r}")
-    return (float(interval[0]), float(interval[1]))
+    @property
+    def phi(self) -> PhiConfig:
+        """The options of phi, as one value."""
+        return PhiConfig(**{name: getattr(self, name) for name in PHI_OPTIONS})
 
 
 def _one_of(name: str, given: str, known: tuple[str, ...]) -> None:
     if given not in known:
         hint = did_you_mean(str(given), known)
         raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {given!r}.{hint}")
-
-
-def _require(holds: bool, name: str, expected: str, given: Any) -> None:
-    if not holds:
-        raise ValueError(f"`{name}` must be {expected}, got {given!r}")

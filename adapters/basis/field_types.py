@@ -1,4 +1,4 @@
-"""Whether the values of a dataclass are of the kinds that its annotations say."""
+"""Whether the values of a dataclass are of the types that its annotations say."""
 
 import functools
 import math
@@ -26,6 +26,12 @@ def check_field_types(settings: Any, of: type) -> None:
             expected = getattr(annotation, "__name__", str(annotation))
             expected = expected if not typing.get_args(annotation) else str(annotation)
             raise ValueError(f"`{name}` must be {expected}, got {value!r}")
+
+
+def require(holds: bool, name: str, expected: str, given: Any) -> None:
+    """Raise ValueError for the option `name` unless `holds`."""
+    if not holds:
+        raise ValueError(f"`{name}` must be {expected}, got {given!r}")
 
 
 @functools.cache

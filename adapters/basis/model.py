@@ -15,7 +15,8 @@ from adapters.basis.fitting.model_state import AdapterState
 from adapters.basis.layers import BasisLayer, BasisLinear, choose_layer
 from adapters.basis.layers.linear import check_float8
 from adapters.basis.mixed_batches import adapters_by_row
-from adapters.basis.patterns import config_for
+from adapters.basis.patterns import phi_for
+from adapters.basis.phi_config import PHI_OPTIONS
 from adapters.basis.sharing import tie
 from adapters.basis.state_dict_checks import check_saved, without_copies
 from adapters.basis.tied_embeddings import adapt_as_one, save_as_one, share_adapter
@@ -183,11 +184,12 @@ class BasisModel(BaseTuner):
         """Rank and settings of the module `key`."""
         ranks, alphas = config.rank_pattern, config.alpha_pattern
         r = ranks.get(get_pattern_key(tuple(ranks), key), config.r)
-        own = config_for(config, key, self._depths.get(key, 0.0))
-        alpha = alphas.get(get_pattern_key(tuple(alphas), key))
-        if alpha is not None:
-            own = dataclasses.replace(own, alpha=alpha, phi_pattern={}, depth_start={})
-        return r, own
+        phi = phi_for(config, key, self._depths.get(key, 0.0))
+        alpha = alphas.get(get_pattern_key(tuple(alphas), key), config.alpha)
+        if (phi, alpha) == (config.phi, config.alpha):
+            return r, config
+        own = {name: getattr(phi, name) for name in PHI_OPTIONS} | {"alpha": alpha}
+        return r, dataclasses.replace(config, **own, phi_pattern={}, depth_start={})
 
     @property
     def _state(self) -> AdapterState:

@@ -37,7 +37,7 @@ def phi_count(config: BasisConfig, names: list[str]) -> int:
     """
     groups = len({group_of(name, config.sharing_scope) for name in names})
     total = 0
-    for name, parameter in config.build_nonlinearity().named_parameters():
+    for name, parameter in config.phi.build_nonlinearity().named_parameters():
         shared = config.sharing in ("all", _VECTORS[name])
         total += parameter.numel() * (groups if shared else len(names))
     if config.input_scale == "learned":

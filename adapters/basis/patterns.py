@@ -1,32 +1,27 @@
 """Options that differ from module to module: by pattern, and by depth."""
 
 import dataclasses
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol
 
 from peft.utils.other import get_pattern_key
 
+from adapters.basis.phi_config import PHI_OPTIONS, PhiConfig
 from basis_zoo.registry import did_you_mean
-
-PHI_OPTIONS = (
-    *("basis", "num_basis", "interval", "basis_options", "grid", "grid_options", "start"),
-    *("start_options", "bandwidth", "extrapolation", "linear", "train_amplitude"),
-    *("train_bandwidth", "b_std", "input_scale", "input_scale_options"),
-)
-"""Options of `BasisConfig` that `phi_pattern` may set."""
 
 DEPTH_OPTIONS = ("bandwidth", "b_std", "input_scale")
 """Numbers that `depth_start` may set, beside `start_options.<name>`."""
 
 
 class Patterned(Protocol):
-    """A dataclass of settings that may differ from module to module, such as `BasisConfig`."""
+    """Settings of which phi's may differ from module to module, such as `BasisConfig`."""
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
     phi_pattern: dict[str, dict[str, Any]]
     depth_start: dict[str, Any]
+    init_weights: bool
 
-
-Config = TypeVar("Config", bound=Patterned)
+    @property
+    def phi(self) -> PhiConfig:
+        """The options of phi where neither says another."""
 
 
 def check_phi_pattern(config: Patterned) -> None:
@@ -43,7 +38,7 @@ def check_phi_pattern(config: Patterned) -> None:
                     f"{did_you_mean(option, PHI_OPTIONS)} Known: {', '.join(PHI_OPTIONS)}"
                 )
         try:
-            _with(config, options)
+            dataclasses.replace(config.phi, **options).check(config.init_weights)
         except ValueError as error:
             raise ValueError(f"`phi_pattern` {pattern!r}: {error}") from error
 
@@ -66,15 +61,15 @@ def check_depth_start(config: Patterned) -> None:
                 f"got {ends!r}"
             )
     for depth in (0.0, 1.0) if config.depth_start else ():
-        _with(config, _at_depth(config, depth))
+        phi = dataclasses.replace(config.phi, **_at_depth(config, depth))
+        phi.check(config.init_weights)
 
 
-def config_for(config: Config, name: str, depth: float) -> Config:
-    """The settings of the module `name` at `depth` (0 first block, 1 last); patterns win."""
-    options = _at_depth(config, depth) if config.depth_start else {}
+def phi_for(config: Patterned, name: str, depth: float) -> PhiConfig:
+    """The phi of the module `name` at `depth` (0 first block, 1 last); patterns win."""
     key = get_pattern_key(tuple(config.phi_pattern), name)
-    options |= config.phi_pattern.get(key, {})
-    return _with(config, options) if options else config
+    options = _at_depth(config, depth) | config.phi_pattern.get(key, {})
+    return dataclasses.replace(config.phi, **options)
 
 
 def _at_depth(config: Patterned, depth: float) -> dict[str, Any]:
@@ -83,11 +78,7 @@ def _at_depth(config: Patterned, depth: float) -> dict[str, Any]:
         value = first + (last - first) * depth
         owner, _, inner = option.rpartition(".")
         if owner:
-            options[owner] = {**options.get(owner, getattr(config, owner)), inner: value}
+            options[owner] = {**options.get(owner, getattr(config.phi, owner)), inner: value}
         else:
             options[option] = value
     return options
-
-
-def _with(config: Config, options: dict[str, Any]) -> Config:
-    return dataclasses.replace(config, **options, phi_pattern={}, depth_start={})

@@ -17,6 +17,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adapters.basis.field_types import require
 from adapters.merging.layer import MergingLayer
 from adapters.peft_integration.model_card import WithCard
 from adapters.peft_integration.registration import peft_type
@@ -24,12 +25,6 @@ from adapters.placement.inspection import computes_linear, reads_weight
 
 if TYPE_CHECKING:
     from adapters.torch_types import ModulesOf
-
-
-def require(holds: bool, name: str, expected: str, given: Any) -> None:
-    """Raise ValueError for the option `name` unless `holds`."""
-    if not holds:
-        raise ValueError(f"`{name}` must be {expected}, got {given!r}")
 
 
 @dataclass

@@ -185,7 +185,7 @@ def test_sharing_over_devices_is_refused():
 
     def layer(device):
         held = nn.Module()
-        phi = BasisConfig(num_basis=3).build_nonlinearity().to(device)
+        phi = BasisConfig(num_basis=3).phi.build_nonlinearity().to(device)
         held.basis_phi, held.basis_scale = nn.ModuleDict({"default": phi}), nn.ModuleDict()
         return held
 

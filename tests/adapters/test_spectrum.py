@@ -75,7 +75,7 @@ def test_power_iteration_finds_the_stable_rank(decay):
 def phi(basis="hat", num_basis=9, **options):
     return BasisConfig(
         basis=basis, num_basis=num_basis, interval=(-1.0, 1.0), start="small", **options
-    ).build_nonlinearity()
+    ).phi.build_nonlinearity()
 
 
 def test_utilization_counts_the_functions_that_matter_where_x_lies():

@@ -55,7 +55,7 @@ def test_phi_stays_float32_on_a_bf16_base(family, tmp_path):
     bert = family("bert", torch.bfloat16)
     options = {"target_modules": ["query"], "bandwidth": 0.3, "grid": "learned"}
     model = attach(bert, **options)
-    exact = BasisConfig(r=2, num_basis=8, interval=(-1, 1), **options).build_nonlinearity()
+    exact = BasisConfig(r=2, num_basis=8, interval=(-1, 1), **options).phi.build_nonlinearity()
     model.save_pretrained(tmp_path)
     for each in (model, PeftModel.from_pretrained(bert.model(), tmp_path)):
         state = adapter_state(each)

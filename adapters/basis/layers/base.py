@@ -124,13 +124,14 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
         a = torch.empty(r, self.in_features, dtype=torch.float32)
         b = torch.zeros(self.out_features, r, dtype=torch.float32)
         self.basis_A[adapter_name], self.basis_B[adapter_name] = nn.Parameter(a), nn.Parameter(b)
-        self.basis_phi[adapter_name] = config.build_nonlinearity()
-        scale = config.build_input_scale()
+        phi = config.phi
+        self.basis_phi[adapter_name] = phi.build_nonlinearity()
+        scale = phi.build_input_scale()
         if scale is not None:
             self.basis_scale[adapter_name] = scale
         nn.init.kaiming_uniform_(self.basis_A[adapter_name], a=math.sqrt(5))
-        if not (config.init_weights and config.build_start().zero_b):
-            nn.init.normal_(self.basis_B[adapter_name], std=config.b_std)
+        if not (config.init_weights and phi.build_start().zero_b):
+            nn.init.normal_(self.basis_B[adapter_name], std=phi.b_std)
         if not config.init_weights:
             nn.init.normal_(self.basis_phi[adapter_name].amplitude)
         if self.basis_A[adapter_name].is_meta:  # low_cpu_mem_usage, which spares parameters only

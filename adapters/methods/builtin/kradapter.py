@@ -10,8 +10,9 @@ from einops import einsum, rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adapters.basis.field_types import require
 from adapters.methods.registry import Method, register_method
-from adapters.methods.tuner import Update, UpdateConfig, UpdateLinear, UpdateModel, require
+from adapters.methods.tuner import Update, UpdateConfig, UpdateLinear, UpdateModel
 from adapters.peft_integration.registration import register_with_peft
 
 

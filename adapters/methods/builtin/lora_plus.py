@@ -5,9 +5,9 @@ from typing import Any
 
 from peft import LoraConfig
 
+from adapters.basis.field_types import require
 from adapters.methods.builtin.lora import LORA_NAMES
 from adapters.methods.registry import Method, register_method
-from adapters.methods.tuner import require
 from adapters.training.hooks import Hooks, register_hooks
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from adapters.basis.field_types import require
 from adapters.methods.random_bank import bank
 from adapters.methods.registry import Method, register_method
 from adapters.methods.tuner import (
@@ -14,7 +15,6 @@ from adapters.methods.tuner import (
     UpdateConfig,
     UpdateLinear,
     UpdateModel,
-    require,
 )
 from adapters.peft_integration.registration import register_with_peft
 

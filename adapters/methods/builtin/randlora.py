@@ -9,6 +9,7 @@ from einops import einsum, rearrange
 from peft import RandLoraConfig
 from torch import Tensor, nn
 
+from adapters.basis.field_types import require
 from adapters.methods.random_bank import bank
 from adapters.methods.registry import Method, register_method
 from adapters.methods.tuner import (
@@ -16,7 +17,6 @@ from adapters.methods.tuner import (
     UpdateConfig,
     UpdateLinear,
     UpdateModel,
-    require,
 )
 from adapters.peft_integration.registration import register_with_peft
 
