@@ -1,9 +1,15 @@
-"""Learnable nonlinear adapters W' = W + s phi(B A) as a PEFT method, and the arms beside it."""
+"""Learnable nonlinear adapters W' = W + s phi(B A) as a PEFT method, and the arms beside it.
+
+What is used from outside is here. The rooms, from the lowest: `ops` (kernels), `placement` (where
+adapters go) and `merging`; `peft_integration`; `basis` (the adapter itself); `training` and
+`export`; `methods` (all that an arm can name) and `spectrum` (what was learned).
+"""
 
 from adapters.basis.config import BasisConfig
 from adapters.basis.layers import BasisLayer, BasisLinear, BasisParameter
 from adapters.basis.model import BasisModel
 from adapters.basis.parameter_counts import parameter_table
+from adapters.basis.phi_config import PhiConfig
 from adapters.basis.weighted_sums import rescale_adapter_scale
 from adapters.methods import builtin as builtin
 from adapters.methods.attachment import attach
@@ -40,6 +46,7 @@ __all__ = [
     "BasisModel",
     "BasisParameter",
     "Method",
+    "PhiConfig",
     "StepCallback",
     "Trained",
     "after_step",
