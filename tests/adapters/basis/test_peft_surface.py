@@ -273,7 +273,8 @@ def test_two_processes_average_the_gradients(family, tmp_path, sharing, backend)
     for half in (slice(0, 2), slice(2, 4)):
         loss = model(**{k: v[half] for k, v in llama.batch().items()}).loss / 2
         loss.backward()
-    found = [str(Path(__file__).parent), *filter(None, sys.path)]
+    here = Path(__file__).parent
+    found = [str(here), str(here.parent), *filter(None, sys.path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(found)}
     code = (
         "from conftest import Family; from test_peft_surface import ddp_worker; "

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.adapters.sharded_cases import CASES
+from tests.adapters.basis.sharded_cases import CASES
 
 TWO_GPUS = [
     pytest.mark.gpu,
@@ -20,7 +20,7 @@ TWO_GPUS = [
 @pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=TWO_GPUS)])
 def told(request, tmp_path_factory) -> list[dict]:
     """What each of the two processes tells of each case."""
-    folder, root = tmp_path_factory.mktemp("sharded"), Path(__file__).parents[2]
+    folder, root = tmp_path_factory.mktemp("sharded"), Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("sharded_cases.py"))]
     command += [str(folder), request.param]
