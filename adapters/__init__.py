@@ -1,27 +1,33 @@
-"""Learnable nonlinear adapters W' = W + s phi(B A) as a PEFT method, and the arms beside it."""
+"""Learnable nonlinear adapters W' = W + s phi(B A) as a PEFT method, and the arms beside it.
 
-from adapters import baselines as baselines
-from adapters.card import push_to_hub, write_model_card
-from adapters.combining import rescale_adapter_scale
-from adapters.config import BasisConfig
-from adapters.counting import parameter_table
-from adapters.hooks import StepCallback, after_step, on_attach
-from adapters.layers import BasisLayer, BasisLinear, BasisParameter
-from adapters.matching import match
-from adapters.methods import (
+What is used from outside is here. The rooms, from the lowest: `ops` (kernels), `placement` (where
+adapters go) and `merging`; `peft_integration`; `basis` (the adapter itself); `training` and
+`export`; `methods` (all that an arm can name) and `spectrum` (what was learned).
+"""
+
+from adapters.basis.config import BasisConfig
+from adapters.basis.layers import BasisLayer, BasisLinear, BasisParameter
+from adapters.basis.model import BasisModel
+from adapters.basis.parameter_counts import parameter_table
+from adapters.basis.phi_config import PhiConfig
+from adapters.basis.weighted_sums import rescale_adapter_scale
+from adapters.methods import builtin as builtin
+from adapters.methods.attachment import attach
+from adapters.methods.common_options import COMMON_OPTIONS, AdapterSection
+from adapters.methods.matching import match
+from adapters.methods.registry import (
     Method,
-    attach,
     check_options,
     get_method,
     list_methods,
     register_method,
 )
-from adapters.model import BasisModel
-from adapters.monitor import MONITORED, monitor
-from adapters.namesake import warn_of_namesake
-from adapters.peft_gaps import merge_and_unload
-from adapters.section import COMMON_OPTIONS, AdapterSection
-from adapters.training import (
+from adapters.name_conflict import warn_of_name_conflict
+from adapters.peft_integration.fixes import merge_and_unload
+from adapters.peft_integration.model_card import push_to_hub, write_model_card
+from adapters.spectrum.monitor import MONITORED, monitor
+from adapters.training.hooks import StepCallback, after_step, on_attach
+from adapters.training.parameters import (
     Trained,
     clip_gradients,
     count_parameters,
@@ -40,6 +46,7 @@ __all__ = [
     "BasisModel",
     "BasisParameter",
     "Method",
+    "PhiConfig",
     "StepCallback",
     "Trained",
     "after_step",
@@ -63,4 +70,4 @@ __all__ = [
     "write_model_card",
 ]
 
-warn_of_namesake()
+warn_of_name_conflict()

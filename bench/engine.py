@@ -1,8 +1,8 @@
 """How the engine behaves when studies are large or bad: times that do not depend on training.
 
-    python bench/engine.py yaml [N]      # N bad study files (10,000): how long each takes to refuse
-    python bench/engine.py trials [N]    # N trials (1,000) that do nothing: the loop, plan, report
-    python bench/engine.py study         # grid_size (embedded): processor time beyond training
+    python -m bench.engine yaml [N]      # N bad study files (10,000): how long each takes to refuse
+    python -m bench.engine trials [N]    # N trials (1,000) that do nothing: the loop, plan, report
+    python -m bench.engine study         # grid_size (embedded): processor time beyond training
 
 Each prints a table and writes its part of bench/results/engine.json.
 """

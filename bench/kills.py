@@ -1,7 +1,7 @@
 """Does a study that is killed again and again end with the numbers of one that was left alone?
 
-    python bench/kills.py local [--minutes 10] [--seed 0]     # kills the driver and its workers
-    python bench/kills.py ray [--minutes 10] [--seed 0]       # and nodes of a cluster of two
+    python -m bench.kills local [--minutes 10] [--seed 0]     # kills the driver and its workers
+    python -m bench.kills ray [--minutes 10] [--seed 0]       # and nodes of a cluster of two
 
 12 trials of seconds (a tiny BERT, 3 learning rates, 4 seeds) run undisturbed on this machine once.
 Then they run from the start, again and again until the minutes are over, while one process after

@@ -1,7 +1,7 @@
 """What packing trials on one machine gives: trials an hour at 1, 2, 4, 8 slots.
 
     python run_study.py studies/grid_size.yaml --profile smollm2 --export-plan plan.json
-    python bench/packing.py plan.json [--slots 1 2 4 8] [--rounds 2] [--steps 100]
+    python -m bench.packing plan.json [--slots 1 2 4 8] [--rounds 2] [--steps 100]
 
 Each number of slots gets `rounds` trials a slot, from the head of the plan and cut to `steps`
 steps, in fresh folders by `studies.engine.work`: starting the processes is counted, as it is in a
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from adapters.bench.record import place
+from bench.adapter.record import place
 from studies.engine.planning.plan_file import Plan, read_plan, write_plan
 from studies.engine.records import read_result
 from studies.engine.trials import devices

@@ -1,6 +1,6 @@
 """What a trial that does nothing costs: on a Ray cluster of this machine, and without Ray.
 
-    python bench/ray_overhead.py [N]     # N trials (300), 2 slots
+    python -m bench.ray_overhead [N]     # N trials (300), 2 slots
 
 Prints a table and writes the part `ray` of bench/results/engine.json.
 """

@@ -7,7 +7,7 @@ alpha takes the size of the update. Told is the relative error of the learned up
 $\lVert s\varphi(BA) - \Delta W^* \rVert / \lVert \Delta W^* \rVert$, and of the update that is
 left when W' is merged and rounded to nearest.
 
-    python bench/rounding.py [--steps 60] [--seeds 1] [--out bench/results]
+    python -m bench.rounding [--steps 60] [--seeds 1] [--out bench/results]
 """
 
 import argparse
@@ -21,7 +21,7 @@ from peft import get_peft_model
 from torch import Tensor, nn
 
 from adapters import BasisConfig, BasisLinear
-from adapters.bench.record import place
+from bench.adapter.record import place
 
 SIDE, TRUE_RANK, RANK, TOKENS = 384, 8, 16, 256
 STD = 0.02
@@ -72,7 +72,8 @@ def train(size: float, way: str, seed: int, steps: int) -> Told:
         optimizer.zero_grad()
         schedule.step()
     with torch.no_grad():
-        merged = layer.merged_weight(layer.base_layer.weight, ["default"]).float() - weight
+        merged = layer.merged_matrix(layer.base_layer.weight, layer.parts(["default"]))
+        merged = merged.float() - weight
         return Told(error(layer.get_delta_weight("default"), true), error(merged, true))
 
 

@@ -1,6 +1,6 @@
 """What a training step of a trial costs, captured in CUDA graphs and not.
 
-    python bench/trial_step.py [--steps 200] [--rows 32] [--out FILE]
+    python -m bench.trial_step [--steps 200] [--rows 32] [--out FILE]
 
 A random BERT of MiniLM's size (6 layers, width 384) on made-up rows of 7 to 48 tokens; LoRA and the
 basis adapter on query and value. Each trial runs in this process after a short one like it, so
@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT / "tests/studies/support"))  # the random model is t
 import tiny  # noqa: E402
 import torch  # noqa: E402
 
-from adapters.bench.record import place  # noqa: E402
+from bench.adapter.record import place  # noqa: E402
 from studies.engine.records import Trial  # noqa: E402
 from studies.engine.trials.trial import run_trial  # noqa: E402
 

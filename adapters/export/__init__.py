@@ -1,11 +1,11 @@
 """Any additive adapter as plain LoRA of unequal ranks, by one threshold over all layers (PARA)."""
 
-from adapters.export.affine import AffineFit, affine_fits, affine_in_force
-from adapters.export.allocate import allocate
-from adapters.export.curve import CurvePoint, accuracy_curve
-from adapters.export.in_force import in_force
+from adapters.export.accuracy_by_size import CurvePoint, accuracy_curve
+from adapters.export.affine_fit import AffineFit, affine_fits, affine_in_force
+from adapters.export.base_model import save_base
 from adapters.export.lora import LayerReport, LoraExport, build, source_parameters, to_lora
-from adapters.export.plain import save_base
+from adapters.export.rank_allocation import allocate
+from adapters.export.substitution import in_force
 from adapters.export.svd import Factors
 from adapters.export.updates import LayerUpdate, layer_updates
 

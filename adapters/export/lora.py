@@ -12,15 +12,16 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from adapters.combining import sums_of
-from adapters.export.allocate import allocate
-from adapters.export.plain import require_plain
+from adapters.basis.weighted_sums import sums_of
+from adapters.export.rank_allocation import allocate
 from adapters.export.updates import LayerUpdate, layer_updates
 from basis_zoo.registry import did_you_mean
 
 _PREFIX = "base_model.model."
 WHOLE = ("refuse", "keep", "leave_out")
 """What may become of modules that were trained whole."""
+_MUTATING = ("pissa", "corda", "olora", "loftq", "lora_ga")
+"""Starts of LoRA after which PEFT changes the base weights."""
 
 
 @dataclass(frozen=True)
@@ -165,14 +166,14 @@ def to_lora(
     """The additive adapter `adapter` of a PEFT model as LoRA, of unequal ranks.
 
     Exactly one of `rank`, `energy`, `budget` and `threshold` decides the ranks: see
-    `adapters.export.allocate`. A float `budget` is a share of the parameters that the adapter was
+    `rank_allocation`. A float `budget` is a share of the parameters that the adapter was
     trained with. Works on LoRA adapters too, where it is PARA itself.
 
     Raises:
         ValueError: The adapter is not additive or all zero, it trains what a LoRA cannot hold, its
             base model was changed, the rule is wrong, or nothing is kept.
     """
-    require_plain(model, adapter)
+    _require_plain(model, adapter)
     updates = layer_updates(model, adapter)
     source = source_parameters(updates)
     ranks = allocate(
@@ -261,3 +262,29 @@ def source_parameters(updates: list[LayerUpdate]) -> int:
                 own = [entry] if isinstance(entry, nn.Parameter) else entry.parameters()
                 found |= {id(p): p.numel() for p in own}
     return sum(found.values())
+
+
+def _require_plain(model: nn.Module, adapter: str) -> None:
+    """Refuse an adapter that is more than matrices added to the weights of the base model.
+
+    Raises:
+        ValueError: The message names what the adapter trains besides, and the remedy.
+    """
+    config: Any = getattr(model, "peft_config", {}).get(adapter)
+    start = getattr(config, "init_lora_weights", None)
+    if isinstance(start, str) and start.lower().startswith(_MUTATING):
+        raise ValueError(
+            f"`init_lora_weights` {start!r} has changed the base weights, so this LoRA fits no "
+            "other copy of the base model: save it by PEFT with "
+            "path_initial_model_for_weight_conversion, and export the result"
+        )
+    if getattr(config, "bias", "none") != "none" or getattr(config, "lora_bias", False):
+        raise ValueError(
+            "the adapter trains biases, which an exported LoRA cannot hold: train with bias='none' "
+            "and lora_bias=False, or merge"
+        )
+    if getattr(config, "trainable_token_indices", None):
+        raise ValueError(
+            "the adapter trains single tokens (`trainable_token_indices`), which an exported LoRA "
+            "cannot hold: merge instead"
+        )

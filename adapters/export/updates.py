@@ -9,8 +9,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from adapters.basis.layers import BasisParameter
 from adapters.export.svd import Factors, leading, of_product
-from adapters.layers import BasisParameter
 
 
 class LayerUpdate(ABC):

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
-from adapters.module_names import block_of, depths
-from adapters.placement import matches
+from adapters.placement.module_names import block_of, depths
+from adapters.placement.targets import matches
 from adapters.spectrum.modules import ModuleSpectrum
 from adapters.spectrum.sizes import SIZES, phi_sizes
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from adapters.layers import BasisLayer
-from adapters.module_names import block_of, short_kind
+from adapters.basis.layers import BasisLayer
 from adapters.ops.merge import product
+from adapters.placement.module_names import block_of, short_kind
 from adapters.spectrum.sizes import sizes_of
 from basis_zoo import PhiParameters
 

@@ -9,12 +9,11 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from adapters.basis.layers import BasisLayer
 from adapters.export.svd import of_product
 from adapters.export.updates import LayerUpdate, layer_updates
-from adapters.layers import BasisLayer
-from adapters.module_names import block_of, short_kind
 from adapters.ops.merge import product
-from adapters.spectrum.changes import weight_changes
+from adapters.placement.module_names import block_of, short_kind
 from adapters.spectrum.measures import (
     effective_rank,
     numerical_rank,
@@ -28,6 +27,7 @@ from adapters.spectrum.usage import (
     sample,
     utilization,
 )
+from adapters.spectrum.weight_changes import weight_changes
 
 
 class PhiUsage(NamedTuple):

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from adapters.layers import BasisLayer
+from adapters.basis.layers import BasisLayer
 from basis_zoo import PhiParameters
 
 SIZES = ("amplitude_norm", "bandwidth_norm", "bandwidth_mean")

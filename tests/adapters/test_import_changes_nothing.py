@@ -16,7 +16,7 @@ def state():
 before = state()
 import adapters
 assert state() == before
-from adapters.changes import optimizer_steps
+from adapters.basis.fitting.tensor_versions import optimizer_steps
 optimizer_steps()
 p = torch.nn.Parameter(torch.ones(1))
 p.grad = torch.ones(1)

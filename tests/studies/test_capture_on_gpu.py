@@ -152,7 +152,8 @@ def test_steps_that_are_captured_anew_give_the_same_numbers(
         train={**TRAIN, "epochs": 12, "learning_rate": 2e-3},
     )
     # every error is near the tolerance, so all that is read asks for new captures
-    line = "import adapters.capture; adapters.capture.RENEW_AT = 1e-12; captured.MOST_RENEWALS = 99"
+    line = "from adapters.training import capture; capture.RENEW_AT = 1e-12"
+    line += "; captured.MOST_RENEWALS = 99"
     _, captures, replays = finished(trial, tmp_path / "anew", line)
     finished(off(trial), tmp_path / "off")
     assert captures >= 4 and replays > 16

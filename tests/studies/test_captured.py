@@ -14,8 +14,8 @@ import yaml
 from again import Again
 from torch import Tensor
 
-from adapters.batch import PhiBatch
-from adapters.capture import CapturedProxies
+from adapters.basis.fitting.batch import PhiBatch
+from adapters.training.capture import CapturedProxies
 from studies.engine.definition.train import Train
 from studies.engine.records import Result, Trial
 from studies.engine.trials.preemption import Preempted, Preemption
@@ -269,7 +269,7 @@ def as_captured(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
         self.lagging = ("cpu",)
 
     monkeypatch.setattr(PhiBatch, "__init__", init)
-    monkeypatch.setattr("adapters.batch._is_captured", lambda: inside)
+    monkeypatch.setattr("adapters.basis.fitting.batch._is_captured", lambda: inside)
     monkeypatch.setattr("basis_zoo.proxy.fit._is_captured", lambda tensor: inside)
     return context
 

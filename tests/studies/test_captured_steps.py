@@ -11,7 +11,7 @@ import torch
 from again import Again
 from torch import Tensor
 
-from adapters.capture import CapturedProxies
+from adapters.training.capture import CapturedProxies
 from studies.engine.definition.train import Train
 from studies.engine.trials.failures import DoesNotFit, NotFinite
 from studies.engine.trials.metrics_file import MetricsFile

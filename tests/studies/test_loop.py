@@ -18,7 +18,7 @@ from transformers import (
 )
 
 import adapters
-from adapters import hooks
+from adapters.training import hooks
 from studies import backbones, tasks
 from studies.engine.definition.train import Train, total_steps
 from studies.engine.trials.metrics_file import MetricsFile

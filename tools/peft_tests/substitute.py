@@ -10,7 +10,7 @@ import peft
 import pytest
 
 from adapters import BasisConfig, BasisModel, rescale_adapter_scale
-from adapters.layers.parameter import ParamWrapper
+from adapters.basis.layers.parameter import ParamWrapper
 from tools.peft_tests.rules import LORA_OPTIONS
 
 LORA = peft.LoraConfig

@@ -20,7 +20,7 @@ LEAST = 1500
 A token more saves time for each entry of W and costs some for each of its dY and X. On an H200 at
 4096 x 4096 (2048 by this measure) and 8192 tokens the product is 184 us faster, the casts take 58
 and the maxima, two thirds of their bytes, some 40: even at 1100. At 2048 tokens, where launches
-weigh more, it is 41 for 22 and some 13: even at 1750. `adapters.bench --only float8` measures it.
+weigh more, it is 41 for 22 and some 13: even at 1750. `bench.adapter --only float8` measures it.
 """
 
 

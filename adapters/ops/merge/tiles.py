@@ -47,7 +47,7 @@ GRADIENT_CANDIDATES = tuple(
 
 
 # The choices below follow bench/results/tiles_h100.json (bf16, r 16), which `python -m
-# adapters.bench tune` writes. Above rank 16 no times are known: tiles are those that fit into
+# bench.adapter tune` writes. Above rank 16 no times are known: tiles are those that fit into
 # registers and 96 KiB of shared memory.
 
 

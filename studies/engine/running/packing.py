@@ -213,7 +213,7 @@ def _main(folder: Path) -> None:
 
 def _largest(arms: Sequence[Trial]) -> Trial:
     """The arm that trains most parameters, counted without weights; all have one backbone."""
-    from adapters.matching import count
+    from adapters.methods.matching import count
     from studies import backbones, tasks
 
     if len(arms) == 1:

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adapters import capture
-from adapters.capture import CapturedProxies
+from adapters.training import capture
+from adapters.training.capture import CapturedProxies
 from studies.engine.trials.failures import DoesNotFit, is_out_of_memory
 from studies.engine.trials.training.journal import Check
 from studies.engine.trials.training.step import OptimizerStep, Work

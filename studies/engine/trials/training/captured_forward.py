@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from adapters import capture
+from adapters.training import capture
 from studies.engine.trials.training import cuda_graph
 from studies.engine.trials.training.captured import StepGraph
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapters import capture
+from adapters.training import capture
 from studies.engine.trials.ranks import ranks
 from studies.engine.trials.training.captured import NOT_CAPTURED, CapturedSteps, StepGraph
 from studies.engine.trials.training.step import OptimizerStep

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import set_seed
 
-from adapters import hooks
+from adapters.training import hooks
 from studies.engine.definition.train import Train, steps_in_epoch, total_steps
 from studies.engine.trials.metrics_file import MetricsFile
 from studies.engine.trials.ranks import ranks

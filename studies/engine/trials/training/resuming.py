@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from adapters import hooks
+from adapters.training import hooks
 from studies.engine.trials.training.checkpoint import CheckpointError
 
 Tensors = dict[str, Tensor]

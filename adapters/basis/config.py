@@ -1,0 +1,247 @@
+"""The settings of the adapter W' = W + s phi(B A)."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import peft
+from peft import PeftConfig
+
+from adapters.basis.field_types import check_field_types, require
+from adapters.basis.patterns import check_depth_start, check_phi_pattern
+from adapters.basis.phi_config import PHI_OPTIONS, PhiConfig
+from adapters.basis.sharing import LEVELS, SCOPES
+from adapters.peft_integration.model_card import WithCard
+from adapters.peft_integration.registration import peft_type
+from adapters.placement.targets import check_blocks, check_layers
+from basis_zoo.registry import did_you_mean
+
+SCHEMA_VERSION = 4
+PATHS = ("merged", "split")
+"""One product with W', or two with W and with the update by itself."""
+ROUNDINGS = ("nearest", "stochastic")
+"""How W' becomes bfloat16 while training."""
+GRADIENT_DTYPES = ("working", "float8")
+"""Of the gradient of W', dYᵀX, that those of B, A and φ come from: as all products, or 8 bits."""
+BIASES = ("none", "all", "basis_only")
+"""Which biases of the base are trained and saved beside the adapter: none, all, or those of the
+adapted modules."""
+
+
+@dataclass
+class BasisConfig(WithCard, PeftConfig):
+    """LoRA factors seen through a learned scalar function (LR-LoRA, arXiv 2606.04325, eq. 4).
+
+    The defaults are the paper's (section 4.1) except `start`: phi(x) - phi(0) with a small random
+    B instead of zero amplitudes with B = 0, which does not train.
+
+    Raises:
+        ValueError: A name is unknown or a value is out of range, at construction.
+    """
+
+    what = "W' = W + (alpha / r) φ(B A), with a learned scalar function φ"
+
+    r: int = field(default=8, metadata={"help": "rank of the factors B (out, r) and A (r, in)"})
+    alpha: float = field(default=16.0, metadata={"help": "s = alpha / r"})
+    use_rslora: bool = field(default=False, metadata={"help": "s = alpha / sqrt(r) instead"})
+    dropout: float = field(
+        default=0.0,
+        metadata={"help": "share of the update's inputs set to zero while training; splits W'"},
+    )
+    target_modules: list[str] | str | None = field(
+        default=None, metadata={"help": "words of adapters.placement, names or a pattern"}
+    )
+    target_parameters: list[str] | None = field(
+        default=None, metadata={"help": "names of parameters to adapt, such as stacked experts"}
+    )
+    layers: list[Any] | str = field(
+        default="all", metadata={"help": "blocks: all, odd, even, first_last_<k> or indices"}
+    )
+    exclude_modules: list[str] | str | None = field(
+        default=None, metadata={"help": "names or a pattern of modules to leave out"}
+    )
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "modules that are trained and saved whole, such as a head"}
+    )
+    bias: str = field(
+        default="none", metadata={"help": f"biases that are trained too: {', '.join(BIASES)}"}
+    )
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = field(
+        default=None, metadata={"help": "tokens whose embeddings are trained, of all or by module"}
+    )
+    ensure_weight_tying: bool = field(
+        default=False, metadata={"help": "adapt tied input and output embeddings as one"}
+    )
+    layer_replication: list[tuple[int, int]] | None = field(
+        default=None, metadata={"help": "ranges of blocks that the model is built anew from"}
+    )
+    layers_to_transform: list[int] | int | None = field(
+        default=None, metadata={"help": "indices of the layers to adapt; all by default"}
+    )
+    layers_pattern: list[str] | str | None = field(
+        default=None, metadata={"help": "name of the layer list, where PEFT does not know it"}
+    )
+    rank_pattern: dict[str, int] = field(
+        default_factory=dict, metadata={"help": "rank by word, module name or pattern"}
+    )
+    alpha_pattern: dict[str, float] = field(
+        default_factory=dict, metadata={"help": "alpha by word, module name or pattern"}
+    )
+    phi_pattern: dict[str, dict[str, Any]] = field(
+        default_factory=dict,
+        metadata={"help": "other options of phi by word, module name or pattern"},
+    )
+    depth_start: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "a number of phi in the first and in the last block, linear between"},
+    )
+    sharing: str = field(default="none", metadata={"help": f"what is shared: {', '.join(LEVELS)}"})
+    sharing_scope: str = field(
+        default="all", metadata={"help": f"among which modules: {', '.join(SCOPES)}"}
+    )
+    basis: str = field(default="sinc", metadata={"help": "a name from basis_zoo.list_bases()"})
+    num_basis: int = field(default=50, metadata={"help": "G, the number of functions"})
+    interval: tuple[float, float] = field(
+        default=(-3.0, 3.0), metadata={"help": "the interval that the functions cover"}
+    )
+    basis_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "the family's own fields"}
+    )
+    grid: str = field(default="uniform", metadata={"help": "a name from basis_zoo.list_grids()"})
+    grid_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "the grid's own fields"}
+    )
+    start: str = field(default="anchored", metadata={"help": "a name from basis_zoo.list_starts()"})
+    start_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "the start's own fields"}
+    )
+    bandwidth: float | str = field(
+        default=1.0, metadata={"help": "omega before training, in 1/x; or `spacing`"}
+    )
+    extrapolation: str | None = field(
+        default=None, metadata={"help": "phi outside the interval; the family's rule by default"}
+    )
+    input_scale: float | str = field(
+        default="none", metadata={"help": "x = scale * B A: a number, or a rule of InputScale"}
+    )
+    input_scale_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "`value` and `momentum` of the rule"}
+    )
+    linear: bool = field(default=False, metadata={"help": "phi carries a trained alpha x + beta"})
+    train_amplitude: bool = field(default=True, metadata={"help": "whether amplitudes are trained"})
+    train_bandwidth: bool = field(default=True, metadata={"help": "whether bandwidths are trained"})
+    b_std: float = field(
+        default=0.02, metadata={"help": "standard deviation of B where the start wants it random"}
+    )
+    tolerance: float = field(
+        default=1e-6, metadata={"help": "largest error of phi's proxy, as a share of max |phi|"}
+    )
+    path: str = field(
+        default="merged",
+        metadata={"help": f"x W'^T, or x W^T + x dW^T: {', '.join(PATHS)}; quantised bases split"},
+    )
+    rounding: str = field(
+        default="nearest",
+        metadata={"help": f"of W' in bfloat16 while training: {', '.join(ROUNDINGS)}"},
+    )
+    gradient_dtype: str = field(
+        default="working",
+        metadata={"help": f"of dY^T X in large linear layers: {', '.join(GRADIENT_DTYPES)}"},
+    )
+    merge_once: bool = field(
+        default=False,
+        metadata={"help": "keep W' until a number changes: one more copy of the adapted weights"},
+    )
+    init_weights: bool = field(
+        default=True, metadata={"help": "False: random amplitudes and B, for tests"}
+    )
+    schema_version: int = field(
+        default=SCHEMA_VERSION, metadata={"help": "version of these settings as saved"}
+    )
+
+    @classmethod
+    def check_kwargs(cls, **kwargs: Any) -> dict[str, Any]:
+        """Refuse a saved configuration that is not whole: PEFT would go on with defaults.
+
+        Raises:
+            ValueError: A setting is missing or unknown. One that another version of PEFT may have
+                saved is left to PEFT, which warns.
+        """
+        known = cls.__dataclass_fields__
+        own = [name for name in BasisConfig.__annotations__ if name not in kwargs]
+        if own and kwargs.get("schema_version", SCHEMA_VERSION) == SCHEMA_VERSION:
+            raise ValueError(
+                f"the saved configuration lacks {', '.join(own)}: it was not written whole, or was "
+                "edited; save the adapter again, or restore its adapter_config.json"
+            )
+        for name in set(kwargs) - set(known):
+            if kwargs.get("peft_version") == peft.__version__:
+                raise ValueError(
+                    f"the saved configuration has an unknown setting {name!r}."
+                    f"{did_you_mean(name, list(known))} Remove it from adapter_config.json"
+                )
+        checked: dict[str, Any] = super().check_kwargs(**kwargs)  # type: ignore[no-untyped-call]  # PEFT's
+        return checked
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[no-untyped-call]  # PEFT's
+        # a file gives the type as text, and PEFT saves configurations for inference
+        self.from_file = type(vars(self)["peft_type"]) is str and self.inference_mode
+        self.peft_type = peft_type("basis")
+        self.interval = self.phi.interval
+        check_field_types(self, BasisConfig)
+        if isinstance(self.target_modules, list | tuple):
+            self.target_modules = set(self.target_modules)  # type: ignore[assignment]  # PEFT keeps a set
+        if isinstance(self.exclude_modules, list | tuple):
+            self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]  # PEFT keeps a set
+        for option in ("target_modules", "exclude_modules", "modules_to_save"):
+            names = getattr(self, option) or []
+            named = [names] if isinstance(names, str) else names
+            require("" not in named, option, "names, none of them empty", names)
+        require(isinstance(self.r, int) and self.r >= 1, "r", "an integer >= 1", self.r)
+        require(self.alpha > 0, "alpha", "positive", self.alpha)
+        require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
+        for option in ("rank_pattern", "alpha_pattern"):
+            for value in getattr(self, option).values():
+                require(value > 0, option, "positive numbers by name", getattr(self, option))
+        require(0 < self.tolerance < 0.1, "tolerance", "between 0 and 0.1", self.tolerance)
+        require(
+            self.schema_version <= SCHEMA_VERSION,
+            "schema_version",
+            f"at most {SCHEMA_VERSION}; it was saved by a newer basis-zoo, upgrade to load it",
+            self.schema_version,
+        )
+        check_layers(self.layers)
+        if not self.from_file:
+            check_blocks(self.target_modules, self.layers_to_transform, self.layers_pattern)
+        _one_of("sharing", self.sharing, LEVELS)
+        _one_of("sharing_scope", self.sharing_scope, SCOPES)
+        _one_of("bias", self.bias, BIASES)
+        _one_of("path", self.path, PATHS)
+        _one_of("rounding", self.rounding, ROUNDINGS)
+        _one_of("gradient_dtype", self.gradient_dtype, GRADIENT_DTYPES)
+        if self.rounding == "stochastic" and self.path == "split":
+            raise ValueError(
+                "`rounding` 'stochastic' is of W', which `path` 'split' does not make: "
+                "take path 'merged', or rounding 'nearest'"
+            )
+        try:
+            self.phi.check(self.init_weights)
+            check_depth_start(self)
+            check_phi_pattern(self)
+        except TypeError as error:  # an option that a part has not, or of a kind it cannot take
+            raise ValueError(f"the options of phi cannot be used: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """As PEFT's, with the interval as the list that JSON makes of it."""
+        return super().to_dict() | {"interval": list(self.interval)}
+
+    @property
+    def phi(self) -> PhiConfig:
+        """The options of phi, as one value."""
+        return PhiConfig(**{name: getattr(self, name) for name in PHI_OPTIONS})
+
+
+def _one_of(name: str, given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        hint = did_you_mean(str(given), known)
+        raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {given!r}.{hint}")

@@ -1,0 +1,400 @@
+"""All phis of an adapter, evaluated together once an optimizer step.
+
+Each adapted layer asks for its proxy; the first to ask has those of all layers fitted, in one
+batched computation for each kind of phi. A fit holds until a number behind it changes: over the
+micro-batches of a step, over the recomputation of gradient checkpointing, and over evaluation.
+
+A compiled model asks for none: they are fitted before the pass, and its graph finds them as tensors
+on the layers. Only compiled code reads these, since it cannot tell whether they still hold.
+
+Where numbers come and go (FSDP), layers whose numbers come together are fitted together,
+and a fit holds for one forward pass and its backward pass.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from adapters.basis.fitting.differentiable_fit import differentiable, stacked
+from adapters.basis.fitting.sharding_and_offloading import (
+    ABSENT,
+    SHALLOW_COPY,
+    ZERO_3,
+    are_here,
+    bring_home,
+    fsdp2_is_used,
+    require_gathered_with,
+    units,
+)
+from adapters.basis.fitting.static_memory import StaticMemory, moved
+from adapters.basis.fitting.tensor_versions import Mark, mark, optimizer_steps, same_numbers
+from adapters.torch_types import never_compiled
+from basis_zoo import Nonlinearity, Phi
+from basis_zoo.proxy import Fit, Proxy, ProxyFitter, fit_proxy, proxy_size, range_radius
+
+
+class Member(NamedTuple):
+    """What a layer contributes: its factors and its phi."""
+
+    b: Tensor
+    """(out, r), the input scale included"""
+    a: Tensor
+    """(r, in)"""
+    nonlinearity: Nonlinearity
+
+
+class HasMember(Protocol):
+    """A layer that takes part: a module."""
+
+    proxies: dict[str, Proxy]
+    """By adapter, what a compiled forward pass that is under way reads; else empty."""
+
+    def uses(self, adapter: str) -> bool:
+        """Whether a forward pass would read the proxy of `adapter`."""
+
+    def member(self, adapter: str) -> Member:
+        """What this layer contributes for `adapter`; asked for after `proxy` in a forward pass."""
+
+    def numbers(self, adapter: str) -> list[Tensor]:
+        """Every tensor that the fit for `adapter` depends on, B first."""
+
+    def observe(self, adapter: str) -> bool:
+        """Measure what the input scale needs, once a training pass; whether it measures at all."""
+
+
+@dataclass(eq=False)
+class _Fit:
+    """What layers that were fitted together have in common."""
+
+    layers: list[HasMember]
+    mode: tuple[bool, ...]
+    steps: int
+    """Of the optimizers, before it."""
+    measured: bool
+    """Whether it is of a training pass, which measures the input scales."""
+    measures: bool
+    """Whether there are input scales that every training pass measures."""
+    compared: int
+    """The pass in which its numbers were last compared with those of the layers."""
+    seed: int | None = None
+    bounds: list[Tensor] = field(default_factory=list)
+    size: int = 0
+
+
+class _Fitted(NamedTuple):
+    """A layer's proxy, what it was made from, and what was made from it."""
+
+    proxy: Proxy
+    numbers: list[Tensor]
+    marks: list[Mark]
+    values: list[Tensor]
+    """Copies of the numbers, where no graph is kept."""
+    weights: dict[Any, Tensor]
+    """W' by what it depends on beside the proxy."""
+    fit: _Fit
+
+
+class PhiBatch:
+    """The phis of one adapter over all layers that carry it.
+
+    Args:
+        adapter: Its name.
+        tolerance: Largest error of a proxy as a share of max |phi|.
+    """
+
+    def __init__(self, adapter: str, tolerance: float) -> None:
+        self.adapter = adapter
+        self.tolerance = tolerance
+        self.layers: list[HasMember] = []
+        self.lagging = ("cuda",)
+        """Devices where a fit with gradients goes by an earlier error: nothing waits there."""
+        self.fits = 0
+        """How often phis were fitted."""
+        self.numbers_stay = False  # whether passes may take the fit in force unseen, even captured
+        self._fits: dict[int, _Fitted] = {}
+        self._fitters: dict[tuple[Phi, bool, torch.device, int], ProxyFitter] = {}
+        self._passes = self._pass = 0  # so far, and the number of the one under way, else 0
+        self._training = False
+        self._model: nn.Module | None = None
+        self._units: dict[int, object] | None = None
+        self._with_graph = False  # whether the proxies on the layers have one
+        self._memory = StaticMemory()  # of the proxies of compiled passes
+        self._compiled = False  # whether the pass under way is
+        self._held: dict[int, list[Tensor]] = {}  # numbers of layers, while a fit is made
+        self._scattered = False  # once true, numbers come and go
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and files carry no fits: these belong to the layers of this process."""
+        fresh: dict[str, Any] = {"_fits": {}, "_fitters": {}, "_model": None, "_units": None}
+        fresh |= {"_scattered": False, "_held": {}, "_pass": 0, "_training": False}
+        return {**self.__dict__, **fresh, "_memory": StaticMemory(), "_compiled": False}
+
+    @property
+    def bound(self) -> float:
+        """Largest error of the fits in force, as a share of max |phi|; waits for the device."""
+        return max((float(bound) for fit in self._in_force() for bound in fit.bounds), default=0.0)
+
+    @property
+    def degree(self) -> int:
+        """Degree of the Chebyshev proxies in force, or pieces of the tables."""
+        return max((fit.size for fit in self._in_force()), default=0)
+
+    def _in_force(self) -> set[_Fit]:
+        return {fitted.fit for fitted in self._fits.values()}
+
+    @never_compiled
+    def begin_pass(
+        self, training: bool, model: nn.Module | None = None, *, compiled: bool = False
+    ) -> None:
+        """A forward pass of the whole model begins; input scales are measured when training.
+
+        Args:
+            training: Whether it is one of training.
+            model: The model, in which FSDP's units are looked for.
+            compiled: Whether its code is compiled, so that proxies must be there before it runs.
+        """
+        self._passes += 1
+        self._pass, self._training, self._model = self._passes, training, model
+        self._units, self._compiled = None, compiled
+        # a replay must make its own fit, of the numbers it finds; numbers that were away may have
+        # changed unseen, and FSDP2 reduces gradients of what this pass has made, nothing older
+        if self._scattered or (_is_captured() and not self.numbers_stay):
+            self._fits = {}
+        self._forget_ahead()
+        if compiled:
+            self._fit_ahead()
+
+    def _fit_ahead(self) -> None:
+        """Hand every layer its proxy, where all numbers are here; else layers ask one by one."""
+        first = next((layer for layer in self.layers if layer.uses(self.adapter)), None)
+        if first is None or self._scattered:
+            return
+        numbers = first.numbers(self.adapter)
+        if not are_here(numbers) or any(hasattr(n, "ds_id") for n in numbers):
+            return
+        fit = self._current(first).fit
+        self._with_graph = fit.mode[0]
+        if not self._scattered:
+            for layer in self.layers:
+                layer.proxies[self.adapter] = self._fits[id(layer)].proxy
+        fit.compared = 0  # whoever asks within the pass looks for himself
+
+    def _forget_ahead(self) -> None:
+        for layer in self.layers:
+            layer.proxies.pop(self.adapter, None)
+
+    @never_compiled
+    def end_pass(self) -> None:
+        """The forward pass is over: numbers may change again."""
+        if not self._pass:
+            return
+        self._pass, self._training, self._model, self._compiled = 0, False, None, False
+        self._forget_ahead()
+
+    def proxy(self, layer: HasMember) -> Proxy:
+        """The proxy of the phi of `layer`, differentiable where gradients are on."""
+        if torch.compiler.is_compiling():
+            ready = layer.proxies.get(self.adapter)
+            if ready is not None and (self._with_graph or not torch.is_grad_enabled()):
+                return ready
+        return self._proxy(layer)
+
+    @never_compiled
+    def _proxy(self, layer: HasMember) -> Proxy:
+        return self._current(layer).proxy
+
+    @never_compiled
+    def weight(self, layer: HasMember, key: Any, make: Callable[[], Tensor]) -> Tensor:
+        """The result of `make` for the fit in force, kept as long as that.
+
+        Args:
+            layer: Whose weight it is.
+            key: What the result depends on beside the fit; a new key drops the old result.
+            make: Called where no result for `key` is held.
+        """
+        held = self._current(layer).weights
+        if key not in held:
+            held.clear()
+            held[key] = make()
+        return held[key]
+
+    @never_compiled
+    def seed(self, layer: HasMember) -> int:
+        """A seed for the rounding of the weight of `layer`, drawn anew for every fit.
+
+        It comes from torch's generator on the CPU, so it follows `torch.manual_seed`.
+        """
+        fit = self._current(layer).fit
+        if fit.seed is None:
+            fit.seed = int(torch.randint(2**30, ()))
+        return fit.seed + self.layers.index(layer)
+
+    def _current(self, layer: HasMember) -> _Fitted:
+        # within a pass numbers do not change: all are compared once, not at every layer
+        mode, fitted = self._needed_mode(), self._fits.get(id(layer))
+        if fitted is not None and fitted.fit.mode == mode:
+            fit = fitted.fit
+            if self._pass and fit.compared == self._pass:
+                return fitted
+            together = fit.layers if self._scattered else self.layers
+            if self._holds(fit, together if self._pass else [layer]):
+                fit.compared = self._pass
+                return fitted
+        self._held = {}
+        together = self._together(layer)
+        # checkpointing counts what a block saves; the fit belongs to no block
+        unhooked = saved_tensors_hooks(lambda saved: saved, lambda saved: saved)
+        with unhooked, torch.set_grad_enabled(mode[0]):
+            self._fit(together, mode)
+        self._held = {}
+        return self._fits[id(layer)]
+
+    def _needed_mode(self) -> tuple[bool, ...]:
+        """Whether the fit needs a graph, is made of inference tensors, belongs to a CUDA graph.
+
+        Checkpointing runs training's forward pass without gradients and comes back for them.
+        """
+        inference = torch.is_inference_mode_enabled()
+        graph = torch.is_grad_enabled() or (self._training and not inference)
+        return graph, inference, _is_captured() and not self.numbers_stay
+
+    def _holds(self, fit: _Fit, layers: list[HasMember]) -> bool:
+        """Whether `fit` does for `layers`; only without gradients may this wait for the device."""
+        graph, _, captured = fit.mode
+        if self._training and (fit.measures or not fit.measured):
+            return False
+        if graph and fit.steps != optimizer_steps():
+            return False
+        if not all(self._is_current(layer, fit) for layer in layers):
+            return False
+        if graph or captured or self.numbers_stay:
+            return True
+        now = [n for layer in layers for n in layer.numbers(self.adapter)]
+        return same_numbers(now, [v for layer in layers for v in self._fits[id(layer)].values])
+
+    def _is_current(self, layer: HasMember, fit: _Fit) -> bool:
+        fitted = self._fits.get(id(layer))
+        if fitted is None or fitted.fit is not fit:
+            return False
+        numbers = layer.numbers(self.adapter)
+        if len(numbers) != len(fitted.numbers):
+            return False
+        same = all(now is then for now, then in zip(numbers, fitted.numbers, strict=True))
+        # what was gathered again for the backward pass may lie elsewhere
+        return same and (self._scattered or list(map(mark, numbers)) == fitted.marks)
+
+    def _together(self, layer: HasMember) -> list[HasMember]:
+        """The layers to be fitted with `layer`: all, or those whose numbers come with its own."""
+        if not any(other is layer for other in self.layers):
+            raise RuntimeError(SHALLOW_COPY.format("this layer"))
+        if self._model is not None and self._units is None:
+            self._units = units(self._model)
+        where = self._units or {}
+        if where:
+            require_gathered_with(layer, where)
+        mine = self._numbers(layer)
+        if any(hasattr(n, "ds_id") for n in mine):
+            raise RuntimeError(ZERO_3)
+        if not are_here(mine):
+            raise RuntimeError(ABSENT.format(self.adapter))
+        unit = where.get(id(layer))
+        unit_mates = [other for other in self.layers if where.get(id(other)) is unit]
+        found = [o for o in unit_mates if o is layer or are_here(self._numbers(o))]
+        alone = len(found) < len(self.layers) or bool(where) or fsdp2_is_used()
+        self._scattered = self._scattered or alone
+        return [o for o in found if o is layer or not self._is_settled(o)]
+
+    def _is_settled(self, layer: HasMember) -> bool:
+        """Whether `layer` has a fit of this pass that another one must not replace."""
+        held = self._fits.get(id(layer)) if self._scattered and self._pass else None
+        return held is not None and held.fit.compared == self._pass
+
+    def _numbers(self, layer: HasMember) -> list[Tensor]:
+        numbers = self._held.get(id(layer))
+        if numbers is None:
+            numbers = layer.numbers(self.adapter)
+            if any(n.is_meta for n in numbers):
+                bring_home(layer)
+                numbers = layer.numbers(self.adapter)
+            self._held[id(layer)] = numbers
+        return numbers
+
+    def _fit(self, layers: list[HasMember], mode: tuple[bool, ...]) -> None:
+        training, steps = self._training, optimizer_steps()
+        measures = training and any([layer.observe(self.adapter) for layer in layers])
+        fit = _Fit(layers, mode, steps, training, measures, self._pass)
+        self.fits += 1
+        with torch.no_grad():
+            members = [layer.member(self.adapter) for layer in layers]
+        groups: dict[tuple[Phi, bool, torch.device], list[int]] = defaultdict(list)
+        for i, member in enumerate(members):
+            phi = member.nonlinearity
+            groups[(phi.phi, phi.grid_is_learned, member.b.device)].append(i)
+        fits = dict(self._fits) if self._scattered else {}
+        for key, indices in groups.items():
+            made, proxies = self._fit_group(key, mode, layers[0], [members[i] for i in indices])
+            fit.bounds.append(made.bound.max())
+            fit.size = max(fit.size, proxy_size(made.proxy))
+            for i, proxy in zip(indices, proxies, strict=True):
+                held = self._numbers(layers[i])
+                values = [] if mode[0] else [n.detach().clone() for n in held]
+                marks = list(map(mark, held))
+                fits[id(layers[i])] = _Fitted(proxy, held, marks, values, {}, fit)
+        self._fits = fits
+
+    def _fit_group(
+        self,
+        key: tuple[Phi, bool, torch.device],
+        mode: tuple[bool, ...],
+        first_layer: HasMember,
+        group: list[Member],
+    ) -> tuple[Fit, list[Proxy]]:
+        """Without gradients, and on a CPU, the fit depends on nothing but the numbers.
+
+        So the same weights give the same bits, merged, reloaded or not. Steps of training on a
+        GPU choose their proxies by what was measured steps ago, and never wait, unless torch is to
+        be deterministic: when a measurement arrives is chance.
+        """
+        phi, _, device = key
+        radii = _radii(group)
+        first = group[0].nonlinearity
+        held = [m.nonlinearity.numbers for m in group]
+        numbers = [stacked(parts) for parts in zip(*held, strict=True)]
+        in_force = first.parameters_in_force([n.stack for n in numbers])
+        waits = not torch.is_grad_enabled() or torch.are_deterministic_algorithms_enabled()
+        if not waits and device.type in self.lagging:
+            whose = (*key, id(first_layer) if self._scattered else 0)
+            fitter = self._fitters.setdefault(whose, ProxyFitter(self.tolerance, waits=False))
+            fit = fitter.fit(phi, in_force, radii)
+        else:
+            fit = fit_proxy(phi, in_force, radii, self.tolerance)
+        coefficients, *others = fit.proxy.tensors
+        places: list[Tensor | None] = [None] * len(fit.proxy.tensors)
+        if self._compiled and not self._scattered and not _is_captured():
+            places = self._memory.places((*key, mode), fit.proxy.tensors)
+        rows = [differentiable(coefficients, numbers, places[0]).unbind()]
+        rows += [moved(t.detach(), to).unbind() for t, to in zip(others, places[1:], strict=True)]
+        return fit, [fit.proxy.rebuilt(row) for row in zip(*rows, strict=True)]
+
+
+def _is_captured() -> bool:
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
+@torch.no_grad()
+def _radii(members: list[Member]) -> Tensor:
+    """The range of every member's B A, (members,): one norm for each shape of factors."""
+    shapes: dict[tuple[torch.Size, torch.Size], list[int]] = defaultdict(list)
+    for i, m in enumerate(members):
+        shapes[(m.b.shape, m.a.shape)].append(i)
+    radii: dict[int, Tensor] = {}
+    for indices in shapes.values():
+        b = torch.stack([members[i].b for i in indices]).float()
+        a = torch.stack([members[i].a for i in indices]).float()
+        radii |= dict(zip(indices, range_radius(b, a).unbind(), strict=True))
+    return torch.stack([radii[i] for i in range(len(members))])

@@ -1,0 +1,87 @@
+"""A fit that many backward passes can reach phi's parameters through.
+
+The graph from phi's stacked numbers to the coefficients is kept and walked once for each backward
+pass; to autograd it is a single function of the parameters, which saves nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from adapters.basis.fitting.static_memory import moved
+
+
+class Stacked(NamedTuple):
+    """One number of several phis."""
+
+    stack: Tensor
+    """(phis, ...), a leaf of the fit's own graph where it is trained."""
+    sources: tuple[Tensor, ...]
+    """The parameters behind it: one for each phi, or one for all where they share it."""
+
+
+@torch.no_grad()
+def stacked(parts: Sequence[Tensor]) -> Stacked:
+    """The tensors `parts`, one of each phi, as one; phis that share a tensor share it here."""
+    first = parts[0]
+    if all(part is first for part in parts):
+        sources: tuple[Tensor, ...] = (first,)
+        stack = first.expand(len(parts), *first.shape)
+    else:
+        sources = tuple(parts)
+        stack = torch.stack(sources)
+    trained = any(part.requires_grad for part in sources)
+    return Stacked(stack.requires_grad_(trained), sources)
+
+
+class _Graph(NamedTuple):
+    """The kept graph; no tensor to autograd, which would walk into it by itself and free it."""
+
+    coefficients: Tensor
+    leaves: list[Stacked]
+    place: Tensor | None
+
+
+class _Coefficients(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, graph: list[_Graph], *sources: Tensor) -> Tensor:
+        """The coefficients as a function of `sources`."""
+        (ctx.graph,) = graph
+        return moved(ctx.graph.coefficients.detach(), ctx.graph.place)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of every parameter; the kept graph can be walked again."""
+        coefficients, leaves, _ = ctx.graph
+        stacks = [leaf.stack for leaf in leaves]
+        told = torch.autograd.grad(coefficients, stacks, grad, retain_graph=True, allow_unused=True)
+        gradients: list[Tensor | None] = []
+        for leaf, stack in zip(leaves, told, strict=True):
+            if stack is None:
+                gradients += [None] * len(leaf.sources)
+            else:
+                gradients += [stack.sum(0)] if len(leaf.sources) == 1 else stack.unbind()
+        return None, *gradients
+
+
+_apply: Callable[..., Tensor] = _Coefficients.apply
+
+
+def differentiable(
+    coefficients: Tensor, numbers: list[Stacked], place: Tensor | None = None
+) -> Tensor:
+    """`coefficients` with the parameters behind `numbers` as their only ancestors.
+
+    Args:
+        coefficients: A function of the stacks, (phis, ...).
+        numbers: From `stacked`.
+        place: Of the shape of `coefficients`: memory in which they are to lie.
+    """
+    if not (torch.is_grad_enabled() and coefficients.requires_grad):
+        return moved(coefficients.detach(), place)
+    leaves = [n for n in numbers if n.stack.requires_grad]
+    sources = [source for leaf in leaves for source in leaf.sources]
+    return _apply([_Graph(coefficients, leaves, place)], *sources)

@@ -1,0 +1,37 @@
+"""Memory that stays where it is, for tensors that are made anew in every pass.
+
+torch's own CUDA graphs (`mode="reduce-overhead"`) take a tensor that they find on a module for one
+that stays where it is, and are recorded anew where it has moved.
+"""
+
+from collections.abc import Hashable, Sequence
+
+import torch
+from torch import Tensor
+
+
+class StaticMemory:
+    """A place for each of several tensors, by a key."""
+
+    def __init__(self) -> None:
+        self._places: dict[Hashable, list[Tensor]] = {}
+
+    def places(self, key: Hashable, tensors: Sequence[Tensor]) -> list[Tensor | None]:
+        """Where `tensors` are to lie: where those of `key` lay, if they were of these shapes."""
+        held = self._places.get(key)
+        if held is None or list(map(_kind, held)) != list(map(_kind, tensors)):
+            held = self._places[key] = [torch.empty_like(t, requires_grad=False) for t in tensors]
+        return list(held)
+
+
+def _kind(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    return tensor.shape, tensor.dtype, tensor.device
+
+
+@torch.no_grad()
+def moved(tensor: Tensor, place: Tensor | None) -> Tensor:
+    """The numbers of `tensor` in the memory of `place`; `tensor` itself where that is None.
+
+    It shares the version of `place`: a backward pass that has saved it raises once it was written.
+    """
+    return tensor if place is None else place.copy_(tensor).detach()

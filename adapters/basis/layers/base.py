@@ -1,0 +1,378 @@
+"""What the layers of all kinds share: a matrix W and, for each adapter, its s phi(B A)."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from adapters.basis.config import BasisConfig
+from adapters.basis.fitting.batch import Member, PhiBatch
+from adapters.basis.layers.scaling import Scaling
+from adapters.merging.base_weights import execution_device, weight_here
+from adapters.merging.layer import MergingLayer
+from adapters.ops.merge import product
+from adapters.ops.weight import effective_weight, weight_update
+from basis_zoo import InputScale, Nonlinearity
+from basis_zoo.proxy import Proxy
+
+if TYPE_CHECKING:
+    from adapters.torch_types import ModulesOf
+
+BASE = "__base__"
+"""PEFT's name, in `adapter_names`, for rows that no adapter is applied to."""
+
+
+class Execution(NamedTuple):
+    """How a layer applies an adapter."""
+
+    split: bool = False
+    """Two products, with W and with the update, instead of one with W'."""
+    stochastic: bool = False
+    """While training, W' is rounded to bfloat16 up or down by chance."""
+    merge_once: bool = False
+    """W' (or the update) is kept until a number behind it changes."""
+    float8: bool = False
+    """The gradient of W' is computed in 8 bits, in linear layers that are large enough."""
+    dropout: float = 0.0
+    """Share of the update's inputs that is set to zero while training."""
+
+
+class Part(NamedTuple):
+    """One term s phi(B A) of an update."""
+
+    adapter: str
+    scale: float
+    """s, times the adapter's weight in a sum."""
+
+
+class BasisLayer(nn.Module, MergingLayer, Scaling):
+    """A module one of whose parameters, seen as a matrix, becomes W' = W + s phi(B A).
+
+    Args:
+        base_layer: The frozen module.
+        adapter_name: Name of the first adapter.
+        r: Its rank.
+        config: Its settings.
+        batch: Where its phi is evaluated, together with those of the other layers.
+        parameter_name: The parameter of the innermost base layer that the adapters change.
+        weight_is_read: Whether the module around this one reads `weight` instead of calling it.
+    """
+
+    adapter_layer_names = ("basis_A", "basis_B", "basis_phi", "basis_scale")
+    other_param_names = ("r", "scaling", "initial_scaling", "batches", "execution", "sums")
+    cast_input_dtype_enabled = True  # read by peft.helpers.disable_input_dtype_casting
+    mixes_batches = True
+    """Whether the rows of a batch may have adapters of their own."""
+    basis_phi: "ModulesOf[Nonlinearity]"
+    basis_scale: "ModulesOf[InputScale]"
+    tied_to: list["BasisLayer"]
+
+    def __init__(
+        self,
+        base_layer: nn.Module,
+        adapter_name: str,
+        r: int,
+        config: BasisConfig,
+        batch: PhiBatch,
+        *,
+        parameter_name: str = "weight",
+        weight_is_read: bool = False,
+    ) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.parameter_name, self.weight_is_read = parameter_name, weight_is_read
+        self.out_features, self.in_features = self._shape()
+        self.r: dict[str, int] = {}
+        self.scaling, self.initial_scaling = {}, {}
+        self.batches: dict[str, PhiBatch] = {}
+        self.execution: dict[str, Execution] = {}
+        self.sums: dict[str, dict[str, float]] = {}
+        self.proxies: dict[str, Proxy] = {}
+        self.basis_A, self.basis_B = nn.ParameterDict(), nn.ParameterDict()
+        self.basis_phi = cast("ModulesOf[Nonlinearity]", nn.ModuleDict())
+        self.basis_scale = cast("ModulesOf[InputScale]", nn.ModuleDict())
+        self._disable_adapters, self.merged_adapters = False, []
+        self._unmerged, self.tied_to = None, []
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, r, config, batch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and files carry no proxies: these belong to a pass of this process."""
+        return {**self.__dict__, "proxies": {}}
+
+    def _shape(self) -> tuple[int, int]:
+        """Rows and columns of the matrix: out and in of a linear layer."""
+        shape = getattr(self.get_base_layer(), self.parameter_name).shape
+        return (math.prod(shape[:-1]), shape[-1])
+
+    def matrix(self, parameter: Tensor) -> Tensor:
+        """The base parameter, or a tensor in its layout, as the matrix (rows, columns)."""
+        return parameter.reshape(self.out_features, self.in_features)
+
+    def in_layout(self, matrix: Tensor, like: Tensor) -> Tensor:
+        """A (rows, columns) matrix in the layout of the base parameter `like`."""
+        return matrix.reshape(like.shape)
+
+    def update_layer(self, adapter_name: str, r: int, config: BasisConfig, batch: PhiBatch) -> None:
+        """Add the adapter `adapter_name`, or make it anew."""
+        self.r[adapter_name] = r
+        scaling = config.alpha / (math.sqrt(r) if config.use_rslora else r)
+        self.scaling[adapter_name] = self.initial_scaling[adapter_name] = scaling
+        a = torch.empty(r, self.in_features, dtype=torch.float32)
+        b = torch.zeros(self.out_features, r, dtype=torch.float32)
+        self.basis_A[adapter_name], self.basis_B[adapter_name] = nn.Parameter(a), nn.Parameter(b)
+        phi = config.phi
+        self.basis_phi[adapter_name] = phi.build_nonlinearity()
+        scale = phi.build_input_scale()
+        if scale is not None:
+            self.basis_scale[adapter_name] = scale
+        nn.init.kaiming_uniform_(self.basis_A[adapter_name], a=math.sqrt(5))
+        if not (config.init_weights and phi.build_start().zero_b):
+            nn.init.normal_(self.basis_B[adapter_name], std=phi.b_std)
+        if not config.init_weights:
+            nn.init.normal_(self.basis_phi[adapter_name].amplitude)
+        if self.basis_A[adapter_name].is_meta:  # low_cpu_mem_usage, which spares parameters only
+            self.basis_phi[adapter_name].to("meta")
+            if adapter_name in self.basis_scale:
+                self.basis_scale[adapter_name].to("meta")
+        self.batches[adapter_name] = batch
+        self.execution[adapter_name] = Execution(
+            split=config.path == "split",
+            stochastic=config.rounding == "stochastic",
+            merge_once=config.merge_once,
+            float8=config.gradient_dtype == "float8",
+            dropout=config.dropout,
+        )
+        if self not in batch.layers:
+            batch.layers.append(self)
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def _move_adapter_to_device_of_base_layer(
+        self, adapter_name: str, device: torch.device | None = None
+    ) -> None:
+        # the device only: PEFT would also cast to the base's dtype, and bf16 grid points are wrong
+        if device is None:
+            base = self.get_base_layer()
+            device, _ = self._get_base_layer_device_and_dtype(base)  # type: ignore[no-untyped-call]  # PEFT's
+            held = getattr(base, self.parameter_name, None)
+            device = held.device if isinstance(held, Tensor) else device
+            if device is not None and device.type == "meta":  # offloaded: the adapter is not
+                device = execution_device(base)
+        if device is None or device.type == "meta":
+            return
+        for name in self.adapter_layer_names:
+            held = getattr(self, name)
+            if adapter_name in held and not any(t.is_meta for t in _tensors(held[adapter_name])):
+                held[adapter_name] = held[adapter_name].to(device)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the adapted parameter is on the meta device, as one that is offloaded."""
+        held = getattr(self.get_base_layer(), self.parameter_name, None)
+        return isinstance(held, Tensor) and held.is_meta
+
+    def cast_trained(self, adapter_name: str) -> None:
+        """Put what is trained into the dtype of W, as PEFT does without autocast."""
+        base = self.get_base_layer()
+        _, dtype = self._get_base_layer_device_and_dtype(base)  # type: ignore[no-untyped-call]  # PEFT's
+        parameter = getattr(base, self.parameter_name, None)
+        dtype = parameter.dtype if isinstance(parameter, Tensor) else dtype
+        for held in (getattr(self, name) for name in self.adapter_layer_names):
+            if adapter_name in held and dtype is not None and dtype.is_floating_point:
+                entry = held[adapter_name]
+                own = [entry] if isinstance(entry, nn.Parameter) else entry.parameters()
+                for number in own:
+                    number.data = number.data.to(dtype)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Remove the adapter from this layer and from its batch."""
+        if adapter_name in self.batches and self in self.batches[adapter_name].layers:
+            self.batches[adapter_name].layers.remove(self)
+        super().delete_adapter(adapter_name)
+
+    def _get_available_adapters(self) -> set[str]:
+        """The adapters of this layer, those without numbers of their own included."""
+        return {*self.scaling, *self.sums}
+
+    def owner(self, adapter: str) -> "BasisLayer":
+        """The layer that holds the numbers of `adapter`: this one, or the one it is tied to."""
+        return self if adapter in self.basis_A or not self.tied_to else self.tied_to[0]
+
+    def give_up(self, adapter: str, donor: "BasisLayer") -> None:
+        """Read the numbers of `adapter` from `donor` from now on; both have one weight."""
+        for name in self.adapter_layer_names:
+            held = getattr(self, name)
+            if adapter in held:
+                del held[adapter]
+        if self in self.batches[adapter].layers:
+            self.batches[adapter].layers.remove(self)
+        self.tied_to = [donor]
+
+    def member(self, adapter: str) -> Member:
+        """The factors, with the input scale on B, and the phi of `adapter`."""
+        if self.owner(adapter) is not self:
+            return self.owner(adapter).member(adapter)
+        phi = self.basis_phi[adapter]
+        b, a = _wide(self.basis_B[adapter]), _wide(self.basis_A[adapter])
+        if adapter in self.basis_scale:
+            b = b * self.basis_scale[adapter]()
+        return Member(b, a, phi)
+
+    def uses(self, adapter: str) -> bool:
+        """Whether the active adapters need the proxy of `adapter`."""
+        if self.disable_adapters or self.merged:
+            return False
+        return any(
+            name == adapter or adapter in self.sums.get(name, ()) for name in self.active_adapters
+        )
+
+    def numbers(self, adapter: str) -> list[Tensor]:
+        """Every tensor that the proxy of `adapter` depends on."""
+        tensors = [self.basis_B[adapter], self.basis_A[adapter], *self.basis_phi[adapter].numbers]
+        if adapter in self.basis_scale:
+            scale = self.basis_scale[adapter]
+            tensors += [*scale.parameters(), *scale.buffers()]
+        return tensors
+
+    @torch.no_grad()
+    def observe(self, adapter: str) -> bool:
+        """Tell the input scale how large B A is, where it measures; whether it did."""
+        scale = self.basis_scale[adapter] if adapter in self.basis_scale else None
+        if not isinstance(scale, InputScale) or scale.rule not in ("rms", "range"):
+            return False
+        b, a = self.basis_B[adapter].float(), self.basis_A[adapter].float()
+        if scale.rule == "rms":  # ||B A||^2 from two r x r products
+            scale.observe(mean_square=((b.T @ b) * (a @ a.T)).sum() / (b.shape[0] * a.shape[1]))
+        elif scale.momentum is not None or not scale.measured > 0:
+            scale.observe(peak=product(b, a).abs().max())
+        else:
+            return False
+        return True
+
+    def parts(self, names: Sequence[str]) -> list[Part]:
+        """The terms of the update that the adapters `names` make together on this layer."""
+        found = []
+        for name in names:
+            if name in self.sums:
+                weighted = self.sums[name].items()
+                found += [Part(n, w * self.scaling[n]) for n, w in weighted if n in self.scaling]
+            elif name in self.scaling:
+                found.append(Part(name, self.scaling[name]))
+        return found
+
+    def update(self, adapter: str) -> Tensor:
+        """s phi(scale * B A) of one adapter, or of a weighted sum, (rows, columns) float32."""
+        self._leave_pass()
+        return self._sum(self.parts([adapter]))
+
+    def _leave_pass(self) -> None:
+        """End a pass that Ctrl-C cut off, of whose end torch tells nobody."""
+        for batch in self.batches.values():
+            batch.end_pass()
+
+    def _term(self, part: Part) -> Tensor:
+        proxy = self.batches[part.adapter].proxy(self.owner(part.adapter))
+        member = self.member(part.adapter)
+        return weight_update(member.b, member.a, proxy, part.scale)
+
+    def _sum(self, parts: Sequence[Part]) -> Tensor:
+        first, *others = parts
+        update = self._term(first)
+        for part in others:
+            update = update + self._term(part)
+        return update
+
+    def merged_matrix(self, weight: Tensor, parts: Sequence[Part]) -> Tensor:
+        """W' of the matrix W: one sum in float32, rounded once to the dtype of W."""
+        if len(parts) == 1:
+            proxy = self.batches[parts[0].adapter].proxy(self.owner(parts[0].adapter))
+            b, a, _ = self.member(parts[0].adapter)
+            return effective_weight(weight, b, a, proxy, parts[0].scale)
+        update = self._sum(parts)
+        return (weight.to(update.dtype) + update).to(weight.dtype)
+
+    def changes_weight(self, adapter: str) -> bool:
+        """Whether `adapter` is on this layer, by itself or in a sum."""
+        return bool(self.parts([adapter]))
+
+    def merged_weight(self, weight: Tensor, adapters: Sequence[str]) -> Tensor:
+        """W' with `adapters`, in the layout of the base parameter `weight`."""
+        self._leave_pass()
+        return self.in_layout(self.merged_matrix(self.matrix(weight), self.parts(adapters)), weight)
+
+    def get_delta_weight(self, adapter: str) -> Tensor:
+        """The update in the layout of the base parameter."""
+        held = getattr(self.get_base_layer(), self.parameter_name)
+        return self.in_layout(self.update(adapter), held)
+
+    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
+        """`peft.convert_to_lora` may read `get_delta_weight`."""
+        return True
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the base layer does, with W' in the place of W."""
+        rows = kwargs.pop("adapter_names", None)
+        if self.disable_adapters:
+            if self.merged:
+                self.unmerge()
+            return self.base_layer(*args, **kwargs)
+        if self.is_elsewhere:
+            with weight_here(self.get_base_layer(), self.parameter_name):
+                return self._applied(rows, *args, **kwargs)
+        return self._applied(rows, *args, **kwargs)
+
+    def _applied(self, rows: Sequence[str] | None, *args: Any, **kwargs: Any) -> Any:
+        if rows is not None:
+            return self._mixed(rows, *args, **kwargs)
+        parts = [] if self.merged else self.parts(self.active_adapters)
+        if not parts:
+            return self.base_layer(*args, **kwargs)
+        return self._adapted(parts, *args, **kwargs)
+
+    @abstractmethod
+    def _adapted(self, parts: list[Part], *args: Any, **kwargs: Any) -> Any:
+        """The forward pass with an update of at least one part."""
+
+    def _mixed(self, adapter_names: Sequence[str], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The forward pass of a batch with an adapter of its own for every row."""
+        if len(x) != len(adapter_names):
+            raise ValueError(
+                "Length of `adapter_names` should be the same as the number of inputs, but got "
+                f"{len(adapter_names)} and {len(x)} respectively."
+            )
+        if self.merged:
+            raise ValueError(
+                "Cannot pass `adapter_names` when there are merged adapters, please call "
+                "`unmerge_adapter` first."
+            )
+        result: Tensor | None = None
+        for name in dict.fromkeys(adapter_names):
+            own = torch.tensor([n == name for n in adapter_names], device=x.device)
+            parts = [] if name == BASE else self.parts([name])
+            if parts:
+                y = self._adapted(parts, x[own], *args, **kwargs)
+            else:
+                y = self.base_layer(x[own], *args, **kwargs)
+            if result is None:
+                result = y.new_empty(len(x), *y.shape[1:])
+            result[own] = y
+        assert result is not None, "`adapter_names` is as long as the batch, which has rows"
+        return result
+
+    def __repr__(self) -> str:
+        return "basis." + super().__repr__()
+
+
+def _tensors(held: nn.Parameter | nn.Module) -> list[Tensor]:
+    if isinstance(held, nn.Parameter):
+        return [held]
+    return [*held.parameters(), *held.buffers()]
+
+
+def _wide(factor: Tensor) -> Tensor:
+    """The factor in the precision that the update is computed in."""
+    return factor if factor.dtype in (torch.float32, torch.float64) else factor.float()

@@ -1,0 +1,92 @@
+"""How many numbers an adapter trains, module kind by module kind."""
+
+from collections import defaultdict
+from typing import NamedTuple
+
+from torch import nn
+
+from adapters.basis.config import BasisConfig
+from adapters.basis.layers import BasisLayer
+from adapters.basis.sharing import group_of
+from adapters.placement.module_names import short_kind
+
+_VECTORS = {
+    "amplitude": "amplitude",
+    "raw_bandwidth": "bandwidth",
+    "raw_grid": "grid",
+    "line": "line",
+}
+
+
+class Counts(NamedTuple):
+    """Trained numbers of some modules, each shared one once."""
+
+    modules: int
+    factors: int
+    """Of A and B."""
+    phi: int
+    """Of the nonlinearities, input scales included."""
+    unshared_phi: int
+    """What `phi` would be without sharing."""
+
+
+def phi_count(config: BasisConfig, names: list[str]) -> int:
+    """Trained numbers of phi over the modules `names`, by the closed form of `basis.sharing`.
+
+    For configurations whose modules all have the same phi: no `phi_pattern`.
+    """
+    groups = len({group_of(name, config.sharing_scope) for name in names})
+    total = 0
+    for name, parameter in config.phi.build_nonlinearity().named_parameters():
+        shared = config.sharing in ("all", _VECTORS[name])
+        total += parameter.numel() * (groups if shared else len(names))
+    if config.input_scale == "learned":
+        total += groups if config.sharing == "all" else len(names)
+    return total
+
+
+def count_kinds(model: nn.Module, adapter: str = "default") -> dict[str, Counts]:
+    """The counts of each kind of module, in order of appearance, and of all under `total`.
+
+    A number shared between kinds counts for the first.
+    """
+    factors: dict[str, int] = defaultdict(int)
+    phi: dict[str, int] = defaultdict(int)
+    unshared: dict[str, int] = defaultdict(int)
+    modules: dict[str, int] = defaultdict(int)
+    seen: set[int] = set()
+    for name, layer in model.named_modules():
+        if not isinstance(layer, BasisLayer) or adapter not in layer.basis_A:
+            continue
+        kind = short_kind(name)
+        modules[kind] += 1
+        for factor in (layer.basis_A[adapter], layer.basis_B[adapter]):
+            factors[kind] += 0 if id(factor) in seen else factor.numel()
+            seen.add(id(factor))
+        for held in (layer.basis_phi, layer.basis_scale):
+            for parameter in held[adapter].parameters() if adapter in held else ():
+                unshared[kind] += parameter.numel()
+                phi[kind] += 0 if id(parameter) in seen else parameter.numel()
+                seen.add(id(parameter))
+    counts = {k: Counts(modules[k], factors[k], phi[k], unshared[k]) for k in modules}
+    return counts | {"total": Counts(*(sum(c) for c in zip(*counts.values(), strict=True)))}
+
+
+def parameter_table(model: nn.Module, adapter: str = "default") -> str:
+    """A table to print: modules, factors and phi by kind, what sharing saves, phi's share.
+
+    Raises:
+        ValueError: The model has no such adapter.
+    """
+    if not any(isinstance(m, BasisLayer) and adapter in m.basis_A for m in model.modules()):
+        raise ValueError(f"no module of {type(model).__name__} carries a basis adapter {adapter!r}")
+    header = ("modules of a block", "number", "A and B", "phi", "phi unshared", "phi / A and B")
+    rows: list[tuple[str, ...]] = [header]
+    for kind, c in count_kinds(model, adapter).items():
+        share = f"{100 * c.phi / c.factors:.2f} %"
+        rows.append((kind, *(f"{n:,}" for n in c), share))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])

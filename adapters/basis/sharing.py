@@ -1,0 +1,144 @@
+r"""Sharing numbers of phi between modules (LR-LoRA table 20): one module owns what others read.
+
+A level says what is shared, a scope says among which modules:
+
+| level | one for each group | one for each module |
+|---|---|---|
+| `none` | | everything |
+| `grid` | grid points, where learned | amplitudes, bandwidths, line |
+| `bandwidth` | bandwidths | amplitudes, grid points, line |
+| `amplitude` | amplitudes | bandwidths, grid points, line |
+| `all` | everything, a learned input scale too | |
+
+Scopes: `all` is one group; `kind` has one for each kind of module (all `q_proj` of a stack);
+`layer` one for each block. With sinc, fixed grid and $|M|$ modules in $g$ groups, `none` counts
+$2G|M|$, `bandwidth` and `amplitude` $G(|M| + g)$, `all` $2Gg$.
+
+Modules of a group must have equal phis: those with another family or size form their own group.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import nn
+
+from adapters.placement.module_names import block_of, kind_of
+from basis_zoo import InputScale, Nonlinearity
+
+if TYPE_CHECKING:
+    from adapters.torch_types import ModulesOf
+
+_SHARED = {
+    "none": (),
+    "grid": ("raw_grid",),
+    "bandwidth": ("raw_bandwidth",),
+    "amplitude": ("amplitude",),
+    "all": ("amplitude", "raw_bandwidth", "raw_grid", "line"),
+}
+LEVELS = tuple(_SHARED)
+"""What may be shared."""
+SCOPES = ("all", "kind", "layer")
+"""Among which modules."""
+
+
+def group_of(name: str, scope: str) -> str:
+    """The group of the module called `name`; modules outside all blocks are layers of their own."""
+    if scope == "all":
+        return ""
+    if scope == "kind":
+        return kind_of(name)
+    block = block_of(name)
+    return name if block is None else block.name
+
+
+class HasPhi(Protocol):
+    """A layer with phis and input scales by adapter."""
+
+    basis_phi: "ModulesOf[Nonlinearity]"
+    basis_scale: "ModulesOf[InputScale]"
+
+
+class Borrower(nn.Module):
+    """A module that reads some of its numbers from another one of its kind, the lender.
+
+    The lender alone registers them. So one number has one name, in files and to optimizers, and
+    what replaces the lender's parameter (loading does) replaces it for all.
+    """
+
+    def borrow(self, name: str, lender: nn.Module) -> None:
+        """Give up the parameter `name` for that of `lender`."""
+        delattr(self, name)
+        self.__dict__.setdefault("_lenders", {})[name] = lender
+
+    @property
+    def lenders(self) -> dict[str, nn.Module]:
+        """Where borrowed numbers come from, by name."""
+        lenders: dict[str, nn.Module] = self.__dict__.get("_lenders", {})
+        return lenders
+
+    def __getattr__(self, name: str) -> Any:
+        lender = self.__dict__.get("_lenders", {}).get(name)
+        return super().__getattr__(name) if lender is None else getattr(lender, name)
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """What is registered here, then what is borrowed; of a model, only what is registered."""
+        yield from super().named_parameters(prefix, recurse, remove_duplicate)
+        for name, lender in self.lenders.items() if recurse else ():  # FSDP asks what is its own
+            yield f"{prefix}.{name}" if prefix else name, getattr(lender, name)
+
+
+class SharedPhi(Borrower, Nonlinearity):
+    """A phi that borrows."""
+
+
+class SharedScale(Borrower, InputScale):
+    """An input scale that borrows."""
+
+
+def tie(layers: Mapping[str, HasPhi], adapter: str, level: str, scope: str) -> None:
+    """Let the modules of each group read the numbers of the group's first module.
+
+    Args:
+        layers: The adapted layers by name.
+        adapter: The adapter's name.
+        level: One of `LEVELS`.
+        scope: One of `SCOPES`.
+
+    Raises:
+        ValueError: A group spreads over several devices.
+    """
+    groups: dict[tuple[Any, ...], list[HasPhi]] = defaultdict(list)
+    for name, layer in layers.items():
+        if adapter in layer.basis_phi:
+            phi = layer.basis_phi[adapter]
+            shapes = tuple((n, p.shape) for n, p in phi.named_parameters())
+            groups[(group_of(name, scope), phi.phi, shapes)].append(layer)
+    for (group, *_), (first, *others) in groups.items():
+        for layer in others:
+            phi, lender = layer.basis_phi[adapter], first.basis_phi[adapter]
+            _borrow(phi, SharedPhi, lender, _SHARED[level], group)
+            if level == "all" and adapter in layer.basis_scale and adapter in first.basis_scale:
+                scale, of_first = layer.basis_scale[adapter], first.basis_scale[adapter]
+                _borrow(scale, SharedScale, of_first, ("log_scale",), group)
+
+
+def _borrow(
+    module: nn.Module, kind: type[Borrower], lender: nn.Module, names: tuple[str, ...], group: str
+) -> None:
+    trained = dict(module.named_parameters())  # buffers are fixed, and equal already
+    for name in (n for n in names if n in trained):
+        mine, shared = trained[name], getattr(lender, name)
+        if mine is shared:
+            continue
+        if mine.device != shared.device:
+            raise ValueError(
+                f"sharing `{name}` in group {group or 'all'!r} needs its modules on one device, "
+                f"got {shared.device} and {mine.device}: take sharing_scope 'layer', or no device "
+                "map"
+            )
+        module.__class__ = kind  # in place: others hold this module already
+        assert isinstance(module, Borrower)
+        module.borrow(name, lender)

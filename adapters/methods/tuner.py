@@ -1,0 +1,252 @@
+"""The PEFT tuner that methods of our own share; a method's file adds its mathematics only.
+
+A method is an `Update`: the numbers of one adapted layer and what they add to its output. The
+layer around it brings several adapters, merging, saving and loading.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+from peft import PeftConfig
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adapters.basis.field_types import require
+from adapters.merging.layer import MergingLayer
+from adapters.peft_integration.model_card import WithCard
+from adapters.peft_integration.registration import peft_type
+from adapters.placement.inspection import computes_linear, reads_weight
+
+if TYPE_CHECKING:
+    from adapters.torch_types import ModulesOf
+
+
+@dataclass
+class UpdateConfig(WithCard, PeftConfig):
+    """The options that all methods with this tuner have."""
+
+    r: int = field(default=8, metadata={"help": "rank"})
+    alpha: float = field(default=16.0, metadata={"help": "the update is scaled by alpha / r"})
+    dropout: float = field(
+        default=0.0, metadata={"help": "share of the update's input that is zeroed while training"}
+    )
+    target_modules: list[str] | str | None = field(
+        default=None, metadata={"help": "names or a pattern of the modules to adapt"}
+    )
+    exclude_modules: list[str] | str | None = field(
+        default=None, metadata={"help": "names or a pattern of modules to leave out"}
+    )
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "modules that are trained and saved whole, such as a head"}
+    )
+    layers_to_transform: list[int] | int | None = field(
+        default=None, metadata={"help": "indices of the layers to adapt; all by default"}
+    )
+    layers_pattern: list[str] | str | None = field(
+        default=None, metadata={"help": "name of the layer list, where PEFT does not know it"}
+    )
+
+    method: ClassVar[str] = ""
+    """The name under which PEFT knows the method."""
+    least_r: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[no-untyped-call]  # PEFT's
+        self.peft_type = peft_type(self.method)
+        if isinstance(self.target_modules, list | tuple):
+            self.target_modules = set(self.target_modules)  # type: ignore[assignment]  # PEFT keeps a set
+        if isinstance(self.exclude_modules, list | tuple):
+            self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]  # PEFT keeps a set
+        least = self.least_r
+        require(isinstance(self.r, int) and self.r >= least, "r", f"an integer >= {least}", self.r)
+        require(self.alpha > 0, "alpha", "positive", self.alpha)
+        require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
+
+
+class Update(nn.Module, ABC):
+    """What one adapter adds to one linear layer; its input comes after the dropout.
+
+    Args:
+        base: The frozen layer, whose weight is (out, in).
+        config: The settings.
+    """
+
+    mergeable: ClassVar[bool] = True
+    """Whether the update is a change of the weight."""
+
+    def __init__(self, base: nn.Linear, config: UpdateConfig) -> None:
+        super().__init__()
+        self.scaling = config.alpha / (config.r or 1)
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """x (*, in) -> what is added to the layer's output, (*, out)."""
+
+    def delta_weight(self) -> Tensor:
+        """What is added to the weight, (out, in).
+
+        Raises:
+            ValueError: The method is not mergeable.
+        """
+        raise ValueError(
+            f"{type(self).__name__} cannot be merged: what it adds is not a linear function of "
+            "the input; evaluate and serve the adapter unmerged"
+        )
+
+
+class FactoredUpdate(Update):
+    """dW = scaling * B A, never formed while training."""
+
+    @abstractmethod
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """B (out, k) and A (k, in), differentiable."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """scaling * x A^T B^T."""
+        b, a = self.factors()
+        return F.linear(F.linear(x.to(a.dtype), a), b) * self.scaling
+
+    def delta_weight(self) -> Tensor:
+        """scaling * B A."""
+        b, a = self.factors()
+        return b @ a * self.scaling
+
+
+class UpdateLinear(nn.Module, MergingLayer):
+    """`nn.Linear` (or a layer that wraps one) with one or more adapters of one method.
+
+    A method's class sets `adapter_layer_names` to the one name under which updates are kept, and
+    `update_type`.
+    """
+
+    adapter_layer_names: tuple[str, ...] = ()
+    other_param_names = ("dropout",)
+    update_type: ClassVar[type[Update]]
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: UpdateConfig) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
+        self.add_module(self.adapter_layer_names[0], nn.ModuleDict())
+        self.dropout: dict[str, float] = {}
+        self._disable_adapters, self.merged_adapters, self._unmerged = False, [], None
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, config)
+
+    @property
+    def updates(self) -> "ModulesOf[Update]":
+        """The updates by adapter name."""
+        updates: ModulesOf[Update] = getattr(self, self.adapter_layer_names[0])
+        return updates
+
+    @property
+    def _linear(self) -> nn.Linear:
+        """The innermost layer: `UpdateModel` adapts no other kind."""
+        return cast(nn.Linear, self.get_base_layer())
+
+    def update_layer(self, adapter_name: str, config: UpdateConfig) -> None:
+        """Add the adapter `adapter_name`, or make it anew."""
+        self.updates[adapter_name] = self.update_type(self._linear, config)
+        self.dropout[adapter_name] = config.dropout
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def _move_adapter_to_device_of_base_layer(
+        self, adapter_name: str, device: torch.device | None = None
+    ) -> None:
+        # the device only: PEFT would also round the numbers to the base's dtype
+        device = device or self._linear.weight.device
+        update = self.updates[adapter_name]
+        if device.type != "meta" and not any(p.is_meta for p in update.parameters()):
+            update.to(device)
+
+    def get_delta_weight(self, adapter: str) -> Tensor:
+        """What `adapter` adds to the weight, (out, in) in float32."""
+        return self.updates[adapter].delta_weight()
+
+    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
+        """`peft.convert_to_lora` may read `get_delta_weight`."""
+        return self.update_type.mergeable
+
+    def changes_weight(self, adapter: str) -> bool:
+        """Whether `adapter` is on this layer."""
+        return adapter in self.updates
+
+    def merged_weight(self, weight: Tensor, adapters: Sequence[str]) -> Tensor:
+        """W + dW, summed in float32.
+
+        Raises:
+            ValueError: The method cannot be merged.
+        """
+        first, *others = map(self.get_delta_weight, adapters)
+        update = sum(others, first)
+        return (weight.to(update.dtype) + update).to(weight.dtype)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """x (*, in) -> (*, out)."""
+        if self.disable_adapters and self.merged:
+            self.unmerge()
+        y: Tensor = self.base_layer(x, *args, **kwargs)
+        if self.disable_adapters or self.merged:
+            return y
+        for name in self.active_adapters:
+            if name in self.updates:
+                p = self.dropout[name] if self.training else 0.0
+                y = y + self.updates[name](F.dropout(x, p) if p else x).to(y.dtype)
+        return y
+
+    def __repr__(self) -> str:
+        return f"{self.adapter_layer_names[0].removesuffix('_update')}." + super().__repr__()
+
+
+class UpdateModel(BaseTuner):
+    """The tuner; a method's class sets `prefix` and `tuner_layer_cls`."""
+
+    # PEFT's own tuners differ from their base class in the same way
+    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING  # type: ignore[assignment]
+    tuner_layer_cls: type[UpdateLinear]
+
+    def _create_and_replace(  # type: ignore[override]  # PEFT passes the configuration of the tuner
+        self,
+        peft_config: UpdateConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **optional_kwargs: Any,
+    ) -> None:
+        if isinstance(target, self.tuner_layer_cls):
+            target.update_layer(adapter_name, peft_config)
+            return
+        base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        if not (isinstance(base, nn.Linear) and computes_linear(base)):
+            raise ValueError(
+                f"cannot adapt {current_key!r} of type {type(base).__name__}: expected nn.Linear, "
+                "or a layer of it that computes x W^T + bias as it does; name only such in "
+                "`target_modules`, or leave it out by `exclude_modules`"
+            )
+        if reads_weight(type(parent), target_name):  # type: ignore[arg-type]  # classes are hashable
+            raise ValueError(
+                f"cannot adapt {current_key!r}: {type(parent).__name__} reads its weight in place "
+                "of calling it, so the adapter would do nothing; leave it out by `exclude_modules`"
+            )
+        new = self.tuner_layer_cls(target, adapter_name, peft_config)
+        if adapter_name not in self.active_adapters:
+            new.requires_grad_(False)
+        self._replace_module(parent, target_name, new, target)
+
+    def _replace_module(
+        self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
+    ) -> None:
+        # PEFT reads `child.weight`, which a composite head in modules_to_save lacks (peft #3114)
+        if isinstance(child, AuxiliaryTrainingWrapper):
+            setattr(parent, child_name, new_module)
+            return
+        super()._replace_module(parent, child_name, new_module, child)
