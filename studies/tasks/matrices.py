@@ -44,8 +44,7 @@ class MatrixTask(Task):
 
     def head(self, spec: TaskSpec, data: TaskData) -> Head:
         """A linear layer of the target's shape."""
-        (row,) = data.splits["train"]
-        assert isinstance(row, Matrix)
+        (row,) = data.rows("train", Matrix)
         return Head("matrix", shape=row.shape)
 
 
@@ -181,7 +180,8 @@ def _data(info: TaskInfo, values: Values) -> TaskData:
 def _with_values(rng: np.random.Generator, shape: tuple[int, int], values: Values) -> Values:
     """A matrix with these singular values, and singular vectors that are uniformly distributed."""
     u, v = (np.linalg.qr(rng.standard_normal((side, len(values))))[0] for side in shape)
-    return (u * values) @ v.T
+    product: Values = (u * values) @ v.T
+    return product
 
 
 def _random(rng: np.random.Generator, shape: tuple[int, int], spec: TaskSpec) -> Values:

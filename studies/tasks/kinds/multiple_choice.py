@@ -36,7 +36,7 @@ class MultipleChoice(TrainedOnLessons):
 
     def __init__(self, spec: TaskSpec, data: TaskData, tokenizer: PreTrainedTokenizerBase) -> None:
         self._spec, self._info, self._tokenizer = spec, data.info, tokenizer
-        self._splits: dict[str, tuple[Item, ...]] = dict(data.splits)
+        self._splits = {name: data.rows(name, Item) for name in data.splits}
         super().__init__(tokenizer.pad_token_id)
         self.train = lessons(
             [item.lesson for item in self._splits["train"]],

@@ -5,7 +5,7 @@ read again for every choice. Batches hold contexts of like length.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ def log_likelihoods(
     """
     scores = [0.0] * len(requests)
     forward = _Forward(model, device, pad_token)
-    shared, alone = [], []
+    shared, alone = list[_Question](), list[_Question]()
     for question in _questions(requests, max_length):
         kept = question.context and len(question.choices) >= MIN_SHARED and forward.caches
         (shared if kept else alone).append(question)
@@ -78,7 +78,7 @@ def _questions(requests: Sequence[Tokens], max_length: int) -> list[_Question]:
 
 
 def _batches(
-    questions: list[_Question], size: int, key: Callable[[_Question], object]
+    questions: list[_Question], size: int, key: Callable[[_Question], int | tuple[int, int]]
 ) -> Iterator[list[_Question]]:
     """Longest first, so that a batch too large for the memory shows at once."""
     order = sorted(questions, key=key, reverse=True)
@@ -132,7 +132,8 @@ class _Forward:
         positions: Tensor,
         keep: int,
         cache: DynamicCache | None = None,
-    ) -> object:
+    ) -> Any:
+        """The model's output, with `logits` and, where there is a cache, `past_key_values`."""
         extra: dict[str, object] = {"past_key_values": cache, "use_cache": cache is not None}
         if self._positions:
             extra["position_ids"] = positions

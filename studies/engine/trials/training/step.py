@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
 
 import adapters
 from studies.engine.definition.train import Train
 from studies.engine.trials.failures import DoesNotFit, is_out_of_memory
 from studies.engine.trials.ranks import Ranks
+from studies.tasks.kinds.prepared import Outputs
 from studies.tasks.kinds.tokens import arguments_of, places_of_labels
 
-Loss = Callable[[ModelOutput, Tensor, "Tensor | int | None"], Tensor]
+Loss = Callable[[Outputs, Tensor, "Tensor | int | None"], Tensor]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class OptimizerStep:
         self._takes_places = "logits_to_keep" in arguments_of(model)
         self.trained = adapters.trained_parameters(model)
         groups = adapters.parameter_groups(model, settings.learning_rate, settings.weight_decay)
-        self._highest = [group["lr"] for group in groups]
+        self._highest: list[float] = [group["lr"] for group in groups]
         on_gpu = device.type == "cuda"
         if on_gpu:  # where a CUDA graph finds the rate of each replay
             for group in groups:
