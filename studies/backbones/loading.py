@@ -79,7 +79,8 @@ def skeleton(file: Path, head: HeadKind) -> PreTrainedModel | None:
     if head == "image_classes" and config.model_type == "clip":
         return None
     with torch.device("meta"):
-        return kind.from_config(config, trust_remote_code=False)
+        model: PreTrainedModel = kind.from_config(config, trust_remote_code=False)
+    return model
 
 
 def source_of(checked: BackboneSpec) -> str:

@@ -87,7 +87,7 @@ def get_table(name: str) -> Table:
         raise ValueError(unlike(f"unknown published table {name!r}", name, tables()))
     raw = tables()[name]
     base, values = raw["baseline"], raw["values"]
-    means = base["mean"] if base is not None else None
+    means: Any = base["mean"] if base is not None else None
     one = base is not None and not isinstance(means, list)
     base_means = means if isinstance(means, list) else [means] * len(values)
     return Table(

@@ -30,10 +30,11 @@ def question_of(spec: TaskSpec, number: int, record: Mapping[str, Any]) -> Quest
     """
     label = bare(text_of(spec, number, spec.label, record[spec.label]))
     if not isinstance(spec.choices, str):
-        given = [(c, record.get(c)) for c in spec.choices or () if not is_nothing(record.get(c))]
-        texts = [text_of(spec, number, column, value) for column, value in given]
+        known = [c for c in spec.choices or () if not is_nothing(record.get(c))]
+        texts = [text_of(spec, number, column, record[column]) for column in known]
         return Question(spec.name, number, label, texts, [])
-    given, names = record[spec.choices], []
+    given: Any = record[spec.choices]
+    names: Any = []
     if isinstance(given, Mapping) and {"text", "label"} <= set(given):
         given, names = given["text"], given["label"]
     elif isinstance(given, list | tuple) and all(

@@ -61,7 +61,7 @@ def tokenise(
 
 def _write(path: Path, fields: Fields) -> None:
     ids = fields["input_ids"]
-    arrays = {"offsets": np.cumsum([0, *map(len, ids)])}
+    arrays: dict[str, Any] = {"offsets": np.cumsum([0, *map(len, ids)])}
     for key, rows in fields.items():
         arrays[f"field_{key}"] = np.fromiter((t for row in rows for t in row), dtype=np.int32)
     body = io.BytesIO()

@@ -18,7 +18,8 @@ from studies.output import console, lenient_output
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from studies.engine.command.session import Say, Session
+    from studies.engine.command.notices import Say
+    from studies.engine.command.session import Session
     from studies.engine.definition.study import Study
     from studies.engine.records import Trial
     from studies.engine.running.protocols import Runner

@@ -12,8 +12,10 @@ from studies.engine.planning import runs
 from studies.engine.planning.edited import finished
 from studies.engine.records import Result, Trial, value_of
 from studies.engine.reporting.over_tasks import means
-from studies.engine.verdicts.samples import Results, sample
+from studies.engine.verdicts.row_scores import Results
+from studies.engine.verdicts.samples import sample
 from studies.engine.verdicts.spread import Spread, pooled
+from studies.engine.verdicts.statistics import Measured
 
 LEAST = 3
 """Seeds that all arms of a claim share before their own spread is taken."""
@@ -105,7 +107,7 @@ def _of_claim(total: WeightedSum, results: Results, metric: str, baseline: str) 
     own = sample(total, results, metric)
     if own.exact:
         return "none: the same for every seed"
-    if own.measured is not None and own.n >= LEAST:
+    if isinstance(own.measured, Measured) and own.n >= LEAST:
         spread, freedom = own.measured.error * math.sqrt(own.n), own.measured.freedom
         return Spread(spread, freedom, f"{own.n} seeds")
     asked = total.terms[0].metric or metric

@@ -128,9 +128,9 @@ class Progress:
         """The trials that run, with how far each one is."""
         rows = []
         for _, (event, since) in sorted(list(self._running.items())):
-            step, latest = _latest(event.run_dir / "metrics.jsonl")
+            done, latest = _latest(event.run_dir / "metrics.jsonl")
             seconds = duration(time.monotonic() - since)
-            rows.append((event.trial, seconds, _steps(event.trial, step), latest))
+            rows.append((event.trial, seconds, _steps(event.trial, done), latest))
         if not rows:
             return None
         table = Table(box=None, pad_edge=False, header_style="dim")

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from studies.engine.command import dispatch, looks
 from studies.engine.command.dispatch import MakeRunner, OnEvent, Say
+from studies.engine.definition.sections import Search
 from studies.engine.definition.study import Study
 from studies.engine.planning import runs
 from studies.engine.planning.edited import Again
@@ -207,7 +208,7 @@ class SearchStage:
 
 
 def _importances(
-    spec: search.Search, points: Sequence[tuple[search.Settings, Sequence[float]]]
+    spec: Search, points: Sequence[tuple[search.Settings, Sequence[float]]]
 ) -> Sequence[Mapping[str, float]]:
     from studies.engine.searching.optuna_storage import importances  # with Optuna
 

@@ -15,7 +15,7 @@ import json
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 from studies.archives.cache import cache_folder
 from studies.engine.definition import plugins
@@ -28,26 +28,30 @@ SOURCES = ("adapters", "basis_zoo", "studies.backbones", "studies.engine.definit
 version."""
 MOST_ANSWERS, MOST_FILES = 20_000, 4
 
+Given = TypeVarTuple("Given")
+Answer = TypeVar("Answer")
+
 _known: dict[str, Any] = {}
 _open: "list[_Kept]" = []
 """What is kept between commands, while one keeps it."""
 
 
-def once(ask: Callable[..., Any]) -> Callable[..., Any]:
+def once(ask: Callable[[*Given], Answer]) -> Callable[[*Given], Answer]:
     """`ask`, a question about values that JSON can hold, asked once for each of them.
 
     What it raises is raised each time anew.
     """
 
     @functools.wraps(ask)
-    def asked(*given: Any) -> Any:
+    def asked(*given: *Given) -> Answer:
         canonical = json.dumps([ask.__name__, *given], sort_keys=True, default=repr)
         key = hashlib.sha256(canonical.encode()).hexdigest()[:32]
         for store in _open if key not in _known else ():
             store.read()
         if key not in _known:
             _known[key] = ask(*json.loads(canonical)[1:])
-        return _known[key]
+        answer: Answer = _known[key]
+        return answer
 
     return asked
 

@@ -202,6 +202,7 @@ def check_modules(backbone: dict[str, Any], task: dict[str, Any], adapter: dict[
 
     if backbones.check(backbone).kind == "made":
         shape = tasks.head(task, tasks.load(task)).shape
+        assert shape is not None, "`check_fit` refuses every other task"
         _check_on_matrix(backbone, shape, adapter)
     elif file := backbones.config_file(backbone):
         content = file.read_text(encoding="utf-8")

@@ -146,10 +146,12 @@ def _profile_section_problems(source: Entries) -> list[str]:
         place = f"{profiles.places[name]}: profiles.{name}"
         if name not in list_profiles():
             problems.append(f"{place}: {_unknown_profile(name)}")
-        elif content is not None and not isinstance(content, Entries):
+        elif content is None:
+            continue
+        elif not isinstance(content, Entries):
             problems.append(f"{place}: expected a mapping, got {content!r}")
         else:
-            for key in set(content or {}) - IN_PROFILES:
+            for key in set(content) - IN_PROFILES:
                 hint = did_you_mean(key, IN_PROFILES) or (
                     f" Allowed here: {', '.join(sorted(IN_PROFILES))}"
                 )

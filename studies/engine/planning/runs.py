@@ -71,7 +71,8 @@ def _is_held(file: Path) -> bool:
     """Whether the process that `file` names lives; its number may be another's by now."""
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
-        return abs(psutil.Process(about["pid"]).create_time() - about["started"]) < 1
+        started = float(about["started"])
+        return abs(psutil.Process(about["pid"]).create_time() - started) < 1
     except (OSError, ValueError, TypeError, KeyError, psutil.Error):
         return False
 

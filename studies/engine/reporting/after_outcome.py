@@ -170,8 +170,8 @@ def _kept(share: float, seeds: Seeds, metric: str, trained: Mapping[int, float])
     found = _values(seeds, f"{para_name(share)}/{metric}")
     if not found:
         return None
-    facts = [_mean(seeds, f"{para_name(share)}/{fact}") for fact in PARA_FACTS]
-    return Kept(share, *facts, _summary(found), compare(found, trained))
+    facts = {fact: _mean(seeds, f"{para_name(share)}/{fact}") for fact in PARA_FACTS}
+    return Kept(share, summary=_summary(found), difference=compare(found, trained), **facts)
 
 
 def _values(seeds: Seeds, name: str) -> dict[int, float]:

@@ -312,9 +312,9 @@ def _remedy(arm: Arm) -> str:
 
 def _of_trials(outcome: Outcome) -> Iterator[str]:
     """What trials noted; of notes that begin alike a trial's last, which tells what it ended at."""
-    last = {(arm, seed, *note.split()[:2]): note for arm, seed, note in outcome.notes}
+    last = {(arm, seed, tuple(note.split()[:2])): note for arm, seed, note in outcome.notes}
     told: dict[str, dict[str, list[str]]] = {}
-    for (arm, seed, *_), note in last.items():
+    for (arm, seed, _), note in last.items():
         reason = note.split(". ")[0]  # torch's message of what is used up goes on for lines
         told.setdefault(reason, {}).setdefault(arm, []).append(str(seed))
     for reason, arms in told.items():

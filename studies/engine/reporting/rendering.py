@@ -257,7 +257,7 @@ def _costs(arm: Arm) -> list[str]:
 
 def _plus_minus(estimate: Estimate, sign: str = "") -> str:
     mean, _, high = estimate
-    return number(mean, sign) + ("" if high is None else f" ±{high - mean:.4f}")
+    return number(mean, sign) + ("" if mean is None or high is None else f" ±{high - mean:.4f}")
 
 
 def _signed(value: float | None) -> str:

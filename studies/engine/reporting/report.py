@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -33,7 +34,6 @@ from studies.engine.reporting.remarks import beyond_the_interval, reading, remar
 from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.trials.metrics_file import is_number, read_metrics
 from studies.engine.verdicts.row_scores import kept_by
-from studies.engine.verdicts.statistics import summarize
 from studies.files import write_text
 
 SCHEMA = 1
@@ -279,7 +279,7 @@ def read_curves(outcome: Outcome, trials_dir: Path) -> plots.Curves:
         for metric in wanted:
             runs = [points for log in logs if (points := _points(log, metric))]
             steps = sorted(set.intersection(*(set(run) for run in runs))) if runs else []
-            means = [(step, summarize([run[step] for run in runs]).mean) for step in steps]
+            means = [(step, fmean(run[step] for run in runs)) for step in steps]
             if len(means) > 1:
                 curves.setdefault(metric, {})[arm.name] = means
     return curves

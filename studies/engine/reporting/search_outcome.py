@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from studies.engine.definition.sections import Search
 from studies.engine.definition.study import Study
 from studies.engine.records import Result, Trial, value_of
 from studies.engine.searching import search
@@ -12,7 +13,7 @@ FEW_POINTS = 10
 """Below this many finished points importances say nothing."""
 
 Importances = Callable[
-    [search.Search, Sequence[tuple[search.Settings, Sequence[float]]]],
+    [Search, Sequence[tuple[search.Settings, Sequence[float]]]],
     Sequence[Mapping[str, float]],
 ]
 """As `studies.engine.searching.optuna_storage.importances`."""

@@ -8,7 +8,7 @@ from basis_zoo.drawing.layout import finish
 from basis_zoo.drawing.styles import GREY, INK, PAPER
 from studies.engine.labels import short_names, shown
 from studies.engine.reporting.outcome import Outcome
-from studies.engine.reporting.panels import pair, styles, title
+from studies.engine.reporting.panels import drawn, pair, styles, title
 from studies.engine.reporting.search_outcome import FEW_POINTS, SearchOutcome, SearchPoint
 from studies.engine.reporting.tables import NONE, table
 
@@ -73,7 +73,7 @@ def _front(found: SearchOutcome, outcome: Outcome) -> Figure:
             axes.set_xscale("log")
             axes.set_xlabel(f"{found.metrics[1]} (log scale)")
     if outcome.reference is not None:
-        panels[1].axhline(outcome.reference.summary.mean, color=INK, ls="--", lw=1.2,
+        panels[1].axhline(*drawn([outcome.reference.summary.mean]), color=INK, ls="--", lw=1.2,
                           label=f"{outcome.baseline}, mean over its seeds")  # fmt: skip
     note = "Every point was trained once. The line joins the front of validation in both panels."
     return finish(figure, title(outcome, f"search of {len(done)} finished points"), note)

@@ -54,8 +54,8 @@ def _draw(axes: Axes, steps: NDArray[np.float64], loss: NDArray[np.float64]) -> 
     low, high = float(shown.min()), float(shown.max())
     span = high - low or 1.0
     levels = np.linspace(low, low + span, LEVELS + 1)
-    pale = {"cmap": "Blues", "vmax": high + 0.8 * span}  # so that what is written can be read
-    axes.contourf(steps, steps, shown, levels=levels, **pale)
+    pale = high + 0.8 * span  # so that what is written can be read
+    axes.contourf(steps, steps, shown, levels=levels, cmap="Blues", vmax=pale)
     lines = axes.contour(steps, steps, shown, levels=levels, colors=INK, linewidths=0.5)
     # as many digits as tell two labels apart
     digits = max(0, 1 - math.floor(math.log10(2 * span / LEVELS)))

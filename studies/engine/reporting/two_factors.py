@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import scipy
+from numpy.typing import NDArray
 
 from studies.engine.labels import shown
 from studies.engine.verdicts.statistics import Estimate, t_quantile
@@ -178,13 +179,12 @@ def cochran_limit(cells: int, seeds: int, alpha: float = 0.01) -> float:
     return float(1 / (1 + (cells - 1) / f))
 
 
-def _uneven(arms: tuple[tuple[str, ...], ...], residuals: np.ndarray) -> str:
-    *shape, seeds = residuals.shape
+def _uneven(arms: tuple[tuple[str, ...], ...], residuals: NDArray[np.float64]) -> str:
+    rows, columns, seeds = residuals.shape
     variances = residuals.var(axis=2, ddof=1)
-    if variances.max() <= variances.sum() * cochran_limit(math.prod(shape), seeds):
+    if variances.max() <= variances.sum() * cochran_limit(rows * columns, seeds):
         return ""
-    i, j = divmod(int(variances.argmax()), shape[1])
-    return arms[i][j]
+    return [arm for row in arms for arm in row][int(variances.argmax())]
 
 
 def _around(effect: float, reach: float | None) -> Estimate:

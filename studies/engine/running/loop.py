@@ -124,8 +124,7 @@ class Loop:
 
     def _may_start(self, task: Task) -> bool:
         hours, began = task.budget.max_hours, self._began.get(_study(task))
-        late = hours is not None and began is not None
-        late = late and time.monotonic() - began > hours * 3600
+        late = hours is not None and began is not None and time.monotonic() - began > hours * 3600
         return _study(task) not in self._broken and not late and self._durations.fits(task.trial)
 
     def _look_after(self) -> None:

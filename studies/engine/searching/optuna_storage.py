@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from studies import databases, files
-from studies.engine.definition.sections import Domain, Range, SearchObjective
+from studies.engine.definition.sections import Domain, Range, Search, SearchObjective
 from studies.engine.definition.study import Objective, Study
 from studies.engine.errors import StudyError, masked
 from studies.engine.planning import runs
@@ -74,10 +74,12 @@ class Storage:
     @contextlib.contextmanager
     def explained(self, *more: type[Exception]) -> Iterator[None]:
         """Turn the storage's trouble, and `more`, into `Stopped`, with what to do."""
+        # a full disk reaches us as AssertionError("Should not reach") from inside Optuna
+        known = StorageInternalError, SQLAlchemyError, AssertionError
+        trouble: tuple[type[Exception], ...] = (*known, *more)
         try:
             yield
-        # a full disk reaches us as AssertionError("Should not reach") from inside Optuna
-        except (StorageInternalError, SQLAlchemyError, AssertionError, *more) as error:
+        except trouble as error:
             cause = masked(" ".join(str(error.__cause__ or error).split()))[:300]
             raise Stopped(
                 f"{self.name} cannot be used: {cause}. Finished trials are kept in their folders: "
@@ -277,7 +279,7 @@ def _point(row: FrozenTrial) -> str:
 
 
 def importances(
-    spec: search.Search, points: Sequence[tuple[search.Settings, Sequence[float]]]
+    spec: Search, points: Sequence[tuple[search.Settings, Sequence[float]]]
 ) -> list[dict[str, float]]:
     """For each objective how much each setting decides it (PED-ANOVA, shares that sum to 1).
 

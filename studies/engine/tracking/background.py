@@ -7,6 +7,7 @@ folders are the spool, and `deliver` brings all of them.
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -70,7 +71,7 @@ class Tracking:
             found = self._queue.get()
             if found is None:
                 return
-            if not self._taken(lambda found=found: page.end_trial(*found), found[0].key):
+            if not self._taken(partial(page.end_trial, *found), found[0].key):
                 self._queue.put(found)  # behind the others: it may be the only one that fails
                 self._leaving.wait(RETRY_SECONDS)
 

@@ -16,7 +16,7 @@ from studies import databases
 from studies.engine.errors import StudyError, masked
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from mlflow import MlflowClient as MlflowClient  # for others: MLflow is imported here alone
     from mlflow.entities import Metric, Param
 
     from studies.engine.definition.study import Study

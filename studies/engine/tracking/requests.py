@@ -27,7 +27,8 @@ def log(
 
 def runs(client: "MlflowClient", experiment: str, query: str) -> list[Any]:
     """Every run of `experiment` that meets `query`."""
-    found, token = [], None
+    found: list[Any] = []
+    token = None
     while True:
         page = client.search_runs([experiment], query, page_token=token)
         found += page

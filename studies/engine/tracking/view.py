@@ -273,8 +273,11 @@ def _state(
 
 def _tag(name: str, state: Mapping[str, Any], moment: int) -> str:
     """The tag of a view; what a tag cannot hold is left out, what is least missed first."""
-    columns = {"selectedColumns": [], "columnOrder": [], "columnWidths": {}}
-    less: Sequence[Mapping[str, Any]] = ({"groupsExpanded": {}}, charts.laid_out({}, ()), columns)
+    less: Sequence[Mapping[str, Any]] = (
+        {"groupsExpanded": {}},
+        charts.laid_out({}, ()),
+        {"selectedColumns": [], "columnOrder": [], "columnWidths": {}},
+    )
     for i in range(len(less) + 1):
         shown = {**state}
         for each in less[:i]:

@@ -193,7 +193,7 @@ class TrainingRun:
         self._head = tasks.head(self._config["task"], data)
         model, processor = backbones.load(self._config["backbone"], self._head)
         self._dtype = _prepare_dtype(model, self._config["backbone"])
-        adapter, chosen = dict(self._config["adapter"]), {}
+        adapter, chosen = dict(self._config["adapter"]), dict[str, Any]()
         if "match" in self._config:
             adapter, chosen = matched(model, adapter, self._config["match"])
         return attached(model, adapter), processor, adapter, chosen
@@ -379,10 +379,11 @@ class TrainingRun:
             self._processor_seconds += time.process_time() - began
 
 
-def _prepare_dtype(model: PreTrainedModel, backbone: dict[str, Any]) -> torch.dtype:
+def _prepare_dtype(model: torch.nn.Module, backbone: dict[str, Any]) -> torch.dtype:
     """Turn on what the backbone's entry asks for beyond loading; the dtype of its weights."""
     spec = backbones.check(backbone)
     if spec.gradient_checkpointing:
+        assert isinstance(model, PreTrainedModel), "a matrix has no layers to compute again"
         model.gradient_checkpointing_enable({"use_reentrant": False})
     dtype: torch.dtype = getattr(torch, spec.dtype)
     return dtype

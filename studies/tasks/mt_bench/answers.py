@@ -69,7 +69,9 @@ def conversation(
                 {"role": "assistant", "content": answer},
                 {"role": "user", "content": question},
             ]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        assert isinstance(prompt, str), "not tokenised"
+        return prompt
     parts = [
         alpaca_prompt(question) + answer
         for question, answer in zip(asked, [*answered, ""], strict=True)

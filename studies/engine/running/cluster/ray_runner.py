@@ -387,7 +387,8 @@ def _ready(refs: Any) -> list[Any]:
     """Those of `refs` that have an answer."""
     if not refs:
         return []
-    return ray.wait(list(refs), num_returns=len(refs), timeout=0)[0]
+    ready: list[Any] = ray.wait(list(refs), num_returns=len(refs), timeout=0)[0]
+    return ready
 
 
 def _cause(error: RayError) -> str:
