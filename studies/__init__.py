@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from studies.api import Findings, load, run
-    from studies.engine.definition.built import Study
+    from studies.engine.definition.study_builder import Study
     from studies.engine.errors import StudyError
 
 _MODULES = {

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 from studies.engine.command import cli
 from studies.engine.command.session import Options, Session
 from studies.engine.definition import answers, overrides
-from studies.engine.definition.built import Study, plain_data
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.shipped import find_study
+from studies.engine.definition.study_builder import Study, plain_data
 from studies.engine.errors import StudyError
 from studies.engine.planning import runs as folders
 from studies.engine.running import slots as places
@@ -77,7 +77,7 @@ def run(
             "studies.run ends its trials in order on Ctrl-C, which only Python's main thread "
             "hears: call it there, or start the command in a process of its own"
         )
-    asked = _asked(study, runs, profile, seeds, set, plugins)
+    asked = _request(study, runs, profile, seeds, set, plugins)
     count = None if slots is None else _slot_count(slots)
     out, say = cli.consoles()
     for line in overrides.remarks(asked.study):
@@ -109,14 +109,14 @@ def load(
     Raises:
         StudyError: something has to be corrected.
     """
-    asked = _asked(study, runs, profile, seeds, set, plugins)
+    asked = _request(study, runs, profile, seeds, set, plugins)
     found = Findings(asked)
     found.remark()
     return found
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Request:
     """A validated study, and where it runs."""
 
     study: "Validated"
@@ -130,7 +130,7 @@ class _Asked:
 class Findings:
     """What a study has found: tables, report, figures and trained models."""
 
-    def __init__(self, asked: _Asked) -> None:
+    def __init__(self, asked: _Request) -> None:
         """Reads the results that are there now; `load` again to see later ones."""
         out, self._say = cli.consoles()
         self._asked, self.study = asked, asked.study
@@ -250,14 +250,14 @@ def _as_png(figure: "Figure") -> bytes:
     return file.getvalue()
 
 
-def _asked(
+def _request(
     study: str | Path | Study,
     runs: str | Path,
     profile: str,
     seeds: Sequence[int] | Mapping[str, Any] | None,
     given: Mapping[str, Any] | None,
     plugins: Sequence[str | Path],
-) -> _Asked:
+) -> _Request:
     """The study that is meant, validated as the command does; raises `StudyError` otherwise."""
     settings = [_setting(key, value) for key, value in (given or {}).items()]
     runs_dir = Path(runs)
@@ -274,8 +274,8 @@ def _asked(
     if seeds is not None:
         settings.append(_setting("seeds", seeds))
     files = tuple(map(Path, plugins))
-    with answers.kept():
-        return _Asked(load_study(file, profile, files, settings), runs_dir, files)
+    with answers.cache():
+        return _Request(load_study(file, profile, files, settings), runs_dir, files)
 
 
 def _setting(key: str, value: Any) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from studies.tasks.spec import TaskSpec
-from studies.tasks.values import bare, is_nothing, shown, text_of
+from studies.tasks.values import bare, is_nothing, row_numbers, text_of
 
 _LETTERS = "ABCDEFGHIJ"
 
@@ -96,7 +96,7 @@ def places(spec: TaskSpec, questions: Sequence[Question]) -> list[int]:
     if wrong:
         one = wrong[0]
         others = [q.number for q in wrong[1:] if q.source == one.source]
-        also = f"; so it is in {shown(others)}" if others else ""
+        also = f"; so it is in {row_numbers(others)}" if others else ""
         raise ValueError(
             f"task: {one.source}, row {one.number}: label {one.label!r} is not one of its "
             f"{len(one.texts)} choices, nor a letter or number for one{also}. Correct the rows, or "

@@ -41,7 +41,7 @@ def from_splits(
                 "is also in another split, or has another label there"
             )
     labels = class_names(spec, kept) if info.has_classes else ()
-    splits = _drawn(pools, spec, split_seed, stratified=spec.stratify and info.has_classes)
+    splits = _split(pools, spec, split_seed, stratified=spec.stratify and info.has_classes)
     check_disjoint(splits)
     return TaskData(info, labels, splits, {"missing": missing, **removed}, tuple(notes))
 
@@ -77,7 +77,7 @@ def _role(name: str, before: Mapping[str, object]) -> str:
     return "in_valid" if name == "validation" and "test" in before else "in_test"
 
 
-def _drawn(
+def _split(
     pools: Mapping[str, Sequence[AnyRow]], spec: TaskSpec, split_seed: int, *, stratified: bool
 ) -> dict[str, tuple[AnyRow, ...]]:
     """Train, valid and test out of clean pools."""

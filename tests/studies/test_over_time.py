@@ -91,7 +91,7 @@ def test_a_model_is_as_before_once_its_steps_were_looked_at() -> None:
     with pytest.raises(RuntimeError, match="no room"), again.each(model) as steps:
         seen += [(step, float(model.weight[0, 0])) for step in steps]
         raise RuntimeError("no room")
-    assert seen == [(1, 1.0), (3, 3.0)] and again.taken == [1, 3]
+    assert seen == [(1, 1.0), (3, 3.0)] and again.steps == [1, 3]
     assert bool((model.weight == 5).all())
 
 

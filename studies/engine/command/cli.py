@@ -135,7 +135,7 @@ def _run(given: argparse.Namespace, out: "Console", say: "Say") -> int:
     from studies.engine.definition import answers, overrides
     from studies.engine.definition.schema import load_study
 
-    with answers.kept():
+    with answers.cache():
         study = load_study(find_study(given.study), given.profile, given.plugin, given.set)
     from studies.engine.command.session import Options, Session
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
-from studies.engine.planning import edited, runs
+from studies.engine.planning import edits, runs
 from studies.engine.planning.causes import causes
 from studies.engine.records import Result, Trial, read_result, read_trial, write_record
 from studies.engine.running.attempts import set_aside
@@ -66,7 +66,7 @@ def _unlike(study: Study, folder: Path, planned: Iterable[Trial]) -> str:
         theirs = read_trial(folder)
     except (OSError, ValueError):
         return ""
-    near = edited.nearest([trial for trial in planned if trial.stage == theirs.stage])(theirs)
+    near = edits.nearest([trial for trial in planned if trial.stage == theirs.stage])(theirs)
     if near is None or near.key == theirs.key:
         return ""
     found = causes(study, theirs, near, {near.arm})

@@ -149,7 +149,7 @@ def reached(
         trials=tuple(own),
         missing=tuple(missing),
         untuned=tuple(untuned),
-        arms=_named(study, [cell for cell, count in sizes.items() if count == size]),
+        arms=_names(study, [cell for cell, count in sizes.items() if count == size]),
         claims=len(cells),
         open=tuple(study.claims[i].claim for i in still),
         at_most=len(own) + sum(looks[-1] - sizes[cell] for cell in grown if cell in sizes),
@@ -167,7 +167,7 @@ def _cells_of_claims(study: Study) -> list[set[Cell]]:
     return found
 
 
-def _named(study: Study, cells: Sequence[Cell]) -> tuple[str, ...]:
+def _names(study: Study, cells: Sequence[Cell]) -> tuple[str, ...]:
     """The arms in `cells`; of several tasks with those, where these are not all."""
     tasks: dict[str, list[str]] = {}
     for arm, task in cells:

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from studies.engine.command import kept
+from studies.engine.command import keep_checks
 from studies.engine.command.stages import SearchStage, SeedsStage, StudyStage, TuneStage
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
-from studies.engine.planning import edited, noted
+from studies.engine.planning import edits, preregistration
 from studies.engine.planning.plan import plan
 from studies.engine.records import Stage, Trial
 from studies.engine.trials.fetching import check_data
@@ -42,13 +42,13 @@ class Notices:
         for each in dict.fromkeys(stages):
             if each.name not in self._remarked:
                 self._remarked.add(each.name)
-                lines += edited.remarks(
+                lines += edits.remarks(
                     self._study, each.name, trials, self._runs_dir,
                     undecided=self._undecided() if each.name == "seeds" else (), again=each.again,
                 )  # fmt: skip
         if stage is not self._before:
-            lines += noted.remarks(self._study, self._runs_dir, keep=keep)
-            lines += kept.lacking(stage.trials, self._runs_dir)
+            lines += preregistration.remarks(self._study, self._runs_dir, keep=keep)
+            lines += keep_checks.lacking(stage.trials, self._runs_dir)
         for line in lines:
             self._say(line, "yellow")
 
@@ -58,7 +58,7 @@ class Notices:
             return
         chosen = isinstance(stage, SeedsStage)
         trials = stage.asked if chosen else self._first_seeds()
-        for line in kept.room(self._study, trials, self._runs_dir):
+        for line in keep_checks.room(self._study, trials, self._runs_dir):
             if line not in self._told:
                 self._say(line, "dim")
             self._told.append(line)

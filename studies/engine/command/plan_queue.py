@@ -60,7 +60,7 @@ class PlanQueue(Queue):
         return sum(len(arm[-1].trials) for arms in self._open for arm in arms)
 
     @property
-    def known(self) -> int:
+    def ended_count(self) -> int:
         """Trials that have ended."""
         return sum(result is not None for result in self._results.values())
 

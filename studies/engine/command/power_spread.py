@@ -9,7 +9,7 @@ from studies.engine.definition.contrasts import WeightedSum, trend_points, weigh
 from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.errors import StudyError
 from studies.engine.planning import runs
-from studies.engine.planning.edited import finished
+from studies.engine.planning.edits import finished
 from studies.engine.records import Result, Trial, value_of
 from studies.engine.reporting.over_tasks import means
 from studies.engine.verdicts.row_scores import Results
@@ -50,7 +50,7 @@ def of_results(study: Study, trials: Sequence[Trial], runs_dir: Path) -> Spreads
     Raises:
         StudyError: no spread of differences from the baseline can be taken from there.
     """
-    pairs = list(_found(study, trials, runs_dir))
+    pairs = list(_finished(study, trials, runs_dir))
     several = {
         task.name: (
             _by_arm(pair for pair in pairs if pair[0].task == task.name),
@@ -75,7 +75,9 @@ def _sums(study: Study) -> list[tuple[ClaimRule, WeightedSum]]:
     return [(claim, weighted_sum(claim, points)) for claim in study.claims]
 
 
-def _found(study: Study, trials: Sequence[Trial], runs_dir: Path) -> Iterator[tuple[Trial, Result]]:
+def _finished(
+    study: Study, trials: Sequence[Trial], runs_dir: Path
+) -> Iterator[tuple[Trial, Result]]:
     """Finished trials of the arms of `trials`; a pilot may have had other seeds."""
     cells = {trial.cell: trial for trial in trials}
     before = finished(runs.study_dir(study, runs_dir) / "trials")

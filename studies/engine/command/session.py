@@ -11,18 +11,18 @@ from rich.console import Console, RenderableType
 
 from studies.archives import ArchiveError
 from studies.engine.command import dispatch
-from studies.engine.command.delivered import Delivered
 from studies.engine.command.importing import import_results
 from studies.engine.command.notices import Notices, Say
 from studies.engine.command.plan_table import plan_table
 from studies.engine.command.progress import Progress
+from studies.engine.command.report_cache import ReportCache
 from studies.engine.command.stages import SearchStage, SeedsStage, StudyStage, TuneStage
 from studies.engine.command.standing import Standing
 from studies.engine.definition import checks, verify
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
 from studies.engine.labels import span
-from studies.engine.planning import noted, runs
+from studies.engine.planning import preregistration, runs
 from studies.engine.planning.plan import plan_candidates
 from studies.engine.planning.plan_file import Plan, write_plan
 from studies.engine.planning.tuning import Choice
@@ -45,7 +45,7 @@ MakeRunner = Callable[[Sequence[Trial], int], Runner]
 
 
 Reported = tuple[
-    Sequence[tuple[Trial, Result]], Sequence[Choice], SearchOutcome | None, noted.Changed
+    Sequence[tuple[Trial, Result]], Sequence[Choice], SearchOutcome | None, preregistration.Changes
 ]
 """Results of the seeds, what tuning chose, what the search found, and what was changed since."""
 
@@ -239,13 +239,13 @@ class Session:
         if not results:
             self._say(f"no trial of {self._study.name} has a result yet: nothing to report", "red")
             return False
-        delivered = Delivered(self._study, [*shown.values()], self._runs_dir)
-        if told := delivered.told():
+        delivered = ReportCache(self._study, [*shown.values()], self._runs_dir)
+        if told := delivered.texts():
             self._print(*told)
             return True
         return self._make(seeds, results, delivered)
 
-    def _make(self, seeds: SeedsStage, results: "Sequence[Found]", delivered: Delivered) -> bool:
+    def _make(self, seeds: SeedsStage, results: "Sequence[Found]", delivered: ReportCache) -> bool:
         """Write and print report and page anew; whether that worked."""
         from studies.engine.tracking import background
 
@@ -282,7 +282,7 @@ class Session:
         if not found and (search is None or not search.points):
             return None
         choices = self.tuning.choices if self.tuning is not None else ()
-        return found, choices, search, noted.changed(self._study, self._runs_dir)
+        return found, choices, search, preregistration.changes(self._study, self._runs_dir)
 
     def earlier(self) -> Sequence[Trial]:
         """The trials of the stage before the seeds that are known by now."""

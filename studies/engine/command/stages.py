@@ -12,7 +12,7 @@ from studies.engine.command.dispatch import MakeRunner, OnEvent, Say
 from studies.engine.definition.sections import Search
 from studies.engine.definition.study import Study
 from studies.engine.planning import runs
-from studies.engine.planning.edited import Again
+from studies.engine.planning.edits import Again
 from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.selection import only
 from studies.engine.planning.tuning import Choice
@@ -133,7 +133,7 @@ class SearchStage:
     def __init__(self, study: Study, plugins: Sequence[Path], runs_dir: Path) -> None:
         """Raises `StudyError` where the study cannot be planned."""
         self._study, self._runs_dir = study, runs_dir
-        self._spec = search.wanted(study)
+        self._spec = search.search_of(study)
         self._make = search.plan_search(study, plugins)
         self.total = self._spec.trials
 

@@ -124,10 +124,10 @@ class _Lines:
         else:
             metric = queue.metric_of(trial)
             found = f"{metric} {result.metrics.get(metric, math.nan):.4f}"
-        rest = (queue.total - queue.known) * (time.monotonic() - self._began) / self._ended
+        rest = (queue.total - queue.ended_count) * (time.monotonic() - self._began) / self._ended
         soon = f"  (about {duration(rest)} left)" if rest else ""
         _say(
-            f"[{queue.known}/{queue.total}] {event.kind:<6} {trial.study} {trial.title} "
+            f"[{queue.ended_count}/{queue.total}] {event.kind:<6} {trial.study} {trial.title} "
             f"seed {trial.seed}  {found}  {duration(result.seconds)}{soon}"
         )
 

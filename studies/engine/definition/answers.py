@@ -32,7 +32,7 @@ Given = TypeVarTuple("Given")
 Answer = TypeVar("Answer")
 
 _known: dict[str, Any] = {}
-_open: "list[_Kept]" = []
+_open: "list[_Cache]" = []
 """What is kept between commands, while one keeps it."""
 
 
@@ -43,7 +43,7 @@ def once(ask: Callable[[*Given], Answer]) -> Callable[[*Given], Answer]:
     """
 
     @functools.wraps(ask)
-    def asked(*given: *Given) -> Answer:
+    def cached(*given: *Given) -> Answer:
         canonical = json.dumps([ask.__name__, *given], sort_keys=True, default=repr)
         key = hashlib.sha256(canonical.encode()).hexdigest()[:32]
         for store in _open if key not in _known else ():
@@ -53,13 +53,13 @@ def once(ask: Callable[[*Given], Answer]) -> Callable[[*Given], Answer]:
         answer: Answer = _known[key]
         return answer
 
-    return asked
+    return cached
 
 
 @contextlib.contextmanager
-def kept() -> Iterator[None]:
+def cache() -> Iterator[None]:
     """Know what earlier commands were answered, and leave what is asked inside to later ones."""
-    store = _Kept()
+    store = _Cache()
     _open.append(store)
     try:
         yield
@@ -68,7 +68,7 @@ def kept() -> Iterator[None]:
         store.write()
 
 
-class _Kept:
+class _Cache:
     """The answers of commands before this one, read on the first question."""
 
     def __init__(self) -> None:

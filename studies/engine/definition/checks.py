@@ -192,7 +192,7 @@ def is_at_hand(backbone: dict[str, Any]) -> bool:
     """Whether the backbone's configuration is on this machine, so that arms can be held to it."""
     from studies import backbones
 
-    made = backbones.check(backbone).kind == "made"
+    made = backbones.check(backbone).kind == "matrix"
     return made or backbones.config_file(backbone) is not None
 
 
@@ -200,7 +200,7 @@ def check_modules(backbone: dict[str, Any], task: dict[str, Any], adapter: dict[
     """Raises `ValueError` where `adapter` names modules that a backbone at hand does not have."""
     from studies import backbones, tasks
 
-    if backbones.check(backbone).kind == "made":
+    if backbones.check(backbone).kind == "matrix":
         shape = tasks.head(task, tasks.load(task)).shape
         assert shape is not None, "`check_fit` refuses every other task"
         _check_on_matrix(backbone, shape, adapter)

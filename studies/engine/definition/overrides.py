@@ -24,7 +24,7 @@ from studies.engine.definition.points import (
 from studies.engine.definition.study import Study, StudyBody
 from studies.engine.definition.yaml_source import Entries, parse_scalar, parse_value
 from studies.engine.errors import StudyError
-from studies.engine.labels import shown
+from studies.engine.labels import short_value
 from studies.sections import unlike
 
 WITHOUT_NUMBERS = ("seeds", "keep", "budget")
@@ -75,9 +75,9 @@ _EXAMPLES = {"adapter": "adapter.r=4", "train": "train.epochs=1", "budget": "bud
 def labelled(profile: str, settings: Mapping[str, Any]) -> str:
     """`profile` and what of `settings` decides numbers, as the name of a folder."""
     told = {k: v for k, v in settings.items() if k.partition(".")[0] not in WITHOUT_NUMBERS}
-    text = "+".join([profile, *(f"{key}={shown(value)}" for key, value in told.items())])
+    text = "+".join([profile, *(f"{key}={short_value(value)}" for key, value in told.items())])
     name = re.sub(r"[^A-Za-z0-9_.=+-]", "-", text)
-    whole = all(repr(parse_scalar(shown(value))) == repr(value) for value in told.values())
+    whole = all(repr(parse_scalar(short_value(value))) == repr(value) for value in told.values())
     if name == text and whole and len(name) <= _LONGEST:
         return name
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
@@ -122,7 +122,7 @@ def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
         axes = [axis for axis in study.sweep if overlap(key, axis)]
         compared = [axis for axis in axes if not _has_multiples(study, axis)]
         for axis in compared:
-            values = ", ".join(map(shown, study.sweep[axis]))
+            values = ", ".join(map(short_value, study.sweep[axis]))
             problems.add(PLACE, key, (
                 f"the study compares values of {axis}: {values}. `--only {axis}=VALUE` runs one"
                 " of them; for others write a study file of your own"
@@ -167,7 +167,7 @@ def remarks(study: Study) -> list[str]:
         times = dict.fromkeys(p.arm for p in points if any(overlap(key, f) for f in p.factors))
         have = "has" if len(times) == 1 else "have"
         whole += f"; {_names(times)} {have} a multiple of it" if times else ""
-        lines.append(f"{key}={shown(value)}{whole}")
+        lines.append(f"{key}={short_value(value)}{whole}")
     return lines
 
 

@@ -18,10 +18,10 @@ from studies.engine.definition.study import Study, StudyBody
 from studies.engine.definition.yaml_source import (
     Entries,
     Location,
+    display_path,
     place_in,
     plain,
     read_yaml,
-    shown,
 )
 from studies.engine.errors import StudyError
 from studies.sections import dotted, reason, unlike
@@ -57,7 +57,7 @@ def load_study(
     spoken = _section(source, "profiles")  # all of these must validate
     names = [profile, *(each for each in list_profiles() if each in spoken and each != profile)]
     studies = {
-        each: _resolve(source, shown(path), each, problems, given if each == profile else {})
+        each: _resolve(source, display_path(path), each, problems, given if each == profile else {})
         for each in names
     }
     study = studies[profile]
@@ -76,7 +76,7 @@ def _load_own_plugins(source: Entries, path: Path) -> None:
             try:
                 load_plugins([path.parent / Path(name).expanduser()])
             except StudyError as error:
-                place = place_in(source, ("plugins", i), shown(path))
+                place = place_in(source, ("plugins", i), display_path(path))
                 raise StudyError(f"{place}: plugins: {error}") from error
 
 

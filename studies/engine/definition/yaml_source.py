@@ -119,7 +119,7 @@ def read_yaml(path: Path) -> Entries:
     Raises `StudyError` with one problem a line where the file is missing, empty, not text, not
     YAML, or not a mapping.
     """
-    name = shown(path)
+    name = display_path(path)
     root = _compose(_text(path, name), name)
     if root is None:
         raise StudyError(f"{name}:1: the file is empty; a study starts with `name:`")
@@ -159,7 +159,7 @@ def as_yaml(tree: Mapping[str, Any]) -> str:
     return text
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """`path` relative to the working directory where it lies below it."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))

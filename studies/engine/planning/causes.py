@@ -37,7 +37,7 @@ def causes(study: Study, old: Trial, new: Trial | None, arms: Collection[str]) -
         return (edited,)
     found = [*_files(old, new), *_plugins(old, new)]
     paths = _differing(old.config, new.config)
-    if paths and old.stage == "seeds" and paths <= _chosen(study):
+    if paths and old.stage == "seeds" and paths <= _chosen_paths(study):
         chose = "the stage before the seeds chose other settings"
         found.append(Cause(chose, "trained with what had been chosen before", edited.back))
     elif paths or not found:  # where all is the same, it was asked for in another space
@@ -87,7 +87,7 @@ def _plugins(old: Trial, new: Trial) -> Iterator[Cause]:
         yield Cause(f"plug-in {name} {what}", arm, back)
 
 
-def _chosen(study: Study) -> set[str]:
+def _chosen_paths(study: Study) -> set[str]:
     """The settings that a stage before the seeds chooses, as `_differing` names them."""
     paths = [*study.tune, *(study.search.space if study.search is not None else ())]
     return {".".join(path.split(".")[:2]) for path in paths}

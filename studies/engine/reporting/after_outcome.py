@@ -26,7 +26,7 @@ _STEP = re.compile(r"after/landscape/(.+)")
 
 
 @dataclass(frozen=True)
-class Kept:
+class Pruned:
     """One arm at one share of its trained parameters, chosen by PARA."""
 
     share: float
@@ -89,7 +89,7 @@ class ArmAfter:
 
     arm: str
     trained: Summary
-    curve: tuple[Kept, ...]
+    curve: tuple[Pruned, ...]
     """By falling share; empty where the arm was not pruned."""
     affine: Affine | None
     landscape: tuple[tuple[float, Summary], ...]
@@ -121,7 +121,7 @@ def _arm(arm: str, seeds: Seeds, metric: str) -> ArmAfter:
     steps = sorted(float(hit[1]) for name in names if (hit := _STEP.match(name)))
     times = {int(hit[1]) for name in names if (hit := _TIME.match(name))}
     trained = _values(seeds, metric)
-    curve = (_kept(share, seeds, metric, trained) for share in sorted(shares, reverse=True))
+    curve = (_pruned(share, seeds, metric, trained) for share in sorted(shares, reverse=True))
     affine = None
     if found := _values(seeds, f"after/affine/{metric}"):
         lost = _mean(seeds, "after/affine/non_affine_share")
@@ -165,13 +165,13 @@ def _below(start: str, seeds: Seeds) -> dict[str, float]:
     return {n.removeprefix(start): _mean(seeds, n) for n in names if n.startswith(start)}
 
 
-def _kept(share: float, seeds: Seeds, metric: str, trained: Mapping[int, float]) -> Kept | None:
+def _pruned(share: float, seeds: Seeds, metric: str, trained: Mapping[int, float]) -> Pruned | None:
     """None where no seed has the metric."""
     found = _values(seeds, f"{para_name(share)}/{metric}")
     if not found:
         return None
     facts = {fact: _mean(seeds, f"{para_name(share)}/{fact}") for fact in PARA_FACTS}
-    return Kept(share, summary=_summary(found), difference=compare(found, trained), **facts)
+    return Pruned(share, summary=_summary(found), difference=compare(found, trained), **facts)
 
 
 def _values(seeds: Seeds, name: str) -> dict[int, float]:

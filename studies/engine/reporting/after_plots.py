@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from basis_zoo.drawing.layout import finish, panels
 from basis_zoo.drawing.styles import INK
 from studies.engine.reporting.outcome import Outcome
-from studies.engine.reporting.panels import drawn, half, labels, pair, styles, title
+from studies.engine.reporting.panels import half, labels, nan_for_none, pair, styles, title
 
 
 def figures(outcome: Outcome) -> dict[str, Figure]:
@@ -35,9 +35,9 @@ def _kept_parameters(outcome: Outcome) -> Figure:
             (right, [kept.difference.estimate for kept in arm.curve]),
         ):
             ends = [half(low, high) or 0.0 for _, low, high in estimates]
-            means = drawn(mean for mean, *_ in estimates)
+            means = nan_for_none(mean for mean, *_ in estimates)
             axes.errorbar(x, means, yerr=ends, **style)
-        left.axhline(*drawn([arm.trained.mean]), color=look.colour, lw=1.0, ls=":")
+        left.axhline(*nan_for_none([arm.trained.mean]), color=look.colour, lw=1.0, ls=":")
     right.axhline(0, color=INK, lw=1.0, ls=":")
     for axes in (left, right):
         _log_ticks(axes, sorted({round(kept.parameters) for arm in arms for kept in arm.curve}))
@@ -60,9 +60,12 @@ def _landscape(outcome: Outcome) -> Figure:
         steps = [step for step, _ in arm.landscape]
         summaries = [summary for _, summary in arm.landscape]
         look = looks[arm.arm]
-        axes.plot(steps, drawn(s.mean for s in summaries), **look.line(len(steps)))
+        axes.plot(steps, nan_for_none(s.mean for s in summaries), **look.line(len(steps)))
         if all(s.low is not None for s in summaries):
-            low, high = drawn(s.low for s in summaries), drawn(s.high for s in summaries)
+            low, high = (
+                nan_for_none(s.low for s in summaries),
+                nan_for_none(s.high for s in summaries),
+            )
             axes.fill_between(steps, low, high, color=look.colour, alpha=0.15, lw=0)
         axes.axvline(0, color=INK, lw=1.0, ls=":")
         axes.set(title=names[arm.arm], xlabel="step, in norms of the parameters",

@@ -10,9 +10,9 @@ from studies import published
 from studies.engine.definition import overrides
 from studies.engine.definition.contrasts import trend_points
 from studies.engine.definition.study import Objective, Study
-from studies.engine.planning.noted import UNCHANGED, Changed
+from studies.engine.planning.preregistration import NO_CHANGES, Changes
 from studies.engine.planning.tuning import Choice
-from studies.engine.records import Cost, Kept, Result, Trial
+from studies.engine.records import BestStep, Cost, Result, Trial
 from studies.engine.reporting.after_outcome import ArmAfter, gather
 from studies.engine.reporting.arm_facts import figure, matched, setting, steps_of
 from studies.engine.reporting.costs import median_cost
@@ -126,13 +126,13 @@ class Outcome:
     """What the search for one arm's settings found."""
     settings: tuple[str, ...] = ()
     """What `--set` changed of the whole study, and in which arms not."""
-    changed: Changed = UNCHANGED
+    changed: Changes = NO_CHANGES
     """What of claims, looks and seeds is not as it was before the first result."""
     looks: tuple[int, ...] = ()
     """After how many seeds claims are judged, where seeds are added until they are decided."""
     two_factors: TwoFactors | None = None
     """Where arms set two paths in every combination: both effects and the interaction."""
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[BestStep, ...] = ()
     """Of trials that are measured with the parameters of their best evaluation."""
     tasks: Mapping[str, "Outcome"] = field(default_factory=dict)
     """The same of each of several tasks, or of each part of one; no claims are judged there."""
@@ -153,7 +153,7 @@ class Outcome:
         names = dict.fromkeys(f"`{each.select_on}`" for each in own if each.select_on)
         return " or ".join(names)
 
-    def drawn(self) -> "Outcome":
+    def for_figures(self) -> "Outcome":
         """With the arms that figures show: of more than `DRAWN`, the baseline and the best."""
         if len(self.arms) <= DRAWN:
             return self

@@ -61,7 +61,7 @@ def _mean(study: Study, pairs: Mapping[str, Pair]) -> Result:
     if lacking := [task.name for task in study.tasks if task.name not in done]:
         failure = Failure(kind="exception", message=f"not done on {', '.join(lacking)}")
         return Result(key=first.key, status="failed", failure=failure)
-    named = [_named(study, task.name, done[task.name].metrics) for task in study.tasks]
+    named = [_under_shared_names(study, task.name, done[task.name].metrics) for task in study.tasks]
     shared = [name for name in named[0] if all(name in each for each in named)]
     chosen = first.chosen if all(r.chosen == first.chosen for r in done.values()) else {}
     return Result(
@@ -73,7 +73,7 @@ def _mean(study: Study, pairs: Mapping[str, Pair]) -> Result:
     )
 
 
-def _named(study: Study, task: str, metrics: Mapping[str, float]) -> dict[str, float]:
+def _under_shared_names(study: Study, task: str, metrics: Mapping[str, float]) -> dict[str, float]:
     """`metrics`, with those of the task's own objective under the name that it has over all."""
     own, whole, found = study.objective_of(task), study.objective_of(), dict(metrics)
     for key in ("metric", "select_on"):

@@ -123,7 +123,7 @@ def fit(axes: Axes, estimates: Sequence[Estimate], values: Sequence[float] = ())
         axes.set_ylim(min(ends) - 0.09 * span, max(ends) + 0.09 * span)
 
 
-def drawn(values: Iterable[float | None]) -> list[float]:
+def nan_for_none(values: Iterable[float | None]) -> list[float]:
     """`values` as matplotlib draws them: it leaves NaN out."""
     return [math.nan if value is None else value for value in values]
 

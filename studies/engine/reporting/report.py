@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from studies import published
 from studies.engine.definition.study import Study
-from studies.engine.planning.noted import UNCHANGED, Changed
+from studies.engine.planning.preregistration import NO_CHANGES, Changes
 from studies.engine.planning.tuning import Choice
 from studies.engine.program import program
 from studies.engine.records import Cost
@@ -106,7 +106,7 @@ def draft(
     trials_dir: Path,
     choices: Sequence[Choice] = (),
     search: SearchOutcome | None = None,
-    changed: Changed = UNCHANGED,
+    changed: Changes = NO_CHANGES,
 ) -> Draft:
     """The report of `pairs`.
 
@@ -148,7 +148,7 @@ def write_report(
     trials_dir: Path | None = None,
     choices: Sequence[Choice] = (),
     search: SearchOutcome | None = None,
-    changed: Changed = UNCHANGED,
+    changed: Changes = NO_CHANGES,
 ) -> Report:
     """Write report.md, report.json and the figures of `pairs` to `out_dir`.
 
@@ -164,7 +164,7 @@ def _figures(
     outcome: Outcome, curves: plots.Curves, trials_dir: Path
 ) -> Sequence[tuple[str, Figure]]:
     """Every figure with its file's name; arms beyond what can be told apart are left out."""
-    drawn, made = outcome.drawn(), {}
+    drawn, made = outcome.for_figures(), {}
     if any(arm.values for arm in drawn.arms):
         made["comparison"] = plots.plot_comparison(drawn)
     made |= two_factor_report.figures(drawn)
@@ -172,8 +172,8 @@ def _figures(
         made["learning"] = plots.plot_learning_curves(drawn, curves)
     made |= task_plots.figures(drawn) | after_plots.figures(drawn)
     for name, own in (drawn.tasks if drawn.is_mean else {"": drawn}).items():
-        inside = spectra_plots.figures(own.drawn(), trials_dir)
-        inside |= surface_plots.figures(own.drawn(), trials_dir)
+        inside = spectra_plots.figures(own.for_figures(), trials_dir)
+        inside |= surface_plots.figures(own.for_figures(), trials_dir)
         end = "_" * bool(name) + re.sub(r"[^-\w]+", "_", name)
         made |= {f"{what}{end}": figure for what, figure in inside.items()}
     if outcome.search is not None:
@@ -257,11 +257,11 @@ def _arms_as_data(outcome: Outcome) -> list[dict[str, Any]]:
 def _curves(outcome: Outcome, trials_dir: Path) -> plots.Curves:
     """Of the arms that figures show; of several tasks each has its own, TASK/METRIC."""
     if not outcome.is_mean:
-        return read_curves(outcome.drawn(), trials_dir)
+        return read_curves(outcome.for_figures(), trials_dir)
     return {
         f"{name}/{metric}": lines
         for name, own in outcome.tasks.items()
-        for metric, lines in read_curves(own.drawn(), trials_dir).items()
+        for metric, lines in read_curves(own.for_figures(), trials_dir).items()
     }
 
 

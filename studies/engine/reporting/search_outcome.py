@@ -68,7 +68,7 @@ def gather(
     study: Study, history: Sequence[tuple[Trial, Result]], importances: Importances
 ) -> SearchOutcome:
     """The search of `study` whose ended points are `history`."""
-    spec = search.wanted(study)
+    spec = search.search_of(study)
     found = {t.key: tuple(v) for t, r in history if (v := search.values(spec, r)) is not None}
     on_front = dict(zip(found, search.front(spec, list(found.values())), strict=True))
     chosen = search.best(spec, history)

@@ -6,9 +6,9 @@ from matplotlib.figure import Figure
 
 from basis_zoo.drawing.layout import finish
 from basis_zoo.drawing.styles import GREY, INK, PAPER
-from studies.engine.labels import short_names, shown
+from studies.engine.labels import short_names, short_value
 from studies.engine.reporting.outcome import Outcome
-from studies.engine.reporting.panels import drawn, pair, styles, title
+from studies.engine.reporting.panels import nan_for_none, pair, styles, title
 from studies.engine.reporting.search_outcome import FEW_POINTS, SearchOutcome, SearchPoint
 from studies.engine.reporting.tables import NONE, table
 
@@ -73,8 +73,9 @@ def _front(found: SearchOutcome, outcome: Outcome) -> Figure:
             axes.set_xscale("log")
             axes.set_xlabel(f"{found.metrics[1]} (log scale)")
     if outcome.reference is not None:
-        panels[1].axhline(*drawn([outcome.reference.summary.mean]), color=INK, ls="--", lw=1.2,
-                          label=f"{outcome.baseline}, mean over its seeds")  # fmt: skip
+        (mean,) = nan_for_none([outcome.reference.summary.mean])
+        name = f"{outcome.baseline}, mean over its seeds"
+        panels[1].axhline(mean, color=INK, ls="--", lw=1.2, label=name)
     note = "Every point was trained once. The line joins the front of validation in both panels."
     return finish(figure, title(outcome, f"search of {len(done)} finished points"), note)
 
@@ -90,7 +91,7 @@ def _points(found: SearchOutcome, points: Sequence[SearchPoint]) -> str:
         rows.append(
             [
                 f"{mark}{point.name}{mark}",
-                *(shown(point.settings[path]) for path in names),
+                *(short_value(point.settings[path]) for path in names),
                 *values,
                 NONE if point.reported is None else _number(point.reported),
                 "on the front" if point.on_front and len(found.metrics) > 1 else state,

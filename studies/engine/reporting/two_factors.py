@@ -23,7 +23,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from studies.engine.labels import shown
+from studies.engine.labels import short_value
 from studies.engine.verdicts.statistics import Estimate, t_quantile
 
 ABSENT = "the study's own"
@@ -97,7 +97,7 @@ def _grid(swept: Swept, pair: tuple[str, str]) -> Grid | None:
     for arm, own in swept.items():
         if not own.keys() <= set(pair):
             continue
-        names = [shown(own[path]) if path in own else ABSENT for path in pair]
+        names = [short_value(own[path]) if path in own else ABSENT for path in pair]
         cell = names[0], names[1]
         if cell in cells:
             return None

@@ -306,7 +306,7 @@ class Sampler:
     """Optuna as `points.Sampler`: one row a point that was asked for."""
 
     def __init__(self, study: Study, make: search.Make, storage: Storage) -> None:
-        spec = search.wanted(study)
+        spec = search.search_of(study)
         self._distributions = _distributions(spec.space)
         part = f"search-{search.identity(study, make)}"
         self._study = storage.study(study, part, spec.objectives)
@@ -322,17 +322,17 @@ class Sampler:
             if "ordinal" not in row.user_attrs:  # cut off before it was kept
                 self._study.tell(row.number, state=TrialState.FAIL)
 
-    def rows(self) -> list[points.Asked]:
+    def rows(self) -> list[points.Proposal]:
         """Every point that was asked for."""
         return [
-            points.Asked(
+            points.Proposal(
                 row.number, row.user_attrs["ordinal"], row.params, row.state is TrialState.RUNNING
             )
             for row in self._study.get_trials(deepcopy=False)
             if "ordinal" in row.user_attrs
         ]
 
-    def ask(self, point: int, settings: search.Settings | None = None) -> points.Asked:
+    def ask(self, point: int, settings: search.Settings | None = None) -> points.Proposal:
         """A new row, running: with `settings` of ours, else of the sampler's choice.
 
         Until it is kept it is none of `rows`, and who starts after a crash does not find it.
@@ -342,9 +342,9 @@ class Sampler:
         with warnings.catch_warnings():  # a search needs no heartbeats: one command runs it
             warnings.simplefilter("ignore", UserWarning)
             asked = self._study.ask(self._distributions)
-        return points.Asked(asked.number, point, asked.params, True)
+        return points.Proposal(asked.number, point, asked.params, True)
 
-    def keep(self, row: points.Asked) -> None:
+    def keep(self, row: points.Proposal) -> None:
         """The point of the asked `row` is to be run."""
         identity = self._storage.get_trial_id_from_study_id_trial_number(self._id, row.number)
         self._storage.set_trial_user_attr(identity, "ordinal", row.point)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from studies.engine.definition.sections import Domain, Range
-from studies.engine.labels import shown
+from studies.engine.labels import short_value
 
 Settings = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ def _word(value: Any) -> Any:
     """`value` as Optuna takes it: of lists, and of numbers without end, their text."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    return value if isinstance(value, bool | int | float | str) else shown(value)
+    return value if isinstance(value, bool | int | float | str) else short_value(value)
 
 
 def _domain(values: Collection[Any]) -> Domain:

@@ -35,12 +35,12 @@ def plan_search(study: Study, plugins: Sequence[str | Path] = ()) -> Make:
     Raises `StudyError` where the arm cannot be built or a plug-in cannot be imported.
     """
     points, make = prepared(study, plugins)
-    return make_point(study, next(p for p in points if p.arm == wanted(study).arm), make)
+    return make_point(study, next(p for p in points if p.arm == search_of(study).arm), make)
 
 
 def make_point(study: Study, arm: Point, make: Callable[..., Trial]) -> Make:
     """What makes the trials of `study`'s search from the arm that it is about."""
-    search = wanted(study)
+    search = search_of(study)
     space = space_of(search)
 
     def point(number: int, settings: Settings) -> Trial:
@@ -51,7 +51,7 @@ def make_point(study: Study, arm: Point, make: Callable[..., Trial]) -> Make:
     return point
 
 
-def wanted(study: Study) -> Search:
+def search_of(study: Study) -> Search:
     """The section `search` of a study that has one."""
     assert study.search is not None
     return study.search
@@ -64,7 +64,7 @@ def space_of(search: Search) -> str:
 
 def identity(study: Study, make: Make) -> str:
     """8 hex digits of everything that the sampler's rows depend on: with others it begins anew."""
-    search = wanted(study)
+    search = search_of(study)
     low = lowest(search)
     lists = {path: d for path, d in search.space.items() if not isinstance(d, Range)}
     # a plug-in counts where any point may use it
@@ -88,7 +88,7 @@ def history(study: Study, make: Make, runs_dir: Path) -> list[tuple[Trial, Resul
     Points that were chosen from another space do not count, nor do those of an earlier version of
     the study, which would be other trials today.
     """
-    search = wanted(study)
+    search = search_of(study)
     found = []
     for file in (runs.study_dir(study, runs_dir) / "trials").glob("*/trial.json"):
         try:

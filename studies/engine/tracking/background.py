@@ -64,18 +64,18 @@ class Tracking:
 
     def _work(self) -> None:
         page = pages.TrackedStudy(self._study, self._runs_dir, self._say)
-        while not self._leaving.is_set() and not self._taken(page.__enter__, ""):
+        while not self._leaving.is_set() and not self._attempt(page.__enter__, ""):
             self._leaving.wait(RETRY_SECONDS)
         _import_what_the_report_needs()
         while not self._leaving.is_set():
             found = self._queue.get()
             if found is None:
                 return
-            if not self._taken(partial(page.end_trial, *found), found[0].key):
+            if not self._attempt(partial(page.end_trial, *found), found[0].key):
                 self._queue.put(found)  # behind the others: it may be the only one that fails
                 self._leaving.wait(RETRY_SECONDS)
 
-    def _taken(self, call: Callable[[], object], key: str) -> bool:
+    def _attempt(self, call: Callable[[], object], key: str) -> bool:
         """Whether `call` is settled; what fails is said once a trial, and once while all fail."""
         try:
             call()

@@ -228,7 +228,7 @@ class TrackedStudy:
         tags = contents.tags(trial, result, self.study.baseline, more)
         if not any(run.attempt == result.attempt and run.whole for run in known):
             with locked(self._lock):  # another process may have written it, and none writes it now
-                known[:] = self._found(f"{TRIALS} and tags.point = '{trial.key}'")
+                known[:] = self._runs(f"{TRIALS} and tags.point = '{trial.key}'")
                 again = [run for run in known if run.attempt == result.attempt]
                 for run in again:
                     if not run.whole:
@@ -265,12 +265,12 @@ class TrackedStudy:
         """The runs of every point."""
         if self._known is None:
             found: dict[str, list[_Run]] = {}
-            for run in self._found(TRIALS):
+            for run in self._runs(TRIALS):
                 found.setdefault(run.point, []).append(run)
             self._known = found
         return self._known
 
-    def _found(self, query: str) -> list[_Run]:
+    def _runs(self, query: str) -> list[_Run]:
         """The trials' runs that meet `query`."""
         return [
             _Run(
@@ -285,7 +285,7 @@ class TrackedStudy:
         ]
 
     def _write_run(self, trial: Trial, result: Result, run_dir: Path, tags: dict[str, str]) -> _Run:
-        start, params = contents.began(result), contents.params(trial)
+        start, params = contents.start_time(result), contents.params(trial)
         curve = run_dir / "metrics.jsonl"
         points = contents.points(result, read_metrics(curve) if curve.is_file() else [], start)
         run_id = self._client.create_run(

@@ -23,7 +23,7 @@ from studies.engine.definition.contents import check_contents
 from studies.engine.definition.plugins import load_plugins
 from studies.engine.definition.sections import After
 from studies.engine.definition.train import Train, total_steps
-from studies.engine.records import Cost, Kept, Trial
+from studies.engine.records import BestStep, Cost, Trial
 from studies.engine.trials import keeping, prepared_rows, seeds
 from studies.engine.trials.after import Subject, evaluate_after
 from studies.engine.trials.attaching import attached
@@ -59,7 +59,7 @@ class Findings:
     chosen: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     cost: Cost | None = None
-    kept: Kept | None = None
+    kept: BestStep | None = None
     micro_batch: int | None = None
     notes: tuple[str, ...] = ()
 
@@ -126,7 +126,7 @@ class TrainingRun:
         self._model, processor, adapter, found.chosen = self._adapted(data)
         reader = json.dumps(found.backbone, sort_keys=True)
         self._prepared, cut = prepared_rows.ready(
-            prepared_rows.Wanted(task, split_seed, content, reader, processor)
+            prepared_rows.Request(task, split_seed, content, reader, processor)
         )
         if cut:
             found.data["truncated"] = cut
@@ -237,7 +237,7 @@ class TrainingRun:
     def _name_missing_steps(self, trained: int) -> None:
         """Note the steps of which spectra were wanted, and which the training did not have."""
         steps = self._after.steps if self._after is not None else ()
-        if late := [str(step) for step in steps if step not in self._snapshots.taken]:
+        if late := [str(step) for step in steps if step not in self._snapshots.steps]:
             self._found.note(
                 f"after.spectra.steps: the training had {trained} steps, so there is nothing after "
                 f"{', '.join(late)}"
@@ -292,7 +292,7 @@ class TrainingRun:
         with self._preemption.whole():
             best.restore(self._model)
         self._preemption.check()
-        self._found.kept = best.kept(step)
+        self._found.kept = best.record(step)
         return best.values | self._finite(self._found.kept.step, "test")
 
     def _score(self, step: int, *splits: str) -> dict[str, float]:

@@ -43,7 +43,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Seen:
+class News:
     """What a look found."""
 
     pieces: Sequence[Piece] = ()
@@ -113,7 +113,7 @@ class RemoteSlot:
             else:
                 self._worker.give(hand.trial, hand.folder)
 
-    def look(self, *started: None) -> Seen:
+    def look(self, *started: None) -> News:
         """What is new: at once where there is more of it, else after a while or at the end."""
         hand = self._in_hand
         if hand.unsent is None:
@@ -124,9 +124,9 @@ class RemoteSlot:
             pieces.append(piece)
             size += len(piece.content)
             if size >= BATCH_BYTES:
-                return Seen(pieces)
+                return News(pieces)
         hand.unsent = None
-        return Seen(pieces, hand.outbox.checkpoints(), hand.exit)
+        return News(pieces, hand.outbox.checkpoints(), hand.exit)
 
     def end(self, number: int) -> None:
         """Ask the trial of order `number` to save and end."""
@@ -177,7 +177,7 @@ class RemoteSlot:
         return tuple(paths)
 
 
-def bring_home(run_dir: Path, seen: Seen) -> None:
+def bring_home(run_dir: Path, seen: News) -> None:
     """Write what a look found into `run_dir`; checkpoints that its trial removed go here too.
 
     Raises:

@@ -47,7 +47,7 @@ class StepGraph(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class _Held:
+class _Capture:
     """A graph, and where its numbers lie."""
 
     graph: StepGraph
@@ -82,7 +82,7 @@ class CapturedSteps:
         self._model, self._step, self._several = model, step, several
         self._new_pool, self._new_graph, self._note = new_pool, new_pool(), note
         self._loss = torch.zeros((), dtype=torch.float64, device=step.device)
-        self._held: dict[Hashable, _Held] = {}
+        self._held: dict[Hashable, _Capture] = {}
         self._seen: Counter[Hashable] = Counter()
         self._warm_up, self._renewals, self._failures = WARM_UP, 0, 0
         self._captures = self._replays = 0
@@ -113,7 +113,7 @@ class CapturedSteps:
         values = self._update(None) if update is None else update.values
         return self._told(values, last)
 
-    def _told(self, values: Tensor, held: _Held | None) -> tuple[Tensor, Check | None]:
+    def _told(self, values: Tensor, held: _Capture | None) -> tuple[Tensor, Check | None]:
         """The loss and norm of `values`, and what `held` tells of its proxies."""
         if held is None:
             return values[:2].clone(), None
@@ -173,7 +173,7 @@ class CapturedSteps:
         # to None where one graph makes and uses them, so that their memory is another graph's too
         self._step.optimizer.zero_grad(set_to_none=not self._several)
 
-    def _replayed(self, work: Work, do: Callable[[Work], Tensor]) -> _Held | None:
+    def _replayed(self, work: Work, do: Callable[[Work], Tensor]) -> _Capture | None:
         """Replay what `do` does with `work`; None, and nothing done, where it is not captured."""
         if torch.are_deterministic_algorithms_enabled() and _is_full(work):
             return None  # transformers takes another kernel where it sees that nothing is padded
@@ -193,7 +193,7 @@ class CapturedSteps:
     def _may_capture(self) -> bool:
         return not self._given_up and not self._warm_up and len(self._held) < MOST_GRAPHS
 
-    def _capture(self, key: Hashable, work: Work, do: Callable[[Work], Tensor]) -> _Held | None:
+    def _capture(self, key: Hashable, work: Work, do: Callable[[Work], Tensor]) -> _Capture | None:
         inputs = work.made(lambda t: torch.empty_like(t, device=self._step.device).copy_(t))
         graph, before = self._new_graph(), _host_random()
         try:
@@ -207,7 +207,7 @@ class CapturedSteps:
         else:
             if _same(_host_random(), before):
                 self._captures += 1
-                held = _Held(graph, inputs, values, CapturedProxies.of(self._model))
+                held = _Capture(graph, inputs, values, CapturedProxies.of(self._model))
                 self._held[key] = held
                 return held
             self._give_up("its passes draw random numbers on the host")
@@ -246,7 +246,7 @@ class CapturedSteps:
         if self._step.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _judge(self, held: _Held, step: int, rest: Sequence[float]) -> None:
+    def _judge(self, held: _Capture, step: int, rest: Sequence[float]) -> None:
         """Capture anew where the proxies of `held` no longer do, as step `step` tells."""
         verdict = held.proxies.judge(rest)
         if verdict == "past":

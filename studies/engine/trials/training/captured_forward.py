@@ -24,7 +24,7 @@ NOT_REPLAYED = "evaluation is not replayed from CUDA graphs"
 
 
 @dataclass(frozen=True, eq=False)
-class _Held:
+class _Capture:
     graph: StepGraph
     inputs: dict[str, Tensor]
     logits: Tensor
@@ -45,7 +45,7 @@ class CapturedForward(nn.Module):
         super().__init__()
         self.model, self.training = model, model.training
         self._new_graph, self._note = new_graph, note
-        self._held: dict[Hashable, _Held] = {}
+        self._held: dict[Hashable, _Capture] = {}
         self._seen: Counter[Hashable] = Counter()
         self._given_up = False
 
@@ -74,7 +74,7 @@ class CapturedForward(nn.Module):
             self._held.clear()
             self._note(f"{NOT_REPLAYED}: {type(error).__name__}: {error}")
         else:
-            self._held[shape] = _Held(graph, own, logits)
+            self._held[shape] = _Capture(graph, own, logits)
 
 
 @contextmanager

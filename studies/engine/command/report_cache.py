@@ -23,7 +23,7 @@ PACKAGES = (*answers.PACKAGES, "matplotlib", "mlflow", "optuna", "scipy")
 SOURCES = ("adapters", "basis_zoo", "studies")
 
 
-class Delivered:
+class ReportCache:
     """What was printed of `trials` in `runs_dir`, and whether it still holds.
 
     Made before the report: a result that comes while it is drawn is a change.
@@ -35,7 +35,7 @@ class Delivered:
         self._file = self._folder / "delivered.json"
         self._source = self._made_from(trials)
 
-    def told(self) -> list[str]:
+    def texts(self) -> list[str]:
         """What was printed; nothing where anything has changed since, or that cannot be told."""
         try:
             kept = json.loads(self._file.read_bytes())

@@ -12,12 +12,12 @@ from typing import Any, TypeGuard
 
 from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.planning import runs
-from studies.engine.planning.edited import finished
+from studies.engine.planning.edits import finished
 from studies.files import write_text
 
 
 @dataclass(frozen=True)
-class Changed:
+class Changes:
     """What is not as it was noted before the first result."""
 
     claims: bool = False
@@ -28,7 +28,7 @@ class Changed:
     """Seeds that were added to a list."""
 
 
-UNCHANGED = Changed()
+NO_CHANGES = Changes()
 
 
 def remarks(study: Study, runs_dir: Path, *, keep: bool) -> list[str]:
@@ -38,13 +38,13 @@ def remarks(study: Study, runs_dir: Path, *, keep: bool) -> list[str]:
     """
     known = any(finished(runs.study_dir(study, runs_dir) / "trials"))
     lines = list(_remarks(study, runs_dir)) if known else []
-    if not lines and keep and (not known or _noted(study, runs_dir) is None):
+    if not lines and keep and (not known or _registered(study, runs_dir) is None):
         write_text(_file(study, runs_dir), json.dumps(_now(study), indent=2))
     return lines
 
 
 def _remarks(study: Study, runs_dir: Path) -> Iterator[str]:
-    found, file = changed(study, runs_dir), _file(study, runs_dir)
+    found, file = changes(study, runs_dir), _file(study, runs_dir)
     afresh = f"({file} has those that were). A new --runs folder starts afresh"
     if found.claims:
         yield (
@@ -58,11 +58,11 @@ def _remarks(study: Study, runs_dir: Path) -> Iterator[str]:
         )
 
 
-def changed(study: Study, runs_dir: Path) -> Changed:
+def changes(study: Study, runs_dir: Path) -> Changes:
     """What is not as it was noted down; nothing where nothing was."""
-    then, now = _noted(study, runs_dir), _now(study)
+    then, now = _registered(study, runs_dir), _now(study)
     if then is None:
-        return UNCHANGED
+        return NO_CHANGES
     spread = then.pop("seeds", None)
     asked = not now["claims"] == then["claims"] == []
     for noted in (then, now):  # their order says nothing
@@ -71,10 +71,10 @@ def changed(study: Study, runs_dir: Path) -> Changed:
         )
     other = any(then.get(key) != now.get(key) for key in ("tasks", *then))
     if study.until_decided:  # earlier versions noted no seeds, and knew lists alone
-        return Changed(asked and other, asked and spread != now["seeds"])
+        return Changes(asked and other, asked and spread != now["seeds"])
     looked = isinstance(spread, dict)
     listed = spread if isinstance(spread, list) else study.seeds
-    return Changed(
+    return Changes(
         asked and other,
         asked and looked,
         () if looked else tuple(seed for seed in study.seeds if seed not in listed),
@@ -98,7 +98,7 @@ def _now(study: Study) -> dict[str, Any]:
     return found
 
 
-def _noted(study: Study, runs_dir: Path) -> dict[str, Any] | None:
+def _registered(study: Study, runs_dir: Path) -> dict[str, Any] | None:
     """What was noted down; earlier versions noted the claims alone, as a list.
 
     They also knew better and worse, by the objective, beside higher and lower.
