@@ -77,18 +77,18 @@ def run(
             "studies.run ends its trials in order on Ctrl-C, which only Python's main thread "
             "hears: call it there, or start the command in a process of its own"
         )
-    asked = _request(study, runs, profile, seeds, set, plugins)
+    request = _request(study, runs, profile, seeds, set, plugins)
     count = None if slots is None else _slot_count(slots)
     out, say = cli.consoles()
-    for line in overrides.remarks(asked.study):
+    for line in overrides.remarks(request.study):
         say(f"set {line}", "yellow")
-    session = Session(asked.study, asked.options(tuple(only), retry_failed), out, say)
-    runner = functools.partial(cli.local_runner, count, asked.runs_dir, asked.study, say)
+    session = Session(request.study, request.options(tuple(only), retry_failed), out, say)
+    runner = functools.partial(cli.local_runner, count, request.runs_dir, request.study, say)
     try:
         session.run(runner)
     except Interrupted:
         raise KeyboardInterrupt(cli.STOPPED) from None
-    return Findings(asked)
+    return Findings(request)
 
 
 def load(
@@ -109,10 +109,10 @@ def load(
     Raises:
         StudyError: something has to be corrected.
     """
-    asked = _request(study, runs, profile, seeds, set, plugins)
-    found = Findings(asked)
-    found.remark()
-    return found
+    request = _request(study, runs, profile, seeds, set, plugins)
+    findings = Findings(request)
+    findings.remark()
+    return findings
 
 
 @dataclass(frozen=True)
@@ -130,21 +130,21 @@ class _Request:
 class Findings:
     """What a study has found: tables, report, figures and trained models."""
 
-    def __init__(self, asked: _Request) -> None:
+    def __init__(self, request: _Request) -> None:
         """Reads the results that are there now; `load` again to see later ones."""
         out, self._say = cli.consoles()
-        self._asked, self.study = asked, asked.study
-        self.folder = folders.study_dir(asked.study, asked.runs_dir)
+        self._asked, self.study = request, request.study
+        self.folder = folders.study_dir(request.study, request.runs_dir)
         """Where trials and report lie."""
-        self._session = session = Session(asked.study, asked.options(), out, self._say)
+        self._session = session = Session(request.study, request.options(), out, self._say)
         self._seeds = session.seeds(whole=True)
         both = (*session.earlier(), *self._seeds.trials)
         every = {(trial.key, trial.arm): trial for trial in both}
         self._states = [
-            (trial, folders.state_of(trial, asked.runs_dir)) for trial in every.values()
+            (trial, folders.state_of(trial, request.runs_dir)) for trial in every.values()
         ]
         self._results = {
-            trial.key: folders.result_of(trial, asked.runs_dir) for trial in every.values()
+            trial.key: folders.result_of(trial, request.runs_dir) for trial in every.values()
         }
         self._reported = session.reported(self._seeds)
 
@@ -214,8 +214,8 @@ class Findings:
         keys = {trial.seed: trial.key for trial in cells}
         if not cells:
             names = list(dict.fromkeys(trial.title for trial in self._seeds.trials))
-            asked = f"{arm} on {task}" if task else arm
-            raise StudyError(unlike(f"no arm is called '{asked}'", asked, names, "Arms"))
+            name = f"{arm} on {task}" if task else arm
+            raise StudyError(unlike(f"no arm is called '{name}'", name, names, "Arms"))
         if seed not in keys:
             known = ", ".join(map(str, keys))
             raise StudyError(f"'{arm}' has no seed {seed}. Seeds: {known}")

@@ -117,10 +117,10 @@ def _configuration(checked: BackboneSpec) -> Mapping[str, Any] | None:
         return get_backbone(checked.name).config
     file = config_file(checked.name)
     try:
-        found = None if file is None else json.loads(file.read_bytes())
+        content = None if file is None else json.loads(file.read_bytes())
     except (OSError, ValueError):  # said when the model is loaded
         return None
-    return found if isinstance(found, dict) and "model_type" in found else None
+    return content if isinstance(content, dict) and "model_type" in content else None
 
 
 def _may_misfit(config: Mapping[str, Any], head: HeadKind) -> bool:

@@ -65,7 +65,7 @@ def convert_onnx_vit(sources: Sequence[Path], folder: Path) -> None:
 def _matrices(graph: Any, weights: dict[str, Any]) -> dict[str, Any]:
     """Weights of the linear layers, which ONNX names by number: each takes its bias's name."""
     producer = {output: node for node in graph.node for output in node.output}
-    found = {}
+    matrices = {}
     for node in graph.node:  # Add(bias, MatMul(x, W))
         bias = [i for i in node.input if i in weights and i.endswith(".bias")]
         other = [producer[i] for i in node.input if i not in weights and i in producer]
@@ -73,5 +73,5 @@ def _matrices(graph: Any, weights: dict[str, Any]) -> dict[str, Any]:
             for name in other[0].input:
                 if name in weights:
                     key = bias[0].removeprefix(_PREFIX).removesuffix("bias") + "weight"
-                    found[key] = weights[name].T.contiguous()
-    return found
+                    matrices[key] = weights[name].T.contiguous()
+    return matrices

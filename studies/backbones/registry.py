@@ -65,9 +65,9 @@ class Backbone:
         folder = self.folder()
         if self.conversion is None:
             return {member.target: member.sha256 for member in self.archive.members}
-        found = converted_hashes(folder)
-        assert found is not None, "checked by `folder`"
-        return found
+        hashes = converted_hashes(folder)
+        assert hashes is not None, "checked by `folder`"
+        return hashes
 
     def folder(self) -> Path:
         """The folder to load from, made first where the cache lacks it.
@@ -155,8 +155,8 @@ def config_file(spec: str | Mapping[str, Any]) -> Path | None:
     if checked.kind == "hub":
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(checked.name, "config.json")
-        return Path(found) if isinstance(found, str) else None
+        cached = try_to_load_from_cache(checked.name, "config.json")
+        return Path(cached) if isinstance(cached, str) else None
     packaged = checked.kind == "packaged"
     folder = get_backbone(checked.name).place() if packaged else Path(checked.name).expanduser()
     file = folder / "config.json"

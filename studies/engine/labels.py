@@ -8,11 +8,11 @@ from studies.engine.errors import one_line
 
 def flat(nested: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """The values of nested mappings by dotted path."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, value in nested.items():
         path = f"{before}{name}"
-        found |= flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
-    return found
+        settings |= flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return settings
 
 
 def short_names(paths: Iterable[str]) -> dict[str, str]:

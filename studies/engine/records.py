@@ -59,10 +59,10 @@ def _listed(given: Any) -> Any:
     return [] if given is None else [given] if isinstance(given, str) else given
 
 
-def _each_once(kept: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(kept)) < len(kept):
-        raise ValueError(f"each once, got {', '.join(kept)}")
-    return kept
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"each once, got {', '.join(names)}")
+    return names
 
 
 Keeps = Annotated[
@@ -272,5 +272,5 @@ def read_trial(run_dir: Path) -> Trial:
 def value_of(result: Result, metric: str) -> float | None:
     """A metric of a finished trial, or `cost/<field>`; None where it has none."""
     section, _, name = metric.partition("/")
-    found = getattr(result.cost, name, None) if section == "cost" else result.metrics.get(metric)
-    return float(found) if found is not None and math.isfinite(found) else None
+    value = getattr(result.cost, name, None) if section == "cost" else result.metrics.get(metric)
+    return float(value) if value is not None and math.isfinite(value) else None

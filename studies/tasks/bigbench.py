@@ -68,8 +68,8 @@ BIGBENCH = Archive(
 def examples(folder: Path, name: str) -> list[dict[str, Any]]:
     """The examples of one task; `name` is the last part of its folder."""
     whole = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    found: list[dict[str, Any]] = whole["examples"]
-    return found
+    rows: list[dict[str, Any]] = whole["examples"]
+    return rows
 
 
 def choices_of(example: dict[str, Any]) -> tuple[list[str], int]:

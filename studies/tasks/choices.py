@@ -90,7 +90,7 @@ def places(spec: TaskSpec, questions: Sequence[Question]) -> list[int]:
             [_of(q.label.upper(), list(_LETTERS[: len(q.texts)])) for q in questions],
             [_number(q, first or 0) for q in questions],
         ]
-        _require_one_reading(questions, readings, told=first is not None)
+        _require_one_reading(questions, readings, known_start=first is not None)
     best = min(readings, key=lambda reading: reading.count(None))
     wrong = [q for q, place in zip(questions, best, strict=True) if place is None]
     if wrong:
@@ -114,17 +114,17 @@ def _require_one_reading(
     questions: Sequence[Question],
     readings: Sequence[list[int | None]],
     *,
-    told: bool,
+    known_start: bool,
 ) -> None:
     """Refuse labels that two readings fit, each in all rows, and mean other choices by.
 
-    Names in ARC's form are there for the labels; numbers count where it is `told` from where.
+    Names in ARC's form are there for the labels; numbers count where it is known from where.
     """
     texts, names, letters, numbers = readings
     if None not in names:
         return
     fitting = {"the text of a choice": texts, "its letter": letters}
-    if told:
+    if known_start:
         fitting["its number"] = numbers
     fitting = {how: places for how, places in fitting.items() if None not in places}
     for how, places in list(fitting.items())[1:]:

@@ -81,9 +81,9 @@ def padded(
     length = min((n for n in lengths if n >= longest), default=longest)
     places = np.arange(length)
     real = places < counts[:, None] if side == "right" else places >= length - counts[:, None]
-    found = np.full((len(rows), length), fill, np.int64)
-    found[real] = np.fromiter(chain.from_iterable(rows), np.int64, int(counts.sum()))
-    return torch.from_numpy(found)
+    filled = np.full((len(rows), length), fill, np.int64)
+    filled[real] = np.fromiter(chain.from_iterable(rows), np.int64, int(counts.sum()))
+    return torch.from_numpy(filled)
 
 
 class Pad:

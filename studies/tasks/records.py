@@ -64,12 +64,12 @@ def _whole(spec: TaskSpec, records: Sequence[Record]) -> Numbered:
         else:
             lacking.setdefault(column, []).append(number)
     if lacking and spec.missing != "drop":
-        told = "; ".join(f"{column!r} in {row_numbers(rows)}" for column, rows in lacking.items())
+        gaps = "; ".join(f"{column!r} in {row_numbers(rows)}" for column, rows in lacking.items())
         keep = spec.missing == "refuse" and set(lacking) & set(optional(spec))
         marks = dict.fromkeys(_mark(spec, records[n - 1]) for n in lacking.get(spec.label, ()))
         classes = " or ".join(f"{mark!r}" for mark in marks if mark)
         raise ValueError(
-            f"task: {spec.name} lacks a value for {told}. Fill it in, or leave such rows out with "
+            f"task: {spec.name} lacks a value for {gaps}. Fill it in, or leave such rows out with "
             "`task.missing: drop`"
             + ("; `task.missing: keep` takes empty texts and last choices as such" if keep else "")
             + (f"; if {classes} is a class, list all classes in `task.labels`" if classes else "")

@@ -47,13 +47,13 @@ def clean(
             conflicting.add(key)
         if isinstance(row, Exchange) and form(row.response) != form(known.answer):
             responses += 1
-    kept = [row for key, row in first.items() if key not in conflicting]
+    cleaned = [row for key, row in first.items() if key not in conflicting]
     removed = {
         "empty": empty,
         "conflicting": sum(times[key] for key in conflicting),
         "duplicate": sum(n - 1 for key, n in times.items() if key not in conflicting) - responses,
     }
-    return kept, {**removed, **({"other_response": responses} if responses else {})}
+    return cleaned, {**removed, **({"other_response": responses} if responses else {})}
 
 
 def contradicted(rows: Iterable[AnyRow], form: Form = plain) -> set[str]:
@@ -181,15 +181,15 @@ def _sha256(value: Any) -> str:
 
 def scarce(data: TaskData) -> dict[str, list[str]]:
     """Classes of fewer than `FEW` rows in a split, the rarest first, as "class: rows"."""
-    found = {}
+    lines = {}
     for split in SPLITS:
         times = Counter(dict.fromkeys(data.labels, 0))
         times.update(row.label for row in data.splits[split] if data.labels)
         rare = sorted((n, label) for label, n in times.items() if n < FEW)
         if rare:
             more = [f"and {len(rare) - SHOWN} more"] if len(rare) > SHOWN else []
-            found[split] = [*(f"{label}: {n}" for n, label in rare[:SHOWN]), *more]
-    return found
+            lines[split] = [*(f"{label}: {n}" for n, label in rare[:SHOWN]), *more]
+    return lines
 
 
 def majority(rows: Sequence[AnyRow]) -> float:

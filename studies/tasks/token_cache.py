@@ -52,11 +52,11 @@ def tokenise(
     digest = hashlib.sha256(backend.to_str().encode())
     digest.update(json.dumps([given, options], sort_keys=True).encode())
     path = cache_folder() / "tokens" / f"{digest.hexdigest()[:32]}.tokens"
-    found = _read(path)
-    if found is None:
-        found = {key: list(value) for key, value in tokenizer(*given, **options).items()}
-        _write(path, found)
-    return found
+    fields = _read(path)
+    if fields is None:
+        fields = {key: list(value) for key, value in tokenizer(*given, **options).items()}
+        _write(path, fields)
+    return fields
 
 
 def _write(path: Path, fields: Fields) -> None:

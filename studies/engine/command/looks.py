@@ -133,8 +133,8 @@ def reached(
         missing = [trial for trial in own if result_of[trial.key] is None]
         if missing or untuned:
             break
-        found = [(trial, result) for trial in own if (result := result_of[trial.key])]
-        verdicts = judge(found)
+        ended = [(trial, result) for trial in own if (result := result_of[trial.key])]
+        verdicts = judge(ended)
         still = [i for i, verdict in enumerate(verdicts) if verdict.open]
         growing = [i for i in still if verdicts[i].n]
         if not growing or size == looks[-1]:
@@ -159,12 +159,12 @@ def reached(
 def _cells_of_claims(study: Study) -> list[set[Cell]]:
     """Arms and tasks that each claim is about."""
     points, tasks = trend_points(study), [task.name for task in study.tasks] or [""]
-    found = []
+    cells = []
     for claim in study.claims:
         arms = [t.of for t in weighted_sum(claim, points).terms if isinstance(t.of, str)]
         on = tasks if claim.task is None else [claim.task]
-        found.append({(arm, task) for arm in arms for task in on})
-    return found
+        cells.append({(arm, task) for arm in arms for task in on})
+    return cells
 
 
 def _names(study: Study, cells: Sequence[Cell]) -> tuple[str, ...]:

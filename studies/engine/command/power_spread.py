@@ -90,11 +90,11 @@ def _finished(
 
 
 def _by_arm(pairs: Iterable[tuple[Trial, Result]]) -> Results:
-    found: dict[str, dict[int, Result]] = {}
+    results: dict[str, dict[int, Result]] = {}
     for trial, result in pairs:
         if result.status == "done":
-            found.setdefault(trial.arm, {})[trial.seed] = result
-    return found
+            results.setdefault(trial.arm, {})[trial.seed] = result
+    return results
 
 
 def _values(results: Results, metric: str) -> dict[str, dict[int, float]]:
@@ -112,11 +112,11 @@ def _of_claim(total: WeightedSum, results: Results, metric: str, baseline: str) 
     if isinstance(own.measured, Measured) and own.n >= LEAST:
         spread, freedom = own.measured.error * math.sqrt(own.n), own.measured.freedom
         return Spread(spread, freedom, f"{own.n} seeds")
-    asked = total.terms[0].metric or metric
-    around = pooled(_values(results, asked), baseline)
+    measure = total.terms[0].metric or metric
+    around = pooled(_values(results, measure), baseline)
     if around is None:
         return "not known: too few results"
-    return _scaled(replace(around, source="pooled"), asked, total, metric)
+    return _scaled(replace(around, source="pooled"), measure, total, metric)
 
 
 def _scaled(spread: Spread, of: str, total: WeightedSum, metric: str) -> Spread | str:

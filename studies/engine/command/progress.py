@@ -87,8 +87,8 @@ class Progress:
         text.append(f"{word:<8}", style="dim" if pruned or event.kind == "started" else style)
         text.append(f" {event.trial.title}  seed {event.trial.seed}")
         if event.result is not None:
-            found = self._found_text(event.trial, event.result)
-            text.append(f"  {found}  {duration(event.result.seconds)}")
+            finding = self._found_text(event.trial, event.result)
+            text.append(f"  {finding}  {duration(event.result.seconds)}")
             if not self._console.is_terminal:  # where there is no display that has it
                 text.append(self._so_far(event.trial), style="dim")
         if event.kind == "failed" and not pruned and not changed:
@@ -104,9 +104,9 @@ class Progress:
         return f"{metric} {result.metrics[metric]:.4f}"
 
     def _so_far(self, trial: Trial) -> str:
-        found = [self._standing.line(trial.label), self._left()]
-        told = "; ".join(part for part in found if part)
-        return f"  ({told})" if told else ""
+        parts = [self._standing.line(trial.label), self._left()]
+        text = "; ".join(part for part in parts if part)
+        return f"  ({text})" if text else ""
 
     def _left(self) -> str:
         """How long the rest will take, at the pace of this command so far; "" where unknown."""
@@ -134,11 +134,18 @@ class Progress:
         if not rows:
             return None
         table = Table(box=None, pad_edge=False, header_style="dim")
-        shown = {"step": any(row[2] for row in rows), "latest": any(row[3] for row in rows)}
-        for column in ("running", "seed", "time", *(name for name, used in shown.items() if used)):
+        columns = {"step": any(row[2] for row in rows), "latest": any(row[3] for row in rows)}
+        for column in (
+            "running",
+            "seed",
+            "time",
+            *(name for name, used in columns.items() if used),
+        ):
             table.add_column(column)
         for trial, seconds, step, latest in rows:
-            more = [cell for cell, used in zip((step, latest), shown.values(), strict=True) if used]
+            more = [
+                cell for cell, used in zip((step, latest), columns.values(), strict=True) if used
+            ]
             table.add_row(Text(trial.title), str(trial.seed), seconds, *more)
         return table
 

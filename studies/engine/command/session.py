@@ -234,18 +234,18 @@ class Session:
         """
         # a trial may be of both stages, or of two arms that a search has made one
         trials = [*self.earlier(), *seeds.trials]
-        shown = {(trial.key, trial.arm): trial for trial in trials}
-        results = self._results(shown.values())
+        unique = {(trial.key, trial.arm): trial for trial in trials}
+        results = self._results(unique.values())
         if not results:
             self._say(f"no trial of {self._study.name} has a result yet: nothing to report", "red")
             return False
-        delivered = ReportCache(self._study, [*shown.values()], self._runs_dir)
-        if told := delivered.texts():
-            self._print(*told)
+        cache = ReportCache(self._study, [*unique.values()], self._runs_dir)
+        if texts := cache.texts():
+            self._print(*texts)
             return True
-        return self._make(seeds, results, delivered)
+        return self._make(seeds, results, cache)
 
-    def _make(self, seeds: SeedsStage, results: "Sequence[Found]", delivered: ReportCache) -> bool:
+    def _make(self, seeds: SeedsStage, results: "Sequence[Found]", cache: ReportCache) -> bool:
         """Write and print report and page anew; whether that worked."""
         from studies.engine.tracking import background
 
@@ -256,33 +256,33 @@ class Session:
             self._complain(message)
 
         report = self._report(seeds)
-        told = [] if report is None else [f"{report.text}\nReport: {report.markdown}"]
-        self._print(*told)
+        texts = [] if report is None else [f"{report.text}\nReport: {report.markdown}"]
+        self._print(*texts)
         link = background.deliver(self._study, results, report, self._runs_dir, complain)
         if link is None:
             return False
         self._print(link.text)
         if not complaints:
-            delivered.keep([*told, link.text])
+            cache.keep([*texts, link.text])
         return True
 
     def _report(self, seeds: SeedsStage) -> "Report | None":
         """Write the report of the seeds and the search; None where neither has begun."""
-        if (found := self.reported(seeds)) is None:
+        if (reported := self.reported(seeds)) is None:
             return None
         from studies.engine.reporting.report import write_report
 
-        folder, (pairs, *_) = runs.study_dir(self._study, self._runs_dir), found
-        return write_report(self._study, pairs, folder / "report", folder / "trials", *found[1:])
+        folder, (pairs, *_) = runs.study_dir(self._study, self._runs_dir), reported
+        return write_report(self._study, pairs, folder / "report", folder / "trials", *reported[1:])
 
     def reported(self, seeds: SeedsStage) -> Reported | None:
         """What a report of the seeds and the search is made from; None where neither has begun."""
-        found = [(trial, result) for trial, result, _ in self._results(seeds.trials)]
+        pairs = [(trial, result) for trial, result, _ in self._results(seeds.trials)]
         search = None if self.search is None else self.search.outcome()
-        if not found and (search is None or not search.points):
+        if not pairs and (search is None or not search.points):
             return None
         choices = self.tuning.choices if self.tuning is not None else ()
-        return found, choices, search, preregistration.changes(self._study, self._runs_dir)
+        return pairs, choices, search, preregistration.changes(self._study, self._runs_dir)
 
     def earlier(self) -> Sequence[Trial]:
         """The trials of the stage before the seeds that are known by now."""
@@ -333,8 +333,8 @@ class Session:
             background.Tracking(self._study, self._runs_dir, self._complain) as page,
             Progress(self._out, stage.total, stage.metric_of, standing) as progress,
         ):
-            for found in self._results(self.earlier()):  # a stage ends before MLflow has it all
-                page.end_trial(*found)
+            for ended in self._results(self.earlier()):  # a stage ends before MLflow has it all
+                page.end_trial(*ended)
 
             def on_event(event: Event) -> None:
                 progress.show(event)
@@ -349,15 +349,19 @@ class Session:
         before = () if stage is self.before else self.earlier()
         with dispatch.owned(self._study, self._runs_dir):
             trials = [*stage.trials, *stage.may_follow]
-            found = import_results(self._study, [*before, *trials], source, self._runs_dir)
+            imported = import_results(self._study, [*before, *trials], source, self._runs_dir)
         dispatch.record(self._study, trials, self._runs_dir, self._complain)
-        refused = [*found.refused, *(found.strangers if last else ())]
+        refused = [*imported.refused, *(imported.strangers if last else ())]
         ours = {trial.key for trial in (*stage.asked, *stage.may_follow)}
         taken, known = (
-            sum(trial.key in ours for trial in each) for each in (found.taken, found.known)
+            sum(trial.key in ours for trial in each) for each in (imported.taken, imported.known)
         )
         name = "" if last else "tuning stage: "
-        left = f", {len(found.strangers)} of the next stage" if found.strangers and not last else ""
+        left = (
+            f", {len(imported.strangers)} of the next stage"
+            if imported.strangers and not last
+            else ""
+        )
         self._print(f"{name}{taken} results taken, {known} known already, "
                     f"{len(refused)} refused{left}")  # fmt: skip
         for folder, reason in refused:

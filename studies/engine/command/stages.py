@@ -245,14 +245,14 @@ class SeedsStage:
         """How far seeds are that go on until the claims are decided; None of a list."""
         self.may_follow: Sequence[Trial] = ()
         if study.until_decided:
-            found = {trial.key: runs.result_of(trial, runs_dir) for trial in reached}
-            self.look = looks.reached(study, reached, found, self._judge, [*untuned])
+            results = {trial.key: runs.result_of(trial, runs_dir) for trial in reached}
+            self.look = looks.reached(study, reached, results, self._judge, [*untuned])
             reached = list(self.look.trials)
             known = {trial.key for trial in reached}
             # results beyond the look, such as of a list of seeds, stay in the report
             beyond = [trial for trial in self.trials if trial.key not in known]
-            self.may_follow = [trial for trial in beyond if found[trial.key] is None]
-            self.trials = reached + [trial for trial in beyond if found[trial.key] is not None]
+            self.may_follow = [trial for trial in beyond if results[trial.key] is None]
+            self.trials = reached + [trial for trial in beyond if results[trial.key] is not None]
         self.asked = self.to_fetch = only(reached, conditions) if conditions else reached
         self.total = len(self.asked)
 
@@ -275,12 +275,12 @@ class SeedsStage:
         """What is decided by now, and what is open, where claims are looked at several times."""
         return [] if self.look is None else [self.look.stands]
 
-    def _judge(self, found: Sequence[tuple[Trial, Result]]) -> "Sequence[Verdict]":
+    def _judge(self, pairs: Sequence[tuple[Trial, Result]]) -> "Sequence[Verdict]":
         from studies.engine.reporting.outcome import collect  # with scipy
         from studies.engine.verdicts.row_scores import kept_by
 
         read = kept_by(self._study, runs.study_dir(self._study, self._runs_dir) / "trials")
-        return collect(self._study, found, read=read).verdicts
+        return collect(self._study, pairs, read=read).verdicts
 
     def run(self, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent, say: Say) -> None:
         """Run what is left; errors are those of `dispatch.run`."""

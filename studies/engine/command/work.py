@@ -120,15 +120,15 @@ class _Lines:
             return
         self._ended += 1
         if result.failure is not None:
-            found = f"{result.failure.kind}: {result.failure.message}"
+            finding = f"{result.failure.kind}: {result.failure.message}"
         else:
             metric = queue.metric_of(trial)
-            found = f"{metric} {result.metrics.get(metric, math.nan):.4f}"
+            finding = f"{metric} {result.metrics.get(metric, math.nan):.4f}"
         rest = (queue.total - queue.ended_count) * (time.monotonic() - self._began) / self._ended
         soon = f"  (about {duration(rest)} left)" if rest else ""
         _say(
             f"[{queue.ended_count}/{queue.total}] {event.kind:<6} {trial.study} {trial.title} "
-            f"seed {trial.seed}  {found}  {duration(result.seconds)}{soon}"
+            f"seed {trial.seed}  {finding}  {duration(result.seconds)}{soon}"
         )
 
 

@@ -135,7 +135,7 @@ def _files(packages: Iterable[str]) -> Iterator[Path]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_bytes())
+        content = json.loads(file.read_bytes())
     except (OSError, ValueError):  # none yet, or cut by a full disk: it is asked anew
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

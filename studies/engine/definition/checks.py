@@ -192,8 +192,8 @@ def is_at_hand(backbone: dict[str, Any]) -> bool:
     """Whether the backbone's configuration is on this machine, so that arms can be held to it."""
     from studies import backbones
 
-    made = backbones.check(backbone).kind == "matrix"
-    return made or backbones.config_file(backbone) is not None
+    is_matrix = backbones.check(backbone).kind == "matrix"
+    return is_matrix or backbones.config_file(backbone) is not None
 
 
 def check_modules(backbone: dict[str, Any], task: dict[str, Any], adapter: dict[str, Any]) -> None:

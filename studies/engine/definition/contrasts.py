@@ -174,14 +174,14 @@ def _series(trend: Trend, points: Sequence[Point], arm: str | None) -> dict[str,
     for point in points:
         if value_at(point.config, trend.over) is not None:
             groups.setdefault(_rest(point, trend.over), []).append(point)
-    found = [g for g in groups.values() if (len(g) > 2 if arm is None else _has(g, arm))]
-    if len(found) > 1:
-        examples = " or ".join(f"arm: {group[0].arm}" for group in found)
+    candidates = [g for g in groups.values() if (len(g) > 2 if arm is None else _has(g, arm))]
+    if len(candidates) > 1:
+        examples = " or ".join(f"arm: {group[0].arm}" for group in candidates)
         raise NoTrend(
-            f"{len(found)} groups of arms differ in {trend.over} alone; say which is meant by one "
-            f"of its arms, {examples}", "over"
+            f"{len(candidates)} groups of arms differ in {trend.over} alone; say which is meant by "
+            f"one of its arms, {examples}", "over"
         )  # fmt: skip
-    group = found[0] if found else max(groups.values(), key=len, default=[])
+    group = candidates[0] if candidates else max(groups.values(), key=len, default=[])
     if len(group) < 3:
         have = ", ".join(short_value(value_at(point.config, trend.over)) for point in group)
         like = "arms" if arm is None else f"arms like '{arm}'"

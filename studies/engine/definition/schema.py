@@ -82,8 +82,8 @@ def _load_own_plugins(source: Entries, path: Path) -> None:
 
 def _section(tree: Entries, name: str) -> Entries:
     """The mapping called `name` in `tree`; an empty one where there is none."""
-    found = tree.get(name)
-    return found if isinstance(found, Entries) else Entries()
+    section = tree.get(name)
+    return section if isinstance(section, Entries) else Entries()
 
 
 def _resolve(
@@ -105,9 +105,9 @@ def _resolve(
     try:
         valid = StudyBody.model_validate(data)
     except ValidationError as error:
-        found = _without_echoes(error.errors(include_url=False))
-        problems += [_problem(each, merged, file) for each in found]
-        if not all([_leave_out(data, each["loc"]) for each in found]):
+        errors = _without_echoes(error.errors(include_url=False))
+        problems += [_problem(each, merged, file) for each in errors]
+        if not all([_leave_out(data, each["loc"]) for each in errors]):
             return None
         try:
             valid = StudyBody.model_validate(data)

@@ -64,8 +64,8 @@ def _check_apart(study: Study, points: Sequence[Point], problems: Problems) -> N
             own = point, labels.short_settings(settings)
             other = known.setdefault(json.dumps(config, sort_keys=True, default=repr), own)
             if other[0].cell != point.cell:
-                told = " is ".join(f"'{each.arm}' with {tried}" for each, tried in (own, other))
-                problems.at(f"{told}: try values that are no such multiples of others", "tune")
+                pair = " is ".join(f"'{each.arm}' with {tried}" for each, tried in (own, other))
+                problems.at(f"{pair}: try values that are no such multiples of others", "tune")
                 return
 
 

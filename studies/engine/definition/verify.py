@@ -64,7 +64,7 @@ def _check_models(study: Study, points: list[Point], problems: Problems) -> None
     Arms that differ in numbers alone find the same modules: one of them is asked for all. Without
     a phi, whose numbers are checked by now, a number may also be too large for the modules.
     """
-    asked: set[str] = set()
+    checked: set[str] = set()
     for point in points:
         backbone, task, adapter = (point.config[s] for s in ("backbone", "task", "adapter"))
         words = [
@@ -73,9 +73,9 @@ def _check_models(study: Study, points: list[Point], problems: Problems) -> None
         ]
         whole = {} if checks.has_phi(adapter) else adapter
         alike = json.dumps([backbone, whole, words], sort_keys=True, default=repr)
-        if alike in asked:
+        if alike in checked:
             continue
-        asked.add(alike)
+        checked.add(alike)
         fits = functools.partial(checks.check_fit, task)
         if _ask(study, point, "backbone", fits, problems):
             has_modules = functools.partial(checks.check_modules, backbone, task)

@@ -106,8 +106,8 @@ def gather(results: Mapping[str, Mapping[int, Result]], metric: str) -> tuple[Ar
     """Every arm of which something was evaluated after training; `results` by arm and seed."""
     return tuple(
         _arm(arm, seeds, metric)
-        for arm, found in results.items()
-        if (seeds := {seed: r.metrics for seed, r in found.items() if _is_after(r.metrics)})
+        for arm, own in results.items()
+        if (seeds := {seed: r.metrics for seed, r in own.items() if _is_after(r.metrics)})
     )
 
 
@@ -123,13 +123,13 @@ def _arm(arm: str, seeds: Seeds, metric: str) -> ArmAfter:
     trained = _values(seeds, metric)
     curve = (_pruned(share, seeds, metric, trained) for share in sorted(shares, reverse=True))
     affine = None
-    if found := _values(seeds, f"after/affine/{metric}"):
+    if values := _values(seeds, f"after/affine/{metric}"):
         lost = _mean(seeds, "after/affine/non_affine_share")
-        affine = Affine(lost, _summary(found), compare(found, trained))
+        affine = Affine(lost, _summary(values), compare(values, trained))
     return ArmAfter(
         arm=arm,
         trained=_summary(trained),
-        curve=tuple(kept for kept in curve if kept is not None),
+        curve=tuple(point for point in curve if point is not None),
         affine=affine,
         landscape=tuple((step, _summary(_values(seeds, landscape_name(step)))) for step in steps),
         ranks=tuple(
@@ -167,11 +167,11 @@ def _below(start: str, seeds: Seeds) -> dict[str, float]:
 
 def _pruned(share: float, seeds: Seeds, metric: str, trained: Mapping[int, float]) -> Pruned | None:
     """None where no seed has the metric."""
-    found = _values(seeds, f"{para_name(share)}/{metric}")
-    if not found:
+    values = _values(seeds, f"{para_name(share)}/{metric}")
+    if not values:
         return None
     facts = {fact: _mean(seeds, f"{para_name(share)}/{fact}") for fact in PARA_FACTS}
-    return Pruned(share, summary=_summary(found), difference=compare(found, trained), **facts)
+    return Pruned(share, summary=_summary(values), difference=compare(values, trained), **facts)
 
 
 def _values(seeds: Seeds, name: str) -> dict[int, float]:

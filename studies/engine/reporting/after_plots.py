@@ -11,12 +11,12 @@ from studies.engine.reporting.panels import half, labels, nan_for_none, pair, st
 
 def figures(outcome: Outcome) -> dict[str, Figure]:
     """Figures by file name; none where nothing was evaluated after training."""
-    found = {}
+    drawn = {}
     if any(arm.curve for arm in outcome.after):
-        found["kept_parameters"] = _kept_parameters(outcome)
+        drawn["kept_parameters"] = _kept_parameters(outcome)
     if any(arm.landscape for arm in outcome.after):
-        found["landscape"] = _landscape(outcome)
-    return found
+        drawn["landscape"] = _landscape(outcome)
+    return drawn
 
 
 def _kept_parameters(outcome: Outcome) -> Figure:
@@ -27,12 +27,12 @@ def _kept_parameters(outcome: Outcome) -> Figure:
     for place, arm in enumerate(arms):
         # intervals of arms of one size would lie on each other
         shift = 1 + 0.03 * (place - (len(arms) - 1) / 2)
-        x = [kept.parameters * shift for kept in arm.curve]
+        x = [point.parameters * shift for point in arm.curve]
         look = looks[arm.arm]
         style = look.line(1) | {"ms": 4.5, "capsize": 3, "label": names[arm.arm]}
         for axes, estimates in (
-            (left, [kept.summary.estimate for kept in arm.curve]),
-            (right, [kept.difference.estimate for kept in arm.curve]),
+            (left, [point.summary.estimate for point in arm.curve]),
+            (right, [point.difference.estimate for point in arm.curve]),
         ):
             ends = [half(low, high) or 0.0 for _, low, high in estimates]
             means = nan_for_none(mean for mean, *_ in estimates)
@@ -40,7 +40,7 @@ def _kept_parameters(outcome: Outcome) -> Figure:
         left.axhline(*nan_for_none([arm.trained.mean]), color=look.colour, lw=1.0, ls=":")
     right.axhline(0, color=INK, lw=1.0, ls=":")
     for axes in (left, right):
-        _log_ticks(axes, sorted({round(kept.parameters) for arm in arms for kept in arm.curve}))
+        _log_ticks(axes, sorted({round(point.parameters) for arm in arms for point in arm.curve}))
     left.set(title=outcome.metric, ylabel=outcome.metric)
     right.set(title="difference from the arm as trained, paired by seed",
               ylabel=f"Δ {outcome.metric}")  # fmt: skip

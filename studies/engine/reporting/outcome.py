@@ -207,7 +207,7 @@ def collect(
         whole = replace(whole, is_mean=True, arms=arms, failed=tuple(faults), notes=())
     else:
         whole, results, _ = _of(study, pairs, study.objective)
-    measured = {name: (found, own.metric) for name, (own, found, _) in on.items()}
+    measured = {name: (own_results, own.metric) for name, (own, own_results, _) in on.items()}
     looks = [study.seeds[:size] for size in study.looks] if study.until_decided else ()
     verdicts = judge(study.claims, results, whole.metric, trend_points(study),
                      measured if several else {}, looks, read)  # fmt: skip
@@ -234,8 +234,8 @@ def _of(
     do: those `done` where `pairs` are means of them.
     """
     metric, axis = objective.metric, _axis(study, pairs)
-    shown = None if study.published is None or not study.published.x else study.published.table
-    table = None if shown is None else published.get_table(shown)
+    name = None if study.published is None or not study.published.x else study.published.table
+    table = None if name is None else published.get_table(name)
     runs = _by_arm(pairs)
     failed = [fault for pair in pairs if (fault := _fault(*pair, metric)) is not None]
     lost = {(fault.arm, fault.seed) for fault in failed}
@@ -329,15 +329,15 @@ def _arms(
 
 def _by_arm(pairs: Pairs) -> dict[str, dict[int, tuple[Trial, Result]]]:
     """Arm to seed, ascending, to a trial with what it found."""
-    found: dict[str, dict[int, tuple[Trial, Result]]] = {trial.arm: {} for trial, _ in pairs}
+    arms: dict[str, dict[int, tuple[Trial, Result]]] = {trial.arm: {} for trial, _ in pairs}
     for trial, result in sorted(pairs, key=lambda pair: pair[0].seed):
-        if trial.seed in found[trial.arm]:
+        if trial.seed in arms[trial.arm]:
             raise ValueError(
                 f"arm {trial.arm!r} has two trials with seed {trial.seed}: give one result for "
                 "each arm and seed, the latest attempt"
             )
-        found[trial.arm][trial.seed] = trial, result
-    return found
+        arms[trial.arm][trial.seed] = trial, result
+    return arms
 
 
 def _axis(study: Study, pairs: Pairs) -> str | None:

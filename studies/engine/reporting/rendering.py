@@ -101,8 +101,8 @@ def terminal(outcome: Outcome) -> str:
 
 
 def _set(outcome: Outcome) -> str:
-    told = "; ".join(outcome.settings)
-    return f"**Set for the whole study.** {told}" if told else ""
+    settings = "; ".join(outcome.settings)
+    return f"**Set for the whole study.** {settings}" if settings else ""
 
 
 def _results(outcome: Outcome) -> str:
@@ -142,8 +142,8 @@ def _results(outcome: Outcome) -> str:
 def _difference(verdict: Verdict) -> str:
     """The difference with its interval, or why there is none, and what it does not tell."""
     about = (verdict.difference, verdict.low, verdict.high)
-    found = verdict.note or f"{interval(about, '+')} at {verdict.level:.1%}"
-    return "; ".join(filter(None, (found, verdict.finding)))
+    text = verdict.note or f"{interval(about, '+')} at {verdict.level:.1%}"
+    return "; ".join(filter(None, (text, verdict.finding)))
 
 
 def _claims(outcome: Outcome) -> str:
@@ -151,9 +151,9 @@ def _claims(outcome: Outcome) -> str:
         return ""
     rows, over = [], {v.over for v in outcome.verdicts if v.over}
     for v in outcome.verdicts:
-        told = _difference(v)
+        difference = _difference(v)
         about = [v.over] if len(over) > 1 else []
-        rows.append([v.claim, f"**{v.word}**", v.rule, str(v.n), told, *about])
+        rows.append([v.claim, f"**{v.word}**", v.rule, str(v.n), difference, *about])
     written = "not written before the run" if outcome.changed.claims else "written before the run"
     head = [f"claim, {written}", "verdict", "rule", "n", "difference [interval]"]
     head += ["over"] if len(over) > 1 else []
@@ -236,9 +236,9 @@ def _tested(outcome: Outcome) -> int:
 
 def _filled(head: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
     """The columns that say something of an arm."""
-    kept = [i for i in range(len(head)) if any(row[i] not in ("", NONE, "0") for row in rows)]
-    kept = kept if rows else list(range(len(head)))
-    return [head[i] for i in kept], [[row[i] for i in kept] for row in rows]
+    used = [i for i in range(len(head)) if any(row[i] not in ("", NONE, "0") for row in rows)]
+    used = used if rows else list(range(len(head)))
+    return [head[i] for i in used], [[row[i] for i in used] for row in rows]
 
 
 def _costs(arm: Arm) -> list[str]:

@@ -89,7 +89,7 @@ class Draft:
         """Write report.md, report.json and the figures to `out_dir`."""
         outcome = self.outcome
         out_dir.mkdir(parents=True, exist_ok=True)
-        figures = [path for made in self.figures.items() for path in plots.save(*made, out_dir)]
+        figures = [path for named in self.figures.items() for path in plots.save(*named, out_dir)]
         report_md, report_json = out_dir / "report.md", out_dir / "report.json"
         write_text(report_md, self.markdown)
         data = json.dumps(
@@ -164,21 +164,21 @@ def _figures(
     outcome: Outcome, curves: plots.Curves, trials_dir: Path
 ) -> Sequence[tuple[str, Figure]]:
     """Every figure with its file's name; arms beyond what can be told apart are left out."""
-    drawn, made = outcome.for_figures(), {}
+    drawn, figures = outcome.for_figures(), {}
     if any(arm.values for arm in drawn.arms):
-        made["comparison"] = plots.plot_comparison(drawn)
-    made |= two_factor_report.figures(drawn)
+        figures["comparison"] = plots.plot_comparison(drawn)
+    figures |= two_factor_report.figures(drawn)
     if curves:
-        made["learning"] = plots.plot_learning_curves(drawn, curves)
-    made |= task_plots.figures(drawn) | after_plots.figures(drawn)
+        figures["learning"] = plots.plot_learning_curves(drawn, curves)
+    figures |= task_plots.figures(drawn) | after_plots.figures(drawn)
     for name, own in (drawn.tasks if drawn.is_mean else {"": drawn}).items():
         inside = spectra_plots.figures(own.for_figures(), trials_dir)
         inside |= surface_plots.figures(own.for_figures(), trials_dir)
         end = "_" * bool(name) + re.sub(r"[^-\w]+", "_", name)
-        made |= {f"{what}{end}": figure for what, figure in inside.items()}
+        figures |= {f"{what}{end}": figure for what, figure in inside.items()}
     if outcome.search is not None:
-        made |= search_report.figures(outcome.search, drawn)
-    return list(made.items())
+        figures |= search_report.figures(outcome.search, drawn)
+    return list(figures.items())
 
 
 def _plain(value: Any) -> Any:

@@ -69,10 +69,10 @@ def gather(
 ) -> SearchOutcome:
     """The search of `study` whose ended points are `history`."""
     spec = search.search_of(study)
-    found = {t.key: tuple(v) for t, r in history if (v := search.values(spec, r)) is not None}
-    on_front = dict(zip(found, search.front(spec, list(found.values())), strict=True))
+    values = {t.key: tuple(v) for t, r in history if (v := search.values(spec, r)) is not None}
+    on_front = dict(zip(values, search.front(spec, list(values.values())), strict=True))
     chosen = search.best(spec, history)
-    done = [(trial.candidate, found[trial.key]) for trial, _ in history if trial.key in found]
+    done = [(trial.candidate, values[trial.key]) for trial, _ in history if trial.key in values]
     return SearchOutcome(
         arm=spec.arm,
         sampler=spec.sampler,
@@ -85,8 +85,8 @@ def gather(
             SearchPoint(
                 name=trial.label,
                 settings=trial.candidate,
-                state=_state(result, trial.key in found),
-                values=found.get(trial.key, ()),
+                state=_state(result, trial.key in values),
+                values=values.get(trial.key, ()),
                 reported=value_of(result, study.objective.metric),
                 message="" if result.failure is None else result.failure.message,
                 on_front=on_front.get(trial.key, False),

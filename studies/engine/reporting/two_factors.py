@@ -81,8 +81,8 @@ def two_factors(swept: Swept, values: Mapping[str, Mapping[int, float]]) -> TwoF
     """
     known = {arm: own for arm, own in swept.items() if values.get(arm)}
     paths = sorted({path for own in known.values() for path in own})
-    found = [grid for pair in combinations(paths, 2) if (grid := _grid(known, pair)) is not None]
-    best = max(found, key=lambda grid: len(grid[2]), default=None)
+    grids = [grid for pair in combinations(paths, 2) if (grid := _grid(known, pair)) is not None]
+    best = max(grids, key=lambda grid: len(grid[2]), default=None)
     return None if best is None else _analysed(*best, values)
 
 

@@ -257,8 +257,8 @@ class Loop:
         """Record what was found just in time, else queue the trial again."""
         task = running.task
         runs.release(task.run_dir)
-        found = read_result(task.run_dir)
-        if found is not None and found.key == task.trial.key and found.status == "done":
+        result = read_result(task.run_dir)
+        if result is not None and result.key == task.trial.key and result.status == "done":
             exit_ = Exit()
             seconds = time.monotonic() - running.began
             self._record(

@@ -60,8 +60,8 @@ class Storage:
             if url is None:
                 # two processes that create one schema at once break each other
                 with files.locked(self._file.with_name(".optuna.lock")):
-                    if told := databases.set_aside_broken(self._file, "version_info"):
-                        say(f"{told}; it is made again from the trials' folders")
+                    if notice := databases.set_aside_broken(self._file, "version_info"):
+                        say(f"{notice}; it is made again from the trials' folders")
                     if not self._file.exists():
                         databases.make(self._file, _create)
                     self.storage: BaseStorage = _sqlite(self._file)
@@ -96,13 +96,13 @@ class Storage:
         """
         objectives = objectives or [study.objective_of()]
         wanted = [objective.direction for objective in objectives]
-        found = optuna.create_study(
+        own = optuna.create_study(
             study_name="/".join(filter(None, (study.name, study.profile, part))),
             storage=self.storage,
             directions=wanted,
             load_if_exists=True,
         )
-        known = [direction.name.lower() for direction in found.directions]
+        known = [direction.name.lower() for direction in own.directions]
         if known != wanted:
             raise StudyError(
                 f"{self.name} holds this study with direction {', '.join(known)}, not "
@@ -110,8 +110,8 @@ class Storage:
             )
         with warnings.catch_warnings():  # optuna-dashboard shows them; Optuna calls them new
             warnings.simplefilter("ignore", ExperimentalWarning)
-            found.set_metric_names([objective.metric for objective in objectives])
-        return found
+            own.set_metric_names([objective.metric for objective in objectives])
+        return own
 
 
 class _Connection(sqlite3.Connection):
@@ -285,11 +285,11 @@ def importances(
 
     {} where no setting does: all points have the same value.
     """
-    found: list[dict[str, float]] = []
+    shares: list[dict[str, float]] = []
     distributions = _distributions(spec.space)
     for i, objective in enumerate(spec.objectives):
         if len({values[i] for _, values in points}) == 1:
-            found.append({})  # Optuna would give every setting the same share
+            shares.append({})  # Optuna would give every setting the same share
             continue
         one = optuna.create_study(direction=objective.direction)
         for settings, values in points:
@@ -298,8 +298,8 @@ def importances(
                     params=dict(settings), distributions=distributions, value=float(values[i])
                 )
             )
-        found.append(optuna.importance.get_param_importances(one))
-    return found
+        shares.append(optuna.importance.get_param_importances(one))
+    return shares
 
 
 class Sampler:
@@ -341,8 +341,8 @@ class Sampler:
             self._study.enqueue_trial(dict(settings))
         with warnings.catch_warnings():  # a search needs no heartbeats: one command runs it
             warnings.simplefilter("ignore", UserWarning)
-            asked = self._study.ask(self._distributions)
-        return points.Proposal(asked.number, point, asked.params, True)
+            trial = self._study.ask(self._distributions)
+        return points.Proposal(trial.number, point, trial.params, True)
 
     def keep(self, row: points.Proposal) -> None:
         """The point of the asked `row` is to be run."""

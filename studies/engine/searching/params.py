@@ -19,10 +19,10 @@ def params(settings: Settings, paths: Collection[str]) -> dict[str, Any]:
     }
 
 
-def space(found: Iterable[Settings]) -> dict[str, Domain]:
-    """What each of the params in `found` may be: the numbers between its ends, or its words."""
+def space(settings: Iterable[Settings]) -> dict[str, Domain]:
+    """What each of the params in `settings` may be: the numbers between its ends, or its words."""
     values: dict[str, dict[str, Any]] = {}
-    for own in found:
+    for own in settings:
         for path, value in own.items():
             values.setdefault(path, {})[repr(value)] = value
     return {path: _domain(own.values()) for path, own in values.items()}

@@ -82,11 +82,11 @@ class SearchLedger:
         self._on_event = on_event
         ended = search.history(self._study, self._make, self._runs_dir)
         results = {trial.key: result for trial, result in ended}
-        told: set[str] = set()
+        known: set[str] = set()
         lost: dict[str, Trial] = {}
         for row in self._sampler.rows():
             trial = self._make(row.point, row.settings)
-            told.add(trial.key)
+            known.add(trial.key)
             self._known.setdefault(trial.key, row.point)
             if row.running and trial.key in results:
                 self._tell(row.number, results[trial.key])
@@ -100,9 +100,9 @@ class SearchLedger:
                 self._queue(trial)
         for trial, result in ended:
             point = self._known.setdefault(trial.key, trial.point or 0)
-            if trial.key not in told:
-                found = search.values(self._spec, result)
-                self._sampler.add(point, trial.candidate, found, result.pruned)
+            if trial.key not in known:
+                values = search.values(self._spec, result)
+                self._sampler.add(point, trial.candidate, values, result.pruned)
             if retry_failed and result.failure is not None and not result.pruned:
                 self._queue(trial)
                 continue
@@ -174,10 +174,10 @@ class SearchLedger:
     def _with_other_spaces(self, trial: Trial) -> Trial:
         """`trial`, which another space may have asked for already."""
         try:
-            asked = read_trial(runs.trial_dir(trial, self._runs_dir)).asked
+            spaces = read_trial(runs.trial_dir(trial, self._runs_dir)).asked
         except (OSError, ValueError):
             return trial
-        return trial.model_copy(update={"asked": {**asked, **trial.asked}})
+        return trial.model_copy(update={"asked": {**spaces, **trial.asked}})
 
     def _is_known(self, trial: Trial) -> bool:
         """Whether another space's search trained the point: its result is taken, and told."""

@@ -68,11 +68,11 @@ class Tracking:
             self._leaving.wait(RETRY_SECONDS)
         _import_what_the_report_needs()
         while not self._leaving.is_set():
-            found = self._queue.get()
-            if found is None:
+            ended = self._queue.get()
+            if ended is None:
                 return
-            if not self._attempt(partial(page.end_trial, *found), found[0].key):
-                self._queue.put(found)  # behind the others: it may be the only one that fails
+            if not self._attempt(partial(page.end_trial, *ended), ended[0].key):
+                self._queue.put(ended)  # behind the others: it may be the only one that fails
                 self._leaving.wait(RETRY_SECONDS)
 
     def _attempt(self, call: Callable[[], object], key: str) -> bool:
@@ -98,18 +98,18 @@ def _import_what_the_report_needs() -> None:
 
 def deliver(
     study: Study,
-    found: Sequence[Found],
+    ended: Sequence[Found],
     report: "Report | None",
     runs_dir: Path,
     say: Callable[[str], None],
 ) -> pages.MlflowLink | None:
-    """Make the page show all of `found` and the report, if any.
+    """Make the page show all of `ended` and the report, if any.
 
     Says why, and gives None, where that fails. A trial that MLflow does not take is said as well,
     and the page shows the others.
     """
     try:
-        return pages.track_all(study, found, report, runs_dir, say)
+        return pages.track_all(study, ended, report, runs_dir, say)
     except Exception as error:
         say(f"MLflow: {_line(error)}. All results are kept; `--report` brings them to MLflow")
         return None

@@ -33,7 +33,7 @@ class Point(NamedTuple):
 
 def tags(trial: Trial, result: Result, baseline: str, more: Mapping[str, str]) -> dict[str, str]:
     """The tags; `more` are those that every run of the study has."""
-    found = {
+    entries = {
         "study": trial.study,
         "profile": trial.profile,
         "kind": "trial",
@@ -49,14 +49,14 @@ def tags(trial: Trial, result: Result, baseline: str, more: Mapping[str, str]) -
         **more,
     }
     if trial.task:
-        found["task"] = trial.task
+        entries["task"] = trial.task
     if "hash" in result.data:
-        found["data_sha"] = result.data["hash"]
+        entries["data_sha"] = result.data["hash"]
     if result.failure is not None:
-        if found["state"] == "failed":
-            found["failure"] = result.failure.kind
-        found["mlflow.note.content"] = result.failure.message
-    return {name: cut(value, TAG) for name, value in found.items()}
+        if entries["state"] == "failed":
+            entries["failure"] = result.failure.kind
+        entries["mlflow.note.content"] = result.failure.message
+    return {name: cut(value, TAG) for name, value in entries.items()}
 
 
 def run_name(trial: Trial) -> str:

@@ -170,18 +170,18 @@ class TrackedStudy:
             f"#/experiments/{self._experiment}/runs"
             f"?workflowType=machine_learning&viewStateShareKey={ARMS}"
         )
-        shown = masked(self._uri)
+        address = masked(self._uri)
         if self._uri.startswith(("http://", "https://")):
-            return MlflowLink("", f"{shown.replace('***@', '').rstrip('/')}/{page}")
+            return MlflowLink("", f"{address.replace('***@', '').rstrip('/')}/{page}")
         # what is printed must not hold a password; the shell has it
-        store = shlex.quote(self._uri) if shown == self._uri else f'"${VARIABLE}"'
+        store = shlex.quote(self._uri) if address == self._uri else f'"${VARIABLE}"'
         command = f"mlflow ui --backend-store-uri {store} --host {host} --port {port}"
         return MlflowLink(command, f"http://{host}:{port}/{page}")
 
-    def show_only(self, found: Sequence[tuple[Trial, Result, Path]]) -> None:
-        """Show the arms of the trials in `found`, and mark runs of other points as superseded."""
-        points = {trial.key for trial, _, _ in found}
-        self._rows = {(trial.label, trial.task): row_of(trial, r) for trial, r, _ in found}
+    def show_only(self, ended: Sequence[tuple[Trial, Result, Path]]) -> None:
+        """Show the arms of the trials in `ended`, and mark runs of other points as superseded."""
+        points = {trial.key for trial, _, _ in ended}
+        self._rows = {(trial.label, trial.task): row_of(trial, r) for trial, r, _ in ended}
         with self._explained():
             for point, known in self._index().items():
                 for run in known if point not in points else ():
@@ -248,8 +248,8 @@ class TrackedStudy:
 
     def _complete(self, run: _Run, trial: Trial, result: Result) -> None:
         """Add what runs of earlier versions lack: settings, and that pruned is not failed."""
-        found = contents.params(trial)
-        if missing := {name: found[name] for name in found.keys() - run.params}:
+        params = contents.params(trial)
+        if missing := {name: params[name] for name in params.keys() - run.params}:
             requests.log(self._client, run.run_id, (), missing)
         if run.status != contents.status(result):
             self._client.update_run(run.run_id, contents.status(result))
@@ -264,10 +264,10 @@ class TrackedStudy:
     def _index(self) -> dict[str, list[_Run]]:
         """The runs of every point."""
         if self._known is None:
-            found: dict[str, list[_Run]] = {}
+            index: dict[str, list[_Run]] = {}
             for run in self._runs(TRIALS):
-                found.setdefault(run.point, []).append(run)
-            self._known = found
+                index.setdefault(run.point, []).append(run)
+            self._known = index
         return self._known
 
     def _runs(self, query: str) -> list[_Run]:
@@ -339,7 +339,7 @@ class TrackedStudy:
         self._summarized = True
 
     def _write_views(self) -> None:
-        found = views(
+        tags = views(
             self.study.objective,
             merged(self._rows),
             summarized=self._summarized,
@@ -347,7 +347,7 @@ class TrackedStudy:
             tasks=self.study.compared(),
         )
         with locked(self._lock):  # MLflow inserts a new tag without looking: two at once fail
-            for key, tag in found.items():
+            for key, tag in tags.items():
                 name = f"mlflow.sharedViewState.{key}"
                 self._client.set_experiment_tag(self._experiment, name, tag)
         self._viewed = len(self._rows)

@@ -27,11 +27,11 @@ def log(
 
 def runs(client: "MlflowClient", experiment: str, query: str) -> list[Any]:
     """Every run of `experiment` that meets `query`."""
-    found: list[Any] = []
+    every: list[Any] = []
     token = None
     while True:
         page = client.search_runs([experiment], query, page_token=token)
-        found += page
+        every += page
         token = page.token
         if not token:
-            return found
+            return every

@@ -35,12 +35,12 @@ class Preemption:
     @contextmanager
     def anywhere(self) -> Iterator[None]:
         """What runs inside may be interrupted, also within `whole`."""
-        kept, self._whole = self._whole, 0
+        depth, self._whole = self._whole, 0
         try:
             self.check()
             yield
         finally:
-            self._whole = kept
+            self._whole = depth
 
     def check(self) -> None:
         """Raise `Preempted` where the trial was asked to end and may be interrupted."""

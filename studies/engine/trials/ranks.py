@@ -74,9 +74,9 @@ class Ranks:
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        told = torch.tensor(value, dtype=torch.float64, device=device)
-        torch.distributed.broadcast(told, 0)
-        return told.item()
+        shared = torch.tensor(value, dtype=torch.float64, device=device)
+        torch.distributed.broadcast(shared, 0)
+        return shared.item()
 
     def check_equal(self, model: "nn.Module") -> None:
         """Raise `RuntimeError` where the processes have trained different parameters."""

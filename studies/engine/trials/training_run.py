@@ -77,8 +77,8 @@ class Findings:
 
     def fields(self, *, whole: bool) -> dict[str, Any]:
         """Fields of a `Result`: all of a whole trial, of a failed one those that are no numbers."""
-        kept = ("data", "backbone", "micro_batch", "notes")
-        return {k: v for k, v in vars(self).items() if whole or k in kept}
+        certain = ("data", "backbone", "micro_batch", "notes")
+        return {k: v for k, v in vars(self).items() if whole or k in certain}
 
 
 class TrainingRun:
@@ -115,21 +115,21 @@ class TrainingRun:
         logging.disable_progress_bar()
         load_plugins(self._trial.plugins, self._trial.plugin_hashes)
         check_contents(self._trial)
-        found = self._found
+        findings = self._found
         task = json.dumps(self._config["task"], sort_keys=True)
         drawn = tasks.check(self._config["task"]).drawn
         split_seed = self._trial.seed if drawn else self._config.get("split_seed", 0)
         content = self._trial.contents.get("task")
         data = prepared_rows.rows(task, split_seed, content)
-        found.data = tasks.describe(data)
-        found.backbone = backbones.identity(self._config["backbone"])
-        self._model, processor, adapter, found.chosen = self._adapted(data)
-        reader = json.dumps(found.backbone, sort_keys=True)
+        findings.data = tasks.describe(data)
+        findings.backbone = backbones.identity(self._config["backbone"])
+        self._model, processor, adapter, findings.chosen = self._adapted(data)
+        reader = json.dumps(findings.backbone, sort_keys=True)
         self._prepared, cut = prepared_rows.ready(
             prepared_rows.Request(task, split_seed, content, reader, processor)
         )
         if cut:
-            found.data["truncated"] = cut
+            findings.data["truncated"] = cut
         sizes = phi_sizes(self._model)
         with self._counted():
             progress, loader, last = self._train(micro_batch)
@@ -147,7 +147,7 @@ class TrainingRun:
                     **self._of_training(data, processor, loader),
                 )  # fmt: skip
                 metrics |= evaluate_after(self._config["after"], subject)
-        found.metrics, found.cost = metrics, self._cost(progress, loader)
+        findings.metrics, findings.cost = metrics, self._cost(progress, loader)
 
     def _keep(self, adapter: dict[str, Any], data: tasks.TaskData) -> None:
         """Write down what the trial is to keep of the model that was tested just now."""
@@ -280,9 +280,9 @@ class TrainingRun:
                 f"{self._settings.eval_every} is not below the {step} steps of the training"
             )
         if progress.evaluated < step:
-            found = self._score(step, "valid")
+            metrics = self._score(step, "valid")
             with self._preemption.whole():
-                best.offer(self._model, step, found)
+                best.offer(self._model, step, metrics)
                 progress.evaluated = step
         elif best.gives_up:
             self._found.note(
@@ -324,9 +324,9 @@ class TrainingRun:
             with self._evaluated() as model:
                 return self._prepared.measure(model, split, rows, half)
 
-        found = self._fitting(evaluation)
-        self._by_row[split] = found.by_row
-        return found.metrics
+        measured = self._fitting(evaluation)
+        self._by_row[split] = measured.by_row
+        return measured.metrics
 
     def _fitting(self, evaluation: Callable[[int, torch.dtype | None], T]) -> T:
         """What `evaluation` finds with as many rows at once as fit; it gets the type of mixed

@@ -108,25 +108,25 @@ def _legendre() -> tuple[np.ndarray, np.ndarray]:
     return np.polynomial.legendre.leggauss(128)
 
 
-def _fewest(found: Callable[[int], float], share: float) -> int | None:
-    """Where `found`, which rises, first reaches `share`."""
-    if found(MOST) < share:
+def _fewest(power_of: Callable[[int], float], share: float) -> int | None:
+    """Where `power_of`, which rises, first reaches `share`."""
+    if power_of(MOST) < share:
         return None
     low, high = 1, 2
-    while found(high) < share:
+    while power_of(high) < share:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if found(middle) >= share else (middle, high)
+        low, high = (low, middle) if power_of(middle) >= share else (middle, high)
     return high
 
 
-def _smallest(found: Callable[[float], float], share: float) -> float:
-    """The number above 0 at which `found`, which rises, is `share`."""
+def _smallest(power_of: Callable[[float], float], share: float) -> float:
+    """The number above 0 at which `power_of`, which rises, is `share`."""
     low, high = 0.0, 1.0
-    while found(high) < share:
+    while power_of(high) < share:
         low, high = high, 2 * high
     for _ in range(50):
         middle = (low + high) / 2
-        low, high = (low, middle) if found(middle) >= share else (middle, high)
+        low, high = (low, middle) if power_of(middle) >= share else (middle, high)
     return high

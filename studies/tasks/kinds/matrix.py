@@ -55,7 +55,7 @@ class Approximation(Prepared):
         values = torch.linalg.svdvals(update) if update.isfinite().all() else update[:0, 0]
         if not len(values):
             return Measured({"error": error}, {})
-        found = {
+        metrics = {
             "error": error,
             "explained": 1 - error,
             "svd_bound": self.svd_bound(adapters.count_parameters(model)["trainable"]),
@@ -64,7 +64,7 @@ class Approximation(Prepared):
             "target_stable_rank": stable_rank(self._values),
             "target_effective_rank": effective_rank(self._values),
         }
-        return Measured(found, {})
+        return Measured(metrics, {})
 
     def svd_bound(self, trained: int) -> float:
         r"""The least error of two factors with at most `trained` numbers.

@@ -47,8 +47,8 @@ def log_likelihoods(
     forward = _Forward(model, device, pad_token)
     shared, alone = list[_Question](), list[_Question]()
     for question in _questions(requests, max_length):
-        kept = question.context and len(question.choices) >= MIN_SHARED and forward.caches
-        (shared if kept else alone).append(question)
+        shares = question.context and len(question.choices) >= MIN_SHARED and forward.caches
+        (shared if shares else alone).append(question)
     for batch in _batches(shared, batch_size, lambda q: (len(q.context), len(q.choices))):
         _put(scores, batch, forward.with_shared_context(batch))
     singles = [
@@ -62,7 +62,7 @@ def log_likelihoods(
 
 
 def _questions(requests: Sequence[Tokens], max_length: int) -> list[_Question]:
-    found: dict[tuple[int, ...], _Question] = {}
+    questions: dict[tuple[int, ...], _Question] = {}
     for place, (context, continuation) in enumerate(requests):
         if not 0 < len(continuation) <= max_length:
             raise ValueError(
@@ -71,10 +71,10 @@ def _questions(requests: Sequence[Tokens], max_length: int) -> list[_Question]:
             )
         # the last scored token predicts nothing and is not run
         cut = context[max(0, len(context) + len(continuation) - max_length - 1) :]
-        question = found.setdefault(tuple(cut), _Question(cut[:-1], [], []))
+        question = questions.setdefault(tuple(cut), _Question(cut[:-1], [], []))
         question.choices.append([cut[-1], *continuation])
         question.places.append(place)
-    return list(found.values())
+    return list(questions.values())
 
 
 def _batches(

@@ -45,10 +45,10 @@ class TextClassification(Prepared):
                 labels.append(batch.pop("labels").numpy())
                 logits = model(**{key: value.to(device) for key, value in batch.items()}).logits
                 outputs.append(logits.double())  # read at the end: until then nobody waits
-        found = self._scored(torch.cat(outputs).cpu().numpy(), np.concatenate(labels))
+        scored = self._scored(torch.cat(outputs).cpu().numpy(), np.concatenate(labels))
         places = np.argsort(eval_order(data))  # metrics stay sums in the order of the batches
-        by_row = {name: tuple(rows[places] for rows in own) for name, own in found.by_row.items()}
-        return Measured(found.metrics, by_row)
+        by_row = {name: tuple(rows[places] for rows in own) for name, own in scored.by_row.items()}
+        return Measured(scored.metrics, by_row)
 
     def _encode(
         self, spec: TaskSpec, data: TaskData, split: str, tokenizer: PreTrainedTokenizerBase

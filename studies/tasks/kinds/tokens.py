@@ -36,14 +36,14 @@ def encode_pairs(
     whole = _encode([c + t for c, t in moved], tokenizer)
     unique = list(dict.fromkeys(c for c, _ in moved))
     contexts = dict(zip(unique, _encode(unique, tokenizer), strict=True))
-    found = []
+    encoded = []
     for (context, _), tokens in zip(moved, whole, strict=True):
         head = contexts[context]
         if head:
-            found.append(Tokens(head, tokens[len(head) :]))
+            encoded.append(Tokens(head, tokens[len(head) :]))
         else:
-            found.append(Tokens([begin_token(tokenizer)], tokens))
-    return found
+            encoded.append(Tokens([begin_token(tokenizer)], tokens))
+    return encoded
 
 
 def begin_token(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -196,14 +196,14 @@ def scratch_folder() -> Iterator[Path]:
     """A folder for this process alone; those of processes that were killed are removed."""
     base = Path(tempfile.gettempdir()) / f"basis-zoo-{os.getuid()}"
     folder = base / secrets.token_hex(8)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         with files.locked(base / "lock"):  # nobody takes a folder that is being made for a dead one
             for lock in base.glob("*.held"):
                 with contextlib.suppress(files.Locked), files.locked(lock, wait=False):
                     shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
                     lock.unlink()
             lock = folder.with_suffix(".held")
-            held.enter_context(files.locked(lock, wait=False))
+            stack.enter_context(files.locked(lock, wait=False))
         folder.mkdir()
         try:
             yield folder

@@ -100,8 +100,12 @@ class CapturedSteps:
         if self._warm_up or self._given_up:
             return self._plainly(work), None
         if not self._several:
-            held = self._replayed(work, self._whole)
-            return (self._plainly(work), None) if held is None else self._told(held.values, held)
+            capture = self._replayed(work, self._whole)
+            return (
+                (self._plainly(work), None)
+                if capture is None
+                else self._told(capture.values, capture)
+            )
         last = None
         for part in parts:
             last = self._replayed(part, self._gradients)
@@ -113,12 +117,12 @@ class CapturedSteps:
         values = self._update(None) if update is None else update.values
         return self._told(values, last)
 
-    def _told(self, values: Tensor, held: _Capture | None) -> tuple[Tensor, Check | None]:
-        """The loss and norm of `values`, and what `held` tells of its proxies."""
-        if held is None:
+    def _told(self, values: Tensor, capture: _Capture | None) -> tuple[Tensor, Check | None]:
+        """The loss and norm of `values`, and what `capture` tells of its proxies."""
+        if capture is None:
             return values[:2].clone(), None
-        told = torch.cat([values[:2], held.values[2:]])
-        return told, lambda step, more: self._judge(held, step, more)
+        numbers = torch.cat([values[:2], capture.values[2:]])
+        return numbers, lambda step, more: self._judge(capture, step, more)
 
     def _added(self, part: Work) -> bool:
         """Add the gradients of a part; False where graphs take the memory that it needs."""
@@ -178,16 +182,16 @@ class CapturedSteps:
         if torch.are_deterministic_algorithms_enabled() and _is_full(work):
             return None  # transformers takes another kernel where it sees that nothing is padded
         key = work.shape
-        held = self._held.get(key)
-        if held is None and self._may_capture and (self._seen[key] > 1 or not work.batches):
-            held = self._capture(key, work, do)
-        if held is not None:
-            for tensor, given in zip(held.inputs.tensors, work.tensors, strict=True):
+        capture = self._held.get(key)
+        if capture is None and self._may_capture and (self._seen[key] > 1 or not work.batches):
+            capture = self._capture(key, work, do)
+        if capture is not None:
+            for tensor, given in zip(capture.inputs.tensors, work.tensors, strict=True):
                 tensor.copy_(given, non_blocking=True)
-            held.graph.replay()
-            held.proxies.replayed()
+            capture.graph.replay()
+            capture.proxies.replayed()
             self._replays += 1
-        return held
+        return capture
 
     @property
     def _may_capture(self) -> bool:
@@ -207,9 +211,9 @@ class CapturedSteps:
         else:
             if _same(_host_random(), before):
                 self._captures += 1
-                held = _Capture(graph, inputs, values, CapturedProxies.of(self._model))
-                self._held[key] = held
-                return held
+                capture = _Capture(graph, inputs, values, CapturedProxies.of(self._model))
+                self._held[key] = capture
+                return capture
             self._give_up("its passes draw random numbers on the host")
         if not self._several:
             self._set_back()  # gradients that were asked for, never made
@@ -246,12 +250,12 @@ class CapturedSteps:
         if self._step.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _judge(self, held: _Capture, step: int, rest: Sequence[float]) -> None:
-        """Capture anew where the proxies of `held` no longer do, as step `step` tells."""
-        verdict = held.proxies.judge(rest)
+    def _judge(self, capture: _Capture, step: int, rest: Sequence[float]) -> None:
+        """Capture anew where the proxies of `capture` no longer do, as step `step` tells."""
+        verdict = capture.proxies.judge(rest)
         if verdict == "past":
             self._past.append(step)
-        if verdict == "good" or held not in self._held.values():
+        if verdict == "good" or capture not in self._held.values():
             return
         self._renewals += 1
         if self._renewals > MOST_RENEWALS:

@@ -55,14 +55,14 @@ class CapturedForward(nn.Module):
         self._seen[shape] += 1
         if shape not in self._held and self._seen[shape] > PLAINLY and not self._given_up:
             self._capture(shape, inputs)
-        held = self._held.get(shape)
-        if held is None:
+        capture = self._held.get(shape)
+        if capture is None:
             output: ModelOutput = self.model(**inputs)
             return output
-        for name, place in held.inputs.items():
+        for name, place in capture.inputs.items():
             place.copy_(inputs[name], non_blocking=True)
-        held.graph.replay()
-        return ModelOutput(logits=held.logits.clone())
+        capture.graph.replay()
+        return ModelOutput(logits=capture.logits.clone())
 
     def _capture(self, shape: Hashable, inputs: dict[str, Tensor]) -> None:
         own = {name: tensor.clone() for name, tensor in inputs.items()}

@@ -169,8 +169,8 @@ class TrainingLoop:
         batches = iter(self._loader)  # draws a random number, as it did when the epoch began
         if goes_on and seen:
             self._saver.restore_random()
-        while found := list(itertools.islice(batches, count)):
-            yield found
+        while group := list(itertools.islice(batches, count)):
+            yield group
 
     def take(self, batches: list[Mapping[str, Tensor]]) -> None:
         """Do one step."""
@@ -196,8 +196,8 @@ class TrainingLoop:
         if every and self.done % every == 0 and evaluated < self.done < self._steps:
             self.journal.read()
             with self.progress.running(on=False), self._saver.preemption.anywhere():
-                found = self._on_evaluate(self.done)
+                metrics = self._on_evaluate(self.done)
             if self.best is not None:
                 with self.progress.running(on=False):
-                    self.best.offer(self.model, self.done, found)
+                    self.best.offer(self.model, self.done, metrics)
             self.progress.evaluated = self.done
