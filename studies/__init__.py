@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Findings": "api",
-    "Study": "engine.definition.built",
+    "Study": "engine.definition.study_builder",
     "StudyError": "engine.errors",
     "load": "api",
     "run": "api",

@@ -133,7 +133,7 @@ class Findings:
     def __init__(self, request: _Request) -> None:
         """Reads the results that are there now; `load` again to see later ones."""
         out, self._say = cli.consoles()
-        self._asked, self.study = request, request.study
+        self._request, self.study = request, request.study
         self.folder = folders.study_dir(request.study, request.runs_dir)
         """Where trials and report lie."""
         self._session = session = Session(request.study, request.options(), out, self._say)
@@ -160,7 +160,7 @@ class Findings:
         """One row a trial of every stage, see `studies.frames.trials`."""
         from studies import frames
 
-        return frames.trials(self._states, self._results, self._asked.runs_dir)
+        return frames.trials(self._states, self._results, self._request.runs_dir)
 
     @functools.cached_property
     def arms(self) -> "pd.DataFrame":
@@ -222,7 +222,7 @@ class Findings:
         study = self.study
         return trained.load(
             trained.find(
-                study.name, arm, seed, profile=study.profile, runs_dir=self._asked.runs_dir,
+                study.name, arm, seed, profile=study.profile, runs_dir=self._request.runs_dir,
                 task=task or None, key=keys[seed],
             )
         )  # fmt: skip

@@ -31,7 +31,7 @@ class Notices:
         """`before` is the stage before the seeds."""
         self._study, self._plugins, self._runs_dir = study, plugins, runs_dir
         self._before, self._say = before, say
-        self._told: list[str] = []
+        self._printed: list[str] = []
         self._remarked: set[Stage] = set()
 
     def edits(self, stage: StudyStage, *, keep: bool) -> None:
@@ -57,11 +57,11 @@ class Notices:
         if not self._study.keep:
             return
         chosen = isinstance(stage, SeedsStage)
-        trials = stage.asked if chosen else self._first_seeds()
+        trials = stage.selected if chosen else self._first_seeds()
         for line in keep_checks.room(self._study, trials, self._runs_dir):
-            if line not in self._told:
+            if line not in self._printed:
                 self._say(line, "dim")
-            self._told.append(line)
+            self._printed.append(line)
 
     def _first_seeds(self) -> list[Trial]:
         """The trials of the seeds that every arm has."""
@@ -77,9 +77,9 @@ class Notices:
             raise StudyError(f"{self._study.place('task')}: {named}{error}") from error
         lines += unreached(trials)
         for line in lines:
-            if line not in self._told:
+            if line not in self._printed:
                 self._say(line, "yellow")
-        self._told += lines
+        self._printed += lines
 
     def _undecided(self) -> set[tuple[str, str]]:
         """Arms and tasks whose seeds are not known before their tuning, or the search, ended."""

@@ -31,7 +31,7 @@ class PlanQueue(Queue):
         self._plans, self._runs_dir, self._say = plans, runs_dir, say
         self._retry_failed, self._durations = retry_failed, durations
         self._names = [(plan.study, plan.profile) for plan in plans]
-        self._began, self._ran = time.monotonic(), 0
+        self._began, self._count = time.monotonic(), 0
         self._results: dict[tuple[str, str, str], Result | None] = {}
         """By study, profile and key."""
         self._tried: set[tuple[str, str, str]] = set()
@@ -112,7 +112,7 @@ class PlanQueue(Queue):
     def ended(self, task: Task, result: Result, again: bool) -> None:
         """Keep the result; an arm may be able to choose by it."""
         super().ended(task, result, again)
-        self._ran += 1
+        self._count += 1
         if not again:
             self._results[_identity(task.trial)] = result
             self._choose()
@@ -135,7 +135,7 @@ class PlanQueue(Queue):
                 if result is not None and result.failure is not None
             ]
         hours = (time.monotonic() - self._began) / 3600
-        speed = f"{self._ran} trials in {hours * 60:.1f} min, {self._ran / hours:.0f} an hour"
+        speed = f"{self._count} trials in {hours * 60:.1f} min, {self._count / hours:.0f} an hour"
         return "\n".join([*lines, *failures, speed])
 
     def _add(self, plan: Plan, trial: Trial) -> None:

@@ -48,7 +48,7 @@ def power_table(
     arms = len({point.arm for point in expand(study)[0]})
     level = one_sided_level(len(study.claims), arms)
     title = Text(f"{study.name} ({study.profile})", style="italic")
-    parts: list[RenderableType] = [title, Text("\n".join(_spread_told(spreads.whole)))]
+    parts: list[RenderableType] = [title, Text("\n".join(_spread_lines(spreads.whole)))]
     parts.append(_by_seeds(study, spreads.whole.value, level))
     parts.append(Text("\n".join(_read(study, arms, level))))
     if study.claims:
@@ -56,7 +56,7 @@ def power_table(
     return Group(*parts)
 
 
-def _spread_told(spread: Spread) -> list[str]:
+def _spread_lines(spread: Spread) -> list[str]:
     lines = [f"spread over seeds of a paired difference: {spread.value:.3g}, {spread.source}"]
     if spread.interval is not None:
         low, high = spread.interval

@@ -33,7 +33,7 @@ class ReportCache:
         self._study, self._runs_dir = study, runs_dir
         self._folder = runs.study_dir(study, runs_dir)
         self._file = self._folder / "delivered.json"
-        self._source = self._made_from(trials)
+        self._source = self._source_digest(trials)
 
     def texts(self) -> list[str]:
         """What was printed; nothing where anything has changed since, or that cannot be told."""
@@ -51,7 +51,7 @@ class ReportCache:
             about = {"fingerprint": fingerprint, "told": list(texts)}
             write_text(self._file, json.dumps(about, indent=2))
 
-    def _made_from(self, trials: Sequence[Trial]) -> str | None:
+    def _source_digest(self, trials: Sequence[Trial]) -> str | None:
         code = answers.code_hash(PACKAGES, SOURCES)
         if code is None or os.environ.get(mlflow_client.VARIABLE):  # nobody can tell what is there
             return None

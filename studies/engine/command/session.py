@@ -35,7 +35,7 @@ from studies.engine.trials.fetching import fetch_for
 
 if TYPE_CHECKING:  # these take a second each
     from studies.engine.reporting.report import Report
-    from studies.engine.tracking.background import Found
+    from studies.engine.tracking.background import EndedTrial
 
 DONE, INCOMPLETE = 0, 1
 """Exit codes: everything is done; a trial failed, or something is missing."""
@@ -101,10 +101,10 @@ class Session:
         for name in sorted({trial.config["backbone"]["name"] for trial in _absent(stage.to_fetch)}):
             self._say(f"{name} is not on this machine yet: whether it fits its task, and has what "
                       "the arms adapt, is checked once it is fetched", "yellow")  # fmt: skip
-        slots = functools.partial(slot_count, stage.asked)
-        self._show(plan_table(stage.asked, self._runs_dir, slots))
+        slots = functools.partial(slot_count, stage.selected)
+        self._show(plan_table(stage.selected, self._runs_dir, slots))
         if stage is self.tuning:
-            arms, tasks = (len({getattr(t, n) for t in stage.asked}) for n in ("arm", "task"))
+            arms, tasks = (len({getattr(t, n) for t in stage.selected}) for n in ("arm", "task"))
             on = f" on {tasks} tasks" if self._study.tasks else ""
             least, most = len(self._study.first_seeds), len(self._study.seeds)
             self._print(f"then {arms} tuned arms{on} with {span(least, most)} seeds each")
@@ -116,7 +116,7 @@ class Session:
         """Show what numbers of seeds would find, by `spread` or that of results; trains nothing."""
         from studies.engine.command.power_table import power_table  # with scipy
 
-        self._show(power_table(self._study, self.seeds().asked, self._runs_dir, spread))
+        self._show(power_table(self._study, self.seeds().selected, self._runs_dir, spread))
         return DONE
 
     def run(self, make_runner: MakeRunner) -> int:
@@ -204,13 +204,13 @@ class Session:
             tuning.missing or (self._options.retry_failed and self._failed(tuning))
         ):
             self.notices.edits(tuning, keep=False)
-            trials = list(tuning.asked)
+            trials = list(tuning.selected)
             follow = plan_candidates(self._study, trials, self._options.plugins)
         else:
             seeds = self.seeds()
             self.notices.edits(seeds, keep=False)
             states = {"waiting", "running"} | ({"failed"} if self._options.retry_failed else set())
-            trials = [t for t in seeds.asked if runs.state_of(t, self._runs_dir) in states]
+            trials = [t for t in seeds.selected if runs.state_of(t, self._runs_dir) in states]
             self._print(*seeds.planned)
         self.notices.data(trials)
         whole = Plan(
@@ -245,7 +245,7 @@ class Session:
             return True
         return self._make(seeds, results, cache)
 
-    def _make(self, seeds: SeedsStage, results: "Sequence[Found]", cache: ReportCache) -> bool:
+    def _make(self, seeds: SeedsStage, results: "Sequence[EndedTrial]", cache: ReportCache) -> bool:
         """Write and print report and page anew; whether that worked."""
         from studies.engine.tracking import background
 
@@ -288,7 +288,7 @@ class Session:
         """The trials of the stage before the seeds that are known by now."""
         return () if self.before is None else self.before.trials
 
-    def _results(self, trials: Iterable[Trial]) -> "list[Found]":
+    def _results(self, trials: Iterable[Trial]) -> "list[EndedTrial]":
         """Those of `trials` that have ended, with their folders."""
         return [
             (trial, result, runs.trial_dir(trial, self._runs_dir))
@@ -300,7 +300,7 @@ class Session:
         """Report, and say what is missing."""
         delivered = self.deliver(seeds)
         self._print(*seeds.stands)
-        states = [self._state(trial) for trial in seeds.asked]
+        states = [self._state(trial) for trial in seeds.selected]
         failed, waiting = states.count("failed"), states.count("waiting")
         if failed or waiting:
             why = [f"{failed + waiting} of {len(states)} trials have no result"]
@@ -328,7 +328,7 @@ class Session:
                 raise Stopped(str(error)) from error
             if absent and (problems := verify.points_of(self._study)[1]):
                 raise StudyError(*problems)
-        standing = Standing(stage.metric_of, self._study.baseline, stage.asked)
+        standing = Standing(stage.metric_of, self._study.baseline, stage.selected)
         with (
             background.Tracking(self._study, self._runs_dir, self._complain) as page,
             Progress(self._out, stage.total, stage.metric_of, standing) as progress,
@@ -341,7 +341,7 @@ class Session:
                 if event.result is not None:
                     page.end_trial(event.trial, event.result, event.run_dir)
 
-            make = functools.partial(make_runner, stage.asked)
+            make = functools.partial(make_runner, stage.selected)
             stage.run(make, retry, on_event, self._complain)
 
     def _import(self, source: Path, stage: StudyStage, last: bool) -> None:
@@ -352,7 +352,7 @@ class Session:
             imported = import_results(self._study, [*before, *trials], source, self._runs_dir)
         dispatch.record(self._study, trials, self._runs_dir, self._complain)
         refused = [*imported.refused, *(imported.strangers if last else ())]
-        ours = {trial.key for trial in (*stage.asked, *stage.may_follow)}
+        ours = {trial.key for trial in (*stage.selected, *stage.may_follow)}
         taken, known = (
             sum(trial.key in ours for trial in each) for each in (imported.taken, imported.known)
         )
@@ -375,7 +375,7 @@ class Session:
             )
 
     def _failed(self, stage: StudyStage) -> bool:
-        return any(self._state(trial) == "failed" for trial in stage.asked)
+        return any(self._state(trial) == "failed" for trial in stage.selected)
 
     def _state(self, trial: Trial) -> str:
         """done, failed or waiting; without a value of the objective nothing is done."""

@@ -18,7 +18,7 @@ from studies.tasks.task import HEADS
 
 def _words() -> dict[str, Any]:
     """The names that an adapter section may use, so that most mistakes are found without torch."""
-    return _found_words(_registered() if "adapters" in sys.modules else None)
+    return _read_words(_registered() if "adapters" in sys.modules else None)
 
 
 def _registered() -> list[list[str]]:
@@ -31,7 +31,7 @@ def _registered() -> list[list[str]]:
 
 
 @answers.once
-def _found_words(registered: list[list[str]] | None) -> dict[str, Any]:
+def _read_words(registered: list[list[str]] | None) -> dict[str, Any]:
     import adapters
     import basis_zoo
 

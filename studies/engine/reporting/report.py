@@ -33,7 +33,7 @@ from studies.engine.reporting.outcome import Outcome, Pairs, collect
 from studies.engine.reporting.remarks import beyond_the_interval, reading, remarks
 from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.trials.metrics_file import is_number, read_metrics
-from studies.engine.verdicts.row_scores import kept_by
+from studies.engine.verdicts.row_scores import row_reader
 from studies.files import write_text
 
 SCHEMA = 1
@@ -128,7 +128,7 @@ def draft(
             f"study {study.name!r} has no results to report: run it first, "
             f"{program()} {study.path.name}"
         )
-    outcome = collect(study, pairs, choices, search, kept_by(study, trials_dir))
+    outcome = collect(study, pairs, choices, search, row_reader(study, trials_dir))
     outcome = replace(outcome, changed=changed)
     sections = after_tables.markdown(outcome.after, outcome.metric, outcome.chosen_on)
     if outcome.two_factors is not None:

@@ -72,10 +72,10 @@ def figures(outcome: Outcome, trials_dir: Path) -> dict[str, Figure]:
 
 def _times(folder: Path, end: "Inside") -> dict[str, tuple[float, "Inside"]]:
     """Each time of a trial's training with its place on the scale, and the end unless it is one."""
-    from studies.engine.trials.spectra_file import read_spectra, steps_kept
+    from studies.engine.trials.spectra_file import read_spectra, saved_steps
 
     times: dict[str, tuple[float, Inside]] = {}
-    for step in steps_kept(folder):
+    for step in saved_steps(folder):
         if (inside := read_spectra(folder, step)) is not None:
             times[f"step {step}"] = float(step), inside
     if times and not _same(list(times.values())[-1][1], end):

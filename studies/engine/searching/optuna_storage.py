@@ -157,7 +157,7 @@ class OptunaLedger(Queue):
 
     def __init__(self, study: Study, runs_dir: Path, storage: Storage) -> None:
         super().__init__()
-        self._spec, self._runs_dir, self._kept = study, runs_dir, storage
+        self._spec, self._runs_dir, self._owner = study, runs_dir, storage
         identity = study.contents.identity
         self._part = f"data-{identity}" if identity else ""
         self._study, self._storage = storage.study(study, self._part), storage.storage
@@ -225,7 +225,7 @@ class OptunaLedger(Queue):
             row.params != own or not self._fits(row) for row, own in zip(rows, wanted, strict=True)
         ):
             optuna.delete_study(study_name=self._study.study_name, storage=self._storage)
-            self._study = self._kept.study(self._spec, self._part)
+            self._study = self._owner.study(self._spec, self._part)
             for row, own in zip(rows, wanted, strict=True):
                 row.params, row.distributions = own, {path: self._space[path] for path in own}
                 row.datetime_start = row.datetime_start or row.datetime_complete  # never begun

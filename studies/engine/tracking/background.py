@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # matplotlib takes a second
 RETRY_SECONDS = 30.0
 """Between two attempts while MLflow is away."""
 
-Found = tuple[Trial, Result, Path]
+EndedTrial = tuple[Trial, Result, Path]
 
 
 class Tracking:
@@ -38,7 +38,7 @@ class Tracking:
     def __init__(self, study: Study, runs_dir: Path, say: Callable[[str], None]) -> None:
         """`say` gets one line where something fails, the first time of each trial."""
         self._study, self._runs_dir, self._say = study, runs_dir, say
-        self._queue: queue.SimpleQueue[Found | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[EndedTrial | None] = queue.SimpleQueue()
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._away = False
@@ -98,7 +98,7 @@ def _import_what_the_report_needs() -> None:
 
 def deliver(
     study: Study,
-    ended: Sequence[Found],
+    ended: Sequence[EndedTrial],
     report: "Report | None",
     runs_dir: Path,
     say: Callable[[str], None],

@@ -80,7 +80,7 @@ def on_task(task: str, metric: str) -> str:
     return accepted(metric if task == metric else f"{task}/{metric}")
 
 
-def told_apart(rows: Iterable[Row], all_rows: Iterable[Row]) -> dict[str, bool]:
+def varied_settings(rows: Iterable[Row], all_rows: Iterable[Row]) -> dict[str, bool]:
     """The settings that tell `rows` apart, of those that any of `all_rows` asks for.
 
     Each with whether it is a number wherever it is set.
@@ -131,7 +131,7 @@ def _arms(
     tasks: Mapping[str, Objective],
 ) -> dict[str, Any]:
     """One run an arm: the answer in numbers."""
-    paths, metric = told_apart(rows.values(), all_rows.values()), objective.metric
+    paths, metric = varied_settings(rows.values(), all_rows.values()), objective.metric
     widths = {f"metrics.`{metric}`": 120, "tags.`interval`": 140, "tags.`difference`": 190,
               "metrics.`p`": 70, "metrics.`n`": 50, "tags.`finding`": 170}  # fmt: skip
     own = [on_task(name, each.metric) for name, each in tasks.items()]
@@ -167,7 +167,7 @@ def _trials(
     if stages == ["seeds"]:
         query += " and tags.stage = 'seeds'"
     # MLflow shows a group's mean of a setting, and "-" where it is no number
-    apart = told_apart(rows.values(), all_rows.values())
+    apart = varied_settings(rows.values(), all_rows.values())
     paths = [path for path, numeric in apart.items() if numeric]
     several, metrics = len(objectives) > 1, _names(objectives, "metric")
     tags = ["task", "arm"] if several else ["arm"]
@@ -190,7 +190,7 @@ def _trials(
 
 def _stage(objectives: Sequence[Objective], stage: str, rows: Mapping[str, Row]) -> dict[str, Any]:
     """One run a trial of a stage that chooses settings on validation."""
-    paths = told_apart(rows.values(), rows.values())
+    paths = varied_settings(rows.values(), rows.values())
     query = f"tags.kind = 'trial' and tags.superseded = 'false' and tags.stage = '{stage}'"
     by = _names(objectives, "select_on") or _names(objectives, "metric")
     several = {"tags.`task`": 100} if len(objectives) > 1 else {}

@@ -20,7 +20,7 @@ class Preemption:
     """Whether a trial was asked to end, and whether it may be interrupted at this place."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._whole = 0
 
     @contextmanager
@@ -44,12 +44,12 @@ class Preemption:
 
     def check(self) -> None:
         """Raise `Preempted` where the trial was asked to end and may be interrupted."""
-        if self.asked and not self._whole:
+        if self.requested and not self._whole:
             raise Preempted
 
     def ask(self, number: int = signal.SIGTERM, frame: FrameType | None = None) -> None:
         """The handler of SIGTERM."""
-        self.asked = True
+        self.requested = True
         self.check()
 
 

@@ -43,7 +43,7 @@ def name_of(step: int | None) -> str:
     return NAME if step is None else f"spectra-{step}.npz"
 
 
-def steps_kept(folder: Path) -> list[int]:
+def saved_steps(folder: Path) -> list[int]:
     """The steps of the training whose files lie in `folder`, rising."""
     return sorted(int(hit[1]) for path in folder.iterdir() if (hit := _STEP.fullmatch(path.name)))
 

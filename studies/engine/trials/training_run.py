@@ -71,7 +71,7 @@ class Findings:
             self.notes = (*self.notes, line)
             sys.stderr.write(f"{line}\n")
 
-    def has_noted(self, beginning: str) -> bool:
+    def has_note(self, beginning: str) -> bool:
         """Whether a note begins so."""
         return any(note.startswith(beginning) for note in self.notes)
 
@@ -93,7 +93,7 @@ class TrainingRun:
         preemption: Preemption,
     ) -> None:
         self._trial, self._run_dir, self._settings = trial, run_dir, settings
-        self._found, self._preemption = findings, preemption
+        self._findings, self._preemption = findings, preemption
         self._config = trial.config
         self._eval_rows = settings.eval_batch_size
         self._processor_seconds = 0.0
@@ -115,7 +115,7 @@ class TrainingRun:
         logging.disable_progress_bar()
         load_plugins(self._trial.plugins, self._trial.plugin_hashes)
         check_contents(self._trial)
-        findings = self._found
+        findings = self._findings
         task = json.dumps(self._config["task"], sort_keys=True)
         drawn = tasks.check(self._config["task"]).drawn
         split_seed = self._trial.seed if drawn else self._config.get("split_seed", 0)
@@ -152,7 +152,7 @@ class TrainingRun:
     def _keep(self, adapter: dict[str, Any], data: tasks.TaskData) -> None:
         """Write down what the trial is to keep of the model that was tested just now."""
         if self._trial.keeps_adapter:
-            about = keeping.about(self._trial, adapter, self._head, self._found.backbone)
+            about = keeping.about(self._trial, adapter, self._head, self._findings.backbone)
             keeping.save(self._model, about, self._run_dir)
         if "predictions" in self._trial.keep:
             rows = tasks.rows_hash(data, SPLIT)
@@ -224,8 +224,8 @@ class TrainingRun:
                 loss=prepared.fixed_loss if few_shapes else prepared.loss,
                 saver=saver,
                 micro_batch=micro_batch,
-                may_capture=not self._found.has_noted(NOT_CAPTURED),
-                note=self._found.note,
+                may_capture=not self._findings.has_note(NOT_CAPTURED),
+                note=self._findings.note,
                 snapshots=self._snapshots,
             )
             with saver.saved_when_preempted():
@@ -238,7 +238,7 @@ class TrainingRun:
         """Note the steps of which spectra were wanted, and which the training did not have."""
         steps = self._after.steps if self._after is not None else ()
         if late := [str(step) for step in steps if step not in self._snapshots.steps]:
-            self._found.note(
+            self._findings.note(
                 f"after.spectra.steps: the training had {trained} steps, so there is nothing after "
                 f"{', '.join(late)}"
             )
@@ -248,10 +248,10 @@ class TrainingRun:
         identity = Identity(self._trial.key, code_versions())
         minutes = self._settings.checkpoint_minutes
         saver = Saver(self._run_dir, identity, minutes, self._preemption)
-        if saver.found is not None and saver.found.state["device"] != device_name():
-            there = saver.found.state["device"]
-            self._found.note(
-                f"the first {saver.found.step} steps were trained on another device: {there}"
+        if saver.resumed is not None and saver.resumed.state["device"] != device_name():
+            there = saver.resumed.state["device"]
+            self._findings.note(
+                f"the first {saver.resumed.step} steps were trained on another device: {there}"
             )
         return saver
 
@@ -275,7 +275,7 @@ class TrainingRun:
         if best is None:
             return self._score(step, "valid", "test")
         if not progress.evaluated:
-            self._found.note(
+            self._findings.note(
                 f"train.keep: best had one evaluation to choose from: train.eval_every "
                 f"{self._settings.eval_every} is not below the {step} steps of the training"
             )
@@ -285,15 +285,15 @@ class TrainingRun:
                 best.offer(self._model, step, metrics)
                 progress.evaluated = step
         elif best.gives_up:
-            self._found.note(
+            self._findings.note(
                 f"training ended after step {step}: the last {self._settings.patience} evaluations "
                 f"had no better {best.metric}"
             )
         with self._preemption.whole():
             best.restore(self._model)
         self._preemption.check()
-        self._found.kept = best.record(step)
-        return best.values | self._finite(self._found.kept.step, "test")
+        self._findings.kept = best.record(step)
+        return best.values | self._finite(self._findings.kept.step, "test")
 
     def _score(self, step: int, *splits: str) -> dict[str, float]:
         """The metrics of `splits` after `step`, written down; all must be finite."""
@@ -339,7 +339,7 @@ class TrainingRun:
                 if not is_out_of_memory(error) or self._eval_rows == 1:
                     raise
             self._eval_rows //= 2  # out of the handler: the error's frames held the batch
-            self._found.note(
+            self._findings.note(
                 f"evaluated with {self._eval_rows} rows at once, more need too much memory"
             )
             free_memory()
@@ -348,10 +348,10 @@ class TrainingRun:
     def _evaluated(self) -> Iterator[torch.nn.Module]:
         """The model as it is evaluated: replayed from CUDA graphs where that can be."""
         wanted = self._settings.capture == "auto" and self._prepared.evaluates_plainly
-        if not wanted or self._found.has_noted(NOT_REPLAYED):
+        if not wanted or self._findings.has_note(NOT_REPLAYED):
             yield self._model
             return
-        with captured_forward(self._model, self._found.note) as model:
+        with captured_forward(self._model, self._findings.note) as model:
             yield model
 
     def _cost(self, progress: TrainingProgress, loader: TimedLoader) -> Cost:

@@ -213,13 +213,13 @@ class _Claim:
         arms = arms_of(total)
         ended = set.intersection(*(set(own.get(arm, {})) for arm in arms))
 
-        def found(seeds: Sequence[int] | None = None) -> Sample:
+        def sample_of(seeds: Sequence[int] | None = None) -> Sample:
             if claim.metric == COLLAPSED:
                 return sample_of_collapsed(total, own, seeds)
             each = () if claim.task else tuple(tasks.values())
             return sample(total, own, metric, seeds, each, read)
 
-        samples = tuple(found(seeds) if ended.issuperset(seeds) else None for seeds in looks)
+        samples = tuple(sample_of(seeds) if ended.issuperset(seeds) else None for seeds in looks)
         text = rule(claim, total, metric, claim.task or ("mean over tasks" if tasks else ""))
         sizes = tuple(map(len, looks))
         at_most = sizes[-1] if sizes else None
@@ -229,7 +229,7 @@ class _Claim:
             note = f"the first look, at {sizes[0]} seeds, waits for {', '.join(late)}"
         blank = Verdict(claim.claim, text, OPEN, 0, arms=arms, task=claim.task, at_most=at_most,
                         resolution=claim.resolution, note=note)  # fmt: skip
-        samples = samples or (found(),)
+        samples = samples or (sample_of(),)
         return cls(claim, _Set.of(claim), blank, sizes, samples)
 
     @property

@@ -22,7 +22,7 @@ class NoRows(ValueError):
     """A claim cannot be tested over rows; the message says why."""
 
 
-def kept_by(study: Study, trials_dir: Path) -> Read | None:
+def row_reader(study: Study, trials_dir: Path) -> Read | None:
     """Reads what the trials of `study` in `trials_dir`/<key> have kept by row, each once.
 
     None where they keep nothing. What it gives raises `StudyError` where a file is damaged or of

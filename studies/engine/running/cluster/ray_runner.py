@@ -228,7 +228,7 @@ class RayRunner:
         for ref in _ready(waiting):
             slot = waiting[ref]
             if slot.task is None:
-                self._begun(slot)
+                self._greet(slot)
             elif (exit_ := self._news(slot)) is not None:
                 ended.append((slot.task, exit_))
                 slot.task = None
@@ -287,7 +287,7 @@ class RayRunner:
         number = next(i for i in itertools.count() if i not in numbers)
         return Actor(number, node, handle, handle.ready.remote())
 
-    def _begun(self, slot: Actor) -> None:
+    def _greet(self, slot: Actor) -> None:
         """A new slot answered, or cannot."""
         try:
             ray.get(slot.ref)

@@ -76,13 +76,13 @@ class RemoteSlot:
     def __init__(self, command: Command, processes: int, count: int) -> None:
         """`command` is a worker's for so many `processes`; `count` slots are on this node."""
         self._lock = threading.Lock()
-        self._held = contextlib.ExitStack()
-        self._folder = self._held.enter_context(scratch_folder())
+        self._stack = contextlib.ExitStack()
+        self._folder = self._stack.enter_context(scratch_folder())
         environment = {"OMP_NUM_THREADS": "1"} | slots.common_environment(count)
         start = functools.partial(worker_process.run, command(processes))
         self._worker = Worker(start, environment, self._folder / "worker.log")
         self._hand: _Hand | None = None
-        self._asked = -1
+        self._to_end = -1
         """The last order that was to be ended."""
 
     def ready(self) -> None:
@@ -108,7 +108,7 @@ class RemoteSlot:
         hand = self._in_hand
         hand.outbox = Outbox(hand.folder, known=hand.outbox.checkpoints())
         with self._lock:
-            if self._asked == hand.number:
+            if self._to_end == hand.number:
                 hand.exit = Exit(PREEMPTED)
             else:
                 self._worker.give(hand.trial, hand.folder)
@@ -131,14 +131,14 @@ class RemoteSlot:
     def end(self, number: int) -> None:
         """Ask the trial of order `number` to save and end."""
         with self._lock:
-            self._asked = number
+            self._to_end = number
             if self._hand is not None and self._hand.number == number:
                 self._worker.end()
 
     def kill(self, number: int) -> None:
         """End the trial of order `number` now."""
         with self._lock:
-            self._asked = number
+            self._to_end = number
             if self._hand is not None and self._hand.number == number:
                 self._worker.kill()
 
@@ -146,7 +146,7 @@ class RemoteSlot:
         """End the worker and remove the folder."""
         with self._lock:
             self._worker.close()
-        self._held.close()
+        self._stack.close()
 
     @property
     def _in_hand(self) -> _Hand:

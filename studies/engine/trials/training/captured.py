@@ -82,7 +82,7 @@ class CapturedSteps:
         self._model, self._step, self._several = model, step, several
         self._new_pool, self._new_graph, self._note = new_pool, new_pool(), note
         self._loss = torch.zeros((), dtype=torch.float64, device=step.device)
-        self._held: dict[Hashable, _Capture] = {}
+        self._graphs: dict[Hashable, _Capture] = {}
         self._seen: Counter[Hashable] = Counter()
         self._warm_up, self._renewals, self._failures = WARM_UP, 0, 0
         self._captures = self._replays = 0
@@ -104,7 +104,7 @@ class CapturedSteps:
             return (
                 (self._plainly(work), None)
                 if capture is None
-                else self._told(capture.values, capture)
+                else self._with_check(capture.values, capture)
             )
         last = None
         for part in parts:
@@ -115,9 +115,9 @@ class CapturedSteps:
                 return values, None
         update = self._replayed(Work((), work.items), self._update)
         values = self._update(None) if update is None else update.values
-        return self._told(values, last)
+        return self._with_check(values, last)
 
-    def _told(self, values: Tensor, capture: _Capture | None) -> tuple[Tensor, Check | None]:
+    def _with_check(self, values: Tensor, capture: _Capture | None) -> tuple[Tensor, Check | None]:
         """The loss and norm of `values`, and what `capture` tells of its proxies."""
         if capture is None:
             return values[:2].clone(), None
@@ -129,7 +129,7 @@ class CapturedSteps:
         try:
             self._loss.add_(self._step.accumulate(part.to(self._step.device)))
         except DoesNotFit as error:
-            if not self._held:
+            if not self._graphs:
                 raise
             self._give_up(f"out of memory: {error}")
             return False
@@ -146,10 +146,10 @@ class CapturedSteps:
         try:
             values = self._step.run(work.to(self._step.device))
         except DoesNotFit as error:
-            if not self._held:
+            if not self._graphs:
                 raise
             self._give_up(f"out of memory: {error}")
-        if self._held and self._given_up:  # the memory of graphs is wanted
+        if self._graphs and self._given_up:  # the memory of graphs is wanted
             values = self._without_graphs(work)
         self._set_back()
         if self._warm_up and not self._given_up:
@@ -182,7 +182,7 @@ class CapturedSteps:
         if torch.are_deterministic_algorithms_enabled() and _is_full(work):
             return None  # transformers takes another kernel where it sees that nothing is padded
         key = work.shape
-        capture = self._held.get(key)
+        capture = self._graphs.get(key)
         if capture is None and self._may_capture and (self._seen[key] > 1 or not work.batches):
             capture = self._capture(key, work, do)
         if capture is not None:
@@ -195,10 +195,10 @@ class CapturedSteps:
 
     @property
     def _may_capture(self) -> bool:
-        return not self._given_up and not self._warm_up and len(self._held) < MOST_GRAPHS
+        return not self._given_up and not self._warm_up and len(self._graphs) < MOST_GRAPHS
 
     def _capture(self, key: Hashable, work: Work, do: Callable[[Work], Tensor]) -> _Capture | None:
-        inputs = work.made(lambda t: torch.empty_like(t, device=self._step.device).copy_(t))
+        inputs = work.map(lambda t: torch.empty_like(t, device=self._step.device).copy_(t))
         graph, before = self._new_graph(), _host_random()
         try:
             values = graph.capture(lambda: do(inputs))
@@ -212,7 +212,7 @@ class CapturedSteps:
             if _same(_host_random(), before):
                 self._captures += 1
                 capture = _Capture(graph, inputs, values, CapturedProxies.of(self._model))
-                self._held[key] = capture
+                self._graphs[key] = capture
                 return capture
             self._give_up("its passes draw random numbers on the host")
         if not self._several:
@@ -246,7 +246,7 @@ class CapturedSteps:
             )
 
     def _release(self) -> None:
-        self._held.clear()
+        self._graphs.clear()
         if self._step.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -255,7 +255,7 @@ class CapturedSteps:
         verdict = capture.proxies.judge(rest)
         if verdict == "past":
             self._past.append(step)
-        if verdict == "good" or capture not in self._held.values():
+        if verdict == "good" or capture not in self._graphs.values():
             return
         self._renewals += 1
         if self._renewals > MOST_RENEWALS:

@@ -45,7 +45,7 @@ class CapturedForward(nn.Module):
         super().__init__()
         self.model, self.training = model, model.training
         self._new_graph, self._note = new_graph, note
-        self._held: dict[Hashable, _Capture] = {}
+        self._captures: dict[Hashable, _Capture] = {}
         self._seen: Counter[Hashable] = Counter()
         self._given_up = False
 
@@ -53,9 +53,9 @@ class CapturedForward(nn.Module):
         """The model's output; of a replay the logits alone."""
         shape = tuple((name, tuple(t.shape), t.dtype) for name, t in sorted(inputs.items()))
         self._seen[shape] += 1
-        if shape not in self._held and self._seen[shape] > PLAINLY and not self._given_up:
+        if shape not in self._captures and self._seen[shape] > PLAINLY and not self._given_up:
             self._capture(shape, inputs)
-        capture = self._held.get(shape)
+        capture = self._captures.get(shape)
         if capture is None:
             output: ModelOutput = self.model(**inputs)
             return output
@@ -71,10 +71,10 @@ class CapturedForward(nn.Module):
             logits = graph.capture(lambda: self.model(**own).logits)
         except Exception as error:
             self._given_up = True
-            self._held.clear()
+            self._captures.clear()
             self._note(f"{NOT_REPLAYED}: {type(error).__name__}: {error}")
         else:
-            self._held[shape] = _Capture(graph, own, logits)
+            self._captures[shape] = _Capture(graph, own, logits)
 
 
 @contextmanager

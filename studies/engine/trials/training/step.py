@@ -32,7 +32,7 @@ class Part:
         """All of them, in an order that their names decide."""
         return [*(self.inputs[name] for name in sorted(self.inputs)), self.labels]
 
-    def made(self, make: Callable[[Tensor], Tensor]) -> "Part":
+    def map(self, make: Callable[[Tensor], Tensor]) -> "Part":
         """The same with `make(tensor)` for each tensor."""
         inputs = {name: make(tensor) for name, tensor in self.inputs.items()}
         return Part(inputs, make(self.labels), self.places)
@@ -60,14 +60,14 @@ class Work:
             for parts in self.batches
         )
 
-    def made(self, make: Callable[[Tensor], Tensor]) -> "Work":
+    def map(self, make: Callable[[Tensor], Tensor]) -> "Work":
         """The same with `make(tensor)` for each tensor."""
-        batches = tuple(tuple(part.made(make) for part in parts) for parts in self.batches)
+        batches = tuple(tuple(part.map(make) for part in parts) for parts in self.batches)
         return Work(batches, make(self.items))
 
     def to(self, device: torch.device) -> "Work":
         """The same on `device`; from pinned memory, the host does not wait."""
-        return self.made(lambda tensor: tensor.to(device, non_blocking=True))
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 def _shapes(tensors: Sequence[Tensor]) -> list[Hashable]:
