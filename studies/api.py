@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from studies.engine.command import cli
+from studies.engine.command import cli, exits
 from studies.engine.command.session import Options, Session
 from studies.engine.definition import answers, overrides
 from studies.engine.definition.schema import load_study
@@ -87,7 +87,7 @@ def run(
     try:
         session.run(runner)
     except Interrupted:
-        raise KeyboardInterrupt(cli.STOPPED) from None
+        raise KeyboardInterrupt(exits.STOPPED) from None
     return Findings(request)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studies.engine.command.exits import BAD_INPUT, DONE, INCOMPLETE, INTERRUPTED, STOPPED
 from studies.engine.definition.shipped import find_study, list_profiles, shipped_studies
 from studies.engine.errors import StudyError
 from studies.engine.program import program
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from studies.engine.definition.study import Study
     from studies.engine.records import Trial
     from studies.engine.running.protocols import Runner
-
-DONE, INCOMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes: everything done; a trial failed or is missing; something to correct; Ctrl-C."""
-STOPPED = "Stopped. Finished trials are kept: run the same command again to continue"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

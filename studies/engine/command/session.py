@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 
 from studies.archives import ArchiveError
 from studies.engine.command import dispatch
+from studies.engine.command.exits import DONE, INCOMPLETE
 from studies.engine.command.importing import import_results
 from studies.engine.command.notices import Notices, Say
 from studies.engine.command.plan_table import plan_table
@@ -36,9 +37,6 @@ from studies.engine.trials.fetching import fetch_for
 if TYPE_CHECKING:  # these take a second each
     from studies.engine.reporting.report import Report
     from studies.engine.tracking.background import EndedTrial
-
-DONE, INCOMPLETE = 0, 1
-"""Exit codes: everything is done; a trial failed, or something is missing."""
 
 MakeRunner = Callable[[Sequence[Trial], int], Runner]
 """From the trials of a stage, and how many of them are left, to what runs them."""

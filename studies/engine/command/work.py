@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from studies.engine.command.exits import BAD_INPUT, DONE, INCOMPLETE, INTERRUPTED, STOPPED
 from studies.engine.command.plan_queue import PlanQueue
 from studies.engine.errors import StudyError
 from studies.engine.labels import duration
@@ -27,10 +28,6 @@ from studies.engine.running.local import LocalRunner
 from studies.engine.running.loop import Loop, stop_signals
 from studies.engine.trials import devices
 from studies.output import lenient_output
-
-DONE, INCOMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes, as those of run_study.py."""
-STOPPED = "Stopped. Finished trials are kept: run the same command again to continue"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -357,8 +357,3 @@ def _rounded_up(value: float) -> str:
     """`value` above 0 with two digits, never less than it is."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)
     return f"{math.ceil(value / unit - 1e-9) * unit:.2g}"
-
-
-def open_claims(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Those that more seeds may decide: their `arms`, on their `task`, need the next look's."""
-    return [verdict for verdict in verdicts if verdict.open]
