@@ -56,10 +56,10 @@ def clean(
     return cleaned, {**removed, **({"other_response": responses} if responses else {})}
 
 
-def contradicted(rows: Iterable[AnyRow], form: Form = plain) -> set[str]:
+def contradicted(rows: Iterable[AnyRow]) -> set[str]:
     """The identities that occur with two labels."""
     labels: dict[str, str] = {}
-    pairs = ((row.identity_in(form), row.label_in(form)) for row in rows)
+    pairs = ((row.identity_in(plain), row.label_in(plain)) for row in rows)
     return {key for key, label in pairs if labels.setdefault(key, label) != label}
 
 
