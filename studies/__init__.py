@@ -25,9 +25,9 @@ __all__ = ["Findings", "Study", "StudyError", "load", "run"]
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        found = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-        globals()[name] = found
-        return found
+        member = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = member
+        return member
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

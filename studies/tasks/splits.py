@@ -82,19 +82,21 @@ def split_pool(
     order = [row for unit in units for row in unit]
     ends = list(itertools.accumulate(map(len, units)))
     test, valid = (
-        max(1, round(len(order) * share)) if asked is None else asked
-        for asked, share in ((spec.test_rows, TEST_SHARE), (spec.valid_rows, VALID_SHARE))
+        max(1, round(len(order) * share)) if count is None else count
+        for count, share in ((spec.test_rows, TEST_SHARE), (spec.valid_rows, VALID_SHARE))
     )
     after_test = _next_end(ends, test)
     after_valid = _next_end(ends, after_test + valid)
     free = len(order) - after_valid
     train = free if spec.train_rows is None else spec.train_rows
     if train < 1 or train > free:
-        kept = "" if len(units) == len(order) else f" in {len(units)} groups that are kept together"
-        asked = "at least 1" if spec.train_rows is None else train
+        groups = (
+            "" if len(units) == len(order) else f" in {len(units)} groups that are kept together"
+        )
+        count = "at least 1" if spec.train_rows is None else train
         raise ValueError(
-            f"task: {spec.name}: asked for train_rows {asked}, valid_rows {valid} and test_rows "
-            f"{test}, but the pool has {len(order)} rows{kept}; ask for fewer in `task` "
+            f"task: {spec.name}: asked for train_rows {count}, valid_rows {valid} and test_rows "
+            f"{test}, but the pool has {len(order)} rows{groups}; ask for fewer in `task` "
             "(what a study leaves out, its profile sets)"
         )
     return {

@@ -55,16 +55,16 @@ def find(
     tasks = sorted({trial.task for trial in of_arm.values()})
     if (task or "") not in tasks:
         known = ", ".join(filter(None, tasks)) or "none: the study has one task alone"
-        asked = (
+        which = (
             f"no finished trial on the task '{task}'" if task else "several tasks: say which one"
         )
-        raise StudyError(f"'{arm}' has {asked}. Tasks: {known}")
+        raise StudyError(f"'{arm}' has {which}. Tasks: {known}")
     of_arm = {path: trial for path, trial in of_arm.items() if trial.task == (task or "")}
     finished = [p for p, t in of_arm.items() if t.seed == seed and key in (None, t.key)]
     if not finished:
         seeds = ", ".join(str(n) for n in sorted({trial.seed for trial in of_arm.values()}))
-        asked = f"seed {seed}" if key is None else f"seed {seed} and key {key}"
-        raise StudyError(f"'{arm}' has no finished trial with {asked}. Finished seeds: {seeds}")
+        which = f"seed {seed}" if key is None else f"seed {seed} and key {key}"
+        raise StudyError(f"'{arm}' has no finished trial with {which}. Finished seeds: {seeds}")
     saved = [path for path in finished if (path / ADAPTER / ABOUT).is_file()]
     if not saved:
         raise StudyError(

@@ -296,7 +296,7 @@ class Session:
 
     def _end(self, seeds: SeedsStage) -> int:
         """Report, and say what is missing."""
-        delivered = self.deliver(seeds)
+        complete = self.deliver(seeds)
         self._print(*seeds.stands)
         states = [self._state(trial) for trial in seeds.selected]
         failed, waiting = states.count("failed"), states.count("waiting")
@@ -309,7 +309,7 @@ class Session:
                 runs_them = "the same command without --report or --import runs them"
                 why.append(f"{waiting} not run yet: {runs_them}")
             self._complain("; ".join(why))
-        return INCOMPLETE if failed or waiting or not delivered else DONE
+        return INCOMPLETE if failed or waiting or not complete else DONE
 
     def _train(self, stage: StudyStage, make_runner: MakeRunner, retry: bool) -> None:
         """Run what has no result; raises as `dispatch.run`, and `Stopped` without model or data."""

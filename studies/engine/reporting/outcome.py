@@ -132,7 +132,7 @@ class Outcome:
     """After how many seeds claims are judged, where seeds are added until they are decided."""
     two_factors: TwoFactors | None = None
     """Where arms set two paths in every combination: both effects and the interaction."""
-    kept: tuple[BestStep, ...] = ()
+    best_steps: tuple[BestStep, ...] = ()
     """Of trials that are measured with the parameters of their best evaluation."""
     tasks: Mapping[str, "Outcome"] = field(default_factory=dict)
     """The same of each of several tasks, or of each part of one; no claims are judged there."""
@@ -280,7 +280,7 @@ def _of(
         two_factors=two_factors(
             {arm.name: arm.swept for arm in arms}, {arm.name: arm.values for arm in arms}
         ),
-        kept=tuple(result.kept for _, result in done if result.kept is not None),
+        best_steps=tuple(result.kept for _, result in done if result.kept is not None),
     )
     return outcome, ended, done
 

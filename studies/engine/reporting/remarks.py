@@ -173,11 +173,11 @@ def _choices(outcome: Outcome) -> Iterator[str]:
             f"No validation metric was named: a choice made by this table is made on `{metric}` "
             "itself and is optimistic."
         )
-    if outcome.kept:
-        steps, trained = ([getattr(k, n) for k in outcome.kept] for n in ("step", "trained"))
+    if outcome.best_steps:
+        steps, trained = ([getattr(k, n) for k in outcome.best_steps] for n in ("step", "trained"))
         yield (
-            f"{len(outcome.kept)} trials are measured with the parameters of their best "
-            f"`{outcome.kept[0].metric}` (train.keep: best): of step {_range(steps)} where "
+            f"{len(outcome.best_steps)} trials are measured with the parameters of their best "
+            f"`{outcome.best_steps[0].metric}` (train.keep: best): of step {_range(steps)} where "
             f"{_range(trained)} were trained. On validation they look better than they are."
         )
     if outcome.choices:
