@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -227,7 +226,7 @@ def _waves(low: float, high: float) -> Draw:
     return draw
 
 
-DRAWN: Mapping[str, Any] = {
+DRAWN: Mapping[str, DrawnMatrix] = {
     task.name: task
     for task in (
         DrawnMatrix("matrix_random", "entries are independent and normal", _random),

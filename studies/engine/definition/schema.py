@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from basis_zoo.registry import did_you_mean
 from studies.engine.definition import layers, overrides, verify
@@ -190,7 +191,7 @@ def _leave_out(data: Any, location: Location) -> bool:
     return True
 
 
-def _problem(error: Any, merged: Entries, file: str) -> str:
+def _problem(error: ErrorDetails, merged: Entries, file: str) -> str:
     """One line for one of pydantic's errors: place, key, what was given and what is expected."""
     location = tuple(key for key in error["loc"] if key != "[key]")
     place = place_in(merged, location, f"{file}:1")
@@ -198,7 +199,7 @@ def _problem(error: Any, merged: Entries, file: str) -> str:
     return f"{place}: {key}: {message}" if key else f"{place}: {message}"
 
 
-def _without_echoes(errors: list[Any]) -> list[Any]:
+def _without_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
     """`errors` less those that say of a list that it is short once its bad items are taken out."""
     places = [each["loc"] for each in errors]
     return [

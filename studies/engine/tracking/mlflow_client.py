@@ -18,6 +18,7 @@ from studies.engine.errors import StudyError, masked
 if TYPE_CHECKING:
     from mlflow import MlflowClient as MlflowClient  # for others: MLflow is imported here alone
     from mlflow.entities import Metric, Param
+    from mlflow.entities import Run as Run
 
     from studies.engine.definition.study import Study
 

@@ -44,7 +44,7 @@ def write(client: "MlflowClient", experiment: str, wanted: Sequence[Summary]) ->
     left = {each.content: each for each in wanted}
     for run in requests.runs(client, experiment, RUNS):
         whole = run.info.status == "FINISHED"
-        if not whole or left.pop(run.data.tags.get("content"), None) is None:
+        if not whole or left.pop(run.data.tags.get("content", ""), None) is None:
             client.delete_run(run.info.run_id)  # metrics and params cannot be written over
     now = int(time.time() * 1000)
     for content, each in left.items():
