@@ -25,7 +25,7 @@ class Preemption:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """What runs inside is not interrupted: it looks at `asked` itself where it can stop."""
+        """What runs inside is not interrupted: it looks at `requested` itself where it can stop."""
         self._whole += 1
         try:
             yield

@@ -83,7 +83,7 @@ class Saver:
         _say(f"goes on after step {checkpoint.step}, from {checkpoint.folder.name}")
 
     def restore_random(self) -> None:
-        """Put the random numbers of `found` back, once."""
+        """Put the random numbers of `resumed` back, once."""
         if self.resumed is not None:
             resuming.load_random(self.resumed.tensors, self.resumed.state["random"])
 
