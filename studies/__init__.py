@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from studies.api import Findings, load, run
-    from studies.engine.definition.built import Study
+    from studies.engine.definition.study_builder import Study
     from studies.engine.errors import StudyError
 
 _MODULES = {
     "Findings": "api",
-    "Study": "engine.definition.built",
+    "Study": "engine.definition.study_builder",
     "StudyError": "engine.errors",
     "load": "api",
     "run": "api",
@@ -25,9 +25,9 @@ __all__ = ["Findings", "Study", "StudyError", "load", "run"]
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        found = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-        globals()[name] = found
-        return found
+        member = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = member
+        return member
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from studies.engine.command import cli
+from studies.engine.command import cli, exits
 from studies.engine.command.session import Options, Session
 from studies.engine.definition import answers, overrides
-from studies.engine.definition.built import Study, plain_data
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.shipped import find_study
+from studies.engine.definition.study_builder import Study, plain_data
 from studies.engine.errors import StudyError
 from studies.engine.planning import runs as folders
 from studies.engine.running import slots as places
@@ -77,18 +77,18 @@ def run(
             "studies.run ends its trials in order on Ctrl-C, which only Python's main thread "
             "hears: call it there, or start the command in a process of its own"
         )
-    asked = _asked(study, runs, profile, seeds, set, plugins)
+    request = _request(study, runs, profile, seeds, set, plugins)
     count = None if slots is None else _slot_count(slots)
     out, say = cli.consoles()
-    for line in overrides.remarks(asked.study):
+    for line in overrides.remarks(request.study):
         say(f"set {line}", "yellow")
-    session = Session(asked.study, asked.options(tuple(only), retry_failed), out, say)
-    runner = functools.partial(cli.local_runner, count, asked.runs_dir, asked.study, say)
+    session = Session(request.study, request.options(tuple(only), retry_failed), out, say)
+    runner = functools.partial(cli.local_runner, count, request.runs_dir, request.study, say)
     try:
         session.run(runner)
     except Interrupted:
-        raise KeyboardInterrupt(cli.STOPPED) from None
-    return Findings(asked)
+        raise KeyboardInterrupt(exits.STOPPED) from None
+    return Findings(request)
 
 
 def load(
@@ -109,14 +109,14 @@ def load(
     Raises:
         StudyError: something has to be corrected.
     """
-    asked = _asked(study, runs, profile, seeds, set, plugins)
-    found = Findings(asked)
-    found.remark()
-    return found
+    request = _request(study, runs, profile, seeds, set, plugins)
+    findings = Findings(request)
+    findings.remark()
+    return findings
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Request:
     """A validated study, and where it runs."""
 
     study: "Validated"
@@ -130,21 +130,21 @@ class _Asked:
 class Findings:
     """What a study has found: tables, report, figures and trained models."""
 
-    def __init__(self, asked: _Asked) -> None:
+    def __init__(self, request: _Request) -> None:
         """Reads the results that are there now; `load` again to see later ones."""
         out, self._say = cli.consoles()
-        self._asked, self.study = asked, asked.study
-        self.folder = folders.study_dir(asked.study, asked.runs_dir)
+        self._request, self.study = request, request.study
+        self.folder = folders.study_dir(request.study, request.runs_dir)
         """Where trials and report lie."""
-        self._session = session = Session(asked.study, asked.options(), out, self._say)
+        self._session = session = Session(request.study, request.options(), out, self._say)
         self._seeds = session.seeds(whole=True)
         both = (*session.earlier(), *self._seeds.trials)
         every = {(trial.key, trial.arm): trial for trial in both}
         self._states = [
-            (trial, folders.state_of(trial, asked.runs_dir)) for trial in every.values()
+            (trial, folders.state_of(trial, request.runs_dir)) for trial in every.values()
         ]
         self._results = {
-            trial.key: folders.result_of(trial, asked.runs_dir) for trial in every.values()
+            trial.key: folders.result_of(trial, request.runs_dir) for trial in every.values()
         }
         self._reported = session.reported(self._seeds)
 
@@ -160,7 +160,7 @@ class Findings:
         """One row a trial of every stage, see `studies.frames.trials`."""
         from studies import frames
 
-        return frames.trials(self._states, self._results, self._asked.runs_dir)
+        return frames.trials(self._states, self._results, self._request.runs_dir)
 
     @functools.cached_property
     def arms(self) -> "pd.DataFrame":
@@ -214,15 +214,15 @@ class Findings:
         keys = {trial.seed: trial.key for trial in cells}
         if not cells:
             names = list(dict.fromkeys(trial.title for trial in self._seeds.trials))
-            asked = f"{arm} on {task}" if task else arm
-            raise StudyError(unlike(f"no arm is called '{asked}'", asked, names, "Arms"))
+            name = f"{arm} on {task}" if task else arm
+            raise StudyError(unlike(f"no arm is called '{name}'", name, names, "Arms"))
         if seed not in keys:
             known = ", ".join(map(str, keys))
             raise StudyError(f"'{arm}' has no seed {seed}. Seeds: {known}")
         study = self.study
         return trained.load(
             trained.find(
-                study.name, arm, seed, profile=study.profile, runs_dir=self._asked.runs_dir,
+                study.name, arm, seed, profile=study.profile, runs_dir=self._request.runs_dir,
                 task=task or None, key=keys[seed],
             )
         )  # fmt: skip
@@ -250,14 +250,14 @@ def _as_png(figure: "Figure") -> bytes:
     return file.getvalue()
 
 
-def _asked(
+def _request(
     study: str | Path | Study,
     runs: str | Path,
     profile: str,
     seeds: Sequence[int] | Mapping[str, Any] | None,
     given: Mapping[str, Any] | None,
     plugins: Sequence[str | Path],
-) -> _Asked:
+) -> _Request:
     """The study that is meant, validated as the command does; raises `StudyError` otherwise."""
     settings = [_setting(key, value) for key, value in (given or {}).items()]
     runs_dir = Path(runs)
@@ -274,8 +274,8 @@ def _asked(
     if seeds is not None:
         settings.append(_setting("seeds", seeds))
     files = tuple(map(Path, plugins))
-    with answers.kept():
-        return _Asked(load_study(file, profile, files, settings), runs_dir, files)
+    with answers.cache():
+        return _Request(load_study(file, profile, files, settings), runs_dir, files)
 
 
 def _setting(key: str, value: Any) -> str:

@@ -58,9 +58,9 @@ def _damage(file: Path, table: str) -> str:
         return "it is no file"
     try:
         with contextlib.closing(sqlite3.connect(file, timeout=60)) as connection:
-            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
-                return " ".join(found.split())
+            (report,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if report != "ok":
+                return " ".join(report.split())
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
             if (
                 table not in tables

@@ -1,4 +1,4 @@
-"""`mypy --strict` finds nothing in the packages that are typed throughout (see pyproject.toml)."""
+"""`mypy --strict` finds nothing in the three packages and run_study.py (see pyproject.toml)."""
 
 import subprocess
 import sys

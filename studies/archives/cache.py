@@ -106,17 +106,17 @@ def _download(archive: Archive, sources: Sources, file: Path) -> None:
     web = Web(sources)
     for address in find(archive, sources, web):
         try:
-            found = download(archive, address, file, web)
+            digest = download(archive, address, file, web)
         except Unreachable as error:
             web.troubles.append(str(error))
             continue
-        if found == archive.sha256:
+        if digest == archive.sha256:
             return
         size = file.stat().st_size
         file.unlink()
         web.troubles.append(
-            f"{without_credentials(address)}: corrupt download, {size:,} bytes with sha256 {found} "
-            f"(expected {archive.size:,} bytes); it was not kept"
+            f"{without_credentials(address)}: corrupt download, {size:,} bytes with sha256 "
+            f"{digest} (expected {archive.size:,} bytes); it was not kept"
         )
     reasons = "".join(f"\n  - {trouble}" for trouble in web.troubles)
     raise ArchiveError(
@@ -129,11 +129,11 @@ def _download(archive: Archive, sources: Sources, file: Path) -> None:
 
 
 def _check_placed(archive: Archive, file: Path) -> None:
-    found = sha256_of(file)
-    if found != archive.sha256:
+    digest = sha256_of(file)
+    if digest != archive.sha256:
         raise ArchiveError(
             f"{file} is not the file we know as {archive.requirement}: expected sha256 "
-            f"{archive.sha256}, got {found}. Replace it, or remove it to fetch it."
+            f"{archive.sha256}, got {digest}. Replace it, or remove it to fetch it."
         )
 
 

@@ -19,10 +19,10 @@ SETTLED = 5.0
 
 def files_below(folder: Path) -> dict[str, Path]:
     """Every file below `folder`, by its path there; without hidden ones, such as `.git/...`."""
-    found = {file.relative_to(folder): file for file in sorted(folder.rglob("*"))}
+    files = {file.relative_to(folder): file for file in sorted(folder.rglob("*"))}
     return {
         path.as_posix(): file
-        for path, file in found.items()
+        for path, file in files.items()
         if file.is_file() and not any(part.startswith(".") for part in path.parts)
     }
 
@@ -44,16 +44,16 @@ def content_of(files: Mapping[str, Path]) -> str | None:
         (name, str(files[name].resolve()), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
         for name, s in stats.items()
     ]
-    kept = cache_folder() / "contents" / _sha256(marks)
+    cached = cache_folder() / "contents" / _sha256(marks)
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads(kept.read_bytes())
-        if isinstance(found, str):
-            return found
-    found = _read(files)
+        digest = json.loads(cached.read_bytes())
+        if isinstance(digest, str):
+            return digest
+    digest = _read(files)
     if max(stat.st_ctime for stat in stats.values()) < time.time() - SETTLED:
         with contextlib.suppress(OSError):  # a full disk: read again the next time
-            write_text(kept, json.dumps(found))
-    return found
+            write_text(cached, json.dumps(digest))
+    return digest
 
 
 def _read(files: Mapping[str, Path]) -> str:

@@ -49,16 +49,16 @@ def pip_sources() -> Sources:
 
 def _settings(listing: str) -> dict[str, str]:
     """pip's options, from the lines `section.name='value'` of `pip config list`."""
-    found: dict[str, dict[str, str]] = {section: {} for section in SECTIONS}
+    sections: dict[str, dict[str, str]] = {section: {} for section in SECTIONS}
     for line in listing.splitlines():
         key, equals, value = line.partition("=")
         section, _, name = key.rpartition(".")
-        if equals and section in found:
-            found[section][name] = ast.literal_eval(value)
+        if equals and section in sections:
+            sections[section][name] = ast.literal_eval(value)
     for name, value in os.environ.items():  # also where there is no pip to ask
         if name.startswith("PIP_"):
-            found[":env:"].setdefault(name[4:].lower().replace("_", "-"), value)
-    return {name: v for s in reversed(SECTIONS) for name, v in found[s].items()}
+            sections[":env:"].setdefault(name[4:].lower().replace("_", "-"), value)
+    return {name: v for s in reversed(SECTIONS) for name, v in sections[s].items()}
 
 
 def _default_index() -> str | None:

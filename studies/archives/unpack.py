@@ -129,7 +129,7 @@ def _open(stream: IO[bytes], name: str, where: str) -> Iterator[IO[bytes]]:
             entry = outer.getmember(name)
             if not entry.isreg():  # a link could name any other file
                 raise ArchiveError(f"{where}: {name} is not a regular file; it is not unpacked")
-            content = outer.extractfile(entry)
-            assert content is not None
-            with content:
-                yield content
+            member = outer.extractfile(entry)
+            assert member is not None, "it is a regular file"
+            with member:
+                yield member

@@ -4,10 +4,10 @@ import base64
 import netrc
 import ssl
 from http.client import HTTPException
-from typing import IO
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
+from urllib.response import addinfourl
 
 from studies.archives.sources import Sources
 
@@ -29,7 +29,7 @@ class Web:
         self.troubles: list[str] = []
         """Why places were passed over, for the message when nothing is found."""
 
-    def open(self, address: str, accept: str = "*/*") -> IO[bytes]:
+    def open(self, address: str, accept: str = "*/*") -> addinfourl:
         """A stream of the content behind `address`.
 
         Raises:
@@ -43,7 +43,9 @@ class Web:
             token = base64.b64encode(":".join(login).encode()).decode()
             request.add_unredirected_header("Authorization", f"Basic {token}")
         try:
-            return self._opener(host).open(request, timeout=self._sources.timeout)
+            # what http, https and file give
+            page: addinfourl = self._opener(host).open(request, timeout=self._sources.timeout)
+            return page
         except HTTPError as error:
             raise Unreachable(f"{request.full_url}: HTTP {error.code} {error.reason}") from error
         except (OSError, HTTPException) as error:
@@ -64,8 +66,10 @@ class Web:
             raise Unreachable(f"{without_credentials(address)}: {error}") from error
 
     def _login(self, host: str | None) -> tuple[str, str] | None:
-        if host is None or host in self._logins:
-            return self._logins.get(host)
+        if host is None:
+            return None
+        if host in self._logins:
+            return self._logins[host]
         try:
             entry = netrc.netrc().authenticators(host)
         except (FileNotFoundError, netrc.NetrcParseError):

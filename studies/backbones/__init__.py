@@ -1,8 +1,8 @@
 """Pretrained models that studies adapt, by name.
 
 A name is one of `list_backbones()` (weights that come out of a package archive), a Hugging Face hub
-id such as `Qwen/Qwen2-0.5B`, a local folder, or one of `list_made()`: one linear layer without
-pretrained weights, for tasks that are a matrix.
+id such as `Qwen/Qwen2-0.5B`, a local folder, or one of `list_matrix_backbones()`: one
+linear layer without pretrained weights, for tasks that are a matrix.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from studies.backbones.conversion import MissingPackage
 from studies.backbones.fit import check_fit, check_length
 from studies.backbones.gemma3 import GEMMA3
 from studies.backbones.head import Head, HeadKind
-from studies.backbones.made import list_made
+from studies.backbones.matrix_backbones import list_matrix_backbones
 from studies.backbones.minilm import MINILM
 from studies.backbones.registry import (
     Backbone,
@@ -76,7 +76,7 @@ __all__ = [
     "get_backbone",
     "identity",
     "list_backbones",
-    "list_made",
+    "list_matrix_backbones",
     "load",
     "register_backbone",
     "skeleton",

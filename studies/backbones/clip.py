@@ -39,7 +39,8 @@ class ClipClassifier(PreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """The patch embedding, for gradient checkpointing with frozen inputs."""
-        return self.vision_model.get_input_embeddings()
+        embedding: nn.Module = self.vision_model.get_input_embeddings()
+        return embedding
 
     def forward(
         self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any

@@ -83,24 +83,24 @@ def convert(name: str, conversion: Conversion, archives: Sequence[Archive]) -> P
         tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as work,
     ):
         if converted_hashes(folder) is None:
-            made = Path(work) / "content"
-            made.mkdir()
-            conversion.run(sources, made)
-            _write_hashes(made)
-            sync_folder(made)
+            content = Path(work) / "content"
+            content.mkdir()
+            conversion.run(sources, content)
+            _write_hashes(content)
+            sync_folder(content)
             if folder.exists():  # a file in it is gone or damaged
                 shutil.rmtree(folder)
-            made.rename(folder)
+            content.rename(folder)
     return folder
 
 
 def _write_hashes(folder: Path) -> None:
     files = (file for file in sorted(folder.rglob("*")) if file.is_file())
-    found = {
+    hashes = {
         file.relative_to(folder).as_posix(): (file.stat().st_size, sha256_of(file))
         for file in files
     }
-    (folder / HASHES).write_text(json.dumps(found, indent=1), encoding="utf-8")
+    (folder / HASHES).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
 
 
 def require(modules: Sequence[str], purpose: str, extra: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from studies.backbones.head import HeadKind
-from studies.backbones.made import list_made
+from studies.backbones.matrix_backbones import list_matrix_backbones
 from studies.backbones.registry import (
     BackboneSpec,
     check,
@@ -73,10 +73,10 @@ def refuse_other_kind(checked: BackboneSpec, head: HeadKind) -> None:
     Raises:
         ValueError: as said.
     """
-    if (checked.kind == "made") == (head == "matrix"):
+    if (checked.kind == "matrix") == (head == "matrix"):
         return
     if head == "matrix":
-        what, names = "a model, and this task needs one linear layer", list_made()
+        what, names = "a model, and this task needs one linear layer", list_matrix_backbones()
     else:
         what, names = "one linear layer, and this task needs a model", list_backbones()
     raise ValueError(f"backbone: {checked.name} is {what}: take {' or '.join(names)}")
@@ -117,10 +117,10 @@ def _configuration(checked: BackboneSpec) -> Mapping[str, Any] | None:
         return get_backbone(checked.name).config
     file = config_file(checked.name)
     try:
-        found = None if file is None else json.loads(file.read_bytes())
+        content = None if file is None else json.loads(file.read_bytes())
     except (OSError, ValueError):  # said when the model is loaded
         return None
-    return found if isinstance(found, dict) and "model_type" in found else None
+    return content if isinstance(content, dict) and "model_type" in content else None
 
 
 def _may_misfit(config: Mapping[str, Any], head: HeadKind) -> bool:

@@ -23,7 +23,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from studies.backbones.conversion import require
 from studies.backbones.fit import refuse_misfit, refuse_other_kind
 from studies.backbones.head import Head, HeadKind
-from studies.backbones.made import get_made
+from studies.backbones.matrix_backbones import get_matrix_backbone
 from studies.backbones.matrix_model import MatrixModel, MatrixShape
 from studies.backbones.registry import BackboneSpec, check, get_backbone
 
@@ -44,7 +44,7 @@ def load_model(
         OSError: a hub id or folder has no usable files (no safetensors, no network, no such id).
     """
     checked, wanted = check(spec), Head.of(head)
-    if wanted.kind == "matrix" or checked.kind == "made":
+    if wanted.kind == "matrix" or checked.kind == "matrix":
         refuse_other_kind(checked, wanted.kind)
         return _matrix(checked, wanted), None
     source = source_of(checked)
@@ -79,7 +79,8 @@ def skeleton(file: Path, head: HeadKind) -> PreTrainedModel | None:
     if head == "image_classes" and config.model_type == "clip":
         return None
     with torch.device("meta"):
-        return kind.from_config(config, trust_remote_code=False)
+        model: PreTrainedModel = kind.from_config(config, trust_remote_code=False)
+    return model
 
 
 def source_of(checked: BackboneSpec) -> str:
@@ -94,7 +95,7 @@ def source_of(checked: BackboneSpec) -> str:
 def _matrix(checked: BackboneSpec, head: Head) -> nn.Module:
     assert head.shape is not None
     out, n_in = head.shape
-    model = MatrixModel(MatrixShape(out, n_in, get_made(checked.name).gain))
+    model = MatrixModel(MatrixShape(out, n_in, get_matrix_backbone(checked.name).gain))
     return model.to(getattr(torch, checked.dtype))
 
 

@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+WIDTH, SIDE, PATCH = 384, 518, 14
 CONFIG = {
     "architectures": ["Dinov2Model"],
     "model_type": "dinov2",
-    "hidden_size": 384,
+    "hidden_size": WIDTH,
     "num_hidden_layers": 12,
     "num_attention_heads": 6,
     "mlp_ratio": 4,
-    "image_size": 518,
-    "patch_size": 14,
+    "image_size": SIDE,
+    "patch_size": PATCH,
     "qkv_bias": True,
     "layerscale_value": 1.0,
     "layer_norm_eps": 1e-6,
@@ -47,7 +48,7 @@ def convert_onnx_vit(sources: Sequence[Path], folder: Path) -> None:
     weights = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in graph.initializer}
     state = {k.removeprefix(_PREFIX): v for k, v in weights.items() if k.startswith(_PREFIX)}
     state |= _matrices(graph, weights)
-    width, patches = CONFIG["hidden_size"], (518 // 14) ** 2
+    width, patches = WIDTH, (SIDE // PATCH) ** 2
     token = weights[f"{_PREFIX}embeddings.cls_token"]
     # the exporter folded the interpolation of the positions away and kept its two halves
     cls = next(v for v in weights.values() if v.shape == (1, 1, width) and v is not token)
@@ -64,7 +65,7 @@ def convert_onnx_vit(sources: Sequence[Path], folder: Path) -> None:
 def _matrices(graph: Any, weights: dict[str, Any]) -> dict[str, Any]:
     """Weights of the linear layers, which ONNX names by number: each takes its bias's name."""
     producer = {output: node for node in graph.node for output in node.output}
-    found = {}
+    matrices = {}
     for node in graph.node:  # Add(bias, MatMul(x, W))
         bias = [i for i in node.input if i in weights and i.endswith(".bias")]
         other = [producer[i] for i in node.input if i not in weights and i in producer]
@@ -72,5 +73,5 @@ def _matrices(graph: Any, weights: dict[str, Any]) -> dict[str, Any]:
             for name in other[0].input:
                 if name in weights:
                     key = bias[0].removeprefix(_PREFIX).removesuffix("bias") + "weight"
-                    found[key] = weights[name].T.contiguous()
-    return found
+                    matrices[key] = weights[name].T.contiguous()
+    return matrices

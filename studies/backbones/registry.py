@@ -14,11 +14,11 @@ from studies.archives import fetch as fetch_archive
 from studies.archives.contents import content_of
 from studies.archives.files import sha256_of
 from studies.backbones.conversion import Conversion, convert, converted_folder, converted_hashes
-from studies.backbones.made import list_made
+from studies.backbones.matrix_backbones import list_matrix_backbones
 from studies.backbones.terms import Terms
 from studies.sections import Bool, Line, NamedSection
 
-Kind = Literal["packaged", "made", "folder", "hub"]
+Kind = Literal["packaged", "matrix", "folder", "hub"]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -65,9 +65,9 @@ class Backbone:
         folder = self.folder()
         if self.conversion is None:
             return {member.target: member.sha256 for member in self.archive.members}
-        found = converted_hashes(folder)
-        assert found is not None, "checked by `folder`"
-        return found
+        hashes = converted_hashes(folder)
+        assert hashes is not None, "checked by `folder`"
+        return hashes
 
     def folder(self) -> Path:
         """The folder to load from, made first where the cache lacks it.
@@ -133,7 +133,7 @@ def check(spec: str | Mapping[str, Any]) -> BackboneSpec:
         ValueError: unknown name or key, a folder that does not exist, a value out of range.
     """
     checked = BackboneSpec.read("backbone", spec)
-    if _kind(checked.name) == "made":
+    if _kind(checked.name) == "matrix":
         odd = sorted(checked.model_fields_set - {"name", "dtype"})
         if any(getattr(checked, key) not in (None, False) for key in odd):
             raise ValueError(
@@ -150,13 +150,13 @@ def config_file(spec: str | Mapping[str, Any]) -> Path | None:
         ValueError: as `check`.
     """
     checked = check(spec)
-    if checked.kind == "made":
+    if checked.kind == "matrix":
         return None
     if checked.kind == "hub":
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(checked.name, "config.json")
-        return Path(found) if isinstance(found, str) else None
+        cached = try_to_load_from_cache(checked.name, "config.json")
+        return Path(cached) if isinstance(cached, str) else None
     packaged = checked.kind == "packaged"
     folder = get_backbone(checked.name).place() if packaged else Path(checked.name).expanduser()
     file = folder / "config.json"
@@ -219,8 +219,8 @@ def _files(folder: str) -> dict[str, Path]:
 def _kind(name: str) -> Kind:
     if name in _BACKBONES:
         return "packaged"
-    if name in list_made():
-        return "made"
+    if name in list_matrix_backbones():
+        return "matrix"
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return "folder"  # also one that could be a hub id: transformers takes it too
@@ -232,6 +232,6 @@ def _kind(name: str) -> Kind:
     if _HUB_ID.fullmatch(name):
         return "hub"
     raise ValueError(
-        f"{_BACKBONES.unknown(name)}. Of a matrix: {', '.join(list_made())}. "
+        f"{_BACKBONES.unknown(name)}. Of a matrix: {', '.join(list_matrix_backbones())}. "
         f"A hub id has the form owner/name; a local folder starts with ./ or /"
     )

@@ -8,11 +8,11 @@ from studies.engine.errors import one_line
 
 def flat(nested: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """The values of nested mappings by dotted path."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, value in nested.items():
         path = f"{before}{name}"
-        found |= flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
-    return found
+        settings |= flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return settings
 
 
 def short_names(paths: Iterable[str]) -> dict[str, str]:
@@ -25,23 +25,23 @@ def short_names(paths: Iterable[str]) -> dict[str, str]:
     }
 
 
-def shown(value: Any) -> str:
+def short_value(value: Any) -> str:
     """`value` in a few characters: 0.001, query+value, true."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):
-        return "+".join(shown(item) for item in value)
+        return "+".join(short_value(item) for item in value)
     if isinstance(value, dict):
-        return ",".join(f"{key}:{shown(item)}" for key, item in value.items())
+        return ",".join(f"{key}:{short_value(item)}" for key, item in value.items())
     return one_line(str(value))
 
 
-def shown_settings(settings: Mapping[str, Any]) -> str:
+def short_settings(settings: Mapping[str, Any]) -> str:
     """`learning_rate=0.001 r=8` for dotted settings and their values."""
     names = short_names(settings)
-    return " ".join(f"{names[path]}={shown(value)}" for path, value in settings.items())
+    return " ".join(f"{names[path]}={short_value(value)}" for path, value in settings.items())
 
 
 def duration(seconds: float) -> str:

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from studies import files
-from studies.engine.labels import flat, shown_settings
+from studies.engine.labels import flat, short_settings
 
 SCHEMA = 2
 """Version of `trial.json`, `result.json` and plan files. 1 had no stages: a trial of a tuning stage
@@ -59,10 +59,10 @@ def _listed(given: Any) -> Any:
     return [] if given is None else [given] if isinstance(given, str) else given
 
 
-def _each_once(kept: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(kept)) < len(kept):
-        raise ValueError(f"each once, got {', '.join(kept)}")
-    return kept
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"each once, got {', '.join(names)}")
+    return names
 
 
 Keeps = Annotated[
@@ -114,7 +114,7 @@ class Trial(Record):
         """The arm, and what is tried out on it: `lora`, `lora [learning_rate=0.001]`, `phi #3`."""
         if self.stage == "search":
             return f"{self.arm} #{self.point}"
-        return f"{self.arm} [{shown_settings(self.candidate)}]" if self.candidate else self.arm
+        return f"{self.arm} [{short_settings(self.candidate)}]" if self.candidate else self.arm
 
     @property
     def title(self) -> str:
@@ -197,7 +197,7 @@ class Cost(Record):
     """Processor time of training, evaluations and `after`, on all threads of the trial."""
 
 
-class Kept(Record):
+class BestStep(Record):
     """Which parameters of a training are measured, where they are not those of its last step."""
 
     step: int
@@ -218,7 +218,7 @@ class Result(Record):
     metrics: dict[str, float] = {}
     """Final metrics: train/loss, valid/<metric>, test/<metric>, after/<evaluation>/..."""
     cost: Cost | None = None
-    kept: Kept | None = None
+    kept: BestStep | None = None
     """The evaluation whose parameters `metrics` are of; None: those of the last step."""
     data: dict[str, Any] = {}
     """hash, rows per split, majority class share per split, source, licence."""
@@ -272,5 +272,5 @@ def read_trial(run_dir: Path) -> Trial:
 def value_of(result: Result, metric: str) -> float | None:
     """A metric of a finished trial, or `cost/<field>`; None where it has none."""
     section, _, name = metric.partition("/")
-    found = getattr(result.cost, name, None) if section == "cost" else result.metrics.get(metric)
-    return float(found) if found is not None and math.isfinite(found) else None
+    value = getattr(result.cost, name, None) if section == "cost" else result.metrics.get(metric)
+    return float(value) if value is not None and math.isfinite(value) else None

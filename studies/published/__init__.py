@@ -77,8 +77,8 @@ def other_tables() -> dict[str, dict[str, Any]]:
 
 @cache
 def _read() -> dict[str, dict[str, dict[str, Any]]]:
-    found: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(TABLES.read_bytes())
-    return found
+    content: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(TABLES.read_bytes())
+    return content
 
 
 def get_table(name: str) -> Table:
@@ -87,7 +87,7 @@ def get_table(name: str) -> Table:
         raise ValueError(unlike(f"unknown published table {name!r}", name, tables()))
     raw = tables()[name]
     base, values = raw["baseline"], raw["values"]
-    means = base["mean"] if base is not None else None
+    means: Any = base["mean"] if base is not None else None
     one = base is not None and not isinstance(means, list)
     base_means = means if isinstance(means, list) else [means] * len(values)
     return Table(
@@ -133,26 +133,26 @@ def printed(name: str, part: str | None) -> Printed:
     raw = other_tables().get(name, {})
     columns = tuple(raw.get("columns", ()))
     if not columns:
-        known = [each for each, found in other_tables().items() if "columns" in found]
+        known = [each for each, table in other_tables().items() if "columns" in table]
         raise ValueError(unlike(f"no published table of tasks is called {name!r}", name, known))
     body = {key: value for key, value in raw.items() if key not in ("columns", "note")}
     parts = [key for key, value in body.items() if _values(value) is None]
     if part is not None or parts:
         if part not in parts:
-            told = (
+            problem = (
                 f"{name} has a part for each model: say which" if parts else f"{name} has no parts"
             )
-            raise ValueError(unlike(f"{told}, got {part!r}", part, parts, "Parts"))
+            raise ValueError(unlike(f"{problem}, got {part!r}", part, parts, "Parts"))
         body = body[part]
     rows = {row: _values(value) for row, value in body.items()}
-    kept = {row: tuple(values) for row, values in rows.items() if values is not None}
-    return Printed(f"{name}: {part}" if part else name, columns, kept, raw.get("note", ""))
+    numbers = {row: tuple(values) for row, values in rows.items() if values is not None}
+    return Printed(f"{name}: {part}" if part else name, columns, numbers, raw.get("note", ""))
 
 
 def _values(row: Any) -> list[float] | None:
     """The numbers of a row; None where it is a part of the table, or no row of its columns."""
-    found = row.get("mean") if isinstance(row, dict) else row
-    return found if isinstance(found, list) else None
+    values = row.get("mean") if isinstance(row, dict) else row
+    return values if isinstance(values, list) else None
 
 
 def _figure(mean: float, std: float | None, baseline: float | None) -> Figure:

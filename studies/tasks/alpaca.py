@@ -53,8 +53,8 @@ class Alpaca(Task):
 
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Read, clean and split the exchanges."""
-        kept, removed = clean([exchange_of(r) for r in _records(spec)], words_of)
-        splits = split_pool(kept, spec, split_seed)
+        pool, removed = clean([exchange_of(r) for r in _records(spec)], words_of)
+        splits = split_pool(pool, spec, split_seed)
         check_disjoint(splits)
         return TaskData(self.info(spec), (), splits, removed)
 

@@ -67,7 +67,9 @@ BIGBENCH = Archive(
 
 def examples(folder: Path, name: str) -> list[dict[str, Any]]:
     """The examples of one task; `name` is the last part of its folder."""
-    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["examples"]
+    whole = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = whole["examples"]
+    return rows
 
 
 def choices_of(example: dict[str, Any]) -> tuple[list[str], int]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from studies.tasks.spec import TaskSpec
-from studies.tasks.values import bare, is_nothing, shown, text_of
+from studies.tasks.values import bare, is_nothing, row_numbers, text_of
 
 _LETTERS = "ABCDEFGHIJ"
 
@@ -30,10 +30,11 @@ def question_of(spec: TaskSpec, number: int, record: Mapping[str, Any]) -> Quest
     """
     label = bare(text_of(spec, number, spec.label, record[spec.label]))
     if not isinstance(spec.choices, str):
-        given = [(c, record.get(c)) for c in spec.choices or () if not is_nothing(record.get(c))]
-        texts = [text_of(spec, number, column, value) for column, value in given]
+        known = [c for c in spec.choices or () if not is_nothing(record.get(c))]
+        texts = [text_of(spec, number, column, record[column]) for column in known]
         return Question(spec.name, number, label, texts, [])
-    given, names = record[spec.choices], []
+    given: Any = record[spec.choices]
+    names: Any = []
     if isinstance(given, Mapping) and {"text", "label"} <= set(given):
         given, names = given["text"], given["label"]
     elif isinstance(given, list | tuple) and all(
@@ -89,13 +90,13 @@ def places(spec: TaskSpec, questions: Sequence[Question]) -> list[int]:
             [_of(q.label.upper(), list(_LETTERS[: len(q.texts)])) for q in questions],
             [_number(q, first or 0) for q in questions],
         ]
-        _require_one_reading(questions, readings, told=first is not None)
+        _require_one_reading(questions, readings, known_start=first is not None)
     best = min(readings, key=lambda reading: reading.count(None))
     wrong = [q for q, place in zip(questions, best, strict=True) if place is None]
     if wrong:
         one = wrong[0]
         others = [q.number for q in wrong[1:] if q.source == one.source]
-        also = f"; so it is in {shown(others)}" if others else ""
+        also = f"; so it is in {row_numbers(others)}" if others else ""
         raise ValueError(
             f"task: {one.source}, row {one.number}: label {one.label!r} is not one of its "
             f"{len(one.texts)} choices, nor a letter or number for one{also}. Correct the rows, or "
@@ -113,17 +114,17 @@ def _require_one_reading(
     questions: Sequence[Question],
     readings: Sequence[list[int | None]],
     *,
-    told: bool,
+    known_start: bool,
 ) -> None:
     """Refuse labels that two readings fit, each in all rows, and mean other choices by.
 
-    Names in ARC's form are there for the labels; numbers count where it is `told` from where.
+    Names in ARC's form are there for the labels; numbers count where it is known from where.
     """
     texts, names, letters, numbers = readings
     if None not in names:
         return
     fitting = {"the text of a choice": texts, "its letter": letters}
-    if told:
+    if known_start:
         fitting["its number"] = numbers
     fitting = {how: places for how, places in fitting.items() if None not in places}
     for how, places in list(fitting.items())[1:]:

@@ -34,9 +34,9 @@ def describe_columns(spec: TaskSpec, *, licence: str, source: str) -> TaskInfo:
     if spec.label in inputs:
         raise ValueError(
             f"task: column {spec.label!r} is `label`, the answer, and is shown to the model by "
-            f"`{wanted(spec)[0][0]}`; take it out of one of them"
+            f"`{columns_read(spec)[0][0]}`; take it out of one of them"
         )
-    columns = ", ".join(dict.fromkeys(column for _, column in wanted(spec)))
+    columns = ", ".join(dict.fromkeys(column for _, column in columns_read(spec)))
     kind = kind_of(spec)
     uses = (("labels", "text_classification"), ("label_start", "multiple_choice"))
     for key, its_kind in uses:
@@ -69,7 +69,7 @@ def kind_of(spec: TaskSpec) -> Kind:
     return "instruction" if spec.choices is None else "multiple_choice"
 
 
-def wanted(spec: TaskSpec) -> list[tuple[str, str]]:
+def columns_read(spec: TaskSpec) -> list[tuple[str, str]]:
     """(key of the entry, column) for every column that is read."""
     return [
         *(("text" if spec.template is None else "template", column) for column in inputs_of(spec)),
@@ -102,7 +102,7 @@ def check_columns(spec: TaskSpec, name: str, records: Iterable[Record]) -> None:
         ValueError: there is no record, or names the key to set and the columns there are.
     """
     columns: dict[str, None] = {}
-    left = wanted(spec)
+    left = columns_read(spec)
     for record in records:
         columns.update(dict.fromkeys(record))
         left = [(key, column) for key, column in left if column not in columns]

@@ -73,8 +73,8 @@ class Commonsense(Task):
         """The mixture and the eight test sets, as far as they are on this machine."""
         folder = _local_folder(spec)
         names = [(f"{self._mixture}.json",), *((part, "test.json") for part in PARTS)]
-        found = {"/".join(name): _place(folder, *name) for name in names} if folder else {}
-        return {name: file for name, file in found.items() if file is not None}
+        files = {"/".join(name): _place(folder, *name) for name in names} if folder else {}
+        return {name: file for name, file in files.items() if file is not None}
 
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Read mixture and test sets; training rows that are also test rows are left out.
@@ -87,16 +87,18 @@ class Commonsense(Task):
             for part in PARTS
             for item in _sample(list(_items(_find(folder, part, "test.json"), part)), spec)
         )
-        asked = {item.identity_in(words_of) for item in test}
-        kept, removed = clean(_items(_find(folder, f"{self._mixture}.json"), ""), words_of)
-        pool = [item for item in kept if item.identity_in(words_of) not in asked]
+        tested = {item.identity_in(words_of) for item in test}
+        cleaned, removed = clean(_items(_find(folder, f"{self._mixture}.json"), ""), words_of)
+        pool = [item for item in cleaned if item.identity_in(words_of) not in tested]
         valid = min(VALID_ROWS, len(pool) // 10) if spec.valid_rows is None else spec.valid_rows
         splits = split_pool(
             pool, spec.model_copy(update={"test_rows": 0, "valid_rows": valid}), split_seed
         )
         splits = {"train": splits["train"], "valid": splits["valid"], "test": test}
         check_disjoint(splits)
-        return TaskData(self.info(spec), (), splits, {**removed, "in_test": len(kept) - len(pool)})
+        return TaskData(
+            self.info(spec), (), splits, {**removed, "in_test": len(cleaned) - len(pool)}
+        )
 
 
 def training_prompt(instruction: str) -> str:
@@ -200,10 +202,10 @@ def _place(folder: Path, *name: str) -> Path | None:
 
 
 def _find(folder: Path, *name: str) -> Path:
-    found = _place(folder, *name)
-    if found is None:
+    file = _place(folder, *name)
+    if file is None:
         raise ValueError(
             f"task: {'/'.join(name)} is neither in {folder} nor in its dataset or ft-training_set. "
             f"Get {REPOSITORY} and set `task.data` to it"
         )
-    return found
+    return file

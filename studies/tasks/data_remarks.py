@@ -23,30 +23,30 @@ _SPECIAL = 8
 
 def sizes(described: Mapping[str, Any]) -> str:
     """How many rows there are, from a description."""
-    told = ", ".join(f"{split} {n}" for split, n in described["rows"].items())
-    return f"{described['task']}: rows of {told}"
+    counts = ", ".join(f"{split} {n}" for split, n in described["rows"].items())
+    return f"{described['task']}: rows of {counts}"
 
 
 def findings(described: Mapping[str, Any]) -> list[str]:
     """What was left out, is rare or was cut, from a description; empty where nothing was."""
-    found = []
+    lines = []
     removed = described.get("removed", {})
     parts = [f"{n} {_REASONS.get(why, why)}" for why, n in removed.items() if n]
     if parts:
-        found.append(f"rows were left out: {', '.join(parts)}")
-    found += described.get("notes", [])
+        lines.append(f"rows were left out: {', '.join(parts)}")
+    lines += described.get("notes", [])
     for split, classes in described.get("scarce", {}).items():
         none = [each.removesuffix(": 0") for each in classes if each.endswith(": 0")]
         few = [each for each in classes if not each.endswith(": 0")]
         if none and split == "train":
-            found.append(f"train has no row of a class, so no arm can learn it ({', '.join(none)})")
+            lines.append(f"train has no row of a class, so no arm can learn it ({', '.join(none)})")
             classes = few
         if classes:
-            found.append(f"{split} has few rows of a class ({', '.join(classes)})")
+            lines.append(f"{split} has few rows of a class ({', '.join(classes)})")
     cut = [f"{share:.1%} of {split}" for split, share in described.get("truncated", {}).items()]
     if cut:
-        found.append(f"texts are cut to `task.max_length`: {', '.join(cut)}")
-    return [f"{described.get('task', 'data')}: {line}" for line in found]
+        lines.append(f"texts are cut to `task.max_length`: {', '.join(cut)}")
+    return [f"{described.get('task', 'data')}: {line}" for line in lines]
 
 
 def truncated(spec: TaskSpec, data: TaskData, tokenizer: Any) -> dict[str, float]:

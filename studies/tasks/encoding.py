@@ -1,9 +1,10 @@
 """Rows to examples, tokenised once, and examples to batches, padded to the longest of each."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,20 +20,20 @@ MOST_WORKERS = 8
 """More processes than this wait for each other."""
 
 
-class Examples(Protocol):
+class Examples(Dataset[Example], ABC):
     """Training examples with the length that decides which are batched together."""
 
     @property
+    @abstractmethod
     def lengths(self) -> Sequence[int]:
         """Tokens of each example; all equal where nothing is padded."""
 
+    @abstractmethod
     def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Example: ...
 
 
 @dataclass(frozen=True)
-class Encoded(Dataset[Example]):
+class Encoded(Examples):
     """Tokenised rows with their class indices."""
 
     examples: tuple[Example, ...]
@@ -57,10 +58,9 @@ def encode(
 ) -> Encoded:
     """Tokenise `rows`, cut to `max_length` tokens; `labels` gives the class indices."""
     index = {label: place for place, label in enumerate(labels)}
-    texts, pairs = [row.text for row in rows], None
-    if rows and rows[0].pair is not None:
-        pairs = [row.pair for row in rows]
-    tokens = tokenise(tokenizer, texts, pairs, truncation=True, max_length=max_length)
+    pairs = [row.pair for row in rows if row.pair is not None]
+    texts = [row.text for row in rows]
+    tokens = tokenise(tokenizer, texts, pairs or None, truncation=True, max_length=max_length)
     return Encoded(
         tuple(
             {**{key: tokens[key][i] for key in tokens}, "labels": index[row.label]}
@@ -81,9 +81,9 @@ def padded(
     length = min((n for n in lengths if n >= longest), default=longest)
     places = np.arange(length)
     real = places < counts[:, None] if side == "right" else places >= length - counts[:, None]
-    found = np.full((len(rows), length), fill, np.int64)
-    found[real] = np.fromiter(chain.from_iterable(rows), np.int64, int(counts.sum()))
-    return torch.from_numpy(found)
+    filled = np.full((len(rows), length), fill, np.int64)
+    filled[real] = np.fromiter(chain.from_iterable(rows), np.int64, int(counts.sum()))
+    return torch.from_numpy(filled)
 
 
 class Pad:

@@ -14,11 +14,11 @@ def extract(answer: str, choices: Sequence[str]) -> int | None:
 
     Where two begin at one place ("answer1", "answer12") the longer one is meant. Case is ignored.
     """
-    found: list[tuple[int, int, int]] = []
+    matches: list[tuple[int, int, int]] = []
     text = answer.rpartition("### Response:")[2]
     for place, choice in enumerate(choices):
         pattern = rf"(?<!\w){re.escape(choice.strip())}(?!\w)"
         match = re.search(pattern, text, re.IGNORECASE) if choice.strip() else None
         if match is not None:
-            found.append((match.start(), -len(choice), place))
-    return min(found)[2] if found else None
+            matches.append((match.start(), -len(choice), place))
+    return min(matches)[2] if matches else None

@@ -69,16 +69,16 @@ class Glue(Task):
             )
         tested = self._rows(spec, tables[self.test_split])
         test = tuple(self._sample(tested, spec))
-        asked = {row.identity_in(words_of) for row in tested}
-        kept, removed = clean(self._rows(spec, tables["train"]), words_of)
-        pool = [row for row in kept if row.identity_in(words_of) not in asked]
+        test_texts = {row.identity_in(words_of) for row in tested}
+        cleaned, removed = clean(self._rows(spec, tables["train"]), words_of)
+        pool = [row for row in cleaned if row.identity_in(words_of) not in test_texts]
         valid = max(1, len(pool) // 10) if spec.valid_rows is None else spec.valid_rows
         splits = split_pool(
             pool, spec.model_copy(update={"test_rows": 0, "valid_rows": valid}), split_seed
         )
         splits = {"train": splits["train"], "valid": splits["valid"], "test": test}
         check_disjoint(splits)
-        removed = {**removed, "in_test": len(kept) - len(pool)}
+        removed = {**removed, "in_test": len(cleaned) - len(pool)}
         return TaskData(self.info(spec), self.labels, splits, removed)
 
     def _metrics(self) -> dict[str, Direction]:
@@ -125,18 +125,18 @@ def _files(folder: str) -> dict[str, Path]:
     """The table files of a folder by their names, which are those of splits."""
     path = Path(folder).expanduser()
     files = tables_below(path)
-    found = {split_of(file): file for file in files}
+    by_split = {split_of(file): file for file in files}
     for file in files:
-        if (other := found[split_of(file)]) != file:
+        if (other := by_split[split_of(file)]) != file:
             raise ValueError(
                 f"task: {file} and {other} are two files of one split: keep one of them in `data`"
             )
-    if not found:
+    if not by_split:
         raise ValueError(
             f"task: `data` must be a folder with one file a split (train.jsonl ...), a .jsonl, "
             f".csv or .parquet; {path} holds {sorted(file.name for file in path.glob('*'))}"
         )
-    return found
+    return by_split
 
 
 def _columns(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

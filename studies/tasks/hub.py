@@ -64,14 +64,14 @@ def _labelled(spec: TaskSpec) -> tuple[dict[str, Source], list[str]]:
             `train`, or a file of the user's has no label at all.
     """
     loaded = _splits(spec)
-    found = {name: source for name, source in loaded.items() if not _hides(spec, source)}
-    if "train" not in found:
+    labelled = {name: source for name, source in loaded.items() if not _hides(spec, source)}
+    if "train" not in labelled:
         raise ValueError(f"task: {spec.name} has no labelled split `train`; it has {list(loaded)}")
     notes = []
-    if "test" in loaded and "test" not in found:
-        instead = "validation" if "validation" in found else "train"
+    if "test" in loaded and "test" not in labelled:
+        instead = "validation" if "validation" in labelled else "train"
         notes = [f"the split `test` hides its labels: rows to test on are taken from `{instead}`"]
-    return found, notes
+    return labelled, notes
 
 
 def _splits(spec: TaskSpec) -> dict[str, Source]:

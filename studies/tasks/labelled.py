@@ -32,16 +32,16 @@ def from_splits(
     read = [row for rows in own.values() for row in rows]
     check_spelling(info, spec, read)
     pools, removed = _cleaned(own)
-    kept = [row for rows in pools.values() for row in rows]
-    check_none_lost(info, read, kept)
+    cleaned = [row for rows in pools.values() for row in rows]
+    check_none_lost(info, read, cleaned)
     for name, rows in pools.items():
         if not rows and len(pools) > 1:
             raise ValueError(
                 f"task: no row of the split {name!r} is left of {spec.name}: each lacks a value, "
                 "is also in another split, or has another label there"
             )
-    labels = class_names(spec, kept) if info.has_classes else ()
-    splits = _drawn(pools, spec, split_seed, stratified=spec.stratify and info.has_classes)
+    labels = class_names(spec, cleaned) if info.has_classes else ()
+    splits = _split(pools, spec, split_seed, stratified=spec.stratify and info.has_classes)
     check_disjoint(splits)
     return TaskData(info, labels, splits, {"missing": missing, **removed}, tuple(notes))
 
@@ -52,10 +52,10 @@ def _cleaned(
     """One row for each identity over all splits, none where labels differ; removed, by reason."""
     if len(own) == 1:
         ((name, rows),) = own.items()
-        kept, counts = clean(rows)
-        return {name: kept}, counts
+        cleaned, counts = clean(rows)
+        return {name: cleaned}, counts
     conflicting = contradicted(row for rows in own.values() for row in rows)
-    found: dict[str, list[AnyRow]] = {}
+    splits: dict[str, list[AnyRow]] = {}
     home: dict[str, str] = {}
     removed = Counter[str]()
     for name in (name for name in _ORDER if name in own):
@@ -66,10 +66,10 @@ def _cleaned(
                 free.append(row)
             else:
                 removed[where] += 1
-        found[name], counts = clean(free, conflicting=conflicting)
+        splits[name], counts = clean(free, conflicting=conflicting)
         removed.update(counts)
-        home |= dict.fromkeys((row.identity for row in found[name]), _role(name, found))
-    return found, dict(removed)
+        home |= dict.fromkeys((row.identity for row in splits[name]), _role(name, splits))
+    return splits, dict(removed)
 
 
 def _role(name: str, before: Mapping[str, object]) -> str:
@@ -77,7 +77,7 @@ def _role(name: str, before: Mapping[str, object]) -> str:
     return "in_valid" if name == "validation" and "test" in before else "in_test"
 
 
-def _drawn(
+def _split(
     pools: Mapping[str, Sequence[AnyRow]], spec: TaskSpec, split_seed: int, *, stratified: bool
 ) -> dict[str, tuple[AnyRow, ...]]:
     """Train, valid and test out of clean pools."""

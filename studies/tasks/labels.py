@@ -34,13 +34,13 @@ def settled(spec: TaskSpec, number: int, label: str) -> str:
     """
     if spec.labels is None:
         return label
-    found = _meant(spec.labels, label)
-    if found is None:
+    name = _meant(spec.labels, label)
+    if name is None:
         raise ValueError(
             f"task: {spec.name}, row {number}: label {label!r} is none of `task.labels`: "
             f"{', '.join(spec.labels)}"
         )
-    return found
+    return name
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -77,10 +77,10 @@ def check_spelling(info: TaskInfo, spec: TaskSpec, rows: Sequence[AnyRow]) -> No
         spellings[_likeness(label)].append(label)
     for several in spellings.values():
         if len(several) > 1:
-            told = " and ".join(f"{label!r} ({times[label]} rows)" for label in several)
+            counts = " and ".join(f"{label!r} ({times[label]} rows)" for label in several)
             names = _as_yaml(each[0] for each in spellings.values())
             raise ValueError(
-                f"task: column {spec.label!r} of {spec.name} has {told}: write one class in one "
+                f"task: column {spec.label!r} of {spec.name} has {counts}: write one class in one "
                 f"way, or list the classes: `task.labels: {names}` takes these as one, a list "
                 "with each of them as several"
             )
@@ -100,7 +100,7 @@ def _word(name: str) -> str:
     return yaml.safe_dump(name, default_style='"', allow_unicode=seen, width=math.inf).strip()
 
 
-def check_none_lost(info: TaskInfo, rows: Sequence[AnyRow], kept: Sequence[AnyRow]) -> None:
+def check_none_lost(info: TaskInfo, rows: Sequence[AnyRow], cleaned: Sequence[AnyRow]) -> None:
     """Refuse data that have lost a class with the rows that were removed.
 
     Raises:
@@ -108,12 +108,12 @@ def check_none_lost(info: TaskInfo, rows: Sequence[AnyRow], kept: Sequence[AnyRo
     """
     if not info.has_classes:
         return
-    before, left = Counter(row.label for row in rows), {row.label for row in kept}
+    before, left = Counter(row.label for row in rows), {row.label for row in cleaned}
     lost = [label for label in before if label not in left]
     if lost:
-        told = ", ".join(f"{label!r} ({before[label]} rows)" for label in lost)
+        names = ", ".join(f"{label!r} ({before[label]} rows)" for label in lost)
         raise ValueError(
-            f"task: no row of class {told} is left of {info.name}: each has no text, or a text "
+            f"task: no row of class {names} is left of {info.name}: each has no text, or a text "
             "that also occurs with another label; correct these rows, or leave the class out"
         )
 
@@ -125,19 +125,19 @@ def class_names(spec: TaskSpec, rows: Sequence[AnyRow]) -> tuple[str, ...]:
         ValueError: fewer than two classes, one that is listed and has no row, or so many that the
             column holds no classes.
     """
-    found = {row.label for row in rows}
+    labels = {row.label for row in rows}
     column = f"task: column {spec.label!r} of {spec.name}"
     if spec.labels is not None:
-        absent = [name for name in spec.labels if name not in found]
+        absent = [name for name in spec.labels if name not in labels]
         if absent:
             raise ValueError(f"{column} has no row of `task.labels` {', '.join(absent)}")
         return spec.labels
-    if len(found) < 2:
-        raise ValueError(f"{column} has {len(found)} different label(s); need two")
-    if len(found) > min(MAX_CLASSES, max(2, len(rows) // 2)):
+    if len(labels) < 2:
+        raise ValueError(f"{column} has {len(labels)} different label(s); need two")
+    if len(labels) > min(MAX_CLASSES, max(2, len(rows) // 2)):
         raise ValueError(
-            f"{column} has {len(found)} different values in {len(rows)} rows, so they are no "
+            f"{column} has {len(labels)} different values in {len(rows)} rows, so they are no "
             "classes; set `task.label` to a column of classes"
         )
-    numbers = all(label.removeprefix("-").isdecimal() for label in found)
-    return tuple(sorted(found, key=int if numbers else str))
+    numbers = all(label.removeprefix("-").isdecimal() for label in labels)
+    return tuple(sorted(labels, key=int if numbers else str))

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +43,7 @@ class MatrixTask(Task):
 
     def head(self, spec: TaskSpec, data: TaskData) -> Head:
         """A linear layer of the target's shape."""
-        (row,) = data.splits["train"]
-        assert isinstance(row, Matrix)
+        (row,) = data.rows("train", Matrix)
         return Head("matrix", shape=row.shape)
 
 
@@ -71,8 +69,10 @@ class DrawnMatrix(MatrixTask):
                 f"task: `rank` {spec.rank} is more than `shape` {list(shape)} can have"
             )
         given = {name: getattr(spec, name) for name in ("scale", *self.options)}
-        told = ", ".join(f"{name} {value:g}" for name, value in given.items() if value is not None)
-        source = f"{self.source}; {shape[0]} x {shape[1]}, {told}"
+        options = ", ".join(
+            f"{name} {value:g}" for name, value in given.items() if value is not None
+        )
+        source = f"{self.source}; {shape[0]} x {shape[1]}, {options}"
         return _info(spec, "none needed: drawn by the trial's seed", source)
 
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
@@ -118,8 +118,8 @@ class MatrixOfFiles(MatrixTask):
         out, n_in = self._shape(spec)
         read = []
         for file in self.files(spec).values():
-            with safe_open(file, framework="pt") as held:  # numpy knows no bfloat16
-                read.append(held.get_tensor(spec.tensor)[:out, :n_in].double().numpy())
+            with safe_open(file, framework="pt") as tensors:  # numpy knows no bfloat16
+                read.append(tensors.get_tensor(spec.tensor)[:out, :n_in].double().numpy())
         values = read[-1] - read[0] if len(read) == 2 else read[0]
         if not np.isfinite(values).all() or not values.any():
             what = "is 0 everywhere" if not values.any() else "holds numbers that are not finite"
@@ -138,12 +138,14 @@ class MatrixOfFiles(MatrixTask):
         shapes: set[tuple[int, ...]] = set()
         for file in self.files(spec).values():
             try:
-                with safe_open(file, framework="numpy") as held:
-                    if spec.tensor not in held.keys():
+                with safe_open(file, framework="numpy") as tensors:
+                    if spec.tensor not in tensors.keys():
                         raise ValueError(
-                            unlike(f"task: {file} has no `tensor`", spec.tensor, held.keys(), "Has")
+                            unlike(
+                                f"task: {file} has no `tensor`", spec.tensor, tensors.keys(), "Has"
+                            )
                         )
-                    shapes.add(tuple(held.get_slice(spec.tensor).get_shape()))
+                    shapes.add(tuple(tensors.get_slice(spec.tensor).get_shape()))
             except (OSError, SafetensorError) as error:
                 raise ValueError(
                     f"task: `files`: {file} is no .safetensors file: {error}"
@@ -152,8 +154,8 @@ class MatrixOfFiles(MatrixTask):
         wanted = spec.shape or shape
         if len(shapes) > 1 or len(shape) != 2 or wanted[0] > shape[0] or wanted[1] > shape[1]:
             needed = "the same two sides" + f", at least {list(wanted)}" * bool(spec.shape)
-            found = " and ".join(str(list(each)) for each in sorted(shapes))
-            raise ValueError(f"task: tensor {spec.tensor!r} must have {needed}, has {found}")
+            sizes = " and ".join(str(list(each)) for each in sorted(shapes))
+            raise ValueError(f"task: tensor {spec.tensor!r} must have {needed}, has {sizes}")
         return wanted[0], wanted[1]
 
 
@@ -165,8 +167,8 @@ def _refuse_others(spec: TaskSpec, own: tuple[str, ...]) -> None:
     """Raise ValueError for an option that means nothing to this target."""
     for option in OPTIONS:
         if option in spec.model_fields_set and option not in own:
-            told = f"it has {', '.join(f'`{name}`' for name in own)}" if own else "it has none"
-            raise ValueError(f"task: `{option}` means nothing to {spec.name}: {told}")
+            options = f"it has {', '.join(f'`{name}`' for name in own)}" if own else "it has none"
+            raise ValueError(f"task: `{option}` means nothing to {spec.name}: {options}")
 
 
 def _info(spec: TaskSpec, licence: str, source: str) -> TaskInfo:
@@ -181,7 +183,8 @@ def _data(info: TaskInfo, values: Values) -> TaskData:
 def _with_values(rng: np.random.Generator, shape: tuple[int, int], values: Values) -> Values:
     """A matrix with these singular values, and singular vectors that are uniformly distributed."""
     u, v = (np.linalg.qr(rng.standard_normal((side, len(values))))[0] for side in shape)
-    return (u * values) @ v.T
+    product: Values = (u * values) @ v.T
+    return product
 
 
 def _random(rng: np.random.Generator, shape: tuple[int, int], spec: TaskSpec) -> Values:
@@ -223,7 +226,7 @@ def _waves(low: float, high: float) -> Draw:
     return draw
 
 
-DRAWN: Mapping[str, Any] = {
+DRAWN: Mapping[str, DrawnMatrix] = {
     task.name: task
     for task in (
         DrawnMatrix("matrix_random", "entries are independent and normal", _random),

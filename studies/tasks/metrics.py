@@ -56,18 +56,18 @@ def named_classification_metrics(
         "accuracy": predicted == labels,
         "loss": log_sum - logits[np.arange(len(labels)), labels],
     }
-    found = {name: float(np.mean(rows)) for name, rows in by_row.items()}
+    metrics = {name: float(np.mean(rows)) for name, rows in by_row.items()}
     classes = np.union1d(labels, predicted)
-    found["macro_f1"] = float(np.mean([_f1(predicted == c, labels == c) for c in classes]))
+    metrics["macro_f1"] = float(np.mean([_f1(predicted == c, labels == c) for c in classes]))
     if "f1" in names:
-        found["f1"] = _f1(predicted == 1, labels == 1)
+        metrics["f1"] = _f1(predicted == 1, labels == 1)
     if "matthews" in names:
         a, b = (x[:, None] == classes for x in (predicted, labels))
         a, b = (x - x.mean(axis=0) for x in (a.astype(float), b.astype(float)))
         scale = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
-        found["matthews"] = float(np.sum(a * b)) / scale if scale else 0.0
+        metrics["matthews"] = float(np.sum(a * b)) / scale if scale else 0.0
     return Measured(
-        {name: found[name] for name in names},
+        {name: metrics[name] for name in names},
         {name: (rows,) for name, rows in by_row.items() if name in names},
     )
 
@@ -85,12 +85,12 @@ def correlation_metrics(outputs: NDArray[np.float64], labels: NDArray[np.float64
     from scipy.stats import rankdata
 
     errors = (outputs - labels) ** 2
-    found = {
+    metrics = {
         "pearson": _pearson(outputs, labels),
         "spearman": _pearson(rankdata(outputs), rankdata(labels)),
         "loss": float(np.mean(errors)),
     }
-    return Measured(found, {"loss": (errors,)})
+    return Measured(metrics, {"loss": (errors,)})
 
 
 def _pearson(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
@@ -105,13 +105,13 @@ def multiple_choice_names(evaluate: str, parts: Sequence[str] = ()) -> dict[str,
     `parts` are the test sets of a suite: accuracy is then the unweighted mean of theirs.
     """
     names = ["accuracy", *(f"accuracy_{part}" for part in parts)]
-    found: dict[str, Direction] = dict.fromkeys(names, "maximize")
+    directions: dict[str, Direction] = dict.fromkeys(names, "maximize")
     if evaluate != "generation":
-        found |= {"accuracy_sum": "maximize", "accuracy_normalised": "maximize"}
-        found["loss"] = "minimize"
+        directions |= {"accuracy_sum": "maximize", "accuracy_normalised": "maximize"}
+        directions["loss"] = "minimize"
     if evaluate != "loglikelihood":
-        found |= {"accuracy_generated": "maximize", "unparsed": "minimize"}
-    return found
+        directions |= {"accuracy_generated": "maximize", "unparsed": "minimize"}
+    return directions
 
 
 def has_chance_level(metrics: Collection[str]) -> bool:

@@ -44,9 +44,9 @@ class PackagedTask(Task):
             ValueError: more rows are asked for than there are.
         """
         whole = self.with_defaults(spec)
-        asked = {key: getattr(whole, key) or 0 for key in ("train_rows", "valid_rows", "test_rows")}
-        if sum(asked.values()) > self.rows:
-            numbers = ", ".join(f"{key} {rows:,}" for key, rows in asked.items())
+        sizes = {key: getattr(whole, key) or 0 for key in ("train_rows", "valid_rows", "test_rows")}
+        if sum(sizes.values()) > self.rows:
+            numbers = ", ".join(f"{key} {rows:,}" for key, rows in sizes.items())
             raise ValueError(
                 f"task: {spec.name} has {self.rows:,} rows, but {numbers} are asked for: ask for "
                 "fewer in `task` (what a study leaves out, its profile sets)"
@@ -74,8 +74,8 @@ class PackagedTask(Task):
 
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Read, clean and split the rows."""
-        kept, removed = clean(self.pool(), words_of)
-        splits = self.split(kept, self.with_defaults(spec), split_seed)
+        pool, removed = clean(self.pool(), words_of)
+        splits = self.split(pool, self.with_defaults(spec), split_seed)
         check_disjoint(splits)
         return TaskData(self.info(spec), self.labels, splits, removed)
 

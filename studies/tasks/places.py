@@ -42,12 +42,12 @@ def split_files(folder: Path) -> dict[str, Path]:
         return {}
     if strays or twice:
         wrong = (strays or twice)[0]
-        found = ", ".join(str(file.relative_to(folder)) for file in files[:SHOWN])
+        names = ", ".join(str(file.relative_to(folder)) for file in files[:SHOWN])
         more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
         raise ValueError(
             f"task: {wrong} {'is named after no split' if strays else 'is one of two files'}: a "
             f"folder holds one file a split, such as train.csv, valid.csv and test.csv, and no "
-            f"other table; it has {found}{more}. Rename it, or move it elsewhere"
+            f"other table; it has {names}{more}. Rename it, or move it elsewhere"
         )
     return named
 

@@ -7,16 +7,16 @@ from studies.tasks.choices import places, question_of
 from studies.tasks.columns import (
     Record,
     choices_of,
+    columns_read,
     fields_of,
     inputs_of,
     kind_of,
     optional,
-    wanted,
 )
 from studies.tasks.labels import settled, stands_for_nothing
 from studies.tasks.rows import AnyRow, Exchange, Item, Row
 from studies.tasks.spec import TaskSpec
-from studies.tasks.values import bare, is_nothing, shown, text_of
+from studies.tasks.values import bare, is_nothing, row_numbers, text_of
 
 Numbered = Sequence[tuple[int, Record]]
 """Records with their places in a source, from 1."""
@@ -64,12 +64,12 @@ def _whole(spec: TaskSpec, records: Sequence[Record]) -> Numbered:
         else:
             lacking.setdefault(column, []).append(number)
     if lacking and spec.missing != "drop":
-        told = "; ".join(f"{column!r} in {shown(rows)}" for column, rows in lacking.items())
+        gaps = "; ".join(f"{column!r} in {row_numbers(rows)}" for column, rows in lacking.items())
         keep = spec.missing == "refuse" and set(lacking) & set(optional(spec))
         marks = dict.fromkeys(_mark(spec, records[n - 1]) for n in lacking.get(spec.label, ()))
         classes = " or ".join(f"{mark!r}" for mark in marks if mark)
         raise ValueError(
-            f"task: {spec.name} lacks a value for {told}. Fill it in, or leave such rows out with "
+            f"task: {spec.name} lacks a value for {gaps}. Fill it in, or leave such rows out with "
             "`task.missing: drop`"
             + ("; `task.missing: keep` takes empty texts and last choices as such" if keep else "")
             + (f"; if {classes} is a class, list all classes in `task.labels`" if classes else "")
@@ -79,7 +79,7 @@ def _whole(spec: TaskSpec, records: Sequence[Record]) -> Numbered:
 
 def _lacks(spec: TaskSpec, record: Record) -> str | None:
     """The column of a value that is missing; an empty text is one where it is not all there is."""
-    empty = [column for _, column in wanted(spec) if is_nothing(record.get(column))]
+    empty = [column for _, column in columns_read(spec) if is_nothing(record.get(column))]
     if spec.missing == "keep":
         inputs, choices = inputs_of(spec), choices_of(spec)
         there = [place for place, column in enumerate(choices) if column not in empty]

@@ -29,12 +29,12 @@ def rows_file(task: str, version: int, archives: Sequence[Archive]) -> Path:
 
 def cached_rows(file: Path, make: Callable[[], Sequence[AnyRow]]) -> list[AnyRow]:
     """The rows in `file`, made and written there first where it is absent or damaged."""
-    found = _read(file)
-    if found is None:
+    rows = _read(file)
+    if rows is None:
         _write(file, make())
-        found = _read(file)
-        assert found is not None
-    return found
+        rows = _read(file)
+        assert rows is not None
+    return rows
 
 
 def _write(file: Path, rows: Sequence[AnyRow]) -> None:

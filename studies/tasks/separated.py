@@ -70,9 +70,9 @@ def _header(file: IO[str], usual: str) -> tuple[int, str, str]:
     said = None
     for above in itertools.count():
         line = file.readline()
-        found = None if said else _SAYS_ITSELF.fullmatch(line)
-        if found:
-            said = found[1]
+        match = None if said else _SAYS_ITSELF.fullmatch(line)
+        if match:
+            said = match[1]
         elif line.strip(" \r\n") or not line:
             return above, line, said or _delimiter(line, usual)
     raise AssertionError("a file ends")

@@ -68,7 +68,7 @@ class SocialIqa(PackagedTask):
 
 def _item(question: str, choices: list[str], gold: int, part: str) -> Item:
     question = question.strip()
-    found = _SITUATION.match(question)
-    situation = words_of(found.group(1) if found else question)
+    match = _SITUATION.match(question)
+    situation = words_of(match.group(1) if match else question)
     context = f"Question: {question}\nAnswer:"
     return Item.of(context, choices, gold, group=situation, part=part)

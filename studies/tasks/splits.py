@@ -47,19 +47,19 @@ def clean(
             conflicting.add(key)
         if isinstance(row, Exchange) and form(row.response) != form(known.answer):
             responses += 1
-    kept = [row for key, row in first.items() if key not in conflicting]
+    cleaned = [row for key, row in first.items() if key not in conflicting]
     removed = {
         "empty": empty,
         "conflicting": sum(times[key] for key in conflicting),
         "duplicate": sum(n - 1 for key, n in times.items() if key not in conflicting) - responses,
     }
-    return kept, {**removed, **({"other_response": responses} if responses else {})}
+    return cleaned, {**removed, **({"other_response": responses} if responses else {})}
 
 
-def contradicted(rows: Iterable[AnyRow], form: Form = plain) -> set[str]:
+def contradicted(rows: Iterable[AnyRow]) -> set[str]:
     """The identities that occur with two labels."""
     labels: dict[str, str] = {}
-    pairs = ((row.identity_in(form), row.label_in(form)) for row in rows)
+    pairs = ((row.identity_in(plain), row.label_in(plain)) for row in rows)
     return {key for key, label in pairs if labels.setdefault(key, label) != label}
 
 
@@ -82,19 +82,21 @@ def split_pool(
     order = [row for unit in units for row in unit]
     ends = list(itertools.accumulate(map(len, units)))
     test, valid = (
-        max(1, round(len(order) * share)) if asked is None else asked
-        for asked, share in ((spec.test_rows, TEST_SHARE), (spec.valid_rows, VALID_SHARE))
+        max(1, round(len(order) * share)) if count is None else count
+        for count, share in ((spec.test_rows, TEST_SHARE), (spec.valid_rows, VALID_SHARE))
     )
     after_test = _next_end(ends, test)
     after_valid = _next_end(ends, after_test + valid)
     free = len(order) - after_valid
     train = free if spec.train_rows is None else spec.train_rows
     if train < 1 or train > free:
-        kept = "" if len(units) == len(order) else f" in {len(units)} groups that are kept together"
-        asked = "at least 1" if spec.train_rows is None else train
+        groups = (
+            "" if len(units) == len(order) else f" in {len(units)} groups that are kept together"
+        )
+        count = "at least 1" if spec.train_rows is None else train
         raise ValueError(
-            f"task: {spec.name}: asked for train_rows {asked}, valid_rows {valid} and test_rows "
-            f"{test}, but the pool has {len(order)} rows{kept}; ask for fewer in `task` "
+            f"task: {spec.name}: asked for train_rows {count}, valid_rows {valid} and test_rows "
+            f"{test}, but the pool has {len(order)} rows{groups}; ask for fewer in `task` "
             "(what a study leaves out, its profile sets)"
         )
     return {
@@ -181,15 +183,15 @@ def _sha256(value: Any) -> str:
 
 def scarce(data: TaskData) -> dict[str, list[str]]:
     """Classes of fewer than `FEW` rows in a split, the rarest first, as "class: rows"."""
-    found = {}
+    lines = {}
     for split in SPLITS:
         times = Counter(dict.fromkeys(data.labels, 0))
         times.update(row.label for row in data.splits[split] if data.labels)
         rare = sorted((n, label) for label, n in times.items() if n < FEW)
         if rare:
             more = [f"and {len(rare) - SHOWN} more"] if len(rare) > SHOWN else []
-            found[split] = [*(f"{label}: {n}" for n, label in rare[:SHOWN]), *more]
-    return found
+            lines[split] = [*(f"{label}: {n}" for n, label in rare[:SHOWN]), *more]
+    return lines
 
 
 def majority(rows: Sequence[AnyRow]) -> float:

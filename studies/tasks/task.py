@@ -4,13 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from studies.backbones.head import Head, HeadKind
-from studies.tasks.rows import AnyRow
+from studies.tasks.rows import AnyRow, Exchange, Item, Matrix, Picture, Row
 from studies.tasks.spec import TaskSpec
 
 Direction = Literal["maximize", "minimize"]
+R = TypeVar("R", Row, Item, Exchange, Picture, Matrix)
 
 
 Kind = Literal[
@@ -88,6 +89,22 @@ class TaskData:
     """Rows left out of the pool, by reason."""
     notes: tuple[str, ...] = ()
     """What else a reader of the numbers should know of the rows."""
+
+    def rows(self, split: str, kind: type[R]) -> tuple[R, ...]:
+        """Those of `split`, which must all be of `kind`.
+
+        Raises:
+            TypeError: the rows are of another kind than the task's says.
+        """
+        rows = self.splits[split]
+        own = tuple(row for row in rows if isinstance(row, kind))
+        if len(own) != len(rows):
+            other = next(type(row).__name__ for row in rows if not isinstance(row, kind))
+            raise TypeError(
+                f"task: {self.info.name} is of kind {self.info.kind!r}, whose rows are each a "
+                f"{kind.__name__}; its {split} has a {other}"
+            )
+        return own
 
 
 class Task(ABC):

@@ -52,16 +52,16 @@ def tokenise(
     digest = hashlib.sha256(backend.to_str().encode())
     digest.update(json.dumps([given, options], sort_keys=True).encode())
     path = cache_folder() / "tokens" / f"{digest.hexdigest()[:32]}.tokens"
-    found = _read(path)
-    if found is None:
-        found = {key: list(value) for key, value in tokenizer(*given, **options).items()}
-        _write(path, found)
-    return found
+    fields = _read(path)
+    if fields is None:
+        fields = {key: list(value) for key, value in tokenizer(*given, **options).items()}
+        _write(path, fields)
+    return fields
 
 
 def _write(path: Path, fields: Fields) -> None:
     ids = fields["input_ids"]
-    arrays = {"offsets": np.cumsum([0, *map(len, ids)])}
+    arrays: dict[str, Any] = {"offsets": np.cumsum([0, *map(len, ids)])}
     for key, rows in fields.items():
         arrays[f"field_{key}"] = np.fromiter((t for row in rows for t in row), dtype=np.int32)
     body = io.BytesIO()

@@ -49,8 +49,8 @@ def text_of(spec: TaskSpec, number: int, column: str, value: Any) -> str:
     return text
 
 
-def shown(numbers: Sequence[int]) -> str:
+def row_numbers(numbers: Sequence[int]) -> str:
     """Some numbers of rows, and how many more there are."""
     more = len(numbers) - SHOWN
-    told = ", ".join(map(str, numbers[:SHOWN])) + (f" and {more} more" if more > 0 else "")
-    return f"row{'s' if len(numbers) > 1 else ''} {told}"
+    listed = ", ".join(map(str, numbers[:SHOWN])) + (f" and {more} more" if more > 0 else "")
+    return f"row{'s' if len(numbers) > 1 else ''} {listed}"

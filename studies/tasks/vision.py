@@ -61,8 +61,8 @@ class HubImages(Task):
         """
         image, label = ("image", "label") if spec.data else (self.image, self.label)
         tables = load_tables(spec.data or self.hub)
-        found = {"dev": "validation", "val": "validation", "valid": "validation"}
-        named = {found.get(name, name): table for name, table in tables.items()}
+        aliases = {"dev": "validation", "val": "validation", "valid": "validation"}
+        named = {aliases.get(name, name): table for name, table in tables.items()}
         test = named.get("test", named.get("validation"))
         if "train" not in named or test is None:
             raise ValueError(

@@ -28,8 +28,8 @@ class VitaminC(PackagedTask):
         """Every claim with its passage."""
         rows: list[AnyRow] = []
         for example in examples(folders[0], "vitaminc_fact_verification"):
-            passage, found, claim = example["input"].rpartition("\nClaim: ")
-            if found:
+            passage, marker, claim = example["input"].rpartition("\nClaim: ")
+            if marker:
                 choices, gold = choices_of(example)
                 article = words_of(passage.partition(":")[0])
                 rows.append(Row(passage.strip(), choices[gold], claim.strip(), article))

@@ -55,29 +55,29 @@ def find(
     tasks = sorted({trial.task for trial in of_arm.values()})
     if (task or "") not in tasks:
         known = ", ".join(filter(None, tasks)) or "none: the study has one task alone"
-        asked = (
+        which = (
             f"no finished trial on the task '{task}'" if task else "several tasks: say which one"
         )
-        raise StudyError(f"'{arm}' has {asked}. Tasks: {known}")
+        raise StudyError(f"'{arm}' has {which}. Tasks: {known}")
     of_arm = {path: trial for path, trial in of_arm.items() if trial.task == (task or "")}
-    found = [p for p, t in of_arm.items() if t.seed == seed and key in (None, t.key)]
-    if not found:
+    finished = [p for p, t in of_arm.items() if t.seed == seed and key in (None, t.key)]
+    if not finished:
         seeds = ", ".join(str(n) for n in sorted({trial.seed for trial in of_arm.values()}))
-        asked = f"seed {seed}" if key is None else f"seed {seed} and key {key}"
-        raise StudyError(f"'{arm}' has no finished trial with {asked}. Finished seeds: {seeds}")
-    kept = [path for path in found if (path / ADAPTER / ABOUT).is_file()]
-    if not kept:
+        which = f"seed {seed}" if key is None else f"seed {seed} and key {key}"
+        raise StudyError(f"'{arm}' has no finished trial with {which}. Finished seeds: {seeds}")
+    saved = [path for path in finished if (path / ADAPTER / ABOUT).is_file()]
+    if not saved:
         raise StudyError(
             f"'{arm}' with seed {seed} kept no adapter: put `keep: adapter` into the study, remove "
-            f"{found[0]} and run the study again"
+            f"{finished[0]} and run the study again"
         )
-    if len(kept) > 1:
-        keys = ", ".join(path.name for path in kept)
+    if len(saved) > 1:
+        keys = ", ".join(path.name for path in saved)
         raise StudyError(
             f"'{arm}' with seed {seed} was trained with several settings, as the study was "
             f"edited: say which by its key, the name of its folder: {keys}"
         )
-    return kept[0]
+    return saved[0]
 
 
 def _done(folder: Path) -> Iterator[tuple[Path, Trial]]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from studies.engine.records import Kept, Trial
+from studies.engine.records import BestStep, Trial
 from studies.engine.trials.preemption import Preempted, Preemption
 from studies.engine.trials.training.best import Best
 from studies.engine.trials.training.loop import TrainingLoop
@@ -60,7 +60,7 @@ def best_at(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def kept_of(best: Best) -> tuple[int, float]:
-    kept = best.kept(trained=99)
+    kept = best.record(trained=99)
     return kept.step, kept.value
 
 
@@ -96,7 +96,9 @@ def test_what_is_kept_is_what_a_shorter_training_ends_with(
     result = run_trial(trial_of(method), tmp_path / "best")
     assert result.status == "done", result.failure
     metrics = result.metrics
-    assert result.kept == Kept(step=6, metric="valid/loss", value=metrics["valid/loss"], trained=14)
+    assert result.kept == BestStep(
+        step=6, metric="valid/loss", value=metrics["valid/loss"], trained=14
+    )
     short = trial_of(method, keep="last", max_steps=6)
     last = run_trial(short, tmp_path / "short")
     assert last.kept is None

@@ -128,7 +128,7 @@ def test_a_step_that_does_not_fit_beside_graphs_is_done_without_them(
 
     def gradients(self: OptimizerStep, part: Part, items: Tensor) -> Tensor:
         loss = real(self, part, items)
-        if len(part.labels) == 5 and steps_._held:
+        if len(part.labels) == 5 and steps_._graphs:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return loss
 
@@ -197,7 +197,7 @@ def test_graphs_are_given_up_for_a_batch_that_fits_without_them(
         made.append(self)
 
     def gradients(self: OptimizerStep, *given: Any) -> Any:
-        if made and made[-1]._held and not replaying:
+        if made and made[-1]._graphs and not replaying:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, *given)
 

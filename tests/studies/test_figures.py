@@ -26,7 +26,7 @@ from studies.engine.reporting import (
     surface_plots,
     two_factor_report,
 )
-from studies.engine.reporting.after_outcome import ArmAfter, Kept
+from studies.engine.reporting.after_outcome import ArmAfter, Pruned
 from studies.engine.reporting.outcome import collect
 from studies.engine.reporting.panels import styles
 from studies.engine.reporting.report import read_curves
@@ -68,7 +68,7 @@ def after(arms):
     less = {seed: value - 0.01 * (seed + 1) for seed, value in trained.items()}
     mean = summarize(list(less.values()))
     curve = [
-        Kept(share, 4000 * share + 7 * len(arm.name), 0.9, 3.0, 1.0, mean, compare(less, trained))
+        Pruned(share, 4000 * share + 7 * len(arm.name), 0.9, 3.0, 1.0, mean, compare(less, trained))
         for arm in arms
         for share in (1.0, 0.5)
     ]

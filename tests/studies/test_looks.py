@@ -13,7 +13,7 @@ from statsmodels.stats.weightstats import ttost_paired
 from studies.engine.definition.study import ClaimRule
 from studies.engine.records import Cost, Result
 from studies.engine.verdicts import power
-from studies.engine.verdicts.claims import Verdict, judge, open_claims
+from studies.engine.verdicts.claims import Verdict, judge
 from studies.engine.verdicts.looks import Test as Look
 from studies.engine.verdicts.looks import decide, shares
 from studies.engine.verdicts.samples import Results
@@ -194,7 +194,7 @@ def test_verdicts_stay_and_need_seeds_of_open_claims_alone() -> None:
             verdicts = judge(rules, found, METRIC, looks=LOOKS)
             for old, new in zip(before, verdicts, strict=True):
                 assert old is None or old.open or old == new
-            before, left = verdicts, open_claims(verdicts)
+            before, left = verdicts, [verdict for verdict in verdicts if verdict.open]
             for arm in {arm for verdict in left for arm in verdict.arms}:
                 run[arm] = len(LOOKS[min(k + 1, 3)])
         assert [v.word for v in judge(rules, every, METRIC, looks=LOOKS)] == [

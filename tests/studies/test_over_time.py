@@ -13,7 +13,7 @@ from studies.engine.definition.schema import load_study
 from studies.engine.definition.sections import RANK_METRICS
 from studies.engine.errors import StudyError
 from studies.engine.reporting.report import write_report
-from studies.engine.trials.spectra_file import name_of, read_spectra, steps_kept
+from studies.engine.trials.spectra_file import name_of, read_spectra, saved_steps
 from studies.engine.trials.training.snapshots import Snapshots
 from studies.engine.trials.trial import run_trial
 
@@ -51,7 +51,7 @@ def test_a_step_has_the_numbers_of_a_training_that_ends_there(
     whole = run_trial(trial({"steps": [2, 3, 8]}, adapter=adapter), tmp_path / "whole")
     plain = run_trial(trial(None, adapter=adapter), tmp_path / "plain")
     assert plain.metrics == {n: v for n, v in whole.metrics.items() if not n.startswith("after/")}
-    assert steps_kept(tmp_path / "whole") == [2, 3, 8]
+    assert saved_steps(tmp_path / "whole") == [2, 3, 8]
     assert not (tmp_path / "plain" / name_of(None)).exists()
     last = below(whole.metrics, f"{RANK_METRICS}/step_8/")
     assert last == below(whole.metrics, f"{RANK_METRICS}/") and len(last) > 30
@@ -91,7 +91,7 @@ def test_a_model_is_as_before_once_its_steps_were_looked_at() -> None:
     with pytest.raises(RuntimeError, match="no room"), again.each(model) as steps:
         seen += [(step, float(model.weight[0, 0])) for step in steps]
         raise RuntimeError("no room")
-    assert seen == [(1, 1.0), (3, 3.0)] and again.taken == [1, 3]
+    assert seen == [(1, 1.0), (3, 3.0)] and again.steps == [1, 3]
     assert bool((model.weight == 5).all())
 
 
@@ -113,7 +113,7 @@ def test_sizes_are_told_from_the_start_on(trial: Any, tmp_path: Path) -> None:
 def test_steps_that_a_training_did_not_have_are_named(trial: Any, tmp_path: Path) -> None:
     made = trial({"steps": [2, 4, 9]}, train={**TRAIN, "max_steps": 4})
     result = run_trial(made, tmp_path)
-    assert result.failure is None and steps_kept(tmp_path) == [2, 4]
+    assert result.failure is None and saved_steps(tmp_path) == [2, 4]
     assert "the training had 4 steps, so there is nothing after 9" in result.notes[0]
 
 

@@ -7,7 +7,7 @@ from fake_trials import make_trials
 
 from studies.engine.running.cluster import pieces
 from studies.engine.running.cluster.pieces import Outbox, Piece, put
-from studies.engine.running.cluster.remote import Order, RemoteSlot, Seen, bring_home
+from studies.engine.running.cluster.remote import News, Order, RemoteSlot, bring_home
 from studies.engine.running.protocols import Exit
 from studies.engine.trials.preemption import PREEMPTED
 
@@ -56,8 +56,8 @@ def test_half_of_a_file_is_not_seen(tmp_path: Path) -> None:
 def test_checkpoints_that_a_trial_removed_go_at_home_too(tmp_path: Path) -> None:
     for step in (1, 2):
         (tmp_path / f"checkpoint-{step}").mkdir()
-    bring_home(tmp_path, Seen([], None))
-    bring_home(tmp_path, Seen([], ("checkpoint-2",)))
+    bring_home(tmp_path, News([], None))
+    bring_home(tmp_path, News([], ("checkpoint-2",)))
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
 
 

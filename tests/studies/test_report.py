@@ -10,7 +10,7 @@ from statsmodels.stats.power import TTestPower
 
 from studies.engine.definition.study import ClaimRule
 from studies.engine.planning.tuning import Choice
-from studies.engine.records import Kept
+from studies.engine.records import BestStep
 from studies.engine.reporting.outcome import collect
 from studies.engine.reporting.remarks import reading, remarks
 from studies.engine.reporting.rendering import terminal
@@ -341,7 +341,7 @@ def test_the_best_evaluations_are_told_by_their_steps(fabricate):
     fabricate.add("lora", [0.7, 0.71])
     assert "train.keep" not in report_of(fabricate)[1]
     for (trial, result, folder), step in zip(list(fabricate.rows), (20, 40), strict=True):
-        kept = Kept(step=step, metric="valid/loss", value=0.5, trained=60)
+        kept = BestStep(step=step, metric="valid/loss", value=0.5, trained=60)
         place = fabricate.rows.index((trial, result, folder))
         fabricate.rows[place] = (trial, result.model_copy(update={"kept": kept}), folder)
     _, markdown, _ = report_of(fabricate)

@@ -15,7 +15,7 @@ from studies.engine.reporting.outcome import collect
 from studies.engine.trials.predictions import Predictions, write_predictions
 from studies.engine.verdicts.claims import Verdict, judge
 from studies.engine.verdicts.crossed import crossed
-from studies.engine.verdicts.row_scores import kept_by
+from studies.engine.verdicts.row_scores import row_reader
 from studies.engine.verdicts.statistics import ALPHA, Measured
 
 COST = Cost(trainable_parameters=1, adapter_parameters=1, phi_parameters=1, total_parameters=1,
@@ -193,7 +193,7 @@ def test_the_report_says_what_its_intervals_are_about(
     size = claim | {"metric": "cost/step_seconds", "margin": 0.1}
     fabricate.study.claims = tuple(map(ClaimRule.model_validate, (claim, size)))
     fabricate.study.keep = keep
-    read = kept_by(fabricate.study, fabricate.out_dir.parent / "trials")
+    read = row_reader(fabricate.study, fabricate.out_dir.parent / "trials")
     text = rendering.markdown(collect(fabricate.study, fabricate.pairs, read=read))
     if keep:
         assert "Intervals are over seeds and test rows." in text

@@ -17,7 +17,7 @@ from studies.engine.definition import overrides
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
-from studies.engine.planning import noted
+from studies.engine.planning import preregistration
 from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.selection import only
 from studies.engine.planning.tuning import Choice
@@ -364,10 +364,10 @@ def test_parts_of_one_task_are_tabulated_and_tested(load: Load) -> None:
 def test_other_tasks_after_results_are_other_claims(load: Load) -> None:
     claims = "claims: [{claim: c, arm: low, than: lora, expect: higher}]\n"
     study = load(more=claims)
-    assert noted.remarks(study, Path("runs"), keep=True) == []
-    assert not noted.changed(study, Path("runs")).claims
+    assert preregistration.remarks(study, Path("runs"), keep=True) == []
+    assert not preregistration.changes(study, Path("runs")).claims
     other = load(STUDY.replace("  - sarcasm\n", ""), claims)
-    assert noted.changed(other, Path("runs")).claims
+    assert preregistration.changes(other, Path("runs")).claims
 
 
 def test_views_of_trials_show_the_metric_of_each_task(load: Load) -> None:

@@ -14,7 +14,7 @@ from studies import tasks
 from studies.archives import Archive, ArchiveError
 from studies.tasks import packaged
 from studies.tasks.metrics import CLASSIFICATION, named_classification_metrics
-from studies.tasks.rows import Row, words_of
+from studies.tasks.rows import Picture, Row, words_of
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
 
@@ -269,3 +269,10 @@ def test_list_names_every_task() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert all(name in done.stdout for name in tasks.list_tasks())
     assert "vaderSentiment==0.5" in done.stdout
+
+
+def test_rows_are_of_the_kind_that_is_asked_for() -> None:
+    data = tasks.TaskData(tasks.check("movie_sentences"), ("a", "b"), {"train": tuple(POOL)})
+    assert data.rows("train", Row) == tuple(POOL)
+    with pytest.raises(TypeError, match="rows are each a Picture; its train has a Row"):
+        data.rows("train", Picture)

@@ -10,7 +10,7 @@ from studies.engine.command import cli
 from studies.engine.command.session import Options, Session
 from studies.engine.definition.schema import load_study
 from studies.engine.errors import StudyError
-from studies.engine.planning import edited, runs
+from studies.engine.planning import edits, runs
 from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.selection import only
 from studies.engine.records import Failure, Result, write_record
@@ -247,7 +247,7 @@ def test_trials_of_an_earlier_version_are_no_renamed_arms(study, tmp_path: Path)
         folder = runs.trial_dir(trial, tmp_path)
         write_record(folder / "trial.json", trial.model_copy(update=old))
     seeds = plan(study, (), choose(study, stage, tmp_path))
-    assert [edited.remarks(study, s, [*stage, *seeds], tmp_path) for s in ("tune", "seeds")] == [
+    assert [edits.remarks(study, s, [*stage, *seeds], tmp_path) for s in ("tune", "seeds")] == [
         [],
         [],
     ]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studies.engine.command.exits import BAD_INPUT, DONE, INCOMPLETE, INTERRUPTED, STOPPED
 from studies.engine.definition.shipped import find_study, list_profiles, shipped_studies
 from studies.engine.errors import StudyError
 from studies.engine.program import program
@@ -18,14 +19,11 @@ from studies.output import console, lenient_output
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from studies.engine.command.session import Say, Session
+    from studies.engine.command.notices import Say
+    from studies.engine.command.session import Session
     from studies.engine.definition.study import Study
     from studies.engine.records import Trial
     from studies.engine.running.protocols import Runner
-
-DONE, INCOMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes: everything done; a trial failed or is missing; something to correct; Ctrl-C."""
-STOPPED = "Stopped. Finished trials are kept: run the same command again to continue"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -134,7 +132,7 @@ def _run(given: argparse.Namespace, out: "Console", say: "Say") -> int:
     from studies.engine.definition import answers, overrides
     from studies.engine.definition.schema import load_study
 
-    with answers.kept():
+    with answers.cache():
         study = load_study(find_study(given.study), given.profile, given.plugin, given.set)
     from studies.engine.command.session import Options, Session
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
-from studies.engine.planning import edited, runs
+from studies.engine.planning import edits, runs
 from studies.engine.planning.causes import causes
 from studies.engine.records import Result, Trial, read_result, read_trial, write_record
 from studies.engine.running.attempts import set_aside
@@ -51,13 +51,13 @@ def import_results(study: Study, trials: Sequence[Trial], source: Path, runs_dir
     replaces a failed one. Nobody else may work on the study in `runs_dir` meanwhile.
     """
     by_key = {trial.key: trial for trial in trials}
-    found = Imported()
+    imported = Imported()
     own = source / study.name / study.profile
     source = own if own.is_dir() else source
     for path in sorted(source.rglob("result.json")):
         if not path.parent.name.startswith("attempt-"):
-            _import_one(study, by_key, path.parent, runs_dir, found)
-    return found
+            _import_one(study, by_key, path.parent, runs_dir, imported)
+    return imported
 
 
 def _unlike(study: Study, folder: Path, planned: Iterable[Trial]) -> str:
@@ -66,36 +66,36 @@ def _unlike(study: Study, folder: Path, planned: Iterable[Trial]) -> str:
         theirs = read_trial(folder)
     except (OSError, ValueError):
         return ""
-    near = edited.nearest([trial for trial in planned if trial.stage == theirs.stage])(theirs)
+    near = edits.nearest([trial for trial in planned if trial.stage == theirs.stage])(theirs)
     if near is None or near.key == theirs.key:
         return ""
-    found = causes(study, theirs, near, {near.arm})
-    return f": {theirs.title} seed {theirs.seed}: {' and '.join(cause.arm for cause in found)}"
+    reasons = causes(study, theirs, near, {near.arm})
+    return f": {theirs.title} seed {theirs.seed}: {' and '.join(cause.arm for cause in reasons)}"
 
 
 def _import_one(
-    study: Study, by_key: dict[str, Trial], folder: Path, runs_dir: Path, found: Imported
+    study: Study, by_key: dict[str, Trial], folder: Path, runs_dir: Path, imported: Imported
 ) -> None:
     whole = (folder / "result.json").is_file()
     result = read_result(folder) if whole else None
     if result is None:
-        found.refused.append((folder, "result.json is not whole, or of another version"))
+        imported.refused.append((folder, "result.json is not whole, or of another version"))
         return
     trial = by_key.get(result.key)
     if trial is None:
         why = f"the plan has no point {result.key}{_unlike(study, folder, by_key.values())}"
-        found.strangers.append((folder, why))
+        imported.strangers.append((folder, why))
         return
     metric = study.objective_of(trial.task).metric
     if result.status == "done" and runs.value_of(result, metric) is None:
-        found.refused.append((folder, f"it says done without a finite {metric}"))
+        imported.refused.append((folder, f"it says done without a finite {metric}"))
         return
     here = runs.result_of(trial, runs_dir)
     if here is not None and (here.status == "done" or result.status == "failed"):
-        found.known.append(trial)
+        imported.known.append(trial)
         return
     if folder.is_symlink() or any(path.is_symlink() for path in folder.rglob("*")):
-        found.refused.append((folder, "it holds a link, which may lead anywhere"))
+        imported.refused.append((folder, "it holds a link, which may lead anywhere"))
         return
     curve = folder / "metrics.jsonl"
     try:
@@ -104,14 +104,14 @@ def _import_one(
     except (StudyError, OSError) as error:
         why = str(error)
     if why:
-        found.refused.append((folder, why))
+        imported.refused.append((folder, why))
         return
     try:
         _copy(folder, runs.trial_dir(trial, runs_dir), trial, result)
     except PermissionError as error:
-        found.refused.append((folder, str(error)))
+        imported.refused.append((folder, str(error)))
         return
-    found.taken.append(trial)
+    imported.taken.append(trial)
 
 
 def _implausible(result: Result, curve: Sequence[Mapping[str, Any]]) -> str:

@@ -133,8 +133,8 @@ def reached(
         missing = [trial for trial in own if result_of[trial.key] is None]
         if missing or untuned:
             break
-        found = [(trial, result) for trial in own if (result := result_of[trial.key])]
-        verdicts = judge(found)
+        ended = [(trial, result) for trial in own if (result := result_of[trial.key])]
+        verdicts = judge(ended)
         still = [i for i, verdict in enumerate(verdicts) if verdict.open]
         growing = [i for i in still if verdicts[i].n]
         if not growing or size == looks[-1]:
@@ -149,7 +149,7 @@ def reached(
         trials=tuple(own),
         missing=tuple(missing),
         untuned=tuple(untuned),
-        arms=_named(study, [cell for cell, count in sizes.items() if count == size]),
+        arms=_names(study, [cell for cell, count in sizes.items() if count == size]),
         claims=len(cells),
         open=tuple(study.claims[i].claim for i in still),
         at_most=len(own) + sum(looks[-1] - sizes[cell] for cell in grown if cell in sizes),
@@ -159,15 +159,15 @@ def reached(
 def _cells_of_claims(study: Study) -> list[set[Cell]]:
     """Arms and tasks that each claim is about."""
     points, tasks = trend_points(study), [task.name for task in study.tasks] or [""]
-    found = []
+    cells = []
     for claim in study.claims:
         arms = [t.of for t in weighted_sum(claim, points).terms if isinstance(t.of, str)]
         on = tasks if claim.task is None else [claim.task]
-        found.append({(arm, task) for arm in arms for task in on})
-    return found
+        cells.append({(arm, task) for arm in arms for task in on})
+    return cells
 
 
-def _named(study: Study, cells: Sequence[Cell]) -> tuple[str, ...]:
+def _names(study: Study, cells: Sequence[Cell]) -> tuple[str, ...]:
     """The arms in `cells`; of several tasks with those, where these are not all."""
     tasks: dict[str, list[str]] = {}
     for arm, task in cells:

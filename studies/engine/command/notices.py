@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from studies.engine.command import kept
+from studies.engine.command import keep_checks
 from studies.engine.command.stages import SearchStage, SeedsStage, StudyStage, TuneStage
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
-from studies.engine.planning import edited, noted
+from studies.engine.planning import edits, preregistration
 from studies.engine.planning.plan import plan
 from studies.engine.records import Stage, Trial
 from studies.engine.trials.fetching import check_data
@@ -31,7 +31,7 @@ class Notices:
         """`before` is the stage before the seeds."""
         self._study, self._plugins, self._runs_dir = study, plugins, runs_dir
         self._before, self._say = before, say
-        self._told: list[str] = []
+        self._printed: list[str] = []
         self._remarked: set[Stage] = set()
 
     def edits(self, stage: StudyStage, *, keep: bool) -> None:
@@ -42,13 +42,13 @@ class Notices:
         for each in dict.fromkeys(stages):
             if each.name not in self._remarked:
                 self._remarked.add(each.name)
-                lines += edited.remarks(
+                lines += edits.remarks(
                     self._study, each.name, trials, self._runs_dir,
                     undecided=self._undecided() if each.name == "seeds" else (), again=each.again,
                 )  # fmt: skip
         if stage is not self._before:
-            lines += noted.remarks(self._study, self._runs_dir, keep=keep)
-            lines += kept.lacking(stage.trials, self._runs_dir)
+            lines += preregistration.remarks(self._study, self._runs_dir, keep=keep)
+            lines += keep_checks.lacking(stage.trials, self._runs_dir)
         for line in lines:
             self._say(line, "yellow")
 
@@ -57,11 +57,11 @@ class Notices:
         if not self._study.keep:
             return
         chosen = isinstance(stage, SeedsStage)
-        trials = stage.asked if chosen else self._first_seeds()
-        for line in kept.room(self._study, trials, self._runs_dir):
-            if line not in self._told:
+        trials = stage.selected if chosen else self._first_seeds()
+        for line in keep_checks.room(self._study, trials, self._runs_dir):
+            if line not in self._printed:
                 self._say(line, "dim")
-            self._told.append(line)
+            self._printed.append(line)
 
     def _first_seeds(self) -> list[Trial]:
         """The trials of the seeds that every arm has."""
@@ -77,9 +77,9 @@ class Notices:
             raise StudyError(f"{self._study.place('task')}: {named}{error}") from error
         lines += unreached(trials)
         for line in lines:
-            if line not in self._told:
+            if line not in self._printed:
                 self._say(line, "yellow")
-        self._told += lines
+        self._printed += lines
 
     def _undecided(self) -> set[tuple[str, str]]:
         """Arms and tasks whose seeds are not known before their tuning, or the search, ended."""

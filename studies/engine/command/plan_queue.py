@@ -31,7 +31,7 @@ class PlanQueue(Queue):
         self._plans, self._runs_dir, self._say = plans, runs_dir, say
         self._retry_failed, self._durations = retry_failed, durations
         self._names = [(plan.study, plan.profile) for plan in plans]
-        self._began, self._ran = time.monotonic(), 0
+        self._began, self._count = time.monotonic(), 0
         self._results: dict[tuple[str, str, str], Result | None] = {}
         """By study, profile and key."""
         self._tried: set[tuple[str, str, str]] = set()
@@ -60,7 +60,7 @@ class PlanQueue(Queue):
         return sum(len(arm[-1].trials) for arms in self._open for arm in arms)
 
     @property
-    def known(self) -> int:
+    def ended_count(self) -> int:
         """Trials that have ended."""
         return sum(result is not None for result in self._results.values())
 
@@ -112,7 +112,7 @@ class PlanQueue(Queue):
     def ended(self, task: Task, result: Result, again: bool) -> None:
         """Keep the result; an arm may be able to choose by it."""
         super().ended(task, result, again)
-        self._ran += 1
+        self._count += 1
         if not again:
             self._results[_identity(task.trial)] = result
             self._choose()
@@ -122,20 +122,20 @@ class PlanQueue(Queue):
         lines = ["", f"{'study':<40} {'done':>6} {'failed':>6} {'left':>6}"]
         failures = []
         for plan, trials, arms in zip(self._plans, self._trials, self._open, strict=True):
-            found = [self._results[_identity(trial)] for trial in trials]
-            done = sum(r is not None and r.status == "done" for r in found)
-            failed = sum(r is not None and r.status == "failed" for r in found)
-            left = len(found) - done - failed + sum(len(arm[-1].trials) for arm in arms)
+            results = [self._results[_identity(trial)] for trial in trials]
+            done = sum(r is not None and r.status == "done" for r in results)
+            failed = sum(r is not None and r.status == "failed" for r in results)
+            left = len(results) - done - failed + sum(len(arm[-1].trials) for arm in arms)
             name = f"{plan.study} ({plan.profile})"
             lines.append(f"{name:<40} {done:>6} {failed:>6} {left:>6}")
             failures += [
                 f"failed: {plan.study} {trial.title} seed {trial.seed}: "
                 f"{result.failure.kind}: {result.failure.message}"
-                for trial, result in zip(trials, found, strict=True)
+                for trial, result in zip(trials, results, strict=True)
                 if result is not None and result.failure is not None
             ]
         hours = (time.monotonic() - self._began) / 3600
-        speed = f"{self._ran} trials in {hours * 60:.1f} min, {self._ran / hours:.0f} an hour"
+        speed = f"{self._count} trials in {hours * 60:.1f} min, {self._count / hours:.0f} an hour"
         return "\n".join([*lines, *failures, speed])
 
     def _add(self, plan: Plan, trial: Trial) -> None:
@@ -165,22 +165,22 @@ class PlanQueue(Queue):
                 for trial in choice.trials:
                     self._add(plan, trial)
                 values = ", ".join(f"{path} {value}" for path, value in choice.settings.items())
-                told = "no value gave a result: the study's own"
+                choice_text = "no value gave a result: the study's own"
                 if plan.tuning is not None and choice.score is not None:
                     metric = plan.tuning.select_on_of.get(choice.task, plan.tuning.select_on)
-                    told = f"{values} chosen ({metric} {choice.score:.4f})"
-                self._say(f"{plan.study} {choice.title}: {told}")
+                    choice_text = f"{values} chosen ({metric} {choice.score:.4f})"
+                self._say(f"{plan.study} {choice.title}: {choice_text}")
 
     def _choice(self, plan: Plan, arm: Sequence[Candidate]) -> Choice | None:
         """What validation chooses for `arm`; None while its tuning trials run."""
         assert plan.tuning is not None
         tuning: Tuning = plan.tuning.model_copy(update={"arms": (tuple(arm),)})
         where = (plan.study, plan.profile)
-        found = tuning.choices(lambda key: self._results.get((*where, key)))
-        if not found:
+        choices = tuning.choices(lambda key: self._results.get((*where, key)))
+        if not choices:
             return None
         self._tried |= {(*where, key) for candidate in arm for key in candidate.scored_by}
-        return found[0]
+        return choices[0]
 
     def _place(self, trial: Trial) -> int:
         """Where the trial's plan was named."""

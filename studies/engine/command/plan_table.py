@@ -50,8 +50,8 @@ def plan_table(trials: Sequence[Trial], runs_dir: Path, slots: Callable[[], int]
             cells = [(state, state) for state in row]
             if many:
                 cells = [(str(row.count(state) or "-"), state) for state in STYLES]
-            shown = [Text(text, style=STYLES.get(state, "dim")) for text, state in cells]
-            table.add_row(*[Text(task if i == 0 else "")] * several, Text(arm), *shown)
+            texts = [Text(text, style=STYLES.get(state, "dim")) for text, state in cells]
+            table.add_row(*[Text(task if i == 0 else "")] * several, Text(arm), *texts)
         table.add_section()
     known, lines = list(zip(trials, results, strict=True)), []
     slots = functools.cache(slots)

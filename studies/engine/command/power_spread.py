@@ -9,11 +9,13 @@ from studies.engine.definition.contrasts import WeightedSum, trend_points, weigh
 from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.errors import StudyError
 from studies.engine.planning import runs
-from studies.engine.planning.edited import finished
+from studies.engine.planning.edits import finished
 from studies.engine.records import Result, Trial, value_of
 from studies.engine.reporting.over_tasks import means
-from studies.engine.verdicts.samples import Results, sample
+from studies.engine.verdicts.row_scores import Results
+from studies.engine.verdicts.samples import sample
 from studies.engine.verdicts.spread import Spread, pooled
+from studies.engine.verdicts.statistics import Measured
 
 LEAST = 3
 """Seeds that all arms of a claim share before their own spread is taken."""
@@ -48,7 +50,7 @@ def of_results(study: Study, trials: Sequence[Trial], runs_dir: Path) -> Spreads
     Raises:
         StudyError: no spread of differences from the baseline can be taken from there.
     """
-    pairs = list(_found(study, trials, runs_dir))
+    pairs = list(_finished(study, trials, runs_dir))
     several = {
         task.name: (
             _by_arm(pair for pair in pairs if pair[0].task == task.name),
@@ -73,7 +75,9 @@ def _sums(study: Study) -> list[tuple[ClaimRule, WeightedSum]]:
     return [(claim, weighted_sum(claim, points)) for claim in study.claims]
 
 
-def _found(study: Study, trials: Sequence[Trial], runs_dir: Path) -> Iterator[tuple[Trial, Result]]:
+def _finished(
+    study: Study, trials: Sequence[Trial], runs_dir: Path
+) -> Iterator[tuple[Trial, Result]]:
     """Finished trials of the arms of `trials`; a pilot may have had other seeds."""
     cells = {trial.cell: trial for trial in trials}
     before = finished(runs.study_dir(study, runs_dir) / "trials")
@@ -86,11 +90,11 @@ def _found(study: Study, trials: Sequence[Trial], runs_dir: Path) -> Iterator[tu
 
 
 def _by_arm(pairs: Iterable[tuple[Trial, Result]]) -> Results:
-    found: dict[str, dict[int, Result]] = {}
+    results: dict[str, dict[int, Result]] = {}
     for trial, result in pairs:
         if result.status == "done":
-            found.setdefault(trial.arm, {})[trial.seed] = result
-    return found
+            results.setdefault(trial.arm, {})[trial.seed] = result
+    return results
 
 
 def _values(results: Results, metric: str) -> dict[str, dict[int, float]]:
@@ -105,14 +109,14 @@ def _of_claim(total: WeightedSum, results: Results, metric: str, baseline: str) 
     own = sample(total, results, metric)
     if own.exact:
         return "none: the same for every seed"
-    if own.measured is not None and own.n >= LEAST:
+    if isinstance(own.measured, Measured) and own.n >= LEAST:
         spread, freedom = own.measured.error * math.sqrt(own.n), own.measured.freedom
         return Spread(spread, freedom, f"{own.n} seeds")
-    asked = total.terms[0].metric or metric
-    around = pooled(_values(results, asked), baseline)
+    measure = total.terms[0].metric or metric
+    around = pooled(_values(results, measure), baseline)
     if around is None:
         return "not known: too few results"
-    return _scaled(replace(around, source="pooled"), asked, total, metric)
+    return _scaled(replace(around, source="pooled"), measure, total, metric)
 
 
 def _scaled(spread: Spread, of: str, total: WeightedSum, metric: str) -> Spread | str:

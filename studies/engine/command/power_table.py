@@ -48,7 +48,7 @@ def power_table(
     arms = len({point.arm for point in expand(study)[0]})
     level = one_sided_level(len(study.claims), arms)
     title = Text(f"{study.name} ({study.profile})", style="italic")
-    parts: list[RenderableType] = [title, Text("\n".join(_spread_told(spreads.whole)))]
+    parts: list[RenderableType] = [title, Text("\n".join(_spread_lines(spreads.whole)))]
     parts.append(_by_seeds(study, spreads.whole.value, level))
     parts.append(Text("\n".join(_read(study, arms, level))))
     if study.claims:
@@ -56,15 +56,15 @@ def power_table(
     return Group(*parts)
 
 
-def _spread_told(spread: Spread) -> list[str]:
-    told = [f"spread over seeds of a paired difference: {spread.value:.3g}, {spread.source}"]
+def _spread_lines(spread: Spread) -> list[str]:
+    lines = [f"spread over seeds of a paired difference: {spread.value:.3g}, {spread.source}"]
     if spread.interval is not None:
         low, high = spread.interval
-        told.append(
+        lines.append(
             f"95% interval of it: {low:.3g} to {high:.3g}; at its ends the same is found with "
             f"{(low / spread.value) ** 2:.2g} to {(high / spread.value) ** 2:.2g} times the seeds"
         )
-    return told
+    return lines
 
 
 def _by_seeds(study: Study, spread: float, level: float) -> Table:
@@ -89,22 +89,22 @@ def _smallest(n: int, spread: float, level: float) -> tuple[str, str]:
     if n < 2:
         return "none", "none"
     digits = max(0, 1 - math.floor(math.log10(spread / 4)))  # two of what most seeds find
-    found, bound = (of(n, level) * spread for of in (detectable, boundable))
-    return f"{found:.{digits}f}", f"{bound:.{digits}f}"
+    smallest, bound = (of(n, level) * spread for of in (detectable, boundable))
+    return f"{smallest:.{digits}f}", f"{bound:.{digits}f}"
 
 
 def _read(study: Study, arms: int, level: float) -> list[str]:
     """How to read the table of seeds."""
     if n := len(study.claims):
-        told = f"one-sided at {level:.3g}: the {ALPHA:.0%} of all verdicts over {n} claims"
-        told = told.replace("1 claims", "1 claim") if n == 1 else told
+        test = f"one-sided at {level:.3g}: the {ALPHA:.0%} of all verdicts over {n} claims"
+        test = test.replace("1 claims", "1 claim") if n == 1 else test
     else:
-        told = f"two-sided at {2 * level:.3g}, as there are no claims: each arm against "
-        told += f"{study.baseline} at the {ALPHA:.0%} of all over {arms - 1}"
+        test = f"two-sided at {2 * level:.3g}, as there are no claims: each arm against "
+        test += f"{study.baseline} at the {ALPHA:.0%} of all over {arms - 1}"
     lines = [
         f"in the unit of {study.objective_of().metric}, each in {SHARE:.0%} of studies; a bound is "
         "a difference that is ruled out where there truly is none",
-        f"each test is {told} (Holm's first step)",
+        f"each test is {test} (Holm's first step)",
     ]
     if study.until_decided:
         lines.append(
@@ -130,8 +130,8 @@ def _by_claim(study: Study, spreads: Sequence[Spread | str], level: float) -> Ta
             finds, bounds = _smallest(last, spread.value, level * share)
             needs = _needs(claim, spread.value)[: 1 + fine]
             decided = (_words(study, level, *each) if each else "—" for each in needs)
-            shown = f"±{bounds}" if claim.expect.endswith("within") else finds
-            cells = [_spread(spread), shown, *decided]
+            size = f"±{bounds}" if claim.expect.endswith("within") else finds
+            cells = [_spread(spread), size, *decided]
         table.add_row(claim.claim, *cells)
     return table
 

@@ -32,7 +32,7 @@ class Progress:
         """`total` trials are to be accounted for; `metric_of` a task is shown of finished ones."""
         self._console, self._total, self._metric_of = console, total, metric_of
         self._standing = standing
-        self._finished = self._found = 0
+        self._finished = self._already_done = 0
         self._began: float | None = None
         self._running: dict[int, tuple[Event, float]] = {}
         self._live = Live(
@@ -59,23 +59,24 @@ class Progress:
             self._finished += 1
             self._standing.take(event.trial, event.result)
         if event.kind == "found":
-            self._found += 1
+            self._already_done += 1
             return
         if event.slot is not None:
             self._running.pop(event.slot, None)
         if event.kind == "started":
-            self._say_found()
+            self._say_already_done()
             self._began = self._began or time.monotonic()
             self._running[event.slot or 0] = (event, time.monotonic())
             if self._console.is_terminal:
                 return
         self._console.print(self._line(event), soft_wrap=True, highlight=False)
 
-    def _say_found(self) -> None:
+    def _say_already_done(self) -> None:
         """Once, before the first trial: how much an earlier run has done."""
-        if self._began is None and self._found:
+        if self._began is None and self._already_done:
             self._console.print(
-                f"{self._found} of {self._total} trials have a result already", highlight=False
+                f"{self._already_done} of {self._total} trials have a result already",
+                highlight=False,
             )
 
     def _line(self, event: Event) -> Text:
@@ -87,15 +88,15 @@ class Progress:
         text.append(f"{word:<8}", style="dim" if pruned or event.kind == "started" else style)
         text.append(f" {event.trial.title}  seed {event.trial.seed}")
         if event.result is not None:
-            found = self._found_text(event.trial, event.result)
-            text.append(f"  {found}  {duration(event.result.seconds)}")
+            finding = self._result_text(event.trial, event.result)
+            text.append(f"  {finding}  {duration(event.result.seconds)}")
             if not self._console.is_terminal:  # where there is no display that has it
                 text.append(self._so_far(event.trial), style="dim")
         if event.kind == "failed" and not pruned and not changed:
             text.append(f"\n        {event.run_dir / 'log.txt'}", style="dim")
         return text
 
-    def _found_text(self, trial: Trial, result: Result) -> str:
+    def _result_text(self, trial: Trial, result: Result) -> str:
         if result.failure is not None and (result.pruned or result.changed):
             return result.failure.message
         if result.failure is not None:
@@ -104,13 +105,13 @@ class Progress:
         return f"{metric} {result.metrics[metric]:.4f}"
 
     def _so_far(self, trial: Trial) -> str:
-        found = [self._standing.line(trial.label), self._left()]
-        told = "; ".join(part for part in found if part)
-        return f"  ({told})" if told else ""
+        parts = [self._standing.line(trial.label), self._left()]
+        text = "; ".join(part for part in parts if part)
+        return f"  ({text})" if text else ""
 
     def _left(self) -> str:
         """How long the rest will take, at the pace of this command so far; "" where unknown."""
-        ended, left = self._finished - self._found, self._total - self._finished
+        ended, left = self._finished - self._already_done, self._total - self._finished
         if self._began is None or not ended or left <= 0:
             return ""
         seconds = left * (time.monotonic() - self._began) / ended
@@ -128,17 +129,24 @@ class Progress:
         """The trials that run, with how far each one is."""
         rows = []
         for _, (event, since) in sorted(list(self._running.items())):
-            step, latest = _latest(event.run_dir / "metrics.jsonl")
+            done, latest = _latest(event.run_dir / "metrics.jsonl")
             seconds = duration(time.monotonic() - since)
-            rows.append((event.trial, seconds, _steps(event.trial, step), latest))
+            rows.append((event.trial, seconds, _steps(event.trial, done), latest))
         if not rows:
             return None
         table = Table(box=None, pad_edge=False, header_style="dim")
-        shown = {"step": any(row[2] for row in rows), "latest": any(row[3] for row in rows)}
-        for column in ("running", "seed", "time", *(name for name, used in shown.items() if used)):
+        columns = {"step": any(row[2] for row in rows), "latest": any(row[3] for row in rows)}
+        for column in (
+            "running",
+            "seed",
+            "time",
+            *(name for name, used in columns.items() if used),
+        ):
             table.add_column(column)
         for trial, seconds, step, latest in rows:
-            more = [cell for cell, used in zip((step, latest), shown.values(), strict=True) if used]
+            more = [
+                cell for cell, used in zip((step, latest), columns.values(), strict=True) if used
+            ]
             table.add_row(Text(trial.title), str(trial.seed), seconds, *more)
         return table
 

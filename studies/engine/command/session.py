@@ -11,18 +11,19 @@ from rich.console import Console, RenderableType
 
 from studies.archives import ArchiveError
 from studies.engine.command import dispatch
-from studies.engine.command.delivered import Delivered
+from studies.engine.command.exits import DONE, INCOMPLETE
 from studies.engine.command.importing import import_results
 from studies.engine.command.notices import Notices, Say
 from studies.engine.command.plan_table import plan_table
 from studies.engine.command.progress import Progress
+from studies.engine.command.report_cache import ReportCache
 from studies.engine.command.stages import SearchStage, SeedsStage, StudyStage, TuneStage
 from studies.engine.command.standing import Standing
 from studies.engine.definition import checks, verify
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
 from studies.engine.labels import span
-from studies.engine.planning import noted, runs
+from studies.engine.planning import preregistration, runs
 from studies.engine.planning.plan import plan_candidates
 from studies.engine.planning.plan_file import Plan, write_plan
 from studies.engine.planning.tuning import Choice
@@ -35,17 +36,14 @@ from studies.engine.trials.fetching import fetch_for
 
 if TYPE_CHECKING:  # these take a second each
     from studies.engine.reporting.report import Report
-    from studies.engine.tracking.background import Found
-
-DONE, INCOMPLETE = 0, 1
-"""Exit codes: everything is done; a trial failed, or something is missing."""
+    from studies.engine.tracking.background import EndedTrial
 
 MakeRunner = Callable[[Sequence[Trial], int], Runner]
 """From the trials of a stage, and how many of them are left, to what runs them."""
 
 
 Reported = tuple[
-    Sequence[tuple[Trial, Result]], Sequence[Choice], SearchOutcome | None, noted.Changed
+    Sequence[tuple[Trial, Result]], Sequence[Choice], SearchOutcome | None, preregistration.Changes
 ]
 """Results of the seeds, what tuning chose, what the search found, and what was changed since."""
 
@@ -101,10 +99,10 @@ class Session:
         for name in sorted({trial.config["backbone"]["name"] for trial in _absent(stage.to_fetch)}):
             self._say(f"{name} is not on this machine yet: whether it fits its task, and has what "
                       "the arms adapt, is checked once it is fetched", "yellow")  # fmt: skip
-        slots = functools.partial(slot_count, stage.asked)
-        self._show(plan_table(stage.asked, self._runs_dir, slots))
+        slots = functools.partial(slot_count, stage.selected)
+        self._show(plan_table(stage.selected, self._runs_dir, slots))
         if stage is self.tuning:
-            arms, tasks = (len({getattr(t, n) for t in stage.asked}) for n in ("arm", "task"))
+            arms, tasks = (len({getattr(t, n) for t in stage.selected}) for n in ("arm", "task"))
             on = f" on {tasks} tasks" if self._study.tasks else ""
             least, most = len(self._study.first_seeds), len(self._study.seeds)
             self._print(f"then {arms} tuned arms{on} with {span(least, most)} seeds each")
@@ -116,7 +114,7 @@ class Session:
         """Show what numbers of seeds would find, by `spread` or that of results; trains nothing."""
         from studies.engine.command.power_table import power_table  # with scipy
 
-        self._show(power_table(self._study, self.seeds().asked, self._runs_dir, spread))
+        self._show(power_table(self._study, self.seeds().selected, self._runs_dir, spread))
         return DONE
 
     def run(self, make_runner: MakeRunner) -> int:
@@ -204,13 +202,13 @@ class Session:
             tuning.missing or (self._options.retry_failed and self._failed(tuning))
         ):
             self.notices.edits(tuning, keep=False)
-            trials = list(tuning.asked)
+            trials = list(tuning.selected)
             follow = plan_candidates(self._study, trials, self._options.plugins)
         else:
             seeds = self.seeds()
             self.notices.edits(seeds, keep=False)
             states = {"waiting", "running"} | ({"failed"} if self._options.retry_failed else set())
-            trials = [t for t in seeds.asked if runs.state_of(t, self._runs_dir) in states]
+            trials = [t for t in seeds.selected if runs.state_of(t, self._runs_dir) in states]
             self._print(*seeds.planned)
         self.notices.data(trials)
         whole = Plan(
@@ -234,18 +232,18 @@ class Session:
         """
         # a trial may be of both stages, or of two arms that a search has made one
         trials = [*self.earlier(), *seeds.trials]
-        shown = {(trial.key, trial.arm): trial for trial in trials}
-        results = self._results(shown.values())
+        unique = {(trial.key, trial.arm): trial for trial in trials}
+        results = self._results(unique.values())
         if not results:
             self._say(f"no trial of {self._study.name} has a result yet: nothing to report", "red")
             return False
-        delivered = Delivered(self._study, [*shown.values()], self._runs_dir)
-        if told := delivered.told():
-            self._print(*told)
+        cache = ReportCache(self._study, [*unique.values()], self._runs_dir)
+        if texts := cache.texts():
+            self._print(*texts)
             return True
-        return self._make(seeds, results, delivered)
+        return self._make(seeds, results, cache)
 
-    def _make(self, seeds: SeedsStage, results: "Sequence[Found]", delivered: Delivered) -> bool:
+    def _make(self, seeds: SeedsStage, results: "Sequence[EndedTrial]", cache: ReportCache) -> bool:
         """Write and print report and page anew; whether that worked."""
         from studies.engine.tracking import background
 
@@ -256,39 +254,39 @@ class Session:
             self._complain(message)
 
         report = self._report(seeds)
-        told = [] if report is None else [f"{report.text}\nReport: {report.markdown}"]
-        self._print(*told)
+        texts = [] if report is None else [f"{report.text}\nReport: {report.markdown}"]
+        self._print(*texts)
         link = background.deliver(self._study, results, report, self._runs_dir, complain)
         if link is None:
             return False
         self._print(link.text)
         if not complaints:
-            delivered.keep([*told, link.text])
+            cache.keep([*texts, link.text])
         return True
 
     def _report(self, seeds: SeedsStage) -> "Report | None":
         """Write the report of the seeds and the search; None where neither has begun."""
-        if (found := self.reported(seeds)) is None:
+        if (reported := self.reported(seeds)) is None:
             return None
         from studies.engine.reporting.report import write_report
 
-        folder, (pairs, *_) = runs.study_dir(self._study, self._runs_dir), found
-        return write_report(self._study, pairs, folder / "report", folder / "trials", *found[1:])
+        folder, (pairs, *_) = runs.study_dir(self._study, self._runs_dir), reported
+        return write_report(self._study, pairs, folder / "report", folder / "trials", *reported[1:])
 
     def reported(self, seeds: SeedsStage) -> Reported | None:
         """What a report of the seeds and the search is made from; None where neither has begun."""
-        found = [(trial, result) for trial, result, _ in self._results(seeds.trials)]
+        pairs = [(trial, result) for trial, result, _ in self._results(seeds.trials)]
         search = None if self.search is None else self.search.outcome()
-        if not found and (search is None or not search.points):
+        if not pairs and (search is None or not search.points):
             return None
         choices = self.tuning.choices if self.tuning is not None else ()
-        return found, choices, search, noted.changed(self._study, self._runs_dir)
+        return pairs, choices, search, preregistration.changes(self._study, self._runs_dir)
 
     def earlier(self) -> Sequence[Trial]:
         """The trials of the stage before the seeds that are known by now."""
         return () if self.before is None else self.before.trials
 
-    def _results(self, trials: Iterable[Trial]) -> "list[Found]":
+    def _results(self, trials: Iterable[Trial]) -> "list[EndedTrial]":
         """Those of `trials` that have ended, with their folders."""
         return [
             (trial, result, runs.trial_dir(trial, self._runs_dir))
@@ -298,9 +296,9 @@ class Session:
 
     def _end(self, seeds: SeedsStage) -> int:
         """Report, and say what is missing."""
-        delivered = self.deliver(seeds)
+        complete = self.deliver(seeds)
         self._print(*seeds.stands)
-        states = [self._state(trial) for trial in seeds.asked]
+        states = [self._state(trial) for trial in seeds.selected]
         failed, waiting = states.count("failed"), states.count("waiting")
         if failed or waiting:
             why = [f"{failed + waiting} of {len(states)} trials have no result"]
@@ -311,7 +309,7 @@ class Session:
                 runs_them = "the same command without --report or --import runs them"
                 why.append(f"{waiting} not run yet: {runs_them}")
             self._complain("; ".join(why))
-        return INCOMPLETE if failed or waiting or not delivered else DONE
+        return INCOMPLETE if failed or waiting or not complete else DONE
 
     def _train(self, stage: StudyStage, make_runner: MakeRunner, retry: bool) -> None:
         """Run what has no result; raises as `dispatch.run`, and `Stopped` without model or data."""
@@ -328,20 +326,20 @@ class Session:
                 raise Stopped(str(error)) from error
             if absent and (problems := verify.points_of(self._study)[1]):
                 raise StudyError(*problems)
-        standing = Standing(stage.metric_of, self._study.baseline, stage.asked)
+        standing = Standing(stage.metric_of, self._study.baseline, stage.selected)
         with (
             background.Tracking(self._study, self._runs_dir, self._complain) as page,
             Progress(self._out, stage.total, stage.metric_of, standing) as progress,
         ):
-            for found in self._results(self.earlier()):  # a stage ends before MLflow has it all
-                page.end_trial(*found)
+            for ended in self._results(self.earlier()):  # a stage ends before MLflow has it all
+                page.end_trial(*ended)
 
             def on_event(event: Event) -> None:
                 progress.show(event)
                 if event.result is not None:
                     page.end_trial(event.trial, event.result, event.run_dir)
 
-            make = functools.partial(make_runner, stage.asked)
+            make = functools.partial(make_runner, stage.selected)
             stage.run(make, retry, on_event, self._complain)
 
     def _import(self, source: Path, stage: StudyStage, last: bool) -> None:
@@ -349,15 +347,19 @@ class Session:
         before = () if stage is self.before else self.earlier()
         with dispatch.owned(self._study, self._runs_dir):
             trials = [*stage.trials, *stage.may_follow]
-            found = import_results(self._study, [*before, *trials], source, self._runs_dir)
+            imported = import_results(self._study, [*before, *trials], source, self._runs_dir)
         dispatch.record(self._study, trials, self._runs_dir, self._complain)
-        refused = [*found.refused, *(found.strangers if last else ())]
-        ours = {trial.key for trial in (*stage.asked, *stage.may_follow)}
+        refused = [*imported.refused, *(imported.strangers if last else ())]
+        ours = {trial.key for trial in (*stage.selected, *stage.may_follow)}
         taken, known = (
-            sum(trial.key in ours for trial in each) for each in (found.taken, found.known)
+            sum(trial.key in ours for trial in each) for each in (imported.taken, imported.known)
         )
         name = "" if last else "tuning stage: "
-        left = f", {len(found.strangers)} of the next stage" if found.strangers and not last else ""
+        left = (
+            f", {len(imported.strangers)} of the next stage"
+            if imported.strangers and not last
+            else ""
+        )
         self._print(f"{name}{taken} results taken, {known} known already, "
                     f"{len(refused)} refused{left}")  # fmt: skip
         for folder, reason in refused:
@@ -371,7 +373,7 @@ class Session:
             )
 
     def _failed(self, stage: StudyStage) -> bool:
-        return any(self._state(trial) == "failed" for trial in stage.asked)
+        return any(self._state(trial) == "failed" for trial in stage.selected)
 
     def _state(self, trial: Trial) -> str:
         """done, failed or waiting; without a value of the objective nothing is done."""

@@ -9,9 +9,10 @@ from rich.text import Text
 
 from studies.engine.command import dispatch, looks
 from studies.engine.command.dispatch import MakeRunner, OnEvent, Say
+from studies.engine.definition.sections import Search
 from studies.engine.definition.study import Study
 from studies.engine.planning import runs
-from studies.engine.planning.edited import Again
+from studies.engine.planning.edits import Again
 from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.selection import only
 from studies.engine.planning.tuning import Choice
@@ -36,7 +37,7 @@ class StudyStage(Protocol):
         """Every trial of the stage that is known by now."""
 
     @property
-    def asked(self) -> Sequence[Trial]:
+    def selected(self) -> Sequence[Trial]:
         """Those that this command is about."""
 
     @property
@@ -83,8 +84,8 @@ class TuneStage:
         # a seed of the next stage says nothing of this one
         reported = [f"seed={seed}" for seed in study.seeds]
         own = [c for c in conditions if c.replace(" ", "") not in reported]
-        self.asked = self.to_fetch = only(self.trials, own) if own else self.trials
-        self.total = len(self.asked)
+        self.selected = self.to_fetch = only(self.trials, own) if own else self.trials
+        self.total = len(self.selected)
         self._tuning = plan_candidates(study, self.trials, plugins)
         self._by_key = {trial.key: trial for trial in self.trials}
 
@@ -102,7 +103,7 @@ class TuneStage:
     def open_cells(self) -> dict[tuple[str, str], str]:
         """The arms in question that have yet to choose, by arm and task, as they are called."""
         settled = {choice.cell for choice in self.choices}
-        names = {t.cell: f"{t.arm} on {t.task}" if t.task else t.arm for t in self.asked}
+        names = {t.cell: f"{t.arm} on {t.task}" if t.task else t.arm for t in self.selected}
         return {cell: name for cell, name in names.items() if cell not in settled}
 
     @property
@@ -119,7 +120,7 @@ class TuneStage:
 
     def run(self, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent, say: Say) -> None:
         """Run what is left; errors are those of `dispatch.run`."""
-        dispatch.run(self._study, self.asked, self._runs_dir, make_runner,
+        dispatch.run(self._study, self.selected, self._runs_dir, make_runner,
                      retry_failed=retry_failed, on_event=on_event, say=say)  # fmt: skip
 
 
@@ -132,7 +133,7 @@ class SearchStage:
     def __init__(self, study: Study, plugins: Sequence[Path], runs_dir: Path) -> None:
         """Raises `StudyError` where the study cannot be planned."""
         self._study, self._runs_dir = study, runs_dir
-        self._spec = search.wanted(study)
+        self._spec = search.search_of(study)
         self._make = search.plan_search(study, plugins)
         self.total = self._spec.trials
 
@@ -146,7 +147,7 @@ class SearchStage:
         return [trial for trial, _ in self._history()]
 
     @property
-    def asked(self) -> list[Trial]:
+    def selected(self) -> list[Trial]:
         """The same: a search is run as a whole."""
         return self.trials
 
@@ -207,7 +208,7 @@ class SearchStage:
 
 
 def _importances(
-    spec: search.Search, points: Sequence[tuple[search.Settings, Sequence[float]]]
+    spec: Search, points: Sequence[tuple[search.Settings, Sequence[float]]]
 ) -> Sequence[Mapping[str, float]]:
     from studies.engine.searching.optuna_storage import importances  # with Optuna
 
@@ -244,16 +245,16 @@ class SeedsStage:
         """How far seeds are that go on until the claims are decided; None of a list."""
         self.may_follow: Sequence[Trial] = ()
         if study.until_decided:
-            found = {trial.key: runs.result_of(trial, runs_dir) for trial in reached}
-            self.look = looks.reached(study, reached, found, self._judge, [*untuned])
+            results = {trial.key: runs.result_of(trial, runs_dir) for trial in reached}
+            self.look = looks.reached(study, reached, results, self._judge, [*untuned])
             reached = list(self.look.trials)
             known = {trial.key for trial in reached}
             # results beyond the look, such as of a list of seeds, stay in the report
             beyond = [trial for trial in self.trials if trial.key not in known]
-            self.may_follow = [trial for trial in beyond if found[trial.key] is None]
-            self.trials = reached + [trial for trial in beyond if found[trial.key] is not None]
-        self.asked = self.to_fetch = only(reached, conditions) if conditions else reached
-        self.total = len(self.asked)
+            self.may_follow = [trial for trial in beyond if results[trial.key] is None]
+            self.trials = reached + [trial for trial in beyond if results[trial.key] is not None]
+        self.selected = self.to_fetch = only(reached, conditions) if conditions else reached
+        self.total = len(self.selected)
 
     def metric_of(self, task: str = "") -> str:
         """What is compared."""
@@ -274,16 +275,16 @@ class SeedsStage:
         """What is decided by now, and what is open, where claims are looked at several times."""
         return [] if self.look is None else [self.look.stands]
 
-    def _judge(self, found: Sequence[tuple[Trial, Result]]) -> "Sequence[Verdict]":
+    def _judge(self, pairs: Sequence[tuple[Trial, Result]]) -> "Sequence[Verdict]":
         from studies.engine.reporting.outcome import collect  # with scipy
-        from studies.engine.verdicts.row_scores import kept_by
+        from studies.engine.verdicts.row_scores import row_reader
 
-        read = kept_by(self._study, runs.study_dir(self._study, self._runs_dir) / "trials")
-        return collect(self._study, found, read=read).verdicts
+        read = row_reader(self._study, runs.study_dir(self._study, self._runs_dir) / "trials")
+        return collect(self._study, pairs, read=read).verdicts
 
     def run(self, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent, say: Say) -> None:
         """Run what is left; errors are those of `dispatch.run`."""
         budget = self._study.budget.model_copy(update={"max_hours": self.hours})
         study = self._study.model_copy(update={"budget": budget})
-        dispatch.run(study, self.asked, self._runs_dir, make_runner,
+        dispatch.run(study, self.selected, self._runs_dir, make_runner,
                      retry_failed=retry_failed, on_event=on_event, say=say)  # fmt: skip

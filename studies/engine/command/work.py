@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from studies.engine.command.exits import BAD_INPUT, DONE, INCOMPLETE, INTERRUPTED, STOPPED
 from studies.engine.command.plan_queue import PlanQueue
 from studies.engine.errors import StudyError
 from studies.engine.labels import duration
@@ -27,10 +28,6 @@ from studies.engine.running.local import LocalRunner
 from studies.engine.running.loop import Loop, stop_signals
 from studies.engine.trials import devices
 from studies.output import lenient_output
-
-DONE, INCOMPLETE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes, as those of run_study.py."""
-STOPPED = "Stopped. Finished trials are kept: run the same command again to continue"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,15 +117,15 @@ class _Lines:
             return
         self._ended += 1
         if result.failure is not None:
-            found = f"{result.failure.kind}: {result.failure.message}"
+            finding = f"{result.failure.kind}: {result.failure.message}"
         else:
             metric = queue.metric_of(trial)
-            found = f"{metric} {result.metrics.get(metric, math.nan):.4f}"
-        rest = (queue.total - queue.known) * (time.monotonic() - self._began) / self._ended
+            finding = f"{metric} {result.metrics.get(metric, math.nan):.4f}"
+        rest = (queue.total - queue.ended_count) * (time.monotonic() - self._began) / self._ended
         soon = f"  (about {duration(rest)} left)" if rest else ""
         _say(
-            f"[{queue.known}/{queue.total}] {event.kind:<6} {trial.study} {trial.title} "
-            f"seed {trial.seed}  {found}  {duration(result.seconds)}{soon}"
+            f"[{queue.ended_count}/{queue.total}] {event.kind:<6} {trial.study} {trial.title} "
+            f"seed {trial.seed}  {finding}  {duration(result.seconds)}{soon}"
         )
 
 

@@ -14,11 +14,11 @@ def check(
     """Report evaluations that no arm can have; `metrics` are those of the task."""
     if (after := study.after) is not None:
         quantised = any("quantization" in point.config["backbone"] for point in points)
-        asked = [
+        rules = [
             ("para", after.para is not None, checks.can_be_pruned, "adds a matrix to the weight"),
             ("affine", after.affine, checks.has_phi, "has a phi"),
         ]
-        for key, wanted, fits, what in asked:
+        for key, wanted, fits, what in rules:
             if wanted and not any(fits(point.config["adapter"]) for point in points):
                 problems.at(f"no arm {what}", "after", key)
             if wanted and quantised:

@@ -15,7 +15,7 @@ import json
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 from studies.archives.cache import cache_folder
 from studies.engine.definition import plugins
@@ -28,34 +28,38 @@ SOURCES = ("adapters", "basis_zoo", "studies.backbones", "studies.engine.definit
 version."""
 MOST_ANSWERS, MOST_FILES = 20_000, 4
 
+Given = TypeVarTuple("Given")
+Answer = TypeVar("Answer")
+
 _known: dict[str, Any] = {}
-_open: "list[_Kept]" = []
+_open: "list[_Cache]" = []
 """What is kept between commands, while one keeps it."""
 
 
-def once(ask: Callable[..., Any]) -> Callable[..., Any]:
+def once(ask: Callable[[*Given], Answer]) -> Callable[[*Given], Answer]:
     """`ask`, a question about values that JSON can hold, asked once for each of them.
 
     What it raises is raised each time anew.
     """
 
     @functools.wraps(ask)
-    def asked(*given: Any) -> Any:
+    def cached(*given: *Given) -> Answer:
         canonical = json.dumps([ask.__name__, *given], sort_keys=True, default=repr)
         key = hashlib.sha256(canonical.encode()).hexdigest()[:32]
         for store in _open if key not in _known else ():
             store.read()
         if key not in _known:
             _known[key] = ask(*json.loads(canonical)[1:])
-        return _known[key]
+        answer: Answer = _known[key]
+        return answer
 
-    return asked
+    return cached
 
 
 @contextlib.contextmanager
-def kept() -> Iterator[None]:
+def cache() -> Iterator[None]:
     """Know what earlier commands were answered, and leave what is asked inside to later ones."""
-    store = _Kept()
+    store = _Cache()
     _open.append(store)
     try:
         yield
@@ -64,7 +68,7 @@ def kept() -> Iterator[None]:
         store.write()
 
 
-class _Kept:
+class _Cache:
     """The answers of commands before this one, read on the first question."""
 
     def __init__(self) -> None:
@@ -131,7 +135,7 @@ def _files(packages: Iterable[str]) -> Iterator[Path]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_bytes())
+        content = json.loads(file.read_bytes())
     except (OSError, ValueError):  # none yet, or cut by a full disk: it is asked anew
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from basis_zoo.registry import no_option, unknown
 from studies.backbones.head import HeadKind
@@ -16,9 +16,30 @@ from studies.engine.definition import answers
 from studies.tasks.task import HEADS
 
 
-def _words() -> dict[str, Any]:
+class Words(TypedDict):
+    """The names that an adapter section may use, and which methods are of which kind."""
+
+    common: Sequence[str]
+    options: dict[str, Sequence[str]]
+    """By method, as `ignored`."""
+    ignored: dict[str, Sequence[str]]
+    pruned: list[str]
+    """Methods, as `changing` and `phi`."""
+    changing: list[str]
+    phi: list[str]
+    monitored: Sequence[str]
+    families: dict[str, str]
+    """Basis family by method, of those that fix it."""
+    plain: list[str]
+    """Families without bandwidths."""
+    basis: list[str]
+    grid: list[str]
+    start: list[str]
+
+
+def _words() -> Words:
     """The names that an adapter section may use, so that most mistakes are found without torch."""
-    return _found_words(_registered() if "adapters" in sys.modules else None)
+    return _read_words(_registered() if "adapters" in sys.modules else None)
 
 
 def _registered() -> list[list[str]]:
@@ -31,7 +52,7 @@ def _registered() -> list[list[str]]:
 
 
 @answers.once
-def _found_words(registered: list[list[str]] | None) -> dict[str, Any]:
+def _read_words(registered: list[list[str]] | None) -> Words:
     import adapters
     import basis_zoo
 
@@ -87,13 +108,15 @@ def check_adapter_names(adapter: Mapping[str, Any]) -> None:
     for option in adapter:
         if option not in ("method", *options_of(method)):
             raise ValueError(no_option(f"method {method!r}", option, options))
-    kinds = {"basis": "basis family", "grid": "grid", "start": "start"}
-    for option, kind in kinds.items() if method in words["phi"] else ():
+    own = ". One of your own: `plugins: [FILE.py]` or --plugin FILE"
+    for option, kind, known, hint in (
+        ("basis", "basis family", words["basis"], own),
+        ("grid", "grid", words["grid"], ""),
+        ("start", "start", words["start"], ""),
+    ):
         name = adapter.get(option)
-        if isinstance(name, str) and name not in words[option]:
-            own = ". One of your own: `plugins: [FILE.py]` or --plugin FILE"
-            message = unknown(kind, name, words[option])
-            raise ValueError(message + (own if option == "basis" else ""))
+        if method in words["phi"] and isinstance(name, str) and name not in known:
+            raise ValueError(unknown(kind, name, known) + hint)
 
 
 def can_be_pruned(adapter: Mapping[str, Any]) -> bool:
@@ -124,7 +147,7 @@ def has_phi(adapter: Mapping[str, Any]) -> bool:
 def has_bandwidths(adapter: Mapping[str, Any]) -> bool:
     """Whether the method's phi has bandwidths."""
     words = _words()
-    family = words["families"].get(adapter.get("method"), adapter.get("basis", "sinc"))
+    family = words["families"].get(adapter.get("method", ""), adapter.get("basis", "sinc"))
     return has_phi(adapter) and family not in words["plain"]
 
 
@@ -192,16 +215,17 @@ def is_at_hand(backbone: dict[str, Any]) -> bool:
     """Whether the backbone's configuration is on this machine, so that arms can be held to it."""
     from studies import backbones
 
-    made = backbones.check(backbone).kind == "made"
-    return made or backbones.config_file(backbone) is not None
+    is_matrix = backbones.check(backbone).kind == "matrix"
+    return is_matrix or backbones.config_file(backbone) is not None
 
 
 def check_modules(backbone: dict[str, Any], task: dict[str, Any], adapter: dict[str, Any]) -> None:
     """Raises `ValueError` where `adapter` names modules that a backbone at hand does not have."""
     from studies import backbones, tasks
 
-    if backbones.check(backbone).kind == "made":
+    if backbones.check(backbone).kind == "matrix":
         shape = tasks.head(task, tasks.load(task)).shape
+        assert shape is not None, "`check_fit` refuses every other task"
         _check_on_matrix(backbone, shape, adapter)
     elif file := backbones.config_file(backbone):
         content = file.read_text(encoding="utf-8")

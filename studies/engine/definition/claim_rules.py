@@ -40,8 +40,8 @@ def check(
                 message = unlike(f"no task is called '{claim.task}'", claim.task, names, "Tasks")
             problems.at(message, "claims", i, "task")
             continue
-        asked = [point for point in points if claim.task in (None, point.task)]
-        own = list({point.arm: point for point in asked[::-1]}.values())[::-1]  # each arm once
+        meant = [point for point in points if claim.task in (None, point.task)]
+        own = list({point.arm: point for point in meant[::-1]}.values())[::-1]  # each arm once
         wrong = list(contrasts.problems(claim, own))
         if claim.trend is not None and claim.trend.over in study.tune:
             wrong.append((("trend", "over"), "`tune` chooses it: nobody knows yet what arms have"))
@@ -50,13 +50,13 @@ def check(
         if wrong or metrics is None:
             continue
         if claim.metric == COLLAPSED:
-            for key, message in collapsed_rules.problems(claim, study, asked, metrics):
+            for key, message in collapsed_rules.problems(claim, study, meant, metrics):
                 problems.at(message, "claims", i, key)
             continue
         for key, message in _in_points(claim, study):
             problems.at(message, "claims", i, key)
         for key, metric, named in _compared(claim, own):
-            have = {p.cell: reported(study, p, metrics[p.cell]) for p in asked}
+            have = {p.cell: reported(study, p, metrics[p.cell]) for p in meant}
             short = [cell for cell, known in have.items() if metric not in known]
             if lacking := [cell for cell in short if cell[0] in named]:
                 every = [name for known in have.values() for name in known]
@@ -66,15 +66,15 @@ def check(
 def reported(study: Study, point: Point, metrics: Mapping[str, str]) -> list[str]:
     """Every metric that a trial of `point` has, where its task has `metrics`; costs as well."""
     adapter = point.config["adapter"]
-    found = ["train/loss", *(f"{split}/{name}" for split in SPLITS for name in metrics)]
-    found += [*checks.monitored(adapter), *COSTS]
+    names = ["train/loss", *(f"{split}/{name}" for split in SPLITS for name in metrics)]
+    names += [*checks.monitored(adapter), *COSTS]
     if study.after is not None:
         pruned, phi = checks.can_be_pruned(adapter), checks.has_phi(adapter)
         changed, bandwidths = checks.changes_weights(adapter), checks.has_bandwidths(adapter)
-        found += study.after.names(
+        names += study.after.names(
             metrics, pruned=pruned, phi=phi, bandwidths=bandwidths, changed=changed
         )
-    return found
+    return names
 
 
 def _compared(claim: ClaimRule, points: Sequence[Point]) -> Iterator[tuple[str, str, list[str]]]:
@@ -115,7 +115,7 @@ def _refusal(metric: str, arm: str, task: str, known: Sequence[str]) -> str:
         after = [name for name in known if name.startswith("after/")]
         hint = did_you_mean(metric, after) or " Ask for it in the section `after`"
         return f"nothing measures '{metric}'.{hint}"
-    shown = [name for name in known if not name.startswith(("cost/", "after/"))]
-    shown += [COLLAPSED, "cost/<field>", "after/<evaluation>/..."]
+    listed = [name for name in known if not name.startswith(("cost/", "after/"))]
+    listed += [COLLAPSED, "cost/<field>", "after/<evaluation>/..."]
     hint = did_you_mean(name if name == COLLAPSED else metric, [*known, COLLAPSED])
-    return f"no trial reports '{metric}'.{hint} Metrics: {', '.join(shown)}"
+    return f"no trial reports '{metric}'.{hint} Metrics: {', '.join(listed)}"

@@ -22,13 +22,13 @@ class Contents:
         """The sha256 of what each section of `config` reads; none where it is of this project."""
         from studies import backbones, tasks
 
-        found = {}
+        digests = {}
         for section, room in (("backbone", backbones), ("task", tasks)):
             name = json.dumps([section, config[section]], sort_keys=True)
             if name not in self._known:
                 self._known[name] = room.content(config[section])
-            found[section] = self._known[name]
-        return {section: digest for section, digest in found.items() if digest is not None}
+            digests[section] = self._known[name]
+        return {section: digest for section, digest in digests.items() if digest is not None}
 
     @property
     def identity(self) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from studies.engine.definition.points import Point, expand, value_at
 from studies.engine.definition.study import ClaimRule, Study, Trend
-from studies.engine.labels import shown
+from studies.engine.labels import short_value
 from studies.sections import unlike
 
 Where = tuple[str, ...]
@@ -174,16 +174,16 @@ def _series(trend: Trend, points: Sequence[Point], arm: str | None) -> dict[str,
     for point in points:
         if value_at(point.config, trend.over) is not None:
             groups.setdefault(_rest(point, trend.over), []).append(point)
-    found = [g for g in groups.values() if (len(g) > 2 if arm is None else _has(g, arm))]
-    if len(found) > 1:
-        examples = " or ".join(f"arm: {group[0].arm}" for group in found)
+    candidates = [g for g in groups.values() if (len(g) > 2 if arm is None else _has(g, arm))]
+    if len(candidates) > 1:
+        examples = " or ".join(f"arm: {group[0].arm}" for group in candidates)
         raise NoTrend(
-            f"{len(found)} groups of arms differ in {trend.over} alone; say which is meant by one "
-            f"of its arms, {examples}", "over"
+            f"{len(candidates)} groups of arms differ in {trend.over} alone; say which is meant by "
+            f"one of its arms, {examples}", "over"
         )  # fmt: skip
-    group = found[0] if found else max(groups.values(), key=len, default=[])
+    group = candidates[0] if candidates else max(groups.values(), key=len, default=[])
     if len(group) < 3:
-        have = ", ".join(shown(value_at(point.config, trend.over)) for point in group)
+        have = ", ".join(short_value(value_at(point.config, trend.over)) for point in group)
         like = "arms" if arm is None else f"arms like '{arm}'"
         raise NoTrend(
             f"a slope needs three values, and the {like} that differ in {trend.over} alone have "
@@ -193,7 +193,8 @@ def _series(trend: Trend, points: Sequence[Point], arm: str | None) -> dict[str,
     for name, value in series.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise NoTrend(
-                f"a slope needs numbers, and the arm '{name}' has {trend.over}: {shown(value)}",
+                f"a slope needs numbers, and the arm '{name}' has {trend.over}: "
+                f"{short_value(value)}",
                 "over",
             )
     return {name: float(value) for name, value in series.items()}

@@ -46,9 +46,12 @@ def part(tree: Entries, entries: dict[str, Any]) -> Entries:
     return part
 
 
-def _merged(base: Any, over: Any) -> Any:
-    if not (isinstance(base, Entries) and isinstance(over, Entries)):
-        return over
-    merged = Entries(base | {key: _merged(base.get(key), value) for key, value in over.items()})
+def _merged(base: Entries, over: Entries) -> Entries:
+    both = {
+        key: _merged(base[key], value)
+        for key, value in over.items()
+        if isinstance(base.get(key), Entries) and isinstance(value, Entries)
+    }
+    merged = Entries(base | over | both)
     merged.places = {**base.places, **over.places}
     return merged

@@ -24,7 +24,7 @@ from studies.engine.definition.points import (
 from studies.engine.definition.study import Study, StudyBody
 from studies.engine.definition.yaml_source import Entries, parse_scalar, parse_value
 from studies.engine.errors import StudyError
-from studies.engine.labels import shown
+from studies.engine.labels import short_value
 from studies.sections import unlike
 
 WITHOUT_NUMBERS = ("seeds", "keep", "budget")
@@ -43,14 +43,14 @@ def parsed(given: Sequence[str]) -> dict[str, Any]:
     Raises:
         StudyError: one is no KEY=VALUE, is given twice, or belongs into a study file.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for text in given:
         key, sign, value = text.partition("=")
         key = key.strip()
         section, _, rest = key.partition(".")
         if not sign or not section:
             raise StudyError(f"--set {text!r}: expected KEY=VALUE, e.g. adapter.start=paper")
-        if key in found:
+        if key in values:
             raise StudyError(f"--set {key}: given twice; say it once")
         if section in StudyBody.model_fields and section not in SETTABLE:
             raise StudyError(
@@ -65,8 +65,8 @@ def parsed(given: Sequence[str]) -> dict[str, Any]:
             raise StudyError(unlike(f"--set {key}: unknown key", section, SETTABLE, "To be set"))
         if not rest and section in ("adapter", "train", "budget"):
             raise StudyError(f"--set {key}: name one setting, e.g. {_EXAMPLES[section]}")
-        found[key] = parse_value(value, PLACE)
-    return {key: found[key] for key in sorted(found)}  # a section comes before what is in it
+        values[key] = parse_value(value, PLACE)
+    return {key: values[key] for key in sorted(values)}  # a section comes before what is in it
 
 
 _EXAMPLES = {"adapter": "adapter.r=4", "train": "train.epochs=1", "budget": "budget.retries=1"}
@@ -74,13 +74,15 @@ _EXAMPLES = {"adapter": "adapter.r=4", "train": "train.epochs=1", "budget": "bud
 
 def labelled(profile: str, settings: Mapping[str, Any]) -> str:
     """`profile` and what of `settings` decides numbers, as the name of a folder."""
-    told = {k: v for k, v in settings.items() if k.partition(".")[0] not in WITHOUT_NUMBERS}
-    text = "+".join([profile, *(f"{key}={shown(value)}" for key, value in told.items())])
+    deciding = {k: v for k, v in settings.items() if k.partition(".")[0] not in WITHOUT_NUMBERS}
+    text = "+".join([profile, *(f"{key}={short_value(value)}" for key, value in deciding.items())])
     name = re.sub(r"[^A-Za-z0-9_.=+-]", "-", text)
-    whole = all(repr(parse_scalar(shown(value))) == repr(value) for value in told.values())
+    whole = all(
+        repr(parse_scalar(short_value(value))) == repr(value) for value in deciding.values()
+    )
     if name == text and whole and len(name) <= _LONGEST:
         return name
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
     return f"{name[: _LONGEST - 9]}-{digest}"
 
 
@@ -110,9 +112,9 @@ def _without(tree: Entries, keys: Sequence[str]) -> Entries:
     first, *rest = keys
     inner = tree.get(first)
     if rest and isinstance(inner, Entries):
-        kept = layers.part(tree, dict(tree))
-        kept[first] = _without(inner, rest)
-        return kept
+        left = layers.part(tree, dict(tree))
+        left[first] = _without(inner, rest)
+        return left
     return layers.part(tree, {key: value for key, value in tree.items() if key != first})
 
 
@@ -122,7 +124,7 @@ def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
         axes = [axis for axis in study.sweep if overlap(key, axis)]
         compared = [axis for axis in axes if not _has_multiples(study, axis)]
         for axis in compared:
-            values = ", ".join(map(shown, study.sweep[axis]))
+            values = ", ".join(map(short_value, study.sweep[axis]))
             problems.add(PLACE, key, (
                 f"the study compares values of {axis}: {values}. `--only {axis}=VALUE` runs one"
                 " of them; for others write a study file of your own"
@@ -167,7 +169,7 @@ def remarks(study: Study) -> list[str]:
         times = dict.fromkeys(p.arm for p in points if any(overlap(key, f) for f in p.factors))
         have = "has" if len(times) == 1 else "have"
         whole += f"; {_names(times)} {have} a multiple of it" if times else ""
-        lines.append(f"{key}={shown(value)}{whole}")
+        lines.append(f"{key}={short_value(value)}{whole}")
     return lines
 
 

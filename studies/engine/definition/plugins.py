@@ -79,7 +79,7 @@ def load_plugins(files: Sequence[str | Path], hashes: Sequence[str] = ()) -> tup
                 f"plug-in '{entry.name}' ({entry.value}) of an installed package: "
                 f"{type(error).__name__}: {error}. Repair or uninstall that package"
             ) from error
-    planned = hashes or [None] * len(files)
+    planned: Sequence[str | None] = hashes or [None] * len(files)
     return tuple(_load(Path(file), then) for file, then in zip(files, planned, strict=True))
 
 

@@ -132,7 +132,7 @@ def _swept_points(study: Study, on: _Task, problems: Problems) -> Iterator[Point
             unused.pop(hit, None)
         if not hits:
             places = {path: study.place("sweep", path, i) for path, (i, _) in taken.items()}
-            label, place = labels.shown_settings(swept), study.place("sweep")
+            label, place = labels.short_settings(swept), study.place("sweep")
             yield _point(study, on, label, {}, swept, place, places, problems)
     for i, left_out in unused.items():
         message = f"{left_out} leaves out no point of the sweep; give values that the sweep has"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from basis_zoo.registry import did_you_mean
 from studies.engine.definition import layers, overrides, verify
@@ -18,10 +19,10 @@ from studies.engine.definition.study import Study, StudyBody
 from studies.engine.definition.yaml_source import (
     Entries,
     Location,
+    display_path,
     place_in,
     plain,
     read_yaml,
-    shown,
 )
 from studies.engine.errors import StudyError
 from studies.sections import dotted, reason, unlike
@@ -57,7 +58,7 @@ def load_study(
     spoken = _section(source, "profiles")  # all of these must validate
     names = [profile, *(each for each in list_profiles() if each in spoken and each != profile)]
     studies = {
-        each: _resolve(source, shown(path), each, problems, given if each == profile else {})
+        each: _resolve(source, display_path(path), each, problems, given if each == profile else {})
         for each in names
     }
     study = studies[profile]
@@ -76,14 +77,14 @@ def _load_own_plugins(source: Entries, path: Path) -> None:
             try:
                 load_plugins([path.parent / Path(name).expanduser()])
             except StudyError as error:
-                place = place_in(source, ("plugins", i), shown(path))
+                place = place_in(source, ("plugins", i), display_path(path))
                 raise StudyError(f"{place}: plugins: {error}") from error
 
 
 def _section(tree: Entries, name: str) -> Entries:
     """The mapping called `name` in `tree`; an empty one where there is none."""
-    found = tree.get(name)
-    return found if isinstance(found, Entries) else Entries()
+    section = tree.get(name)
+    return section if isinstance(section, Entries) else Entries()
 
 
 def _resolve(
@@ -105,9 +106,9 @@ def _resolve(
     try:
         valid = StudyBody.model_validate(data)
     except ValidationError as error:
-        found = _without_echoes(error.errors(include_url=False))
-        problems += [_problem(each, merged, file) for each in found]
-        if not all([_leave_out(data, each["loc"]) for each in found]):
+        errors = _without_echoes(error.errors(include_url=False))
+        problems += [_problem(each, merged, file) for each in errors]
+        if not all([_leave_out(data, each["loc"]) for each in errors]):
             return None
         try:
             valid = StudyBody.model_validate(data)
@@ -146,10 +147,12 @@ def _profile_section_problems(source: Entries) -> list[str]:
         place = f"{profiles.places[name]}: profiles.{name}"
         if name not in list_profiles():
             problems.append(f"{place}: {_unknown_profile(name)}")
-        elif content is not None and not isinstance(content, Entries):
+        elif content is None:
+            continue
+        elif not isinstance(content, Entries):
             problems.append(f"{place}: expected a mapping, got {content!r}")
         else:
-            for key in set(content or {}) - IN_PROFILES:
+            for key in set(content) - IN_PROFILES:
                 hint = did_you_mean(key, IN_PROFILES) or (
                     f" Allowed here: {', '.join(sorted(IN_PROFILES))}"
                 )
@@ -188,7 +191,7 @@ def _leave_out(data: Any, location: Location) -> bool:
     return True
 
 
-def _problem(error: Any, merged: Entries, file: str) -> str:
+def _problem(error: ErrorDetails, merged: Entries, file: str) -> str:
     """One line for one of pydantic's errors: place, key, what was given and what is expected."""
     location = tuple(key for key in error["loc"] if key != "[key]")
     place = place_in(merged, location, f"{file}:1")
@@ -196,7 +199,7 @@ def _problem(error: Any, merged: Entries, file: str) -> str:
     return f"{place}: {key}: {message}" if key else f"{place}: {message}"
 
 
-def _without_echoes(errors: list[Any]) -> list[Any]:
+def _without_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
     """`errors` less those that say of a list that it is short once its bad items are taken out."""
     places = [each["loc"] for each in errors]
     return [

@@ -40,11 +40,11 @@ class Para(Section):
 
     @field_validator("kept")
     @classmethod
-    def _shares_differ(cls, kept: tuple[float, ...]) -> tuple[float, ...]:
-        names = [f"{share:g}" for share in kept]
+    def _shares_differ(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        names = [f"{share:g}" for share in shares]
         if len(set(names)) < len(names):
             raise ValueError(f"each share once, got {', '.join(names)}")
-        return kept
+        return shares
 
 
 class Landscape(Section):
@@ -138,8 +138,8 @@ class After(Section):
 
     @model_validator(mode="after")
     def _asks_something(self) -> "After":
-        asked = [name for name in type(self).model_fields if getattr(self, name)]
-        if not asked:
+        parts = [name for name in type(self).model_fields if getattr(self, name)]
+        if not parts:
             raise ValueError(
                 "nothing to evaluate: give `para`, `affine: true`, `landscape`, `spectra: true`, "
                 "`loss_surface`, `generalization: true` or `steps_to`"
@@ -185,17 +185,17 @@ class After(Section):
         metrics = list(metrics)
         splits = [f"{split}/{metric}" for split in ("valid", "test") for metric in metrics]
         shares = self.para.kept if pruned and self.para is not None else ()
-        found = [f"{para_name(s)}/{name}" for s in shares for name in (*splits, *PARA_FACTS)]
+        names = [f"{para_name(s)}/{name}" for s in shares for name in (*splits, *PARA_FACTS)]
         if phi and self.affine:
-            found += [f"after/affine/{name}" for name in (*splits, "non_affine_share")]
-            found += [f"after/affine/difference/{name}" for name in splits]
+            names += [f"after/affine/{name}" for name in (*splits, "non_affine_share")]
+            names += [f"after/affine/difference/{name}" for name in splits]
         if self.landscape is not None:
-            found += [landscape_name(step) for step in self.landscape.steps]
+            names += [landscape_name(step) for step in self.landscape.steps]
         if self.loss_surface is not None:
-            found += [f"after/loss_surface/{fact}" for fact in SURFACE_FACTS]
+            names += [f"after/loss_surface/{fact}" for fact in SURFACE_FACTS]
         if self.generalization:
-            found += [train_name(m) for m in metrics] + [gap_name(m) for m in metrics]
-        found += [f"{steps_to_name(v)}/{f}" for v in self.steps_to for f in ("steps", "reached")]
+            names += [train_name(m) for m in metrics] + [gap_name(m) for m in metrics]
+        names += [f"{steps_to_name(v)}/{f}" for v in self.steps_to for f in ("steps", "reached")]
         if changed and self.spectra:
             sizes = (*AMPLITUDE_SIZES, *(BANDWIDTH_SIZES * bandwidths)) * phi
             inner = [f"{number}{end}" for number in (*RANKS, *sizes) for end in _SPREADS]
@@ -203,10 +203,10 @@ class After(Section):
             each = [f"{part}/{name}" for part in PARTS for name in inner] + [
                 "all/raised_share"
             ] * phi
-            found += [
+            names += [
                 f"{at}/{name}" for at in map(spectra_name, (None, *self.steps)) for name in each
             ]
-        return found
+        return names
 
 
 def para_name(share: float) -> str:

@@ -48,12 +48,12 @@ def _refused(
             yield where, message
     better = known.get(objective.metric, objective.direction)
     if better != objective.direction:
-        told = f"'{objective.metric}' is to {better}, got {objective.direction}"
+        wrong_way = f"'{objective.metric}' is to {better}, got {objective.direction}"
         if i is None:
-            yield ("objective", "direction"), told
+            yield ("objective", "direction"), wrong_way
         else:
             more = "all tasks of a study have one direction, or there is no mean over them"
-            yield ("tasks", i), f"{told}: {more}"
+            yield ("tasks", i), f"{wrong_way}: {more}"
     for j, part in enumerate(objective.parts):
         if known.get(part) != objective.direction:
             message = unlike(f"the task reports no '{part}' to {objective.direction}", part, known)
@@ -71,8 +71,8 @@ def _check_mean(study: Study, problems: Problems) -> None:
         )  # fmt: skip
     of = {task.name: study.objective_of(task.name).metric for task in study.tasks}
     if len(set(of.values())) > 1 and not study.objective.mixed:
-        told = ", ".join(f"{metric} of {name}" for name, metric in of.items())
+        listed = ", ".join(f"{metric} of {name}" for name, metric in of.items())
         problems.at(
-            f"the mean over tasks would be one of different metrics ({told}): say so by "
+            f"the mean over tasks would be one of different metrics ({listed}): say so by "
             "objective.mixed: true, or give all tasks one metric", "tasks"
         )  # fmt: skip

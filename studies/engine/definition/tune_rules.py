@@ -28,7 +28,7 @@ def check(study: Study, points: Sequence[Point], metrics: Metrics, problems: Pro
         return
     for path, tried in study.tune.items():
         where = ("tune", path)
-        names = list(map(labels.shown, tried))
+        names = list(map(labels.short_value, tried))
         if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
             problems.at(f"each once, got {', '.join(repeated)} repeatedly (at six digits)", *where)
         if path == "seeds":
@@ -61,11 +61,11 @@ def _check_apart(study: Study, points: Sequence[Point], problems: Problems) -> N
     for settings in combinations(study):
         for point in points:
             config = deciding(apply(point, settings).config)
-            own = point, labels.shown_settings(settings)
+            own = point, labels.short_settings(settings)
             other = known.setdefault(json.dumps(config, sort_keys=True, default=repr), own)
             if other[0].cell != point.cell:
-                told = " is ".join(f"'{each.arm}' with {tried}" for each, tried in (own, other))
-                problems.at(f"{told}: try values that are no such multiples of others", "tune")
+                pair = " is ".join(f"'{each.arm}' with {tried}" for each, tried in (own, other))
+                problems.at(f"{pair}: try values that are no such multiples of others", "tune")
                 return
 
 

@@ -19,7 +19,7 @@ from studies.engine.definition import (
 )
 from studies.engine.definition.points import Point, Problems, expand, place_of
 from studies.engine.definition.study import Study
-from studies.engine.labels import shown
+from studies.engine.labels import short_value
 from studies.engine.records import deciding
 from studies.sections import unlike
 
@@ -64,7 +64,7 @@ def _check_models(study: Study, points: list[Point], problems: Problems) -> None
     Arms that differ in numbers alone find the same modules: one of them is asked for all. Without
     a phi, whose numbers are checked by now, a number may also be too large for the modules.
     """
-    asked: set[str] = set()
+    checked: set[str] = set()
     for point in points:
         backbone, task, adapter = (point.config[s] for s in ("backbone", "task", "adapter"))
         words = [
@@ -73,9 +73,9 @@ def _check_models(study: Study, points: list[Point], problems: Problems) -> None
         ]
         whole = {} if checks.has_phi(adapter) else adapter
         alike = json.dumps([backbone, whole, words], sort_keys=True, default=repr)
-        if alike in asked:
+        if alike in checked:
             continue
-        asked.add(alike)
+        checked.add(alike)
         fits = functools.partial(checks.check_fit, task)
         if _ask(study, point, "backbone", fits, problems):
             has_modules = functools.partial(checks.check_modules, backbone, task)
@@ -96,7 +96,9 @@ def _check_names(study: Study, points: list[Point], problems: Problems) -> None:
         if same is not point and resolved:
             on = [f" on '{each.task}'" if each.task else "" for each in (same, point)]
             alike = f"'{same.arm}'{on[0]} and '{point.arm}'{on[1]} are the same point"
-            given = "".join(f" --set {key}={shown(value)}" for key, value in study.set.items())
+            given = "".join(
+                f" --set {key}={short_value(value)}" for key, value in study.set.items()
+            )
             other = f" with{given}; set something else, or" if given else ";"
             problems.add(point.place, "arms", f"{alike}{other} remove one")
     arms = dict.fromkeys(point.arm for point in points)
@@ -151,8 +153,8 @@ def _check_published(study: Study, points: list[Point], problems: Problems) -> N
         if arm not in arms:
             problems.at(_no_arm(arm, arms), "published", "rows", arm)
         if value not in values:
-            has = ", ".join(map(shown, values))
-            problems.at(f"no row for {shown(value)}; it has {has}", "published", "rows", arm)
+            has = ", ".join(map(short_value, values))
+            problems.at(f"no row for {short_value(value)}; it has {has}", "published", "rows", arm)
     x, known = study.published.x, dict.fromkeys(path for point in points for path in point.swept)
     if x not in known:
         problems.at(unlike(f"no arm varies '{x}'", x, known, "Varied"), "published", "x")

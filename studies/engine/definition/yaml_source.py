@@ -36,7 +36,7 @@ class _Loader(yaml.SafeLoader):
     values = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # types-PyYAML leaves it out
         refused = None
         if getattr(event, "anchor", None) is not None:
             refused = "anchors and aliases are not allowed: write the value out"
@@ -119,14 +119,14 @@ def read_yaml(path: Path) -> Entries:
     Raises `StudyError` with one problem a line where the file is missing, empty, not text, not
     YAML, or not a mapping.
     """
-    name = shown(path)
+    name = display_path(path)
     root = _compose(_text(path, name), name)
     if root is None:
         raise StudyError(f"{name}:1: the file is empty; a study starts with `name:`")
     if not isinstance(root, yaml.MappingNode):
-        raise StudyError(f"{_place(root, name)}: expected `key: value` lines, got {root.id}")
+        raise StudyError(f"{_place(root, name)}: expected `key: value` lines, got {_kind(root)}")
     problems: list[str] = []
-    tree: Entries = _value(root, name, problems)
+    tree = _mapping(root, name, problems)
     if problems:
         raise StudyError(*problems)
     return tree
@@ -159,7 +159,7 @@ def as_yaml(tree: Mapping[str, Any]) -> str:
     return text
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """`path` relative to the working directory where it lies below it."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
@@ -219,11 +219,11 @@ def _value(node: yaml.Node, name: str, problems: list[str]) -> Any:
 
 
 def _mapping(node: yaml.MappingNode, name: str, problems: list[str]) -> Entries:
-    entries, places = Entries(), {}
+    entries, places = Entries(), dict[str, str]()
     for key_node, value_node in node.value:
         key, place = key_node.value, _place(key_node, name)
         if not isinstance(key_node, yaml.ScalarNode):
-            problems.append(f"{place}: a key must be text, got a {key_node.id}")
+            problems.append(f"{place}: a key must be text, got a {_kind(key_node)}")
         elif key in places:
             first = places[key].rpartition(":")[2]
             problems.append(f"{place}: duplicate key '{key}' (first on line {first})")
@@ -234,7 +234,13 @@ def _mapping(node: yaml.MappingNode, name: str, problems: list[str]) -> Entries:
     return entries
 
 
-def _scalar(node: yaml.ScalarNode) -> Any:
+def _kind(node: yaml.Node) -> str:
+    """Which of scalar, sequence and mapping it is."""
+    kinds = (yaml.ScalarNode, yaml.SequenceNode, yaml.MappingNode)
+    return next(kind.id for kind in kinds if isinstance(node, kind))
+
+
+def _scalar(node: yaml.Node) -> Any:
     text: str = node.value
     match node.tag.removeprefix(_PREFIX):
         case "null":

@@ -35,14 +35,14 @@ def causes(study: Study, old: Trial, new: Trial | None, arms: Collection[str]) -
     edited = Cause(f"{study.path.name} was edited", became, "undo the edit")
     if new is None:
         return (edited,)
-    found = [*_files(old, new), *_plugins(old, new)]
+    reasons = [*_files(old, new), *_plugins(old, new)]
     paths = _differing(old.config, new.config)
-    if paths and old.stage == "seeds" and paths <= _chosen(study):
+    if paths and old.stage == "seeds" and paths <= _chosen_paths(study):
         chose = "the stage before the seeds chose other settings"
-        found.append(Cause(chose, "trained with what had been chosen before", edited.back))
-    elif paths or not found:  # where all is the same, it was asked for in another space
-        found.insert(0, edited)
-    return tuple(found)
+        reasons.append(Cause(chose, "trained with what had been chosen before", edited.back))
+    elif paths or not reasons:  # where all is the same, it was asked for in another space
+        reasons.insert(0, edited)
+    return tuple(reasons)
 
 
 def _files(old: Trial, new: Trial) -> Iterator[Cause]:
@@ -87,7 +87,7 @@ def _plugins(old: Trial, new: Trial) -> Iterator[Cause]:
         yield Cause(f"plug-in {name} {what}", arm, back)
 
 
-def _chosen(study: Study) -> set[str]:
+def _chosen_paths(study: Study) -> set[str]:
     """The settings that a stage before the seeds chooses, as `_differing` names them."""
     paths = [*study.tune, *(study.search.space if study.search is not None else ())]
     return {".".join(path.split(".")[:2]) for path in paths}
@@ -103,7 +103,7 @@ def _flat(config: dict[str, Any]) -> dict[str, str]:
     """As JSON has them: a list is what a tuple was."""
     pairs = (
         (f"{section}.{key}", value)
-        for section, found in deciding(config).items()
-        for key, value in (found if isinstance(found, dict) else {"": found}).items()
+        for section, settings in deciding(config).items()
+        for key, value in (settings if isinstance(settings, dict) else {"": settings}).items()
     )
     return {path: json.dumps(value, sort_keys=True, default=repr) for path, value in pairs}

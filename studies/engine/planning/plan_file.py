@@ -9,13 +9,13 @@ from studies.engine.definition.study import Budget
 from studies.engine.errors import StudyError
 from studies.engine.planning.tuning import Tuning
 from studies.engine.program import program
-from studies.engine.records import SCHEMA, Record, Trial, write_record
+from studies.engine.records import Record, Trial, write_record
 
 
 class Plan(Record):
     """What is to be run, and what its owner needs to judge it."""
 
-    schema_version: Literal[2] = SCHEMA
+    schema_version: Literal[2] = 2
     study: str
     profile: str
     metric: str

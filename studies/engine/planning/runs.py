@@ -52,7 +52,7 @@ def state_of(trial: Trial, runs_dir: Path) -> State:
     result = result_of(trial, runs_dir)
     if result is not None:
         return result.status
-    return "running" if _is_held(trial_dir(trial, runs_dir) / HOLDER) else "waiting"
+    return "running" if _is_alive(trial_dir(trial, runs_dir) / HOLDER) else "waiting"
 
 
 def hold(run_dir: Path) -> None:
@@ -67,11 +67,12 @@ def release(run_dir: Path) -> None:
     (run_dir / HOLDER).unlink(missing_ok=True)
 
 
-def _is_held(file: Path) -> bool:
+def _is_alive(file: Path) -> bool:
     """Whether the process that `file` names lives; its number may be another's by now."""
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
-        return abs(psutil.Process(about["pid"]).create_time() - about["started"]) < 1
+        started = float(about["started"])
+        return abs(psutil.Process(about["pid"]).create_time() - started) < 1
     except (OSError, ValueError, TypeError, KeyError, psutil.Error):
         return False
 

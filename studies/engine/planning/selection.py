@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from basis_zoo.registry import did_you_mean
 from studies.engine.definition.yaml_source import parse_scalar
 from studies.engine.errors import StudyError
-from studies.engine.labels import shown
+from studies.engine.labels import short_value
 from studies.engine.records import Trial
 
 
@@ -28,7 +28,7 @@ def only(trials: Sequence[Trial], conditions: Sequence[str]) -> list[Trial]:
             raise StudyError(f"--only {condition!r}: {_refusal(condition, trials, known)}")
         value = text.strip() if path in ("arm", "task") else parse_scalar(text)
         if value not in have:
-            values = ", ".join(dict.fromkeys(shown(each) for each in have))
+            values = ", ".join(dict.fromkeys(short_value(each) for each in have))
             hint = did_you_mean(text.strip(), values.split(", "))
             raise StudyError(f"--only {condition!r}: no trial has it.{hint} Values: {values}")
         wanted.setdefault(path, []).append(value)

@@ -70,12 +70,12 @@ class Tuning(Record):
 
     def choices(self, result_of: Callable[[str], Result | None]) -> list[Choice]:
         """A choice for each arm of which every tuning trial has a result; takes a trial's key."""
-        found = []
+        choices = []
         for *tried, own in self.arms:
             results = {key: result_of(key) for c in tried for key in c.scored_by}
             if None not in results.values():
-                found.append(self._choice(tried, own, results))
-        return found
+                choices.append(self._choice(tried, own, results))
+        return choices
 
     def _choice(
         self, tried: Sequence[Candidate], own: Candidate, results: Mapping[str, Result | None]

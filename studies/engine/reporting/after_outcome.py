@@ -26,7 +26,7 @@ _STEP = re.compile(r"after/landscape/(.+)")
 
 
 @dataclass(frozen=True)
-class Kept:
+class Pruned:
     """One arm at one share of its trained parameters, chosen by PARA."""
 
     share: float
@@ -89,7 +89,7 @@ class ArmAfter:
 
     arm: str
     trained: Summary
-    curve: tuple[Kept, ...]
+    curve: tuple[Pruned, ...]
     """By falling share; empty where the arm was not pruned."""
     affine: Affine | None
     landscape: tuple[tuple[float, Summary], ...]
@@ -106,8 +106,8 @@ def gather(results: Mapping[str, Mapping[int, Result]], metric: str) -> tuple[Ar
     """Every arm of which something was evaluated after training; `results` by arm and seed."""
     return tuple(
         _arm(arm, seeds, metric)
-        for arm, found in results.items()
-        if (seeds := {seed: r.metrics for seed, r in found.items() if _is_after(r.metrics)})
+        for arm, own in results.items()
+        if (seeds := {seed: r.metrics for seed, r in own.items() if _is_after(r.metrics)})
     )
 
 
@@ -121,15 +121,15 @@ def _arm(arm: str, seeds: Seeds, metric: str) -> ArmAfter:
     steps = sorted(float(hit[1]) for name in names if (hit := _STEP.match(name)))
     times = {int(hit[1]) for name in names if (hit := _TIME.match(name))}
     trained = _values(seeds, metric)
-    curve = (_kept(share, seeds, metric, trained) for share in sorted(shares, reverse=True))
+    curve = (_pruned(share, seeds, metric, trained) for share in sorted(shares, reverse=True))
     affine = None
-    if found := _values(seeds, f"after/affine/{metric}"):
+    if values := _values(seeds, f"after/affine/{metric}"):
         lost = _mean(seeds, "after/affine/non_affine_share")
-        affine = Affine(lost, _summary(found), compare(found, trained))
+        affine = Affine(lost, _summary(values), compare(values, trained))
     return ArmAfter(
         arm=arm,
         trained=_summary(trained),
-        curve=tuple(kept for kept in curve if kept is not None),
+        curve=tuple(point for point in curve if point is not None),
         affine=affine,
         landscape=tuple((step, _summary(_values(seeds, landscape_name(step)))) for step in steps),
         ranks=tuple(
@@ -165,13 +165,13 @@ def _below(start: str, seeds: Seeds) -> dict[str, float]:
     return {n.removeprefix(start): _mean(seeds, n) for n in names if n.startswith(start)}
 
 
-def _kept(share: float, seeds: Seeds, metric: str, trained: Mapping[int, float]) -> Kept | None:
+def _pruned(share: float, seeds: Seeds, metric: str, trained: Mapping[int, float]) -> Pruned | None:
     """None where no seed has the metric."""
-    found = _values(seeds, f"{para_name(share)}/{metric}")
-    if not found:
+    values = _values(seeds, f"{para_name(share)}/{metric}")
+    if not values:
         return None
-    facts = [_mean(seeds, f"{para_name(share)}/{fact}") for fact in PARA_FACTS]
-    return Kept(share, *facts, _summary(found), compare(found, trained))
+    facts = {fact: _mean(seeds, f"{para_name(share)}/{fact}") for fact in PARA_FACTS}
+    return Pruned(share, summary=_summary(values), difference=compare(values, trained), **facts)
 
 
 def _values(seeds: Seeds, name: str) -> dict[int, float]:

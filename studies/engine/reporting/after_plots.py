@@ -6,17 +6,17 @@ from matplotlib.figure import Figure
 from basis_zoo.drawing.layout import finish, panels
 from basis_zoo.drawing.styles import INK
 from studies.engine.reporting.outcome import Outcome
-from studies.engine.reporting.panels import half, labels, pair, styles, title
+from studies.engine.reporting.panels import half, labels, nan_for_none, pair, styles, title
 
 
 def figures(outcome: Outcome) -> dict[str, Figure]:
     """Figures by file name; none where nothing was evaluated after training."""
-    found = {}
+    drawn = {}
     if any(arm.curve for arm in outcome.after):
-        found["kept_parameters"] = _kept_parameters(outcome)
+        drawn["kept_parameters"] = _kept_parameters(outcome)
     if any(arm.landscape for arm in outcome.after):
-        found["landscape"] = _landscape(outcome)
-    return found
+        drawn["landscape"] = _landscape(outcome)
+    return drawn
 
 
 def _kept_parameters(outcome: Outcome) -> Figure:
@@ -27,20 +27,20 @@ def _kept_parameters(outcome: Outcome) -> Figure:
     for place, arm in enumerate(arms):
         # intervals of arms of one size would lie on each other
         shift = 1 + 0.03 * (place - (len(arms) - 1) / 2)
-        x = [kept.parameters * shift for kept in arm.curve]
+        x = [point.parameters * shift for point in arm.curve]
         look = looks[arm.arm]
         style = look.line(1) | {"ms": 4.5, "capsize": 3, "label": names[arm.arm]}
         for axes, estimates in (
-            (left, [kept.summary.estimate for kept in arm.curve]),
-            (right, [kept.difference.estimate for kept in arm.curve]),
+            (left, [point.summary.estimate for point in arm.curve]),
+            (right, [point.difference.estimate for point in arm.curve]),
         ):
             ends = [half(low, high) or 0.0 for _, low, high in estimates]
-            means = [mean for mean, *_ in estimates]
+            means = nan_for_none(mean for mean, *_ in estimates)
             axes.errorbar(x, means, yerr=ends, **style)
-        left.axhline(arm.trained.mean, color=look.colour, lw=1.0, ls=":")
+        left.axhline(*nan_for_none([arm.trained.mean]), color=look.colour, lw=1.0, ls=":")
     right.axhline(0, color=INK, lw=1.0, ls=":")
     for axes in (left, right):
-        _log_ticks(axes, sorted({round(kept.parameters) for arm in arms for kept in arm.curve}))
+        _log_ticks(axes, sorted({round(point.parameters) for arm in arms for point in arm.curve}))
     left.set(title=outcome.metric, ylabel=outcome.metric)
     right.set(title="difference from the arm as trained, paired by seed",
               ylabel=f"Δ {outcome.metric}")  # fmt: skip
@@ -60,10 +60,13 @@ def _landscape(outcome: Outcome) -> Figure:
         steps = [step for step, _ in arm.landscape]
         summaries = [summary for _, summary in arm.landscape]
         look = looks[arm.arm]
-        axes.plot(steps, [s.mean for s in summaries], **look.line(len(steps)))
+        axes.plot(steps, nan_for_none(s.mean for s in summaries), **look.line(len(steps)))
         if all(s.low is not None for s in summaries):
-            axes.fill_between(steps, [s.low for s in summaries], [s.high for s in summaries],
-                              color=look.colour, alpha=0.15, lw=0)  # fmt: skip
+            low, high = (
+                nan_for_none(s.low for s in summaries),
+                nan_for_none(s.high for s in summaries),
+            )
+            axes.fill_between(steps, low, high, color=look.colour, alpha=0.15, lw=0)
         axes.axvline(0, color=INK, lw=1.0, ls=":")
         axes.set(title=names[arm.arm], xlabel="step, in norms of the parameters",
                  ylabel="valid/loss")  # fmt: skip

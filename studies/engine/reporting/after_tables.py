@@ -28,14 +28,14 @@ def _para(arms: Sequence[ArmAfter], metric: str) -> str:
         rows += [
             [
                 arm.arm,
-                f"{kept.share:.4g}",
-                f"{kept.parameters:,.0f}",
-                interval(kept.summary.estimate),
-                interval(kept.difference.estimate, "+"),
-                f"{kept.kept_energy:.1%}",
-                f"{kept.rank_mean:.1f} ± {kept.rank_spread:.1f}",
+                f"{point.share:.4g}",
+                f"{point.parameters:,.0f}",
+                interval(point.summary.estimate),
+                interval(point.difference.estimate, "+"),
+                f"{point.kept_energy:.1%}",
+                f"{point.rank_mean:.1f} ± {point.rank_spread:.1f}",
             ]
-            for kept in arm.curve
+            for point in arm.curve
         ]
     about = (
         "PARA: after training, the largest singular values of all layers pooled that fit into the "
@@ -141,12 +141,12 @@ def _generalization(arms: Sequence[ArmAfter], metric: str) -> str:
     rows = [
         [
             arm.arm,
-            str(found.gap.n),
-            interval(found.train.estimate),
+            str(own.gap.n),
+            interval(own.train.estimate),
             interval(arm.trained.estimate),
-            interval(found.gap.estimate, "+"),
+            interval(own.gap.estimate, "+"),
         ]
-        for arm, found in measured
+        for arm, own in measured
     ]
     about = (
         "The trained model on as many training rows as there are test rows, or all where there are "

@@ -13,11 +13,11 @@ def without_host(environment: Mapping[str, Any]) -> dict[str, Any]:
 
 def distinct(values: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
     """Those of `values` that hold something, each once, in their order."""
-    found: list[Mapping[str, Any]] = []
+    unique: list[Mapping[str, Any]] = []
     for value in values:
-        if value and value not in found:
-            found.append(value)
-    return tuple(found)
+        if value and value not in unique:
+            unique.append(value)
+    return tuple(unique)
 
 
 def indices(done: Iterable[Result], environments: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:

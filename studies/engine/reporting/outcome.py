@@ -10,9 +10,9 @@ from studies import published
 from studies.engine.definition import overrides
 from studies.engine.definition.contrasts import trend_points
 from studies.engine.definition.study import Objective, Study
-from studies.engine.planning.noted import UNCHANGED, Changed
+from studies.engine.planning.preregistration import NO_CHANGES, Changes
 from studies.engine.planning.tuning import Choice
-from studies.engine.records import Cost, Kept, Result, Trial
+from studies.engine.records import BestStep, Cost, Result, Trial
 from studies.engine.reporting.after_outcome import ArmAfter, gather
 from studies.engine.reporting.arm_facts import figure, matched, setting, steps_of
 from studies.engine.reporting.costs import median_cost
@@ -126,13 +126,13 @@ class Outcome:
     """What the search for one arm's settings found."""
     settings: tuple[str, ...] = ()
     """What `--set` changed of the whole study, and in which arms not."""
-    changed: Changed = UNCHANGED
+    changed: Changes = NO_CHANGES
     """What of claims, looks and seeds is not as it was before the first result."""
     looks: tuple[int, ...] = ()
     """After how many seeds claims are judged, where seeds are added until they are decided."""
     two_factors: TwoFactors | None = None
     """Where arms set two paths in every combination: both effects and the interaction."""
-    kept: tuple[Kept, ...] = ()
+    best_steps: tuple[BestStep, ...] = ()
     """Of trials that are measured with the parameters of their best evaluation."""
     tasks: Mapping[str, "Outcome"] = field(default_factory=dict)
     """The same of each of several tasks, or of each part of one; no claims are judged there."""
@@ -153,7 +153,7 @@ class Outcome:
         names = dict.fromkeys(f"`{each.select_on}`" for each in own if each.select_on)
         return " or ".join(names)
 
-    def drawn(self) -> "Outcome":
+    def for_figures(self) -> "Outcome":
         """With the arms that figures show: of more than `DRAWN`, the baseline and the best."""
         if len(self.arms) <= DRAWN:
             return self
@@ -207,7 +207,7 @@ def collect(
         whole = replace(whole, is_mean=True, arms=arms, failed=tuple(faults), notes=())
     else:
         whole, results, _ = _of(study, pairs, study.objective)
-    measured = {name: (found, own.metric) for name, (own, found, _) in on.items()}
+    measured = {name: (own_results, own.metric) for name, (own, own_results, _) in on.items()}
     looks = [study.seeds[:size] for size in study.looks] if study.until_decided else ()
     verdicts = judge(study.claims, results, whole.metric, trend_points(study),
                      measured if several else {}, looks, read)  # fmt: skip
@@ -234,8 +234,8 @@ def _of(
     do: those `done` where `pairs` are means of them.
     """
     metric, axis = objective.metric, _axis(study, pairs)
-    shown = None if study.published is None or not study.published.x else study.published.table
-    table = None if shown is None else published.get_table(shown)
+    name = None if study.published is None or not study.published.x else study.published.table
+    table = None if name is None else published.get_table(name)
     runs = _by_arm(pairs)
     failed = [fault for pair in pairs if (fault := _fault(*pair, metric)) is not None]
     lost = {(fault.arm, fault.seed) for fault in failed}
@@ -280,7 +280,7 @@ def _of(
         two_factors=two_factors(
             {arm.name: arm.swept for arm in arms}, {arm.name: arm.values for arm in arms}
         ),
-        kept=tuple(result.kept for _, result in done if result.kept is not None),
+        best_steps=tuple(result.kept for _, result in done if result.kept is not None),
     )
     return outcome, ended, done
 
@@ -329,15 +329,15 @@ def _arms(
 
 def _by_arm(pairs: Pairs) -> dict[str, dict[int, tuple[Trial, Result]]]:
     """Arm to seed, ascending, to a trial with what it found."""
-    found: dict[str, dict[int, tuple[Trial, Result]]] = {trial.arm: {} for trial, _ in pairs}
+    arms: dict[str, dict[int, tuple[Trial, Result]]] = {trial.arm: {} for trial, _ in pairs}
     for trial, result in sorted(pairs, key=lambda pair: pair[0].seed):
-        if trial.seed in found[trial.arm]:
+        if trial.seed in arms[trial.arm]:
             raise ValueError(
                 f"arm {trial.arm!r} has two trials with seed {trial.seed}: give one result for "
                 "each arm and seed, the latest attempt"
             )
-        found[trial.arm][trial.seed] = trial, result
-    return found
+        arms[trial.arm][trial.seed] = trial, result
+    return arms
 
 
 def _axis(study: Study, pairs: Pairs) -> str | None:

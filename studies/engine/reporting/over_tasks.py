@@ -23,21 +23,21 @@ def means(study: Study, pairs: Sequence[Pair]) -> list[Pair]:
     `Study.objective_of` calls it, and its cost is the mean cost. Where a task has not ended, or has
     no value of what is compared, it is failed.
     """
-    found: dict[tuple[str, int], dict[str, Pair]] = {}
+    groups: dict[tuple[str, int], dict[str, Pair]] = {}
     for trial, result in pairs:
-        found.setdefault((trial.arm, trial.seed), {})[trial.task] = trial, result
-    apart = {path for own in found.values() for path in _apart(own)}
-    return [(_named_arm(own, apart), _mean(study, own)) for own in found.values()]
+        groups.setdefault((trial.arm, trial.seed), {})[trial.task] = trial, result
+    apart = {path for own in groups.values() for path in _apart(own)}
+    return [(_named_arm(own, apart), _mean(study, own)) for own in groups.values()]
 
 
 def ended_on_all(
-    study: Study, pairs: Sequence[Pair], found: Mapping[str, Mapping[int, Result]]
+    study: Study, pairs: Sequence[Pair], results: Mapping[str, Mapping[int, Result]]
 ) -> dict[str, dict[int, Result]]:
-    """Those of `found`, by arm and seed, of which every task is among `pairs`."""
+    """Those of `results`, by arm and seed, of which every task is among `pairs`."""
     count = Counter((trial.arm, trial.seed) for trial, _ in pairs)
     return {
         arm: {seed: r for seed, r in own.items() if count[arm, seed] == len(study.tasks)}
-        for arm, own in found.items()
+        for arm, own in results.items()
     }
 
 
@@ -61,7 +61,7 @@ def _mean(study: Study, pairs: Mapping[str, Pair]) -> Result:
     if lacking := [task.name for task in study.tasks if task.name not in done]:
         failure = Failure(kind="exception", message=f"not done on {', '.join(lacking)}")
         return Result(key=first.key, status="failed", failure=failure)
-    named = [_named(study, task.name, done[task.name].metrics) for task in study.tasks]
+    named = [_under_shared_names(study, task.name, done[task.name].metrics) for task in study.tasks]
     shared = [name for name in named[0] if all(name in each for each in named)]
     chosen = first.chosen if all(r.chosen == first.chosen for r in done.values()) else {}
     return Result(
@@ -73,19 +73,19 @@ def _mean(study: Study, pairs: Mapping[str, Pair]) -> Result:
     )
 
 
-def _named(study: Study, task: str, metrics: Mapping[str, float]) -> dict[str, float]:
+def _under_shared_names(study: Study, task: str, metrics: Mapping[str, float]) -> dict[str, float]:
     """`metrics`, with those of the task's own objective under the name that it has over all."""
-    own, whole, found = study.objective_of(task), study.objective_of(), dict(metrics)
+    own, whole, renamed = study.objective_of(task), study.objective_of(), dict(metrics)
     for key in ("metric", "select_on"):
         mine, shared = getattr(own, key), getattr(whole, key)
         if mine != shared and mine and shared:  # also of after/affine/test/accuracy and the like
             ends = {name: value for name, value in metrics.items() if name.endswith(mine)}
-            found |= {f"{name.removesuffix(mine)}{shared}": v for name, v in ends.items()}
+            renamed |= {f"{name.removesuffix(mine)}{shared}": v for name, v in ends.items()}
     mine, shared = (each.metric.partition("/")[2] for each in (own, whole))
     for name in (train_name, gap_name):
         if name(mine) in metrics:
-            found[name(shared)] = metrics[name(mine)]
-    return found
+            renamed[name(shared)] = metrics[name(mine)]
+    return renamed
 
 
 def differences(known: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, float]]:
@@ -93,9 +93,9 @@ def differences(known: Mapping[str, Mapping[str, float | None]]) -> dict[str, di
 
     An arm without one on some task is left out: others would be tested on other tasks.
     """
-    found: dict[str, dict[str, float]] = {}
+    by_arm: dict[str, dict[str, float]] = {}
     for task, own in known.items():
         for arm, difference in own.items():
             if difference is not None:
-                found.setdefault(arm, {})[task] = difference
-    return {arm: own for arm, own in found.items() if len(own) == len(known)}
+                by_arm.setdefault(arm, {})[task] = difference
+    return {arm: own for arm, own in by_arm.items() if len(own) == len(known)}

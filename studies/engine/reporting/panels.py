@@ -1,5 +1,6 @@
 """Pieces that the figures of a study are drawn from: styles of its arms, marks, limits, titles."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def labels(outcome: Outcome) -> dict[str, str]:
 
 def series(arms: Iterable[Arm], axis: str | None) -> list[list[Arm]]:
     """Arms with a number on the axis, grouped by everything else that was set; longest first."""
-    groups: dict[tuple, list[Arm]] = {}
+    groups: dict[tuple[tuple[str, str], ...], list[Arm]] = {}
     for arm in arms:
         if is_number(arm.x):
             rest = tuple(sorted((k, repr(v)) for k, v in arm.swept.items() if k != axis))
@@ -120,6 +121,11 @@ def fit(axes: Axes, estimates: Sequence[Estimate], values: Sequence[float] = ())
     if ends:
         span = (max(ends) - min(ends)) or max(abs(max(ends)), 1.0) * 0.1
         axes.set_ylim(min(ends) - 0.09 * span, max(ends) + 0.09 * span)
+
+
+def nan_for_none(values: Iterable[float | None]) -> list[float]:
+    """`values` as matplotlib draws them: it leaves NaN out."""
+    return [math.nan if value is None else value for value in values]
 
 
 def half(low: float | None, high: float | None) -> float | None:

@@ -52,8 +52,8 @@ def plot_comparison(outcome: Outcome) -> Figure:
     Arms stand along the swept value where it is a number, in rows where it is not. The second
     panel also holds the paper's differences where the study names one of its tables.
     """
-    found = _places(outcome)
-    return _rows(outcome) if found is None else _sweep(outcome, *found)
+    placed = _places(outcome)
+    return _rows(outcome) if placed is None else _sweep(outcome, *placed)
 
 
 def plot_learning_curves(outcome: Outcome, curves: Curves) -> Figure:
@@ -85,12 +85,12 @@ def _sweep(outcome: Outcome, places: Mapping[str, float], scale: str) -> Figure:
     """Arms along a numeric axis; each setting of everything else is a series of its own."""
     figure, left, right = pair()
     main, *_ = groups = series([a for a in outcome.arms if a.values], outcome.axis)
-    shown = [a for own in groups if own is main or len(own) > 1 for a in own]
-    shown += [outcome.reference] if outcome.reference else []
+    arms = [a for own in groups if own is main or len(own) > 1 for a in own]
+    arms += [outcome.reference] if outcome.reference else []
     # two seeds give an interval 4 times as wide as three: it may run out of the panel
-    whole = [a for a in shown if len(a.values) > 2] or shown
+    whole = [a for a in arms if len(a.values) > 2] or arms
     paper = [(places[a.name], d) for a in main if (d := a.published_difference) is not None]
-    fit(left, [a.summary.estimate for a in whole], [v for a in shown for v in a.values.values()])
+    fit(left, [a.summary.estimate for a in whole], [v for a in arms for v in a.values.values()])
     fit(right, [a.gain for a in whole], [0.0, *(d for _, d in paper)])
     draw_baseline(outcome, left, right, level=True)
     looks = styles(outcome)
@@ -133,8 +133,8 @@ def _name_places(axes: Axes, ticks: Mapping[float, str], axis: str, scale: str) 
     for i, place in enumerate(at):
         if place - at[named[-1]] > apart:  # labels of nearer places would run into each other
             named.append(i)
-    shown = [sorted(ticks)[i] for i in named]
-    axes.set_xticks(shown, labels=[ticks[place] for place in shown])
+    marks = [sorted(ticks)[i] for i in named]
+    axes.set_xticks(marks, labels=[ticks[place] for place in marks])
     axes.minorticks_off()
     axes.set_xlabel(f"{axis}{'' if scale == 'linear' else f' ({scale} scale)'}")
 

@@ -73,8 +73,8 @@ def _data(outcome: Outcome) -> Iterator[str]:
     """What a reader should know of the rows."""
     if len({str(d.get("hash")) for d in outcome.data}) > 1:
         yield "Trials saw different data (the hashes differ): their values are not comparable."
-    told = (f"{line}." for described in outcome.data for line in findings(described))
-    yield from dict.fromkeys(told)
+    lines = (f"{line}." for described in outcome.data for line in findings(described))
+    yield from dict.fromkeys(lines)
 
 
 def reading(outcome: Outcome) -> list[str]:
@@ -165,7 +165,7 @@ def _range(numbers: Sequence[int]) -> str:
 
 def _choices(outcome: Outcome) -> Iterator[str]:
     """What was chosen for the arms, and on which split."""
-    metric, chosen_on, found = outcome.metric, outcome.chosen_on, outcome.search
+    metric, chosen_on, search = outcome.metric, outcome.chosen_on, outcome.search
     if chosen_on and outcome.select_on != metric:
         yield f"Whatever is chosen is chosen on {chosen_on}; `{metric}` is only reported."
     else:
@@ -173,11 +173,11 @@ def _choices(outcome: Outcome) -> Iterator[str]:
             f"No validation metric was named: a choice made by this table is made on `{metric}` "
             "itself and is optimistic."
         )
-    if outcome.kept:
-        steps, trained = ([getattr(k, n) for k in outcome.kept] for n in ("step", "trained"))
+    if outcome.best_steps:
+        steps, trained = ([getattr(k, n) for k in outcome.best_steps] for n in ("step", "trained"))
         yield (
-            f"{len(outcome.kept)} trials are measured with the parameters of their best "
-            f"`{outcome.kept[0].metric}` (train.keep: best): of step {_range(steps)} where "
+            f"{len(outcome.best_steps)} trials are measured with the parameters of their best "
+            f"`{outcome.best_steps[0].metric}` (train.keep: best): of step {_range(steps)} where "
             f"{_range(trained)} were trained. On validation they look better than they are."
         )
     if outcome.choices:
@@ -189,12 +189,12 @@ def _choices(outcome: Outcome) -> Iterator[str]:
             f"{tuned} was chosen for {each} on {chosen_on}, from the same values and with other "
             f"seeds than those reported.{untuned if left else ''}"
         )
-    elif found is not None and found.points:
-        searched = ", ".join(f"`{path}`" for path in found.points[0].settings)
+    elif search is not None and search.points:
+        searched = ", ".join(f"`{path}`" for path in search.points[0].settings)
         yield (
-            f"{searched} of `{found.arm}` were searched on `{found.metrics[0]}` with seed "
-            f"{found.seed}, over {len(found.points)} points; no other arm was searched, which "
-            f"favours `{found.arm}`."
+            f"{searched} of `{search.arm}` were searched on `{search.metrics[0]}` with seed "
+            f"{search.seed}, over {len(search.points)} points; no other arm was searched, which "
+            f"favours `{search.arm}`."
         )
     else:
         yield (
@@ -206,13 +206,13 @@ def _choices(outcome: Outcome) -> Iterator[str]:
 def _published(outcome: Outcome) -> Iterator[str]:
     known, out = beyond_the_interval(outcome)
     if out:
-        told = ", ".join(
+        settings = ", ".join(
             f"`{arm.name}` (paper {difference:+z.3f}, ours [{low:+z.4f}, {high:+z.4f}])"
             for arm, difference, low, high in out
         )
         yield (
             f"In {len(out)} of {known} arms our 95 % interval of the difference from "
-            f"`{outcome.baseline}` leaves out the paper's: {told}."
+            f"`{outcome.baseline}` leaves out the paper's: {settings}."
         )
 
 
@@ -225,12 +225,12 @@ def beyond_the_interval(outcome: Outcome) -> tuple[int, list[tuple[Arm, float, f
         return 0, []  # a baseline of its own for every value: another difference than ours
     known, out = 0, []
     for arm in outcome.arms:
-        found, paper = arm.comparison, arm.published_difference
-        if found is None or found.low is None or found.high is None or paper is None:
+        measured, paper = arm.comparison, arm.published_difference
+        if measured is None or measured.low is None or measured.high is None or paper is None:
             continue
         known += 1
-        if not found.low <= paper <= found.high:
-            out.append((arm, paper, found.low, found.high))
+        if not measured.low <= paper <= measured.high:
+            out.append((arm, paper, measured.low, measured.high))
     return known, out
 
 
@@ -247,15 +247,15 @@ def _environments(outcome: Outcome) -> Iterator[str]:
 def _seeds(outcome: Outcome) -> Iterator[str]:
     finished = [len(arm.values) for arm in outcome.arms]
     if finished and min(finished) < FEW_SEEDS:
-        told = (
+        reason = (
             f"Too few seeds: at least one arm has {min(finished)}, and below {FEW_SEEDS} a paired "
         )
-        yield f"{told}t-test misses most real effects{_would_do(outcome)}."
+        yield f"{reason}t-test misses most real effects{_would_do(outcome)}."
     for arm in outcome.arms:
         # seeds are added to arms of open claims alone: an arm is asked for those up to its last
         last = max(arm.keys or arm.values, default=-1) if outcome.looks else math.inf
-        asked = [seed for seed in outcome.seeds if seed <= last]
-        missing = [str(seed) for seed in asked if seed not in arm.values]
+        needed = [seed for seed in outcome.seeds if seed <= last]
+        missing = [str(seed) for seed in needed if seed not in arm.values]
         if missing and arm.values:
             compared = (
                 "no arm is compared there"
@@ -283,9 +283,9 @@ def _would_do(outcome: Outcome) -> str:
         wanted[most] = f"the largest difference seen ({most:.3g}, `{seen[most]}`)"
     level = one_sided_level(len(outcome.verdicts), len(outcome.arms))
     takes = ((what, seeds_needed(size / spread.value, level)) for size, what in wanted.items())
-    told = [f"{f'{n:,}' if n else f'more than {MOST:,}'} to find {what}" for what, n in takes]
-    seeds = f"; by the spread seen, {spread.value:.3g}, it takes {' and '.join(told)}"
-    return f"{seeds} in {SHARE:.0%} of studies" if told else ""
+    counts = [f"{f'{n:,}' if n else f'more than {MOST:,}'} to find {what}" for what, n in takes]
+    seeds = f"; by the spread seen, {spread.value:.3g}, it takes {' and '.join(counts)}"
+    return f"{seeds} in {SHARE:.0%} of studies" if counts else ""
 
 
 def _chance(outcome: Outcome) -> Iterator[str]:
@@ -312,12 +312,12 @@ def _remedy(arm: Arm) -> str:
 
 def _of_trials(outcome: Outcome) -> Iterator[str]:
     """What trials noted; of notes that begin alike a trial's last, which tells what it ended at."""
-    last = {(arm, seed, *note.split()[:2]): note for arm, seed, note in outcome.notes}
-    told: dict[str, dict[str, list[str]]] = {}
-    for (arm, seed, *_), note in last.items():
+    last = {(arm, seed, tuple(note.split()[:2])): note for arm, seed, note in outcome.notes}
+    reasons: dict[str, dict[str, list[str]]] = {}
+    for (arm, seed, _), note in last.items():
         reason = note.split(". ")[0]  # torch's message of what is used up goes on for lines
-        told.setdefault(reason, {}).setdefault(arm, []).append(str(seed))
-    for reason, arms in told.items():
+        reasons.setdefault(reason, {}).setdefault(arm, []).append(str(seed))
+    for reason, arms in reasons.items():
         who = [
             f"`{arm}` {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}"
             for arm, seeds in arms.items()

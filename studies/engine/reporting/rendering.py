@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
-from studies.engine.labels import short_names, shown
+from studies.engine.labels import short_names, short_value
 from studies.engine.reporting import task_tables
 from studies.engine.reporting.outcome import Arm, Outcome
 from studies.engine.reporting.remarks import reading, remarks
@@ -92,7 +92,7 @@ def terminal(outcome: Outcome) -> str:
     if tasks := task_tables.terminal(outcome):
         below.append(tasks.removesuffix("\n"))
     for v in outcome.verdicts:
-        below.append(f"{v.word}: {v.claim} ({_found(v)})")
+        below.append(f"{v.word}: {v.claim} ({_difference(v)})")
     below += [f"note: {remark}" for remark in remarks(outcome)]
     for f in outcome.failed:
         on = f" on {f.task}" if f.task else ""
@@ -101,8 +101,8 @@ def terminal(outcome: Outcome) -> str:
 
 
 def _set(outcome: Outcome) -> str:
-    told = "; ".join(outcome.settings)
-    return f"**Set for the whole study.** {told}" if told else ""
+    settings = "; ".join(outcome.settings)
+    return f"**Set for the whole study.** {settings}" if settings else ""
 
 
 def _results(outcome: Outcome) -> str:
@@ -139,11 +139,11 @@ def _results(outcome: Outcome) -> str:
     return f"`{outcome.metric}`{over}, {_better(outcome)} is better.{beside}\n\n{filled}"
 
 
-def _found(verdict: Verdict) -> str:
+def _difference(verdict: Verdict) -> str:
     """The difference with its interval, or why there is none, and what it does not tell."""
     about = (verdict.difference, verdict.low, verdict.high)
-    found = verdict.note or f"{interval(about, '+')} at {verdict.level:.1%}"
-    return "; ".join(filter(None, (found, verdict.finding)))
+    text = verdict.note or f"{interval(about, '+')} at {verdict.level:.1%}"
+    return "; ".join(filter(None, (text, verdict.finding)))
 
 
 def _claims(outcome: Outcome) -> str:
@@ -151,9 +151,9 @@ def _claims(outcome: Outcome) -> str:
         return ""
     rows, over = [], {v.over for v in outcome.verdicts if v.over}
     for v in outcome.verdicts:
-        told = _found(v)
+        difference = _difference(v)
         about = [v.over] if len(over) > 1 else []
-        rows.append([v.claim, f"**{v.word}**", v.rule, str(v.n), told, *about])
+        rows.append([v.claim, f"**{v.word}**", v.rule, str(v.n), difference, *about])
     written = "not written before the run" if outcome.changed.claims else "written before the run"
     head = [f"claim, {written}", "verdict", "rule", "n", "difference [interval]"]
     head += ["over"] if len(over) > 1 else []
@@ -166,7 +166,7 @@ def _tuning(outcome: Outcome) -> str:
         return ""
     tried = [settings for settings, _ in outcome.choices[0].scores]
     names = short_names(tried[0])
-    columns = [", ".join(f"{names[k]} {shown(v)}" for k, v in each.items()) for each in tried]
+    columns = [", ".join(f"{names[k]} {short_value(v)}" for k, v in each.items()) for each in tried]
     rows = []
     for choice in outcome.choices:
         cells = [number(mean) for _, mean in choice.scores]
@@ -236,9 +236,9 @@ def _tested(outcome: Outcome) -> int:
 
 def _filled(head: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
     """The columns that say something of an arm."""
-    kept = [i for i in range(len(head)) if any(row[i] not in ("", NONE, "0") for row in rows)]
-    kept = kept if rows else list(range(len(head)))
-    return [head[i] for i in kept], [[row[i] for i in kept] for row in rows]
+    used = [i for i in range(len(head)) if any(row[i] not in ("", NONE, "0") for row in rows)]
+    used = used if rows else list(range(len(head)))
+    return [head[i] for i in used], [[row[i] for i in used] for row in rows]
 
 
 def _costs(arm: Arm) -> list[str]:
@@ -257,7 +257,7 @@ def _costs(arm: Arm) -> list[str]:
 
 def _plus_minus(estimate: Estimate, sign: str = "") -> str:
     mean, _, high = estimate
-    return number(mean, sign) + ("" if high is None else f" ±{high - mean:.4f}")
+    return number(mean, sign) + ("" if mean is None or high is None else f" ±{high - mean:.4f}")
 
 
 def _signed(value: float | None) -> str:

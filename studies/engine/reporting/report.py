@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from studies import published
 from studies.engine.definition.study import Study
-from studies.engine.planning.noted import UNCHANGED, Changed
+from studies.engine.planning.preregistration import NO_CHANGES, Changes
 from studies.engine.planning.tuning import Choice
 from studies.engine.program import program
 from studies.engine.records import Cost
@@ -32,8 +33,7 @@ from studies.engine.reporting.outcome import Outcome, Pairs, collect
 from studies.engine.reporting.remarks import beyond_the_interval, reading, remarks
 from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.trials.metrics_file import is_number, read_metrics
-from studies.engine.verdicts.row_scores import kept_by
-from studies.engine.verdicts.statistics import summarize
+from studies.engine.verdicts.row_scores import row_reader
 from studies.files import write_text
 
 SCHEMA = 1
@@ -89,7 +89,7 @@ class Draft:
         """Write report.md, report.json and the figures to `out_dir`."""
         outcome = self.outcome
         out_dir.mkdir(parents=True, exist_ok=True)
-        figures = [path for made in self.figures.items() for path in plots.save(*made, out_dir)]
+        figures = [path for named in self.figures.items() for path in plots.save(*named, out_dir)]
         report_md, report_json = out_dir / "report.md", out_dir / "report.json"
         write_text(report_md, self.markdown)
         data = json.dumps(
@@ -106,7 +106,7 @@ def draft(
     trials_dir: Path,
     choices: Sequence[Choice] = (),
     search: SearchOutcome | None = None,
-    changed: Changed = UNCHANGED,
+    changed: Changes = NO_CHANGES,
 ) -> Draft:
     """The report of `pairs`.
 
@@ -128,7 +128,7 @@ def draft(
             f"study {study.name!r} has no results to report: run it first, "
             f"{program()} {study.path.name}"
         )
-    outcome = collect(study, pairs, choices, search, kept_by(study, trials_dir))
+    outcome = collect(study, pairs, choices, search, row_reader(study, trials_dir))
     outcome = replace(outcome, changed=changed)
     sections = after_tables.markdown(outcome.after, outcome.metric, outcome.chosen_on)
     if outcome.two_factors is not None:
@@ -148,7 +148,7 @@ def write_report(
     trials_dir: Path | None = None,
     choices: Sequence[Choice] = (),
     search: SearchOutcome | None = None,
-    changed: Changed = UNCHANGED,
+    changed: Changes = NO_CHANGES,
 ) -> Report:
     """Write report.md, report.json and the figures of `pairs` to `out_dir`.
 
@@ -164,21 +164,21 @@ def _figures(
     outcome: Outcome, curves: plots.Curves, trials_dir: Path
 ) -> Sequence[tuple[str, Figure]]:
     """Every figure with its file's name; arms beyond what can be told apart are left out."""
-    drawn, made = outcome.drawn(), {}
+    drawn, figures = outcome.for_figures(), {}
     if any(arm.values for arm in drawn.arms):
-        made["comparison"] = plots.plot_comparison(drawn)
-    made |= two_factor_report.figures(drawn)
+        figures["comparison"] = plots.plot_comparison(drawn)
+    figures |= two_factor_report.figures(drawn)
     if curves:
-        made["learning"] = plots.plot_learning_curves(drawn, curves)
-    made |= task_plots.figures(drawn) | after_plots.figures(drawn)
+        figures["learning"] = plots.plot_learning_curves(drawn, curves)
+    figures |= task_plots.figures(drawn) | after_plots.figures(drawn)
     for name, own in (drawn.tasks if drawn.is_mean else {"": drawn}).items():
-        inside = spectra_plots.figures(own.drawn(), trials_dir)
-        inside |= surface_plots.figures(own.drawn(), trials_dir)
+        inside = spectra_plots.figures(own.for_figures(), trials_dir)
+        inside |= surface_plots.figures(own.for_figures(), trials_dir)
         end = "_" * bool(name) + re.sub(r"[^-\w]+", "_", name)
-        made |= {f"{what}{end}": figure for what, figure in inside.items()}
+        figures |= {f"{what}{end}": figure for what, figure in inside.items()}
     if outcome.search is not None:
-        made |= search_report.figures(outcome.search, drawn)
-    return list(made.items())
+        figures |= search_report.figures(outcome.search, drawn)
+    return list(figures.items())
 
 
 def _plain(value: Any) -> Any:
@@ -257,11 +257,11 @@ def _arms_as_data(outcome: Outcome) -> list[dict[str, Any]]:
 def _curves(outcome: Outcome, trials_dir: Path) -> plots.Curves:
     """Of the arms that figures show; of several tasks each has its own, TASK/METRIC."""
     if not outcome.is_mean:
-        return read_curves(outcome.drawn(), trials_dir)
+        return read_curves(outcome.for_figures(), trials_dir)
     return {
         f"{name}/{metric}": lines
         for name, own in outcome.tasks.items()
-        for metric, lines in read_curves(own.drawn(), trials_dir).items()
+        for metric, lines in read_curves(own.for_figures(), trials_dir).items()
     }
 
 
@@ -279,7 +279,7 @@ def read_curves(outcome: Outcome, trials_dir: Path) -> plots.Curves:
         for metric in wanted:
             runs = [points for log in logs if (points := _points(log, metric))]
             steps = sorted(set.intersection(*(set(run) for run in runs))) if runs else []
-            means = [(step, summarize([run[step] for run in runs]).mean) for step in steps]
+            means = [(step, fmean(run[step] for run in runs)) for step in steps]
             if len(means) > 1:
                 curves.setdefault(metric, {})[arm.name] = means
     return curves

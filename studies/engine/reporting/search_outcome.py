@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from studies.engine.definition.sections import Search
 from studies.engine.definition.study import Study
 from studies.engine.records import Result, Trial, value_of
 from studies.engine.searching import search
@@ -12,7 +13,7 @@ FEW_POINTS = 10
 """Below this many finished points importances say nothing."""
 
 Importances = Callable[
-    [search.Search, Sequence[tuple[search.Settings, Sequence[float]]]],
+    [Search, Sequence[tuple[search.Settings, Sequence[float]]]],
     Sequence[Mapping[str, float]],
 ]
 """As `studies.engine.searching.optuna_storage.importances`."""
@@ -67,11 +68,11 @@ def gather(
     study: Study, history: Sequence[tuple[Trial, Result]], importances: Importances
 ) -> SearchOutcome:
     """The search of `study` whose ended points are `history`."""
-    spec = search.wanted(study)
-    found = {t.key: tuple(v) for t, r in history if (v := search.values(spec, r)) is not None}
-    on_front = dict(zip(found, search.front(spec, list(found.values())), strict=True))
+    spec = search.search_of(study)
+    values = {t.key: tuple(v) for t, r in history if (v := search.values(spec, r)) is not None}
+    on_front = dict(zip(values, search.front(spec, list(values.values())), strict=True))
     chosen = search.best(spec, history)
-    done = [(trial.candidate, found[trial.key]) for trial, _ in history if trial.key in found]
+    done = [(trial.candidate, values[trial.key]) for trial, _ in history if trial.key in values]
     return SearchOutcome(
         arm=spec.arm,
         sampler=spec.sampler,
@@ -84,8 +85,8 @@ def gather(
             SearchPoint(
                 name=trial.label,
                 settings=trial.candidate,
-                state=_state(result, trial.key in found),
-                values=found.get(trial.key, ()),
+                state=_state(result, trial.key in values),
+                values=values.get(trial.key, ()),
                 reported=value_of(result, study.objective.metric),
                 message="" if result.failure is None else result.failure.message,
                 on_front=on_front.get(trial.key, False),

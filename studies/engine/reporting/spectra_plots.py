@@ -36,14 +36,14 @@ def figures(outcome: Outcome, trials_dir: Path) -> dict[str, Figure]:
     from adapters.spectrum.plots import plot_depth, plot_phi, plot_spectra
     from studies.engine.trials.spectra_file import read_spectra
 
-    found: dict[str, Inside] = {}
+    spectra: dict[str, Inside] = {}
     folders: dict[str, Path] = {}
     for arm in outcome.arms:
         for folder in (trials_dir / arm.keys[seed] for seed in arm.values):
             if (inside := read_spectra(folder)) is not None:
-                found[arm.name], folders[arm.name] = inside, folder
+                spectra[arm.name], folders[arm.name] = inside, folder
                 break
-    if not found:
+    if not spectra:
         return {}
     names, looks = labels(outcome), styles(outcome)
     # arms that were drawn elsewhere keep their colours
@@ -51,31 +51,31 @@ def figures(outcome: Outcome, trials_dir: Path) -> dict[str, Figure]:
         "styles": {names[arm]: look for arm, look in looks.items()},
         "about": f"one trial of each arm; {about(outcome)}",
     }
-    modules = {names[arm]: inside.modules for arm, inside in found.items()}
-    made = {
+    modules = {names[arm]: inside.modules for arm, inside in spectra.items()}
+    drawings = {
         "stable_rank": plot_depth(modules, **drawn),
         "spectra": plot_spectra(modules, **drawn),
     }
-    curves = {names[arm]: inside.curves for arm, inside in found.items() if inside.curves}
+    curves = {names[arm]: inside.curves for arm, inside in spectra.items() if inside.curves}
     if curves:
         with_phi = {name: modules[name] for name in curves}
-        made["utilization"] = plot_depth(with_phi, "utilization", **drawn)
+        drawings["utilization"] = plot_depth(with_phi, "utilization", **drawn)
         first = [curve.name for curve in next(iter(curves.values()))]
         alike = {n: c for n, c in curves.items() if [curve.name for curve in c] == first}
-        made["phi"] = plot_phi(alike, **drawn)
+        drawings["phi"] = plot_phi(alike, **drawn)
     for name, folder in folders.items():
         title = f"one trial of {names[name]}; {about(outcome)}"
-        times = _times(folder, found[name])
-        made |= _over_time(title, _file(name), times)
-    return made
+        times = _times(folder, spectra[name])
+        drawings |= _over_time(title, _file(name), times)
+    return drawings
 
 
 def _times(folder: Path, end: "Inside") -> dict[str, tuple[float, "Inside"]]:
     """Each time of a trial's training with its place on the scale, and the end unless it is one."""
-    from studies.engine.trials.spectra_file import read_spectra, steps_kept
+    from studies.engine.trials.spectra_file import read_spectra, saved_steps
 
     times: dict[str, tuple[float, Inside]] = {}
-    for step in steps_kept(folder):
+    for step in saved_steps(folder):
         if (inside := read_spectra(folder, step)) is not None:
             times[f"step {step}"] = float(step), inside
     if times and not _same(list(times.values())[-1][1], end):
@@ -102,16 +102,16 @@ def _over_time(
     scale = [{name: place for name, (place, _) in times.items()}]
     drawn: dict[str, Any] = {"styles": arm_styles(list(times), sweeps=scale), "about": title}
     modules = {name: inside.modules for name, (_, inside) in times.items()}
-    made = {f"stable_rank_over_time_{file}": plot_depth(modules, "stable_rank", **drawn)}
+    drawings = {f"stable_rank_over_time_{file}": plot_depth(modules, "stable_rank", **drawn)}
     curves = {name: inside.curves for name, (_, inside) in times.items() if inside.curves}
     if curves:
-        made[f"phi_over_time_{file}"] = plot_phi(
+        drawings[f"phi_over_time_{file}"] = plot_phi(
             curves, what="φ in the course of training", each_line="time", **drawn
         )
         has = {size for own in curves.values() for curve in own for size in curve.numbers()}
         sizes = [size for size in ("amplitude_norm", BANDWIDTH_SIZES[-1]) if size in has]
-        made[f"sizes_over_time_{file}"] = plot_depth(curves, *sizes, **drawn)
-    return made
+        drawings[f"sizes_over_time_{file}"] = plot_depth(curves, *sizes, **drawn)
+    return drawings
 
 
 def _file(arm: str) -> str:

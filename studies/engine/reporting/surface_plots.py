@@ -26,16 +26,16 @@ def figures(outcome: Outcome, trials_dir: Path) -> dict[str, Figure]:
         outcome: Of the study.
         trials_dir: Holds `<key>/loss_surface.npz`.
     """
-    found: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+    surfaces: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
     for arm in outcome.arms:
-        kept = (_read(trials_dir / arm.keys[seed] / SURFACE) for seed in arm.values)
-        if (surface := next(filter(None, kept), None)) is not None:
-            found[arm.name] = surface
-    if not found:
+        candidates = (_read(trials_dir / arm.keys[seed] / SURFACE) for seed in arm.values)
+        if (surface := next(filter(None, candidates), None)) is not None:
+            surfaces[arm.name] = surface
+    if not surfaces:
         return {}
-    figure, axes_of = panels(len(found), height=3.4)
+    figure, axes_of = panels(len(surfaces), height=3.4)
     names = labels(outcome)
-    for axes, (name, (steps, loss)) in zip(axes_of, found.items(), strict=True):
+    for axes, (name, (steps, loss)) in zip(axes_of, surfaces.items(), strict=True):
         _draw(axes, steps, loss)
         axes.set(title=names[name], xlabel="second direction", ylabel="first direction")
     note = (
@@ -50,13 +50,13 @@ def figures(outcome: Outcome, trials_dir: Path) -> dict[str, Figure]:
 
 
 def _draw(axes: Axes, steps: NDArray[np.float64], loss: NDArray[np.float64]) -> None:
-    shown = np.ma.masked_invalid(loss)
-    low, high = float(shown.min()), float(shown.max())
+    finite = np.ma.masked_invalid(loss)
+    low, high = float(finite.min()), float(finite.max())
     span = high - low or 1.0
     levels = np.linspace(low, low + span, LEVELS + 1)
-    pale = {"cmap": "Blues", "vmax": high + 0.8 * span}  # so that what is written can be read
-    axes.contourf(steps, steps, shown, levels=levels, **pale)
-    lines = axes.contour(steps, steps, shown, levels=levels, colors=INK, linewidths=0.5)
+    pale = high + 0.8 * span  # so that what is written can be read
+    axes.contourf(steps, steps, finite, levels=levels, cmap="Blues", vmax=pale)
+    lines = axes.contour(steps, steps, finite, levels=levels, colors=INK, linewidths=0.5)
     # as many digits as tell two labels apart
     digits = max(0, 1 - math.floor(math.log10(2 * span / LEVELS)))
     for text in axes.clabel(lines, levels[1:-1:2], fontsize=TEXT - 1, fmt=f"%.{digits}f"):
@@ -69,8 +69,8 @@ def _draw(axes: Axes, steps: NDArray[np.float64], loss: NDArray[np.float64]) -> 
 def _read(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Steps and the loss at each pair; None where there is nothing whole, or no finite loss."""
     try:
-        with np.load(file, allow_pickle=False) as held:
-            steps, loss = held["steps"], held["loss"]
+        with np.load(file, allow_pickle=False) as arrays:
+            steps, loss = arrays["steps"], arrays["loss"]
     except (FileNotFoundError, KeyError, *DAMAGED):
         return None
     return (steps, loss) if np.isfinite(loss).any() else None

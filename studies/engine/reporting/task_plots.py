@@ -22,13 +22,13 @@ def figures(outcome: Outcome) -> dict[str, Figure]:
 def plot_tasks(outcome: Outcome, arms: list[Arm]) -> Figure:
     """A panel a task and one of the whole, a row an arm, which has one colour in all of them."""
     whole = f"mean over {len(outcome.tasks)} tasks" if outcome.is_mean else outcome.metric
-    shown = {whole: outcome, **outcome.tasks}
+    outcomes = {whole: outcome, **outcome.tasks}
     names = [wrapped(arm.name, TEXT, _WIDEST) for arm in arms]
     height = max(1.6, 0.7 + 0.2 * sum(1 + name.count("\n") for name in names))
-    figure, axes = panels(len(shown), columns=4, height=height, sharey=True)
+    figure, axes = panels(len(outcomes), columns=4, height=height, sharey=True)
     looks = styles(outcome)
     style: dict[str, Any] = {"color": INK, "lw": 1.2, "ls": "--"}
-    for each, (name, own) in zip(axes, shown.items(), strict=True):
+    for each, (name, own) in zip(axes, outcomes.items(), strict=True):
         gains = {arm.name: arm.gain for arm in own.arms}
         each.axvline(0, label=f"{outcome.baseline} (baseline)", **style)
         for y, arm in enumerate(arms):

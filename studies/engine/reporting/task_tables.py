@@ -46,29 +46,29 @@ def markdown(outcome: Outcome) -> str:
     return "\n\n".join(parts)
 
 
-def paper(found: published.Printed) -> str:
+def paper(source: published.Printed) -> str:
     """The section of the paper's table, as it is printed."""
-    rows = [[row, *(f"{value:g}" for value in values)] for row, values in found.rows.items()]
-    note = f" The paper contradicts itself here: {found.note}." if found.note else ""
-    about = f"{found.name} of LR-LoRA (arXiv 2606.04325v1), in percent as it is printed.{note}"
-    return f"## In the paper\n\n{about}\n\n{table(['', *found.columns], rows)}"
+    rows = [[row, *(f"{value:g}" for value in values)] for row, values in source.rows.items()]
+    note = f" The paper contradicts itself here: {source.note}." if source.note else ""
+    about = f"{source.name} of LR-LoRA (arXiv 2606.04325v1), in percent as it is printed.{note}"
+    return f"## In the paper\n\n{about}\n\n{table(['', *source.columns], rows)}"
 
 
 def terminal(outcome: Outcome) -> str:
     """Means alone, as a plain table; empty where the study has one task without parts."""
     if not outcome.tasks:
         return ""
-    shown = Table(box=box.SIMPLE, pad_edge=False)
-    shown.add_column("arm")
+    grid = Table(box=box.SIMPLE, pad_edge=False)
+    grid.add_column("arm")
     for name in (*outcome.tasks, _whole(outcome), f"p over {_what(outcome)} (Holm)"):
-        shown.add_column(name, justify="right")
+        grid.add_column(name, justify="right")
     for arm in outcome.arms:
         test = outcome.over_tasks.get(arm.name)
         means = [number(mean) for mean, *_ in _estimates(outcome, arm.name)]
-        shown.add_row(
+        grid.add_row(
             arm.name, *means, number(arm.summary.mean), p_value(test.p_holm) if test else ""
         )
-    return plain(shown)
+    return plain(grid)
 
 
 def _what(outcome: Outcome) -> str:
@@ -89,9 +89,9 @@ def _metrics(outcome: Outcome) -> str:
 
 def _estimates(outcome: Outcome, arm: str, *, gain: bool = False) -> list[Estimate]:
     """The arm's mean on each task, or its gain; nothing where it has not been trained there."""
-    found = []
+    estimates = []
     for own in outcome.tasks.values():
         known = next((each for each in own.arms if each.name == arm), None)
         estimate = (None, None, None) if known is None else known.summary.estimate
-        found.append(known.gain if known is not None and gain else estimate)
-    return found
+        estimates.append(known.gain if known is not None and gain else estimate)
+    return estimates

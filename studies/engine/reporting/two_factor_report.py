@@ -18,10 +18,10 @@ _LEFT_MARGIN, _CELL, _LINE = 1.8, 0.5, 0.17
 """Width of a level's name, height of a cell and of a line, in inches."""
 
 
-def markdown(found: TwoFactors, metric: str) -> str:
+def markdown(anova: TwoFactors, metric: str) -> str:
     """The section on the two factors."""
-    a, b = found.factors
-    seeds = counted(len(found.seeds), "seed")
+    a, b = anova.factors
+    seeds = counted(len(anova.seeds), "seed")
     about = (
         f"Rows are `{a}`, columns `{b}`; `{metric}`, mean over the {seeds} that "
         "every combination has. Effects are differences from the mean of all combinations, [95 %], "
@@ -30,30 +30,30 @@ def markdown(found: TwoFactors, metric: str) -> str:
         "is what is left of a combination's mean without both main effects: where it is not zero, "
         "the effect of one factor depends on the other."
     )
-    if found.note:
-        about += f" No intervals: {found.note}."
-    if found.uneven:
+    if anova.note:
+        about += f" No intervals: {anova.note}."
+    if anova.uneven:
         about += (
-            f" **One variance does not hold**: the seeds of `{found.uneven}` spread far more than "
+            f" **One variance does not hold**: the seeds of `{anova.uneven}` spread far more than "
             "the others (Cochran's C, p < 0.01). The intervals of it are too narrow, those of "
             "calmer combinations too wide, and p is a rough guide."
         )
-    head = [f"{a} \\ {b}", *found.columns, "main effect"]
+    head = [f"{a} \\ {b}", *anova.columns, "main effect"]
     rows = [
         [name, *map(number, means), interval(effect, "+")]
-        for name, means, effect in zip(found.rows, found.means, found.row_effects, strict=True)
+        for name, means, effect in zip(anova.rows, anova.means, anova.row_effects, strict=True)
     ]
-    rows.append(["main effect", *(interval(e, "+") for e in found.column_effects), ""])
+    rows.append(["main effect", *(interval(e, "+") for e in anova.column_effects), ""])
     parts = [f"## Two factors\n\n{about}\n\n{table(head, rows)}"]
     cells = [
         [name, *(interval(effect, "+") for effect in effects)]
-        for name, effects in zip(found.rows, found.interaction, strict=True)
+        for name, effects in zip(anova.rows, anova.interaction, strict=True)
     ]
-    parts.append("### Interaction\n\n" + table([f"{a} \\ {b}", *found.columns], cells))
-    if found.terms:
+    parts.append("### Interaction\n\n" + table([f"{a} \\ {b}", *anova.columns], cells))
+    if anova.terms:
         tests = [
-            [t.name, f"{t.freedom}, {found.freedom}", f"{t.f:.2f}", p_value(t.p)]
-            for t in found.terms
+            [t.name, f"{t.freedom}, {anova.freedom}", f"{t.f:.2f}", p_value(t.p)]
+            for t in anova.terms
         ]
         parts.append(table(["term", "degrees of freedom", "F", "p"], tests))
     return "\n\n".join(parts)
@@ -61,49 +61,49 @@ def markdown(found: TwoFactors, metric: str) -> str:
 
 def figures(outcome: Outcome) -> dict[str, Figure]:
     """Means of all combinations and their interaction; none without a two-factor sweep."""
-    found = outcome.two_factors
-    return {} if found is None else {"two_factors": _heatmaps(found, outcome)}
+    anova = outcome.two_factors
+    return {} if anova is None else {"two_factors": _heatmaps(anova, outcome)}
 
 
-def _heatmaps(found: TwoFactors, outcome: Outcome) -> Figure:
-    beside = 2 if len(found.columns) < 3 else 1
-    width = (WIDTH / beside - _LEFT_MARGIN - 0.5) / len(found.columns)
-    rows = [wrapped(name, TEXT, _LEFT_MARGIN) for name in found.rows]
-    columns = [wrapped(name, TEXT, width - 0.1) for name in found.columns]
+def _heatmaps(anova: TwoFactors, outcome: Outcome) -> Figure:
+    beside = 2 if len(anova.columns) < 3 else 1
+    width = (WIDTH / beside - _LEFT_MARGIN - 0.5) / len(anova.columns)
+    rows = [wrapped(name, TEXT, _LEFT_MARGIN) for name in anova.rows]
+    columns = [wrapped(name, TEXT, width - 0.1) for name in anova.columns]
     cell = max(_CELL, *(_LINE * (name.count("\n") + 2) for name in rows))
     foot = _LINE * (max(name.count("\n") for name in columns) + 2)
     figure, (left, right) = panels(2, columns=beside, height=0.7 + foot + cell * len(rows))
-    means = np.array(found.means)
-    effects = np.array([[effect for effect, *_ in row] for row in found.interaction])
+    means = np.array(anova.means)
+    effects = np.array([[effect for effect, *_ in row] for row in anova.interaction])
     # an interaction that may be none is pale, however small its intervals are
-    ends = [half(low, high) or 0.0 for row in found.interaction for _, low, high in row]
+    ends = [half(low, high) or 0.0 for row in anova.interaction for _, low, high in row]
     reach = max(float(abs(effects).max()), *ends, 0.05 * float(np.ptp(means)), 1e-12)
-    texts = [[number(v) for v in row] for row in found.means]
+    texts = [[number(v) for v in row] for row in anova.means]
     _heat(left, means, "viridis", (float(means.min()), float(means.max())), texts)
-    texts = [[_cell(estimate, width > 1.0) for estimate in row] for row in found.interaction]
+    texts = [[_cell(estimate, width > 1.0) for estimate in row] for row in anova.interaction]
     _heat(right, effects, "RdBu", (-reach, reach), texts)
     for axes in (left, right):
-        axes.set(xlabel=found.factors[1], ylabel=found.factors[0])
+        axes.set(xlabel=anova.factors[1], ylabel=anova.factors[0])
         axes.set_yticks(range(len(rows)), labels=rows)
         axes.set_xticks(range(len(columns)), labels=columns)
-    main = [f"{name}\n{_cell(e, False)}" for name, e in zip(rows, found.row_effects, strict=True)]
+    main = [f"{name}\n{_cell(e, False)}" for name, e in zip(rows, anova.row_effects, strict=True)]
     left.set_yticklabels(main)
     main = [
-        f"{name}\n{_cell(e, False)}" for name, e in zip(columns, found.column_effects, strict=True)
+        f"{name}\n{_cell(e, False)}" for name, e in zip(columns, anova.column_effects, strict=True)
     ]
     left.set_xticklabels(main)
     better = "higher" if outcome.direction == "maximize" else "lower"
     left.set_title(f"means of {outcome.metric} ({better} is better); below each level: main effect")
     right.set_title("interaction: mean without both main effects")
-    tests = "; ".join(f"{t.name} p {p_value(t.p)}" for t in found.terms) or found.note
+    tests = "; ".join(f"{t.name} p {p_value(t.p)}" for t in anova.terms) or anova.note
     note = (
-        f"Means over the {len(found.seeds)} seeds that all combinations have. Effects with 95 % "
+        f"Means over the {len(anova.seeds)} seeds that all combinations have. Effects with 95 % "
         "intervals are from a linear model with the seeds as blocks; a star: the interval leaves "
         f"out 0. F tests: {tests}."
     )
-    if found.uneven:
-        note += f" Rough: the seeds of {found.uneven} spread far more than the others."
-    what = title(outcome, f"{found.factors[0]} by {found.factors[1]}")
+    if anova.uneven:
+        note += f" Rough: the seeds of {anova.uneven} spread far more than the others."
+    what = title(outcome, f"{anova.factors[0]} by {anova.factors[1]}")
     return finish(figure, what, note, legend=False)
 
 

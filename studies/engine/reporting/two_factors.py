@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 import scipy
+from numpy.typing import NDArray
 
-from studies.engine.labels import shown
+from studies.engine.labels import short_value
 from studies.engine.verdicts.statistics import Estimate, t_quantile
 
 ABSENT = "the study's own"
@@ -80,8 +81,8 @@ def two_factors(swept: Swept, values: Mapping[str, Mapping[int, float]]) -> TwoF
     """
     known = {arm: own for arm, own in swept.items() if values.get(arm)}
     paths = sorted({path for own in known.values() for path in own})
-    found = [grid for pair in combinations(paths, 2) if (grid := _grid(known, pair)) is not None]
-    best = max(found, key=lambda grid: len(grid[2]), default=None)
+    grids = [grid for pair in combinations(paths, 2) if (grid := _grid(known, pair)) is not None]
+    best = max(grids, key=lambda grid: len(grid[2]), default=None)
     return None if best is None else _analysed(*best, values)
 
 
@@ -96,7 +97,7 @@ def _grid(swept: Swept, pair: tuple[str, str]) -> Grid | None:
     for arm, own in swept.items():
         if not own.keys() <= set(pair):
             continue
-        names = [shown(own[path]) if path in own else ABSENT for path in pair]
+        names = [short_value(own[path]) if path in own else ABSENT for path in pair]
         cell = names[0], names[1]
         if cell in cells:
             return None
@@ -178,13 +179,12 @@ def cochran_limit(cells: int, seeds: int, alpha: float = 0.01) -> float:
     return float(1 / (1 + (cells - 1) / f))
 
 
-def _uneven(arms: tuple[tuple[str, ...], ...], residuals: np.ndarray) -> str:
-    *shape, seeds = residuals.shape
+def _uneven(arms: tuple[tuple[str, ...], ...], residuals: NDArray[np.float64]) -> str:
+    rows, columns, seeds = residuals.shape
     variances = residuals.var(axis=2, ddof=1)
-    if variances.max() <= variances.sum() * cochran_limit(math.prod(shape), seeds):
+    if variances.max() <= variances.sum() * cochran_limit(rows * columns, seeds):
         return ""
-    i, j = divmod(int(variances.argmax()), shape[1])
-    return arms[i][j]
+    return [arm for row in arms for arm in row][int(variances.argmax())]
 
 
 def _around(effect: float, reach: float | None) -> Estimate:

@@ -53,16 +53,16 @@ def judged(task: Task, attempt: int, exit_: Exit, reason: Failure | None, starte
         started: UTC, ISO 8601.
         seconds: For how long it ran.
     """
-    found = read_result(task.run_dir)
-    if found is None or found.key != task.trial.key:
+    result = read_result(task.run_dir)
+    if result is None or result.key != task.trial.key:
         failure = reason or _failure(task, attempt, exit_)
-        found = Result(key=task.trial.key, status="failed", failure=failure, started=started,
+        result = Result(key=task.trial.key, status="failed", failure=failure, started=started,
                        seconds=round(seconds, 3))  # fmt: skip
-    elif found.status == "failed" and reason is not None:
-        found = found.model_copy(update={"failure": reason})
-    found = checked(found, task.metric).model_copy(update={"attempt": attempt})
-    write_record(task.run_dir / "result.json", found)
-    return found
+    elif result.status == "failed" and reason is not None:
+        result = result.model_copy(update={"failure": reason})
+    result = checked(result, task.metric).model_copy(update={"attempt": attempt})
+    write_record(task.run_dir / "result.json", result)
+    return result
 
 
 def checked(result: Result, metric: str) -> Result:
@@ -77,12 +77,12 @@ def checked(result: Result, metric: str) -> Result:
 
 def timeout(task: Task) -> Failure:
     """The failure of a trial that took too long."""
-    kept = any(task.run_dir.glob("checkpoint-*"))
+    resumable = any(task.run_dir.glob("checkpoint-*"))
     return Failure(
         kind="timeout",
         message=f"still running after {task.budget.per_trial_minutes:g} minutes; raise "
         "budget.per_trial_minutes or train less"
-        + (". --retry-failed goes on from its checkpoint" if kept else ""),
+        + (". --retry-failed goes on from its checkpoint" if resumable else ""),
     )
 
 

@@ -26,8 +26,8 @@ class LocalRunner:
             self._template = forking.Template(slots.environment(0, count), logs / "template.log")
             start = self._template.start
         else:
-            made = (command or worker_command)(gpus_per_trial)
-            start = functools.partial(worker_process.run, made)
+            argv = (command or worker_command)(gpus_per_trial)
+            start = functools.partial(worker_process.run, argv)
         self._workers = [
             Worker(
                 start, slots.environment(slot, count, gpus_per_trial), logs / f"worker-{slot}.log"

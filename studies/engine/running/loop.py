@@ -43,7 +43,7 @@ class _Running:
     began: float
     started: str
     """UTC, ISO 8601."""
-    asked: float | None = None
+    end_asked_at: float | None = None
     """When it was asked to end."""
     reason: Failure | None = None
     """Why we ended it."""
@@ -124,8 +124,7 @@ class Loop:
 
     def _may_start(self, task: Task) -> bool:
         hours, began = task.budget.max_hours, self._began.get(_study(task))
-        late = hours is not None and began is not None
-        late = late and time.monotonic() - began > hours * 3600
+        late = hours is not None and began is not None and time.monotonic() - began > hours * 3600
         return _study(task) not in self._broken and not late and self._durations.fits(task.trial)
 
     def _look_after(self) -> None:
@@ -135,8 +134,8 @@ class Loop:
         self._looked = now if look else self._looked
         for running in self._running.values():
             task = running.task
-            if running.asked is not None:
-                if now - running.asked > GRACE_SECONDS:
+            if running.end_asked_at is not None:
+                if now - running.end_asked_at > GRACE_SECONDS:
                     self._runner.kill(task)
             elif now - running.began > task.budget.per_trial_minutes * 60:
                 self._end(running, attempts.timeout(task))
@@ -144,14 +143,14 @@ class Loop:
                 self._end(running, Failure(kind="pruned", message=why))
 
     def _end(self, running: _Running, reason: Failure | None) -> None:
-        running.asked, running.reason = time.monotonic(), reason
+        running.end_asked_at, running.reason = time.monotonic(), reason
         self._runner.end(running.task)
 
     def _finish(self, task: Task, exit_: Exit) -> None:
         """Judge a trial that ended, and record it; queue it again where that is due."""
         running = self._running.pop(_identity(task))
         runs.release(task.run_dir)
-        stopped = running.asked is not None or exit_.code == PREEMPTED
+        stopped = running.end_asked_at is not None or exit_.code == PREEMPTED
         interrupted = exit_.lost or (stopped and running.reason is None)
         if interrupted and read_result(task.run_dir) is None and running.attempt < MOST_ATTEMPTS:
             self._give_back(running)
@@ -197,7 +196,7 @@ class Loop:
                 f"more of it is started. {failure}{'' if result.changed else f'. {remedy}'}"
             )
             for running in self._running.values():
-                if _study(running.task) == study and running.asked is None:
+                if _study(running.task) == study and running.end_asked_at is None:
                     self._end(running, None)
 
     def _why_left(self, left: int) -> str:
@@ -241,7 +240,7 @@ class Loop:
                 for task, _ in self._runner.poll():
                     give_up(self._running.pop(_identity(task)))
                 for running in self._running.values():
-                    late = time.monotonic() - (running.asked or 0) > GRACE_SECONDS
+                    late = time.monotonic() - (running.end_asked_at or 0) > GRACE_SECONDS
                     if late or len(self._signals) > heard:
                         self._runner.kill(running.task)
                 time.sleep(POLL_SECONDS)
@@ -258,8 +257,8 @@ class Loop:
         """Record what was found just in time, else queue the trial again."""
         task = running.task
         runs.release(task.run_dir)
-        found = read_result(task.run_dir)
-        if found is not None and found.key == task.trial.key and found.status == "done":
+        result = read_result(task.run_dir)
+        if result is not None and result.key == task.trial.key and result.status == "done":
             exit_ = Exit()
             seconds = time.monotonic() - running.began
             self._record(

@@ -102,10 +102,10 @@ def free_on_gpus() -> list[int]:
         return []
     query = ("nvidia-smi", "--query-gpu=index,uuid,memory.free", "--format=csv,noheader,nounits")
     done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
-    found = visible(done.stdout, os.environ.get("CUDA_VISIBLE_DEVICES"), count)
-    if len(found) != count:
-        raise ValueError(f"nvidia-smi tells of {len(found)} of the {count} GPUs in use")
-    return found
+    free = visible(done.stdout, os.environ.get("CUDA_VISIBLE_DEVICES"), count)
+    if len(free) != count:
+        raise ValueError(f"nvidia-smi tells of {len(free)} of the {count} GPUs in use")
+    return free
 
 
 def visible(table: str, names: str | None, count: int) -> list[int]:

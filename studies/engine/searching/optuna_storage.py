@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from studies import databases, files
-from studies.engine.definition.sections import Domain, Range, SearchObjective
+from studies.engine.definition.sections import Domain, Range, Search, SearchObjective
 from studies.engine.definition.study import Objective, Study
 from studies.engine.errors import StudyError, masked
 from studies.engine.planning import runs
@@ -60,8 +60,8 @@ class Storage:
             if url is None:
                 # two processes that create one schema at once break each other
                 with files.locked(self._file.with_name(".optuna.lock")):
-                    if told := databases.set_aside_broken(self._file, "version_info"):
-                        say(f"{told}; it is made again from the trials' folders")
+                    if notice := databases.set_aside_broken(self._file, "version_info"):
+                        say(f"{notice}; it is made again from the trials' folders")
                     if not self._file.exists():
                         databases.make(self._file, _create)
                     self.storage: BaseStorage = _sqlite(self._file)
@@ -74,10 +74,12 @@ class Storage:
     @contextlib.contextmanager
     def explained(self, *more: type[Exception]) -> Iterator[None]:
         """Turn the storage's trouble, and `more`, into `Stopped`, with what to do."""
+        # a full disk reaches us as AssertionError("Should not reach") from inside Optuna
+        known = StorageInternalError, SQLAlchemyError, AssertionError
+        trouble: tuple[type[Exception], ...] = (*known, *more)
         try:
             yield
-        # a full disk reaches us as AssertionError("Should not reach") from inside Optuna
-        except (StorageInternalError, SQLAlchemyError, AssertionError, *more) as error:
+        except trouble as error:
             cause = masked(" ".join(str(error.__cause__ or error).split()))[:300]
             raise Stopped(
                 f"{self.name} cannot be used: {cause}. Finished trials are kept in their folders: "
@@ -94,13 +96,13 @@ class Storage:
         """
         objectives = objectives or [study.objective_of()]
         wanted = [objective.direction for objective in objectives]
-        found = optuna.create_study(
+        own = optuna.create_study(
             study_name="/".join(filter(None, (study.name, study.profile, part))),
             storage=self.storage,
             directions=wanted,
             load_if_exists=True,
         )
-        known = [direction.name.lower() for direction in found.directions]
+        known = [direction.name.lower() for direction in own.directions]
         if known != wanted:
             raise StudyError(
                 f"{self.name} holds this study with direction {', '.join(known)}, not "
@@ -108,8 +110,8 @@ class Storage:
             )
         with warnings.catch_warnings():  # optuna-dashboard shows them; Optuna calls them new
             warnings.simplefilter("ignore", ExperimentalWarning)
-            found.set_metric_names([objective.metric for objective in objectives])
-        return found
+            own.set_metric_names([objective.metric for objective in objectives])
+        return own
 
 
 class _Connection(sqlite3.Connection):
@@ -155,7 +157,7 @@ class OptunaLedger(Queue):
 
     def __init__(self, study: Study, runs_dir: Path, storage: Storage) -> None:
         super().__init__()
-        self._spec, self._runs_dir, self._kept = study, runs_dir, storage
+        self._spec, self._runs_dir, self._owner = study, runs_dir, storage
         identity = study.contents.identity
         self._part = f"data-{identity}" if identity else ""
         self._study, self._storage = storage.study(study, self._part), storage.storage
@@ -223,7 +225,7 @@ class OptunaLedger(Queue):
             row.params != own or not self._fits(row) for row, own in zip(rows, wanted, strict=True)
         ):
             optuna.delete_study(study_name=self._study.study_name, storage=self._storage)
-            self._study = self._kept.study(self._spec, self._part)
+            self._study = self._owner.study(self._spec, self._part)
             for row, own in zip(rows, wanted, strict=True):
                 row.params, row.distributions = own, {path: self._space[path] for path in own}
                 row.datetime_start = row.datetime_start or row.datetime_complete  # never begun
@@ -277,17 +279,17 @@ def _point(row: FrozenTrial) -> str:
 
 
 def importances(
-    spec: search.Search, points: Sequence[tuple[search.Settings, Sequence[float]]]
+    spec: Search, points: Sequence[tuple[search.Settings, Sequence[float]]]
 ) -> list[dict[str, float]]:
     """For each objective how much each setting decides it (PED-ANOVA, shares that sum to 1).
 
     {} where no setting does: all points have the same value.
     """
-    found: list[dict[str, float]] = []
+    shares: list[dict[str, float]] = []
     distributions = _distributions(spec.space)
     for i, objective in enumerate(spec.objectives):
         if len({values[i] for _, values in points}) == 1:
-            found.append({})  # Optuna would give every setting the same share
+            shares.append({})  # Optuna would give every setting the same share
             continue
         one = optuna.create_study(direction=objective.direction)
         for settings, values in points:
@@ -296,15 +298,15 @@ def importances(
                     params=dict(settings), distributions=distributions, value=float(values[i])
                 )
             )
-        found.append(optuna.importance.get_param_importances(one))
-    return found
+        shares.append(optuna.importance.get_param_importances(one))
+    return shares
 
 
 class Sampler:
     """Optuna as `points.Sampler`: one row a point that was asked for."""
 
     def __init__(self, study: Study, make: search.Make, storage: Storage) -> None:
-        spec = search.wanted(study)
+        spec = search.search_of(study)
         self._distributions = _distributions(spec.space)
         part = f"search-{search.identity(study, make)}"
         self._study = storage.study(study, part, spec.objectives)
@@ -320,17 +322,17 @@ class Sampler:
             if "ordinal" not in row.user_attrs:  # cut off before it was kept
                 self._study.tell(row.number, state=TrialState.FAIL)
 
-    def rows(self) -> list[points.Asked]:
+    def rows(self) -> list[points.Proposal]:
         """Every point that was asked for."""
         return [
-            points.Asked(
+            points.Proposal(
                 row.number, row.user_attrs["ordinal"], row.params, row.state is TrialState.RUNNING
             )
             for row in self._study.get_trials(deepcopy=False)
             if "ordinal" in row.user_attrs
         ]
 
-    def ask(self, point: int, settings: search.Settings | None = None) -> points.Asked:
+    def ask(self, point: int, settings: search.Settings | None = None) -> points.Proposal:
         """A new row, running: with `settings` of ours, else of the sampler's choice.
 
         Until it is kept it is none of `rows`, and who starts after a crash does not find it.
@@ -339,10 +341,10 @@ class Sampler:
             self._study.enqueue_trial(dict(settings))
         with warnings.catch_warnings():  # a search needs no heartbeats: one command runs it
             warnings.simplefilter("ignore", UserWarning)
-            asked = self._study.ask(self._distributions)
-        return points.Asked(asked.number, point, asked.params, True)
+            trial = self._study.ask(self._distributions)
+        return points.Proposal(trial.number, point, trial.params, True)
 
-    def keep(self, row: points.Asked) -> None:
+    def keep(self, row: points.Proposal) -> None:
         """The point of the asked `row` is to be run."""
         identity = self._storage.get_trial_id_from_study_id_trial_number(self._id, row.number)
         self._storage.set_trial_user_attr(identity, "ordinal", row.point)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from studies.engine.definition.sections import Domain, Range
-from studies.engine.labels import shown
+from studies.engine.labels import short_value
 
 Settings = Mapping[str, Any]
 
@@ -19,10 +19,10 @@ def params(settings: Settings, paths: Collection[str]) -> dict[str, Any]:
     }
 
 
-def space(found: Iterable[Settings]) -> dict[str, Domain]:
-    """What each of the params in `found` may be: the numbers between its ends, or its words."""
+def space(settings: Iterable[Settings]) -> dict[str, Domain]:
+    """What each of the params in `settings` may be: the numbers between its ends, or its words."""
     values: dict[str, dict[str, Any]] = {}
-    for own in found:
+    for own in settings:
         for path, value in own.items():
             values.setdefault(path, {})[repr(value)] = value
     return {path: _domain(own.values()) for path, own in values.items()}
@@ -32,7 +32,7 @@ def _word(value: Any) -> Any:
     """`value` as Optuna takes it: of lists, and of numbers without end, their text."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    return value if isinstance(value, bool | int | float | str) else shown(value)
+    return value if isinstance(value, bool | int | float | str) else short_value(value)
 
 
 def _domain(values: Collection[Any]) -> Domain:

@@ -19,7 +19,7 @@ REPEATS = 5
 """Times that a sampler may ask for known points before one is drawn by chance."""
 
 
-class Asked(NamedTuple):
+class Proposal(NamedTuple):
     """A point that a sampler asked for."""
 
     number: int
@@ -33,16 +33,16 @@ class Asked(NamedTuple):
 class Sampler(Protocol):
     """Chooses points, and keeps what they found."""
 
-    def rows(self) -> list[Asked]:
+    def rows(self) -> list[Proposal]:
         """Every point that was asked for."""
 
-    def ask(self, point: int, settings: search.Settings | None = None) -> Asked:
+    def ask(self, point: int, settings: search.Settings | None = None) -> Proposal:
         """A new row, running: with `settings` of ours, else of the sampler's choice.
 
         Until it is kept it is none of `rows`, and who starts after a crash does not find it.
         """
 
-    def keep(self, row: Asked) -> None:
+    def keep(self, row: Proposal) -> None:
         """The point of the asked `row` is to be run."""
 
     def tell(self, number: int, values: Sequence[float] | None, pruned: bool = False) -> None:
@@ -67,7 +67,7 @@ class SearchLedger:
 
     def __init__(self, study: Study, make: search.Make, runs_dir: Path, sampler: Sampler) -> None:
         self._study, self._make, self._runs_dir, self._sampler = study, make, runs_dir, sampler
-        self._spec = spec = search.wanted(study)
+        self._spec = spec = search.search_of(study)
         self._pruner = None if spec.pruning is None else Lagging(spec)
         self._random = random.Random(derive(spec.seed, f"draw:{len(sampler.rows())}"))
         self._known: dict[str, int] = {}
@@ -82,11 +82,11 @@ class SearchLedger:
         self._on_event = on_event
         ended = search.history(self._study, self._make, self._runs_dir)
         results = {trial.key: result for trial, result in ended}
-        told: set[str] = set()
+        known: set[str] = set()
         lost: dict[str, Trial] = {}
         for row in self._sampler.rows():
             trial = self._make(row.point, row.settings)
-            told.add(trial.key)
+            known.add(trial.key)
             self._known.setdefault(trial.key, row.point)
             if row.running and trial.key in results:
                 self._tell(row.number, results[trial.key])
@@ -100,9 +100,9 @@ class SearchLedger:
                 self._queue(trial)
         for trial, result in ended:
             point = self._known.setdefault(trial.key, trial.point or 0)
-            if trial.key not in told:
-                found = search.values(self._spec, result)
-                self._sampler.add(point, trial.candidate, found, result.pruned)
+            if trial.key not in known:
+                values = search.values(self._spec, result)
+                self._sampler.add(point, trial.candidate, values, result.pruned)
             if retry_failed and result.failure is not None and not result.pruned:
                 self._queue(trial)
                 continue
@@ -152,7 +152,9 @@ class SearchLedger:
     def _new(self) -> Trial:
         point = max(self._known.values(), default=0) + 1
         for attempt in itertools.count():
-            row = self._sampler.ask(point, self._drawn(point) if attempt >= REPEATS else None)
+            row = self._sampler.ask(
+                point, self._random_point(point) if attempt >= REPEATS else None
+            )
             trial = self._make(point, row.settings)
             if trial.key not in self._known:
                 break
@@ -162,7 +164,7 @@ class SearchLedger:
         self._rows[trial.key] = row.number
         return trial
 
-    def _drawn(self, point: int) -> search.Settings:
+    def _random_point(self, point: int) -> search.Settings:
         """A point that is new, by chance; there is one, see `search_rules.check`."""
         while True:
             settings = search.draw(self._spec.space, self._random)
@@ -172,10 +174,10 @@ class SearchLedger:
     def _with_other_spaces(self, trial: Trial) -> Trial:
         """`trial`, which another space may have asked for already."""
         try:
-            asked = read_trial(runs.trial_dir(trial, self._runs_dir)).asked
+            spaces = read_trial(runs.trial_dir(trial, self._runs_dir)).asked
         except (OSError, ValueError):
             return trial
-        return trial.model_copy(update={"asked": {**asked, **trial.asked}})
+        return trial.model_copy(update={"asked": {**spaces, **trial.asked}})
 
     def _is_known(self, trial: Trial) -> bool:
         """Whether another space's search trained the point: its result is taken, and told."""

@@ -35,12 +35,12 @@ def plan_search(study: Study, plugins: Sequence[str | Path] = ()) -> Make:
     Raises `StudyError` where the arm cannot be built or a plug-in cannot be imported.
     """
     points, make = prepared(study, plugins)
-    return make_point(study, next(p for p in points if p.arm == wanted(study).arm), make)
+    return make_point(study, next(p for p in points if p.arm == search_of(study).arm), make)
 
 
 def make_point(study: Study, arm: Point, make: Callable[..., Trial]) -> Make:
     """What makes the trials of `study`'s search from the arm that it is about."""
-    search = wanted(study)
+    search = search_of(study)
     space = space_of(search)
 
     def point(number: int, settings: Settings) -> Trial:
@@ -51,7 +51,7 @@ def make_point(study: Study, arm: Point, make: Callable[..., Trial]) -> Make:
     return point
 
 
-def wanted(study: Study) -> Search:
+def search_of(study: Study) -> Search:
     """The section `search` of a study that has one."""
     assert study.search is not None
     return study.search
@@ -64,7 +64,7 @@ def space_of(search: Search) -> str:
 
 def identity(study: Study, make: Make) -> str:
     """8 hex digits of everything that the sampler's rows depend on: with others it begins anew."""
-    search = wanted(study)
+    search = search_of(study)
     low = lowest(search)
     lists = {path: d for path, d in search.space.items() if not isinstance(d, Range)}
     # a plug-in counts where any point may use it
@@ -88,8 +88,8 @@ def history(study: Study, make: Make, runs_dir: Path) -> list[tuple[Trial, Resul
     Points that were chosen from another space do not count, nor do those of an earlier version of
     the study, which would be other trials today.
     """
-    search = wanted(study)
-    found = []
+    search = search_of(study)
+    ended = []
     for file in (runs.study_dir(study, runs_dir) / "trials").glob("*/trial.json"):
         try:
             trial = _point_of(search, read_trial(file.parent))
@@ -100,8 +100,8 @@ def history(study: Study, make: Make, runs_dir: Path) -> list[tuple[Trial, Resul
         if make(trial.point, trial.candidate).key != trial.key:
             continue
         if (result := runs.result_of(trial, runs_dir)) is not None:
-            found.append((trial, result))
-    return sorted(found, key=lambda each: each[0].point or 0)
+            ended.append((trial, result))
+    return sorted(ended, key=lambda each: each[0].point or 0)
 
 
 def _point_of(search: Search, trial: Trial) -> Trial | None:
@@ -126,9 +126,9 @@ def values(search: Search, result: Result) -> list[float] | None:
     """The objectives of a finished point; None where it failed, was pruned or lacks one."""
     if result.status != "done":
         return None
-    found = [value_of(result, objective.metric) for objective in search.objectives]
-    known = [value for value in found if value is not None]
-    return known if len(known) == len(found) else None
+    objectives = [value_of(result, objective.metric) for objective in search.objectives]
+    known = [value for value in objectives if value is not None]
+    return known if len(known) == len(objectives) else None
 
 
 def best(search: Search, points: Sequence[tuple[Trial, Result]]) -> Trial | None:
@@ -139,9 +139,9 @@ def best(search: Search, points: Sequence[tuple[Trial, Result]]) -> Trial | None
     return max(scored, key=lambda pair: _signed(search, pair[0]))[1]
 
 
-def front(search: Search, found: Sequence[Sequence[float]]) -> list[bool]:
-    """Which of `found` no other is as good as in all objectives and better than in one."""
-    signed = [_signed(search, each) for each in found]
+def front(search: Search, points: Sequence[Sequence[float]]) -> list[bool]:
+    """Which of `points` no other is as good as in all objectives and better than in one."""
+    signed = [_signed(search, each) for each in points]
 
     def beaten(a: Sequence[float]) -> bool:
         return any(all(x >= y for x, y in zip(b, a, strict=True)) and b != a for b in signed)
@@ -149,11 +149,11 @@ def front(search: Search, found: Sequence[Sequence[float]]) -> list[bool]:
     return [not beaten(each) for each in signed]
 
 
-def _signed(search: Search, found: Sequence[float]) -> tuple[float, ...]:
+def _signed(search: Search, values: Sequence[float]) -> tuple[float, ...]:
     """The objectives such that more is better."""
     return tuple(
         value if objective.direction == "maximize" else -value
-        for value, objective in zip(found, search.objectives, strict=True)
+        for value, objective in zip(values, search.objectives, strict=True)
     )
 
 

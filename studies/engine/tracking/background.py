@@ -7,6 +7,7 @@ folders are the spool, and `deliver` brings all of them.
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ if TYPE_CHECKING:  # matplotlib takes a second
 RETRY_SECONDS = 30.0
 """Between two attempts while MLflow is away."""
 
-Found = tuple[Trial, Result, Path]
+EndedTrial = tuple[Trial, Result, Path]
 
 
 class Tracking:
@@ -37,7 +38,7 @@ class Tracking:
     def __init__(self, study: Study, runs_dir: Path, say: Callable[[str], None]) -> None:
         """`say` gets one line where something fails, the first time of each trial."""
         self._study, self._runs_dir, self._say = study, runs_dir, say
-        self._queue: queue.SimpleQueue[Found | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[EndedTrial | None] = queue.SimpleQueue()
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._away = False
@@ -63,18 +64,18 @@ class Tracking:
 
     def _work(self) -> None:
         page = pages.TrackedStudy(self._study, self._runs_dir, self._say)
-        while not self._leaving.is_set() and not self._taken(page.__enter__, ""):
+        while not self._leaving.is_set() and not self._attempt(page.__enter__, ""):
             self._leaving.wait(RETRY_SECONDS)
         _import_what_the_report_needs()
         while not self._leaving.is_set():
-            found = self._queue.get()
-            if found is None:
+            ended = self._queue.get()
+            if ended is None:
                 return
-            if not self._taken(lambda found=found: page.end_trial(*found), found[0].key):
-                self._queue.put(found)  # behind the others: it may be the only one that fails
+            if not self._attempt(partial(page.end_trial, *ended), ended[0].key):
+                self._queue.put(ended)  # behind the others: it may be the only one that fails
                 self._leaving.wait(RETRY_SECONDS)
 
-    def _taken(self, call: Callable[[], object], key: str) -> bool:
+    def _attempt(self, call: Callable[[], object], key: str) -> bool:
         """Whether `call` is settled; what fails is said once a trial, and once while all fail."""
         try:
             call()
@@ -97,18 +98,18 @@ def _import_what_the_report_needs() -> None:
 
 def deliver(
     study: Study,
-    found: Sequence[Found],
+    ended: Sequence[EndedTrial],
     report: "Report | None",
     runs_dir: Path,
     say: Callable[[str], None],
 ) -> pages.MlflowLink | None:
-    """Make the page show all of `found` and the report, if any.
+    """Make the page show all of `ended` and the report, if any.
 
     Says why, and gives None, where that fails. A trial that MLflow does not take is said as well,
     and the page shows the others.
     """
     try:
-        return pages.track_all(study, found, report, runs_dir, say)
+        return pages.track_all(study, ended, report, runs_dir, say)
     except Exception as error:
         say(f"MLflow: {_line(error)}. All results are kept; `--report` brings them to MLflow")
         return None

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from studies.engine.labels import flat, shown
+from studies.engine.labels import flat, short_value
 from studies.engine.records import Result, Trial
 from studies.engine.trials.metrics_file import is_number
 
@@ -33,7 +33,7 @@ class Point(NamedTuple):
 
 def tags(trial: Trial, result: Result, baseline: str, more: Mapping[str, str]) -> dict[str, str]:
     """The tags; `more` are those that every run of the study has."""
-    found = {
+    entries = {
         "study": trial.study,
         "profile": trial.profile,
         "kind": "trial",
@@ -49,14 +49,14 @@ def tags(trial: Trial, result: Result, baseline: str, more: Mapping[str, str]) -
         **more,
     }
     if trial.task:
-        found["task"] = trial.task
+        entries["task"] = trial.task
     if "hash" in result.data:
-        found["data_sha"] = result.data["hash"]
+        entries["data_sha"] = result.data["hash"]
     if result.failure is not None:
-        if found["state"] == "failed":
-            found["failure"] = result.failure.kind
-        found["mlflow.note.content"] = result.failure.message
-    return {name: cut(value, TAG) for name, value in found.items()}
+        if entries["state"] == "failed":
+            entries["failure"] = result.failure.kind
+        entries["mlflow.note.content"] = result.failure.message
+    return {name: cut(value, TAG) for name, value in entries.items()}
 
 
 def run_name(trial: Trial) -> str:
@@ -82,7 +82,7 @@ def params(trial: Trial) -> dict[str, str]:
 
 def settings(config: Mapping[str, Any]) -> dict[str, str]:
     """The values of a resolved configuration by dotted path, as the tables write them."""
-    return {accepted(path): cut(shown(value), PARAM) for path, value in flat(config).items()}
+    return {accepted(path): cut(short_value(value), PARAM) for path, value in flat(config).items()}
 
 
 def points(result: Result, curve: Sequence[Mapping[str, Any]], start: int) -> list[Point]:
@@ -109,7 +109,7 @@ def points(result: Result, curve: Sequence[Mapping[str, Any]], start: int) -> li
     return list(dict.fromkeys(logged))
 
 
-def began(result: Result) -> int:
+def start_time(result: Result) -> int:
     """Milliseconds since 1970 of the trial's start; now where a failed trial has none."""
     moment = datetime.fromisoformat(result.started) if result.started else datetime.now(UTC)
     if moment.tzinfo is None:

@@ -16,8 +16,9 @@ from studies import databases
 from studies.engine.errors import StudyError, masked
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from mlflow import MlflowClient as MlflowClient  # for others: MLflow is imported here alone
     from mlflow.entities import Metric, Param
+    from mlflow.entities import Run as Run
 
     from studies.engine.definition.study import Study
 
@@ -129,10 +130,10 @@ def prepare(file: Path, say: Callable[[str], None]) -> None:
     """
     # "Creating initial MLflow database tables" is no news to someone who waits for results
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-    told = databases.set_aside_broken(file, "experiments")
-    if told:
+    notice = databases.set_aside_broken(file, "experiments")
+    if notice:
         say(
-            f"{told}. The page is made again from the results of this study; other studies in "
+            f"{notice}. The page is made again from the results of this study; other studies in "
             f"{file.parent} need --report for that"
         )
     if not file.exists():
@@ -186,13 +187,13 @@ def state(file: Path, experiment: str) -> str | None:
             known = ask(named, (experiment,)).fetchone()
             if known is None:
                 return None
-            found = [ask(query, known).fetchall() for query in queries]
+            rows = [ask(query, known).fetchall() for query in queries]
             places = [Path(url2pathname(urlsplit(place).path)) for (place,) in ask(own, known)]
             # an arm's run has no artifacts
-            found.append([place.stat().st_mtime_ns if place.exists() else 0 for place in places])
+            rows.append([place.stat().st_mtime_ns if place.exists() else 0 for place in places])
     except (OSError, sqlite3.Error):
         return None
-    return hashlib.sha256(repr(found).encode()).hexdigest()
+    return hashlib.sha256(repr(rows).encode()).hexdigest()
 
 
 def _create(file: Path) -> None:

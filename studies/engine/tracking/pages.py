@@ -170,18 +170,18 @@ class TrackedStudy:
             f"#/experiments/{self._experiment}/runs"
             f"?workflowType=machine_learning&viewStateShareKey={ARMS}"
         )
-        shown = masked(self._uri)
+        address = masked(self._uri)
         if self._uri.startswith(("http://", "https://")):
-            return MlflowLink("", f"{shown.replace('***@', '').rstrip('/')}/{page}")
+            return MlflowLink("", f"{address.replace('***@', '').rstrip('/')}/{page}")
         # what is printed must not hold a password; the shell has it
-        store = shlex.quote(self._uri) if shown == self._uri else f'"${VARIABLE}"'
+        store = shlex.quote(self._uri) if address == self._uri else f'"${VARIABLE}"'
         command = f"mlflow ui --backend-store-uri {store} --host {host} --port {port}"
         return MlflowLink(command, f"http://{host}:{port}/{page}")
 
-    def show_only(self, found: Sequence[tuple[Trial, Result, Path]]) -> None:
-        """Show the arms of the trials in `found`, and mark runs of other points as superseded."""
-        points = {trial.key for trial, _, _ in found}
-        self._rows = {(trial.label, trial.task): row_of(trial, r) for trial, r, _ in found}
+    def show_only(self, ended: Sequence[tuple[Trial, Result, Path]]) -> None:
+        """Show the arms of the trials in `ended`, and mark runs of other points as superseded."""
+        points = {trial.key for trial, _, _ in ended}
+        self._rows = {(trial.label, trial.task): row_of(trial, r) for trial, r, _ in ended}
         with self._explained():
             for point, known in self._index().items():
                 for run in known if point not in points else ():
@@ -228,7 +228,7 @@ class TrackedStudy:
         tags = contents.tags(trial, result, self.study.baseline, more)
         if not any(run.attempt == result.attempt and run.whole for run in known):
             with locked(self._lock):  # another process may have written it, and none writes it now
-                known[:] = self._found(f"{TRIALS} and tags.point = '{trial.key}'")
+                known[:] = self._runs(f"{TRIALS} and tags.point = '{trial.key}'")
                 again = [run for run in known if run.attempt == result.attempt]
                 for run in again:
                     if not run.whole:
@@ -248,8 +248,8 @@ class TrackedStudy:
 
     def _complete(self, run: _Run, trial: Trial, result: Result) -> None:
         """Add what runs of earlier versions lack: settings, and that pruned is not failed."""
-        found = contents.params(trial)
-        if missing := {name: found[name] for name in found.keys() - run.params}:
+        params = contents.params(trial)
+        if missing := {name: params[name] for name in params.keys() - run.params}:
             requests.log(self._client, run.run_id, (), missing)
         if run.status != contents.status(result):
             self._client.update_run(run.run_id, contents.status(result))
@@ -264,13 +264,13 @@ class TrackedStudy:
     def _index(self) -> dict[str, list[_Run]]:
         """The runs of every point."""
         if self._known is None:
-            found: dict[str, list[_Run]] = {}
-            for run in self._found(TRIALS):
-                found.setdefault(run.point, []).append(run)
-            self._known = found
+            index: dict[str, list[_Run]] = {}
+            for run in self._runs(TRIALS):
+                index.setdefault(run.point, []).append(run)
+            self._known = index
         return self._known
 
-    def _found(self, query: str) -> list[_Run]:
+    def _runs(self, query: str) -> list[_Run]:
         """The trials' runs that meet `query`."""
         return [
             _Run(
@@ -285,7 +285,7 @@ class TrackedStudy:
         ]
 
     def _write_run(self, trial: Trial, result: Result, run_dir: Path, tags: dict[str, str]) -> _Run:
-        start, params = contents.began(result), contents.params(trial)
+        start, params = contents.start_time(result), contents.params(trial)
         curve = run_dir / "metrics.jsonl"
         points = contents.points(result, read_metrics(curve) if curve.is_file() else [], start)
         run_id = self._client.create_run(
@@ -339,7 +339,7 @@ class TrackedStudy:
         self._summarized = True
 
     def _write_views(self) -> None:
-        found = views(
+        tags = views(
             self.study.objective,
             merged(self._rows),
             summarized=self._summarized,
@@ -347,7 +347,7 @@ class TrackedStudy:
             tasks=self.study.compared(),
         )
         with locked(self._lock):  # MLflow inserts a new tag without looking: two at once fail
-            for key, tag in found.items():
+            for key, tag in tags.items():
                 name = f"mlflow.sharedViewState.{key}"
                 self._client.set_experiment_tag(self._experiment, name, tag)
         self._viewed = len(self._rows)

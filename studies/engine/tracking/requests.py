@@ -1,13 +1,13 @@
 """What takes MLflow more than one request: values and settings by the thousand, pages of runs."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from studies.engine.tracking import mlflow_client
 from studies.engine.tracking.contents import Point
 
 if TYPE_CHECKING:
-    from studies.engine.tracking.mlflow_client import MlflowClient
+    from studies.engine.tracking.mlflow_client import MlflowClient, Run
 
 BATCH, PARAMS = 900, 100
 """Metrics and params that a request carries; MLflow takes 1000 entries."""
@@ -25,12 +25,13 @@ def log(
         )
 
 
-def runs(client: "MlflowClient", experiment: str, query: str) -> list[Any]:
+def runs(client: "MlflowClient", experiment: str, query: str) -> "list[Run]":
     """Every run of `experiment` that meets `query`."""
-    found, token = [], None
+    every: list[Run] = []
+    token = None
     while True:
         page = client.search_runs([experiment], query, page_token=token)
-        found += page
+        every += page
         token = page.token
         if not token:
-            return found
+            return every

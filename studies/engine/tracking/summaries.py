@@ -44,7 +44,7 @@ def write(client: "MlflowClient", experiment: str, wanted: Sequence[Summary]) ->
     left = {each.content: each for each in wanted}
     for run in requests.runs(client, experiment, RUNS):
         whole = run.info.status == "FINISHED"
-        if not whole or left.pop(run.data.tags.get("content"), None) is None:
+        if not whole or left.pop(run.data.tags.get("content", ""), None) is None:
             client.delete_run(run.info.run_id)  # metrics and params cannot be written over
     now = int(time.time() * 1000)
     for content, each in left.items():
@@ -91,14 +91,14 @@ def _summary(
 
 def _by_task(arm: Arm, outcome: Outcome) -> list[Point]:
     """The arm's mean and difference on each of several tasks."""
-    found = []
+    points = []
     for name, own in outcome.tasks.items():
         for each in own.arms:
             if each.name == arm.name:
                 values = {on_task(name, own.metric): each.summary.mean,
                           on_task(name, DIFFERENCE[1]): each.gain[0]}  # fmt: skip
-                found += [Point(k, rounded(v), 2, 0) for k, v in values.items() if v is not None]
-    return found
+                points += [Point(k, rounded(v), 2, 0) for k, v in values.items() if v is not None]
+    return points
 
 
 def _curves(arm: Arm, curves: "Curves") -> list[Point]:

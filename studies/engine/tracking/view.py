@@ -53,15 +53,15 @@ def row_of(trial: Trial, result: Result) -> Row:
 
 def merged(rows: Mapping[tuple[str, str], Row]) -> dict[str, Row]:
     """By label: of several tasks one row, with every value of settings that differ between them."""
-    found: dict[str, Row] = {}
+    by_label: dict[str, Row] = {}
     for (label, _), row in rows.items():
-        known = found.setdefault(label, row)
+        known = by_label.setdefault(label, row)
         if known is not row:
             sections, varied = known.sections | row.sections, known.varied | row.varied
             paths = dict.fromkeys((*known.settings, *row.settings))
             both = {p: _joined(known.settings.get(p), row.settings.get(p)) for p in paths}
-            found[label] = replace(known, settings=both, varied=varied, sections=sections)
-    return found
+            by_label[label] = replace(known, settings=both, varied=varied, sections=sections)
+    return by_label
 
 
 def _joined(known: Any, new: Any) -> Any:
@@ -80,19 +80,19 @@ def on_task(task: str, metric: str) -> str:
     return accepted(metric if task == metric else f"{task}/{metric}")
 
 
-def told_apart(rows: Iterable[Row], all_rows: Iterable[Row]) -> dict[str, bool]:
+def varied_settings(rows: Iterable[Row], all_rows: Iterable[Row]) -> dict[str, bool]:
     """The settings that tell `rows` apart, of those that any of `all_rows` asks for.
 
     Each with whether it is a number wherever it is set.
     """
     rows = list(rows)
-    found: dict[str, bool] = {}
+    columns: dict[str, bool] = {}
     for path in sorted(frozenset[str]().union(*(row.varied for row in all_rows))):
         values = [row.settings.get(path) for row in rows]
         if len({repr(value) for value in values}) > 1:
             numbers = [value for value in values if value is not None]
-            found[path] = all(type(value) in (int, float) for value in numbers)
-    return found
+            columns[path] = all(type(value) in (int, float) for value in numbers)
+    return columns
 
 
 def views(
@@ -108,19 +108,19 @@ def views(
     Of several `tasks`, or parts, each has its objective, and the `whole` of them has one.
     """
     seeds = {label: row for label, row in rows.items() if row.stage == "seeds"}
-    shown = seeds or rows
+    visible = seeds or rows
     each = [own for name, own in tasks.items() if name != own.metric]  # a part is called as it is
     each = each or [objective]
-    trials = _trials(each, shown, rows)
+    trials = _trials(each, visible, rows)
     arms = _arms(whole or objective, seeds, rows, tasks) if summarized else trials
-    found = {ARMS: ("Arms", arms), TRIALS: ("Trials by arm", trials)}
+    states = {ARMS: ("Arms", arms), TRIALS: ("Trials by arm", trials)}
     for stage in sorted({row.stage for row in rows.values()} - {"seeds"}):
         own = {label: row for label, row in rows.items() if row.stage == stage}
-        found[stage] = (NAMES[stage], _stage(each, stage, own))
+        states[stage] = (NAMES[stage], _stage(each, stage, own))
     now = int(time.time() * 1000)
     return {
         key: _tag(name, state, now - place)  # the menu shows the latest first
-        for place, (key, (name, state)) in enumerate(found.items())
+        for place, (key, (name, state)) in enumerate(states.items())
     }
 
 
@@ -131,7 +131,7 @@ def _arms(
     tasks: Mapping[str, Objective],
 ) -> dict[str, Any]:
     """One run an arm: the answer in numbers."""
-    paths, metric = told_apart(rows.values(), all_rows.values()), objective.metric
+    paths, metric = varied_settings(rows.values(), all_rows.values()), objective.metric
     widths = {f"metrics.`{metric}`": 120, "tags.`interval`": 140, "tags.`difference`": 190,
               "metrics.`p`": 70, "metrics.`n`": 50, "tags.`finding`": 170}  # fmt: skip
     own = [on_task(name, each.metric) for name, each in tasks.items()]
@@ -167,7 +167,7 @@ def _trials(
     if stages == ["seeds"]:
         query += " and tags.stage = 'seeds'"
     # MLflow shows a group's mean of a setting, and "-" where it is no number
-    apart = told_apart(rows.values(), all_rows.values())
+    apart = varied_settings(rows.values(), all_rows.values())
     paths = [path for path, numeric in apart.items() if numeric]
     several, metrics = len(objectives) > 1, _names(objectives, "metric")
     tags = ["task", "arm"] if several else ["arm"]
@@ -190,7 +190,7 @@ def _trials(
 
 def _stage(objectives: Sequence[Objective], stage: str, rows: Mapping[str, Row]) -> dict[str, Any]:
     """One run a trial of a stage that chooses settings on validation."""
-    paths = told_apart(rows.values(), rows.values())
+    paths = varied_settings(rows.values(), rows.values())
     query = f"tags.kind = 'trial' and tags.superseded = 'false' and tags.stage = '{stage}'"
     by = _names(objectives, "select_on") or _names(objectives, "metric")
     several = {"tags.`task`": 100} if len(objectives) > 1 else {}
@@ -273,14 +273,17 @@ def _state(
 
 def _tag(name: str, state: Mapping[str, Any], moment: int) -> str:
     """The tag of a view; what a tag cannot hold is left out, what is least missed first."""
-    columns = {"selectedColumns": [], "columnOrder": [], "columnWidths": {}}
-    less: Sequence[Mapping[str, Any]] = ({"groupsExpanded": {}}, charts.laid_out({}, ()), columns)
+    less: Sequence[Mapping[str, Any]] = (
+        {"groupsExpanded": {}},
+        charts.laid_out({}, ()),
+        {"selectedColumns": [], "columnOrder": [], "columnWidths": {}},
+    )
     for i in range(len(less) + 1):
-        shown = {**state}
+        content = {**state}
         for each in less[:i]:
-            shown |= each
+            content |= each
         about = {"name": name, "createdAt": moment, "updatedAt": moment}
-        text = json.dumps(shown | about | {"state": json.dumps(shown)})
+        text = json.dumps(content | about | {"state": json.dumps(content)})
         if len(text) <= LIMIT:
             return text
     return "{}"

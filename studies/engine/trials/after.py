@@ -93,30 +93,30 @@ def evaluate_after(section: Mapping[str, Any], subject: Subject) -> dict[str, fl
         ValueError: The update is zero, or the weights are quantised.
     """
     after = After.model_validate(section)
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     model, adapter, evaluate = subject.model, subject.adapter, subject.evaluate
     if after.para is not None and checks.can_be_pruned(adapter):
-        found |= _pruned(model, after.para, evaluate)
+        metrics |= _pruned(model, after.para, evaluate)
     if after.affine and checks.has_phi(adapter):
-        found |= _affine(model, subject.trained, evaluate)
+        metrics |= _affine(model, subject.trained, evaluate)
     if after.spectra and checks.changes_weights(adapter):
-        found |= _spectra(subject)
+        metrics |= _spectra(subject)
     if after.landscape is not None:
-        found |= _line(subject, after.landscape)
+        metrics |= _line(subject, after.landscape)
     if after.loss_surface is not None:
-        found |= _plane(subject, after.loss_surface)
+        metrics |= _plane(subject, after.loss_surface)
     if after.generalization:
-        found |= _generalization(subject)
+        metrics |= _generalization(subject)
     for value in after.steps_to:
-        found |= steps_to(value, subject.curve, subject.higher, subject.steps)
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+        metrics |= steps_to(value, subject.curve, subject.higher, subject.steps)
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _pruned(model: nn.Module, para: Para, evaluate: Evaluate) -> dict[str, float]:
     """PARA: the pooled singular values that fit into each share of the trained parameters."""
     updates = layer_updates(model)
     source = source_parameters(updates)
-    found: dict[str, float] = {}
+    named: dict[str, float] = {}
     for share in para.kept:
         ranks = allocate(updates, budget=float(share), reference=source)
         export = build(model, "default", updates, ranks)
@@ -128,31 +128,31 @@ def _pruned(model: nn.Module, para: Para, evaluate: Evaluate) -> dict[str, float
             "rank_mean": statistics.fmean(ranks),
             "rank_spread": statistics.pstdev(ranks),
         }
-        found |= {f"{para_name(share)}/{name}": float(value) for name, value in metrics.items()}
-    return found
+        named |= {f"{para_name(share)}/{name}": float(value) for name, value in metrics.items()}
+    return named
 
 
 def _affine(model: nn.Module, trained: Mapping[str, float], evaluate: Evaluate) -> dict[str, float]:
     with affine_in_force(model) as fits:
         metrics = evaluate("valid", "test")
-    found = {f"after/affine/{name}": value for name, value in metrics.items()}
-    found |= {
+    named = {f"after/affine/{name}": value for name, value in metrics.items()}
+    named |= {
         f"after/affine/difference/{name}": value - trained[name]
         for name, value in metrics.items()
         if name in trained
     }
     share = statistics.fmean(fit.lost for fit in fits.values())
-    return found | {"after/affine/non_affine_share": share}
+    return named | {"after/affine/non_affine_share": share}
 
 
 def _spectra(subject: Subject) -> dict[str, float]:
     """Ranks and sizes of what was trained, and of what it was after each step that was copied."""
     before = subject.before() if checks.needs_weights(subject.adapter) else None
-    found = _inside(subject, before)
+    metrics = _inside(subject, before)
     with subject.snapshots.each(subject.model) as steps:
         for step in steps:
-            found |= _inside(subject, before, step)
-    return found
+            metrics |= _inside(subject, before, step)
+    return metrics
 
 
 def _inside(
@@ -167,11 +167,11 @@ def _inside(
 
 def _line(subject: Subject, landscape: Landscape) -> dict[str, float]:
     direction = filter_normalised(subject.model, derive(subject.seed, "landscape"))
-    found = {}
+    losses = {}
     for step in landscape.steps:
         with moved(direction, step):
-            found[landscape_name(step)] = subject.evaluate("valid")["valid/loss"]
-    return found
+            losses[landscape_name(step)] = subject.evaluate("valid")["valid/loss"]
+    return losses
 
 
 def _plane(subject: Subject, wanted: LossSurface) -> dict[str, float]:
@@ -185,13 +185,13 @@ def _plane(subject: Subject, wanted: LossSurface) -> dict[str, float]:
 
 
 def _generalization(subject: Subject) -> dict[str, float]:
-    found = {}
+    metrics = {}
     for metric, value in subject.on_training_rows().items():
-        found[train_name(metric)] = value
+        metrics[train_name(metric)] = value
         test, way = subject.trained.get(f"test/{metric}"), subject.directions.get(metric)
         if test is not None and way is not None:
-            found[gap_name(metric)] = value - test if way == "maximize" else test - value
-    return found
+            metrics[gap_name(metric)] = value - test if way == "maximize" else test - value
+    return metrics
 
 
 def steps_to(value: float, curve: Curve, higher: bool, steps: int) -> dict[str, float]:
@@ -200,6 +200,6 @@ def steps_to(value: float, curve: Curve, higher: bool, steps: int) -> dict[str, 
     Where none had, it counts as all `steps` that the training could have had, a lower bound, and
     `reached` is 0 instead of 1.
     """
-    reached = [step for step, found in curve if (found >= value if higher else found <= value)]
+    reached = [step for step, score in curve if (score >= value if higher else score <= value)]
     first = {"steps": float(min(reached, default=steps)), "reached": float(bool(reached))}
     return {f"{steps_to_name(value)}/{name}": number for name, number in first.items()}

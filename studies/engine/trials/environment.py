@@ -83,10 +83,10 @@ def determinism(wanted: bool) -> Iterator[None]:
 
 
 def _versions() -> dict[str, str]:
-    found = {name: version(name) for name in ("torch", "transformers", "peft", "accelerate")}
+    versions = {name: version(name) for name in ("torch", "transformers", "peft", "accelerate")}
     with suppress(PackageNotFoundError):  # the fused kernels' compiler; a CPU does without
-        found["triton"] = version("triton")
-    return found
+        versions["triton"] = version("triton")
+    return versions
 
 
 def _driver() -> str | None:
@@ -139,9 +139,9 @@ def peak_memory_bytes() -> int:
         return int(psutil.Process().memory_info().peak_wset)
     if sys.platform == "linux":
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
-        if found:
-            return int(found[1]) * 1024
+        match = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+        if match:
+            return int(match[1]) * 1024
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -50,12 +50,12 @@ def failure_of(error: BaseException) -> Failure:
 
 def _chain(error: BaseException) -> list[BaseException]:
     """`error` and what it was raised from."""
-    found: list[BaseException] = []
+    chain: list[BaseException] = []
     at: BaseException | None = error
-    while at is not None and at not in found:
-        found.append(at)
+    while at is not None and at not in chain:
+        chain.append(at)
         at = at.__cause__ or at.__context__
-    return found
+    return chain
 
 
 def is_out_of_memory(error: BaseException) -> bool:

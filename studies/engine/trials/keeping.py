@@ -141,9 +141,9 @@ def _fill(model: Any, folder: Path) -> None:
         then = type(config).from_pretrained(str(folder))
         if hasattr(then, "rank_pattern"):  # AdaLoRA's ranks are what training left of them
             config.rank_pattern = then.rank_pattern
-        told: Any = set_peft_model_state_dict(model, saved)
+        loaded: Any = set_peft_model_state_dict(model, saved)
         trained = {name for name, p in model.named_parameters() if p.requires_grad}
-        odd = [*told.unexpected_keys, *trained.intersection(told.missing_keys)]
+        odd = [*loaded.unexpected_keys, *trained.intersection(loaded.missing_keys)]
     if odd:
         raise StudyError(
             f"{folder}: what it holds is not what this model trains ({', '.join(sorted(odd)[:3])}):"
@@ -154,8 +154,8 @@ def _fill(model: Any, folder: Path) -> None:
 def tensors(model: nn.Module) -> dict[str, Tensor]:
     """What `save` keeps of `model`, by name: PEFT's adapter, or trained parameters and buffers."""
     if isinstance(model, PeftModel):
-        found: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=RESIZED)
-        return found
+        state: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=RESIZED)
+        return state
     parameters = dict(model.named_parameters(remove_duplicate=False))
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     buffers = {name: t for name, t in model.state_dict().items() if name not in parameters}

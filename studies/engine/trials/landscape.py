@@ -22,13 +22,13 @@ def surface(
         first: $d_1$; `second`, $d_2$, is of the same parameters.
         steps: Along both.
     """
-    found = np.empty((len(steps), len(steps)))
+    losses = np.empty((len(steps), len(steps)))
     for i, down in enumerate(steps):
         for j, across in enumerate(steps):
             both = {p: down * way + across * second[p] for p, way in first.items()}
             with moved(both, 1.0):
-                found[i, j] = loss()
-    return found
+                losses[i, j] = loss()
+    return losses
 
 
 @torch.no_grad()

@@ -20,12 +20,12 @@ def matched(
         ValueError: as `adapters.match`.
     """
     with torch.random.fork_rng():
-        found = adapters.match(lambda: type(model)(model.config), dict(reference), dict(adapter))
-    option = found["option"]
+        match = adapters.match(lambda: type(model)(model.config), dict(reference), dict(adapter))
+    option = match["option"]
     chosen = {
         "option": option,
-        "value": found["adapter"].get(option) if option else None,
-        "parameters": found["parameters"],
-        "reference_parameters": found["reference_parameters"],
+        "value": match["adapter"].get(option) if option else None,
+        "parameters": match["parameters"],
+        "reference_parameters": match["reference_parameters"],
     }
-    return found["adapter"], chosen
+    return match["adapter"], chosen

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from studies.engine.errors import StudyError
 
@@ -66,7 +66,7 @@ def read_metrics(file: Path) -> list[dict[str, float]]:
     return entries
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether `value` has a place on an axis of numbers; a truth value has none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False

@@ -81,9 +81,9 @@ def read_predictions(folder: Path, result: Result) -> Predictions | None:
         if total is not None and len(values) > total:
             raise _refused(path, f"{metric} has {len(values)} scores, and there are {total} rows")
         parts = tuple(np.split(values, np.cumsum(counts)[:-1]))
-        mean, found = float(np.mean([part.mean() for part in parts])), result.metrics.get(name)
-        if found is None or not abs(mean - found) <= TOLERANCE * max(1.0, abs(found)):
-            raise _refused(path, f"its {metric} is {mean:.6g} on average, and {name} is {found}")
+        mean, reported = float(np.mean([part.mean() for part in parts])), result.metrics.get(name)
+        if reported is None or not abs(mean - reported) <= TOLERANCE * max(1.0, abs(reported)):
+            raise _refused(path, f"its {metric} is {mean:.6g} on average, and {name} is {reported}")
         scores[name] = parts
     return Predictions(rows, scores)
 

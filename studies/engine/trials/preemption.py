@@ -20,12 +20,12 @@ class Preemption:
     """Whether a trial was asked to end, and whether it may be interrupted at this place."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._whole = 0
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """What runs inside is not interrupted: it looks at `asked` itself where it can stop."""
+        """What runs inside is not interrupted: it looks at `requested` itself where it can stop."""
         self._whole += 1
         try:
             yield
@@ -35,21 +35,21 @@ class Preemption:
     @contextmanager
     def anywhere(self) -> Iterator[None]:
         """What runs inside may be interrupted, also within `whole`."""
-        kept, self._whole = self._whole, 0
+        depth, self._whole = self._whole, 0
         try:
             self.check()
             yield
         finally:
-            self._whole = kept
+            self._whole = depth
 
     def check(self) -> None:
         """Raise `Preempted` where the trial was asked to end and may be interrupted."""
-        if self.asked and not self._whole:
+        if self.requested and not self._whole:
             raise Preempted
 
     def ask(self, number: int = signal.SIGTERM, frame: FrameType | None = None) -> None:
         """The handler of SIGTERM."""
-        self.asked = True
+        self.requested = True
         self.check()
 
 

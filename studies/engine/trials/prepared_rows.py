@@ -16,7 +16,7 @@ def rows(task: str, split_seed: int, content: str | None) -> tasks.TaskData:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Request:
     """Rows for a model; its processor is told by what the model is."""
 
     task: str
@@ -27,7 +27,7 @@ class Wanted:
 
 
 @lru_cache(maxsize=2)
-def ready(wanted: Wanted) -> tuple[Prepared, dict[str, float]]:
+def ready(wanted: Request) -> tuple[Prepared, dict[str, float]]:
     """The rows as the model takes them, and what was cut; once for the trials of one process."""
     data = rows(wanted.task, wanted.split_seed, wanted.content)
     task = json.loads(wanted.task)

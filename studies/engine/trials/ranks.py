@@ -62,10 +62,10 @@ class Ranks:
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in trained]
         flat = torch.cat([*(g.float().flatten() for g in grads), loss.float()[None]])
         torch.distributed.all_reduce(flat)
-        *sums, total = flat.split([g.numel() for g in grads] + [1])
-        for parameter, grad, summed in zip(trained, grads, sums, strict=True):
+        sums: Sequence[Tensor] = flat.split([g.numel() for g in grads] + [1])
+        for parameter, grad, summed in zip(trained, grads, sums[:-1], strict=True):
             parameter.grad = summed.view_as(grad).to(grad.dtype)
-        return total[0].to(loss.dtype)
+        return sums[-1][0].to(loss.dtype)
 
     def agreed(self, value: float) -> float:
         """The first process's `value`: others may find another in its last bits."""
@@ -74,9 +74,9 @@ class Ranks:
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        told = torch.tensor(value, dtype=torch.float64, device=device)
-        torch.distributed.broadcast(told, 0)
-        return told.item()
+        shared = torch.tensor(value, dtype=torch.float64, device=device)
+        torch.distributed.broadcast(shared, 0)
+        return shared.item()
 
     def check_equal(self, model: "nn.Module") -> None:
         """Raise `RuntimeError` where the processes have trained different parameters."""

@@ -29,7 +29,7 @@ def run_dirs() -> Iterator[Path]:
 @contextmanager
 def output_to(log: Path) -> Iterator[None]:
     """stdout and stderr of this process, libraries in C included, go to `log`."""
-    kept = [os.dup(descriptor) for descriptor in (1, 2)]
+    copies = [os.dup(descriptor) for descriptor in (1, 2)]
     with log.open("ab") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
@@ -38,6 +38,6 @@ def output_to(log: Path) -> Iterator[None]:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        for descriptor, before in zip((1, 2), kept, strict=True):
+        for descriptor, before in zip((1, 2), copies, strict=True):
             os.dup2(before, descriptor)
             os.close(before)

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ def name_of(step: int | None) -> str:
     return NAME if step is None else f"spectra-{step}.npz"
 
 
-def steps_kept(folder: Path) -> list[int]:
+def saved_steps(folder: Path) -> list[int]:
     """The steps of the training whose files lie in `folder`, rising."""
     return sorted(int(hit[1]) for path in folder.iterdir() if (hit := _STEP.fullmatch(path.name)))
 
@@ -67,7 +67,7 @@ def write_spectra(
         ],
         "curves": [[c.name, c.kind, c.block, c.used] for c in curves],
     }
-    arrays = {"about": np.array(json.dumps(about))}
+    arrays: dict[str, Any] = {"about": np.array(json.dumps(about))}
     for i, module in enumerate(modules):
         arrays[f"values_{i}"] = module.values.float().cpu().numpy()
         if module.product_values is not None:
@@ -95,8 +95,9 @@ def read_spectra(folder: Path, step: int | None = None) -> Inside | None:
             for i, (name, kind, block, shape, usage) in enumerate(about["modules"])
         ]  # fmt: skip
         curves = [
-            PhiCurve(name, kind, block, *arrays[f"curve_{i}"], used, _numbers(arrays, i))
+            PhiCurve(name, kind, block, x, y, used, _numbers(arrays, i))
             for i, (name, kind, block, used) in enumerate(about["curves"])
+            for x, y in (arrays[f"curve_{i}"],)
         ]
     except (FileNotFoundError, KeyError, TypeError, *DAMAGED):
         return None

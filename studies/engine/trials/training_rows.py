@@ -35,13 +35,13 @@ class Objective:
         self._prepared, every = prepared, range(len(prepared.train))
         chosen = random.Random(seed).sample(every, min(count, len(every)))
         self._places = sorted(chosen, key=lambda place: (prepared.train.lengths[place], place))
-        self._batches = cache(self._made)
+        self._batches_of = cache(self._collate)
 
     def __call__(
         self, model: nn.Module, batch_size: int, autocast: torch.dtype | None = None
     ) -> float:
         """That of `model` as it is, `batch_size` rows at a time; `autocast` as for `evaluate`."""
-        batches = self._batches(batch_size)
+        batches = self._batches_of(batch_size)
         items = sum(int(batch["labels"].ne(-100).sum()) for batch in batches)
         total = 0.0
         with evaluating(model, autocast) as device:
@@ -51,7 +51,7 @@ class Objective:
                 total += float(self._prepared.loss(model(**given), labels, items))
         return total
 
-    def _made(self, size: int) -> list[dict[str, Tensor]]:
+    def _collate(self, size: int) -> list[dict[str, Tensor]]:
         rows = [self._prepared.train[place] for place in self._places]
         starts = range(0, len(rows), size)
         return [self._prepared.collate(rows[start : start + size]) for start in starts]

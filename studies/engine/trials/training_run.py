@@ -23,7 +23,7 @@ from studies.engine.definition.contents import check_contents
 from studies.engine.definition.plugins import load_plugins
 from studies.engine.definition.sections import After
 from studies.engine.definition.train import Train, total_steps
-from studies.engine.records import Cost, Kept, Trial
+from studies.engine.records import BestStep, Cost, Trial
 from studies.engine.trials import keeping, prepared_rows, seeds
 from studies.engine.trials.after import Subject, evaluate_after
 from studies.engine.trials.attaching import attached
@@ -59,7 +59,7 @@ class Findings:
     chosen: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     cost: Cost | None = None
-    kept: Kept | None = None
+    kept: BestStep | None = None
     micro_batch: int | None = None
     notes: tuple[str, ...] = ()
 
@@ -71,14 +71,14 @@ class Findings:
             self.notes = (*self.notes, line)
             sys.stderr.write(f"{line}\n")
 
-    def has_noted(self, beginning: str) -> bool:
+    def has_note(self, beginning: str) -> bool:
         """Whether a note begins so."""
         return any(note.startswith(beginning) for note in self.notes)
 
     def fields(self, *, whole: bool) -> dict[str, Any]:
         """Fields of a `Result`: all of a whole trial, of a failed one those that are no numbers."""
-        kept = ("data", "backbone", "micro_batch", "notes")
-        return {k: v for k, v in vars(self).items() if whole or k in kept}
+        certain = ("data", "backbone", "micro_batch", "notes")
+        return {k: v for k, v in vars(self).items() if whole or k in certain}
 
 
 class TrainingRun:
@@ -93,7 +93,7 @@ class TrainingRun:
         preemption: Preemption,
     ) -> None:
         self._trial, self._run_dir, self._settings = trial, run_dir, settings
-        self._found, self._preemption = findings, preemption
+        self._findings, self._preemption = findings, preemption
         self._config = trial.config
         self._eval_rows = settings.eval_batch_size
         self._processor_seconds = 0.0
@@ -115,21 +115,21 @@ class TrainingRun:
         logging.disable_progress_bar()
         load_plugins(self._trial.plugins, self._trial.plugin_hashes)
         check_contents(self._trial)
-        found = self._found
+        findings = self._findings
         task = json.dumps(self._config["task"], sort_keys=True)
         drawn = tasks.check(self._config["task"]).drawn
         split_seed = self._trial.seed if drawn else self._config.get("split_seed", 0)
         content = self._trial.contents.get("task")
         data = prepared_rows.rows(task, split_seed, content)
-        found.data = tasks.describe(data)
-        found.backbone = backbones.identity(self._config["backbone"])
-        self._model, processor, adapter, found.chosen = self._adapted(data)
-        reader = json.dumps(found.backbone, sort_keys=True)
+        findings.data = tasks.describe(data)
+        findings.backbone = backbones.identity(self._config["backbone"])
+        self._model, processor, adapter, findings.chosen = self._adapted(data)
+        reader = json.dumps(findings.backbone, sort_keys=True)
         self._prepared, cut = prepared_rows.ready(
-            prepared_rows.Wanted(task, split_seed, content, reader, processor)
+            prepared_rows.Request(task, split_seed, content, reader, processor)
         )
         if cut:
-            found.data["truncated"] = cut
+            findings.data["truncated"] = cut
         sizes = phi_sizes(self._model)
         with self._counted():
             progress, loader, last = self._train(micro_batch)
@@ -147,12 +147,12 @@ class TrainingRun:
                     **self._of_training(data, processor, loader),
                 )  # fmt: skip
                 metrics |= evaluate_after(self._config["after"], subject)
-        found.metrics, found.cost = metrics, self._cost(progress, loader)
+        findings.metrics, findings.cost = metrics, self._cost(progress, loader)
 
     def _keep(self, adapter: dict[str, Any], data: tasks.TaskData) -> None:
         """Write down what the trial is to keep of the model that was tested just now."""
         if self._trial.keeps_adapter:
-            about = keeping.about(self._trial, adapter, self._head, self._found.backbone)
+            about = keeping.about(self._trial, adapter, self._head, self._findings.backbone)
             keeping.save(self._model, about, self._run_dir)
         if "predictions" in self._trial.keep:
             rows = tasks.rows_hash(data, SPLIT)
@@ -193,7 +193,7 @@ class TrainingRun:
         self._head = tasks.head(self._config["task"], data)
         model, processor = backbones.load(self._config["backbone"], self._head)
         self._dtype = _prepare_dtype(model, self._config["backbone"])
-        adapter, chosen = dict(self._config["adapter"]), {}
+        adapter, chosen = dict(self._config["adapter"]), dict[str, Any]()
         if "match" in self._config:
             adapter, chosen = matched(model, adapter, self._config["match"])
         return attached(model, adapter), processor, adapter, chosen
@@ -224,8 +224,8 @@ class TrainingRun:
                 loss=prepared.fixed_loss if few_shapes else prepared.loss,
                 saver=saver,
                 micro_batch=micro_batch,
-                may_capture=not self._found.has_noted(NOT_CAPTURED),
-                note=self._found.note,
+                may_capture=not self._findings.has_note(NOT_CAPTURED),
+                note=self._findings.note,
                 snapshots=self._snapshots,
             )
             with saver.saved_when_preempted():
@@ -237,8 +237,8 @@ class TrainingRun:
     def _name_missing_steps(self, trained: int) -> None:
         """Note the steps of which spectra were wanted, and which the training did not have."""
         steps = self._after.steps if self._after is not None else ()
-        if late := [str(step) for step in steps if step not in self._snapshots.taken]:
-            self._found.note(
+        if late := [str(step) for step in steps if step not in self._snapshots.steps]:
+            self._findings.note(
                 f"after.spectra.steps: the training had {trained} steps, so there is nothing after "
                 f"{', '.join(late)}"
             )
@@ -248,10 +248,10 @@ class TrainingRun:
         identity = Identity(self._trial.key, code_versions())
         minutes = self._settings.checkpoint_minutes
         saver = Saver(self._run_dir, identity, minutes, self._preemption)
-        if saver.found is not None and saver.found.state["device"] != device_name():
-            there = saver.found.state["device"]
-            self._found.note(
-                f"the first {saver.found.step} steps were trained on another device: {there}"
+        if saver.resumed is not None and saver.resumed.state["device"] != device_name():
+            there = saver.resumed.state["device"]
+            self._findings.note(
+                f"the first {saver.resumed.step} steps were trained on another device: {there}"
             )
         return saver
 
@@ -275,25 +275,25 @@ class TrainingRun:
         if best is None:
             return self._score(step, "valid", "test")
         if not progress.evaluated:
-            self._found.note(
+            self._findings.note(
                 f"train.keep: best had one evaluation to choose from: train.eval_every "
                 f"{self._settings.eval_every} is not below the {step} steps of the training"
             )
         if progress.evaluated < step:
-            found = self._score(step, "valid")
+            metrics = self._score(step, "valid")
             with self._preemption.whole():
-                best.offer(self._model, step, found)
+                best.offer(self._model, step, metrics)
                 progress.evaluated = step
         elif best.gives_up:
-            self._found.note(
+            self._findings.note(
                 f"training ended after step {step}: the last {self._settings.patience} evaluations "
                 f"had no better {best.metric}"
             )
         with self._preemption.whole():
             best.restore(self._model)
         self._preemption.check()
-        self._found.kept = best.kept(step)
-        return best.values | self._finite(self._found.kept.step, "test")
+        self._findings.kept = best.record(step)
+        return best.values | self._finite(self._findings.kept.step, "test")
 
     def _score(self, step: int, *splits: str) -> dict[str, float]:
         """The metrics of `splits` after `step`, written down; all must be finite."""
@@ -324,9 +324,9 @@ class TrainingRun:
             with self._evaluated() as model:
                 return self._prepared.measure(model, split, rows, half)
 
-        found = self._fitting(evaluation)
-        self._by_row[split] = found.by_row
-        return found.metrics
+        measured = self._fitting(evaluation)
+        self._by_row[split] = measured.by_row
+        return measured.metrics
 
     def _fitting(self, evaluation: Callable[[int, torch.dtype | None], T]) -> T:
         """What `evaluation` finds with as many rows at once as fit; it gets the type of mixed
@@ -339,7 +339,7 @@ class TrainingRun:
                 if not is_out_of_memory(error) or self._eval_rows == 1:
                     raise
             self._eval_rows //= 2  # out of the handler: the error's frames held the batch
-            self._found.note(
+            self._findings.note(
                 f"evaluated with {self._eval_rows} rows at once, more need too much memory"
             )
             free_memory()
@@ -348,10 +348,10 @@ class TrainingRun:
     def _evaluated(self) -> Iterator[torch.nn.Module]:
         """The model as it is evaluated: replayed from CUDA graphs where that can be."""
         wanted = self._settings.capture == "auto" and self._prepared.evaluates_plainly
-        if not wanted or self._found.has_noted(NOT_REPLAYED):
+        if not wanted or self._findings.has_note(NOT_REPLAYED):
             yield self._model
             return
-        with captured_forward(self._model, self._found.note) as model:
+        with captured_forward(self._model, self._findings.note) as model:
             yield model
 
     def _cost(self, progress: TrainingProgress, loader: TimedLoader) -> Cost:
@@ -379,10 +379,11 @@ class TrainingRun:
             self._processor_seconds += time.process_time() - began
 
 
-def _prepare_dtype(model: PreTrainedModel, backbone: dict[str, Any]) -> torch.dtype:
+def _prepare_dtype(model: torch.nn.Module, backbone: dict[str, Any]) -> torch.dtype:
     """Turn on what the backbone's entry asks for beyond loading; the dtype of its weights."""
     spec = backbones.check(backbone)
     if spec.gradient_checkpointing:
+        assert isinstance(model, PreTrainedModel), "a matrix has no layers to compute again"
         model.gradient_checkpointing_enable({"use_reentrant": False})
     dtype: torch.dtype = getattr(torch, spec.dtype)
     return dtype

@@ -144,12 +144,12 @@ class _Set:
             if math.isfinite(self.high):
                 inside, outside = outside, inside
         confirmed, refuted = (outside, inside) if self.negated else (inside, outside)
-        found: dict[Word, float] = {"confirmed": confirmed, "refuted": refuted}
+        p: dict[Word, float] = {"confirmed": confirmed, "refuted": refuted}
         if (r := self.resolution) is None:
-            return Test(found, min(found.values()))
+            return Test(p, min(p.values()))
         low, high = self.center - r, self.center + r
-        found["bounded"] = max(above(low), below(high))
-        return Test(found, min(below(low), above(high)))
+        p["bounded"] = max(above(low), below(high))
+        return Test(p, min(below(low), above(high)))
 
     def one_side(self, d: Measured | Share, level: float) -> float:
         """The level of either end of the interval whose position decides at `level`."""
@@ -159,12 +159,12 @@ class _Set:
         """Seeds, more than `n`, that would probably decide if mean and spread stay as seen."""
         ends = [end for end in (self.low, self.high) if math.isfinite(end)]
         side = self.one_side(d, level)
-        found = [_needed(min(abs(d.mean - e) for e in ends), d, n, side)]
+        needed = [_needed(min(abs(d.mean - e) for e in ends), d, n, side)]
         if (r := self.resolution) is not None:
             # both sides must hold: of a mean in the middle either may fail
             left = r - abs(d.mean - self.center)
-            found.append(_needed(left, d, n, level, (1 + power.SHARE) / 2))
-        counts = [max(count, n + 1) for count in found if count is not None]
+            needed.append(_needed(left, d, n, level, (1 + power.SHARE) / 2))
+        counts = [max(count, n + 1) for count in needed if count is not None]
         return min(counts, default=None)
 
 
@@ -178,10 +178,10 @@ def _needed(
     seeds = n
     while True:
         spread = math.sqrt((d.error**2 - d.of_rows) * n + d.of_rows * seeds)
-        found = power.seeds_needed(gap / spread, level, share)
-        if not d.of_rows or found is None or found <= seeds:
-            return found if found is None or not d.of_rows else max(found, seeds)
-        seeds = found
+        count = power.seeds_needed(gap / spread, level, share)
+        if not d.of_rows or count is None or count <= seeds:
+            return count if count is None or not d.of_rows else max(count, seeds)
+        seeds = count
 
 
 @dataclass(frozen=True)
@@ -213,13 +213,13 @@ class _Claim:
         arms = arms_of(total)
         ended = set.intersection(*(set(own.get(arm, {})) for arm in arms))
 
-        def found(seeds: Sequence[int] | None = None) -> Sample:
+        def sample_of(seeds: Sequence[int] | None = None) -> Sample:
             if claim.metric == COLLAPSED:
                 return sample_of_collapsed(total, own, seeds)
             each = () if claim.task else tuple(tasks.values())
             return sample(total, own, metric, seeds, each, read)
 
-        samples = tuple(found(seeds) if ended.issuperset(seeds) else None for seeds in looks)
+        samples = tuple(sample_of(seeds) if ended.issuperset(seeds) else None for seeds in looks)
         text = rule(claim, total, metric, claim.task or ("mean over tasks" if tasks else ""))
         sizes = tuple(map(len, looks))
         at_most = sizes[-1] if sizes else None
@@ -229,7 +229,7 @@ class _Claim:
             note = f"the first look, at {sizes[0]} seeds, waits for {', '.join(late)}"
         blank = Verdict(claim.claim, text, OPEN, 0, arms=arms, task=claim.task, at_most=at_most,
                         resolution=claim.resolution, note=note)  # fmt: skip
-        samples = samples or (found(),)
+        samples = samples or (sample_of(),)
         return cls(claim, _Set.of(claim), blank, sizes, samples)
 
     @property
@@ -262,72 +262,72 @@ class _Claim:
             if not seen:
                 return self.blank
             at = seen[-1]
-        found = self.samples[at]
-        assert found is not None, "a look that decides has a sample"
+        sample = self.samples[at]
+        assert sample is not None, "a look that decides has a sample"
         look = self.sizes[at] if self.sizes else None
-        told = replace(
-            self.blank, n=found.n, look=look, difference=found.mean, over=found.over, note=""
+        verdict = replace(
+            self.blank, n=sample.n, look=look, difference=sample.mean, over=sample.over, note=""
         )
-        if found.exact:
-            told = self._known(told)
-        elif decision is None or found.measured is None:
-            told = replace(told, note=f"no interval: {found.note}")
-        elif isinstance(found.measured, Discordant):  # McNemar's test has no interval beside it
-            told = replace(told, word=decision.word, note=found.note)
+        if sample.exact:
+            verdict = self._known(verdict)
+        elif decision is None or sample.measured is None:
+            verdict = replace(verdict, note=f"no interval: {sample.note}")
+        elif isinstance(sample.measured, Discordant):  # McNemar's test has no interval beside it
+            verdict = replace(verdict, word=decision.word, note=sample.note)
         else:
-            told = self._tested(told, decision, found.measured)
-        return replace(told, finding="; ".join(self._findings(told, found)))
+            verdict = self._tested(verdict, decision, sample.measured)
+        return replace(verdict, finding="; ".join(self._findings(verdict, sample)))
 
-    def _known(self, told: Verdict) -> Verdict:
-        d, s = told.difference, self.bounds
+    def _known(self, verdict: Verdict) -> Verdict:
+        d, s = verdict.difference, self.bounds
         assert d is not None, "an exact sample has a value"
         holds = abs(d) <= self.claim.margin if s.two_sided else s.low < d < s.high
         word: Word = "confirmed" if holds != s.negated else "refuted"
-        return replace(told, word=word, low=d, high=d, level=1.0)
+        return replace(verdict, word=word, low=d, high=d, level=1.0)
 
-    def _tested(self, told: Verdict, decision: Decision, d: Measured | Share) -> Verdict:
+    def _tested(self, verdict: Verdict, decision: Decision, d: Measured | Share) -> Verdict:
         side = self.bounds.one_side(d, decision.level)
         low, high = d.interval(side)
-        told = replace(told, word=decision.word, low=low, high=high, level=1 - 2 * side)
-        if not told.open:
-            return told
+        verdict = replace(verdict, word=decision.word, low=low, high=high, level=1 - 2 * side)
+        if not verdict.open:
+            return verdict
         center, (low, high) = self.bounds.center, d.interval(decision.level)
-        told, last = (
-            replace(told, bound=max(center - low, high - center)),
+        verdict, last = (
+            replace(verdict, bound=max(center - low, high - center)),
             self._last_level(decision),
         )
         if isinstance(d, Share):  # of a share between 0 and 1 nothing is known for sure
-            needed = None if d.count else seeds_if_none_collapses(self.claim, last, told.n + 1)
+            needed = None if d.count else seeds_if_none_collapses(self.claim, last, verdict.n + 1)
         else:
-            needed = self.bounds.seeds_needed(d, told.n, last)
-        return replace(told, seeds_needed=needed)
+            needed = self.bounds.seeds_needed(d, verdict.n, last)
+        return replace(verdict, seeds_needed=needed)
 
-    def _findings(self, told: Verdict, found: Sample) -> Iterator[str]:
+    def _findings(self, verdict: Verdict, sample: Sample) -> Iterator[str]:
         margin = bool(self.bounds.center)
-        if told.open and found.note == SAME:
+        if verdict.open and sample.note == SAME:
             yield "more seeds decide it only where one differs"
-        if told.word == "bounded":
-            size = f"{told.resolution:g}"
+        if verdict.word == "bounded":
+            size = f"{verdict.resolution:g}"
             yield (
                 f"less than {size} off the margin"
                 if margin
                 else f"no difference as large as {size}"
             )
-        if told.bound is not None:
-            size = _rounded_up(told.bound)
+        if verdict.bound is not None:
+            size = _rounded_up(verdict.bound)
             what = (
                 f"not further than {size} off the margin" if margin else f"not larger than {size}"
             )
             yield f"{what} either way today"
-        if isinstance(found.measured, Share):
-            yield f"{found.measured.count} of {told.n} runs collapsed"
-            if told.seeds_needed is not None:
-                yield f"{told.seeds_needed} seeds decide if no run collapses"
-        elif told.seeds_needed is not None:
-            yield f"about {told.seeds_needed} seeds would probably decide"
-        if told.look is not None:
-            state = "open" if told.open else "decided"
-            yield f"{state} at {told.look} of at most {told.at_most} seeds"
+        if isinstance(sample.measured, Share):
+            yield f"{sample.measured.count} of {verdict.n} runs collapsed"
+            if verdict.seeds_needed is not None:
+                yield f"{verdict.seeds_needed} seeds decide if no run collapses"
+        elif verdict.seeds_needed is not None:
+            yield f"about {verdict.seeds_needed} seeds would probably decide"
+        if verdict.look is not None:
+            state = "open" if verdict.open else "decided"
+            yield f"{state} at {verdict.look} of at most {verdict.at_most} seeds"
 
     def _last_level(self, decision: Decision) -> float:
         """The level of the last look, of which more seeds than there are would have the share."""
@@ -357,8 +357,3 @@ def _rounded_up(value: float) -> str:
     """`value` above 0 with two digits, never less than it is."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)
     return f"{math.ceil(value / unit - 1e-9) * unit:.2g}"
-
-
-def open_claims(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Those that more seeds may decide: their `arms`, on their `task`, need the next look's."""
-    return [verdict for verdict in verdicts if verdict.open]

@@ -139,13 +139,13 @@ def collapsed(results: Mapping[str, Mapping[int, Result]], metric: str) -> dict[
     done = [r for own in results.values() for r in own.values() if r.status == "done"]
     if all(chance(result) is None for result in done):
         return {}
-    found = {}
+    by_arm = {}
     for arm, own in results.items():
-        known = [(r, told) for r in own.values() if (told := has_collapsed(r)) is not None]
+        known = [(r, has) for r in own.values() if (has := has_collapsed(r)) is not None]
         if not known:
             continue
-        share = Share(sum(told for _, told in known), len(known))
-        rest = [v for r, told in known if not told and (v := r.metrics.get(metric)) is not None]
+        share = Share(sum(has for _, has in known), len(known))
+        rest = [v for r, has in known if not has and (v := r.metrics.get(metric)) is not None]
         mean = math.fsum(rest) / len(rest) if rest else None
-        found[arm] = Collapsed(share.count, share.n, *share.interval(0.025), mean)
-    return found
+        by_arm[arm] = Collapsed(share.count, share.n, *share.interval(0.025), mean)
+    return by_arm

@@ -86,13 +86,13 @@ def _passing(
     level: float,
 ) -> dict[int, Decision]:
     """What claims that are not `given` are decided by: of several looks the last knows most."""
-    found = {}
+    decisions = {}
     for i, own in enumerate(tests):
         for k, test in enumerate(own) if i not in given else ():
             for word in words:
                 if test is not None and test.p.get(word, 1.0) <= level * share[k]:
-                    found[i] = Decision(word, k, level * share[k])
-    return found
+                    decisions[i] = Decision(word, k, level * share[k])
+    return decisions
 
 
 def _open(own: Sequence[Test | None], share: list[float], level: float) -> Decision:

@@ -83,23 +83,23 @@ def seeds_needed(effect: float, level: float, share: float = SHARE) -> int | Non
     return _fewest(lambda n: power(n, effect, level), share) if effect > 0 else None
 
 
-def seeds_to_bound(margin: float, level: float, share: float = SHARE) -> int | None:
-    """The fewest seeds that show |difference| < `margin` in `share` of studies without one.
+def seeds_to_bound(margin: float, level: float) -> int | None:
+    """The fewest seeds that show |difference| < `margin` in `SHARE` of studies without one.
 
     None where even `MOST` do not.
     """
-    return _fewest(lambda n: power_of_bound(n, margin, level), share) if margin > 0 else None
+    return _fewest(lambda n: power_of_bound(n, margin, level), SHARE) if margin > 0 else None
 
 
-def detectable(n: int, level: float, share: float = SHARE) -> float:
-    """The smallest effect, in spreads, that `n` seeds find in `share` of studies; inf below two."""
-    return _smallest(lambda effect: power(n, effect, level), share) if n >= 2 else math.inf
+def detectable(n: int, level: float) -> float:
+    """The smallest effect, in spreads, that `n` seeds find in `SHARE` of studies; inf below two."""
+    return _smallest(lambda effect: power(n, effect, level)) if n >= 2 else math.inf
 
 
-def boundable(n: int, level: float, share: float = SHARE) -> float:
-    """The smallest margin, in spreads, that `n` seeds show in `share` of studies without a
+def boundable(n: int, level: float) -> float:
+    """The smallest margin, in spreads, that `n` seeds show in `SHARE` of studies without a
     difference; inf below two."""
-    return _smallest(lambda m: power_of_bound(n, m, level), share) if n >= 2 else math.inf
+    return _smallest(lambda m: power_of_bound(n, m, level)) if n >= 2 else math.inf
 
 
 @functools.cache
@@ -108,25 +108,25 @@ def _legendre() -> tuple[np.ndarray, np.ndarray]:
     return np.polynomial.legendre.leggauss(128)
 
 
-def _fewest(found: Callable[[int], float], share: float) -> int | None:
-    """Where `found`, which rises, first reaches `share`."""
-    if found(MOST) < share:
+def _fewest(power_of: Callable[[int], float], share: float) -> int | None:
+    """Where `power_of`, which rises, first reaches `share`."""
+    if power_of(MOST) < share:
         return None
     low, high = 1, 2
-    while found(high) < share:
+    while power_of(high) < share:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if found(middle) >= share else (middle, high)
+        low, high = (low, middle) if power_of(middle) >= share else (middle, high)
     return high
 
 
-def _smallest(found: Callable[[float], float], share: float) -> float:
-    """The number above 0 at which `found`, which rises, is `share`."""
+def _smallest(power_of: Callable[[float], float]) -> float:
+    """The number above 0 at which `power_of`, which rises, is `SHARE`."""
     low, high = 0.0, 1.0
-    while found(high) < share:
+    while power_of(high) < SHARE:
         low, high = high, 2 * high
     for _ in range(50):
         middle = (low + high) / 2
-        low, high = (low, middle) if found(middle) >= share else (middle, high)
+        low, high = (low, middle) if power_of(middle) >= SHARE else (middle, high)
     return high

@@ -22,7 +22,7 @@ class NoRows(ValueError):
     """A claim cannot be tested over rows; the message says why."""
 
 
-def kept_by(study: Study, trials_dir: Path) -> Read | None:
+def row_reader(study: Study, trials_dir: Path) -> Read | None:
     """Reads what the trials of `study` in `trials_dir`/<key> have kept by row, each once.
 
     None where they keep nothing. What it gives raises `StudyError` where a file is damaged or of
@@ -86,15 +86,15 @@ def _of_arm(
     rows: set[object],
 ) -> Scores:
     """Scores of an arm by seed; `rows` gets what names its rows, which all must share."""
-    found: list[Scores] = []
+    scores: list[Scores] = []
     for seed in seeds:
-        kept = read(results[seed])
-        if kept is None:
+        predictions = read(results[seed])
+        if predictions is None:
             raise NoRows(f"`{term.of}` kept no predictions at seed {seed}")
-        if metric not in kept.scores:
+        if metric not in predictions.scores:
             raise NoRows(f"{metric} is no mean over test rows")
-        found.append(kept.scores[metric])
-        rows.add((kept.rows, tuple(map(len, found[-1]))))
+        scores.append(predictions.scores[metric])
+        rows.add((predictions.rows, tuple(map(len, scores[-1]))))
         if len(rows) > 1:
             raise NoRows(f"`{term.of}` was tested on other rows at seed {seed}")
-    return tuple(np.stack(each) for each in zip(*found, strict=True))
+    return tuple(np.stack(each) for each in zip(*scores, strict=True))

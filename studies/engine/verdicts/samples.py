@@ -70,9 +70,9 @@ def sample(
         size = max(size, *(abs(part) / of[unit] for part, unit in parts))
         sums = {unit: math.fsum(part for part, own in parts if own == unit) for unit in of}
         values_of[seed] = math.fsum(sums[unit] / of[unit] for unit in of)
-    found = list(values_of.values())
-    summary = summarize(found, size)
-    note = summary.note if found or len(arms) == 1 else "no finished seed in common"
+    numbers = list(values_of.values())
+    summary = summarize(numbers, size)
+    note = summary.note if numbers or len(arms) == 1 else "no finished seed in common"
     if summary.std == 0.0:
         note = SAME
     known = all(_is_count(term.metric or metric) for term in total.terms)
@@ -82,7 +82,7 @@ def sample(
         on = measured or [(results, metric)]
         tested, over = _with_rows(tested, summary.mean, total, on, list(values_of), read, size)
         note = "" if tested is not None else note
-    mean = found[0] if exact else summary.mean
+    mean = numbers[0] if exact else summary.mean
     return Sample(summary.n, mean, tested, exact, zero or note, over)
 
 
@@ -101,8 +101,8 @@ def sample_of_collapsed(
     first, second = (term.of for term in total.terms)
     arms = arms_of(total)
     shared = shared_seeds(arms, results, seeds)
-    told = [[has_collapsed(results[arm][seed]) for arm in arms] for seed in shared]
-    known = [each for each in told if None not in each]
+    outcomes = [[has_collapsed(results[arm][seed]) for arm in arms] for seed in shared]
+    known = [each for each in outcomes if None not in each]
     n = len(known)
     if not n:
         return Sample(0, None, None, False, "no finished seed" + " in common" * (len(arms) > 1))
@@ -130,14 +130,14 @@ def _with_rows(
 ) -> tuple[Measured | None, str]:
     """The mean with its error over seeds and rows, or that over seeds `alone`, and which it is."""
     try:
-        found = crossed(by_seed_and_row(total, measured, seeds, read), size)
+        both = crossed(by_seed_and_row(total, measured, seeds, read), size)
     except NoRows as error:
         return alone, f"seeds alone: {error}"
     assert mean is not None, "there are seeds"
-    if not found.error:
+    if not both.error:
         return alone, BOTH
-    of_rows = found.rows_share * found.error**2
-    return Measured(mean, found.error, found.freedom, of_rows, alone), BOTH
+    of_rows = both.rows_share * both.error**2
+    return Measured(mean, both.error, both.freedom, of_rows, alone), BOTH
 
 
 def _is_count(metric: str) -> bool:

@@ -50,30 +50,30 @@ def pooled(values: Mapping[str, Mapping[int, float]], baseline: str) -> Spread |
     None where no arm has two seeds in common with the baseline, or nothing varies.
     """
     reference = values.get(baseline, {})
-    found = {}
+    spreads = {}
     for arm, own in values.items():
         seeds = own.keys() & reference.keys()
         if arm != baseline and len(seeds) > 1:
             size = max(abs(v) for s in seeds for v in (own[s], reference[s]))
             difference = summarize([own[s] - reference[s] for s in sorted(seeds)], size)
-            found[arm] = difference.n - 1, difference.std or 0.0
-    if not any(std for _, std in found.values()):
+            spreads[arm] = difference.n - 1, difference.std or 0.0
+    if not any(std for _, std in spreads.values()):
         return None
-    each = [freedom for freedom, _ in found.values()]
+    each = [freedom for freedom, _ in spreads.values()]
     total = sum(each)
     shared = sum(min(a, b) for i, a in enumerate(each) for j, b in enumerate(each) if i != j)
-    variance = math.fsum(freedom * std**2 for freedom, std in found.values()) / total
-    return Spread(math.sqrt(variance), total**2 / (total + shared / 4), _source(found, baseline))
+    variance = math.fsum(freedom * std**2 for freedom, std in spreads.values()) / total
+    return Spread(math.sqrt(variance), total**2 / (total + shared / 4), _source(spreads, baseline))
 
 
-def _source(found: Mapping[str, tuple[int, float]], baseline: str) -> str:
+def _source(spreads: Mapping[str, tuple[int, float]], baseline: str) -> str:
     """Which differences, of how many seeds, and how far their spreads are apart."""
-    least, most = (end(freedom + 1 for freedom, _ in found.values()) for end in (min, max))
+    least, most = (end(freedom + 1 for freedom, _ in spreads.values()) for end in (min, max))
     seeds = f"{span(least, most)} seeds"
-    if len(found) == 1:
-        return f"of {next(iter(found))} minus {baseline}, {seeds}"
-    low, high = (end(found, key=lambda arm: found[arm][1]) for end in (min, max))
+    if len(spreads) == 1:
+        return f"of {next(iter(spreads))} minus {baseline}, {seeds}"
+    low, high = (end(spreads, key=lambda arm: spreads[arm][1]) for end in (min, max))
     return (
-        f"pooled over the differences of {len(found)} arms to {baseline}, {seeds} "
-        f"({found[low][1]:.3g} of {low} to {found[high][1]:.3g} of {high})"
+        f"pooled over the differences of {len(spreads)} arms to {baseline}, {seeds} "
+        f"({spreads[low][1]:.3g} of {low} to {spreads[high][1]:.3g} of {high})"
     )

@@ -195,26 +195,26 @@ def compare_over_tasks(differences: Mapping[str, Mapping[str, float]]) -> dict[s
     B.2 of LR-LoRA. The spread over seeds is no part of it: it asks whether an arm is better on
     tasks like these, not on these tasks.
     """
-    found = {}
+    comparisons = {}
     for arm, own in differences.items():
         tasks, d = tuple(own), summarize(list(own.values()))
         if d.low is None:
             note = (
                 "the difference is the same for every task" if d.n > 1 else "fewer than two tasks"
             )
-            found[arm] = Comparison(tasks, d.mean, note=note)
+            comparisons[arm] = Comparison(tasks, d.mean, note=note)
             continue
         p = float(scipy.stats.ttest_1samp(list(own.values()), 0.0).pvalue)
-        found[arm] = Comparison(tasks, d.mean, d.low, d.high, p)
-    return _corrected(found)
+        comparisons[arm] = Comparison(tasks, d.mean, d.low, d.high, p)
+    return _corrected(comparisons)
 
 
-def _corrected(found: dict[str, Comparison]) -> dict[str, Comparison]:
-    """`found`, by arm, with Holm's correction over those that have a p."""
-    tested = {arm: c.p for arm, c in found.items() if c.p is not None}
+def _corrected(comparisons: dict[str, Comparison]) -> dict[str, Comparison]:
+    """`comparisons`, by arm, with Holm's correction over those that have a p."""
+    tested = {arm: c.p for arm, c in comparisons.items() if c.p is not None}
     for arm, p in zip(tested, holm(list(tested.values())), strict=True):
-        found[arm] = replace(found[arm], p_holm=p)
-    return found
+        comparisons[arm] = replace(comparisons[arm], p_holm=p)
+    return comparisons
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

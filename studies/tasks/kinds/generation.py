@@ -1,6 +1,7 @@
 """Text that a language model writes after prompts, in batches."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,6 +26,7 @@ def generate(
     the answers; `temperature` 0 takes the most likely token. A prompt that leaves no room in
     `max_length` loses its beginning.
     """
+    write: Any = model.generate
     encoded = tokenizer(list(prompts), return_attention_mask=False)["input_ids"]
     room = max(1, max_length - max_new_tokens)
     order = sorted(range(len(prompts)), key=lambda place: -len(encoded[place]))
@@ -42,7 +44,7 @@ def generate(
         mask = (
             torch.arange(longest, device=device) >= torch.tensor(padding, device=device)[:, None]
         ).long()
-        written = model.generate(
+        written = write(
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=max_new_tokens,

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from studies.backbones.conversion import require
-from studies.tasks.encoding import Example, spare_workers
+from studies.tasks.encoding import Example, Examples, spare_workers
 from studies.tasks.kinds.prepared import Prepared, evaluating
 from studies.tasks.metrics import Measured, named_classification_metrics
 from studies.tasks.rows import Picture
@@ -25,7 +25,7 @@ CROP_AREA = (0.5, 1.0)
 
 
 @dataclass(frozen=True)
-class Pictures(Dataset[Example]):
+class Pictures(Examples):
     """Images as examples; they are decoded, and augmented, when a batch is made."""
 
     rows: Sequence[Picture]
@@ -61,7 +61,7 @@ class Images(Prepared):
             if "shortest_edge" not in (getattr(processor, "size", None) or {}):
                 self._size = {"size": side}
         classes = {label: place for place, label in enumerate(data.labels)}
-        self._splits = {name: Pictures(rows, classes) for name, rows in data.splits.items()}
+        self._splits = {name: Pictures(data.rows(name, Picture), classes) for name in data.splits}
         self.train = self._splits["train"]
 
     def collate(

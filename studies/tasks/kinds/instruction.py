@@ -14,6 +14,7 @@ from studies.tasks.kinds.tokens import (
     lessons,
 )
 from studies.tasks.metrics import Measured
+from studies.tasks.rows import Exchange
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import TaskData
 
@@ -25,13 +26,13 @@ class Instruction(TrainedOnLessons):
         super().__init__(tokenizer.pad_token_id)
         self._splits: dict[str, Encoded] = {
             name: lessons(
-                [(row.prompt, row.response) for row in rows],
+                [(row.prompt, row.response) for row in data.rows(name, Exchange)],
                 tokenizer,
                 max_length=spec.max_length,
                 train_on_inputs=data.info.train_on_inputs and name == "train",
                 end=True,
             )
-            for name, rows in data.splits.items()
+            for name in data.splits
         }
         self.train = self._splits["train"]
 

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 from torch import Tensor
-from transformers.utils import ModelOutput
 
 from studies.tasks.encoding import Example
-from studies.tasks.kinds.prepared import Prepared
+from studies.tasks.kinds.prepared import Outputs, Prepared
 from studies.tasks.kinds.tokens import PadLessons, masked_next_token_loss, next_token_loss
 
 
@@ -23,13 +22,13 @@ class TrainedOnLessons(Prepared):
         return self._pad(examples, lengths)
 
     def loss(
-        self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+        self, outputs: Outputs, labels: Tensor, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """Mean over the step's labelled tokens."""
         return next_token_loss(outputs, labels, num_items_in_batch)
 
     def fixed_loss(
-        self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+        self, outputs: Outputs, labels: Tensor, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """The same, all positions in."""
         return masked_next_token_loss(outputs, labels, num_items_in_batch)

@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
 
 import adapters
 from adapters.spectrum import effective_rank, stable_rank
 from studies.tasks.encoding import Encoded, Example
-from studies.tasks.kinds.prepared import Prepared, evaluating
+from studies.tasks.kinds.prepared import Outputs, Prepared, evaluating
 from studies.tasks.metrics import Measured
 from studies.tasks.rows import Matrix
 from studies.tasks.spec import TaskSpec
@@ -26,8 +25,7 @@ class Approximation(Prepared):
     """
 
     def __init__(self, spec: TaskSpec, data: TaskData, processor: Any) -> None:
-        (row,) = data.splits["train"]
-        assert isinstance(row, Matrix)
+        (row,) = data.rows("train", Matrix)
         values = np.frombuffer(row.values, np.float32).reshape(row.shape)
         self._target = torch.from_numpy(values.copy())
         self._values = torch.linalg.svdvals(self._target.double())
@@ -41,7 +39,7 @@ class Approximation(Prepared):
         return {"inputs": torch.eye(len(target))[None], "labels": target[None]}
 
     def loss(
-        self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+        self, outputs: Outputs, labels: Tensor, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """The squared error, as a share of the target's squared norm."""
         return (outputs.logits.float() - labels).square().sum() / labels.square().sum()
@@ -57,7 +55,7 @@ class Approximation(Prepared):
         values = torch.linalg.svdvals(update) if update.isfinite().all() else update[:0, 0]
         if not len(values):
             return Measured({"error": error}, {})
-        found = {
+        metrics = {
             "error": error,
             "explained": 1 - error,
             "svd_bound": self.svd_bound(adapters.count_parameters(model)["trainable"]),
@@ -66,7 +64,7 @@ class Approximation(Prepared):
             "target_stable_rank": stable_rank(self._values),
             "target_effective_rank": effective_rank(self._values),
         }
-        return Measured(found, {})
+        return Measured(metrics, {})
 
     def svd_bound(self, trained: int) -> float:
         r"""The least error of two factors with at most `trained` numbers.

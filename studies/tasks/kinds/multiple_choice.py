@@ -36,7 +36,7 @@ class MultipleChoice(TrainedOnLessons):
 
     def __init__(self, spec: TaskSpec, data: TaskData, tokenizer: PreTrainedTokenizerBase) -> None:
         self._spec, self._info, self._tokenizer = spec, data.info, tokenizer
-        self._splits: dict[str, tuple[Item, ...]] = dict(data.splits)
+        self._splits = {name: data.rows(name, Item) for name in data.splits}
         super().__init__(tokenizer.pad_token_id)
         self.train = lessons(
             [item.lesson for item in self._splits["train"]],
@@ -50,27 +50,27 @@ class MultipleChoice(TrainedOnLessons):
         self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None
     ) -> Measured:
         """Accuracies by likelihood, by generation or both, and the right answers' mean loss."""
-        items, found = self._splits[split], dict[str, Rows]()
+        items, measured = self._splits[split], dict[str, Rows]()
         right: list[bool] = []
         with evaluating(model, autocast) as device:
             if self._spec.evaluate != "generation":
                 sums = self._likelihoods(model, items, batch_size, device)
                 rules = {"sum": chosen_by_sum(sums), "normalised": chosen_normalised(sums, items)}
                 for rule, choices in rules.items():
-                    found[f"accuracy_{rule}"] = _rows(_hits(items, choices), items)
+                    measured[f"accuracy_{rule}"] = _rows(_hits(items, choices), items)
                 right = _hits(items, rules[self._info.scoring])
-                found["loss"] = (np.array(_losses(items, sums)),)
+                measured["loss"] = (np.array(_losses(items, sums)),)
             if self._spec.evaluate != "loglikelihood":
                 answers = self.answers(model, items, batch_size, device)
                 given = [extract(a, i.names) for a, i in zip(answers, items, strict=True)]
-                found["unparsed"] = (np.array([choice is None for choice in given]),)
+                measured["unparsed"] = (np.array([choice is None for choice in given]),)
                 generated = _hits(items, given)
-                found["accuracy_generated"] = _rows(generated, items)
+                measured["accuracy_generated"] = _rows(generated, items)
                 right = right or generated
         parts = {
             f"accuracy_{part}": (hits,) for part, hits in _by_part(right, items).items() if part
         }
-        by_row = {"accuracy": _rows(right, items), **parts, **found}
+        by_row = {"accuracy": _rows(right, items), **parts, **measured}
         return Measured({name: _mean(rows) for name, rows in by_row.items()}, by_row)
 
     def answers(

@@ -3,14 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.utils import ModelOutput
 
 from studies.tasks.encoding import Example, Examples
 from studies.tasks.metrics import Measured
+
+
+class Outputs(Protocol):
+    """What a model gives, as far as a loss reads it; transformers' `ModelOutput` is one."""
+
+    logits: Tensor
 
 
 class Prepared(ABC):
@@ -35,7 +41,7 @@ class Prepared(ABC):
         """
 
     def loss(
-        self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+        self, outputs: Outputs, labels: Tensor, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """Cross-entropy in float32 of (rows, classes) logits, averaged over the step's rows.
 
@@ -47,7 +53,7 @@ class Prepared(ABC):
         return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
     def fixed_loss(
-        self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+        self, outputs: Outputs, labels: Tensor, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """`loss` by operations whose shapes depend on nothing but those of its arguments.
 

@@ -5,7 +5,7 @@ read again for every choice. Batches hold contexts of like length.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -45,10 +45,10 @@ def log_likelihoods(
     """
     scores = [0.0] * len(requests)
     forward = _Forward(model, device, pad_token)
-    shared, alone = [], []
+    shared, alone = list[_Question](), list[_Question]()
     for question in _questions(requests, max_length):
-        kept = question.context and len(question.choices) >= MIN_SHARED and forward.caches
-        (shared if kept else alone).append(question)
+        shares = question.context and len(question.choices) >= MIN_SHARED and forward.caches
+        (shared if shares else alone).append(question)
     for batch in _batches(shared, batch_size, lambda q: (len(q.context), len(q.choices))):
         _put(scores, batch, forward.with_shared_context(batch))
     singles = [
@@ -62,7 +62,7 @@ def log_likelihoods(
 
 
 def _questions(requests: Sequence[Tokens], max_length: int) -> list[_Question]:
-    found: dict[tuple[int, ...], _Question] = {}
+    questions: dict[tuple[int, ...], _Question] = {}
     for place, (context, continuation) in enumerate(requests):
         if not 0 < len(continuation) <= max_length:
             raise ValueError(
@@ -71,14 +71,14 @@ def _questions(requests: Sequence[Tokens], max_length: int) -> list[_Question]:
             )
         # the last scored token predicts nothing and is not run
         cut = context[max(0, len(context) + len(continuation) - max_length - 1) :]
-        question = found.setdefault(tuple(cut), _Question(cut[:-1], [], []))
+        question = questions.setdefault(tuple(cut), _Question(cut[:-1], [], []))
         question.choices.append([cut[-1], *continuation])
         question.places.append(place)
-    return list(found.values())
+    return list(questions.values())
 
 
 def _batches(
-    questions: list[_Question], size: int, key: Callable[[_Question], object]
+    questions: list[_Question], size: int, key: Callable[[_Question], int | tuple[int, int]]
 ) -> Iterator[list[_Question]]:
     """Longest first, so that a batch too large for the memory shows at once."""
     order = sorted(questions, key=key, reverse=True)
@@ -132,7 +132,8 @@ class _Forward:
         positions: Tensor,
         keep: int,
         cache: DynamicCache | None = None,
-    ) -> object:
+    ) -> Any:
+        """The model's output, with `logits` and, where there is a cache, `past_key_values`."""
         extra: dict[str, object] = {"past_key_values": cache, "use_cache": cache is not None}
         if self._positions:
             extra["position_ids"] = positions

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import ModelOutput
 
 from studies.tasks.encoding import Encoded, Example, Pad, encode, eval_batches, eval_order
-from studies.tasks.kinds.prepared import Prepared, evaluating
+from studies.tasks.kinds.prepared import Outputs, Prepared, evaluating
 from studies.tasks.metrics import Measured, correlation_metrics, named_classification_metrics
+from studies.tasks.rows import Row
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import TaskData
 
@@ -45,15 +45,15 @@ class TextClassification(Prepared):
                 labels.append(batch.pop("labels").numpy())
                 logits = model(**{key: value.to(device) for key, value in batch.items()}).logits
                 outputs.append(logits.double())  # read at the end: until then nobody waits
-        found = self._scored(torch.cat(outputs).cpu().numpy(), np.concatenate(labels))
+        scored = self._scored(torch.cat(outputs).cpu().numpy(), np.concatenate(labels))
         places = np.argsort(eval_order(data))  # metrics stay sums in the order of the batches
-        by_row = {name: tuple(rows[places] for rows in own) for name, own in found.by_row.items()}
-        return Measured(found.metrics, by_row)
+        by_row = {name: tuple(rows[places] for rows in own) for name, own in scored.by_row.items()}
+        return Measured(scored.metrics, by_row)
 
     def _encode(
         self, spec: TaskSpec, data: TaskData, split: str, tokenizer: PreTrainedTokenizerBase
     ) -> Encoded:
-        return encode(data.splits[split], data.labels, tokenizer, spec.max_length)
+        return encode(data.rows(split, Row), data.labels, tokenizer, spec.max_length)
 
     def _scored(self, outputs: np.ndarray, labels: np.ndarray) -> Measured:
         return named_classification_metrics(self._names, outputs, labels)
@@ -63,7 +63,7 @@ class TextRegression(TextClassification):
     """One number for each text; the loss is the squared error."""
 
     def loss(
-        self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+        self, outputs: Outputs, labels: Tensor, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """Squared error in float32, averaged over the step's rows."""
         total = functional.mse_loss(outputs.logits[:, 0].float(), labels.float(), reduction="sum")
@@ -72,7 +72,7 @@ class TextRegression(TextClassification):
     def _encode(
         self, spec: TaskSpec, data: TaskData, split: str, tokenizer: PreTrainedTokenizerBase
     ) -> Encoded:
-        rows = data.splits[split]
+        rows = data.rows(split, Row)
         scores = sorted({row.label for row in rows})
         plain = encode(rows, scores, tokenizer, spec.max_length)
         return Encoded(

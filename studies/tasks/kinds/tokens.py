@@ -3,14 +3,14 @@
 import inspect
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import ModelOutput
 
 from studies.tasks.encoding import Encoded, Example, padded
+from studies.tasks.kinds.prepared import Outputs
 from studies.tasks.token_cache import tokenise
 
 IGNORED = -100
@@ -36,20 +36,21 @@ def encode_pairs(
     whole = _encode([c + t for c, t in moved], tokenizer)
     unique = list(dict.fromkeys(c for c, _ in moved))
     contexts = dict(zip(unique, _encode(unique, tokenizer), strict=True))
-    found = []
+    encoded = []
     for (context, _), tokens in zip(moved, whole, strict=True):
         head = contexts[context]
         if head:
-            found.append(Tokens(head, tokens[len(head) :]))
+            encoded.append(Tokens(head, tokens[len(head) :]))
         else:
-            found.append(Tokens([begin_token(tokenizer)], tokens))
-    return found
+            encoded.append(Tokens([begin_token(tokenizer)], tokens))
+    return encoded
 
 
 def begin_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that stands for "nothing before"."""
-    begin = tokenizer.bos_token_id
-    return tokenizer.eos_token_id if begin is None else begin
+    begin: int | None = tokenizer.bos_token_id
+    end: int = tokenizer.eos_token_id
+    return end if begin is None else begin
 
 
 def lesson(tokens: Tokens, *, end: int | None, max_length: int, train_on_inputs: bool) -> Example:
@@ -103,7 +104,8 @@ def lessons(
 
 def arguments_of(model: nn.Module) -> Collection[str]:
     """What the forward pass of a model, adapted or not, can be given."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base: Any = getattr(model, "get_base_model", None)
+    inner = model if base is None else base()
     return inspect.signature(inner.forward).parameters
 
 
@@ -114,7 +116,7 @@ def places_of_labels(labels: Tensor) -> int:
 
 
 def next_token_loss(
-    outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+    outputs: Outputs, labels: Tensor, num_items_in_batch: Tensor | int | None = None
 ) -> Tensor:
     """Cross-entropy in float32 of each label by the logits before it, averaged over the labels.
 
@@ -129,7 +131,7 @@ def next_token_loss(
 
 
 def masked_next_token_loss(
-    outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
+    outputs: Outputs, labels: Tensor, num_items_in_batch: Tensor | int | None = None
 ) -> Tensor:
     """`next_token_loss` by operations whose shapes do not depend on the labels.
 

@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _answer(given: argparse.Namespace) -> int:
     import torch
+    from transformers import PreTrainedTokenizerBase
 
     from studies import backbones
     from studies.tasks.mt_bench.answers import write_answers
@@ -61,6 +62,7 @@ def _answer(given: argparse.Namespace) -> int:
         import adapters  # noqa: F401 - registers our methods with peft
 
         model = PeftModel.from_pretrained(model, given.adapter)
+    assert isinstance(tokenizer, PreTrainedTokenizerBase), "a language model has one"
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     count = write_answers(
         model,

@@ -59,20 +59,22 @@ def write_answers(
 
 
 def conversation(
-    tokenizer: PreTrainedTokenizerBase, asked: Sequence[str], answered: Sequence[str]
+    tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], answered: Sequence[str]
 ) -> str:
     """The prompt for the next answer: the tokenizer's chat template, or else Alpaca's prompts."""
     if tokenizer.chat_template:
-        messages = [{"role": "user", "content": asked[0]}]
-        for answer, question in zip(answered, asked[1:], strict=True):
+        messages = [{"role": "user", "content": questions[0]}]
+        for answer, question in zip(answered, questions[1:], strict=True):
             messages += [
                 {"role": "assistant", "content": answer},
                 {"role": "user", "content": question},
             ]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        assert isinstance(prompt, str), "not tokenised"
+        return prompt
     parts = [
         alpaca_prompt(question) + answer
-        for question, answer in zip(asked, [*answered, ""], strict=True)
+        for question, answer in zip(questions, [*answered, ""], strict=True)
     ]
     return "\n\n".join(parts)
 

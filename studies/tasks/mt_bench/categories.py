@@ -20,11 +20,11 @@ def by_category(questions: Sequence[Question], given: Given) -> dict[str, Grades
     all."""
     graded = [question for question in questions if question.number in given]
     names = dict.fromkeys(question.category or "none" for question in graded)
-    found = {
+    grades = {
         name: summary([given[q.number] for q in graded if (q.category or "none") == name])
         for name in names
     }
-    return {**found, ALL: summary([given[q.number] for q in graded])}
+    return {**grades, ALL: summary([given[q.number] for q in graded])}
 
 
 def read_grades(files: Mapping[str, Path]) -> dict[str, dict[int, list[float | None]]]:
@@ -34,17 +34,17 @@ def read_grades(files: Mapping[str, Path]) -> dict[str, dict[int, list[float | N
         ValueError: a file has no grades, or they are not all of one judge.
     """
     judges: dict[str, str] = {}
-    found = {}
+    grades = {}
     for name, file in files.items():
-        found[name] = read_done(file, "grades")
-        if not found[name]:
+        grades[name] = read_done(file, "grades")
+        if not grades[name]:
             raise ValueError(f"{file} has no grades: write it with `judge` first")
         for judge in read_done(file, "judge").values():
             judges.setdefault(str(judge), str(file))
     if len(judges) > 1:
-        told = ", ".join(f"{judge} in {file}" for judge, file in judges.items())
-        raise ValueError(f"grades of different judges cannot be compared: {told}")
-    return found
+        names = ", ".join(f"{judge} in {file}" for judge, file in judges.items())
+        raise ValueError(f"grades of different judges cannot be compared: {names}")
+    return grades
 
 
 def comparison(questions: Sequence[Question], models: Mapping[str, Given]) -> str:

@@ -75,11 +75,11 @@ def append(file: Path, record: Mapping[str, Any]) -> None:
 
 
 def _lines(file: Path) -> list[tuple[int, dict[str, Any]]]:
-    found = []
+    lines = []
     for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
         if line.strip():
             try:
-                found.append((number, json.loads(line)))
+                lines.append((number, json.loads(line)))
             except ValueError as error:
                 raise ValueError(f"{file}, line {number} is no JSON: {error}") from error
-    return found
+    return lines

@@ -54,8 +54,8 @@ def grading_prompt(question: Question, answers: Sequence[str], turn: int) -> str
     parts = [_TASK]
     if turn < len(question.reference):
         parts.append(f"[Reference answer]\n{question.reference[turn]}\n[End]\n\n")
-    for asked, answered in zip(question.turns[: turn + 1], answers[: turn + 1], strict=True):
-        parts.append(f"[User]\n{asked}\n[Assistant]\n{answered}\n")
+    for user, answer in zip(question.turns[: turn + 1], answers[: turn + 1], strict=True):
+        parts.append(f"[User]\n{user}\n[Assistant]\n{answer}\n")
     return "".join(parts) + "[End of the conversation]"
 
 
@@ -95,8 +95,8 @@ def judge(
 
 def grade_of(text: str) -> float | None:
     """The last grade in the judge's words, or None where there is none from 1 to 10."""
-    found = _GRADE.findall(text)
-    return float(found[-1]) if found and 1 <= float(found[-1]) <= 10 else None
+    grades = _GRADE.findall(text)
+    return float(grades[-1]) if grades and 1 <= float(grades[-1]) <= 10 else None
 
 
 def summary(grades: Sequence[Sequence[float | None]]) -> Grades:

@@ -14,7 +14,7 @@ from typing import Any
 from studies.engine.errors import StudyError
 from studies.engine.running.cluster import node_check
 from studies.engine.running.cluster.actor import Actor, Node
-from studies.engine.running.cluster.remote import RemoteSlot, Seen, bring_home
+from studies.engine.running.cluster.remote import News, RemoteSlot, bring_home
 from studies.engine.running.protocols import Exit, RunnerLost, Task
 from studies.engine.running.worker_process import Command, worker_command
 from studies.engine.trials import devices
@@ -228,8 +228,8 @@ class RayRunner:
         for ref in _ready(waiting):
             slot = waiting[ref]
             if slot.task is None:
-                self._begun(slot)
-            elif (exit_ := self._seen(slot)) is not None:
+                self._greet(slot)
+            elif (exit_ := self._news(slot)) is not None:
                 ended.append((slot.task, exit_))
                 slot.task = None
         for slot in [slot for slot in self._slots if slot.task is not None and slot.silent]:
@@ -287,7 +287,7 @@ class RayRunner:
         number = next(i for i in itertools.count() if i not in numbers)
         return Actor(number, node, handle, handle.ready.remote())
 
-    def _begun(self, slot: Actor) -> None:
+    def _greet(self, slot: Actor) -> None:
         """A new slot answered, or cannot."""
         try:
             ray.get(slot.ref)
@@ -303,11 +303,11 @@ class RayRunner:
         self._fruitless[slot.node.id] = 0
         slot.ref = None
 
-    def _seen(self, slot: Actor) -> Exit | None:
+    def _news(self, slot: Actor) -> Exit | None:
         """How the trial of `slot` ended, if it did; what came home is in its folder."""
         assert slot.task is not None
         try:
-            seen: Seen = ray.get(slot.ref)
+            seen: News = ray.get(slot.ref)
             bring_home(slot.task.run_dir, seen)
         except OutOfMemoryError:
             exit_ = Exit(said=f"node {slot.node.name} ran out of memory")
@@ -387,7 +387,8 @@ def _ready(refs: Any) -> list[Any]:
     """Those of `refs` that have an answer."""
     if not refs:
         return []
-    return ray.wait(list(refs), num_returns=len(refs), timeout=0)[0]
+    ready: list[Any] = ray.wait(list(refs), num_returns=len(refs), timeout=0)[0]
+    return ready
 
 
 def _cause(error: RayError) -> str:

@@ -43,7 +43,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Seen:
+class News:
     """What a look found."""
 
     pieces: Sequence[Piece] = ()
@@ -76,13 +76,13 @@ class RemoteSlot:
     def __init__(self, command: Command, processes: int, count: int) -> None:
         """`command` is a worker's for so many `processes`; `count` slots are on this node."""
         self._lock = threading.Lock()
-        self._held = contextlib.ExitStack()
-        self._folder = self._held.enter_context(scratch_folder())
+        self._stack = contextlib.ExitStack()
+        self._folder = self._stack.enter_context(scratch_folder())
         environment = {"OMP_NUM_THREADS": "1"} | slots.common_environment(count)
         start = functools.partial(worker_process.run, command(processes))
         self._worker = Worker(start, environment, self._folder / "worker.log")
         self._hand: _Hand | None = None
-        self._asked = -1
+        self._to_end = -1
         """The last order that was to be ended."""
 
     def ready(self) -> None:
@@ -108,12 +108,12 @@ class RemoteSlot:
         hand = self._in_hand
         hand.outbox = Outbox(hand.folder, known=hand.outbox.checkpoints())
         with self._lock:
-            if self._asked == hand.number:
+            if self._to_end == hand.number:
                 hand.exit = Exit(PREEMPTED)
             else:
                 self._worker.give(hand.trial, hand.folder)
 
-    def look(self, *started: None) -> Seen:
+    def look(self, *started: None) -> News:
         """What is new: at once where there is more of it, else after a while or at the end."""
         hand = self._in_hand
         if hand.unsent is None:
@@ -124,21 +124,21 @@ class RemoteSlot:
             pieces.append(piece)
             size += len(piece.content)
             if size >= BATCH_BYTES:
-                return Seen(pieces)
+                return News(pieces)
         hand.unsent = None
-        return Seen(pieces, hand.outbox.checkpoints(), hand.exit)
+        return News(pieces, hand.outbox.checkpoints(), hand.exit)
 
     def end(self, number: int) -> None:
         """Ask the trial of order `number` to save and end."""
         with self._lock:
-            self._asked = number
+            self._to_end = number
             if self._hand is not None and self._hand.number == number:
                 self._worker.end()
 
     def kill(self, number: int) -> None:
         """End the trial of order `number` now."""
         with self._lock:
-            self._asked = number
+            self._to_end = number
             if self._hand is not None and self._hand.number == number:
                 self._worker.kill()
 
@@ -146,7 +146,7 @@ class RemoteSlot:
         """End the worker and remove the folder."""
         with self._lock:
             self._worker.close()
-        self._held.close()
+        self._stack.close()
 
     @property
     def _in_hand(self) -> _Hand:
@@ -177,7 +177,7 @@ class RemoteSlot:
         return tuple(paths)
 
 
-def bring_home(run_dir: Path, seen: Seen) -> None:
+def bring_home(run_dir: Path, seen: News) -> None:
     """Write what a look found into `run_dir`; checkpoints that its trial removed go here too.
 
     Raises:
@@ -196,14 +196,14 @@ def scratch_folder() -> Iterator[Path]:
     """A folder for this process alone; those of processes that were killed are removed."""
     base = Path(tempfile.gettempdir()) / f"basis-zoo-{os.getuid()}"
     folder = base / secrets.token_hex(8)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         with files.locked(base / "lock"):  # nobody takes a folder that is being made for a dead one
             for lock in base.glob("*.held"):
                 with contextlib.suppress(files.Locked), files.locked(lock, wait=False):
                     shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
                     lock.unlink()
             lock = folder.with_suffix(".held")
-            held.enter_context(files.locked(lock, wait=False))
+            stack.enter_context(files.locked(lock, wait=False))
         folder.mkdir()
         try:
             yield folder

@@ -58,10 +58,10 @@ class TimedLoader(DataLoader[Example]):
     seconds = 0.0
     """Spent in making batches so far: while it runs, a GPU has nothing new to do."""
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]  # torch names its own class
         return self._timed(super().__iter__())  # which draws a random number, now
 
-    def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:
+    def _timed(self, batches: Iterator[Any]) -> Iterator[dict[str, Tensor]]:
         while True:
             began = time.perf_counter()
             batch = next(batches, None)

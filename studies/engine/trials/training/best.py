@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from studies.engine.records import Kept
+from studies.engine.records import BestStep
 from studies.engine.trials.training import resuming
 
 PREFIX = "best."
@@ -68,10 +68,10 @@ class Best:
         """Write what was kept into the parameters and buffers of `model`."""
         resuming.load_model(model, self._tensors)
 
-    def kept(self, trained: int) -> Kept:
+    def record(self, trained: int) -> BestStep:
         """What is kept of a training of `trained` steps."""
         value = self.values[self.metric]
-        return Kept(step=self._step, metric=self.metric, value=value, trained=trained)
+        return BestStep(step=self._step, metric=self.metric, value=value, trained=trained)
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of a checkpoint."""

@@ -47,7 +47,7 @@ class StepGraph(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class _Held:
+class _Capture:
     """A graph, and where its numbers lie."""
 
     graph: StepGraph
@@ -82,7 +82,7 @@ class CapturedSteps:
         self._model, self._step, self._several = model, step, several
         self._new_pool, self._new_graph, self._note = new_pool, new_pool(), note
         self._loss = torch.zeros((), dtype=torch.float64, device=step.device)
-        self._held: dict[Hashable, _Held] = {}
+        self._graphs: dict[Hashable, _Capture] = {}
         self._seen: Counter[Hashable] = Counter()
         self._warm_up, self._renewals, self._failures = WARM_UP, 0, 0
         self._captures = self._replays = 0
@@ -100,8 +100,12 @@ class CapturedSteps:
         if self._warm_up or self._given_up:
             return self._plainly(work), None
         if not self._several:
-            held = self._replayed(work, self._whole)
-            return (self._plainly(work), None) if held is None else self._told(held.values, held)
+            capture = self._replayed(work, self._whole)
+            return (
+                (self._plainly(work), None)
+                if capture is None
+                else self._with_check(capture.values, capture)
+            )
         last = None
         for part in parts:
             last = self._replayed(part, self._gradients)
@@ -111,21 +115,21 @@ class CapturedSteps:
                 return values, None
         update = self._replayed(Work((), work.items), self._update)
         values = self._update(None) if update is None else update.values
-        return self._told(values, last)
+        return self._with_check(values, last)
 
-    def _told(self, values: Tensor, held: _Held | None) -> tuple[Tensor, Check | None]:
-        """The loss and norm of `values`, and what `held` tells of its proxies."""
-        if held is None:
+    def _with_check(self, values: Tensor, capture: _Capture | None) -> tuple[Tensor, Check | None]:
+        """The loss and norm of `values`, and what `capture` tells of its proxies."""
+        if capture is None:
             return values[:2].clone(), None
-        told = torch.cat([values[:2], held.values[2:]])
-        return told, lambda step, more: self._judge(held, step, more)
+        numbers = torch.cat([values[:2], capture.values[2:]])
+        return numbers, lambda step, more: self._judge(capture, step, more)
 
     def _added(self, part: Work) -> bool:
         """Add the gradients of a part; False where graphs take the memory that it needs."""
         try:
             self._loss.add_(self._step.accumulate(part.to(self._step.device)))
         except DoesNotFit as error:
-            if not self._held:
+            if not self._graphs:
                 raise
             self._give_up(f"out of memory: {error}")
             return False
@@ -142,10 +146,10 @@ class CapturedSteps:
         try:
             values = self._step.run(work.to(self._step.device))
         except DoesNotFit as error:
-            if not self._held:
+            if not self._graphs:
                 raise
             self._give_up(f"out of memory: {error}")
-        if self._held and self._given_up:  # the memory of graphs is wanted
+        if self._graphs and self._given_up:  # the memory of graphs is wanted
             values = self._without_graphs(work)
         self._set_back()
         if self._warm_up and not self._given_up:
@@ -173,28 +177,28 @@ class CapturedSteps:
         # to None where one graph makes and uses them, so that their memory is another graph's too
         self._step.optimizer.zero_grad(set_to_none=not self._several)
 
-    def _replayed(self, work: Work, do: Callable[[Work], Tensor]) -> _Held | None:
+    def _replayed(self, work: Work, do: Callable[[Work], Tensor]) -> _Capture | None:
         """Replay what `do` does with `work`; None, and nothing done, where it is not captured."""
         if torch.are_deterministic_algorithms_enabled() and _is_full(work):
             return None  # transformers takes another kernel where it sees that nothing is padded
         key = work.shape
-        held = self._held.get(key)
-        if held is None and self._may_capture and (self._seen[key] > 1 or not work.batches):
-            held = self._capture(key, work, do)
-        if held is not None:
-            for tensor, given in zip(held.inputs.tensors, work.tensors, strict=True):
+        capture = self._graphs.get(key)
+        if capture is None and self._may_capture and (self._seen[key] > 1 or not work.batches):
+            capture = self._capture(key, work, do)
+        if capture is not None:
+            for tensor, given in zip(capture.inputs.tensors, work.tensors, strict=True):
                 tensor.copy_(given, non_blocking=True)
-            held.graph.replay()
-            held.proxies.replayed()
+            capture.graph.replay()
+            capture.proxies.replayed()
             self._replays += 1
-        return held
+        return capture
 
     @property
     def _may_capture(self) -> bool:
-        return not self._given_up and not self._warm_up and len(self._held) < MOST_GRAPHS
+        return not self._given_up and not self._warm_up and len(self._graphs) < MOST_GRAPHS
 
-    def _capture(self, key: Hashable, work: Work, do: Callable[[Work], Tensor]) -> _Held | None:
-        inputs = work.made(lambda t: torch.empty_like(t, device=self._step.device).copy_(t))
+    def _capture(self, key: Hashable, work: Work, do: Callable[[Work], Tensor]) -> _Capture | None:
+        inputs = work.map(lambda t: torch.empty_like(t, device=self._step.device).copy_(t))
         graph, before = self._new_graph(), _host_random()
         try:
             values = graph.capture(lambda: do(inputs))
@@ -207,9 +211,9 @@ class CapturedSteps:
         else:
             if _same(_host_random(), before):
                 self._captures += 1
-                held = _Held(graph, inputs, values, CapturedProxies.of(self._model))
-                self._held[key] = held
-                return held
+                capture = _Capture(graph, inputs, values, CapturedProxies.of(self._model))
+                self._graphs[key] = capture
+                return capture
             self._give_up("its passes draw random numbers on the host")
         if not self._several:
             self._set_back()  # gradients that were asked for, never made
@@ -242,16 +246,16 @@ class CapturedSteps:
             )
 
     def _release(self) -> None:
-        self._held.clear()
+        self._graphs.clear()
         if self._step.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _judge(self, held: _Held, step: int, rest: Sequence[float]) -> None:
-        """Capture anew where the proxies of `held` no longer do, as step `step` tells."""
-        verdict = held.proxies.judge(rest)
+    def _judge(self, capture: _Capture, step: int, rest: Sequence[float]) -> None:
+        """Capture anew where the proxies of `capture` no longer do, as step `step` tells."""
+        verdict = capture.proxies.judge(rest)
         if verdict == "past":
             self._past.append(step)
-        if verdict == "good" or held not in self._held.values():
+        if verdict == "good" or capture not in self._graphs.values():
             return
         self._renewals += 1
         if self._renewals > MOST_RENEWALS:

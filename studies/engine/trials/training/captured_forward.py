@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from adapters.training import capture
 from studies.engine.trials.training import cuda_graph
@@ -24,7 +24,7 @@ NOT_REPLAYED = "evaluation is not replayed from CUDA graphs"
 
 
 @dataclass(frozen=True, eq=False)
-class _Held:
+class _Capture:
     graph: StepGraph
     inputs: dict[str, Tensor]
     logits: Tensor
@@ -45,7 +45,7 @@ class CapturedForward(nn.Module):
         super().__init__()
         self.model, self.training = model, model.training
         self._new_graph, self._note = new_graph, note
-        self._held: dict[Hashable, _Held] = {}
+        self._captures: dict[Hashable, _Capture] = {}
         self._seen: Counter[Hashable] = Counter()
         self._given_up = False
 
@@ -53,16 +53,16 @@ class CapturedForward(nn.Module):
         """The model's output; of a replay the logits alone."""
         shape = tuple((name, tuple(t.shape), t.dtype) for name, t in sorted(inputs.items()))
         self._seen[shape] += 1
-        if shape not in self._held and self._seen[shape] > PLAINLY and not self._given_up:
+        if shape not in self._captures and self._seen[shape] > PLAINLY and not self._given_up:
             self._capture(shape, inputs)
-        held = self._held.get(shape)
-        if held is None:
+        capture = self._captures.get(shape)
+        if capture is None:
             output: ModelOutput = self.model(**inputs)
             return output
-        for name, place in held.inputs.items():
+        for name, place in capture.inputs.items():
             place.copy_(inputs[name], non_blocking=True)
-        held.graph.replay()
-        return ModelOutput(logits=held.logits.clone())
+        capture.graph.replay()
+        return ModelOutput(logits=capture.logits.clone())
 
     def _capture(self, shape: Hashable, inputs: dict[str, Tensor]) -> None:
         own = {name: tensor.clone() for name, tensor in inputs.items()}
@@ -71,10 +71,10 @@ class CapturedForward(nn.Module):
             logits = graph.capture(lambda: self.model(**own).logits)
         except Exception as error:
             self._given_up = True
-            self._held.clear()
+            self._captures.clear()
             self._note(f"{NOT_REPLAYED}: {type(error).__name__}: {error}")
         else:
-            self._held[shape] = _Held(graph, own, logits)
+            self._captures[shape] = _Capture(graph, own, logits)
 
 
 @contextmanager

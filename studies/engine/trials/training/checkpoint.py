@@ -175,12 +175,12 @@ def remove(run_dir: Path) -> None:
 
 def _folders(run_dir: Path) -> list[Path]:
     """Complete checkpoints, latest first."""
-    found = {
+    by_step = {
         int(path.name.rpartition("-")[2]): path
         for path in run_dir.glob("checkpoint-*")
         if re.fullmatch(r"checkpoint-\d+", path.name)
     }
-    return [found[step] for step in sorted(found, reverse=True)]
+    return [by_step[step] for step in sorted(by_step, reverse=True)]
 
 
 def _sha256(path: Path) -> str:

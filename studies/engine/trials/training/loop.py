@@ -60,7 +60,7 @@ def train(
         DoesNotFit: `micro_batch` rows need more memory than there is.
         Preempted: the trial was asked to end; a checkpoint was taken.
     """
-    device = _made_ready(model)
+    device = _prepare(model)
     set_seed(dropout_seed)
     step = OptimizerStep(
         model,
@@ -91,7 +91,7 @@ def train(
     return loop.progress
 
 
-def _made_ready(model: nn.Module) -> torch.device:
+def _prepare(model: nn.Module) -> torch.device:
     """Where `model` now is, ready to be trained: the GPU if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if any(t.device.type != device.type for t in (*model.parameters(), *model.buffers())):
@@ -163,14 +163,14 @@ class TrainingLoop:
         count, sampler = self._settings.gradient_accumulation, self._loader.batch_sampler
         assert isinstance(sampler, LengthGrouped)
         sampler.epoch, sampler.seen = epoch, seen * count
-        goes_on = self._saver.found is not None and self._saver.found.step == self.done
+        goes_on = self._saver.resumed is not None and self._saver.resumed.step == self.done
         if goes_on and not seen:
             self._saver.restore_random()
         batches = iter(self._loader)  # draws a random number, as it did when the epoch began
         if goes_on and seen:
             self._saver.restore_random()
-        while found := list(itertools.islice(batches, count)):
-            yield found
+        while group := list(itertools.islice(batches, count)):
+            yield group
 
     def take(self, batches: list[Mapping[str, Tensor]]) -> None:
         """Do one step."""
@@ -196,8 +196,8 @@ class TrainingLoop:
         if every and self.done % every == 0 and evaluated < self.done < self._steps:
             self.journal.read()
             with self.progress.running(on=False), self._saver.preemption.anywhere():
-                found = self._on_evaluate(self.done)
+                metrics = self._on_evaluate(self.done)
             if self.best is not None:
                 with self.progress.running(on=False):
-                    self.best.offer(self.model, self.done, found)
+                    self.best.offer(self.model, self.done, metrics)
             self.progress.evaluated = self.done

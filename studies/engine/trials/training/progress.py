@@ -32,14 +32,14 @@ class TrainingProgress:
     @contextmanager
     def running(self, on: bool = True) -> Iterator[None]:
         """The clock runs; with `on` false it stands still."""
-        ran = self._since is not None
+        was_running = self._since is not None
         self._stop()
         self._since = time.perf_counter() if on else None
         try:
             yield
         finally:
             self._stop()
-            self._since = time.perf_counter() if ran else None
+            self._since = time.perf_counter() if was_running else None
 
     def _stop(self) -> None:
         if self._since is not None:

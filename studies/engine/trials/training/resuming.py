@@ -111,8 +111,9 @@ def random_state() -> tuple[Tensors, State]:
     if torch.cuda.is_available():
         states = torch.cuda.get_rng_state_all()
         tensors |= {f"random.cuda.{i}": state for i, state in enumerate(states)}
-    kind, keys, *rest = np.random.get_state()
-    state = {"python": random.getstate(), "numpy": [str(kind), keys.tolist(), *rest]}
+    kind, keys, place, has_gauss, gauss = np.random.get_state(legacy=True)
+    numbers = [str(kind), np.asarray(keys).tolist(), place, has_gauss, gauss]
+    state = {"python": random.getstate(), "numpy": numbers}
     return _copied(tensors), json.loads(json.dumps(state))
 
 

@@ -55,41 +55,41 @@ class Saver:
         self, run_dir: Path, identity: Identity, minutes: float | None, preemption: Preemption
     ) -> None:
         self.preemption = preemption
-        self.found = checkpoint.last(run_dir, identity, _say)
+        self.resumed = checkpoint.last(run_dir, identity, _say)
         """Where the training goes on."""
         self._run_dir, self._identity = run_dir, identity
         self._seconds = minutes * 60 if minutes else None
         self._last = time.monotonic()
-        self._saved = self.found.step if self.found else 0
+        self._saved = self.resumed.step if self.resumed else 0
 
     def attach(self, training: Training) -> None:
-        """Watch `training`, and make it go on from `found`, all but its random numbers."""
+        """Watch `training`, and make it go on from `checkpoint`, all but its random numbers."""
         self._training = training
         self._buffers = resuming.versions(training.model)
-        if (found := self.found) is None:
+        if (checkpoint := self.resumed) is None:
             return
-        resuming.load_model(training.model, found.tensors)
+        resuming.load_model(training.model, checkpoint.tensors)
         step = training.optimizer_step
         resuming.load_optimizer(
-            step.optimizer, step.scaler, found.tensors, found.state["optimizer"]
+            step.optimizer, step.scaler, checkpoint.tensors, checkpoint.state["optimizer"]
         )
-        step.skipped = found.state["skipped"]
+        step.skipped = checkpoint.state["skipped"]
         if training.best is not None:
-            training.best.load(found.tensors, found.state["best"])
-        training.snapshots.load(found.tensors)
-        training.progress.restore(found.state["progress"])
-        training.metrics.restore((found.folder / METRICS).read_text(encoding="utf-8"))
-        training.done = found.step
-        _say(f"goes on after step {found.step}, from {found.folder.name}")
+            training.best.load(checkpoint.tensors, checkpoint.state["best"])
+        training.snapshots.load(checkpoint.tensors)
+        training.progress.restore(checkpoint.state["progress"])
+        training.metrics.restore((checkpoint.folder / METRICS).read_text(encoding="utf-8"))
+        training.done = checkpoint.step
+        _say(f"goes on after step {checkpoint.step}, from {checkpoint.folder.name}")
 
     def restore_random(self) -> None:
-        """Put the random numbers of `found` back, once."""
-        if self.found is not None:
-            resuming.load_random(self.found.tensors, self.found.state["random"])
+        """Put the random numbers of `resumed` back, once."""
+        if self.resumed is not None:
+            resuming.load_random(self.resumed.tensors, self.resumed.state["random"])
 
     def after_step(self) -> None:
         """Save where it is time to; end where that was asked for."""
-        if self.preemption.asked:
+        if self.preemption.requested:
             raise Preempted
         if self._seconds is not None and time.monotonic() - self._last >= self._seconds:
             self.save()

@@ -28,7 +28,7 @@ class Snapshots:
         self._taken: dict[int, dict[str, Tensor]] = {}
 
     @property
-    def taken(self) -> list[int]:
+    def steps(self) -> list[int]:
         """The steps of which there is a copy, rising."""
         return sorted(self._taken)
 
@@ -50,7 +50,7 @@ class Snapshots:
             resuming.load_model(model, now)
 
     def _put(self, model: nn.Module) -> Iterator[int]:
-        for step in self.taken:
+        for step in self.steps:
             resuming.load_model(model, self._taken[step])
             yield step
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
 
 import adapters
 from studies.engine.definition.train import Train
 from studies.engine.trials.failures import DoesNotFit, is_out_of_memory
 from studies.engine.trials.ranks import Ranks
+from studies.tasks.kinds.prepared import Outputs
 from studies.tasks.kinds.tokens import arguments_of, places_of_labels
 
-Loss = Callable[[ModelOutput, Tensor, "Tensor | int | None"], Tensor]
+Loss = Callable[[Outputs, Tensor, "Tensor | int | None"], Tensor]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Part:
         """All of them, in an order that their names decide."""
         return [*(self.inputs[name] for name in sorted(self.inputs)), self.labels]
 
-    def made(self, make: Callable[[Tensor], Tensor]) -> "Part":
+    def map(self, make: Callable[[Tensor], Tensor]) -> "Part":
         """The same with `make(tensor)` for each tensor."""
         inputs = {name: make(tensor) for name, tensor in self.inputs.items()}
         return Part(inputs, make(self.labels), self.places)
@@ -60,14 +60,14 @@ class Work:
             for parts in self.batches
         )
 
-    def made(self, make: Callable[[Tensor], Tensor]) -> "Work":
+    def map(self, make: Callable[[Tensor], Tensor]) -> "Work":
         """The same with `make(tensor)` for each tensor."""
-        batches = tuple(tuple(part.made(make) for part in parts) for parts in self.batches)
+        batches = tuple(tuple(part.map(make) for part in parts) for parts in self.batches)
         return Work(batches, make(self.items))
 
     def to(self, device: torch.device) -> "Work":
         """The same on `device`; from pinned memory, the host does not wait."""
-        return self.made(lambda tensor: tensor.to(device, non_blocking=True))
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 def _shapes(tensors: Sequence[Tensor]) -> list[Hashable]:
@@ -109,7 +109,7 @@ class OptimizerStep:
         self._takes_places = "logits_to_keep" in arguments_of(model)
         self.trained = adapters.trained_parameters(model)
         groups = adapters.parameter_groups(model, settings.learning_rate, settings.weight_decay)
-        self._highest = [group["lr"] for group in groups]
+        self._highest: list[float] = [group["lr"] for group in groups]
         on_gpu = device.type == "cuda"
         if on_gpu:  # where a CUDA graph finds the rate of each replay
             for group in groups:

@@ -23,7 +23,7 @@ PACKAGES = (*answers.PACKAGES, "matplotlib", "mlflow", "optuna", "scipy")
 SOURCES = ("adapters", "basis_zoo", "studies")
 
 
-class Delivered:
+class ReportCache:
     """What was printed of `trials` in `runs_dir`, and whether it still holds.
 
     Made before the report: a result that comes while it is drawn is a change.
@@ -33,35 +33,35 @@ class Delivered:
         self._study, self._runs_dir = study, runs_dir
         self._folder = runs.study_dir(study, runs_dir)
         self._file = self._folder / "delivered.json"
-        self._source = self._made_from(trials)
+        self._source = self._source_digest(trials)
 
-    def told(self) -> list[str]:
+    def texts(self) -> list[str]:
         """What was printed; nothing where anything has changed since, or that cannot be told."""
         try:
-            kept = json.loads(self._file.read_bytes())
-            if kept["fingerprint"] is not None and kept["fingerprint"] == self._fingerprint():
-                return [str(text) for text in kept["told"]]
+            cached = json.loads(self._file.read_bytes())
+            if cached["fingerprint"] is not None and cached["fingerprint"] == self._fingerprint():
+                return [str(text) for text in cached["told"]]
         except (OSError, ValueError, TypeError, KeyError):  # none yet, or no file of ours
             pass
         return []
 
-    def keep(self, told: Sequence[str]) -> None:
-        """Note that `told` was printed, and all that it tells of was made."""
+    def keep(self, texts: Sequence[str]) -> None:
+        """Note that `texts` was printed, and all that it tells of was made."""
         if (fingerprint := self._fingerprint()) is not None:
-            about = {"fingerprint": fingerprint, "told": list(told)}
+            about = {"fingerprint": fingerprint, "told": list(texts)}
             write_text(self._file, json.dumps(about, indent=2))
 
-    def _made_from(self, trials: Sequence[Trial]) -> str | None:
+    def _source_digest(self, trials: Sequence[Trial]) -> str | None:
         code = answers.code_hash(PACKAGES, SOURCES)
         if code is None or os.environ.get(mlflow_client.VARIABLE):  # nobody can tell what is there
             return None
-        found = [
+        parts = [
             code, program(), str(self._runs_dir), str(self._runs_dir.resolve()),
             self._study.path.read_text(encoding="utf-8"), self._study.model_dump_json(),
             *(trial.model_dump_json() for trial in trials),
             *_stats(self._folder / "claims.json"), *_stats(self._folder / "trials"),
         ]  # fmt: skip
-        return _digest(found)
+        return _digest(parts)
 
     def _fingerprint(self) -> str | None:
         page = mlflow_client.state(
@@ -77,11 +77,11 @@ def _stats(place: Path) -> Iterator[str]:
     files = [Path(at) / name for at, _, names in os.walk(place) for name in names]
     for file in sorted(files) or [place]:
         try:
-            found = file.stat()
+            stat = file.stat()
         except OSError:
             yield f"{file}: none"
         else:
-            yield f"{file}: {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+            yield f"{file}: {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
 
 
 def _digest(parts: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from basis_zoo.basis import _BASES
 from studies import files
 from studies.engine.command import cli, session
 from studies.engine.definition.schema import load_study
-from studies.engine.planning import noted, runs
+from studies.engine.planning import preregistration, runs
 from studies.engine.planning.plan import plan
 from studies.engine.records import read_result, read_trial, write_record
 from studies.engine.running import local
@@ -154,9 +154,9 @@ def test_claims_in_the_words_of_earlier_versions_are_the_same_claims(run, direct
     study = study.model_copy(update={"objective": objective})
     about = json.loads(file.read_text()) | {"direction": direction}
     file.write_text(json.dumps(about if direction else about["claims"]))
-    assert not noted.changed(study, Path("runs")).claims
+    assert not preregistration.changes(study, Path("runs")).claims
     file.write_text(file.read_text().replace(word, "better" if word == "worse" else "worse"))
-    assert noted.changed(study, Path("runs")).claims
+    assert preregistration.changes(study, Path("runs")).claims
 
 
 def test_without_claims_another_objective_is_no_matter(run) -> None:

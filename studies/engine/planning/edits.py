@@ -41,12 +41,12 @@ def remarks(
     gone = [trial for trial in before if trial.key not in planned]
     lines = _left_out(study, gone, own, again or nearest(own), folder)
     if gone:
-        happened = "; ".join(dict.fromkeys(c.what for found, _ in lines for c in found))
-        kept, new = len(before) - len(gone), {trial.key for trial in own}
+        happened = "; ".join(dict.fromkeys(c.what for reasons, _ in lines for c in reasons))
+        left, new = len(before) - len(gone), {trial.key for trial in own}
         waiting = len(new - {trial.key for trial in before})
-        told = f"{happened}: of {len(before)} finished trials {kept} are kept"
-        told += "" if stage == "search" else f", {waiting} of {len(new)} are new or waiting"
-        return [told, *(line for _, line in lines), *_renamed(before, own)]
+        summary = f"{happened}: of {len(before)} finished trials {left} are kept"
+        summary += "" if stage == "search" else f", {waiting} of {len(new)} are new or waiting"
+        return [summary, *(line for _, line in lines), *_renamed(before, own)]
     return _renamed(before, own)
 
 
@@ -82,20 +82,20 @@ def _left_out(
     arms = {trial.arm for trial in planned}
     seeds: dict[tuple[str, tuple[Cause, ...]], set[int]] = {}
     for old in gone:
-        found = causes(study, old, again(old), arms)
-        seeds.setdefault((old.arm, found), set()).add(old.seed)
+        reasons = causes(study, old, again(old), arms)
+        seeds.setdefault((old.arm, reasons), set()).add(old.seed)
     shared: dict[tuple[tuple[Cause, ...], tuple[int, ...]], list[str]] = {}
-    for (arm, found), each in sorted(seeds.items(), key=lambda pair: pair[0][0]):
-        shared.setdefault((found, tuple(sorted(each))), []).append(f"'{arm}'")
-    return [(found, _line(names, found, numbers, folder)) for (found, numbers), names
+    for (arm, reasons), each in sorted(seeds.items(), key=lambda pair: pair[0][0]):
+        shared.setdefault((reasons, tuple(sorted(each))), []).append(f"'{arm}'")
+    return [(reasons, _line(names, reasons, numbers, folder)) for (reasons, numbers), names
             in shared.items()]  # fmt: skip
 
 
-def _line(names: list[str], found: Sequence[Cause], seeds: Sequence[int], folder: Path) -> str:
-    back = " and ".join(dict.fromkeys(cause.back for cause in found if cause.back))
+def _line(names: list[str], reasons: Sequence[Cause], seeds: Sequence[int], folder: Path) -> str:
+    back = " and ".join(dict.fromkeys(cause.back for cause in reasons if cause.back))
     return (
         f"arm{'s' * (len(names) > 1)} {', '.join(names)}: "
-        f"{' and '.join(cause.arm for cause in found)}; results of before (seeds "
+        f"{' and '.join(cause.arm for cause in reasons)}; results of before (seeds "
         f"{', '.join(map(str, seeds))}) stay in {folder}, left out of the report"
         f"{f'; {back} to have them back' if back else ''}"
     )

@@ -12,12 +12,12 @@ from typing import Any, TypeGuard
 
 from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.planning import runs
-from studies.engine.planning.edited import finished
+from studies.engine.planning.edits import finished
 from studies.files import write_text
 
 
 @dataclass(frozen=True)
-class Changed:
+class Changes:
     """What is not as it was noted before the first result."""
 
     claims: bool = False
@@ -28,7 +28,7 @@ class Changed:
     """Seeds that were added to a list."""
 
 
-UNCHANGED = Changed()
+NO_CHANGES = Changes()
 
 
 def remarks(study: Study, runs_dir: Path, *, keep: bool) -> list[str]:
@@ -38,52 +38,50 @@ def remarks(study: Study, runs_dir: Path, *, keep: bool) -> list[str]:
     """
     known = any(finished(runs.study_dir(study, runs_dir) / "trials"))
     lines = list(_remarks(study, runs_dir)) if known else []
-    if not lines and keep and (not known or _noted(study, runs_dir) is None):
+    if not lines and keep and (not known or _registered(study, runs_dir) is None):
         write_text(_file(study, runs_dir), json.dumps(_now(study), indent=2))
     return lines
 
 
 def _remarks(study: Study, runs_dir: Path) -> Iterator[str]:
-    found, file = changed(study, runs_dir), _file(study, runs_dir)
+    since, file = changes(study, runs_dir), _file(study, runs_dir)
     afresh = f"({file} has those that were). A new --runs folder starts afresh"
-    if found.claims:
+    if since.claims:
         yield (
             f"the claims of {study.path.name}, or the objective that they are about, were changed "
             f"after results were there: they were not written before the run {afresh}"
         )
-    if found.looks:
+    if since.looks:
         yield (
             f"the looks of {study.path.name} at its claims (`seeds`) were changed after results "
             f"were there: they were not planned before the run {afresh}"
         )
 
 
-def changed(study: Study, runs_dir: Path) -> Changed:
+def changes(study: Study, runs_dir: Path) -> Changes:
     """What is not as it was noted down; nothing where nothing was."""
-    then, now = _noted(study, runs_dir), _now(study)
+    then, now = _registered(study, runs_dir), _now(study)
     if then is None:
-        return UNCHANGED
+        return NO_CHANGES
     spread = then.pop("seeds", None)
-    asked = not now["claims"] == then["claims"] == []
-    for noted in (then, now):  # their order says nothing
-        noted["claims"] = sorted(
-            noted["claims"], key=lambda claim: json.dumps(claim, sort_keys=True)
-        )
+    had_claims = not now["claims"] == then["claims"] == []
+    for each in (then, now):  # their order says nothing
+        each["claims"] = sorted(each["claims"], key=lambda claim: json.dumps(claim, sort_keys=True))
     other = any(then.get(key) != now.get(key) for key in ("tasks", *then))
     if study.until_decided:  # earlier versions noted no seeds, and knew lists alone
-        return Changed(asked and other, asked and spread != now["seeds"])
-    looked = isinstance(spread, dict)
+        return Changes(had_claims and other, had_claims and spread != now["seeds"])
+    had_looks = isinstance(spread, dict)
     listed = spread if isinstance(spread, list) else study.seeds
-    return Changed(
-        asked and other,
-        asked and looked,
-        () if looked else tuple(seed for seed in study.seeds if seed not in listed),
+    return Changes(
+        had_claims and other,
+        had_claims and had_looks,
+        () if had_looks else tuple(seed for seed in study.seeds if seed not in listed),
     )
 
 
 def _now(study: Study) -> dict[str, Any]:
     objective, growth = study.objective_of(), study.growth
-    found: dict[str, Any] = {
+    content: dict[str, Any] = {
         "metric": objective.metric,
         "direction": objective.direction,
         "claims": [claim.model_dump(mode="json") for claim in study.claims],
@@ -94,36 +92,36 @@ def _now(study: Study) -> dict[str, Any]:
         ),
     }
     if study.tasks:
-        found["tasks"] = {task.name: study.objective_of(task.name).metric for task in study.tasks}
-    return found
+        content["tasks"] = {task.name: study.objective_of(task.name).metric for task in study.tasks}
+    return content
 
 
-def _noted(study: Study, runs_dir: Path) -> dict[str, Any] | None:
+def _registered(study: Study, runs_dir: Path) -> dict[str, Any] | None:
     """What was noted down; earlier versions noted the claims alone, as a list.
 
     They also knew better and worse, by the objective, beside higher and lower.
     """
     try:
-        found = json.loads(_file(study, runs_dir).read_bytes())
+        content = json.loads(_file(study, runs_dir).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    found = {"claims": found} if isinstance(found, list) else found
-    if not isinstance(found, dict) or not _are_claims(claims := found.get("claims")):
+    content = {"claims": content} if isinstance(content, list) else content
+    if not isinstance(content, dict) or not _are_claims(claims := content.get("claims")):
         return None
     better, worse = "higher", "lower"
-    if found.get("direction", study.objective.direction) == "minimize":
+    if content.get("direction", study.objective.direction) == "minimize":
         better, worse = worse, better
     for claim in claims:
         claim["expect"] = claim["expect"].replace("better", better).replace("worse", worse)
     # a key that claims have got since was not given then
     since = {k: f.default for k, f in ClaimRule.model_fields.items() if not f.is_required()}
-    return found | {"claims": [since | claim for claim in claims]}
+    return content | {"claims": [since | claim for claim in claims]}
 
 
-def _are_claims(found: Any) -> TypeGuard[list[dict[str, Any]]]:
+def _are_claims(content: Any) -> TypeGuard[list[dict[str, Any]]]:
     """Whether a file that anybody may have edited has claims there."""
-    return isinstance(found, list) and all(
-        isinstance(claim, dict) and isinstance(claim.get("expect"), str) for claim in found
+    return isinstance(content, list) and all(
+        isinstance(claim, dict) and isinstance(claim.get("expect"), str) for claim in content
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from studies import trained
-from studies.engine.command import cli, kept
+from studies.engine.command import cli, keep_checks
 from studies.engine.definition.schema import load_study
 from studies.engine.errors import StudyError
 from studies.engine.planning import runs
@@ -58,7 +58,7 @@ def write(
 
 
 def said_of_room(trials: list[Trial]) -> list[str]:
-    return kept.room(load_study("s.yaml"), trials, Path("runs"))
+    return keep_checks.room(load_study("s.yaml"), trials, Path("runs"))
 
 
 def finish(trial: Trial, size: int | None = None) -> Path:
@@ -92,7 +92,7 @@ def test_what_was_kept_tells_more_than_what_is_expected(
     write: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trials = write("keep: adapter\n")
-    monkeypatch.setattr(kept, "expected_bytes", lambda trial: None)
+    monkeypatch.setattr(keep_checks, "expected_bytes", lambda trial: None)
     assert "known once the first has ended" in said_of_room(trials)[0]
     finish(trials[0], 10 * 1024)
     assert said_of_room(trials)[0].startswith("keep: 3 trials keep about 10 KiB each, 30 KiB in")
@@ -105,8 +105,8 @@ def test_a_disk_without_room_is_refused_before_anything_is_trained(
     write: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write("keep: adapter\n")
-    free = kept.MIN_FREE_BYTES + 100_000
-    monkeypatch.setattr(kept.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    free = keep_checks.MIN_FREE_BYTES + 100_000
+    monkeypatch.setattr(keep_checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     for arguments in (["s.yaml", "--plan"], ["s.yaml"]):
         assert cli.main(arguments) == cli.BAD_INPUT
         told = capsys.readouterr().err
@@ -126,16 +126,16 @@ def test_only_the_seeds_keep_and_the_stage_before_them_is_told(
 def test_finished_trials_without_an_adapter_are_told_with_the_remedy(write: Any) -> None:
     before = write()
     folders = [finish(trial) for trial in before[:3]]
-    assert kept.lacking(write(), Path("runs")) == []
+    assert keep_checks.lacking(write(), Path("runs")) == []
     trials = write("keep: adapter\n")
-    (line,) = kept.lacking(trials, Path("runs"))
+    (line,) = keep_checks.lacking(trials, Path("runs"))
     assert (
         line.startswith("keep: 3 of 3 finished trials have no adapter") and "(lora, bare)" in line
     )
     assert all(folder.name in line for folder in folders)
     shutil.rmtree(folders[0])
     finish(before[0], 10)
-    assert "2 of 3 finished trials" in kept.lacking(trials, Path("runs"))[0]
+    assert "2 of 3 finished trials" in keep_checks.lacking(trials, Path("runs"))[0]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def room(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[str]:
     left = [trial for trial in trials if trial.keeps_adapter and not _done(trial, runs_dir)]
     if not left:
         return []
-    known = {trial.key: kept for trial in trials if (kept := _kept_bytes(trial, runs_dir))}
+    known = {trial.key: used for trial in trials if (used := _size_on_disk(trial, runs_dir))}
     sizes = [size for trial in _one_of_each(left) if (size := _bytes(trial, trials, known))]
     many = counted(len(left), "trial")
     if not sizes:
@@ -70,13 +70,13 @@ def _lacking(
     if not bare:
         return
     arms = ", ".join(dict.fromkeys(trial.arm for trial in bare))
-    shown = " ".join(trial.key for trial in bare[:MOST_SHOWN])
+    keys = " ".join(trial.key for trial in bare[:MOST_SHOWN])
     more = f" and {len(bare) - MOST_SHOWN} more" if len(bare) > MOST_SHOWN else ""
     yield (
         f"keep: {len(bare)} of {len(done)} finished trials have no {what}: they were trained "
         f"without `keep`, or {were} removed ({arms}). Their results stay. To train them again and "
         f"keep {were.split()[0].replace('they', 'them')}, remove their folders in "
-        f"{runs.trial_dir(bare[0], runs_dir).parent} ({shown}{more}) and run the same command"
+        f"{runs.trial_dir(bare[0], runs_dir).parent} ({keys}{more}) and run the same command"
     )
 
 
@@ -92,7 +92,7 @@ def _one_of_each(trials: Sequence[Trial]) -> list[Trial]:
     return list({trial.cell: trial for trial in trials}.values())
 
 
-def _kept_bytes(trial: Trial, runs_dir: Path) -> int:
+def _size_on_disk(trial: Trial, runs_dir: Path) -> int:
     folder = runs.trial_dir(trial, runs_dir) / ADAPTER
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
