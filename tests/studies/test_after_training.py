@@ -82,7 +82,7 @@ def test_the_objective_is_the_loss_of_training(
     some = Objective(prepared, 9, 0)
     assert some(model, 4) == pytest.approx(Objective(prepared, 9, 0)(model, 9), rel=1e-5)
     assert some(model, 4) != pytest.approx(want, rel=1e-3)
-    labels = [len(batch["labels"]) for batch in some._batches(4)]
+    labels = [len(batch["labels"]) for batch in some._batches_of(4)]
     assert labels == [4, 4, 1]
 
 
