@@ -51,6 +51,11 @@ def test_formulas_need_no_script(site: Path) -> None:
     assert "<math" in page and "arithmatex" not in page
 
 
+def test_pipes_in_tables_are_pipes(site: Path) -> None:
+    page = (site / "config/index.html").read_text(encoding="utf-8")
+    assert "list[str] | None" in page and "\\|" not in page
+
+
 def test_nothing_is_fetched_by_a_reader(site: Path) -> None:
     fetched = r'<(?:script|link|img|iframe)\b[^>]*?(?:src|href)="(https?:[^"]+)"'
     for page in site.rglob("*.html"):
