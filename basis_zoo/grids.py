@@ -32,7 +32,9 @@ class Grid(ABC):
 
 _GRIDS: ClassRegistry[Grid] = ClassRegistry("grid", Grid)
 register_grid = _GRIDS.register
+"""Decorator that registers a grid class under a name, as in `@register_grid("mine")`."""
 list_grids = _GRIDS.names
+"""Returns the names of all registered grids, sorted."""
 
 
 def get_grid(name: str, **options: Any) -> Grid:

@@ -51,7 +51,9 @@ class Start(ABC):
 
 _STARTS: ClassRegistry[Start] = ClassRegistry("start", Start)
 register_start = _STARTS.register
+"""Decorator that registers a start class under a name, as in `@register_start("mine")`."""
 list_starts = _STARTS.names
+"""Returns the names of all registered starts, sorted."""
 
 
 def get_start(name: str, **options: Any) -> Start:
