@@ -242,7 +242,9 @@ class LocationScaleBasis(LinearBasis):
 
 _BASES: ClassRegistry[Basis] = ClassRegistry("basis family", Basis, shipped="basis_zoo.families")
 register_basis = _BASES.register
+"""Decorator that registers a family class under a name, as in `@register_basis("mine")`."""
 list_bases = _BASES.names
+"""Returns the names of all registered families, sorted."""
 get_basis_class = _BASES.get_class
 
 

@@ -32,7 +32,9 @@ class Grid(ABC):
 
 _GRIDS: ClassRegistry[Grid] = ClassRegistry("grid", Grid)
 register_grid = _GRIDS.register
+"""Decorator that registers a grid class under a name, as in `@register_grid("mine")`."""
 list_grids = _GRIDS.names
+"""Returns the names of all registered grids, sorted."""
 
 
 def get_grid(name: str, **options: Any) -> Grid:
@@ -58,7 +60,7 @@ class Uniform(Grid):
     """Each point but the two ends is moved, by at most this share of the spacing (LR-LoRA, table
     21); below 0.5, so that none overtakes another."""
     seed: int = 0
-    """Of the noise; nothing else reads or changes the generator."""
+    """Seed of the noise; nothing else reads or changes the generator."""
 
     def __post_init__(self) -> None:
         if self.overhang < 0:
@@ -104,7 +106,7 @@ class Chebyshev(Grid):
     """
 
     kind: int = 2
-    """1 or 2."""
+    """1: the roots; 2: the extrema."""
 
     def __post_init__(self) -> None:
         if self.kind not in (1, 2):
@@ -128,7 +130,7 @@ class Random(Grid):
     """Both ends and points drawn uniformly between them, the same for the same seed."""
 
     seed: int = 0
-    """Of the draw; nothing else reads or changes the generator."""
+    """Seed of the draw; nothing else reads or changes the generator."""
 
     def place(
         self, count: int, interval: tuple[float, float], samples: Tensor | None = None
@@ -154,7 +156,7 @@ class Quantile(Grid):
     """
 
     mix: float = 0.02
-    """The uniform grid's share, in (0, 1]."""
+    """Share of the uniform grid in the mixture, in (0, 1]."""
 
     def __post_init__(self) -> None:
         if not 0 < self.mix <= 1:
@@ -186,7 +188,7 @@ class Learned(Grid):
     """Points that start as another grid and are trained (LR-LoRA table 14)."""
 
     placed: str = "uniform"
-    """The registered grid they start as, with its defaults."""
+    """The registered grid the points start as, with its defaults."""
 
     learned: ClassVar[bool] = True
 

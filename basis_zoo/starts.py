@@ -51,7 +51,9 @@ class Start(ABC):
 
 _STARTS: ClassRegistry[Start] = ClassRegistry("start", Start)
 register_start = _STARTS.register
+"""Decorator that registers a start class under a name, as in `@register_start("mine")`."""
 list_starts = _STARTS.names
+"""Returns the names of all registered starts, sorted."""
 
 
 def get_start(name: str, **options: Any) -> Start:
@@ -136,7 +138,7 @@ class Constant(Start):
     """
 
     value: float = 1.0
-    """Of every amplitude."""
+    """The value of every amplitude."""
 
     zero_b: ClassVar[bool] = True
 
@@ -155,9 +157,9 @@ class RandomAmplitudes(Start):
     """
 
     scale: float = 0.1
-    r"""$\tau$."""
+    r"""$\tau$, the standard deviation of phi on the interval."""
     seed: int | None = None
-    """Of the draw, the same for every module; None draws from torch's own generator."""
+    """Seed of the draw, the same for every module; None draws from torch's own generator."""
 
     anchored: ClassVar[bool] = True
     zero_b: ClassVar[bool] = True

@@ -1,8 +1,8 @@
 """Save a picture of a web page: python docs/screenshot.py URL OUT.png.
 
-Needs Chromium (Debian: apt-get install chromium). Used for the pictures of MLflow in the README,
-with the command and the link that run_study.py prints; MLflow opens a chat panel on a first visit,
-a quarter of the page on its right, which is cut off:
+Needs Chromium (Debian: apt-get install chromium). Used for the pictures of MLflow in
+docs/studies.md, with the command and the link that run_study.py prints; MLflow opens a chat panel
+on a first visit, a quarter of the page on its right, which is cut off:
 
     mlflow ui --backend-store-uri sqlite:///$PWD/runs/mlflow.db --host 127.0.0.1 --port 5000 &
     python docs/screenshot.py "LINK" docs/mlflow.png --width 2300 --keep 0.753

@@ -1,8 +1,14 @@
-"""The code of the README and of docs/ runs: Python as it stands, YAML through a plan."""
+"""The code of the README and of docs/ runs: Python as it stands, YAML through a plan.
+
+The tutorial and the how-to pages are followed from top to bottom: a block with a title is written
+to that file, `bash` is run, a `text` block after it is what the command prints (digits may be
+others, `...` stands for more), and Python without a title is run. `sh` needs another machine.
+"""
 
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +20,22 @@ from studies.engine.definition.schema import load_study
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PROGRAMS = {"python": sys.executable, "run_study.py": str(ROOT / "run_study.py")}
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def every_block(text: str) -> list[tuple[str, str, str]]:
+    """Language, title and content of each block."""
+    head = r'^```(\w+)(?: title="([^"]+)")?\n'
+    return re.findall(rf"{head}(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def blocks(language: str, text: str = README) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [content for kind, _, content in every_block(text) if kind == language]
 
 
 def page(name: str) -> str:
@@ -28,10 +45,60 @@ def page(name: str) -> str:
 def run(*command: str, cwd: Path) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def follow(text: str, cwd: Path) -> None:
+    """Do what the page says, in `cwd`."""
+    printed = ""
+    for kind, title, content in every_block(text):
+        if title:
+            more = cwd / f"{title}.more"
+            (cwd / title).write_text(content + (more.read_text() if more.exists() else ""))
+        elif kind == "bash":
+            lines = [shlex.split(line, comments=True) for line in content.splitlines()]
+            commands = [[PROGRAMS.get(word, word) for word in line] for line in lines if line]
+            printed = "".join(run(*command, cwd=cwd) for command in commands)
+        elif kind == "text":
+            for line in filter("...".__ne__, content.splitlines()):
+                assert pattern(line) in pattern(printed), f"{line}\n\nprinted:\n{printed}"
+        elif kind == "python":
+            (cwd / "block.py").write_text(content)
+            printed = run(sys.executable, "block.py", cwd=cwd)
+
+
+def pattern(line: str) -> str:
+    """Without what differs from machine to machine: numbers, and the spaces that align them."""
+    return re.sub(r"[-+−]?\d[\d.e-]*", "#", re.sub(r"\s+", " ", line))
+
+
+TUTORIAL = page("tutorial.md")
+FOLLOWED = [
+    pytest.param(path, marks=pytest.mark.ray if path.stem == "cluster" else (), id=name(path))
+    for path in [ROOT / "docs/tutorial.md", *sorted((ROOT / "docs/how_to").glob("*.md"))]
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_bert: Path, tiny_csv: Path) -> Path:
+    """What pages take for granted: the tutorial's files, a model and rows of one's own."""
+    for _, title, content in every_block(TUTORIAL):  # a page after it needs no more than one seed
+        if title:
+            (tmp_path / title).write_text(content.replace("seeds: [0, 1, 2, 3, 4]", "seeds: [0]"))
+    (tmp_path / "my-model").symlink_to(tiny_bert)
+    rows = tiny_csv.read_text().partition("\n")[2]
+    (tmp_path / "mine.csv").write_text(f"review,mood\n{rows}")
+    (tmp_path / "reviews.csv.more").write_text(rows)
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", FOLLOWED)
+def test_the_page_can_be_followed(path: Path, folder: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    follow(text.replace("backbone: minilm\n", "backbone: {name: ./my-model}\n"), folder)
 
 
 def test_adapter_block_runs(tmp_path: Path) -> None:
@@ -66,7 +133,7 @@ def test_commands_name_flags_that_exist() -> None:
             assert flag in shown
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=name)
 def test_shipped_studies_take_the_settings_that_commands_give_them(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for study, rest in re.findall(r"run_study\.py (studies/\w+\.yaml)(.*)", text):
@@ -76,13 +143,22 @@ def test_shipped_studies_take_the_settings_that_commands_give_them(path: Path) -
             load_study(ROOT / study, *profile, settings=settings)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=name)
 def test_named_files_exist(path: Path) -> None:
     for name in re.findall(r"\]\(([^)h#][^)#]*)", path.read_text(encoding="utf-8")):
         assert (path.parent / name).exists(), name
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_prose_is_wrapped(path: Path) -> None:
+    """Tables, code and what has no space to break at are as long as they are."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.M)
+    for line in text.splitlines():
+        breakable = " " in re.sub(r"`[^`]*`|\]\([^)]*\)", "", line.strip()).removeprefix("- ")
+        assert len(line) <= 100 or not breakable or line.startswith("|"), line
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
 def test_every_table_begins_with_its_head(path: Path) -> None:
     """A row after a blank line is shown as text."""
     lines = ["", *path.read_text(encoding="utf-8").splitlines(), ""]
@@ -120,7 +196,6 @@ def test_the_adapters_code_runs(tmp_path: Path) -> None:
     code = "\n".join((MODEL, attach, TRAIN, *rest, patterns))
     (tmp_path / "block.py").write_text(code)
     assert "non affine share" in run(sys.executable, "block.py", cwd=tmp_path)
-    assert (tmp_path / "out/lora/adapter_config.json").is_file()
 
 
 STUDY = """
@@ -133,7 +208,8 @@ train: {eval_every: 10}
 """
 TUNE, SEARCH, KEEP, AFTER, CLAIMS, SUMS, SEEDS, TASKS = blocks("yaml", page("studies.md"))
 SEEDS += "sweep: {adapter.num_basis: [8, 64]}\n"
-MATRIX, _, QUESTIONS, OWN = blocks("yaml", page("tasks.md"))  # test_walk_through.py runs the second
+(MATRIX,) = blocks("yaml", page("tasks.md"))
+_, QUESTIONS, OWN = blocks("yaml", page("how_to/own_data.md"))  # the first is followed
 PARTS = [TUNE, SEARCH, KEEP, AFTER, AFTER + CLAIMS, SUMS, SEEDS, TASKS, MATRIX, QUESTIONS, OWN]
 
 

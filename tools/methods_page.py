@@ -1,6 +1,7 @@
 """The page of all methods, made from the registry: `python -m tools.methods_page FILE`."""
 
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,10 @@ from adapters.methods.registry import Method, get_method, list_methods
 
 _ELSEWHERE = frozenset({"qalora_group_size", "total_step", "schema_version", "tolerance"})
 """Numbers in PEFT's configurations that other methods use, or that are no hyperparameters."""
+
+_WRAP = textwrap.TextWrapper(
+    100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+)
 
 _HEAD = """# Methods
 
@@ -51,7 +56,7 @@ def page() -> str:
         cells = (f"`{name}`", method.formula, numbers or "none", *marks, para, method.size or "—")
         rows.append(f"| {' | '.join((*cells, method.source or 'ours'))} |\n")
         if method.note:
-            notes.append(f"- `{name}`: {method.note}.\n")
+            notes.append(f"{_WRAP.fill(f'- `{name}`: {method.note}.')}\n")
     return _HEAD + "".join(rows) + "\n## What to know\n\n" + "".join(notes)
 
 

@@ -5,6 +5,7 @@ python -m tools.study_reference docs/reference.md
 
 import re
 import sys
+import textwrap
 import types
 import typing
 from collections.abc import Iterator
@@ -127,14 +128,14 @@ that read a study.
 - An unknown key is refused with the nearest known one.
 - A *dotted setting*, such as `train.learning_rate`, is a key of `backbone`, `task`, `adapter` or
   `train` in `sweep`, `tune`, `search`, `exclude` and `set`; `split_seed` is one too.
-- What the stages do: [studies.md](studies.md).
+- What the stages do: [Studies](studies.md).
 
 """
 
 _ADAPTER = """
-All other keys are the method's own: `adapters.get_method(NAME).options()` lists them,
-[methods.md](methods.md) has every method with its defaults, [adapter.md](adapter.md) those of
-`basis`. An arm with another method inherits only the keys above.
+All other keys are the method's own: [BasisConfig](config.md) has those of `basis`,
+[Methods](methods.md) every method with its defaults, and `adapters.get_method(NAME).options()`
+lists them. An arm with another method inherits only the keys above.
 """
 
 _PROFILES = """\
@@ -154,7 +155,7 @@ def page() -> str:
         model = AdapterSection if name == "adapter" else model_in(info.annotation)
         parts.append(f"## `{name}`\n\n")
         if model is None:
-            parts.append(f"{_meaning(info)}\n\n")
+            parts.append(f"{prose(_meaning(info))}\n\n")
         else:
             parts.append(f"{_summary(model)}\n\n{_table(model)}")
             parts.append(_ADAPTER if name == "adapter" else "")
@@ -210,6 +211,11 @@ def _summary(model: type[BaseModel]) -> str:
     return (model.__doc__ or "").strip().replace("\n    ", "\n")
 
 
+def prose(text: str) -> str:
+    """`text` in lines of at most 100 characters."""
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+
+
 def _meaning(info: FieldInfo) -> str:
     return " ".join((info.description or "").split())
 
@@ -217,13 +223,13 @@ def _meaning(info: FieldInfo) -> str:
 def _default(info: FieldInfo) -> str:
     if info.is_required():
         return "required"
-    return "see below" if isinstance(info.default, BaseModel) else f"`{_yaml(info.default)}`"
+    return "see below" if isinstance(info.default, BaseModel) else f"`{in_yaml(info.default)}`"
 
 
 def _example(name: str, info: FieldInfo) -> str:
     if model_in(info.annotation) is not None:
         return "see below"
-    return f"`{name}: {_yaml(example_of(info))}`" if example_of(info) is not None else "see below"
+    return f"`{name}: {in_yaml(example_of(info))}`" if example_of(info) is not None else "see below"
 
 
 def _literals(kind: Any) -> list[Any]:
@@ -234,7 +240,7 @@ def _literals(kind: Any) -> list[Any]:
     return [word for each in args for word in _literals(each)]
 
 
-def _yaml(value: Any) -> str:
+def in_yaml(value: Any) -> str:
     """`value` on one line, as YAML that reads back as the same."""
     plain = [*value] if isinstance(value, tuple) else value
     text = yaml.safe_dump(plain, default_flow_style=True, width=float("inf"), sort_keys=False)
@@ -250,7 +256,7 @@ def _words(kind: Any, bounds: tuple[Any, ...] = (), many: bool = False) -> str:
         said = dict.fromkeys(_words(each, bounds, many) for each in inner if each is not NoneType)
         return " or ".join([*said, *(["null"] if NoneType in inner else [])])
     if origin is Literal:
-        return ", ".join(f"`{_yaml(word)}`" for word in inner)
+        return ", ".join(f"`{in_yaml(word)}`" for word in inner)
     if origin in (tuple, list):
         return f"{'lists' if many else 'list'} of {_words(inner[0], many=True)}"
     if origin is dict and typing.get_origin(_bare(inner[1])) is tuple:

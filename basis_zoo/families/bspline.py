@@ -26,7 +26,7 @@ class BSpline(LinearBasis):
     """
 
     degree: int = 3
-    """k; the order is k + 1."""
+    """The degree k; the order is k + 1."""
     knots: str = "clamped"
     """`clamped` or `extended`."""
 

@@ -23,7 +23,7 @@ class Morlet(LocationScaleBasis):
     """
 
     frequency: float = 5.0
-    """f, in radians per unit of z."""
+    """The frequency f, in radians per unit of z."""
 
     parity: ClassVar[str | None] = "even"
     claims: ClassVar[frozenset[Claim]] = frozenset({Claim.BOUNDED})

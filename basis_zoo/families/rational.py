@@ -26,7 +26,7 @@ class Rational(Basis):
     num_basis: int = 8
     """m + 1 + n: all coefficients, $a$ then $b$."""
     denominator: int = 2
-    """n; the denominator has degree 2n."""
+    """n: the denominator has degree 2n."""
 
     variants: ClassVar[tuple[dict[str, Any], ...]] = ({}, {"num_basis": 6, "denominator": 1})
     formula: ClassVar[str] = r"\phi = 2\,\sum_i a_i u^i\ /\ (1 + (1 + \sum_j b_j u^j)^2)"
