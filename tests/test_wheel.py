@@ -29,8 +29,8 @@ RUN = """\
 import adapters, basis_zoo, studies
 
 if __name__ == "__main__":  # trials start processes of their own
-    one = ["arm=lora", "seed=11", "task=matrix_random"]
-    found = studies.run("approximation", set={"train.epochs": 2}, only=one, runs="runs")
+    less, one = {"train.epochs": 2}, ["arm=lora", "seed=1", "task=matrix_random"]
+    found = studies.run("approximation", seeds=[1], set=less, only=one, runs="runs")
     done = found.trials[found.trials.status == "done"]
     print(*(p.__version__ for p in (adapters, basis_zoo, studies)))
     print(studies.__file__, *sorted(set(done.stage)))
