@@ -26,10 +26,10 @@ RECORDS = Path(__file__).with_name("versions.json")
 PAGE = ROOT / "docs" / "versions.md"
 PACKAGES = ("torch", "transformers", "peft")
 TESTS = (
-    "tests/adapters/test_private_names.py",  # every private name of PEFT and torch that is used
-    "tests/adapters/test_peft_surface.py",  # PEFT, Trainer and transformers around the adapter
-    "tests/adapters/test_sharing_files.py",  # what is saved and loaded
-    "tests/studies/test_walk_through.py",  # a study, with Optuna and MLflow, to its verdict
+    "test_private_names.py",  # every private name of PEFT and torch that is used
+    "test_peft_surface.py",  # PEFT, Trainer and transformers around the adapter
+    "test_sharing_files.py",  # what is saved and loaded
+    "test_walk_through.py",  # a study, with Optuna and MLflow, to its verdict
 )
 VERSIONS = """\
 import importlib.metadata as m, json, platform
@@ -86,7 +86,8 @@ def try_tests(interpreter: Path) -> dict[str, Any]:
     code = VERSIONS % (PACKAGES,)
     told = subprocess.run([interpreter, "-c", code], check=True, capture_output=True, text=True)
     command = [str(interpreter), "-m", "pytest", "-q", "-o", "addopts=", "--import-mode=importlib",
-               "-p", "no:cacheprovider", "-m", "not gpu and not network", *TESTS]  # fmt: skip
+               "-p", "no:cacheprovider", "-m", "not gpu and not network",
+               *(str(next((ROOT / "tests").rglob(name))) for name in TESTS)]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     sys.stdout.write(done.stdout)
