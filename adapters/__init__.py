@@ -35,7 +35,9 @@ from adapters.training.parameters import (
     phi_parameters,
     trained_parameters,
 )
+from basis_zoo.version import installed_version
 
+__version__ = installed_version()
 __all__ = [
     "COMMON_OPTIONS",
     "MONITORED",

@@ -52,6 +52,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("basis_zoo.version").installed_version()
     if name in ("families", *_MODULES):
         return importlib.import_module(f"{__name__}.{name}")
     if name in __all__:

@@ -7,11 +7,10 @@ import tempfile
 import traceback
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from basis_zoo.basis import Basis, get_basis_class, list_bases
-from basis_zoo.conformance import format_outcomes, run_checks, undeclared
-from basis_zoo.listing import format_table
+if TYPE_CHECKING:  # torch is imported by what a command needs it for: `--help` answers at once
+    from basis_zoo.basis import Basis
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,11 +42,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _list(given: argparse.Namespace) -> int:
+    from basis_zoo.listing import format_table
+
     print(format_table())
     return 0
 
 
 def _check(given: argparse.Namespace) -> int:
+    from basis_zoo.conformance import format_outcomes, run_checks, undeclared
+
     failed = False
     for basis in _families(given.family):
         outcomes = run_checks(basis, all_grids=not given.uniform_only)
@@ -58,14 +61,18 @@ def _check(given: argparse.Namespace) -> int:
     return int(failed)
 
 
-def _families(name_or_file: str) -> list[Basis]:
+def _families(name_or_file: str) -> "list[Basis]":
     """Every variant of the family, or of all families that the file registers."""
+    from basis_zoo.basis import get_basis_class
+
     classes = [get_basis_class(name) for name in _names(name_or_file)]
     return [_variant(cls, options) for cls in classes for options in cls.variants]
 
 
 def _names(name_or_file: str) -> list[str]:
     """The family's name, or those of all families that the file registers."""
+    from basis_zoo.basis import get_basis_class, list_bases
+
     if not name_or_file.endswith(".py"):
         get_basis_class(name_or_file)  # refuses one that there is not
         return [name_or_file]
@@ -76,7 +83,7 @@ def _names(name_or_file: str) -> list[str]:
     return names
 
 
-def _variant(cls: type[Basis], options: dict[str, Any]) -> Basis:
+def _variant(cls: "type[Basis]", options: dict[str, Any]) -> "Basis":
     try:
         return cls(**options)
     except TypeError as error:  # a method that every family must have is missing

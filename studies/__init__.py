@@ -24,6 +24,8 @@ __all__ = ["Findings", "Study", "StudyError", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("basis_zoo.version").installed_version()
     if name in _MODULES:
         member = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
         globals()[name] = member

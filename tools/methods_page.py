@@ -1,6 +1,6 @@
 """The page of all methods, made from the registry: `python -m tools.methods_page FILE`."""
 
-import sys
+import argparse
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -60,5 +60,14 @@ def page() -> str:
     return _HEAD + "".join(rows) + "\n## What to know\n\n" + "".join(notes)
 
 
+def main() -> None:
+    """Write the page to the file that the command names."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.methods_page", description="Write the page of all methods."
+    )
+    parser.add_argument("file", type=Path, help="docs/methods.md in this repository")
+    parser.parse_args().file.write_text(page(), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(page(), encoding="utf-8")
+    main()

@@ -93,10 +93,8 @@ def read_claims() -> dict[tuple[str, str], Claim]:
         for rule in yaml.safe_load(file.read_text(encoding="utf-8")).get("claims", ()):
             claims[file.stem, _head(rule["claim"])] = Claim(file.stem, rule["claim"])
     for folder, report in results_index.read_reports(results_index.RESULTS):
-        study, link = (
-            report["study"],
-            f"[{report['profile']}](../studies/results/{folder}/report.md)",
-        )
+        study = report["study"]
+        link = f"[{report['profile']}](../results/{folder}/report.md)"
         for found in report["claims"]:
             new = Claim(study, found["claim"])
             claim = claims.setdefault((study, _head(new.text)), new)
@@ -126,7 +124,7 @@ def _row(name: str, entry: Entry, claims: list[Claim]) -> str:
 def _verdict(claims: list[Claim], entry: Entry) -> str:
     parts = list(map(str, claims))
     if "drawn" in entry:
-        parts.append(f"[drawn](../studies/results/{entry['drawn']})")
+        parts.append(f"[drawn](../results/{entry['drawn']})")
     if any(file.startswith("tests/") for file in entry["here"]):
         parts.append("tested")
     if entry.get("setting"):

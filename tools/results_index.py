@@ -1,10 +1,10 @@
 """The index of committed results: every study with its verdicts, made from report.json alone.
 
-    python -m tools.results_index                  # write studies/results/INDEX.md anew
+    python -m tools.results_index                  # write results/INDEX.md anew
     python -m tools.results_index --add runs       # first copy the reports below `runs`
 
-A committed result is the folder `studies/results/<study>/<profile>/` with report.md, report.json
-and its figures as PNG; no checkpoints, no logs.
+A committed result is the folder `results/<study>/<profile>/` with report.md, report.json
+and its figures as small PNG files; no checkpoints, no logs.
 """
 
 import argparse
@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parents[1] / "studies" / "results"
+from tools import figures
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 WORDS = ("confirmed", "refuted", "bounded", "not decided")
 KEPT = ("report.md", "report.json", "*.png")
 
@@ -51,7 +53,9 @@ def add_reports(runs_dir: Path, results: Path) -> list[Path]:
         target.mkdir(parents=True)
         for pattern in KEPT:
             for file in sorted(source.parent.glob(pattern)):
-                shutil.copyfile(file, target / file.name)
+                copied = Path(shutil.copyfile(file, target / file.name))
+                if copied.suffix == ".png":
+                    figures.shrink(copied)
         added.append(target)
     return added
 

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from studies.engine.definition.study import ClaimRule
 from studies.engine.reporting.report import write_report
+from tools import figures
 from tools import results_index as index
 
 
@@ -45,6 +47,16 @@ def test_reports_are_copied_without_anything_else_and_indexed(runs_dir: Path, tm
     (folder / "stale.png").write_text("")
     assert index.main(arguments) == 0
     assert not (folder / "stale.png").exists() and (results / "INDEX.md").read_text() == text
+
+
+def test_figures_are_copied_small(runs_dir: Path, tmp_path: Path) -> None:
+    drawn = runs_dir / "grid_size" / "embedded" / "report" / "learning.png"
+    Image.effect_noise((400, 400), 60).save(drawn)
+    before = drawn.stat().st_size
+    assert before > figures.LARGEST
+    assert index.main(["--add", str(runs_dir), "--results", str(tmp_path)]) == 0
+    copy = tmp_path / "grid_size" / "embedded" / "learning.png"
+    assert copy.stat().st_size <= figures.LARGEST and drawn.stat().st_size == before
 
 
 def test_a_folder_without_reports_is_refused(tmp_path: Path, capsys) -> None:

@@ -10,6 +10,7 @@ from studies import backbones
 from studies.engine.definition import schema
 from studies.engine.planning.plan import plan, plan_tuning
 from studies.engine.records import Trial
+from tools import results_index
 
 SHIPPED = schema.PROFILES.parent
 
@@ -62,7 +63,7 @@ def test_keys_of_shipped_studies(name: str, profile: str) -> None:
     assert ends(trials) == FIRST_AND_LAST[name, profile]
 
 
-REPORTS = sorted(SHIPPED.glob("results/*/*/report.json"))
+REPORTS = sorted(results_index.RESULTS.glob("*/*/report.json"))
 
 
 @pytest.mark.parametrize("file", REPORTS, ids=lambda file: "-".join(file.parts[-3:-1]))

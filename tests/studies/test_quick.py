@@ -101,3 +101,24 @@ def test_a_report_needs_neither_torch_nor_mlflow_to_be_written() -> None:
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
     )
     assert not {"torch", "transformers", "peft", "mlflow", "optuna"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["basis_zoo", "studies", "studies.backbones", "studies.engine.work", "studies.tasks",
+     "studies.tasks.mt_bench", "studies.trained"],
+)  # fmt: skip
+def test_help_needs_nothing_heavy(module: str) -> None:
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv[1:] = ['--help']\n"
+        f"try:\n    runpy.run_module({module!r}, run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        f"print('IMPORTED', *sorted({{name.split('.')[0] for name in sys.modules}} & set({HEAVY})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    told, _, heavy = done.stdout.rpartition("IMPORTED")
+    assert "usage: " in told and heavy.split() == []

@@ -52,7 +52,7 @@ def test_conflicts_are_told_at_their_tables() -> None:
 
 def test_verdicts_are_those_of_the_reports(results: Path) -> None:
     page = paper_page.page()
-    told = "“own phis beat LoRA”: refuted ([gpu](../studies/results/sharing/gpu/report.md))"
+    told = "“own phis beat LoRA”: refuted ([gpu](../results/sharing/gpu/report.md))"
     assert row(page, "Table 20")[3].split("<br>")[0] == told
     assert row(page, "Table 13")[3].split("<br>")[0] == "“sinc beats polynomials”: not run here"
     assert "confirmed" not in page and "not decided" not in page

@@ -22,6 +22,8 @@ from peft.utils.quantization_utils import ForwardOnlyQuantizationBackend
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
+from transformers.integrations.peft import MIN_PEFT_VERSION
+from transformers.utils import is_peft_greater_or_equal
 
 from adapters import BasisConfig, BasisLinear
 
@@ -158,6 +160,8 @@ def test_auto_class_and_transformers_own_loading(family, tmp_path):
     assert torch.equal(llama.output(native), want)
     phis = {id(m.basis_phi["default"].amplitude) for m in basis_layers(native)}
     assert len(phis) == 1, "the ties are gone"
+    if not is_peft_greater_or_equal(MIN_PEFT_VERSION):
+        return  # transformers itself deletes no adapter then, of whatever method
     native.delete_adapter("default")
     assert not any("default" in m.basis_A for m in basis_layers(native))
     assert torch.equal(llama.output(native), llama.output(llama.model()))
