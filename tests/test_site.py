@@ -37,7 +37,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_readme_is_the_home_page(site: Path) -> None:
     home = (site / "index.html").read_text(encoding="utf-8")
-    assert "<h1" in home and 'href="tutorial/"' in home and 'src="grid_size.png"' in home
+    assert "<h1" in home and 'href="tutorial/"' in home and 'src="source/results/grid_size/' in home
 
 
 def test_linked_files_of_the_repository_are_in_the_site(site: Path) -> None:
