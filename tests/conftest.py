@@ -14,6 +14,12 @@ from hypothesis import settings
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
+# new examples, and more of them, as a nightly run should draw: --hypothesis-profile=nightly
+settings.register_profile("nightly", max_examples=500, print_blob=True)
+
+ON_REQUEST = ("network", "bench", "ray", "thorough")
+"""Markers of tests that run only where `-m` names them."""
+
 CACHE = "BASIS_ZOO_CACHE"
 THIS_MACHINES = os.environ.get(CACHE)
 """The cache that tests of the network fetch into; None where it is the platform's."""
@@ -23,6 +29,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if not torch.cuda.is_available():  # before anything imports triton: kernels run in its interpreter
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what nobody asked for; in `addopts` it would be lost with the first `-m`."""
+    unasked = [name for name in ON_REQUEST if name not in config.option.markexpr]
+    left = [item for item in items if any(map(item.get_closest_marker, unasked))]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
 
 
 @pytest.fixture(scope="session", autouse=True)

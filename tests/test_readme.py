@@ -149,7 +149,12 @@ def test_named_files_exist(path: Path) -> None:
         assert (path.parent / name).exists(), name
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_every_test_that_the_page_on_faults_names_exists() -> None:
+    named = re.findall(r"`([\w/]*test_\w+\.py)`", page("reliability.md"))
+    assert named and all((ROOT / "tests" / name).exists() for name in named)
+
+
+@pytest.mark.parametrize("path", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=name)
 def test_prose_is_wrapped(path: Path) -> None:
     """Tables, code and what has no space to break at are as long as they are."""
     text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.M)

@@ -119,6 +119,6 @@ def test_a_shipped_study_runs_by_name(site: Path, tmp_path: Path, run) -> None:
     assert "Which matrices can phi(BA) be" in report.read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_every_shipped_study_is_planned_by_name(run) -> None:
     run(sys.executable, "-c", PLANS)

@@ -29,7 +29,7 @@ TESTS = (
     "test_private_names.py",  # every private name of PEFT and torch that is used
     "test_peft_surface.py",  # PEFT, Trainer and transformers around the adapter
     "test_sharing_files.py",  # what is saved and loaded
-    "test_walk_through.py",  # a study, with Optuna and MLflow, to its verdict
+    "test_notebook.py",  # a study, with Optuna and MLflow, from a family to its figures
 )
 VERSIONS = """\
 import importlib.metadata as m, json, platform
@@ -114,8 +114,8 @@ def _lines(records: Sequence[Record]) -> Iterator[str]:
     asked = {re.split(r"[<>=]", line)[0]: line for line in project["dependencies"]}
     ranges = (f"python{project['requires-python']}", *(asked[name] for name in PACKAGES))
     yield f"allows {', '.join(f'`{line}`' for line in ranges)}."
-    yield "Each row is an environment in which these tests ran on a CPU:"
-    yield ", ".join(f"`{test}`" for test in TESTS) + "."
+    yield "Each row is an environment in which tests of the private names that we use, of PEFT's"
+    yield "functions, of saved files and of a whole study ran on a CPU."
     yield ""
     yield f"| versions | Python | {' | '.join(PACKAGES)} | passed | failed | date |"
     yield "| --- | --- |" + " --- |" * len(PACKAGES) + " ---: | ---: | --- |"

@@ -77,7 +77,7 @@ def test_many_functions_conform(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "degree", [4, 7, *(pytest.param(n, marks=pytest.mark.slow) for n in (6, 8, 9, 10))]
+    "degree", [4, 7, *(pytest.param(n, marks=pytest.mark.thorough) for n in (6, 8, 9, 10))]
 )
 def test_splines_of_every_degree_conform(degree: int) -> None:
     assert_conforms("bspline", degree=degree)

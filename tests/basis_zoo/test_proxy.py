@@ -55,7 +55,7 @@ def test_the_bound_holds_and_meets_the_tolerance(name, radius, kind, tolerance):
 
 
 @pytest.mark.parametrize(
-    "count", [400, *(pytest.param(n, marks=pytest.mark.slow) for n in (512, 600))]
+    "count", [400, *(pytest.param(n, marks=pytest.mark.thorough) for n in (512, 600))]
 )
 def test_a_steep_table_is_no_worse_than_its_bound(count):
     """Middles of pieces that float32 rounds after the fit made it 15 times as bad."""
@@ -126,7 +126,7 @@ def test_the_degree_follows_the_range_up_and_down():
     assert degrees[-1] == degrees[0]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @torch.no_grad()  # a graph of it all takes 8 GiB
 def test_what_no_proxy_resolves_is_evaluated_exactly():
     phi, numbers = made("sinc", num_basis=2000)

@@ -82,7 +82,7 @@ def test_two_processes_train_as_one(make: Any, without_dropout: Path, tmp_path: 
     assert left == ["adapter", "metrics.jsonl", "result.json", "trial.json"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @a_gpu_each
 def test_a_loss_that_is_not_finite_ends_all_with_one_result(make: Any, tmp_path: Path) -> None:
     trial = make(train={"learning_rate": 1e30, "warmup_ratio": 0.0})
@@ -185,7 +185,7 @@ def test_a_study_starts_its_trials_in_as_many_processes(monkeypatch, tmp_path: P
     assert made == [(1, tmp_path / "s" / "embedded" / "workers", 3)]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @a_gpu_each
 def test_a_worker_trains_a_trial_in_several_processes(make: Any, tmp_path: Path) -> None:
     runner = local.LocalRunner(1, tmp_path / "workers", 2)

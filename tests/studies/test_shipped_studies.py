@@ -26,7 +26,7 @@ PLANS = [
         path,
         profile,
         id=f"{path.stem}-{profile}",
-        marks=[] if profile in COMMON or path.stem in EVERYWHERE else [pytest.mark.slow],
+        marks=[] if profile in COMMON or path.stem in EVERYWHERE else [pytest.mark.thorough],
     )
     for path in STUDIES
     for profile in schema.list_profiles()

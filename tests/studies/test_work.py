@@ -229,7 +229,7 @@ def test_working_needs_nothing_that_a_bare_machine_lacks(tmp_path: Path) -> None
     assert done.stdout == "complete\n", done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_plan_that_tunes_goes_on_with_the_seeds(study: Path, capsys, monkeypatch) -> None:
     lines = study.read_text().splitlines()
     kept = [line for line in lines if "name: basis" not in line and "name: lost" not in line]

@@ -74,7 +74,7 @@ def test_translate_refuses_unknown_options_by_their_name():
         LoraConfig(megatron_core="another")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_rows_are_chosen_substituted_and_recorded(tmp_path):
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "__init__.py").touch()

@@ -270,7 +270,7 @@ nccl = pytest.param(
 
 
 @pytest.mark.parametrize("backend", ["gloo", nccl])
-@pytest.mark.parametrize("sharing", [pytest.param("none", marks=pytest.mark.slow), "all"])
+@pytest.mark.parametrize("sharing", [pytest.param("none", marks=pytest.mark.thorough), "all"])
 def test_two_processes_average_the_gradients(family, tmp_path, sharing, backend):
     llama = family("llama")
     model = attach(llama, sharing=sharing).train()

@@ -34,8 +34,9 @@ QUICK = 3
     ("capability", "cases"),
     [
         (90, CASES[:QUICK]),
-        pytest.param(90, CASES[QUICK:], marks=pytest.mark.slow),
-        pytest.param(80, [c for c in CASES if c[2] < 256], marks=pytest.mark.slow),  # spills 7 KB
+        pytest.param(90, CASES[QUICK:], marks=pytest.mark.thorough),
+        # 256 spills 7 KB
+        pytest.param(80, [c for c in CASES if c[2] < 256], marks=pytest.mark.thorough),
     ],
 )
 def test_kernels_compile_and_fit(capability: int, cases: list[tuple]) -> None:
