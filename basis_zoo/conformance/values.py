@@ -16,8 +16,8 @@ def check_metadata(s: Subject) -> str:
     b = s.basis
     require(bool(b.name), "the family has no name: decorate it with register_basis")
     own = type(b).__doc__ or ""
-    told = len(own) > 20 and not own.startswith(f"{type(b).__name__}(")  # a dataclass's own
-    require(told, f"the docstring must say what the family is in over 20 letters, got {own!r}")
+    described = len(own) > 20 and not own.startswith(f"{type(b).__name__}(")  # a dataclass's own
+    require(described, f"the docstring must say what the family is in over 20 letters, got {own!r}")
     require(b.parity in (None, "even", "odd"), f"`parity` is {b.parity!r}")
     require(b.support > 0, f"`support` is {b.support}")
     require(b.smoothness >= -1, f"`smoothness` is {b.smoothness}")
@@ -118,6 +118,6 @@ def check_support(s: Subject) -> str:
     outside = torch.linspace(1 + 1e-9, 50, 500, dtype=torch.float64) * edge
     worst = torch.cat([s.psi(outside), s.psi(-outside)]).abs().max()
     just_inside = torch.tensor([-0.97, 0.97], dtype=torch.float64) * edge
-    seen = s.psi(just_inside).abs().max().item()
-    require(seen > 0, f"psi is zero at 0.97 of the declared support {edge}: declare less")
+    largest = s.psi(just_inside).abs().max().item()
+    require(largest > 0, f"psi is zero at 0.97 of the declared support {edge}: declare less")
     return at_most(worst.item(), 0.0, "psi outside its support")

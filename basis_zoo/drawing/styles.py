@@ -68,10 +68,10 @@ def arm_styles(
     Raises:
         ValueError: More arms than there are styles.
     """
-    found = dict(_scale(sweeps))
+    styles = dict(_scale(sweeps))
     if baseline is not None:
-        found[baseline] = BASELINE
-    rest = [name for name in dict.fromkeys(names) if name not in found]
+        styles[baseline] = BASELINE
+    rest = [name for name in dict.fromkeys(names) if name not in styles]
     colours = _WARM if sweeps else _COLOURS
     looks = [Style(c, *look) for look, c in product(_ROUNDS, colours)]
     if len(rest) > len(looks):
@@ -79,8 +79,8 @@ def arm_styles(
             f"{len(rest)} arms are more than the {len(looks)} styles that can be told apart: "
             "draw fewer in one figure"
         )
-    found |= dict(zip(rest, looks, strict=False))
-    return {name: found[name] for name in dict.fromkeys(names)}
+    styles |= dict(zip(rest, looks, strict=False))
+    return {name: styles[name] for name in dict.fromkeys(names)}
 
 
 def _scale(sweeps: Sequence[Mapping[str, float]]) -> list[tuple[str, Style]]:

@@ -98,5 +98,5 @@ def float64_error(phi: Phi, parameters: PhiParameters, radius: Tensor) -> tuple[
     plain, same = replace(phi, anchored=False), parameters.amplitude.abs()
     signs = 1 - 2.0 * (torch.arange(same.shape[-1], device=x.device) % 2)
     terms = [plain(x, parameters._replace(amplitude=a)) for a in (same, signs * same)]
-    lost = _LOST * torch.stack(terms).abs().amax(-1).amax(0)
-    return lost + EPSILON * size, size
+    rounding = _LOST * torch.stack(terms).abs().amax(-1).amax(0)
+    return rounding + EPSILON * size, size

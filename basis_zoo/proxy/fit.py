@@ -89,7 +89,7 @@ class ProxyFitter:
         self.captured: CapturedFit | None = None
         """The last fit that was made inside a CUDA graph."""
         self._fits = 0
-        self._made: Plan | None = None
+        self._last_plan: Plan | None = None
         self._pending: tuple[Phi, Plan, Tensor, torch.cuda.Event | None] | None = None
 
     def __getstate__(self) -> dict[str, object]:
@@ -104,14 +104,14 @@ class ProxyFitter:
             return self._fit_waiting(target)
         if _is_captured(radius):
             # a plan that was made before: what it needs once cannot be made within a capture
-            plan = self._made or self.plan or first_plan(phi, math.inf)
+            plan = self._last_plan or self.plan or first_plan(phi, math.inf)
             draft = plan.draft(target)
             self.captured = CapturedFit(phi, plan, draft.report)
             return draft.own()
         if self.plan is None:
             return self._fit_waiting(target)
         self._receive()
-        draft, self._made = self.plan.draft(target), self.plan
+        draft, self._last_plan = self.plan.draft(target), self.plan
         if self._pending is None:
             if self._fits % _RETRY_EVERY == 0 and self._could_be_polynomial(target.phi):
                 with torch.no_grad():
@@ -132,22 +132,22 @@ class ProxyFitter:
     def _fit_waiting(self, target: Target) -> Fit:
         if self.plan is None or self._fits % _RETRY_EVERY == 0:
             self.plan = first_plan(target.phi, float(target.radius.max()))
-        tried: set[Plan] = set()
+        plans: set[Plan] = set()
         best: tuple[float, Plan, Fit] | None = None
         while True:
-            tried.add(self.plan)
+            plans.add(self.plan)
             draft = self.plan.draft(target)
-            told = draft.report.tolist()
-            self.bound = self.plan.error(told)
-            following = self.plan.after(told, self.tolerance, target.phi)
+            report = draft.report.tolist()
+            self.bound = self.plan.error(report)
+            following = self.plan.after(report, self.tolerance, target.phi)
             better = draft.fit(following)
             if better is not None:
-                self.plan, self.bound = following, following.error(told)
+                self.plan, self.bound = following, following.error(report)
                 return better
             fit = draft.own()
             if best is None or self.bound <= max(self.tolerance, best[0]):
                 best = (self.bound, self.plan, fit)
-            if following in tried:
+            if following in plans:
                 self.bound, self.plan, fit = best
                 return fit
             self.plan = following  # cheaper if this fit is good enough, else better
@@ -173,10 +173,10 @@ class ProxyFitter:
         if event is not None and not event.query():
             return
         self._pending = None
-        told = host.tolist()
-        following = plan.after(told, self.tolerance * self.aim, phi)
+        report = host.tolist()
+        following = plan.after(report, self.tolerance * self.aim, phi)
         if plan == self.plan:
-            self.bound = plan.error(told)
+            self.bound = plan.error(report)
             self.plan = following
         elif _is_plain(following):
             self.plan = following

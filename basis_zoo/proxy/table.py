@@ -107,16 +107,16 @@ def count_breakpoints(kinks: Tensor, phi: Phi, parameters: PhiParameters, radius
     if phi.extrapolation != "periodic":
         return inside
     low, high = phi.basis.ends(parameters.grid).detach().unbind(-1)
-    known = torch.minimum(-low, high) + PERIODS * (high - low)
-    return torch.where(radius > known, torch.inf, inside)
+    reach = torch.minimum(-low, high) + PERIODS * (high - low)
+    return torch.where(radius > reach, torch.inf, inside)
 
 
 def rounding_error(table: TableProxy, coefficients: Tensor, edges: Tensor) -> Tensor:
     """What float32 loses at most when `table`, made of the other two, is evaluated, (*batch,)."""
     widths = (edges.diff(dim=-1) / 2)[..., None] ** _exponents(edges.device)
     stored = table.records[..., :_NODES] * widths
-    lost = torch.add((stored - coefficients).abs(), coefficients.abs(), alpha=EPSILON)
-    return lost.sum(-1).amax(-1)
+    errors = torch.add((stored - coefficients).abs(), coefficients.abs(), alpha=EPSILON)
+    return errors.sum(-1).amax(-1)
 
 
 def table_edges(kinks: Tensor, radius: Tensor, pieces: int, room: int) -> Tensor:

@@ -98,5 +98,5 @@ def _probe(count: int, device: torch.device) -> Tensor:
 def share(error: Tensor, size: Tensor) -> Tensor:
     """`error` as a share of `size`, the largest |phi|; inf where float32 cannot hold phi."""
     small, large = 2.0**-102, 2.0**127
-    held = error / (size - small).clamp_min(torch.finfo(size.dtype).tiny)
-    return torch.where(size < large, held, torch.inf)
+    shares = error / (size - small).clamp_min(torch.finfo(size.dtype).tiny)
+    return torch.where(size < large, shares, torch.inf)

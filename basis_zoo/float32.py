@@ -9,7 +9,7 @@ _FLATTEST = 2.0**-16
 """Times the width of a function: an interval that short, and the function is a constant on it."""
 
 
-def held(name: str, value: Tensor) -> Tensor:
+def to_float32(name: str, value: Tensor) -> Tensor:
     """`value` in float32.
 
     Args:
