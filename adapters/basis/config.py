@@ -166,18 +166,18 @@ class BasisConfig(WithCard, PeftConfig):
             ValueError: A setting is missing or unknown. One that another version of PEFT may have
                 saved is left to PEFT, which warns.
         """
-        known = cls.__dataclass_fields__
+        fields = cls.__dataclass_fields__
         own = [name for name in BasisConfig.__annotations__ if name not in kwargs]
         if own and kwargs.get("schema_version", SCHEMA_VERSION) == SCHEMA_VERSION:
             raise ValueError(
                 f"the saved configuration lacks {', '.join(own)}: it was not written whole, or was "
                 "edited; save the adapter again, or restore its adapter_config.json"
             )
-        for name in set(kwargs) - set(known):
+        for name in set(kwargs) - set(fields):
             if kwargs.get("peft_version") == peft.__version__:
                 raise ValueError(
                     f"the saved configuration has an unknown setting {name!r}."
-                    f"{did_you_mean(name, list(known))} Remove it from adapter_config.json"
+                    f"{did_you_mean(name, list(fields))} Remove it from adapter_config.json"
                 )
         checked: dict[str, Any] = super().check_kwargs(**kwargs)  # type: ignore[no-untyped-call]  # PEFT's
         return checked
@@ -195,8 +195,8 @@ class BasisConfig(WithCard, PeftConfig):
             self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]  # PEFT keeps a set
         for option in ("target_modules", "exclude_modules", "modules_to_save"):
             names = getattr(self, option) or []
-            named = [names] if isinstance(names, str) else names
-            require("" not in named, option, "names, none of them empty", names)
+            listed_names = [names] if isinstance(names, str) else names
+            require("" not in listed_names, option, "names, none of them empty", names)
         require(isinstance(self.r, int) and self.r >= 1, "r", "an integer >= 1", self.r)
         require(self.alpha > 0, "alpha", "positive", self.alpha)
         require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
@@ -241,7 +241,7 @@ class BasisConfig(WithCard, PeftConfig):
         return PhiConfig(**{name: getattr(self, name) for name in PHI_OPTIONS})
 
 
-def _one_of(name: str, given: str, known: tuple[str, ...]) -> None:
-    if given not in known:
-        hint = did_you_mean(str(given), known)
-        raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {given!r}.{hint}")
+def _one_of(name: str, value: str, options: tuple[str, ...]) -> None:
+    if value not in options:
+        hint = did_you_mean(str(value), options)
+        raise ValueError(f"`{name}` must be one of {', '.join(options)}, got {value!r}.{hint}")

@@ -28,10 +28,10 @@ def check_field_types(settings: Any, of: type) -> None:
             raise ValueError(f"`{name}` must be {expected}, got {value!r}")
 
 
-def require(holds: bool, name: str, expected: str, given: Any) -> None:
-    """Raise ValueError for the option `name` unless `holds`."""
-    if not holds:
-        raise ValueError(f"`{name}` must be {expected}, got {given!r}")
+def require(condition: bool, name: str, expected: str, value: Any) -> None:
+    """Raise ValueError for the option `name` unless `condition` holds."""
+    if not condition:
+        raise ValueError(f"`{name}` must be {expected}, got {value!r}")
 
 
 @functools.cache

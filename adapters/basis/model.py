@@ -87,14 +87,14 @@ class BasisModel(BaseTuner):
         apart by their order alone, which would be another one when the adapter is loaded by itself.
         """
         super()._check_new_adapter_config(config)
-        wanted = set(getattr(config, "target_parameters", None) or ())
+        parameters = set(getattr(config, "target_parameters", None) or ())
         for name, other in self.peft_config.items():
             had = set(getattr(other, "target_parameters", None) or ())
-            if wanted and had and wanted != had:
+            if parameters and had and parameters != had:
                 raise ValueError(
                     "all adapters must target the same set of parameters, but `target_parameters` "
-                    f"are {sorted(wanted)} now and {sorted(had)} for adapter {name!r}: give both "
-                    "the same, or load them on models of their own"
+                    f"are {sorted(parameters)} now and {sorted(had)} for adapter {name!r}: give "
+                    "both the same, or load them on models of their own"
                 )
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
@@ -164,8 +164,8 @@ class BasisModel(BaseTuner):
         key: str,
     ) -> None:
         """`nn.MultiheadAttention`: its output projection, then the joint one of its inputs."""
-        found = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
-        base = cast(nn.MultiheadAttention, found)
+        inner = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        base = cast(nn.MultiheadAttention, inner)
         if not base._qkv_same_embed_dim:
             raise ValueError(
                 f"cannot adapt {key!r}: its queries, keys and values have unlike sizes; name its "

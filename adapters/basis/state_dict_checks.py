@@ -20,7 +20,7 @@ def without_copies(
     Raises:
         ValueError: What should be a copy differs from the number that is shared.
     """
-    kept = dict(saved)
+    state = dict(saved)
     names = {id(module): name for name, module in model.named_modules()}
     for name, module in model.named_modules():
         for number, lender in module.lenders.items() if isinstance(module, Borrower) else ():
@@ -31,12 +31,12 @@ def without_copies(
                     f"{prefix}{n.removesuffix(f'.{adapter}')}.{number}"
                     for n in (name, names[id(lender)])
                 )
-                if copy in kept and own in kept and not torch.equal(kept.pop(copy), kept[own]):
+                if copy in state and own in state and not torch.equal(state.pop(copy), state[own]):
                     raise ValueError(
                         f"the saved adapter has numbers for {copy} that differ from {own}, which "
                         "this model reads in both places: it was saved with less `sharing`"
                     )
-    return kept
+    return state
 
 
 def check_saved(saved: Mapping[str, Tensor], model: Mapping[str, Tensor], adapter: str) -> None:
@@ -48,18 +48,18 @@ def check_saved(saved: Mapping[str, Tensor], model: Mapping[str, Tensor], adapte
     """
     own = re.compile(rf"(^|\.)basis_\w+\.{re.escape(adapter)}(\.|$)")
     expected = {name for name in model if own.search(name)}
-    given = {name for name in saved if re.search(r"(^|\.)basis_(A|B|phi|scale)(\.|$)", name)}
-    if missing := sorted(expected - given):
+    names = {name for name in saved if re.search(r"(^|\.)basis_(A|B|phi|scale)(\.|$)", name)}
+    if missing := sorted(expected - names):
         raise ValueError(
             f"the saved adapter lacks {_some(missing)} of this model: it was saved from another "
             "model or with other settings, or its file is damaged"
         )
-    if strange := sorted(given - expected):
+    if strange := sorted(names - expected):
         raise ValueError(
             f"the saved adapter has {_some(strange)}, for which this model has no place: it was "
             "saved from another model or with other settings"
         )
-    for name in sorted(given):
+    for name in sorted(names):
         tensor = saved[name]
         if not tensor.is_floating_point():
             raise ValueError(f"{name} must hold floating-point numbers, got {tensor.dtype}")

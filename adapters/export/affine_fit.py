@@ -30,7 +30,7 @@ class AffineFit(NamedTuple):
     """k, the scale s in it; 0 where all x are equal."""
     offset: float
     """The fitted u at x = 0."""
-    lost: float
+    residual: float
     """||u - fit|| / ||u - mean u||: 0 where phi is affine on the values that occur."""
 
 
@@ -85,5 +85,5 @@ def _fit(update: LayerUpdate) -> AffineFit:
     x, u = x - x_mean, u - u_mean
     spread, deviation = float(x.square().sum()), float(u.norm())
     slope = float((x * u).sum()) / spread if spread > 0 else 0.0
-    lost = float((u - slope * x).norm()) / deviation if deviation > 0 else 0.0
-    return AffineFit(slope, float(u_mean) - slope * float(x_mean), lost)
+    residual = float((u - slope * x).norm()) / deviation if deviation > 0 else 0.0
+    return AffineFit(slope, float(u_mean) - slope * float(x_mean), residual)

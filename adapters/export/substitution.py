@@ -36,17 +36,17 @@ def in_force(
                 f"the weight of {update.name!r} is quantised ({weight.dtype}), and nothing "
                 "can be added to it exactly: load the base dequantised"
             )
-    kept = []
+    originals = []
     try:
         for update in updates:
             added, base = delta(update), update.layer.get_base_layer()
             if added is not None:
                 new = _sum(weight_of(base), added.T if isinstance(base, Conv1D) else added)
-                kept.append((base, put_weight(base, new)))
+                originals.append((base, put_weight(base, new)))
             update.layer.merged_adapters = [update.adapter]  # so that only the base layer computes
         yield
     finally:
-        for base, weight in kept:
+        for base, weight in originals:
             restore_weight(base, weight)
         for update in updates:
             update.layer.merged_adapters = []

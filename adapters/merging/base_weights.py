@@ -71,17 +71,17 @@ def put_weight(base: nn.Module, weight: Tensor, name: str = "weight") -> nn.Para
     Returns:
         The parameter that was there, for `restore_weight`.
     """
-    kept: nn.Parameter = getattr(base, name)
-    setattr(base, name, nn.Parameter(weight, requires_grad=kept.requires_grad))
-    return kept
+    original: nn.Parameter = getattr(base, name)
+    setattr(base, name, nn.Parameter(weight, requires_grad=original.requires_grad))
+    return original
 
 
-def restore_weight(base: nn.Module, kept: nn.Parameter, name: str = "weight") -> None:
+def restore_weight(base: nn.Module, original: nn.Parameter, name: str = "weight") -> None:
     """Put back what `put_weight` returned, where and as what `base` has been moved meanwhile."""
     now = getattr(base, name)
-    if (kept.device, kept.dtype) != (now.device, now.dtype):
-        kept.data = kept.data.to(now.device, now.dtype)
-    setattr(base, name, kept)
+    if (original.device, original.dtype) != (now.device, now.dtype):
+        original.data = original.data.to(now.device, now.dtype)
+    setattr(base, name, original)
 
 
 def without_parametrization(base: nn.Module) -> nn.Module:
@@ -93,6 +93,6 @@ def without_parametrization(base: nn.Module) -> nn.Module:
     plain._parameters = dict(base._parameters)
     plain._modules = {n: m for n, m in base._modules.items() if n != "parametrizations"}
     for name in cast(nn.ModuleDict, base.parametrizations):  # torch's, by parameter
-        made = getattr(base, name).detach().clone()
-        plain.register_parameter(name, nn.Parameter(made, requires_grad=False))
+        weight = getattr(base, name).detach().clone()
+        plain.register_parameter(name, nn.Parameter(weight, requires_grad=False))
     return plain

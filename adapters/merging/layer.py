@@ -70,10 +70,10 @@ class MergingLayer(BaseTunerLayer):
                 )
             if self._unmerged is not None:
                 self._restore()
-            self._put(new, merged)
+            self._replace_weight(new, merged)
         self.merged_adapters = merged
 
-    def _put(self, new: Tensor, names: list[str]) -> None:
+    def _replace_weight(self, new: Tensor, names: list[str]) -> None:
         base, name = self.get_base_layer(), self.parameter_name
         if self.quantization_backend is not None:
             self._unmerged, self.base_layer = self.base_layer, copy.deepcopy(self.base_layer)
@@ -110,8 +110,8 @@ class MergingLayer(BaseTunerLayer):
 
     def _restore(self) -> None:
         if isinstance(self._unmerged, list):
-            (kept,) = self._unmerged
-            restore_weight(self.get_base_layer(), kept, self.parameter_name)
+            (original,) = self._unmerged
+            restore_weight(self.get_base_layer(), original, self.parameter_name)
         else:
             assert self._unmerged is not None, "something was merged"
             self.base_layer = self._unmerged

@@ -155,8 +155,8 @@ def weight_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of B, A and the coefficients from that of W'."""
     proxy = _proxy(coefficients, ends, terms, table)
-    found = gradients_of_factors(grad.contiguous(), b, a, proxy, scale)
-    db, da, dc = (g.contiguous() for g in found)
+    gradients = gradients_of_factors(grad.contiguous(), b, a, proxy, scale)
+    db, da, dc = (g.contiguous() for g in gradients)
     return db, da, dc
 
 

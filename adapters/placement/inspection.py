@@ -23,10 +23,10 @@ _ABOUT = r"(?!\s*\.\s*(?:dtype|device|shape|size|ndim|dim|is_\w+|requires_grad)\
 """Not followed by a question about the tensor that is no use of its numbers."""
 
 
-def quantization_backend(base: nn.Module, known: dict[str, Any]) -> QuantizationBackend | None:
+def quantization_backend(base: nn.Module, options: dict[str, Any]) -> QuantizationBackend | None:
     """PEFT's back end for a quantised layer; None for one that is not quantised."""
     try:
-        return resolve_quantization_backend(base, **known)
+        return resolve_quantization_backend(base, **options)
     except ValueError:  # torchao outside transformers: without its recipe W can be used, not made
         return ForwardOnlyQuantizationBackend("torchao")
 
@@ -44,7 +44,7 @@ def reads_weight(owner: type[nn.Module], child: str) -> bool:
 
     `nn.MultiheadAttention` and the fast paths of `nn.TransformerEncoderLayer` and of Mamba do.
     """
-    reads = re.compile(rf"\bself\.{re.escape(child)}\.weight\b{_ABOUT}")
+    use = re.compile(rf"\bself\.{re.escape(child)}\.weight\b{_ABOUT}")
     about = re.compile(rf"isinstance\(\s*self\.{re.escape(child)}\.weight\s*,")
     for name, method in inspect.getmembers_static(owner, inspect.isfunction):
         if name in _SETTING_UP or (hasattr(nn.Module, name) and name != "forward"):
@@ -53,6 +53,6 @@ def reads_weight(owner: type[nn.Module], child: str) -> bool:
             source = inspect.getsource(method)
         except (OSError, TypeError):  # made at run time
             continue
-        if reads.search(about.sub("", source)):
+        if use.search(about.sub("", source)):
             return True
     return False

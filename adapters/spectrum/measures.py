@@ -24,7 +24,7 @@ def singular_values(
         shapes: (rows, columns) of each.
         matrix: The matrix at a position, made when its turn comes.
     """
-    found: dict[int, Tensor] = {}
+    spectra: dict[int, Tensor] = {}
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for i, shape in enumerate(shapes):
         groups[shape].append(i)
@@ -34,8 +34,8 @@ def singular_values(
             chunk = indices[start : start + room]
             grams = torch.stack([_gram(matrix(i)) for i in chunk])
             values = torch.linalg.eigvalsh(grams).clamp_min(0).sqrt().flip(-1).cpu()
-            found |= dict(zip(chunk, values, strict=True))
-    return [found[i] for i in range(len(shapes))]
+            spectra |= dict(zip(chunk, values, strict=True))
+    return [spectra[i] for i in range(len(shapes))]
 
 
 def _gram(matrix: Tensor) -> Tensor:

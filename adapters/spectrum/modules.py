@@ -138,12 +138,12 @@ def table(modules: list[ModuleSpectrum]) -> str:
     kinds["all"] = [module.numbers() for module in modules]
     columns = list(kinds["all"][0])
     rows = [("kind", "number", *(c.replace("_", " ") for c in columns))]
-    for kind, found in kinds.items():
+    for kind, of_kind in kinds.items():
         cells = []
         for column in columns:
-            numbers = torch.tensor([row[column] for row in found], dtype=torch.float64)
+            numbers = torch.tensor([row[column] for row in of_kind], dtype=torch.float64)
             cells.append(f"{numbers.mean():.3g} ± {numbers.std(correction=0):.2g}")
-        rows.append((kind, str(len(found)), *cells))
+        rows.append((kind, str(len(of_kind)), *cells))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows

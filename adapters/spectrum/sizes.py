@@ -16,13 +16,13 @@ def sizes_of(parameters: PhiParameters) -> dict[str, float]:
     A family without bandwidths has the first alone.
     """
     p = parameters.double()
-    found = {"amplitude_norm": float(p.amplitude.norm())}
+    sizes = {"amplitude_norm": float(p.amplitude.norm())}
     if p.bandwidth.numel():
-        found |= {
+        sizes |= {
             "bandwidth_norm": float(p.bandwidth.norm()),
             "bandwidth_mean": float(p.bandwidth.mean()),
         }
-    return found
+    return sizes
 
 
 @torch.no_grad()

@@ -55,12 +55,12 @@ class CapturedProxies:
         verdict: Verdict = "good"
         start = 0
         for fitter, fit in self.fits:
-            told = list(report[start : start + len(fit.report)])
-            start += len(told)
-            fitter.learn(fit, told)
-            if fit.falls_short(told, fitter.tolerance):
+            numbers = list(report[start : start + len(fit.report)])
+            start += len(numbers)
+            fitter.learn(fit, numbers)
+            if fit.falls_short(numbers, fitter.tolerance):
                 verdict = "past"
-            elif verdict == "good" and fit.falls_short(told, RENEW_AT * fitter.tolerance):
+            elif verdict == "good" and fit.falls_short(numbers, RENEW_AT * fitter.tolerance):
                 verdict = "near"
         return verdict
 

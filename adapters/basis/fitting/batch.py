@@ -125,13 +125,13 @@ class PhiBatch:
         self._with_graph = False  # whether the proxies on the layers have one
         self._memory = StaticMemory()  # of the proxies of compiled passes
         self._compiled = False  # whether the pass under way is
-        self._held: dict[int, list[Tensor]] = {}  # numbers of layers, while a fit is made
+        self._number_cache: dict[int, list[Tensor]] = {}  # numbers of layers, while a fit is made
         self._scattered = False  # once true, numbers come and go
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and files carry no fits: these belong to the layers of this process."""
         fresh: dict[str, Any] = {"_fits": {}, "_fitters": {}, "_model": None, "_units": None}
-        fresh |= {"_scattered": False, "_held": {}, "_pass": 0, "_training": False}
+        fresh |= {"_scattered": False, "_number_cache": {}, "_pass": 0, "_training": False}
         return {**self.__dict__, **fresh, "_memory": StaticMemory(), "_compiled": False}
 
     @property
@@ -217,11 +217,11 @@ class PhiBatch:
             key: What the result depends on beside the fit; a new key drops the old result.
             make: Called where no result for `key` is held.
         """
-        held = self._current(layer).weights
-        if key not in held:
-            held.clear()
-            held[key] = make()
-        return held[key]
+        weights = self._current(layer).weights
+        if key not in weights:
+            weights.clear()
+            weights[key] = make()
+        return weights[key]
 
     @never_compiled
     def seed(self, layer: HasMember) -> int:
@@ -242,16 +242,16 @@ class PhiBatch:
             if self._pass and fit.compared == self._pass:
                 return fitted
             together = fit.layers if self._scattered else self.layers
-            if self._holds(fit, together if self._pass else [layer]):
+            if self._serves(fit, together if self._pass else [layer]):
                 fit.compared = self._pass
                 return fitted
-        self._held = {}
+        self._number_cache = {}
         together = self._together(layer)
         # checkpointing counts what a block saves; the fit belongs to no block
         unhooked = saved_tensors_hooks(lambda saved: saved, lambda saved: saved)
         with unhooked, torch.set_grad_enabled(mode[0]):
             self._fit(together, mode)
-        self._held = {}
+        self._number_cache = {}
         return self._fits[id(layer)]
 
     def _needed_mode(self) -> tuple[bool, ...]:
@@ -263,7 +263,7 @@ class PhiBatch:
         graph = torch.is_grad_enabled() or (self._training and not inference)
         return graph, inference, _is_captured() and not self.numbers_stay
 
-    def _holds(self, fit: _Fit, layers: list[HasMember]) -> bool:
+    def _serves(self, fit: _Fit, layers: list[HasMember]) -> bool:
         """Whether `fit` does for `layers`; only without gradients may this wait for the device."""
         graph, _, captured = fit.mode
         if self._training and (fit.measures or not fit.measured):
@@ -304,24 +304,24 @@ class PhiBatch:
             raise RuntimeError(ABSENT.format(self.adapter))
         unit = where.get(id(layer))
         unit_mates = [other for other in self.layers if where.get(id(other)) is unit]
-        found = [o for o in unit_mates if o is layer or are_here(self._numbers(o))]
-        alone = len(found) < len(self.layers) or bool(where) or fsdp2_is_used()
+        mates_here = [o for o in unit_mates if o is layer or are_here(self._numbers(o))]
+        alone = len(mates_here) < len(self.layers) or bool(where) or fsdp2_is_used()
         self._scattered = self._scattered or alone
-        return [o for o in found if o is layer or not self._is_settled(o)]
+        return [o for o in mates_here if o is layer or not self._is_settled(o)]
 
     def _is_settled(self, layer: HasMember) -> bool:
         """Whether `layer` has a fit of this pass that another one must not replace."""
-        held = self._fits.get(id(layer)) if self._scattered and self._pass else None
-        return held is not None and held.fit.compared == self._pass
+        entry = self._fits.get(id(layer)) if self._scattered and self._pass else None
+        return entry is not None and entry.fit.compared == self._pass
 
     def _numbers(self, layer: HasMember) -> list[Tensor]:
-        numbers = self._held.get(id(layer))
+        numbers = self._number_cache.get(id(layer))
         if numbers is None:
             numbers = layer.numbers(self.adapter)
             if any(n.is_meta for n in numbers):
                 bring_home(layer)
                 numbers = layer.numbers(self.adapter)
-            self._held[id(layer)] = numbers
+            self._number_cache[id(layer)] = numbers
         return numbers
 
     def _fit(self, layers: list[HasMember], mode: tuple[bool, ...]) -> None:
@@ -337,14 +337,16 @@ class PhiBatch:
             groups[(phi.phi, phi.grid_is_learned, member.b.device)].append(i)
         fits = dict(self._fits) if self._scattered else {}
         for key, indices in groups.items():
-            made, proxies = self._fit_group(key, mode, layers[0], [members[i] for i in indices])
-            fit.bounds.append(made.bound.max())
-            fit.size = max(fit.size, proxy_size(made.proxy))
+            group_fit, proxies = self._fit_group(
+                key, mode, layers[0], [members[i] for i in indices]
+            )
+            fit.bounds.append(group_fit.bound.max())
+            fit.size = max(fit.size, proxy_size(group_fit.proxy))
             for i, proxy in zip(indices, proxies, strict=True):
-                held = self._numbers(layers[i])
-                values = [] if mode[0] else [n.detach().clone() for n in held]
-                marks = list(map(mark, held))
-                fits[id(layers[i])] = _Fitted(proxy, held, marks, values, {}, fit)
+                numbers = self._numbers(layers[i])
+                values = [] if mode[0] else [n.detach().clone() for n in numbers]
+                marks = list(map(mark, numbers))
+                fits[id(layers[i])] = _Fitted(proxy, numbers, marks, values, {}, fit)
         self._fits = fits
 
     def _fit_group(
@@ -363,8 +365,8 @@ class PhiBatch:
         phi, _, device = key
         radii = _radii(group)
         first = group[0].nonlinearity
-        held = [m.nonlinearity.numbers for m in group]
-        numbers = [stacked(parts) for parts in zip(*held, strict=True)]
+        numbers_of = [m.nonlinearity.numbers for m in group]
+        numbers = [stacked(parts) for parts in zip(*numbers_of, strict=True)]
         in_force = first.parameters_in_force([n.stack for n in numbers])
         waits = not torch.is_grad_enabled() or torch.are_deterministic_algorithms_enabled()
         if not waits and device.type in self.lagging:

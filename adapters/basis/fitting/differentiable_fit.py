@@ -57,9 +57,11 @@ class _Coefficients(torch.autograd.Function):
         """The gradient of every parameter; the kept graph can be walked again."""
         coefficients, leaves, _ = ctx.graph
         stacks = [leaf.stack for leaf in leaves]
-        told = torch.autograd.grad(coefficients, stacks, grad, retain_graph=True, allow_unused=True)
+        of_stacks = torch.autograd.grad(
+            coefficients, stacks, grad, retain_graph=True, allow_unused=True
+        )
         gradients: list[Tensor | None] = []
-        for leaf, stack in zip(leaves, told, strict=True):
+        for leaf, stack in zip(leaves, of_stacks, strict=True):
             if stack is None:
                 gradients += [None] * len(leaf.sources)
             else:

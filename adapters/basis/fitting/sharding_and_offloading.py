@@ -100,15 +100,15 @@ def units(model: nn.Module) -> dict[int, object]:
     """
     if not _is_distributed():
         return {}
-    found: dict[int, object] = {}
+    unit_of: dict[int, object] = {}
     rest: list[tuple[nn.Module, object | None]] = [(model, None)]
     while rest:
         module, unit = rest.pop()
         unit = _unit(module) or unit
         if unit is not None:
-            found[id(module)] = unit
+            unit_of[id(module)] = unit
         rest += [(child, unit) for child in module.children()]
-    return found
+    return unit_of
 
 
 def _unit(module: nn.Module) -> object | None:

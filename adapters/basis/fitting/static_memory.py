@@ -18,10 +18,12 @@ class StaticMemory:
 
     def places(self, key: Hashable, tensors: Sequence[Tensor]) -> list[Tensor | None]:
         """Where `tensors` are to lie: where those of `key` lay, if they were of these shapes."""
-        held = self._places.get(key)
-        if held is None or list(map(_kind, held)) != list(map(_kind, tensors)):
-            held = self._places[key] = [torch.empty_like(t, requires_grad=False) for t in tensors]
-        return list(held)
+        buffers = self._places.get(key)
+        if buffers is None or list(map(_kind, buffers)) != list(map(_kind, tensors)):
+            buffers = self._places[key] = [
+                torch.empty_like(t, requires_grad=False) for t in tensors
+            ]
+        return list(buffers)
 
 
 def _kind(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:

@@ -108,7 +108,7 @@ class BasisLinear(BasisLayer):
         b, a, _ = owner.member(name)
         rounds = run.stochastic and self.training and weight is not None
         seed = batch.seed(owner) if rounds else None
-        made = None
+        merged = None
         if run.merge_once and not torch.compiler.is_compiling():  # a graph makes it anew
             dtype = working_dtype(x)
             of_weight = () if weight is None else mark(weight)
@@ -117,9 +117,9 @@ class BasisLinear(BasisLayer):
             def make() -> Tensor:
                 return make_weight(dtype, weight, b, a, proxy, scale, seed)
 
-            made = batch.weight(owner, (dtype, scale, seed, *of_weight), make)
+            merged = batch.weight(owner, (dtype, scale, seed, *of_weight), make)
         return merged_linear(
-            x, weight, bias, b, a, proxy, scale, seed=seed, made=made, float8=run.float8
+            x, weight, bias, b, a, proxy, scale, seed=seed, merged=merged, float8=run.float8
         )
 
 
@@ -133,9 +133,9 @@ def check_float8(layers: Iterable[BasisLayer]) -> None:
     if any(takes_float8(*shape) for shape in shapes):
         return
     largest = max(shapes, key=lambda shape: shape[0] * shape[1], default=None)
-    found = "there is none" if largest is None else f"the largest is {largest[0]} x {largest[1]}"
+    size = "there is none" if largest is None else f"the largest is {largest[0]} x {largest[1]}"
     raise ValueError(
         "`gradient_dtype` 'float8' would change nothing here: it is for linear layers of sizes "
         f"divisible by {MULTIPLE} with out x in / (out + in) of at least {LEAST}, as 3072 x 3072, "
-        f"below which it costs time, and of the adapted ones {found}. Take gradient_dtype 'working'"
+        f"below which it costs time, and of the adapted ones {size}. Take gradient_dtype 'working'"
     )

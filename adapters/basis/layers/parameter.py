@@ -92,15 +92,15 @@ class BasisParameter(BasisLayer):
         proxy = batch.proxy(owner)  # first: it brings and measures what the factors are read from
         b, a, _ = owner.member(name)
         seed = batch.seed(owner) if run.stochastic and self.training else None
-        made = None
+        merged = None
         if run.merge_once and not torch.compiler.is_compiling():  # a graph makes it anew
 
             @torch.no_grad()
             def make() -> Tensor:
                 return merged_weight(weight, b, a, proxy, scale, seed=seed)
 
-            made = batch.weight(owner, (scale, seed, *mark(parameter)), make)
-        in_force = effective_weight(weight, b, a, proxy, scale, seed=seed, made=made)
+            merged = batch.weight(owner, (scale, seed, *mark(parameter)), make)
+        in_force = effective_weight(weight, b, a, proxy, scale, seed=seed, merged=merged)
         return self.in_layout(in_force, parameter)
 
     @property

@@ -36,8 +36,8 @@ class Scaling(BaseTunerLayer):
         """
         for adapter in self.active_adapters:
             if self._can_scale(adapter):
-                known = self.initial_scaling[adapter]
-                self.scaling[adapter] = known if scale is None else self.scaling[adapter] / scale
+                initial = self.initial_scaling[adapter]
+                self.scaling[adapter] = initial if scale is None else self.scaling[adapter] / scale
 
     def _can_scale(self, adapter: str) -> bool:
         """Whether this layer has `adapter`."""

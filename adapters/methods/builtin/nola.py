@@ -66,7 +66,7 @@ class NolaUpdate(FactoredUpdate):
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """B and A."""
-        a0, a, b = (held.on(self.a.device).to(self.a) for held in self._bases)
+        a0, a, b = (basis.on(self.a.device).to(self.a) for basis in self._bases)
         step = 1 / math.sqrt(len(self.a))
         # uniform on ±1 / sqrt(in) is LoRA's kaiming start
         start = a0 / math.sqrt(a0.shape[1])

@@ -71,7 +71,7 @@ class RandLoraPaperUpdate(FactoredUpdate):
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """Of rank n r: the bases side by side, the diagonals multiplied into A."""
-        a, b = (held.on(self.lam.device).to(self.lam) * math.sqrt(3) for held in self._bases)
+        a, b = (basis.on(self.lam.device).to(self.lam) * math.sqrt(3) for basis in self._bases)
         scaled = einsum(self.lam, self.gamma, a, "i j, j small, i small -> j i small")
         left = rearrange(b, "large j i -> large (j i)")
         right = rearrange(scaled, "j i small -> (j i) small")

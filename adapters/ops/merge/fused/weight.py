@@ -68,7 +68,7 @@ def _merge_kernel(
     if not TABLE:
         b_b = b_b / tl.load(radius)
     if HORNER:
-        held = scalars(terms, SIZE + 1)
+        coefficients = scalars(terms, SIZE + 1)
     for chunk in tl.range(0, CHUNKS, num_stages=STAGES):
         columns = (tl.program_id(1) * CHUNKS + chunk) * BN + tl.arange(0, BN)
         inside = columns[None, :] < N
@@ -83,7 +83,7 @@ def _merge_kernel(
             v = x - gather(terms, 8 * index + 4, ASM)
             y = c0 + v * (c1 + v * (c2 + v * c3))
         elif HORNER:
-            y = powers(x, held, SIZE)
+            y = powers(x, coefficients, SIZE)
         else:
             y = clenshaw(x, terms, SIZE)
         y = y * scale
