@@ -54,9 +54,9 @@ def main() -> None:
 
 
 BENCHES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "yaml": lambda given: yaml(given.count or 10_000),
-    "trials": lambda given: trials(given.count or 1_000, given.slots, given.keep),
-    "study": lambda given: study_beyond_training(given.slots),
+    "yaml": lambda args: yaml(args.count or 10_000),
+    "trials": lambda args: trials(args.count or 1_000, args.slots, args.keep),
+    "study": lambda args: study_beyond_training(args.slots),
 }
 
 
@@ -108,14 +108,14 @@ def yaml(count: int) -> dict[str, Any]:
             times[kind].append(1000 * (time.process_time() - began))
             wall.append(1000 * (time.perf_counter() - began_wall))
         os.chdir(ROOT)
-    every = [each for kind in times.values() for each in kind]
+    all_times = [each for kind in times.values() for each in kind]
     table = {kind: spread(times[kind]) for kind in sorted(times)}
     return {
         "files": count,
         **faults,
-        "ms of processor time": spread(every),
+        "ms of processor time": spread(all_times),
         "ms by the clock": spread(wall),
-        "share under 50 ms of processor time": round(sum(t < 50 for t in every) / count, 5),
+        "share under 50 ms of processor time": round(sum(t < 50 for t in all_times) / count, 5),
         **table,
     }
 

@@ -188,8 +188,8 @@ def disturb(
             calm_until = time.monotonic() + draw.uniform(0, BUSY_SECONDS)
             while driver.poll() is None and time.monotonic() < calm_until:
                 time.sleep(0.02)
-            there = workers(driver, cluster)
-            if driver.poll() is not None or not there or not more():
+            running = workers(driver, cluster)
+            if driver.poll() is not None or not running or not more():
                 continue
             victim = draw.choice(["driver", "worker", *(["node"] if cluster else [])])
             kills[victim] += 1
@@ -198,7 +198,7 @@ def disturb(
                 driver.wait()
             elif victim == "worker":
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    draw.choice(there).kill()
+                    draw.choice(running).kill()
             elif cluster is not None:
                 cluster.do("kill")
                 cluster.do("add")

@@ -37,15 +37,15 @@ def main() -> None:
     numbers["load_before"] = round(os.getloadavg()[0], 1)
     numbers["ray"] = ray_runner.ray.__version__
     with tempfile.TemporaryDirectory() as folder:
-        here = Path(folder)
-        numbers["local"] = measured(count, here / "local", fake_trials.runners(here / "journal", 2))
-        argv = fake_ray.command(here)
+        root = Path(folder)
+        numbers["local"] = measured(count, root / "local", fake_trials.runners(root / "journal", 2))
+        argv = fake_ray.command(root)
         began = time.perf_counter()
         with ray_runner.connected("local") as cluster:
             numbers["s to start Ray here and to check its node"] = time.perf_counter() - began
             numbers["on Ray"] = measured(
                 count,
-                here / "ray",
+                root / "ray",
                 lambda slots: ray_runner.RayRunner(cluster, SLOTS, command=lambda processes: argv),
             )
     numbers = json.loads(json.dumps(numbers), parse_float=lambda text: round(float(text), 2))

@@ -89,11 +89,11 @@ class BasisModel(BaseTuner):
         super()._check_new_adapter_config(config)
         parameters = set(getattr(config, "target_parameters", None) or ())
         for name, other in self.peft_config.items():
-            had = set(getattr(other, "target_parameters", None) or ())
-            if parameters and had and parameters != had:
+            others = set(getattr(other, "target_parameters", None) or ())
+            if parameters and others and parameters != others:
                 raise ValueError(
                     "all adapters must target the same set of parameters, but `target_parameters` "
-                    f"are {sorted(parameters)} now and {sorted(had)} for adapter {name!r}: give "
+                    f"are {sorted(parameters)} now and {sorted(others)} for adapter {name!r}: give "
                     "both the same, or load them on models of their own"
                 )
 
@@ -143,8 +143,8 @@ class BasisModel(BaseTuner):
         kind = choose_layer(target, parameter_name)
         if kind is None:
             raise ValueError(_cannot(current_key, base, parameter_name))
-        read = reads_weight(type(parent), target_name)  # type: ignore[arg-type]  # classes are hashable
-        options: dict[str, Any] = {"weight_is_read": read}
+        is_read = reads_weight(type(parent), target_name)  # type: ignore[arg-type]  # classes are hashable
+        options: dict[str, Any] = {"weight_is_read": is_read}
         if kind is BasisLinear:
             options["quantization"] = get_quantization_kwargs(self.model)
         elif parameter_name is not None:

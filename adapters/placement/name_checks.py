@@ -134,10 +134,10 @@ def _check_indices(names: list[str], option: Option) -> None:
     numbered = (re.match(rf"{inside}{each}\.(\d+)\.", f"{n}.") for n in names for each in patterns)
     present = {int(match[1]) for match in numbered if match}
     if missing := [index for index in indices if index not in present]:
-        had = f"{min(present)} to {max(present)}" if present else "none"
-        where = f" in `layers_pattern` {lists!r}" if lists else ""
+        in_model = f"{min(present)} to {max(present)}" if present else "none"
+        of_lists = f" in `layers_pattern` {lists!r}" if lists else ""
         raise ValueError(
-            f"`layers_to_transform` {missing} matches no block{where}; the model has: {had}. "
+            f"`layers_to_transform` {missing} matches no block{of_lists}; the model has: {in_model}. "
             "`layers` takes words, and indices that count from the end"
         )
 

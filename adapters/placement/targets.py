@@ -271,8 +271,8 @@ def no_match(
     ]
     if len(missing) > SHOWN:
         sentences.append(f"Nor do {len(missing) - SHOWN} more names.")
-    has = ", ".join(sorted({kind_of(name) for name in present if words or "." not in name}))
-    sentences += [f"It has: {has}."] if has else []
+    kinds = ", ".join(sorted({kind_of(name) for name in present if words or "." not in name}))
+    sentences += [f"It has: {kinds}."] if kinds else []
     if words:
         sentences.append(f"Words: {', '.join(words)}.")
     if words and option == "target_modules":

@@ -42,11 +42,17 @@ def part_statistics(model: nn.Module, values: Values) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for part, own in parts.items():
         for number in dict.fromkeys(key for name in own for key in values[name]):
-            has = {name: values[name][number] for name in own if number in values[name]}
-            places = [(depth[n], value) for n, value in has.items() if block_of(n) is not None]
+            values_of_number = {
+                name: values[name][number] for name in own if number in values[name]
+            }
+            places = [
+                (depth[n], value)
+                for n, value in values_of_number.items()
+                if block_of(n) is not None
+            ]
             numbers |= {
-                f"{part}/{number}": statistics.fmean(has.values()),
-                f"{part}/{number}_spread": statistics.pstdev(has.values()),
+                f"{part}/{number}": statistics.fmean(values_of_number.values()),
+                f"{part}/{number}_spread": statistics.pstdev(values_of_number.values()),
             } | {f"{part}/{number}{end}": value for end, value in _by_depth(places).items()}
     return numbers
 

@@ -46,14 +46,16 @@ def weight_changes(
         before: The model as it was, unadapted; it is only read.
     """
     start = "base_model.model."
-    was = dict(before.named_modules())
-    every = dict(model.named_modules())
+    modules_before = dict(before.named_modules())
+    modules = dict(model.named_modules())
     names = [
         name
-        for name, layer in every.items()
+        for name, layer in modules.items()
         if isinstance(layer, BaseTunerLayer) and adapter in layer._get_available_adapters()
     ]
     if not names:
         names = [name for name in adaptable(model) if block_of(name) is not None]
     own = {name: name.removeprefix(start) for name in names}
-    return [WeightChange(own[name], every[name], adapter, was[own[name]]) for name in names]
+    return [
+        WeightChange(own[name], modules[name], adapter, modules_before[own[name]]) for name in names
+    ]

@@ -56,10 +56,10 @@ def check_linear(s: Subject) -> str:
     """phi is linear in its amplitudes and is the design matrix times them."""
     x, p = s.inside(64, margin=0.2), s.numbers
     other = p.amplitude.flip(0).square() - 1
-    together = s.phi(x, p._replace(amplitude=2.5 * p.amplitude - other))
-    apart = 2.5 * s.phi(x) - s.phi(x, p._replace(amplitude=other))
+    of_sum = s.phi(x, p._replace(amplitude=2.5 * p.amplitude - other))
+    sum_of = 2.5 * s.phi(x) - s.phi(x, p._replace(amplitude=other))
     scale = s.scale(x) + s.scale(x, p._replace(amplitude=other))
-    error = (together - apart).abs().max().item() / scale
+    error = (of_sum - sum_of).abs().max().item() / scale
     design = s.design(x) @ p.amplitude
     error = max(error, (s.phi(x) - design).abs().max().item() / scale)
     return at_most(error, 1e-12, "relative departure from linearity")

@@ -241,16 +241,16 @@ class PhiBatch:
             fit = fitted.fit
             if self._pass and fit.compared == self._pass:
                 return fitted
-            together = fit.layers if self._scattered else self.layers
-            if self._serves(fit, together if self._pass else [layer]):
+            layers = fit.layers if self._scattered else self.layers
+            if self._serves(fit, layers if self._pass else [layer]):
                 fit.compared = self._pass
                 return fitted
         self._number_cache = {}
-        together = self._together(layer)
+        layers = self._together(layer)
         # checkpointing counts what a block saves; the fit belongs to no block
         unhooked = saved_tensors_hooks(lambda saved: saved, lambda saved: saved)
         with unhooked, torch.set_grad_enabled(mode[0]):
-            self._fit(together, mode)
+            self._fit(layers, mode)
         self._number_cache = {}
         return self._fits[id(layer)]
 
@@ -294,19 +294,19 @@ class PhiBatch:
             raise RuntimeError(SHALLOW_COPY.format("this layer"))
         if self._model is not None and self._units is None:
             self._units = units(self._model)
-        where = self._units or {}
-        if where:
-            require_gathered_with(layer, where)
-        mine = self._numbers(layer)
-        if any(hasattr(n, "ds_id") for n in mine):
+        unit_of = self._units or {}
+        if unit_of:
+            require_gathered_with(layer, unit_of)
+        numbers = self._numbers(layer)
+        if any(hasattr(n, "ds_id") for n in numbers):
             raise RuntimeError(ZERO_3)
-        if not are_here(mine):
+        if not are_here(numbers):
             raise RuntimeError(ABSENT.format(self.adapter))
-        unit = where.get(id(layer))
-        unit_mates = [other for other in self.layers if where.get(id(other)) is unit]
+        unit = unit_of.get(id(layer))
+        unit_mates = [other for other in self.layers if unit_of.get(id(other)) is unit]
         mates_here = [o for o in unit_mates if o is layer or are_here(self._numbers(o))]
-        alone = len(mates_here) < len(self.layers) or bool(where) or fsdp2_is_used()
-        self._scattered = self._scattered or alone
+        has_own_fit = len(mates_here) < len(self.layers) or bool(unit_of) or fsdp2_is_used()
+        self._scattered = self._scattered or has_own_fit
         return [o for o in mates_here if o is layer or not self._is_settled(o)]
 
     def _is_settled(self, layer: HasMember) -> bool:

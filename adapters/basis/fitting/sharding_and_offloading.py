@@ -120,7 +120,7 @@ def _unit(module: nn.Module) -> object | None:
     return module if isinstance(module, FullyShardedDataParallel) else None
 
 
-def require_gathered_with(layer: Any, where: Mapping[int, object]) -> None:
+def require_gathered_with(layer: Any, unit_of: Mapping[int, object]) -> None:
     """Refuse a layer whose adapters FSDP has wrapped by themselves.
 
     Raises:
@@ -128,7 +128,7 @@ def require_gathered_with(layer: Any, where: Mapping[int, object]) -> None:
     """
     for container in _containers(layer):
         for module in container.modules():
-            if where.get(id(module)) is not where.get(id(layer)):
+            if unit_of.get(id(module)) is not unit_of.get(id(layer)):
                 raise ValueError(
                     f"FSDP has wrapped a part of an adapted layer ({type(module).__name__}) by "
                     "itself, and nothing would gather it: wrap whole blocks, by "
@@ -142,12 +142,12 @@ def require_one_unit(model: nn.Module) -> None:
     Raises:
         ValueError: There are: FSDP would have gathered them for one of the units only.
     """
-    where = units(model)
-    for module in model.modules() if where else ():
+    unit_of = units(model)
+    for module in model.modules() if unit_of else ():
         shared = [*module.lenders.items()] if isinstance(module, Borrower) else []
         shared += [("weight", donor) for donor in getattr(module, "tied_to", ())]
         for name, lender in shared:
-            if where.get(id(module)) is not where.get(id(lender)):
+            if unit_of.get(id(module)) is not unit_of.get(id(lender)):
                 raise ValueError(
                     f"`sharing` ties {name!r} of layers that are in several FSDP units, which FSDP "
                     "cannot keep equal: take sharing_scope='layer' with one unit for each block, "

@@ -130,14 +130,14 @@ def merged_weight(
     out = torch.empty(m, n, dtype=dtype, device=b.device)
     if not out.numel():
         return out
-    has, stochastic = weight is not None, seed is not None and dtype == torch.bfloat16
-    key = (m, n, k, dtype, proxy_size(proxy), type(proxy), has, stochastic, precision, tile)
+    has_weight, stochastic = weight is not None, seed is not None and dtype == torch.bfloat16
+    key = (m, n, k, dtype, proxy_size(proxy), type(proxy), has_weight, stochastic, precision, tile)
     plan = _PLANS.get(key)
     if plan is None:
         precision = precision or inner_precision(proxy, dtype)
         grid, layout_ = layout(m, n, k, tile or merge_tile(m, n, padded_rank(k), proxy))
         constants = Constants(
-            **kind_of(proxy), HAS_W=has, STOCHASTIC=stochastic, PRECISION=precision,
+            **kind_of(proxy), HAS_W=has_weight, STOCHASTIC=stochastic, PRECISION=precision,
             ASM=b.is_cuda, **layout_,
         )  # fmt: skip
         plan = _PLANS[key] = grid, constants
