@@ -1,4 +1,4 @@
-"""Amplitudes by least squares, in float64 and with the error told."""
+"""Amplitudes by least squares in float64, with their error."""
 
 from typing import NamedTuple
 
@@ -60,7 +60,7 @@ def fit_amplitudes(
         grid: `(num_points,)`.
         bandwidth: `(num_bandwidths,)`.
         ridge: Whether to hold amplitudes small at some cost in accuracy, as a start should.
-        pinned: Whether to move them on, by as little as can be, until phi(0) = 0.
+        pinned: Whether to correct them, as little as possible, so that phi(0) = 0.
     """
     x, y, grid, bandwidth = (t.detach().to("cpu", torch.float64) for t in (x, y, grid, bandwidth))
     a = responses(basis, x, grid, bandwidth)

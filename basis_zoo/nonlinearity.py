@@ -14,9 +14,9 @@ from basis_zoo.phi import Phi, PhiParameters
 from basis_zoo.starts import Start
 
 _POINTS = 33
-"""Of the interval, at which a new phi must be able to learn."""
+"""Points of the interval at which a new phi must be able to learn."""
 _LEARNING: set[tuple[Phi, Grid, Start, tuple[str, ...]]] = set()
-"""Kinds of phi that were seen to learn: one is asked, not every layer's."""
+"""Kinds of phi that are known to learn, so that one is checked and not every layer's."""
 
 
 def inverse_softplus(y: Tensor) -> Tensor:

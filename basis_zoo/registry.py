@@ -163,7 +163,7 @@ class Registry(Generic[M]):
 
 
 def foreign() -> set[tuple[str, str]]:
-    """Kind and name of every member that does not ship, whatever is imported of what does."""
+    """Kind and name of every member that does not ship, whatever has been imported."""
     return {
         (registry._kind, name)
         for registry in _ALL

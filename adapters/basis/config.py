@@ -17,11 +17,11 @@ from basis_zoo.registry import did_you_mean
 
 SCHEMA_VERSION = 4
 PATHS = ("merged", "split")
-"""One product with W', or two with W and with the update by itself."""
+"""How a layer applies its update: one product with W', or two, with W and with the update."""
 ROUNDINGS = ("nearest", "stochastic")
-"""How W' becomes bfloat16 while training."""
+"""How W' is rounded to bfloat16 while training."""
 GRADIENT_DTYPES = ("working", "float8")
-"""Of the gradient of W', dYᵀX, that those of B, A and φ come from: as all products, or 8 bits."""
+"""Precision of dYᵀX, the gradient of W' behind those of B, A and φ: the working one, or 8 bits."""
 BIASES = ("none", "all", "basis_only")
 """Which biases of the base are trained and saved beside the adapter: none, all, or those of the
 adapted modules."""
@@ -141,11 +141,11 @@ class BasisConfig(WithCard, PeftConfig):
     )
     rounding: str = field(
         default="nearest",
-        metadata={"help": f"of W' in bfloat16 while training: {', '.join(ROUNDINGS)}"},
+        metadata={"help": f"rounding of W' to bfloat16 while training: {', '.join(ROUNDINGS)}"},
     )
     gradient_dtype: str = field(
         default="working",
-        metadata={"help": f"of dY^T X in large linear layers: {', '.join(GRADIENT_DTYPES)}"},
+        metadata={"help": f"dtype of dY^T X in large linear layers: {', '.join(GRADIENT_DTYPES)}"},
     )
     merge_once: bool = field(
         default=False,
@@ -160,11 +160,11 @@ class BasisConfig(WithCard, PeftConfig):
 
     @classmethod
     def check_kwargs(cls, **kwargs: Any) -> dict[str, Any]:
-        """Refuse a saved configuration that is not whole: PEFT would go on with defaults.
+        """Refuse an incomplete saved configuration, where PEFT would fall back to defaults.
 
         Raises:
-            ValueError: A setting is missing or unknown. One that another version of PEFT may have
-                saved is left to PEFT, which warns.
+            ValueError: A setting is missing or unknown. Settings that another version of PEFT may
+                have saved are left to PEFT, which warns about them.
         """
         fields = cls.__dataclass_fields__
         own = [name for name in BasisConfig.__annotations__ if name not in kwargs]
@@ -221,18 +221,18 @@ class BasisConfig(WithCard, PeftConfig):
         _one_of("gradient_dtype", self.gradient_dtype, GRADIENT_DTYPES)
         if self.rounding == "stochastic" and self.path == "split":
             raise ValueError(
-                "`rounding` 'stochastic' is of W', which `path` 'split' does not make: "
+                "`rounding` 'stochastic' rounds W', which `path` 'split' does not form: "
                 "take path 'merged', or rounding 'nearest'"
             )
         try:
             self.phi.check(self.init_weights)
             check_depth_start(self)
             check_phi_pattern(self)
-        except TypeError as error:  # an option that a part has not, or of a kind it cannot take
+        except TypeError as error:  # an option that a part lacks, or whose type it cannot take
             raise ValueError(f"the options of phi cannot be used: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """As PEFT's, with the interval as the list that JSON makes of it."""
+        """PEFT's dictionary, with the interval as a list, as JSON stores it."""
         return super().to_dict() | {"interval": list(self.interval)}
 
     @property

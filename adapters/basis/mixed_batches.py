@@ -25,7 +25,7 @@ def adapters_by_row(
         model: A model with adapters, in evaluation mode.
         adapter_names: For each row of the batch an adapter, or `__base__` for none; None does
             nothing.
-        num_beams: Of a beam search, which repeats each row so many times, except in an encoder.
+        num_beams: Beams of a beam search, which repeats each row that often, except in an encoder.
 
     Raises:
         ValueError: The model is training, a name is unknown, or a layer cannot tell rows apart.

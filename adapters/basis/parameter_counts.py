@@ -19,13 +19,13 @@ _VECTORS = {
 
 
 class Counts(NamedTuple):
-    """Trained numbers of some modules, each shared one once."""
+    """Trained numbers of some modules; a shared number counts once."""
 
     modules: int
     factors: int
-    """Of A and B."""
+    """Numbers of A and B."""
     phi: int
-    """Of the nonlinearities, input scales included."""
+    """Numbers of the nonlinearities, input scales included."""
     unshared_phi: int
     """What `phi` would be without sharing."""
 

@@ -1,4 +1,4 @@
-"""Whether the tensors of a saved adapter are those that a model waits for."""
+"""Checks that the tensors of a saved adapter are those that the model expects."""
 
 import re
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ def without_copies(
 
 
 def check_saved(saved: Mapping[str, Tensor], model: Mapping[str, Tensor], adapter: str) -> None:
-    """Refuse tensors `saved` of `adapter` that are not whole; both are named as in `model`.
+    """Refuse tensors `saved` of `adapter` that do not fit `model`; both have the model's names.
 
     Raises:
         ValueError: Tensors are missing or too many, of another shape, no floating-point numbers,

@@ -37,7 +37,7 @@ def accuracy_curve(
 
     Args:
         model: A PEFT model with `adapter` on it.
-        evaluate: The score of a model; it is given `model`.
+        evaluate: Returns the score of a model; it is called with `model`.
         budgets: As in `adapters.export.rank_allocation`.
         adapter: The adapter's name.
 

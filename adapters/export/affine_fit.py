@@ -27,7 +27,7 @@ class AffineFit(NamedTuple):
     """The fit of one module."""
 
     slope: float
-    """k, the scale s in it; 0 where all x are equal."""
+    """k, which includes the scale s; 0 where all x are equal."""
     offset: float
     """The fitted u at x = 0."""
     residual: float
@@ -45,7 +45,7 @@ def affine_fits(model: nn.Module, adapter: str = "default") -> dict[str, AffineF
 
 @contextmanager
 def affine_in_force(model: nn.Module, adapter: str = "default") -> Iterator[dict[str, AffineFit]]:
-    """The model computes with affine fits in the place of its phis; gives the fits.
+    """Inside, the model computes with affine fits in place of its phis; yields the fits.
 
     Raises:
         ValueError: No module has a phi, the adapter is merged, or a weight is quantised.

@@ -21,7 +21,7 @@ _PREFIX = "base_model.model."
 WHOLE = ("refuse", "keep", "leave_out")
 """What may become of modules that were trained whole."""
 _MUTATING = ("pissa", "corda", "olora", "loftq", "lora_ga")
-"""Starts of LoRA after which PEFT changes the base weights."""
+"""Values of `init_lora_weights` with which PEFT changes the base weights."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class LayerReport:
     kept_energy: float
     """Share of the update's squared Frobenius norm."""
     relative_error: float
-    """Frobenius norm of what is lost over that of the update; the square root of what is left."""
+    """Frobenius norm of what is lost over that of the update: sqrt(1 - kept_energy)."""
 
     @property
     def parameters(self) -> int:
-        """Of the LoRA factors."""
+        """Parameters of the LoRA factors."""
         return self.rank * sum(self.shape)
 
 
@@ -69,12 +69,12 @@ class LoraExport:
 
     @property
     def parameters(self) -> int:
-        """Of all LoRA factors."""
+        """Parameters of all LoRA factors."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def relative_error(self) -> float:
-        """Over all layers."""
+        """The relative error over all layers."""
         error: float = (1 - self.kept_energy) ** 0.5
         return error
 
@@ -251,7 +251,7 @@ def _whole(model: nn.Module, adapter: str, updates: list[LayerUpdate]) -> dict[s
 
 
 def source_parameters(updates: list[LayerUpdate]) -> int:
-    """Numbers trained in the adapted layers, each shared one once."""
+    """Numbers trained in the adapted layers; a shared number counts once."""
     sizes: dict[int, int] = {}
     for update in updates:
         summed = getattr(update.layer, "sums", {}).get(update.adapter, [update.adapter])

@@ -16,7 +16,7 @@ _WORTH_A_LOOK = 0.1
 """Layers whose smallest known value is this much below another's wait for that one first."""
 
 Stop = Callable[[Tensor, Tensor], tuple[int, float]]
-"""Falling values and their costs to how many are kept, and the largest value that is not."""
+"""From falling values and their costs: how many are kept, and the largest value that is not."""
 
 
 def allocate(

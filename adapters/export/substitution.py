@@ -15,14 +15,14 @@ from adapters.merging.base_weights import put_weight, restore_weight, weight_of
 def in_force(
     updates: Sequence[LayerUpdate], delta: Callable[[LayerUpdate], Tensor | None]
 ) -> Iterator[None]:
-    """The model computes with W + delta in the place of all adapters; heads stay as they are.
+    """Inside, the model computes with W + delta in place of all adapters; heads stay as they are.
 
     The sum is taken in float32 and rounded once to the dtype of W, as a merge does it. Afterwards
     the model is as before, bit for bit.
 
     Args:
         updates: The adapted layers, see `layer_updates`.
-        delta: From a layer to what is added to its W, (out, in); None leaves W alone.
+        delta: Maps a layer to what is added to its W, (out, in); None leaves W alone.
 
     Raises:
         ValueError: The adapter is merged, or a weight is quantised.

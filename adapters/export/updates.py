@@ -40,11 +40,11 @@ class LayerUpdate(ABC):
 
     @property
     def largest_rank(self) -> int:
-        """No more triples than these exist."""
+        """How many singular triples there are at most."""
         return min(self.shape)
 
     def leading(self, count: int) -> Factors:
-        """At least the `count` leading triples, as far as there are so many."""
+        """At least the `count` leading triples, or all that there are."""
         count = min(count, self.largest_rank)
         if self._decomposition is None or len(self._decomposition.s) < count:
             self._decomposition = self._decompose(count)
@@ -52,7 +52,7 @@ class LayerUpdate(ABC):
 
     @property
     def cost(self) -> int:
-        """Parameters of LoRA for each rank."""
+        """LoRA parameters for each rank."""
         return sum(self.shape)
 
 
@@ -107,7 +107,7 @@ def layer_updates(model: nn.Module, adapter: str = "default") -> list[LayerUpdat
     """The updates of all layers that carry `adapter`, in the model's order.
 
     Raises:
-        ValueError: None does, or a layer's update is not an addition to a linear weight.
+        ValueError: No layer does, or a layer's update is not an addition to a linear weight.
     """
     updates = []
     for name, layer in model.named_modules():

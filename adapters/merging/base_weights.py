@@ -1,4 +1,4 @@
-"""A parameter of a base layer: brought here for a while, or another in its place, and back."""
+"""Parameters of a base layer: brought to its device for a while, or replaced and restored."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -77,7 +77,7 @@ def put_weight(base: nn.Module, weight: Tensor, name: str = "weight") -> nn.Para
 
 
 def restore_weight(base: nn.Module, original: nn.Parameter, name: str = "weight") -> None:
-    """Put back what `put_weight` returned, where and as what `base` has been moved meanwhile."""
+    """Put back what `put_weight` returned, with the device and dtype that `base` has now."""
     now = getattr(base, name)
     if (original.device, original.dtype) != (now.device, now.dtype):
         original.data = original.data.to(now.device, now.dtype)
@@ -85,7 +85,7 @@ def restore_weight(base: nn.Module, original: nn.Parameter, name: str = "weight"
 
 
 def without_parametrization(base: nn.Module) -> nn.Module:
-    """A module as `base`, whose parametrized tensors are plain parameters; the rest is shared."""
+    """A module like `base` whose parametrized tensors are plain parameters; the rest is shared."""
     # torch makes a class for each parametrized module
     original: type[nn.Module] = type(base).__bases__[0]
     plain = original.__new__(original)

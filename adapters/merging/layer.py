@@ -29,8 +29,7 @@ class MergingLayer(BaseTunerLayer):
     """The layer whose weight is this one's too, if there is one."""
     _unmerged: nn.Module | list[nn.Parameter] | None
     """What stood where W' stands: the base layer whole, or its parameter (in a list, so that it is
-    not registered). Set to None by each layer: torch hides a module behind an attribute of the
-    class."""
+    not registered). Each layer sets it to None: a class attribute would hide a module."""
 
     @abstractmethod
     def changes_weight(self, adapter: str) -> bool:
@@ -97,7 +96,7 @@ class MergingLayer(BaseTunerLayer):
         self.merged_adapters = []
 
     def _unmerged_weight(self) -> Tensor:
-        """W; also while W' is in its place."""
+        """W, even while W' is in its place."""
         if isinstance(self._unmerged, list):
             return self._unmerged[0].data.to(self.get_base_weight())
         if self._unmerged is None:

@@ -50,9 +50,9 @@ class Method:
     mergeable: bool = True
     """Whether the update can be put into the weights."""
     convertible: bool = True
-    """Whether `peft.convert_to_lora` tells the truth for it."""
+    """Whether `peft.convert_to_lora` is right for it."""
     low_rank: bool = False
-    """Whether the update is a product of factors of rank r, so that PARA can follow."""
+    """Whether the update is a product of factors of rank r, so that PARA can cut its rank."""
     formula: str = ""
     """The update, one line."""
     source: str = ""
@@ -135,7 +135,7 @@ def check_options(adapter: dict[str, Any]) -> None:
     """Refuse an `adapter:` mapping that cannot be built; needs no model.
 
     Raises:
-        ValueError: The method, an option or a value is wrong; the message says what would do.
+        ValueError: The method, an option or a value is wrong; the message says what is allowed.
     """
     configured(adapter)
 

@@ -52,7 +52,7 @@ class _MergedLinear(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, W, the bias, B, A and the coefficients, of those that are trained."""
+        """Gradients of what is trained among x, W, the bias, B, A and the coefficients."""
         x, weight, b, a = ctx.saved_tensors
         dx = dw = dbias = db = da = dc = None
         if any(ctx.needs_input_grad[3:6]) or ctx.needs_input_grad[1]:

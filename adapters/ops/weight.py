@@ -1,7 +1,7 @@
 r"""$W' = W + s\,\phi(BA)$ as a tensor of the graph, for modules that do more than $xW'^\top$.
 
-Embeddings, convolutions, attention and experts read W' itself, so it is kept for the backward pass
-by whatever they do with it; of the update only B and A are.
+Embeddings, convolutions, attention and experts read W' itself, so whatever they do with it keeps it
+for the backward pass; of the update only B and A are kept.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class _EffectiveWeight(torch.autograd.Function):
         ctx.proxy, ctx.scale = proxy, scale
         if merged is None:
             return merge.merged_weight(weight, b, a, proxy, scale, seed=seed)
-        return merged.detach()  # the graph is of this pass, the numbers are the keeper's
+        return merged.detach()  # a graph of this pass, around the caller's numbers
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -1,4 +1,4 @@
-"""Where PEFT's methods differ or fail, and what makes them usable through one door."""
+"""What lets all of PEFT's methods be used in one way, where some differ or fail."""
 
 from collections.abc import Callable
 from types import MethodType

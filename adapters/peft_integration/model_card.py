@@ -65,7 +65,7 @@ class WithCard:
     """What the method does, as the beginning of a sentence."""
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
-        """As PEFT's, and writes or brings up to date the card."""
+        """Save as PEFT does, then write or update the card."""
         super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]  # PeftConfig's
         assert isinstance(self, PeftConfig)
         _write(self, Path(save_directory))
@@ -85,8 +85,8 @@ def write_model_card(model: nn.Module, folder: str | Path, adapter: str = "defau
         The README.md.
 
     Raises:
-        ValueError: The adapter is none of this package, or a README.md that is no model card (one
-            without metadata) is in the way.
+        ValueError: The adapter belongs to no method of this package, or a README.md that is no
+            model card (one without metadata) is in the way.
     """
     config = getattr(model, "peft_config", {}).get(adapter)
     if not isinstance(config, WithCard):

@@ -32,7 +32,7 @@ def quantization_backend(base: nn.Module, options: dict[str, Any]) -> Quantizati
 
 
 def computes_linear(module: nn.Module) -> bool:
-    """Whether `module` is known to compute x W^T + bias, whatever it keeps W as."""
+    """Whether `module` is known to compute x W^T + bias, in whatever form it keeps W."""
     if quantization_backend(module, {}) is not None:
         return True
     return type(module).forward in LINEAR_FORWARDS

@@ -48,7 +48,7 @@ def check_names(model: nn.Module, config: PeftConfig, **more: Any) -> None:
         more: Options that the class of `config` lacks.
 
     Raises:
-        ValueError: As said; the message has the nearest name and what the model has.
+        ValueError: Such a name is found; the message has the nearest one, and what the model has.
     """
     if getattr(config, "from_file", False):
         return
@@ -137,8 +137,8 @@ def _check_indices(names: list[str], option: Option) -> None:
         in_model = f"{min(present)} to {max(present)}" if present else "none"
         of_lists = f" in `layers_pattern` {lists!r}" if lists else ""
         raise ValueError(
-            f"`layers_to_transform` {missing} matches no block{of_lists}; the model has: {in_model}. "
-            "`layers` takes words, and indices that count from the end"
+            f"`layers_to_transform` {missing} matches no block{of_lists}; the model has: "
+            f"{in_model}. `layers` takes words, and indices that count from the end"
         )
 
 
@@ -211,4 +211,4 @@ def _fitting(option: str, pattern: str, names: list[str]) -> list[str]:
     try:
         return [name for name in names if re.fullmatch(pattern, name)]
     except re.error as error:
-        raise ValueError(f"`{option}` {pattern!r} is no regular expression: {error}") from error
+        raise ValueError(f"`{option}` {pattern!r} is not a regular expression: {error}") from error

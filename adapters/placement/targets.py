@@ -50,7 +50,7 @@ def check_layers(layers: Layers) -> None:
     """Refuse a `layers` that is neither a known word nor a list of indices.
 
     Raises:
-        ValueError: As said.
+        ValueError: It is neither.
     """
     if isinstance(layers, str):
         valid = bool(re.fullmatch(r"all|odd|even|first_last_[1-9]\d*", layers))

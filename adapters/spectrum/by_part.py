@@ -58,7 +58,7 @@ def part_statistics(model: nn.Module, values: Values) -> dict[str, float]:
 
 
 def _by_depth(places: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """What depths and values say of growth with depth, by the end of its name."""
+    """How values grow with depth, by the suffix of each statistic."""
     numbers: dict[str, float] = {}
     early = [value for depth, value in places if depth < 1 / 3]
     late = [value for depth, value in places if depth >= 2 / 3]
@@ -85,8 +85,8 @@ def rank_statistics(model: nn.Module, modules: Sequence[ModuleSpectrum]) -> dict
 def size_statistics(model: nn.Module, start: Values | None = None) -> dict[str, float]:
     """Numbers that say how large the amplitudes and bandwidths of the phis of `model` are.
 
-    `part_statistics` of what `phi_sizes` tells. Given `start`, which it told before training, there
-    is with `_start` the mean then, and with `_change` how much larger it is now.
+    `part_statistics` of what `phi_sizes` returns. Given `start`, what it returned before training,
+    `_start` is the mean at that time and `_change` how much larger it is now.
     """
     numbers = part_statistics(model, phi_sizes(model))
     before = part_statistics(model, start or {})

@@ -88,9 +88,9 @@ def spectra(
     Decomposes whole matrices: exact, and slow for large models off a GPU.
 
     Args:
-        before: The model as it was, unadapted: the update of a module is then what its weight has
-            become, the adapter put into it, less what it was. Of a model without adapters, all
-            linear layers of its blocks have one.
+        before: The model before training, without adapters. The update of a module is then its
+            weight with the adapter merged, minus its weight before. In a model without adapters,
+            all linear layers of its blocks have one.
 
     Raises:
         ValueError: Without `before`: the model has no such adapter, or it is not additive.

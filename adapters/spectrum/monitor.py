@@ -25,7 +25,7 @@ MONITORED = (
     "phi/proxy_degree",
     "phi/proxy_bound",
 )
-"""What `monitor` tells, by name."""
+"""The names of what `monitor` returns."""
 
 
 @torch.no_grad()

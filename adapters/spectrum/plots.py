@@ -139,7 +139,7 @@ def plot_phi(
         times: Curves by the name of the time or the arm, all of the same modules.
         styles: How each of `times` is drawn; None to choose.
         about: What the title says in a second line.
-        what: What the title says is shown.
+        what: What the figure shows, for its title.
         each_line: What a line stands for.
     """
     styles = styles or arm_styles(list(times))

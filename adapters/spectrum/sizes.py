@@ -7,7 +7,7 @@ from adapters.basis.layers import BasisLayer
 from basis_zoo import PhiParameters
 
 SIZES = ("amplitude_norm", "bandwidth_norm", "bandwidth_mean")
-"""What `sizes_of` tells, by name."""
+"""The names of what `sizes_of` returns."""
 
 
 def sizes_of(parameters: PhiParameters) -> dict[str, float]:

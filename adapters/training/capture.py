@@ -1,4 +1,4 @@
-"""What a training loop needs that replays its steps from CUDA graphs.
+"""What a training loop needs to replay its steps from CUDA graphs.
 
 A replay does what was done when the graph was captured, on the numbers it finds: proxies of phi are
 fitted anew, but their kind and degree stay. So a loop reads what each replay reports of its

@@ -18,7 +18,7 @@ def require(condition: bool, message: str) -> None:
 
 
 def at_most(measured: float, limit: float, what: str) -> str:
-    """One line that tells the number measured.
+    """One line with the measured number.
 
     Raises:
         ConformanceError: It exceeds the limit, or is NaN.

@@ -77,7 +77,7 @@ def run_one(check: Check, basis: Basis, grid: Grid) -> Outcome:
 
 
 def undeclared(basis: Basis) -> list[str]:
-    """What the family does not say of itself, so that nothing could be held against it."""
+    """What the family does not declare, so that it could not be checked."""
     declared = {
         "oracle": basis.has_oracle,
         "formula": bool(basis.formula),
@@ -116,7 +116,7 @@ def assert_conforms(name: str, **options: object) -> None:
 
 
 def _reached_by(name: str) -> str:
-    """What the command `check` knows the family by: a plug-in's is known by its file alone."""
+    """What to pass to the command `check`, which finds a plug-in's family by its file alone."""
     module = get_basis_class(name).__module__
     file = getattr(sys.modules.get(module), "__file__", None)
     return name if file is None or module.startswith("basis_zoo.") else file

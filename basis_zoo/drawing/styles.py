@@ -2,8 +2,8 @@
 
 The baseline is nearly black and dashed. Arms of a numeric sweep take their colours, in order, from
 viridis, whose lightness grows evenly; a second sweep over the same values keeps the colours and
-has other dashes. All other arms take colours from a list that the colour-blind can tell apart
-(after Okabe & Ito, and Tol), then the same colours again with other dashes and markers.
+has other dashes. All other arms take colours from a list for the colour-blind (after Okabe & Ito,
+and Tol), then the same colours again with other dashes and markers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,7 +76,7 @@ def arm_styles(
     looks = [Style(c, *look) for look, c in product(_ROUNDS, colours)]
     if len(rest) > len(looks):
         raise ValueError(
-            f"{len(rest)} arms are more than the {len(looks)} styles that can be told apart: "
+            f"{len(rest)} arms are more than the {len(looks)} distinct styles: "
             "draw fewer in one figure"
         )
     styles |= dict(zip(rest, looks, strict=False))

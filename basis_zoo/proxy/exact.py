@@ -1,4 +1,4 @@
-r"""phi itself behind the interface of a proxy, for what no proxy meets the tolerance on.
+r"""phi itself behind the interface of a proxy, for a phi on which no proxy meets the tolerance.
 
 Every function is evaluated at every point, in chunks, so that memory does not grow with G; the
 cost does. Gradients recompute. Made of float64 numbers it computes in float64: in float32 the
@@ -27,8 +27,8 @@ class ExactProxy:
 
     phi: Phi
     coefficients: Tensor
-    """(*batch, n): phi's numbers side by side, differentiable; where they or x are float64, that
-    is computed in."""
+    """(*batch, n): phi's numbers side by side, differentiable; where they or x are float64, so is
+    the computation."""
     sizes: tuple[int, ...]
     """How many of them belong to each field of `PhiParameters`."""
 

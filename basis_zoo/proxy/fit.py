@@ -38,9 +38,9 @@ def range_radius(b: Tensor, a: Tensor) -> Tensor:
 def fit_proxy(phi: Phi, parameters: PhiParameters, radius: Tensor, tolerance: float = 1e-6) -> Fit:
     """The cheapest proxy of phi on [-radius, radius] within `tolerance` of max |phi|.
 
-    What float32 rounds comes on top, some 1e-6; `Fit.bound` counts it too.
+    Rounding to float32 adds some 1e-6, which `Fit.bound` includes.
 
-    Waits for the device; `ProxyFitter` is for training loops.
+    This waits for the device; `ProxyFitter` is for training loops.
 
     Args:
         phi: What is evaluated.
@@ -69,7 +69,7 @@ class ProxyFitter:
 
     Where it waits, every fit meets the tolerance or falls back to phi itself. Else no fit but the
     first waits for the device: the error of a fit is copied to the host in the background and
-    decides a later one. `bound` and `plan` tell what was measured last.
+    decides a later one. `bound` and `plan` follow the last measurement.
 
     Args:
         tolerance: Largest error as a share of max |phi|, beside that of float32.
@@ -125,7 +125,7 @@ class ProxyFitter:
         self._pending = None
 
     def learn(self, captured: CapturedFit, report: list[float]) -> None:
-        """Make the next fit by the plan for which `report`, left by a replay, asks."""
+        """Choose the plan of the next fit by `report`, which a replay has left."""
         self.bound = captured.plan.error(report)
         self.plan = captured.plan.after(report, self.tolerance * self.aim, captured.phi)
 
@@ -187,7 +187,7 @@ def _is_captured(tensor: Tensor) -> bool:
 
 
 def _price(plan: Plan) -> tuple[int, ...]:
-    """Orders plans by what they cost, and can."""
+    """Orders plans by what they cost, and by what they can fit."""
     if isinstance(plan, ChebyshevPlan):
         return 0, plan.by_slope, plan.degree
     return (1, plan.pieces, plan.room) if isinstance(plan, TablePlan) else (2,)

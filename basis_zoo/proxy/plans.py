@@ -47,9 +47,10 @@ ROOMS = (0, 3, 7, 15, 63, 255, 1023, 4095)
 _ROUNDING = 2.0**-18
 """What powers may lose in float32 where the tolerance is smaller; past it, Clenshaw's rule."""
 _UNSEEN = 3.0
-"""Times a measured error, for a bound: ripples finer than the points look smaller than they are."""
+"""Factor from a measured error to a bound: ripples finer than the points look smaller than they
+are."""
 _NOISY = 16.0
-"""Times the estimate of float64's noise: an error so small is noise, not lack of pieces."""
+"""Factor on the estimate of float64's noise: smaller errors are noise, not a lack of pieces."""
 _FEWER_PIECES = 1024.0
 """A table goes one size down if its error is this much below the tolerance: at 4 times the width
 of a piece the error of a cubic is 256 times as large."""
@@ -85,7 +86,7 @@ class Plan(Protocol):
         """The plan for the next fit of `phi`; itself where this one is right."""
 
     def error(self, report: list[float]) -> float:
-        """The largest error that the report tells, as a share of max |phi|."""
+        """The largest error by the report, as a share of max |phi|."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class ChebyshevPlan:
     """Whether phi has breakpoints, so that they must be counted: none may be in the range."""
     by_slope: bool = False
     """Whether the slope of phi is fitted and integrated from 0: exact for an anchored phi on a
-    range so small that phi(x) - phi(0) cancels in float64; at three times the price."""
+    range so small that phi(x) - phi(0) cancels in float64; at three times the cost."""
 
     @property
     def _served(self) -> tuple[int, ...]:
@@ -169,7 +170,7 @@ class ChebyshevPlan:
         return TablePlan(PIECES[3], ROOMS[0])
 
     def error(self, report: list[float]) -> float:
-        """That of this degree."""
+        """The error of this degree."""
         dropped, rounded = self._costs(report, self.degree)
         return rounded + _UNSEEN * dropped
 

@@ -16,7 +16,7 @@ from basis_zoo.proxy.constants import constant
 
 _NODES = 4
 _BETWEEN = 1.5
-"""Times the error at u = 0 and +-0.7, since a phi that varies within a piece is worse elsewhere."""
+"""Factor on the error at u = 0 and +-0.7: a phi that varies within a piece is worse elsewhere."""
 SAME_POINT = 2.0**-22
 """Breakpoints nearer than this share of R are one: float32 cannot tell x between them."""
 

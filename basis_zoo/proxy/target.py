@@ -11,7 +11,7 @@ from basis_zoo.phi import Phi, PhiParameters
 from basis_zoo.proxy.constants import constant
 
 _SEEN = 2.0
-"""Points this many widths of a function apart see it: one of them lies within its width."""
+"""Distance of points in widths of a function, at which one of them lies within that width."""
 _NOISE = 2.0**-54
 """Of the amplitudes' sum: where functions of some size add up, float64 rounds at least so much."""
 

@@ -1,11 +1,11 @@
-"""All phis of an adapter, evaluated together once an optimizer step.
+"""All phis of an adapter, fitted together once per optimizer step.
 
-Each adapted layer asks for its proxy; the first to ask has those of all layers fitted, in one
-batched computation for each kind of phi. A fit holds until a number behind it changes: over the
+Each adapted layer asks for its proxy; the first request fits those of all layers, in one batched
+computation for each kind of phi. A fit holds until a number behind it changes: over the
 micro-batches of a step, over the recomputation of gradient checkpointing, and over evaluation.
 
-A compiled model asks for none: they are fitted before the pass, and its graph finds them as tensors
-on the layers. Only compiled code reads these, since it cannot tell whether they still hold.
+A compiled model does not ask: its proxies are fitted before the pass, and its graph finds them as
+tensors on the layers. Only compiled code reads these, since it cannot tell whether they still hold.
 
 Where numbers come and go (FSDP), layers whose numbers come together are fitted together,
 and a fit holds for one forward pass and its backward pass.
@@ -49,10 +49,10 @@ class Member(NamedTuple):
 
 
 class HasMember(Protocol):
-    """A layer that takes part: a module."""
+    """A module that takes part in a batch."""
 
     proxies: dict[str, Proxy]
-    """By adapter, what a compiled forward pass that is under way reads; else empty."""
+    """The proxies that a compiled forward pass reads while it runs, by adapter; else empty."""
 
     def uses(self, adapter: str) -> bool:
         """Whether a forward pass would read the proxy of `adapter`."""
@@ -64,7 +64,7 @@ class HasMember(Protocol):
         """Every tensor that the fit for `adapter` depends on, B first."""
 
     def observe(self, adapter: str) -> bool:
-        """Measure what the input scale needs, once a training pass; whether it measures at all."""
+        """Measure what the input scale needs, once per training pass; returns whether it did."""
 
 
 @dataclass(eq=False)
@@ -74,9 +74,9 @@ class _Fit:
     layers: list[HasMember]
     mode: tuple[bool, ...]
     steps: int
-    """Of the optimizers, before it."""
+    """How many steps the optimizers had made before it."""
     measured: bool
-    """Whether it is of a training pass, which measures the input scales."""
+    """Whether it was made in a training pass, which measures the input scales."""
     measures: bool
     """Whether there are input scales that every training pass measures."""
     compared: int
@@ -95,7 +95,7 @@ class _Fitted(NamedTuple):
     values: list[Tensor]
     """Copies of the numbers, where no graph is kept."""
     weights: dict[Any, Tensor]
-    """W' by what it depends on beside the proxy."""
+    """W', by what it depends on besides the proxy."""
     fit: _Fit
 
 
@@ -112,10 +112,10 @@ class PhiBatch:
         self.tolerance = tolerance
         self.layers: list[HasMember] = []
         self.lagging = ("cuda",)
-        """Devices where a fit with gradients goes by an earlier error: nothing waits there."""
+        """Devices where a fit with gradients relies on an earlier error, so that nothing waits."""
         self.fits = 0
         """How often phis were fitted."""
-        self.numbers_stay = False  # whether passes may take the fit in force unseen, even captured
+        self.numbers_stay = False  # whether passes may reuse the fit unchecked, even captured
         self._fits: dict[int, _Fitted] = {}
         self._fitters: dict[tuple[Phi, bool, torch.device, int], ProxyFitter] = {}
         self._passes = self._pass = 0  # so far, and the number of the one under way, else 0
@@ -124,9 +124,10 @@ class PhiBatch:
         self._units: dict[int, object] | None = None
         self._with_graph = False  # whether the proxies on the layers have one
         self._memory = StaticMemory()  # of the proxies of compiled passes
-        self._compiled = False  # whether the pass under way is
+        self._compiled = False  # whether the pass under way is compiled
+
         self._number_cache: dict[int, list[Tensor]] = {}  # numbers of layers, while a fit is made
-        self._scattered = False  # once true, numbers come and go
+        self._scattered = False  # whether numbers come and go; it stays so
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and files carry no fits: these belong to the layers of this process."""
@@ -154,7 +155,7 @@ class PhiBatch:
         """A forward pass of the whole model begins; input scales are measured when training.
 
         Args:
-            training: Whether it is one of training.
+            training: Whether it is a training pass.
             model: The model, in which FSDP's units are looked for.
             compiled: Whether its code is compiled, so that proxies must be there before it runs.
         """
@@ -182,7 +183,7 @@ class PhiBatch:
         if not self._scattered:
             for layer in self.layers:
                 layer.proxies[self.adapter] = self._fits[id(layer)].proxy
-        fit.compared = 0  # whoever asks within the pass looks for himself
+        fit.compared = 0  # so that a layer that asks within the pass checks for itself
 
     def _forget_ahead(self) -> None:
         for layer in self.layers:
@@ -210,12 +211,12 @@ class PhiBatch:
 
     @never_compiled
     def weight(self, layer: HasMember, key: Any, make: Callable[[], Tensor]) -> Tensor:
-        """The result of `make` for the fit in force, kept as long as that.
+        """The result of `make` for the current fit, kept as long as the fit.
 
         Args:
             layer: Whose weight it is.
-            key: What the result depends on beside the fit; a new key drops the old result.
-            make: Called where no result for `key` is held.
+            key: What the result depends on besides the fit; a new key drops the old result.
+            make: Called where no result for `key` is kept.
         """
         weights = self._current(layer).weights
         if key not in weights:
@@ -255,16 +256,17 @@ class PhiBatch:
         return self._fits[id(layer)]
 
     def _needed_mode(self) -> tuple[bool, ...]:
-        """Whether the fit needs a graph, is made of inference tensors, belongs to a CUDA graph.
+        """Whether the fit needs a graph, has inference tensors, and belongs to a CUDA graph.
 
-        Checkpointing runs training's forward pass without gradients and comes back for them.
+        Gradient checkpointing runs the forward pass without gradients and repeats it with them, so
+        a fit while training has a graph either way.
         """
         inference = torch.is_inference_mode_enabled()
         graph = torch.is_grad_enabled() or (self._training and not inference)
         return graph, inference, _is_captured() and not self.numbers_stay
 
     def _serves(self, fit: _Fit, layers: list[HasMember]) -> bool:
-        """Whether `fit` does for `layers`; only without gradients may this wait for the device."""
+        """Whether `fit` still holds for `layers`; waits for the device only without gradients."""
         graph, _, captured = fit.mode
         if self._training and (fit.measures or not fit.measured):
             return False
@@ -356,11 +358,11 @@ class PhiBatch:
         first_layer: HasMember,
         group: list[Member],
     ) -> tuple[Fit, list[Proxy]]:
-        """Without gradients, and on a CPU, the fit depends on nothing but the numbers.
+        """Without gradients, and on a CPU, the fit depends on the numbers alone.
 
-        So the same weights give the same bits, merged, reloaded or not. Steps of training on a
-        GPU choose their proxies by what was measured steps ago, and never wait, unless torch is to
-        be deterministic: when a measurement arrives is chance.
+        So the same weights give the same bits, whether merged, reloaded or neither. Training steps
+        on a GPU choose their proxies by what was measured some steps ago and never wait, unless
+        torch is set to be deterministic, since when a measurement arrives is a matter of chance.
         """
         phi, _, device = key
         radii = _radii(group)

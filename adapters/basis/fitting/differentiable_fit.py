@@ -1,4 +1,4 @@
-"""A fit that many backward passes can reach phi's parameters through.
+"""A fit through which many backward passes can reach phi's parameters.
 
 The graph from phi's stacked numbers to the coefficients is kept and walked once for each backward
 pass; to autograd it is a single function of the parameters, which saves nothing.
@@ -37,7 +37,7 @@ def stacked(parts: Sequence[Tensor]) -> Stacked:
 
 
 class _Graph(NamedTuple):
-    """The kept graph; no tensor to autograd, which would walk into it by itself and free it."""
+    """The kept graph, hidden from autograd, which would otherwise walk into it and free it."""
 
     coefficients: Tensor
     leaves: list[Stacked]
@@ -80,7 +80,7 @@ def differentiable(
     Args:
         coefficients: A function of the stacks, (phis, ...).
         numbers: From `stacked`.
-        place: Of the shape of `coefficients`: memory in which they are to lie.
+        place: Memory of the shape of `coefficients` for the result, or None.
     """
     if not (torch.is_grad_enabled() and coefficients.requires_grad):
         return moved(coefficients.detach(), place)

@@ -1,4 +1,4 @@
-"""Numbers of a layer that are not here all the time, and which layers' come and go together.
+"""Which numbers of a layer are in this process, and which layers' numbers come and go together.
 
 FSDP keeps a part of every parameter in each process and gathers it for the forward pass of a unit;
 accelerate moves what does not fit the device away and back.
@@ -124,7 +124,7 @@ def require_gathered_with(layer: Any, unit_of: Mapping[int, object]) -> None:
     """Refuse a layer whose adapters FSDP has wrapped by themselves.
 
     Raises:
-        ValueError: It has. The forward pass of such a unit is never run, so nothing gathers it.
+        ValueError: FSDP has. The forward pass of such a unit never runs, so nothing gathers it.
     """
     for container in _containers(layer):
         for module in container.modules():
@@ -140,7 +140,7 @@ def require_one_unit(model: nn.Module) -> None:
     """Refuse numbers that modules of several FSDP units share.
 
     Raises:
-        ValueError: There are: FSDP would have gathered them for one of the units only.
+        ValueError: There are such numbers. FSDP would gather them for one of the units only.
     """
     unit_of = units(model)
     for module in model.modules() if unit_of else ():

@@ -173,12 +173,12 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether the adapted parameter is on the meta device, as one that is offloaded."""
+        """Whether the adapted parameter is on the meta device, as an offloaded one is."""
         parameter = getattr(self.get_base_layer(), self.parameter_name, None)
         return isinstance(parameter, Tensor) and parameter.is_meta
 
     def cast_trained(self, adapter_name: str) -> None:
-        """Put what is trained into the dtype of W, as PEFT does without autocast."""
+        """Cast what is trained to the dtype of W, as PEFT does without autocast."""
         base = self.get_base_layer()
         _, dtype = self._get_base_layer_device_and_dtype(base)  # type: ignore[no-untyped-call]  # PEFT's
         parameter = getattr(base, self.parameter_name, None)
@@ -242,7 +242,7 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
 
     @torch.no_grad()
     def observe(self, adapter: str) -> bool:
-        """Tell the input scale how large B A is, where it measures; whether it did."""
+        """Tell the input scale how large B A is, if it measures that; returns whether it did."""
         scale = self.basis_scale[adapter] if adapter in self.basis_scale else None
         if not isinstance(scale, InputScale) or scale.rule not in ("rms", "range"):
             return False
@@ -272,7 +272,7 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
         return self._sum(self.parts([adapter]))
 
     def _leave_pass(self) -> None:
-        """End a pass that Ctrl-C cut off, of whose end torch tells nobody."""
+        """End a pass that Ctrl-C interrupted, since torch then calls no hook at its end."""
         for batch in self.batches.values():
             batch.end_pass()
 

@@ -29,7 +29,7 @@ class Scaling(BaseTunerLayer):
                 self.scaling[adapter] *= scale
 
     def unscale_layer(self, scale: float | None = None) -> None:
-        """Divide s of the active adapters by `scale`; None: back to the settings.
+        """Divide s of the active adapters by `scale`; None restores the settings' s.
 
         Raises:
             ValueError: As `set_scale`.

@@ -27,7 +27,7 @@ class Implementation(Protocol):
 
 
 def _implementation(b: Tensor, other: Tensor | None, proxy: Proxy) -> Implementation:
-    """A fast path for what it can do: float32 factors, 16 or 32 bit weights, a real proxy."""
+    """The fast path where it works: float32 factors, 16 or 32 bit weights, and a real proxy."""
     wide = torch.float64 in (b.dtype, b.dtype if other is None else other.dtype)
     if wide or isinstance(proxy, ExactProxy):
         return reference

@@ -1,4 +1,4 @@
-"""Launches without Triton's work of every call: what it chose for like arguments is kept."""
+"""Launches that skip Triton's work on every call: what it chose for like arguments is kept."""
 
 from collections.abc import Sequence
 from typing import Any
