@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m basis_zoo", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the table of families, grids and starts")
-    check = commands.add_parser("check", help="hold a family to the contract and to its claims")
+    check = commands.add_parser("check", help="check a family against the contract and its claims")
     check.add_argument("family", help="a registered name, or a Python file that registers one")
     check.add_argument("--uniform-only", action="store_true", help="leave other grids out")
     gallery = commands.add_parser("gallery", help="one page with every family, to look at")
@@ -67,7 +67,7 @@ def _families(name_or_file: str) -> list[Basis]:
 def _names(name_or_file: str) -> list[str]:
     """The family's name, or those of all families that the file registers."""
     if not name_or_file.endswith(".py"):
-        get_basis_class(name_or_file)  # refuses one that there is not
+        get_basis_class(name_or_file)  # refuses an unknown one
         return [name_or_file]
     module = _load(Path(name_or_file))
     names = [n for n in list_bases() if get_basis_class(n).__module__ == module.__name__]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 STEP = 2.0**-23
-"""From 1 to the next float32."""
+"""The distance from 1 to the next float32."""
 _FLATTEST = 2.0**-16
 """As a share of a function's width: on a shorter interval the function is a constant."""
 

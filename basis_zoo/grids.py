@@ -58,7 +58,7 @@ class Uniform(Grid):
     """Each point but the two ends is moved, by at most this share of the spacing (LR-LoRA, table
     21); below 0.5, so that none overtakes another."""
     seed: int = 0
-    """Of the noise; nothing else reads or changes the generator."""
+    """Seed of the noise; nothing else reads or changes the generator."""
 
     def __post_init__(self) -> None:
         if self.overhang < 0:
@@ -128,7 +128,7 @@ class Random(Grid):
     """Both ends and points drawn uniformly between them, the same for the same seed."""
 
     seed: int = 0
-    """Of the draw; nothing else reads or changes the generator."""
+    """Seed of the draw; nothing else reads or changes the generator."""
 
     def place(
         self, count: int, interval: tuple[float, float], samples: Tensor | None = None

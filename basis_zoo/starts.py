@@ -136,7 +136,7 @@ class Constant(Start):
     """
 
     value: float = 1.0
-    """Of every amplitude."""
+    """The value of every amplitude."""
 
     zero_b: ClassVar[bool] = True
 
@@ -157,7 +157,7 @@ class RandomAmplitudes(Start):
     scale: float = 0.1
     r"""$\tau$."""
     seed: int | None = None
-    """Of the draw, the same for every module; None draws from torch's own generator."""
+    """Seed of the draw, the same for every module; None draws from torch's own generator."""
 
     anchored: ClassVar[bool] = True
     zero_b: ClassVar[bool] = True

@@ -17,7 +17,7 @@ from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[1] / "studies" / "results"
 WORDS = ("confirmed", "refuted", "bounded", "not decided")
-KEPT = ("report.md", "report.json", "*.png")
+COPIED_FILES = ("report.md", "report.json", "*.png")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +49,7 @@ def add_reports(runs_dir: Path, results: Path) -> list[Path]:
         target = results / source.parts[-4] / source.parts[-3]
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        for pattern in KEPT:
+        for pattern in COPIED_FILES:
             for file in sorted(source.parent.glob(pattern)):
                 shutil.copyfile(file, target / file.name)
         added.append(target)

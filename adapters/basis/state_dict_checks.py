@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from adapters.basis.sharing import Borrower
 
-SHOWN = 3
+MAX_NAMES = 3
 """Names in a message."""
 
 
@@ -71,5 +71,5 @@ def check_saved(saved: Mapping[str, Tensor], model: Mapping[str, Tensor], adapte
 
 
 def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more

@@ -17,7 +17,7 @@ class CurvePoint:
 
     parameters: int
     share: float
-    """Of the parameters that were trained."""
+    """`parameters` as a share of those that were trained."""
     kept_energy: float
     relative_error: float
     ranks: tuple[int, ...]

@@ -58,14 +58,14 @@ class LoraExport:
 
     config: LoraConfig
     pairs: dict[str, Pair]
-    """By layer; layers of rank 0 are missing."""
+    """The factors by layer; layers of rank 0 are missing."""
     whole: dict[str, Tensor]
     """Modules that are saved whole, such as a head, by their names in the file."""
     layers: list[LayerReport]
     kept_energy: float
     """Over all layers: share of the squared norm of all updates together."""
     source_parameters: int
-    """Of the factors that the adapter was trained with, phi included."""
+    """Parameters that the adapter was trained with, phi included."""
 
     @property
     def parameters(self) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, func, nn
 
 @contextmanager
 def weight_here(base: nn.Module, name: str = "weight") -> Iterator[None]:
-    """Inside, what accelerate has offloaded of `base` is on its device, and stays as it is set.
+    """Inside, what accelerate has offloaded of `base` is on its device and keeps what is assigned.
 
     Raises:
         RuntimeError: The parameter `name` is on the meta device, and nothing brings it.

@@ -132,7 +132,7 @@ def merged_linear(
         a: A, (r, in), float32.
         proxy: phi on the range of B A; its coefficients carry phi's gradient.
         scale: s.
-        seed: Of the stochastic rounding of W' to bfloat16; None rounds to nearest.
+        seed: Seed of the stochastic rounding of W' to bfloat16; None rounds to nearest.
         merged: W' as `make_weight` makes it, where the caller keeps it; None makes it here and
             once more in the backward pass.
         float8: Whether G, and with it the gradients of B, A and phi, is computed in 8 bits where

@@ -89,7 +89,7 @@ def effective_weight(
         a: A, (r, in), float32.
         proxy: phi on the range of B A; its coefficients carry phi's gradient.
         scale: s.
-        seed: Of the stochastic rounding of W' to bfloat16; None rounds to nearest.
+        seed: Seed of the stochastic rounding of W' to bfloat16; None rounds to nearest.
         merged: W', where the caller keeps it.
     """
     return _applied(weight, b, a, proxy, scale, seed, merged)

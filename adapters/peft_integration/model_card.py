@@ -19,7 +19,7 @@ from adapters.placement.module_names import short_kind
 BEGIN, END = "<!-- adapter: written by basis-zoo -->", "<!-- adapter: end -->"
 """What lies between them is written anew at each saving; the rest of a card stays."""
 _TEMPLATE, _VERSIONS = "# Model Card for Model ID", "### Framework versions"
-"""In the card of which a user has filled in nothing yet, and the part of it that PEFT writes."""
+"""Marks of a card that no user has filled in yet, and of the part that PEFT writes."""
 _PLACEMENT = ("target_modules", "exclude_modules", "layers", "layers_to_transform")
 _TECHNICAL = ("layers_pattern", "modules_to_save", "init_weights", "schema_version")
 _AUTO = {
@@ -118,10 +118,10 @@ def push_to_hub(
     Args:
         model: What `get_peft_model` returned.
         repo_id: `user/name`; it is created where it is missing.
-        token: Of the hub; by default the one that is logged in.
+        token: Token of the hub; by default that of the logged-in user.
         private: Whether a new repository is private.
         revision: A branch; by default the main one.
-        commit_message: Of the commit.
+        commit_message: Message of the commit.
 
     Returns:
         The address of the commit.

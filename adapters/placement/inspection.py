@@ -1,4 +1,5 @@
-"""What a module computes, and whether the module around it reads its weight in place of a call."""
+"""What a module computes, and whether the module around it reads its weight instead of calling
+it."""
 
 import functools
 import inspect
@@ -20,14 +21,14 @@ _SETTING_UP = frozenset(
 )
 """Methods that may read a weight without an effect on what the model computes."""
 _ABOUT = r"(?!\s*\.\s*(?:dtype|device|shape|size|ndim|dim|is_\w+|requires_grad)\b)"
-"""Not followed by a question about the tensor that is no use of its numbers."""
+"""A lookahead that excludes attributes which tell nothing of the tensor's numbers."""
 
 
 def quantization_backend(base: nn.Module, options: dict[str, Any]) -> QuantizationBackend | None:
     """PEFT's back end for a quantised layer; None for one that is not quantised."""
     try:
         return resolve_quantization_backend(base, **options)
-    except ValueError:  # torchao outside transformers: without its recipe W can be used, not made
+    except ValueError:  # torchao outside transformers: W can be read, not quantised anew
         return ForwardOnlyQuantizationBackend("torchao")
 
 
@@ -40,7 +41,8 @@ def computes_linear(module: nn.Module) -> bool:
 
 @functools.cache
 def reads_weight(owner: type[nn.Module], child: str) -> bool:
-    """Whether code of `owner` uses the numbers of `self.<child>.weight` in place of a call.
+    """Whether code of `owner` uses the numbers of `self.<child>.weight` instead of calling the
+    child.
 
     `nn.MultiheadAttention` and the fast paths of `nn.TransformerEncoderLayer` and of Mamba do.
     """

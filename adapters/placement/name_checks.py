@@ -44,7 +44,8 @@ def check_names(model: nn.Module, config: PeftConfig, **more: Any) -> None:
 
     Args:
         model: The model before adaptation; it may carry other adapters.
-        config: Of any method, as the user wrote it; words of `adapters.placement` may stand in it.
+        config: Settings of any method, as the user wrote them, words of `adapters.placement`
+            included.
         more: Options that the class of `config` lacks.
 
     Raises:

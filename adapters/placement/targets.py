@@ -38,7 +38,7 @@ _GATE_UP = {
     *("gate_proj", "up_proj", "gate_up_proj", "c_fc", "fc1", "wi", "wi_0", "wi_1", "w1", "w3"),
     *("dense_h_to_4h", "lin1", "fc_in", "weights_in", "Wi"),
 }
-SHOWN = 3
+MAX_NAMES = 3
 """Unmatched names in a message."""
 _ROUTERS = {"gate", "router", "shared_expert_gate", "classifier"}
 
@@ -137,7 +137,7 @@ def placed(
     layers: Layers = "all",
     layers_to_transform: int | list[int] | None = None,
 ) -> list[str] | None:
-    """The names in the place of words and of choices of blocks; None where PEFT needs no help.
+    """The names that replace words and choices of blocks; None where PEFT needs no help.
 
     Raises:
         ValueError: As `resolve`.
@@ -194,7 +194,7 @@ def _base(module: nn.Module) -> nn.Module:
 
 
 def matches(model: nn.Module, target: str, names: Iterable[str]) -> set[str]:
-    """Those of `names`, modules of `model`, that the word or name `target` means.
+    """The `names`, modules of `model`, that the word or name `target` stands for.
 
     A word that means nothing in this model is a name, as of a module called `attention`.
     """
@@ -267,10 +267,10 @@ def no_match(
     sentences = [
         f"`{option}` {name!r} matches no {kind} of {type(model).__name__}."
         f"{_nearest(name, present, words)}"
-        for name in missing[:SHOWN]
+        for name in missing[:MAX_NAMES]
     ]
-    if len(missing) > SHOWN:
-        sentences.append(f"Nor do {len(missing) - SHOWN} more names.")
+    if len(missing) > MAX_NAMES:
+        sentences.append(f"Nor do {len(missing) - MAX_NAMES} more names.")
     kinds = ", ".join(sorted({kind_of(name) for name in present if words or "." not in name}))
     sentences += [f"It has: {kinds}."] if kinds else []
     if words:

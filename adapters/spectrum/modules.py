@@ -56,22 +56,22 @@ class ModuleSpectrum:
     values: Tensor
     """Singular values of the update, falling, (min(out, in),) float64."""
     product_values: Tensor | None = None
-    """Those of B A, (r,); None for methods without phi."""
+    """Singular values of B A, (r,); None for methods without phi."""
     usage: PhiUsage | None = None
 
     @property
     def stable_rank(self) -> float:
-        """Of the update."""
+        """The stable rank of the update."""
         return stable_rank(self.values)
 
     @property
     def effective_rank(self) -> float:
-        """Of the update."""
+        """The effective rank of the update."""
         return effective_rank(self.values)
 
     @property
     def rank(self) -> int:
-        """Of the update, in float32."""
+        """The numerical rank of the update, in float32."""
         return numerical_rank(self.values, self.shape)
 
     def numbers(self) -> dict[str, float]:

@@ -38,7 +38,7 @@ class CapturedProxies:
 
     @staticmethod
     def of(model: nn.Module) -> "CapturedProxies":
-        """Those of the last capture in which `model` ran; ask within it, or before the next."""
+        """The proxies of the last capture in which `model` ran; call it before the next one."""
         fitters = [f for batch in _batches(model) for f in batch._fitters.values()]
         return CapturedProxies(tuple((f, f.captured) for f in fitters if f.captured is not None))
 

@@ -50,7 +50,7 @@ class Trained(NamedTuple):
     """The trained parameters of a model, by clipping group; the model is not held."""
 
     phi: list[nn.Parameter]
-    """Those of `phi_parameters`."""
+    """The parameters from `phi_parameters`."""
     others: list[nn.Parameter]
 
 

@@ -51,7 +51,7 @@ class Check:
 
 
 ALL_CHECKS: list[Check] = []
-"""In the order in which they run."""
+"""All checks in the order in which they run."""
 
 
 def check(

@@ -14,15 +14,15 @@ from typing import Any
 import matplotlib as mpl
 
 INK = "#1a1a1a"
-"""Of the baseline."""
+"""The colour of the baseline."""
 GREY = "#8c8c8c"
-"""Of what belongs to no arm."""
+"""The colour of what belongs to no arm."""
 PAPER = "#D55E00"
-"""Of published numbers; no arm has it."""
+"""The colour of published numbers; no arm has it."""
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#882255", "#999933", "#7B3294")
 _WARM = ("#E69F00", "#CC79A7", "#882255", "#A6561F")
-"""Beside a sweep: far from viridis."""
+"""Colours beside a sweep: far from viridis."""
 _DASHES: tuple[Any, ...] = (
     "-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (8, 1.5, 1, 1.5, 1, 1.5)),
 )  # fmt: skip
@@ -61,7 +61,7 @@ def arm_styles(
     """A style for each of `names`; no two are equal.
 
     Args:
-        names: Of arms, in an order that does not change between figures.
+        names: Names of arms, in an order that does not change between figures.
         baseline: Which of them is the baseline.
         sweeps: Arms that differ in one number, with that number; one mapping a sweep.
 

@@ -49,7 +49,8 @@ def write_gallery(
 ) -> Path:
     """Write `index.html` into `folder` and return its path; takes some seconds a family.
 
-    `names` are the families to draw, all by default; `say` is told which one is being drawn.
+    `names` are the families to draw, all by default; `say` is called with the one that is being
+    drawn.
     """
     families = list_bases() if names is None else list(names)
     rows, cards = [], []

@@ -14,7 +14,7 @@ from basis_zoo.basis import Basis
 from basis_zoo.gallery import measure
 
 INK = "#8a8f98"
-"""For axes and labels: readable on white and on black."""
+"""The colour of axes and labels: readable on white and on black."""
 ACCENTS = {"wave": "#2a9d8f", "kink": "#e9a23b", "step": "#d1495b"}
 _COLORS = matplotlib.colormaps["turbo"]
 _DPI = 150

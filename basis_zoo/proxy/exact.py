@@ -17,7 +17,7 @@ from basis_zoo.proxy.chebyshev import EPSILON, points
 _CHUNK = 2**22
 """Points times functions evaluated at a time."""
 _NODES = 65
-_LOST = 2.0**-48
+_LOSS = 2.0**-48
 """Share of a sum's terms that float64 may lose, in the functions and in adding up."""
 
 
@@ -98,5 +98,5 @@ def float64_error(phi: Phi, parameters: PhiParameters, radius: Tensor) -> tuple[
     plain, same = replace(phi, anchored=False), parameters.amplitude.abs()
     signs = 1 - 2.0 * (torch.arange(same.shape[-1], device=x.device) % 2)
     terms = [plain(x, parameters._replace(amplitude=a)) for a in (same, signs * same)]
-    rounding = _LOST * torch.stack(terms).abs().amax(-1).amax(0)
+    rounding = _LOSS * torch.stack(terms).abs().amax(-1).amax(0)
     return rounding + EPSILON * size, size

@@ -188,7 +188,7 @@ def fit_cubics(phi: Callable[[Tensor], Tensor], edges: Tensor) -> Cubics:
     Args:
         phi: Points (*batch, k) to values (*lead, *batch, k), which leads the result too; called
             once.
-        edges: As from `table_edges`.
+        edges: Edges as `table_edges` returns them.
     """
     half, middle = edges.diff(dim=-1)[..., None] / 2, middles(edges)[..., None]
     places = _places(edges.device)

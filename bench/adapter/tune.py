@@ -24,7 +24,7 @@ CANDIDATES: dict[What, tuple[Tile, ...]] = {
     "merge": MERGE_CANDIDATES,
     "gradient": GRADIENT_CANDIDATES,
 }
-_KEPT = 6
+_BEST = 6
 """Tiles of the first shape that are tried at the others."""
 
 
@@ -49,7 +49,7 @@ def tune(quick: bool) -> Iterator[list[dict[str, Any]]]:
             )
             # the winner of a large matrix may leave a small one idle: those of few blocks stay in
             short = [tile for tile in tiles if tile.chunks <= (1 if what == "merge" else 4)]
-            tiles = tuple(dict.fromkeys([Tile(*r["tile"]) for r in best[:_KEPT]] + short))
+            tiles = tuple(dict.fromkeys([Tile(*r["tile"]) for r in best[:_BEST]] + short))
         rows = [_timed(tile, shape, name, what, quick) for tile in tiles]
         rows.sort(key=lambda r: r["us"])
         rows_so_far += rows

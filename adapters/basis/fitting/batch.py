@@ -103,7 +103,7 @@ class PhiBatch:
     """The phis of one adapter over all layers that carry it.
 
     Args:
-        adapter: Its name.
+        adapter: Name of the adapter.
         tolerance: Largest error of a proxy as a share of max |phi|.
     """
 

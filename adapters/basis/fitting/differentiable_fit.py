@@ -79,7 +79,7 @@ def differentiable(
 
     Args:
         coefficients: A function of the stacks, (phis, ...).
-        numbers: From `stacked`.
+        numbers: Results of `stacked`.
         place: Memory of the shape of `coefficients` for the result, or None.
     """
     if not (torch.is_grad_enabled() and coefficients.requires_grad):

@@ -134,7 +134,7 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
             nn.init.normal_(self.basis_B[adapter_name], std=phi.b_std)
         if not config.init_weights:
             nn.init.normal_(self.basis_phi[adapter_name].amplitude)
-        if self.basis_A[adapter_name].is_meta:  # low_cpu_mem_usage, which spares parameters only
+        if self.basis_A[adapter_name].is_meta:  # low_cpu_mem_usage puts only parameters on meta
             self.basis_phi[adapter_name].to("meta")
             if adapter_name in self.basis_scale:
                 self.basis_scale[adapter_name].to("meta")

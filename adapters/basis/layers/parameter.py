@@ -114,7 +114,7 @@ class BasisParameter(BasisLayer):
 
     @property
     def parameter(self) -> Tensor:
-        """The adapted parameter as it is in force."""
+        """The adapted parameter, as the module computes with it now."""
         if self.disable_adapters and self.merged:
             self.unmerge()
         if not (self.disable_adapters or self.merged):

@@ -14,7 +14,7 @@ from adapters.methods.registry import Method, register_method
 from adapters.training.hooks import Hooks, register_hooks
 
 UNKNOWN = 1_000_000_000
-"""In the place of `total_step`, which PEFT wants before the length of the training is known."""
+"""Stands for `total_step`, which PEFT needs before the length of the training is known."""
 INITIAL, FINAL = 0.1, 0.2
 """Shares of the training before and after the budget falls, where `tinit`, `tfinal` are not set."""
 

@@ -31,7 +31,7 @@ class DyloraConfig(UpdateConfig):
     last_only: bool = field(
         default=False, metadata={"help": "train only row b of the factors (the paper's FRZ)"}
     )
-    seed: int = field(default=0, metadata={"help": "of the draws"})
+    seed: int = field(default=0, metadata={"help": "seed of the draws"})
 
     method: ClassVar[str] = "dylora"
 

@@ -29,11 +29,11 @@ class ElaloraConfig(UpdateConfig):
     initial_steps: int | None = field(default=None, metadata={"help": "steps before round one"})
     final_steps: int | None = field(default=None, metadata={"help": "steps after the last round"})
     anneal: bool = field(default=True, metadata={"help": "b falls to 0 (cubic)"})
-    beta1: float = field(default=0.85, metadata={"help": "of the mean importance"})
-    beta2: float = field(default=0.85, metadata={"help": "of its uncertainty"})
+    beta1: float = field(default=0.85, metadata={"help": "decay of the mean importance"})
+    beta2: float = field(default=0.85, metadata={"help": "decay of its uncertainty"})
     orthogonality: float = field(default=0.1, metadata={"help": "weight of the penalty"})
-    seed: int = field(default=0, metadata={"help": "of the directions that are grown"})
-    total_steps: int | None = field(default=None, metadata={"help": "told by adapters.on_attach"})
+    seed: int = field(default=0, metadata={"help": "seed of the directions that are grown"})
+    total_steps: int | None = field(default=None, metadata={"help": "set by adapters.on_attach"})
 
     method: ClassVar[str] = "elalora"
 

@@ -9,7 +9,8 @@ from adapters.methods.builtin.elalora import ElaloraConfig, ElaloraUpdate
 from adapters.training.hooks import Hooks, register_hooks
 
 SHARES = {"interval": 1 / 40, "initial_steps": 0.15, "final_steps": 0.25}
-"""Of the training, where the settings say None: 50, 300 and 500 of about 1,950 steps (RTE)."""
+"""Shares of the training, where the settings are None: 50, 300 and 500 of about 1,950 steps
+(RTE)."""
 
 
 def _steps(config: ElaloraConfig, name: str) -> int:

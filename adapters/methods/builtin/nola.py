@@ -25,7 +25,7 @@ class NolaConfig(UpdateConfig):
 
     alpha: float = field(default=8.0, metadata={"help": "the update is scaled by alpha / r"})
     num_basis: int = field(default=512, metadata={"help": "k, random bases of each factor"})
-    seed: int = field(default=0, metadata={"help": "of the bases, which are never saved"})
+    seed: int = field(default=0, metadata={"help": "seed of the bases, which are never saved"})
 
     method: ClassVar[str] = "nola"
 

@@ -63,7 +63,7 @@ def merged_weight(
         a: (r, in).
         proxy: phi on the range of B A.
         scale: s.
-        dtype: Of the result; that of W by default, float32 without W.
+        dtype: Dtype of the result; by default that of W, or float32 without W.
         seed: Round to bfloat16 up or down by chance, such that the mean is exact; the same seed
             gives the same bits. None rounds to nearest. Other dtypes are rounded to nearest.
     """

@@ -39,7 +39,7 @@ class _Buffers:
         self.blocks = self.b.new_empty(count, min(rows, len(b)), a.shape[1])
 
     def __iter__(self) -> Iterator[tuple[slice, list[Tensor]]]:
-        """For each block its rows, and the buffers; the first holds u (BA itself for a table)."""
+        """Yield each block's rows, and the buffers; the first holds u (BA itself for a table)."""
         step = self.blocks.shape[1]
         for start in range(0, len(self.b), step):
             rows = slice(start, min(start + step, len(self.b)))

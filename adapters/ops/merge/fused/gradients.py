@@ -236,7 +236,7 @@ class _Plan(NamedTuple):
     """Numbers of a program's own row of moments."""
     blocks: tuple[int, int, int]
     sizes: tuple[int, ...]
-    """Of the second kernel."""
+    """Sizes for the second kernel."""
     to_finish: Constants
 
     @property
@@ -251,7 +251,7 @@ class _Plan(NamedTuple):
 
 
 _PLANS: dict[tuple[Any, ...], _Plan] = {}
-"""By what they depend on: a layer asks in every step."""
+"""Plans by what they depend on, kept because a layer asks in every step."""
 
 
 def _plan(

@@ -96,7 +96,7 @@ def _merge_kernel(
 
 _merge = Launcher(_merge_kernel)
 _PLANS: dict[tuple[Any, ...], tuple[tuple[int, int, int], Constants]] = {}
-"""By what they depend on: a layer asks in every step."""
+"""Plans by what they depend on, kept because a layer asks in every step."""
 
 
 def merged_weight(
@@ -114,7 +114,7 @@ def merged_weight(
     """`reference.merged_weight` on the device of `b`.
 
     Args:
-        precision: Of the product BA: `bf16x3`, `tf32x3` or `ieee`; see `inner_precision`.
+        precision: Precision of the product BA: `bf16x3`, `tf32x3` or `ieee`; see `inner_precision`.
         tile: Block sizes instead of the measured ones.
     """
     (m, k), n = b.shape, a.shape[1]
