@@ -125,7 +125,6 @@ class PhiBatch:
         self._with_graph = False  # whether the proxies on the layers have one
         self._memory = StaticMemory()  # of the proxies of compiled passes
         self._compiled = False  # whether the pass under way is compiled
-
         self._number_cache: dict[int, list[Tensor]] = {}  # numbers of layers, while a fit is made
         self._scattered = False  # whether numbers come and go; it stays so
 
@@ -258,8 +257,7 @@ class PhiBatch:
     def _needed_mode(self) -> tuple[bool, ...]:
         """Whether the fit needs a graph, has inference tensors, and belongs to a CUDA graph.
 
-        Gradient checkpointing runs the forward pass without gradients and repeats it with them, so
-        a fit while training has a graph either way.
+        Gradient checkpointing first runs without gradients: a fit in training has a graph anyway.
         """
         inference = torch.is_inference_mode_enabled()
         graph = torch.is_grad_enabled() or (self._training and not inference)
@@ -339,11 +337,9 @@ class PhiBatch:
             groups[(phi.phi, phi.grid_is_learned, member.b.device)].append(i)
         fits = dict(self._fits) if self._scattered else {}
         for key, indices in groups.items():
-            group_fit, proxies = self._fit_group(
-                key, mode, layers[0], [members[i] for i in indices]
-            )
-            fit.bounds.append(group_fit.bound.max())
-            fit.size = max(fit.size, proxy_size(group_fit.proxy))
+            result, proxies = self._fit_group(key, mode, layers[0], [members[i] for i in indices])
+            fit.bounds.append(result.bound.max())
+            fit.size = max(fit.size, proxy_size(result.proxy))
             for i, proxy in zip(indices, proxies, strict=True):
                 numbers = self._numbers(layers[i])
                 values = [] if mode[0] else [n.detach().clone() for n in numbers]
