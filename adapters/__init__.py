@@ -1,7 +1,7 @@
-"""Learnable nonlinear adapters W' = W + s phi(B A) as a PEFT method, and the arms beside it.
+"""Learnable nonlinear adapters W' = W + s phi(B A) as a PEFT method, and the methods beside it.
 
-What is used from outside is here. The rooms, from the lowest: `ops` (kernels), `placement` (where
-adapters go) and `merging`; `peft_integration`; `basis` (the adapter itself); `training` and
+What is used from outside is here. The subpackages, from the lowest: `ops` (kernels), `placement`
+(where adapters go) and `merging`; `peft_integration`; `basis` (the adapter itself); `training` and
 `export`; `methods` (all that an arm can name) and `spectrum` (what was learned).
 """
 

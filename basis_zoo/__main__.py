@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m basis_zoo", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the table of families, grids and starts")
-    check = commands.add_parser("check", help="hold a family to the contract and to its claims")
+    check = commands.add_parser("check", help="check a family against the contract and its claims")
     check.add_argument("family", help="a registered name, or a Python file that registers one")
     check.add_argument("--uniform-only", action="store_true", help="leave other grids out")
     gallery = commands.add_parser("gallery", help="one page with every family, to look at")
@@ -33,27 +33,27 @@ def main(arguments: list[str] | None = None) -> int:
     )
     accuracy = commands.add_parser("accuracy", help="errors against numpy and scipy, as Markdown")
     accuracy.add_argument("--out", type=Path, help="file to write; without it, printed")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     try:
-        return _COMMANDS[given.command](given)
+        return _COMMANDS[args.command](args)
     except (ValueError, FileNotFoundError) as error:
-        print(f"basis_zoo {given.command}: {error}", file=sys.stderr)
+        print(f"basis_zoo {args.command}: {error}", file=sys.stderr)
         return 2
 
 
-def _list(given: argparse.Namespace) -> int:
+def _list(args: argparse.Namespace) -> int:
     from basis_zoo.listing import format_table
 
     print(format_table())
     return 0
 
 
-def _check(given: argparse.Namespace) -> int:
+def _check(args: argparse.Namespace) -> int:
     from basis_zoo.conformance import format_outcomes, run_checks, undeclared
 
     failed = False
-    for basis in _families(given.family):
-        outcomes = run_checks(basis, all_grids=not given.uniform_only)
+    for basis in _families(args.family):
+        outcomes = run_checks(basis, all_grids=not args.uniform_only)
         failed |= not all(o.passed for o in outcomes)
         print(f"{basis}\n{format_outcomes(outcomes)}")
         missing = undeclared(basis)
@@ -74,7 +74,7 @@ def _names(name_or_file: str) -> list[str]:
     from basis_zoo.basis import get_basis_class, list_bases
 
     if not name_or_file.endswith(".py"):
-        get_basis_class(name_or_file)  # refuses one that there is not
+        get_basis_class(name_or_file)  # refuses an unknown one
         return [name_or_file]
     module = _load(Path(name_or_file))
     names = [n for n in list_bases() if get_basis_class(n).__module__ == module.__name__]
@@ -115,25 +115,25 @@ def _line_in(error: Exception, path: Path) -> str:
     return f":{own[-1]}" if own else ""
 
 
-def _gallery(given: argparse.Namespace) -> int:
+def _gallery(args: argparse.Namespace) -> int:
     from basis_zoo.gallery import write_gallery, write_mosaic  # needs matplotlib
 
-    names = None if given.family is None else _names(given.family)
-    if given.mosaic:
-        print(write_mosaic(given.mosaic))
-    if given.out or not given.mosaic:
-        folder = given.out or Path(tempfile.mkdtemp(prefix="basis-zoo-gallery-"))
+    names = None if args.family is None else _names(args.family)
+    if args.mosaic:
+        print(write_mosaic(args.mosaic))
+    if args.out or not args.mosaic:
+        folder = args.out or Path(tempfile.mkdtemp(prefix="basis-zoo-gallery-"))
         print(write_gallery(folder, names, lambda text: print(text, file=sys.stderr, flush=True)))
     return 0
 
 
-def _accuracy(given: argparse.Namespace) -> int:
+def _accuracy(args: argparse.Namespace) -> int:
     from basis_zoo.accuracy import accuracy_page  # needs scipy
 
     page = accuracy_page()
-    if given.out:
-        given.out.write_text(page)
-        print(given.out)
+    if args.out:
+        args.out.write_text(page)
+        print(args.out)
     else:
         print(page)
     return 0

@@ -44,10 +44,10 @@ def accuracy_page() -> str:
 
 def _row(basis: Basis, options: dict[str, Any]) -> str:
     s = Subject(basis)
-    told = ", ".join(f"{k} {v}" for k, v in options.items()) or "-"
+    words = ", ".join(f"{k} {v}" for k, v in options.items()) or "-"
     cells = [
         basis.name,
-        told,
+        words,
         *(f"{e:.0e}" for e in oracle_errors(s)),
         f"{condition(s):.0e}" if isinstance(basis, LinearBasis) else "-",
         *(_proxy(s, share) for share in (0.02, 0.9)),
@@ -67,7 +67,7 @@ def oracle_errors(s: Subject) -> tuple[float, float]:
     want = torch.from_numpy(s.basis.phi_oracle(*numbers))
     single = s.phi(x.float(), PhiParameters(*(q.float() for q in p)))
     scale = s.scale(x, p)
-    errors = ((got.double() - want).abs().max().item() / scale for got in (s.phi(x, p), single))
+    errors = ((value.double() - want).abs().max().item() / scale for value in (s.phi(x, p), single))
     return next(errors), next(errors)
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from basis_zoo.held import check_interval
+from basis_zoo.float32 import check_interval
 from basis_zoo.registry import ClassRegistry
 
 if TYPE_CHECKING:
@@ -156,8 +156,8 @@ class Basis(ABC):
     @property
     def has_oracle(self) -> bool:
         """Whether the family's author wrote `phi_oracle`, `oracle` or `psi_oracle`."""
-        written = (vars(c) for c in type(self).__mro__ if c.__module__ != __name__)
-        return any(not _ORACLES.isdisjoint(names) for names in written)
+        members = (vars(c) for c in type(self).__mro__ if c.__module__ != __name__)
+        return any(not _ORACLES.isdisjoint(names) for names in members)
 
     def phi_oracle(self, x: Array, amplitude: Array, grid: Array, bandwidth: Array) -> Array:
         """`phi` in float64 from numpy or scipy, written without this package's code.

@@ -1,4 +1,4 @@
-"""Amplitudes by least squares, in float64 and with the error told."""
+"""Amplitudes by least squares in float64, with their error."""
 
 from typing import NamedTuple
 
@@ -60,7 +60,7 @@ def fit_amplitudes(
         grid: `(num_points,)`.
         bandwidth: `(num_bandwidths,)`.
         ridge: Whether to hold amplitudes small at some cost in accuracy, as a start should.
-        pinned: Whether to move them on, by as little as can be, until phi(0) = 0.
+        pinned: Whether to correct them, as little as possible, so that phi(0) = 0.
     """
     x, y, grid, bandwidth = (t.detach().to("cpu", torch.float64) for t in (x, y, grid, bandwidth))
     a = responses(basis, x, grid, bandwidth)
@@ -70,10 +70,10 @@ def fit_amplitudes(
         weight = (_RIDGE * a.square().sum(dim=0).mean()).sqrt()
         a = torch.cat([a, weight * torch.eye(a.shape[1], dtype=a.dtype)])
         target = torch.cat([rest, torch.zeros(a.shape[1], dtype=a.dtype)])
-    found = torch.linalg.lstsq(a, target[:, None], rcond=_CUTOFF, driver="gelsd").solution[:, 0]
+    solution = torch.linalg.lstsq(a, target[:, None], rcond=_CUTOFF, driver="gelsd").solution[:, 0]
     if pinned:
         row = responses(basis, torch.zeros_like(x[:1]), grid, bandwidth)[0]
-        found = found - (row @ found) / row.square().sum().clamp_min(1e-12) * row
-    amplitude = found.float().double()
+        solution = solution - (row @ solution) / row.square().sum().clamp_min(1e-12) * row
+    amplitude = solution.float().double()
     residual = (basis.phi(x, amplitude, grid, bandwidth) - y).abs().max().item()
     return Fit(amplitude, residual)

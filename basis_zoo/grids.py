@@ -26,7 +26,7 @@ class Grid(ABC):
     ) -> Tensor:
         """`count` points in increasing order, `(count,)` float64 on the CPU.
 
-        `samples` are values of x that the model really meets, where some are known yet.
+        `samples` are values of x that the model really meets, where any are known.
         """
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from basis_zoo.held import held
+from basis_zoo.float32 import to_float32
 from basis_zoo.registry import did_you_mean
 
 SCALES = ("none", "fixed", "learned", "rms", "range")
@@ -50,7 +50,7 @@ class InputScale(nn.Module):
                 f"`momentum` must lie in [0, 1) and belongs to the rules rms and range, "
                 f"got {momentum} with rule {rule!r}"
             )
-        factor = held("value", torch.tensor(float(value), dtype=torch.float64))
+        factor = to_float32("value", torch.tensor(float(value), dtype=torch.float64))
         self.rule, self.value, self.momentum = rule, float(value), momentum
         if rule == "learned":
             self.log_scale = nn.Parameter(factor.log()[None])  # FSDP takes none without dimensions
@@ -71,10 +71,10 @@ class InputScale(nn.Module):
         """
         if self.rule not in ("rms", "range"):
             return
-        wanted, given = ("mean_square", mean_square) if self.rule == "rms" else ("peak", peak)
-        if given is None:
-            raise ValueError(f"input scale {self.rule!r} observes `{wanted}`, which is missing")
-        new = given.to(self.measured).sqrt() if self.rule == "rms" else given.to(self.measured)
+        argument, value = ("mean_square", mean_square) if self.rule == "rms" else ("peak", peak)
+        if value is None:
+            raise ValueError(f"input scale {self.rule!r} observes `{argument}`, which is missing")
+        new = value.to(self.measured).sqrt() if self.rule == "rms" else value.to(self.measured)
         keep = 1.0 if self.momentum is None else self.momentum
         mixed = torch.lerp(new, self.measured, keep)
         # no branch on the device's numbers: that would wait for the device in every step
@@ -86,8 +86,8 @@ class InputScale(nn.Module):
         if self.rule == "learned":
             return self.log_scale.exp()
         if self.rule in ("rms", "range"):
-            known = self.measured > 0
-            return torch.where(known, self.value / torch.where(known, self.measured, 1), 1.0)
+            observed = self.measured > 0
+            return torch.where(observed, self.value / torch.where(observed, self.measured, 1), 1.0)
         return self.value if self.rule == "fixed" else 1.0
 
     def _load_from_state_dict(

@@ -12,13 +12,13 @@ COLUMNS = ("family", "smooth", "order", "reads", "support", "parity", "outside",
 
 def describe(basis: Basis) -> dict[str, str]:
     """What a family declares, one short text for each of `COLUMNS`."""
-    reads = [word for word, count in _reads(basis) if count]
+    inputs = [word for word, count in _input_counts(basis) if count]
     support = basis.support
     return {
         "family": basis.name,
         "smooth": _smoothness(basis.smoothness),
         "order": {None: "-", math.inf: "∞"}.get(basis.order, f"{basis.order}"),
-        "reads": ", ".join(reads) or "interval",
+        "reads": ", ".join(inputs) or "interval",
         "support": "all" if support == math.inf else f"|z| <= {support:g}",
         "parity": basis.parity or "-",
         "outside": basis.extrapolation,
@@ -26,7 +26,7 @@ def describe(basis: Basis) -> dict[str, str]:
     }
 
 
-def _reads(basis: Basis) -> tuple[tuple[str, int], ...]:
+def _input_counts(basis: Basis) -> tuple[tuple[str, int], ...]:
     return ("grid", basis.num_points), ("bandwidth", basis.num_bandwidths)
 
 

@@ -8,15 +8,15 @@ from torch.nn import functional as F
 
 from basis_zoo.basis import Basis
 from basis_zoo.fit import fit_amplitudes
+from basis_zoo.float32 import check_bandwidth, to_float32
 from basis_zoo.grids import Grid
-from basis_zoo.held import check_bandwidth, held
 from basis_zoo.phi import Phi, PhiParameters
 from basis_zoo.starts import Start
 
 _POINTS = 33
-"""Of the interval, at which a new phi must be able to learn."""
+"""Points of the interval at which a new phi must be able to learn."""
 _LEARNING: set[tuple[Phi, Grid, Start, tuple[str, ...]]] = set()
-"""Kinds of phi that were seen to learn: one is asked, not every layer's."""
+"""Kinds of phi that are known to learn, so that one is checked and not every layer's."""
 
 
 def inverse_softplus(y: Tensor) -> Tensor:
@@ -85,18 +85,18 @@ class Nonlinearity(nn.Module):
         self.grid_rule = grid
         points = grid.place(basis.num_points, basis.interval)
         omega = _bandwidth(bandwidth, basis, points)
-        raw_grid = held("grid", self._raw_grid(points))
-        raw_bandwidth = held("bandwidth", inverse_softplus(omega))
+        raw_grid = to_float32("grid", self._raw_grid(points))
+        raw_bandwidth = to_float32("bandwidth", inverse_softplus(omega))
         in_force = _in_order(raw_grid) if self.grid_is_learned else raw_grid
         # a start fits the numbers that are stored, not those that were asked for
         stored = F.softplus(raw_bandwidth)
         values = start.values(basis, in_force.double(), stored.double(), linear)
         self.start_residual = values.residual
         line = torch.tensor([values.slope, values.offset], dtype=torch.float64)
-        self._own("amplitude", held("amplitude", values.amplitude), train_amplitude)
+        self._own("amplitude", to_float32("amplitude", values.amplitude), train_amplitude)
         self._own("raw_bandwidth", raw_bandwidth, train_bandwidth)
         self._own("raw_grid", raw_grid, self.grid_is_learned)
-        self._own("line", held("line", line), linear)
+        self._own("line", to_float32("line", line), linear)
         self._require_learning(start)
 
     def _require_learning(self, start: Start) -> None:
@@ -132,8 +132,8 @@ class Nonlinearity(nn.Module):
             x = x.detach().to(self.amplitude.device, torch.float64, copy=True).requires_grad_()
             y = self.phi(x, self.parameters_in_force(numbers))
             weights = torch.linspace(1, 2, len(x), dtype=y.dtype, device=y.device)
-            told = torch.autograd.grad(y, [x, *leaves], weights, materialize_grads=True)
-        return any(bool(gradient.any()) for gradient in told)
+            gradients = torch.autograd.grad(y, [x, *leaves], weights, materialize_grads=True)
+        return any(bool(gradient.any()) for gradient in gradients)
 
     @property
     def grid_is_learned(self) -> bool:
@@ -223,14 +223,14 @@ def _in_order(raw: Tensor) -> Tensor:
     return torch.cat([first, first + F.softplus(raw[..., 1:]).cumsum(-1)], dim=-1)
 
 
-def _bandwidth(given: float | str, basis: Basis, points: Tensor) -> Tensor:
-    if given == "spacing":
+def _bandwidth(value: float | str, basis: Basis, points: Tensor) -> Tensor:
+    if value == "spacing":
         omega = spacing_bandwidth(basis, points)
-    elif isinstance(given, str):
-        raise ValueError(f"`bandwidth` must be a positive number or 'spacing', got {given!r}")
-    elif not given > 0:
-        raise ValueError(f"`bandwidth` must be positive, got {given}")
+    elif isinstance(value, str):
+        raise ValueError(f"`bandwidth` must be a positive number or 'spacing', got {value!r}")
+    elif not value > 0:
+        raise ValueError(f"`bandwidth` must be positive, got {value}")
     else:
-        omega = torch.full((basis.num_bandwidths,), float(given), dtype=torch.float64)
+        omega = torch.full((basis.num_bandwidths,), float(value), dtype=torch.float64)
     check_bandwidth(omega, basis.interval)
     return omega

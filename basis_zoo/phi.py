@@ -28,7 +28,7 @@ from basis_zoo.registry import did_you_mean
 
 EXTRAPOLATIONS = ("exact", "clamp", "linear", "zero", "periodic")
 PERIODS = 2
-"""On each side, in which `Phi.breakpoints` repeats those of a periodic phi."""
+"""Periods on each side over which `Phi.breakpoints` repeats those of a periodic phi."""
 
 
 class PhiParameters(NamedTuple):

@@ -55,32 +55,34 @@ SYNONYMS = {
 """What a name is called elsewhere, in PEFT, in transformers or in short."""
 
 
-def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the one of `known` that is meant or nearest, or nothing.
+def did_you_mean(name: object, names: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the one of `names` that is meant or nearest, or nothing.
 
     Case does not count. Of a dotted name, such as train.lr, the last part may be a synonym.
     """
-    spelled = {each.lower(): each for each in known}
+    spelled = {each.lower(): each for each in names}
     text = str(name).lower()
     before, dot, last = text.rpartition(".")
-    meant = (f"{before}{dot}{own}" for own, others in SYNONYMS.items() if last in others.split())
-    close = [each for each in meant if each in spelled]
+    translations = (
+        f"{before}{dot}{own}" for own, others in SYNONYMS.items() if last in others.split()
+    )
+    close = [each for each in translations if each in spelled]
     close = close or difflib.get_close_matches(text, spelled, n=1)
     return f" Did you mean {spelled[close[0]]!r}?" if close else ""
 
 
-def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+def unknown(kind: str, name: object, names: Iterable[str]) -> str:
     """The message that no `kind` is called `name`: what was meant, and what there is."""
-    known = sorted(known)
-    registered = ", ".join(known) or "none"
-    return f"unknown {kind} {name!r}.{did_you_mean(name, known)} Registered: {registered}"
+    names = sorted(names)
+    registered = ", ".join(names) or "none"
+    return f"unknown {kind} {name!r}.{did_you_mean(name, names)} Registered: {registered}"
 
 
-def no_option(owner: str, option: object, known: Iterable[str]) -> str:
+def no_option(owner: str, option: object, names: Iterable[str]) -> str:
     """The message that `owner`, such as "method 'lora'", has no such option."""
-    known = list(known)
-    options = ", ".join(known) or "none"
-    return f"{owner} has no option {option!r}.{did_you_mean(option, known)} Its options: {options}"
+    names = list(names)
+    options = ", ".join(names) or "none"
+    return f"{owner} has no option {option!r}.{did_you_mean(option, names)} Its options: {options}"
 
 
 class Registry(Generic[M]):
@@ -117,10 +119,10 @@ class Registry(Generic[M]):
         self._check(name, member)
         if not (isinstance(name, str) and name.isidentifier() and name == name.lower()):
             raise ValueError(f"the name of a {self._kind} is a lower-case word, got {name!r}")
-        taken = self._members.get(name)
-        if taken is not None and not self._same(taken, member):
+        present = self._members.get(name)
+        if present is not None and not self._same(present, member):
             raise ValueError(
-                f"{self._kind} {name!r} is already registered as {self._origin(taken)}; "
+                f"{self._kind} {name!r} is already registered as {self._origin(present)}; "
                 f"give {self._origin(member)} another name"
             )
         self._members[name] = member
@@ -155,13 +157,13 @@ class Registry(Generic[M]):
                 f"{self._kind} {name!r} must be a {self._base.__name__}, got {member!r}"
             )
 
-    def _same(self, taken: M, member: M) -> bool:
-        """Whether `member` may replace `taken`, as it is the same thing again."""
+    def _same(self, present: M, member: M) -> bool:
+        """Whether `member` may replace `present`, as it is the same thing again."""
         return False
 
 
 def foreign() -> set[tuple[str, str]]:
-    """Kind and name of every member that does not ship, whatever is imported of what does."""
+    """Kind and name of every member that does not ship, whatever has been imported."""
     return {
         (registry._kind, name)
         for registry in _ALL
@@ -216,10 +218,10 @@ class ClassRegistry(Registry[type[T]]):
             ValueError: Unknown name, unknown option, or an option the member refuses.
         """
         member = self.get_class(name)
-        known = [f.name for f in dataclasses.fields(member) if f.init]
+        fields = [f.name for f in dataclasses.fields(member) if f.init]
         for option in options:
-            if option not in known:
-                raise ValueError(no_option(f"{self._kind} {name!r}", option, known))
+            if option not in fields:
+                raise ValueError(no_option(f"{self._kind} {name!r}", option, fields))
         try:
             return member(**options)
         except TypeError as error:
@@ -250,8 +252,8 @@ class ClassRegistry(Registry[type[T]]):
                 f"{self._kind} {name!r} must be a subclass of {self._base.__name__}, got {member!r}"
             )
 
-    def _same(self, taken: type[T], member: type[T]) -> bool:
-        return _place(taken) == _place(member)  # its file was read again
+    def _same(self, present: type[T], member: type[T]) -> bool:
+        return _place(present) == _place(member)  # its file was read again
 
 
 def _place(member: type) -> str:

@@ -84,7 +84,7 @@ class Paper(Start):
     """Zero amplitudes and B = 0, as LR-LoRA writes it (section 3.3).
 
     The first updates move all amplitudes together, phi(0) becomes a constant added to every
-    entry of W, and models are lost: kept to be studied.
+    entry of W, and training fails; it is kept to be studied.
     """
 
     zero_b: ClassVar[bool] = True
@@ -99,9 +99,9 @@ class Paper(Start):
 class Small(Start):
     """Zero amplitudes and a small random B, not anchored.
 
-    The update is zero at first, but for a family that is not zero where its amplitudes are, such as
-    `sinter`: that needs a start with B = 0. Amplitudes learn apart from each other as soon as the
-    entries of BA differ by a grid cell: give it an input scale.
+    The update is zero at first, unless the family is not zero at zero amplitudes; such a family, as
+    `sinter` is, needs a start with B = 0. Amplitudes learn different values as soon as the entries
+    of BA differ by a grid cell, so give it an input scale.
     """
 
     def values(self, basis: Basis, grid: Tensor, bandwidth: Tensor, linear: bool) -> StartValues:

@@ -40,23 +40,23 @@ def main() -> None:
     parser.add_argument("count", type=int, nargs="?")
     parser.add_argument("--slots", type=int, default=2, help="trials at once")
     parser.add_argument("--keep", type=Path, help="leave runs and MLflow's database in this folder")
-    given = parser.parse_args()
-    found = BENCHES[given.what](given)
-    for name, value in found.items():
+    args = parser.parse_args()
+    numbers = BENCHES[args.what](args)
+    for name, value in numbers.items():
         if isinstance(value, dict):
             print(f"{name:<44} {'  '.join(f'{k} {v}' for k, v in value.items())}")
         else:
             print(f"{name:<44} {value}")
     OUT.parent.mkdir(exist_ok=True)
-    known = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
-    known[given.what] = {"machine": machine(), **found}
-    OUT.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    record = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
+    record[args.what] = {"machine": machine(), **numbers}
+    OUT.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 BENCHES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "yaml": lambda given: yaml(given.count or 10_000),
-    "trials": lambda given: trials(given.count or 1_000, given.slots, given.keep),
-    "study": lambda given: study_beyond_training(given.slots),
+    "yaml": lambda args: yaml(args.count or 10_000),
+    "trials": lambda args: trials(args.count or 1_000, args.slots, args.keep),
+    "study": lambda args: study_beyond_training(args.slots),
 }
 
 
@@ -108,14 +108,14 @@ def yaml(count: int) -> dict[str, Any]:
             times[kind].append(1000 * (time.process_time() - began))
             wall.append(1000 * (time.perf_counter() - began_wall))
         os.chdir(ROOT)
-    every = [each for kind in times.values() for each in kind]
+    all_times = [each for kind in times.values() for each in kind]
     table = {kind: spread(times[kind]) for kind in sorted(times)}
     return {
         "files": count,
         **faults,
-        "ms of processor time": spread(every),
+        "ms of processor time": spread(all_times),
         "ms by the clock": spread(wall),
-        "share under 50 ms of processor time": round(sum(t < 50 for t in every) / count, 5),
+        "share under 50 ms of processor time": round(sum(t < 50 for t in all_times) / count, 5),
         **table,
     }
 
@@ -144,7 +144,9 @@ def trials(count: int, slot_count: int, keep: Path | None = None) -> dict[str, A
 
     devices.gpus = lambda: 0
     seeds = 10
-    planned = fake.make_trials(*[{}] * (-(-count // seeds)), seeds=tuple(range(seeds)))[:count]
+    planned_trials = fake.make_trials(*[{}] * (-(-count // seeds)), seeds=tuple(range(seeds)))[
+        :count
+    ]
     if keep is not None:
         keep.mkdir(parents=True)
     with contextlib.nullcontext(keep) if keep else tempfile.TemporaryDirectory() as folder:
@@ -152,7 +154,7 @@ def trials(count: int, slot_count: int, keep: Path | None = None) -> dict[str, A
         path = Path(folder) / "fake.yaml"
         path.write_text("name: fake\n", encoding="utf-8")
         study = fake.make_study().model_copy(update={"baseline": "arm0", "path": path})
-        run = functools.partial(dispatch.run, study, planned, runs_dir,
+        run = functools.partial(dispatch.run, study, planned_trials, runs_dir,
                                 fake.runners(journal, slot_count))  # fmt: skip
         memory: list[int] = []
         ended = 0
@@ -163,32 +165,34 @@ def trials(count: int, slot_count: int, keep: Path | None = None) -> dict[str, A
             if event.kind == "done" and ended in (max(1, count // 10), count):
                 memory.append(psutil.Process().memory_info().rss)
 
-        spent = timed(lambda: run(on_event=on_event))
+        times = timed(lambda: run(on_event=on_event))
         assert ended == count
-        found = {
+        numbers = {
             "trials": count,
             "slots": slot_count,
             "ms a trial and slot, by the clock": round(
-                1000 * spent["clock"] * slot_count / count, 1
+                1000 * times["clock"] * slot_count / count, 1
             ),
-            "ms of the loop's processor time a trial": round(1000 * spent["processor"] / count, 2),
+            "ms of the loop's processor time a trial": round(1000 * times["processor"] / count, 2),
             "MB resident after a tenth and after all": [round(m / 1e6) for m in memory],
             "s to find that all is done": timed(run),
         }
         console = Console(file=open(os.devnull, "w"))
-        found["s of the plan's table"] = timed(
-            lambda: console.print(plan_table(planned, runs_dir, slot_count))
+        numbers["s of the plan's table"] = timed(
+            lambda: console.print(plan_table(planned_trials, runs_dir, slot_count))
         )
-        found["s to read, check and plan as many trials"] = planning(Path(folder), count)
-        rows = [(t, runs.result_of(t, runs_dir), runs.trial_dir(t, runs_dir)) for t in planned]
+        numbers["s to read, check and plan as many trials"] = planning(Path(folder), count)
+        rows = [
+            (t, runs.result_of(t, runs_dir), runs.trial_dir(t, runs_dir)) for t in planned_trials
+        ]
         out = runs.study_dir(study, runs_dir) / "report"
         reports: list[Any] = []
         pairs = [(trial, result) for trial, result, _ in rows]
-        found["s of the report"] = timed(lambda: reports.append(write_report(study, pairs, out)))
+        numbers["s of the report"] = timed(lambda: reports.append(write_report(study, pairs, out)))
         for what in ("s to track all in MLflow", "s to track them again"):
-            found[what] = timed(lambda: pages.track_all(study, rows, reports[0], runs_dir, print))
-        found["s of the MLflow view's query"] = timed(lambda: view(study, runs_dir))
-    return found
+            numbers[what] = timed(lambda: pages.track_all(study, rows, reports[0], runs_dir, print))
+        numbers["s of the MLflow view's query"] = timed(lambda: view(study, runs_dir))
+    return numbers
 
 
 def study_beyond_training(slot_count: int) -> dict[str, Any]:
@@ -206,15 +210,15 @@ def study_beyond_training(slot_count: int) -> dict[str, Any]:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         clock, after = time.perf_counter() - began, os.times()
         results = [json.loads(file.read_text()) for file in Path(folder).rglob("result.json")]
-    spent = sum(after[2:4]) - sum(before[2:4])
+    seconds = sum(after[2:4]) - sum(before[2:4])
     inside = sum(result["cost"]["processor_seconds"] for result in results)
     return {
         "trials": len(results),
         "slots": slot_count,
         "s by the clock": round(clock, 1),
-        "processor s of the command and its processes": round(spent, 1),
+        "processor s of the command and its processes": round(seconds, 1),
         "processor s in training, evaluation and after": round(inside, 1),
-        "processor s beyond these, a trial": round((spent - inside) / len(results), 2),
+        "processor s beyond these, a trial": round((seconds - inside) / len(results), 2),
     }
 
 
@@ -243,8 +247,8 @@ def view(study: Any, runs_dir: Path) -> None:
     client = MlflowClient(f"sqlite:///{runs_dir / 'mlflow.db'}")
     experiment = client.get_experiment_by_name(f"{study.name} ({study.profile})")
     query = "tags.kind = 'arm'"
-    found = client.search_runs([experiment.experiment_id], query, max_results=100)
-    assert found
+    hits = client.search_runs([experiment.experiment_id], query, max_results=100)
+    assert hits
 
 
 def timed(call: Callable[[], object]) -> dict[str, float]:

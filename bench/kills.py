@@ -57,17 +57,17 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="of `drive`, which is for this program alone")
     parser.add_argument("--runs", type=Path)
     parser.add_argument("--address")
-    given = parser.parse_args()
-    if given.runner == "drive":
-        sys.exit(drive(given.folder, given.runs, given.address))
+    args = parser.parse_args()
+    if args.runner == "drive":
+        sys.exit(drive(args.folder, args.runs, args.address))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tiny.bert(folder / "bert")
         tiny.table(folder)
-        found = measure(given.runner, folder, given.minutes * 60, random.Random(given.seed))
-    print(json.dumps(found, indent=2))
-    known = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
-    OUT.write_text(json.dumps(known | {given.runner: found}, indent=2) + "\n", encoding="utf-8")
+        numbers = measure(args.runner, folder, args.minutes * 60, random.Random(args.seed))
+    print(json.dumps(numbers, indent=2))
+    record = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
+    OUT.write_text(json.dumps(record | {args.runner: numbers}, indent=2) + "\n", encoding="utf-8")
 
 
 def trials(folder: Path) -> list[Trial]:
@@ -91,18 +91,18 @@ def trials(folder: Path) -> list[Trial]:
 def drive(folder: Path, runs_dir: Path, address: str | None) -> int:
     """Run what has no result, failed trials too; 0 once all is done."""
     study, points = make_study(), trials(folder)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         if address is None:
 
-            def make_runner(left: int) -> LocalRunner:
+            def make_runner(slots: int) -> LocalRunner:
                 return LocalRunner(SLOTS, runs_dir / "workers")
         else:
             from studies.engine.running.cluster import ray_runner
 
-            cluster = held.enter_context(ray_runner.connected(address))
+            cluster = stack.enter_context(ray_runner.connected(address))
 
-            def make_runner(left: int) -> ray_runner.RayRunner:
-                return ray_runner.RayRunner(cluster, left)
+            def make_runner(slots: int) -> ray_runner.RayRunner:
+                return ray_runner.RayRunner(cluster, slots)
 
         try:
             dispatch.run(study, points, runs_dir, make_runner, retry_failed=True)
@@ -128,16 +128,16 @@ def measure(runner: str, folder: Path, seconds: float, draw: random.Random) -> d
     kills: collections.Counter[str] = collections.Counter()
     studies_done = equal = once = resumed = 0
     end = time.monotonic() + seconds
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         cluster = None
         if runner == "ray":
-            cluster = held.enter_context(contextlib.closing(fake_ray.FakeCluster(2)))
+            cluster = stack.enter_context(contextlib.closing(fake_ray.FakeCluster(2)))
         while time.monotonic() < end:
             runs_dir = folder / f"disturbed-{studies_done}"
             disturb(folder, runs_dir, cluster, draw, kills, lambda: time.monotonic() < end)
-            found = metrics(folder, runs_dir)
+            numbers = metrics(folder, runs_dir)
             studies_done += 1
-            equal += sum(found[key] == calm[key] for key in calm)
+            equal += sum(numbers[key] == calm[key] for key in calm)
             once += sum(count == 1 for count in completions(runs_dir).values())
             logs = runs_dir.glob("fake/embedded/trials/*/log.txt")
             resumed += sum("goes on after" in log.read_text(errors="replace") for log in logs)
@@ -188,8 +188,8 @@ def disturb(
             calm_until = time.monotonic() + draw.uniform(0, BUSY_SECONDS)
             while driver.poll() is None and time.monotonic() < calm_until:
                 time.sleep(0.02)
-            there = workers(driver, cluster)
-            if driver.poll() is not None or not there or not more():
+            running = workers(driver, cluster)
+            if driver.poll() is not None or not running or not more():
                 continue
             victim = draw.choice(["driver", "worker", *(["node"] if cluster else [])])
             kills[victim] += 1
@@ -198,7 +198,7 @@ def disturb(
                 driver.wait()
             elif victim == "worker":
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    draw.choice(there).kill()
+                    draw.choice(running).kill()
             elif cluster is not None:
                 cluster.do("kill")
                 cluster.do("add")
@@ -221,13 +221,13 @@ def workers(
             below = psutil.Process(driver.pid).children(recursive=True)
             return [process for process in below if MODULES & set(process.cmdline())]
         return []
-    found = []
+    processes = []
     for process in psutil.process_iter(["cmdline", "ppid"]):
         if MODULES & set(process.info["cmdline"] or ()):
             with contextlib.suppress(ProcessLookupError):
                 if os.getsid(process.info["ppid"]) == cluster.session:
-                    found.append(process)
-    return found
+                    processes.append(process)
+    return processes
 
 
 if __name__ == "__main__":

@@ -35,15 +35,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="trials a slot")
     parser.add_argument("--steps", type=int, help="train.max_steps of each trial")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results")
-    given = parser.parse_args()
-    plan = shortened(read_plan(given.plan), given.steps)
-    if (most := given.rounds * max(given.slots)) > len(plan.trials):
-        parser.error(f"{given.plan} has {len(plan.trials)} trials, {most} are needed")
+    args = parser.parse_args()
+    plan = shortened(read_plan(args.plan), args.steps)
+    if (most := args.rounds * max(args.slots)) > len(plan.trials):
+        parser.error(f"{args.plan} has {len(plan.trials)} trials, {most} are needed")
     rows: list[dict[str, float]] = []
     measure(plan.model_copy(update={"trials": plan.trials[:1]}), 1)  # files and kernels are cached
     print(f"{'slots':>5} {'trials':>6} {'seconds':>8} {'an hour':>8} {'ratio':>6}")
-    for count in given.slots:
-        head = plan.model_copy(update={"trials": plan.trials[: given.rounds * count]})
+    for count in args.slots:
+        head = plan.model_copy(update={"trials": plan.trials[: args.rounds * count]})
         seconds = measure(head, count)
         rate = 3600 * len(head.trials) / seconds
         ratio = rate / rows[0]["trials_an_hour"] if rows else 1.0
@@ -57,16 +57,16 @@ def main() -> None:
             }
         )
         print(f"{count:>5} {len(head.trials):>6} {seconds:>8.1f} {rate:>8.0f} {ratio:>6.2f}")
-    found = {
+    record = {
         "study": f"{plan.study} ({plan.profile})",
-        "steps": given.steps,
+        "steps": args.steps,
         "cores": devices.cores(),
         "place": place("cuda" if torch.cuda.is_available() else "cpu"),
         "rows": rows,
     }
-    given.out.mkdir(parents=True, exist_ok=True)
-    path = given.out / "packing.json"
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / "packing.json"
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(path)
 
 
@@ -92,8 +92,8 @@ def measure(plan: Plan, count: int) -> float:
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - began
         results = [read_result(file.parent) for file in runs.rglob("result.json")]
-    done = sum(result is not None and result.status == "done" for result in results)
-    assert done == len(plan.trials), f"{done} of {len(plan.trials)} trials ended well"
+    finished = sum(result is not None and result.status == "done" for result in results)
+    assert finished == len(plan.trials), f"{finished} of {len(plan.trials)} trials ended well"
     return seconds
 
 

@@ -33,25 +33,25 @@ def main() -> None:
     """Measure both runners and write what was found."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 300
     fake_trials.devices.gpus = lambda: 0
-    found: dict[str, object] = {"trials": count, "slots": SLOTS, "cores": os.cpu_count()}
-    found["load_before"] = round(os.getloadavg()[0], 1)
-    found["ray"] = ray_runner.ray.__version__
+    numbers: dict[str, object] = {"trials": count, "slots": SLOTS, "cores": os.cpu_count()}
+    numbers["load_before"] = round(os.getloadavg()[0], 1)
+    numbers["ray"] = ray_runner.ray.__version__
     with tempfile.TemporaryDirectory() as folder:
-        here = Path(folder)
-        found["local"] = measured(count, here / "local", fake_trials.runners(here / "journal", 2))
-        argv = fake_ray.command(here)
+        root = Path(folder)
+        numbers["local"] = measured(count, root / "local", fake_trials.runners(root / "journal", 2))
+        argv = fake_ray.command(root)
         began = time.perf_counter()
         with ray_runner.connected("local") as cluster:
-            found["s to start Ray here and to check its node"] = time.perf_counter() - began
-            found["on Ray"] = measured(
+            numbers["s to start Ray here and to check its node"] = time.perf_counter() - began
+            numbers["on Ray"] = measured(
                 count,
-                here / "ray",
-                lambda left: ray_runner.RayRunner(cluster, SLOTS, command=lambda processes: argv),
+                root / "ray",
+                lambda slots: ray_runner.RayRunner(cluster, SLOTS, command=lambda processes: argv),
             )
-    found = json.loads(json.dumps(found), parse_float=lambda text: round(float(text), 2))
-    print(json.dumps(found, indent=2))
-    known = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
-    OUT.write_text(json.dumps(known | {"ray": found}, indent=2) + "\n", encoding="utf-8")
+    numbers = json.loads(json.dumps(numbers), parse_float=lambda text: round(float(text), 2))
+    print(json.dumps(numbers, indent=2))
+    record = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
+    OUT.write_text(json.dumps(record | {"ray": numbers}, indent=2) + "\n", encoding="utf-8")
 
 
 def measured(count: int, runs_dir: Path, make_runner: Callable[[int], Runner]) -> dict[str, float]:

@@ -3,7 +3,7 @@ r"""When does it matter that W' is rounded to bfloat16?
 A layer of MiniLM's shape with weights of bfloat16 learns a known update $\Delta W^*$ of rank 8 by
 least squares on random inputs. Only the size of the update varies, from far below half an ulp of
 a typical weight up; the factors and phi are float32 and of the same size in every case, since
-alpha takes the size of the update. Told is the relative error of the learned update,
+alpha takes the size of the update. Errors is the relative error of the learned update,
 $\lVert s\varphi(BA) - \Delta W^* \rVert / \lVert \Delta W^* \rVert$, and of the update that is
 left when W' is merged and rounded to nearest.
 
@@ -38,14 +38,14 @@ WAYS: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
 }
 
 
-class Told(NamedTuple):
+class Errors(NamedTuple):
     """Relative errors after training."""
 
     learned: float
     merged: float
 
 
-def train(size: float, way: str, seed: int, steps: int) -> Told:
+def train(size: float, way: str, seed: int, steps: int) -> Errors:
     """Learn an update of `size` half ulps."""
     dtype, options = WAYS[way]
     torch.manual_seed(seed)
@@ -74,7 +74,7 @@ def train(size: float, way: str, seed: int, steps: int) -> Told:
     with torch.no_grad():
         merged = layer.merged_matrix(layer.base_layer.weight, layer.parts(["default"]))
         merged = merged.float() - weight
-        return Told(error(layer.get_delta_weight("default"), true), error(merged, true))
+        return Errors(error(layer.get_delta_weight("default"), true), error(merged, true))
 
 
 def error(got: Tensor, want: Tensor) -> float:
@@ -88,14 +88,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
-    given = parser.parse_args()
+    args = parser.parse_args()
     print("error of the learned update (of the merged weight), by its size in half ulps of W")
     print("size    " + "".join(f"{way:>20}" for way in WAYS))
     rows = []
     for size in SIZES:
         cells = []
         for way in WAYS:
-            told = [train(size, way, seed, given.steps) for seed in range(given.seeds)]
+            told = [train(size, way, seed, args.steps) for seed in range(args.seeds)]
             learned, merged = (statistics.mean(column) for column in zip(*told, strict=True))
             rows.append(
                 {"half_ulps": size, "way": way, "learned": learned, "merged": merged,
@@ -103,8 +103,8 @@ def main() -> None:
             )  # fmt: skip
             cells.append(f"{learned:.3f} ({merged:.3f})")
         print(f"{size:<8.3g}" + "".join(f"{cell:>20}" for cell in cells), flush=True)
-    told = {**place("cpu"), "steps": given.steps, "seeds": given.seeds, "rows": rows}
-    (given.out / "rounding.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    told = {**place("cpu"), "steps": args.steps, "seeds": args.seeds, "rows": rows}
+    (args.out / "rounding.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

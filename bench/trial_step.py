@@ -47,8 +47,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=32, help="of a batch")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    found = []
+    args = parser.parse_args()
+    records = []
     print(f"{'adapter':<8}{'capture':<9}{'step ms':>9}{'all ms':>9}{'host ms':>9}{'MiB':>7}  notes")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -56,18 +56,18 @@ def main() -> None:
         rows(folder / "rows.csv")
         for adapter, options in ADAPTERS.items():
             for capture in ("off", "auto"):
-                for steps in (30, given.steps):
-                    trial = made(folder, options, capture, steps, given.rows, given.dtype)
+                for steps in (30, args.steps):
+                    trial = make_trial(folder, options, capture, steps, args.rows, args.dtype)
                     row = measured(trial, folder / f"{adapter}-{capture}-{steps}", steps)
-                found.append({"adapter": adapter, "capture": capture, **row})
+                records.append({"adapter": adapter, "capture": capture, **row})
                 print(
                     f"{adapter:<8}{capture:<9}{row['step_ms']:>9.2f}{row['all_ms']:>9.2f}"
                     f"{row['host_ms']:>9.2f}{row['peak_mib']:>7.0f}  {'; '.join(row['notes'])}"
                 )
-    if given.out is not None:
+    if args.out is not None:
         device = place("cuda" if torch.cuda.is_available() else "cpu")
-        record = {"place": device, "options": {**vars(given), "out": None}, "rows": found}
-        given.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        record = {"place": device, "options": {**vars(args), "out": None}, "rows": records}
+        args.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def rows(path: Path) -> None:
@@ -82,7 +82,7 @@ def rows(path: Path) -> None:
             writer.writerow((" ".join(words), "good" if good else "bad"))
 
 
-def made(
+def make_trial(
     folder: Path, adapter: dict[str, Any], capture: str, steps: int, rows: int, dtype: str
 ) -> Trial:
     """A trial of `steps` steps."""

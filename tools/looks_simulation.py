@@ -50,7 +50,7 @@ class Design:
     levels: Callable[[float], Array]
 
 
-def spent(sizes: Sequence[int], share: Sequence[float]) -> Callable[[float], Array]:
+def independent_levels(sizes: Sequence[int], share: Sequence[float]) -> Callable[[float], Array]:
     """Each look's share of the level, as if looks knew nothing of each other."""
     return lambda level: level * np.array(share)
 
@@ -59,9 +59,9 @@ def boundaries(sizes: Sequence[int], share: Sequence[float]) -> Callable[[float]
     """The levels that together spend the shares where looks correlate as sums of normals do."""
 
     def levels(level: float, points: int = 801) -> Array:
-        found = [level * share[0]]
+        bounds = [level * share[0]]
         n = sizes[0]
-        s = np.linspace(-8, stats.norm.isf(found[0]), points) * np.sqrt(n)
+        s = np.linspace(-8, stats.norm.isf(bounds[0]), points) * np.sqrt(n)
         density = stats.norm.pdf(s, scale=np.sqrt(n))
         for w, size in zip(share[1:], sizes[1:], strict=True):
             step = np.sqrt(size - n)
@@ -74,8 +74,8 @@ def boundaries(sizes: Sequence[int], share: Sequence[float]) -> Callable[[float]
             new = np.linspace(-8 * np.sqrt(size), low, points)
             density = stats.norm.pdf((new[:, None] - s) / step) @ weight / step
             n, s = size, new
-            found.append(float(stats.norm.sf(low / np.sqrt(size))))
-        return np.array(found)
+            bounds.append(float(stats.norm.sf(low / np.sqrt(size))))
+        return np.array(bounds)
 
     return levels
 
@@ -99,10 +99,10 @@ def anytime(sizes: Sequence[int], g: float = 1.0) -> Callable[[float], Array]:
     return levels
 
 
-OURS = Design("**5, 10, 20, 40**", LOOKS, spent(LOOKS, shares(4)))
+OURS = Design("**5, 10, 20, 40**", LOOKS, independent_levels(LOOKS, shares(4)))
 DESIGNS = (
-    Design("5 seeds", (5,), spent((5,), [1.0])),
-    Design("40 seeds", (40,), spent((40,), [1.0])),
+    Design("5 seeds", (5,), independent_levels((5,), [1.0])),
+    Design("40 seeds", (40,), independent_levels((40,), [1.0])),
     OURS,
     Design("with boundaries", LOOKS, boundaries(LOOKS, shares(4))),
     Design("anytime, each seed", EACH, anytime(EACH)),
@@ -145,10 +145,10 @@ class World:
             base = base[:, :1]
         elif self.arms == "chain":
             base = np.concatenate([base[:, :1], arm[:, :-1]], 1)
-        found = arm - base
+        differences = arm - base
         if self.arms == "opposed":
-            found[:, 1::2] = 0.436 * found[:, 1::2] - 0.9 * found[:, 0:-1:2]
-        return np.asarray(found + np.array(self.differences)[:, None])
+            differences[:, 1::2] = 0.436 * differences[:, 1::2] - 0.9 * differences[:, 0:-1:2]
+        return np.asarray(differences + np.array(self.differences)[:, None])
 
     def _runs(self, rng: np.random.Generator, shape: tuple[int, ...], share: float) -> Array:
         scale = self.spread / np.sqrt(2)
@@ -200,7 +200,7 @@ def decide(p: Array, levels: Callable[[float], Array]) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True)
-class Found:
+class Outcome:
     """What many studies of one world came to."""
 
     wrong: int
@@ -223,7 +223,7 @@ class Found:
         return [share, words, f"{self.seeds:.1f}"]
 
 
-def simulate(world: World, design: Design, studies: int, seed: int = 0) -> Found:
+def simulate(world: World, design: Design, studies: int, seed: int = 0) -> Outcome:
     """Judge `studies` made-up studies of `world` by `design`."""
     d = world.draw(np.random.default_rng(seed), studies, max(*design.sizes, 2))
     word, when = decide(p_values(d, design.sizes, world.resolution), design.levels)
@@ -231,7 +231,7 @@ def simulate(world: World, design: Design, studies: int, seed: int = 0) -> Found
     wrong = (word == 0) & (truth <= 0) | (word == 1) & (truth > 0)
     wrong |= (word == 2) & (np.abs(truth) >= RESOLUTION)
     shares_ = np.array([(word == each).mean() for each in range(3)])
-    return Found(
+    return Outcome(
         int(wrong.any(1).sum()), studies, shares_, float(np.array(design.sizes)[when].mean())
     )
 
@@ -245,18 +245,18 @@ def tables(studies: int) -> Iterator[str]:
         for d in (0.0, RESOLUTION / 2, RESOLUTION, 2 * RESOLUTION):
             world = World((d,) * 3, spread)
             for design in DESIGNS:
-                found = simulate(world, design, studies)
-                rows.append([f"{spread:.1%}", f"{d:.2%}", design.name, *found.cells()])
+                outcome = simulate(world, design, studies)
+                rows.append([f"{spread:.1%}", f"{d:.2%}", design.name, *outcome.cells()])
     yield _table(["spread", "true difference", "seeds, looks", *head], rows)
     yield "How the error is spent over the looks 5, 10, 20, 40; three claims, one baseline:"
     rows = []
     for name, share in SPENDING.items():
-        design = Design(name, LOOKS, spent(LOOKS, share))
+        design = Design(name, LOOKS, independent_levels(LOOKS, share))
         row = [name]
         for spread in (0.006, 0.012):
             for d in (0.0, RESOLUTION, 2 * RESOLUTION):
-                found = simulate(World((d,) * 3, spread), design, studies)
-                row.append(f"{found.words.sum():.0%}, {found.seeds:.1f}")
+                outcome = simulate(World((d,) * 3, spread), design, studies)
+                row.append(f"{outcome.words.sum():.0%}, {outcome.seeds:.1f}")
         rows.append(row)
     cells = [f"{s:.1%}, {d:.1%}" for s in (0.006, 0.012) for d in (0, RESOLUTION, 2 * RESOLUTION)]
     yield _table(["shares; spread, difference:", *cells], rows)
@@ -311,12 +311,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("page", type=Path, help="file with the lines that the tables stand between")
     parser.add_argument("--studies", type=int, default=20_000)
-    given = parser.parse_args(arguments)
-    text = given.page.read_text(encoding="utf-8")
+    args = parser.parse_args(arguments)
+    text = args.page.read_text(encoding="utf-8")
     before, after = text[: text.index(BEGIN)], text[text.index(END) :]
-    made = "\n\n".join(tables(given.studies))
-    write_text(given.page, f"{before}{BEGIN}\n\n{made}\n\n{after}")
-    sys.stdout.write(f"{given.page}\n")
+    body = "\n\n".join(tables(args.studies))
+    write_text(args.page, f"{before}{BEGIN}\n\n{body}\n\n{after}")
+    sys.stdout.write(f"{args.page}\n")
     return 0
 
 

@@ -36,13 +36,13 @@ def defaults(method: Method) -> dict[str, Any]:
     config = method.build({})
     if config is None:
         return {}
-    found = {}
+    values = {}
     for option in method.options():
         value = getattr(config, method.renamed.get(option, option), None)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if number and option not in _ELSEWHERE and not (value == 0 and option != "seed"):
-            found[option] = value
-    return found
+            values[option] = value
+    return values
 
 
 def page() -> str:

@@ -45,8 +45,8 @@ class Claim:
         return {n for low, high in spans for n in range(int(low), int(high or low) + 1)}
 
     def __str__(self) -> str:
-        found = (f"{word} ({', '.join(links)})" for word, links in self.verdicts.items())
-        return f"“{_head(self.text)}”: {', '.join(found) or NOT_RUN}"
+        verdicts = (f"{word} ({', '.join(links)})" for word, links in self.verdicts.items())
+        return f"“{_head(self.text)}”: {', '.join(verdicts) or NOT_RUN}"
 
 
 def main() -> int:
@@ -68,11 +68,11 @@ def page() -> str:
     for section, word in SECTIONS.items():
         lines += [f"## {section.capitalize()}", "", *_head_of(word.lower(), "shows")]
         for number, entry in contents[section].items():
-            named: list[Claim] = []
+            matching: list[Claim] = []
             if section == "tables":
-                named = [claim for claim in claims.values() if number in claim.tables]
+                matching = [claim for claim in claims.values() if number in claim.tables]
                 entry = dict(entry, conflicts=[note for table, note in against if table == number])
-            lines.append(_row(f"{word} {number}", entry, [*named, *_listed(claims, entry)]))
+            lines.append(_row(f"{word} {number}", entry, [*matching, *_listed(claims, entry)]))
         lines.append("")
     lines += ["## Claims", "", *_head_of("section", "says")]
     for entry in contents["claims"]:
@@ -82,8 +82,8 @@ def page() -> str:
 
 def read_contents() -> dict[str, Any]:
     """What the paper has, as `paper.yaml` lists it."""
-    found: dict[str, Any] = yaml.safe_load(CONTENTS.read_text(encoding="utf-8"))
-    return found
+    contents: dict[str, Any] = yaml.safe_load(CONTENTS.read_text(encoding="utf-8"))
+    return contents
 
 
 def read_claims() -> dict[tuple[str, str], Claim]:
@@ -95,10 +95,10 @@ def read_claims() -> dict[tuple[str, str], Claim]:
     for folder, report in results_index.read_reports(results_index.RESULTS):
         study = report["study"]
         link = f"[{report['profile']}](../results/{folder}/report.md)"
-        for found in report["claims"]:
-            new = Claim(study, found["claim"])
+        for entry in report["claims"]:
+            new = Claim(study, entry["claim"])
             claim = claims.setdefault((study, _head(new.text)), new)
-            claim.verdicts.setdefault(_word(found, report), []).append(link)
+            claim.verdicts.setdefault(_word(entry, report), []).append(link)
     return claims
 
 
@@ -114,10 +114,10 @@ def _head_of(first: str, second: str) -> list[str]:
 
 
 def _row(name: str, entry: Entry, claims: list[Claim]) -> str:
-    told = [entry["shows"], *(f"**Conflict:** {note}." for note in entry.get("conflicts", ()))]
+    sentences = [entry["shows"], *(f"**Conflict:** {note}." for note in entry.get("conflicts", ()))]
     files = dict.fromkeys([*(f"studies/{claim.study}.yaml" for claim in claims), *entry["here"]])
     links = "<br>".join(f"[{file}](../{file})" for file in files)
-    cells = [name, " ".join(told), links or "nothing", _verdict(claims, entry)]
+    cells = [name, " ".join(sentences), links or "nothing", _verdict(claims, entry)]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
@@ -134,15 +134,15 @@ def _verdict(claims: list[Claim], entry: Entry) -> str:
 
 def _listed(claims: Mapping[tuple[str, str], Claim], entry: Entry) -> list[Claim]:
     """The claims that `entry` itself names."""
-    found = []
+    listed = []
     for study, heads in entry.get("claims", {}).items():
-        known = [head for name, head in claims if name == study]
+        own_heads = [head for name, head in claims if name == study]
         for head in heads:
-            if head not in known:
-                told = f"{CONTENTS.name}: {study} has no claim {head!r}"
-                raise ValueError(unlike(told, head, known))
-            found.append(claims[study, head])
-    return found
+            if head not in own_heads:
+                message = f"{CONTENTS.name}: {study} has no claim {head!r}"
+                raise ValueError(unlike(message, head, own_heads))
+            listed.append(claims[study, head])
+    return listed
 
 
 def _word(claim: Mapping[str, Any], report: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from tools import figures
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 WORDS = ("confirmed", "refuted", "bounded", "not decided")
-KEPT = ("report.md", "report.json", "*.png")
+COPIED_FILES = ("report.md", "report.json", "*.png")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,17 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--add", type=Path, metavar="RUNS", help="copy the reports of a run folder")
     parser.add_argument("--results", type=Path, default=RESULTS, help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
-    if given.add is not None:
-        added = add_reports(given.add, given.results)
+    args = parser.parse_args(arguments)
+    if args.add is not None:
+        added = add_reports(args.add, args.results)
         if not added:
-            sys.stderr.write(f"{given.add}: no STUDY/PROFILE/report/report.json below it\n")
+            sys.stderr.write(f"{args.add}: no STUDY/PROFILE/report/report.json below it\n")
             return 2
         sys.stdout.write("".join(f"added {folder}\n" for folder in added))
-    reports = read_reports(given.results)
-    given.results.mkdir(parents=True, exist_ok=True)
-    (given.results / "INDEX.md").write_text(index(reports), encoding="utf-8")
-    sys.stdout.write(f"{given.results / 'INDEX.md'}: {len(reports)} reports\n")
+    reports = read_reports(args.results)
+    args.results.mkdir(parents=True, exist_ok=True)
+    (args.results / "INDEX.md").write_text(index(reports), encoding="utf-8")
+    sys.stdout.write(f"{args.results / 'INDEX.md'}: {len(reports)} reports\n")
     return 0
 
 
@@ -51,7 +51,7 @@ def add_reports(runs_dir: Path, results: Path) -> list[Path]:
         target = results / source.parts[-4] / source.parts[-3]
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        for pattern in KEPT:
+        for pattern in COPIED_FILES:
             for file in sorted(source.parent.glob(pattern)):
                 copied = Path(shutil.copyfile(file, target / file.name))
                 if copied.suffix == ".png":
@@ -66,14 +66,14 @@ def read_reports(results: Path) -> list[tuple[str, Mapping[str, Any]]]:
     Raises:
         ValueError: a report.json is not JSON; the message names it.
     """
-    found = []
+    reports = []
     for file in sorted(results.glob("*/*/report.json")):
         try:
             report = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{file} is no report: {error}") from error
-        found.append((file.parent.relative_to(results).as_posix(), report))
-    return found
+        reports.append((file.parent.relative_to(results).as_posix(), report))
+    return reports
 
 
 def index(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
@@ -92,13 +92,13 @@ def index(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         words = [claim["word"] for claim in report["claims"]]
         seeds = max((len(arm["seeds"]) for arm in report["arms"]), default=0)
         size = f"{len(report['arms'])} × {seeds}"
-        counted, tasks = [report], report.get("tasks", {})
+        tables, tasks = [report], report.get("tasks", {})
         if tasks and not any(arm["keys"] for arm in report["arms"]):  # means, which no trial has
-            size, counted = f"{size} × {len(tasks)}", list(tasks.values())
-        done = sum(len(arm["seeds"]) for each in counted for arm in each["arms"])
+            size, tables = f"{size} × {len(tasks)}", list(tasks.values())
+        count = sum(len(arm["seeds"]) for each in tables for arm in each["arms"])
         counts = (words.count(word) for word in WORDS)
         name = f"[{report['study']} ({report['profile']})]({folder}/report.md)"
-        cells = [name, report["question"], size, str(done),
+        cells = [name, report["question"], size, str(count),
                   str(len(report["failed"])), *map(str, counts)]  # fmt: skip
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     for folder, report in reports:
@@ -116,18 +116,18 @@ def _verdicts(report: Mapping[str, Any]) -> list[str]:
         lines.append("- the looks at the claims were changed after results were there")
     if seeds := report.get("seeds_added"):
         lines.append(f"- seeds added after results were there: {', '.join(map(str, seeds))}")
-    if known := report.get("published_known"):
+    if count := report.get("published_known"):
         out = len(report["published_left_out"])
-        lines.append(f"- paper's difference outside our 95 % interval: {out} of {known} arms")
+        lines.append(f"- paper's difference outside our 95 % interval: {out} of {count} arms")
     return lines
 
 
 def _interval(claim: Mapping[str, Any]) -> str:
-    told = claim["note"]
+    sentence = claim["note"]
     if claim["low"] is not None:
-        told = f"{claim['difference']:+.4f} [{claim['low']:+.4f}, {claim['high']:+.4f}]"
-        told += f" at {claim['level']:.1%}, {claim['n']} seeds"
-    return "; ".join(filter(None, (told, claim.get("finding"))))
+        sentence = f"{claim['difference']:+.4f} [{claim['low']:+.4f}, {claim['high']:+.4f}]"
+        sentence += f" at {claim['level']:.1%}, {claim['n']} seeds"
+    return "; ".join(filter(None, (sentence, claim.get("finding"))))
 
 
 def _facts(report: Mapping[str, Any]) -> list[str]:

@@ -253,8 +253,8 @@ def _words(kind: Any, bounds: tuple[Any, ...] = (), many: bool = False) -> str:
     if origin is typing.Annotated:
         return _words(inner[0], (*inner[1:], *bounds), many)
     if origin in (typing.Union, types.UnionType):
-        said = dict.fromkeys(_words(each, bounds, many) for each in inner if each is not NoneType)
-        return " or ".join([*said, *(["null"] if NoneType in inner else [])])
+        words = dict.fromkeys(_words(each, bounds, many) for each in inner if each is not NoneType)
+        return " or ".join([*words, *(["null"] if NoneType in inner else [])])
     if origin is Literal:
         return ", ".join(f"`{in_yaml(word)}`" for word in inner)
     if origin in (tuple, list):
@@ -274,13 +274,13 @@ def _bare(kind: Any) -> Any:
 def _bounds(bounds: tuple[Any, ...]) -> str:
     flat = [each for bound in bounds for each in getattr(bound, "metadata", None) or [bound]]
     signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
-    said = [
+    words = [
         f" {sign} {'2³²' if getattr(bound, key) == 2**32 else f'{getattr(bound, key):g}'}"
         for bound in flat
         for key, sign in signs.items()
         if hasattr(bound, key)
     ]
-    return ",".join(said)
+    return ",".join(words)
 
 
 if __name__ == "__main__":

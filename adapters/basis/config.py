@@ -17,11 +17,11 @@ from basis_zoo.registry import did_you_mean
 
 SCHEMA_VERSION = 4
 PATHS = ("merged", "split")
-"""One product with W', or two with W and with the update by itself."""
+"""How a layer applies its update: one product with W', or two, with W and with the update."""
 ROUNDINGS = ("nearest", "stochastic")
-"""How W' becomes bfloat16 while training."""
+"""How W' is rounded to bfloat16 while training."""
 GRADIENT_DTYPES = ("working", "float8")
-"""Of the gradient of W', dYᵀX, that those of B, A and φ come from: as all products, or 8 bits."""
+"""Precision of dYᵀX, the gradient of W' behind those of B, A and φ: the working one, or 8 bits."""
 BIASES = ("none", "all", "basis_only")
 """Which biases of the base are trained and saved beside the adapter: none, all, or those of the
 adapted modules."""
@@ -141,11 +141,11 @@ class BasisConfig(WithCard, PeftConfig):
     )
     rounding: str = field(
         default="nearest",
-        metadata={"help": f"of W' in bfloat16 while training: {', '.join(ROUNDINGS)}"},
+        metadata={"help": f"rounding of W' to bfloat16 while training: {', '.join(ROUNDINGS)}"},
     )
     gradient_dtype: str = field(
         default="working",
-        metadata={"help": f"of dY^T X in large linear layers: {', '.join(GRADIENT_DTYPES)}"},
+        metadata={"help": f"dtype of dY^T X in large linear layers: {', '.join(GRADIENT_DTYPES)}"},
     )
     merge_once: bool = field(
         default=False,
@@ -160,24 +160,24 @@ class BasisConfig(WithCard, PeftConfig):
 
     @classmethod
     def check_kwargs(cls, **kwargs: Any) -> dict[str, Any]:
-        """Refuse a saved configuration that is not whole: PEFT would go on with defaults.
+        """Refuse an incomplete saved configuration, where PEFT would fall back to defaults.
 
         Raises:
-            ValueError: A setting is missing or unknown. One that another version of PEFT may have
-                saved is left to PEFT, which warns.
+            ValueError: A setting is missing or unknown. Settings that another version of PEFT may
+                have saved are left to PEFT, which warns about them.
         """
-        known = cls.__dataclass_fields__
+        fields = cls.__dataclass_fields__
         own = [name for name in BasisConfig.__annotations__ if name not in kwargs]
         if own and kwargs.get("schema_version", SCHEMA_VERSION) == SCHEMA_VERSION:
             raise ValueError(
                 f"the saved configuration lacks {', '.join(own)}: it was not written whole, or was "
                 "edited; save the adapter again, or restore its adapter_config.json"
             )
-        for name in set(kwargs) - set(known):
+        for name in set(kwargs) - set(fields):
             if kwargs.get("peft_version") == peft.__version__:
                 raise ValueError(
                     f"the saved configuration has an unknown setting {name!r}."
-                    f"{did_you_mean(name, list(known))} Remove it from adapter_config.json"
+                    f"{did_you_mean(name, list(fields))} Remove it from adapter_config.json"
                 )
         checked: dict[str, Any] = super().check_kwargs(**kwargs)  # type: ignore[no-untyped-call]  # PEFT's
         return checked
@@ -195,8 +195,8 @@ class BasisConfig(WithCard, PeftConfig):
             self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]  # PEFT keeps a set
         for option in ("target_modules", "exclude_modules", "modules_to_save"):
             names = getattr(self, option) or []
-            named = [names] if isinstance(names, str) else names
-            require("" not in named, option, "names, none of them empty", names)
+            listed_names = [names] if isinstance(names, str) else names
+            require("" not in listed_names, option, "names, none of them empty", names)
         require(isinstance(self.r, int) and self.r >= 1, "r", "an integer >= 1", self.r)
         require(self.alpha > 0, "alpha", "positive", self.alpha)
         require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
@@ -221,18 +221,18 @@ class BasisConfig(WithCard, PeftConfig):
         _one_of("gradient_dtype", self.gradient_dtype, GRADIENT_DTYPES)
         if self.rounding == "stochastic" and self.path == "split":
             raise ValueError(
-                "`rounding` 'stochastic' is of W', which `path` 'split' does not make: "
+                "`rounding` 'stochastic' rounds W', which `path` 'split' does not form: "
                 "take path 'merged', or rounding 'nearest'"
             )
         try:
             self.phi.check(self.init_weights)
             check_depth_start(self)
             check_phi_pattern(self)
-        except TypeError as error:  # an option that a part has not, or of a kind it cannot take
+        except TypeError as error:  # an option that a part lacks, or whose type it cannot take
             raise ValueError(f"the options of phi cannot be used: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """As PEFT's, with the interval as the list that JSON makes of it."""
+        """PEFT's dictionary, with the interval as a list, as JSON stores it."""
         return super().to_dict() | {"interval": list(self.interval)}
 
     @property
@@ -241,7 +241,7 @@ class BasisConfig(WithCard, PeftConfig):
         return PhiConfig(**{name: getattr(self, name) for name in PHI_OPTIONS})
 
 
-def _one_of(name: str, given: str, known: tuple[str, ...]) -> None:
-    if given not in known:
-        hint = did_you_mean(str(given), known)
-        raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {given!r}.{hint}")
+def _one_of(name: str, value: str, options: tuple[str, ...]) -> None:
+    if value not in options:
+        hint = did_you_mean(str(value), options)
+        raise ValueError(f"`{name}` must be one of {', '.join(options)}, got {value!r}.{hint}")

@@ -1,4 +1,4 @@
-"""Whether the values of a dataclass are of the types that its annotations say."""
+"""Checks that the fields of a dataclass have the types of their annotations."""
 
 import functools
 import math
@@ -7,18 +7,18 @@ import typing
 from typing import Any
 
 _LIKE = {float: (float, int), list: (list, tuple, set), tuple: (tuple, list), Any: (object,)}
-"""What passes for a kind: JSON knows neither tuples nor sets."""
+"""What is accepted for a type, since JSON has neither tuples nor sets."""
 
 
 def check_field_types(settings: Any, of: type) -> None:
-    """Hold the fields of `settings` that the class `of` annotates to their annotations.
+    """Check that the fields of `settings` have the types that the class `of` annotates.
 
     Args:
         settings: An instance of `of`, or of a class made from it.
-        of: The dataclass; what it inherits is not looked at.
+        of: The dataclass; fields that it inherits are not checked.
 
     Raises:
-        ValueError: A value is of another kind, or not finite.
+        ValueError: A value has another type, or is not finite.
     """
     for name, annotation in _own_types(of).items():
         value = getattr(settings, name)
@@ -28,10 +28,10 @@ def check_field_types(settings: Any, of: type) -> None:
             raise ValueError(f"`{name}` must be {expected}, got {value!r}")
 
 
-def require(holds: bool, name: str, expected: str, given: Any) -> None:
-    """Raise ValueError for the option `name` unless `holds`."""
-    if not holds:
-        raise ValueError(f"`{name}` must be {expected}, got {given!r}")
+def require(condition: bool, name: str, expected: str, value: Any) -> None:
+    """Raise ValueError for the option `name` unless `condition` holds."""
+    if not condition:
+        raise ValueError(f"`{name}` must be {expected}, got {value!r}")
 
 
 @functools.cache

@@ -25,7 +25,7 @@ def adapters_by_row(
         model: A model with adapters, in evaluation mode.
         adapter_names: For each row of the batch an adapter, or `__base__` for none; None does
             nothing.
-        num_beams: Of a beam search, which repeats each row so many times, except in an encoder.
+        num_beams: Beams of a beam search, which repeats each row that often, except in an encoder.
 
     Raises:
         ValueError: The model is training, a name is unknown, or a layer cannot tell rows apart.
@@ -53,8 +53,8 @@ def _check(model: nn.Module, adapter_names: Sequence[str]) -> None:
     if model.training:
         raise ValueError("Cannot pass `adapter_names` when the model is in training mode.")
     layers = {n: m for n, m in model.named_modules() if isinstance(m, BasisLayer)}
-    known = {name for layer in layers.values() for name in (*layer.basis_A, *layer.sums)}
-    if unknown := sorted(set(adapter_names) - known - {BASE}):
+    adapters = {name for layer in layers.values() for name in (*layer.basis_A, *layer.sums)}
+    if unknown := sorted(set(adapter_names) - adapters - {BASE}):
         raise ValueError(f"Trying to infer with non-existing adapter(s): {', '.join(unknown)}")
     for name, layer in layers.items():
         if not layer.mixes_batches or layer.weight_is_read:

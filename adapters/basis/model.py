@@ -43,8 +43,8 @@ class BasisModel(BaseTuner):
     def inject_adapter(  # type: ignore[override]  # options are PEFT's, by name, of any version
         self, model: nn.Module, adapter_name: str, **kwargs: Any
     ) -> None:
-        """As PEFT's, then ties what the modules share; refuses names that match nothing."""
-        if kwargs.get("state_dict") is None:  # which else says by itself what is adapted
+        """Inject as PEFT does, then tie what modules share; refuses names that match nothing."""
+        if kwargs.get("state_dict") is None:  # a state dict says by itself what is adapted
             check_names(model, self.peft_config[adapter_name])
         super().inject_adapter(model, adapter_name, **kwargs)
         config = self.peft_config[adapter_name]
@@ -64,7 +64,7 @@ class BasisModel(BaseTuner):
         adapter_name: str,
         state_dict: dict[str, Tensor],
     ) -> dict[str, Tensor]:
-        """As PEFT's; refuses what is not a whole adapter of this model, where PEFT only warns."""
+        """Remap as PEFT does; an adapter that does not fit this model is refused, not warned of."""
         state_dict = without_copies(state_dict, model, adapter_name)
         remapped = super()._remap_adapter_state_dict_for_load(
             model, config, adapter_name, state_dict
@@ -81,20 +81,20 @@ class BasisModel(BaseTuner):
         save_as_one(peft_config, self.model, tied_weight_keys)
 
     def _check_new_adapter_config(self, config: PeftConfig) -> None:
-        """As PEFT's; refuses parameters that differ from those of another adapter.
+        """Check as PEFT does, and refuse parameters that differ from those of another adapter.
 
-        Layers around the parameters of one module lie within each other, and a file tells them
-        apart by their order alone, which would be another one when the adapter is loaded by itself.
+        Layers around the parameters of one module are nested, and a file identifies them by their
+        order alone, which would differ when the adapter is loaded by itself.
         """
         super()._check_new_adapter_config(config)
-        wanted = set(getattr(config, "target_parameters", None) or ())
+        parameters = set(getattr(config, "target_parameters", None) or ())
         for name, other in self.peft_config.items():
-            had = set(getattr(other, "target_parameters", None) or ())
-            if wanted and had and wanted != had:
+            others = set(getattr(other, "target_parameters", None) or ())
+            if parameters and others and parameters != others:
                 raise ValueError(
                     "all adapters must target the same set of parameters, but `target_parameters` "
-                    f"are {sorted(wanted)} now and {sorted(had)} for adapter {name!r}: give both "
-                    "the same, or load them on models of their own"
+                    f"are {sorted(parameters)} now and {sorted(others)} for adapter {name!r}: give "
+                    "both the same, or load them on models of their own"
                 )
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
@@ -105,7 +105,7 @@ class BasisModel(BaseTuner):
     def _prepare_model(  # type: ignore[override]  # as `peft_config`
         self, peft_config: BasisConfig, model: nn.Module
     ) -> None:
-        """Put names in the place of words; the saved configuration holds the names."""
+        """Replace words by names, which the saved configuration then holds."""
         if peft_config.layer_replication:
             replicate_layers(model, peft_config.layer_replication)
         targets, indices = peft_config.target_modules, peft_config.layers_to_transform
@@ -143,8 +143,8 @@ class BasisModel(BaseTuner):
         kind = choose_layer(target, parameter_name)
         if kind is None:
             raise ValueError(_cannot(current_key, base, parameter_name))
-        read = reads_weight(type(parent), target_name)  # type: ignore[arg-type]  # classes are hashable
-        options: dict[str, Any] = {"weight_is_read": read}
+        is_read = reads_weight(type(parent), target_name)  # type: ignore[arg-type]  # classes are hashable
+        options: dict[str, Any] = {"weight_is_read": is_read}
         if kind is BasisLinear:
             options["quantization"] = get_quantization_kwargs(self.model)
         elif parameter_name is not None:
@@ -164,8 +164,8 @@ class BasisModel(BaseTuner):
         key: str,
     ) -> None:
         """`nn.MultiheadAttention`: its output projection, then the joint one of its inputs."""
-        found = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
-        base = cast(nn.MultiheadAttention, found)
+        inner = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        base = cast(nn.MultiheadAttention, inner)
         if not base._qkv_same_embed_dim:
             raise ValueError(
                 f"cannot adapt {key!r}: its queries, keys and values have unlike sizes; name its "
@@ -196,9 +196,9 @@ class BasisModel(BaseTuner):
         return AdapterState.of(self.model) or AdapterState(self.model)
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
-        """All is made in float32; without autocast what is trained takes the dtype of W.
+        """All is made in float32; without autocast, what is trained is cast to the dtype of W.
 
-        A fixed grid stays as it is: its points rounded to bfloat16 are others.
+        A fixed grid stays in float32, since rounding to bfloat16 would move its points.
         """
         if autocast_adapter_dtype:
             super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
@@ -220,16 +220,16 @@ class BasisModel(BaseTuner):
     ) -> None:
         """Add an adapter whose update is the weighted sum of the updates of others.
 
-        A sum of phi(B A) is no phi(B A): the sum keeps no numbers of its own, so it follows its
+        A sum of phi(B A) is not itself a phi(B A), so it has no numbers of its own: it follows its
         parts and is not saved. It can be active, merged, and exported by `adapters.export.to_lora`.
 
         Args:
             adapters: Names of adapters of this model.
             weights: One for each, of any sign.
-            adapter_name: Of the sum.
+            adapter_name: Name of the sum.
             combination_type: `linear`, or `cat`, which LoRA calls the exact sum; the same here.
-                LoRA's other kinds work on factors, or cut ranks: use `adapters.export.to_lora` of
-                the sum for the latter.
+                LoRA's other kinds work on factors or cut ranks; for the latter, use
+                `adapters.export.to_lora` on the sum.
 
         Raises:
             ValueError: As `weighted_config`, or another `combination_type`.
@@ -249,7 +249,7 @@ class BasisModel(BaseTuner):
     def _get_adapter_state_dict(  # type: ignore[override]  # as `peft_config` and `inject_adapter`
         cls, model: nn.Module, config: BasisConfig, adapter_name: str, **kwargs: Any
     ) -> dict[str, Tensor]:
-        """As PEFT's; refuses a weighted sum, which has no numbers to save."""
+        """PEFT's state dict; a weighted sum is refused, since it has no numbers to save."""
         if sums_of(model, adapter_name) == [adapter_name]:
             raise ValueError(
                 f"adapter {adapter_name!r} is a weighted sum and has no numbers of its own: save "
@@ -260,10 +260,10 @@ class BasisModel(BaseTuner):
         )
 
     def delete_adapter(self, adapter_name: str) -> None:
-        """As PEFT's, and forgets what its layers shared.
+        """Delete as PEFT does, and forget what its layers shared.
 
         Raises:
-            ValueError: A weighted sum is made of it.
+            ValueError: A weighted sum contains it.
         """
         if sums := [name for name in sums_of(self.model, adapter_name) if name != adapter_name]:
             raise ValueError(
@@ -285,7 +285,8 @@ class BasisModel(BaseTuner):
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
     ) -> None:
         # PEFT also moves the adapter to the device of `child.weight`, which composite heads in
-        # modules_to_save lack (peft #3114) and other parameters may not be on; a layer has done so
+        # modules_to_save lack (peft #3114) and on which other parameters may not be; the layer has
+        # moved it already
         setattr(parent, child_name, new_module)
 
 

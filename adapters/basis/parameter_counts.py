@@ -19,13 +19,13 @@ _VECTORS = {
 
 
 class Counts(NamedTuple):
-    """Trained numbers of some modules, each shared one once."""
+    """Trained numbers of some modules; a shared number counts once."""
 
     modules: int
     factors: int
-    """Of A and B."""
+    """Numbers of A and B."""
     phi: int
-    """Of the nonlinearities, input scales included."""
+    """Numbers of the nonlinearities, input scales included."""
     unshared_phi: int
     """What `phi` would be without sharing."""
 
@@ -63,8 +63,8 @@ def count_kinds(model: nn.Module, adapter: str = "default") -> dict[str, Counts]
         for factor in (layer.basis_A[adapter], layer.basis_B[adapter]):
             factors[kind] += 0 if id(factor) in seen else factor.numel()
             seen.add(id(factor))
-        for held in (layer.basis_phi, layer.basis_scale):
-            for parameter in held[adapter].parameters() if adapter in held else ():
+        for parts in (layer.basis_phi, layer.basis_scale):
+            for parameter in parts[adapter].parameters() if adapter in parts else ():
                 unshared[kind] += parameter.numel()
                 phi[kind] += 0 if id(parameter) in seen else parameter.numel()
                 seen.add(id(parameter))

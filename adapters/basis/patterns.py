@@ -9,11 +9,11 @@ from adapters.basis.phi_config import PHI_OPTIONS, PhiConfig
 from basis_zoo.registry import did_you_mean
 
 DEPTH_OPTIONS = ("bandwidth", "b_std", "input_scale")
-"""Numbers that `depth_start` may set, beside `start_options.<name>`."""
+"""Numbers that `depth_start` may set, besides `start_options.<name>`."""
 
 
 class Patterned(Protocol):
-    """Settings of which phi's may differ from module to module, such as `BasisConfig`."""
+    """Settings whose phi may differ from module to module, such as `BasisConfig`."""
 
     phi_pattern: dict[str, dict[str, Any]]
     depth_start: dict[str, Any]
@@ -21,7 +21,7 @@ class Patterned(Protocol):
 
     @property
     def phi(self) -> PhiConfig:
-        """The options of phi where neither says another."""
+        """The options of phi where neither pattern nor depth sets others."""
 
 
 def check_phi_pattern(config: Patterned) -> None:

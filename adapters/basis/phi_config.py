@@ -14,7 +14,7 @@ class PhiConfig:
     """What a module's phi is before training; `BasisConfig` says what each option means.
 
     Raises:
-        ValueError: A value is of another kind than its annotation, at construction.
+        ValueError: A value does not have the type of its annotation, at construction.
     """
 
     basis: str
@@ -41,7 +41,7 @@ class PhiConfig:
 
     @torch.no_grad()
     def check(self, init_weights: bool = True) -> None:
-        """Build all of it once.
+        """Build every part once, to see that it can be built.
 
         Args:
             init_weights: Whether phi and B begin as the start says; else they are random.
@@ -49,13 +49,13 @@ class PhiConfig:
         Raises:
             ValueError: An option cannot be used, or the start changes the model before the first
                 step, or leaves nothing that is trained.
-            TypeError: An option that a part has not, or of a kind that it cannot take.
+            TypeError: A part lacks an option, or cannot take a value of its type.
         """
         phi = self.build_nonlinearity()
         self.build_input_scale()
         zero_b = self.build_start().zero_b
         y = phi(torch.linspace(*self.interval, 33))
-        # what is not finite is for the checks of a family to tell
+        # the checks of a family report what is not finite
         if init_weights and not zero_b and y[y.isfinite()].any():
             raise ValueError(
                 f"family {self.basis!r} with start {self.start!r} is not zero: with a random B it "

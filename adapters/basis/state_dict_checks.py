@@ -1,4 +1,4 @@
-"""Whether the tensors of a saved adapter are those that a model waits for."""
+"""Checks that the tensors of a saved adapter are those that the model expects."""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from adapters.basis.sharing import Borrower
 
-SHOWN = 3
+MAX_NAMES = 3
 """Names in a message."""
 
 
@@ -20,7 +20,7 @@ def without_copies(
     Raises:
         ValueError: What should be a copy differs from the number that is shared.
     """
-    kept = dict(saved)
+    state = dict(saved)
     names = {id(module): name for name, module in model.named_modules()}
     for name, module in model.named_modules():
         for number, lender in module.lenders.items() if isinstance(module, Borrower) else ():
@@ -31,16 +31,16 @@ def without_copies(
                     f"{prefix}{n.removesuffix(f'.{adapter}')}.{number}"
                     for n in (name, names[id(lender)])
                 )
-                if copy in kept and own in kept and not torch.equal(kept.pop(copy), kept[own]):
+                if copy in state and own in state and not torch.equal(state.pop(copy), state[own]):
                     raise ValueError(
                         f"the saved adapter has numbers for {copy} that differ from {own}, which "
                         "this model reads in both places: it was saved with less `sharing`"
                     )
-    return kept
+    return state
 
 
 def check_saved(saved: Mapping[str, Tensor], model: Mapping[str, Tensor], adapter: str) -> None:
-    """Refuse tensors `saved` of `adapter` that are not whole; both are named as in `model`.
+    """Refuse tensors `saved` of `adapter` that do not fit `model`; both have the model's names.
 
     Raises:
         ValueError: Tensors are missing or too many, of another shape, no floating-point numbers,
@@ -48,18 +48,18 @@ def check_saved(saved: Mapping[str, Tensor], model: Mapping[str, Tensor], adapte
     """
     own = re.compile(rf"(^|\.)basis_\w+\.{re.escape(adapter)}(\.|$)")
     expected = {name for name in model if own.search(name)}
-    given = {name for name in saved if re.search(r"(^|\.)basis_(A|B|phi|scale)(\.|$)", name)}
-    if missing := sorted(expected - given):
+    names = {name for name in saved if re.search(r"(^|\.)basis_(A|B|phi|scale)(\.|$)", name)}
+    if missing := sorted(expected - names):
         raise ValueError(
             f"the saved adapter lacks {_some(missing)} of this model: it was saved from another "
             "model or with other settings, or its file is damaged"
         )
-    if strange := sorted(given - expected):
+    if strange := sorted(names - expected):
         raise ValueError(
             f"the saved adapter has {_some(strange)}, for which this model has no place: it was "
             "saved from another model or with other settings"
         )
-    for name in sorted(given):
+    for name in sorted(names):
         tensor = saved[name]
         if not tensor.is_floating_point():
             raise ValueError(f"{name} must hold floating-point numbers, got {tensor.dtype}")
@@ -71,5 +71,5 @@ def check_saved(saved: Mapping[str, Tensor], model: Mapping[str, Tensor], adapte
 
 
 def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more

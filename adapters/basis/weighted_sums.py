@@ -39,7 +39,7 @@ def weighted_config(
 def weigh(model: nn.Module, adapters: Sequence[str], weights: Sequence[float], name: str) -> None:
     """Make `name` stand for the sum of weight times update on every layer of `model`.
 
-    A module that one of them trained whole is the sum's too.
+    A module that one of them trained whole belongs to the sum too.
 
     Raises:
         ValueError: Several of them trained the same module whole.

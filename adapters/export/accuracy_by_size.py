@@ -17,7 +17,7 @@ class CurvePoint:
 
     parameters: int
     share: float
-    """Of the parameters that were trained."""
+    """`parameters` as a share of those that were trained."""
     kept_energy: float
     relative_error: float
     ranks: tuple[int, ...]
@@ -37,7 +37,7 @@ def accuracy_curve(
 
     Args:
         model: A PEFT model with `adapter` on it.
-        evaluate: The score of a model; it is given `model`.
+        evaluate: Returns the score of a model; it is called with `model`.
         budgets: As in `adapters.export.rank_allocation`.
         adapter: The adapter's name.
 

@@ -27,10 +27,10 @@ class AffineFit(NamedTuple):
     """The fit of one module."""
 
     slope: float
-    """k, the scale s in it; 0 where all x are equal."""
+    """k, which includes the scale s; 0 where all x are equal."""
     offset: float
     """The fitted u at x = 0."""
-    lost: float
+    residual: float
     """||u - fit|| / ||u - mean u||: 0 where phi is affine on the values that occur."""
 
 
@@ -45,7 +45,7 @@ def affine_fits(model: nn.Module, adapter: str = "default") -> dict[str, AffineF
 
 @contextmanager
 def affine_in_force(model: nn.Module, adapter: str = "default") -> Iterator[dict[str, AffineFit]]:
-    """The model computes with affine fits in the place of its phis; gives the fits.
+    """Inside, the model computes with affine fits in place of its phis; yields the fits.
 
     Raises:
         ValueError: No module has a phi, the adapter is merged, or a weight is quantised.
@@ -85,5 +85,5 @@ def _fit(update: LayerUpdate) -> AffineFit:
     x, u = x - x_mean, u - u_mean
     spread, deviation = float(x.square().sum()), float(u.norm())
     slope = float((x * u).sum()) / spread if spread > 0 else 0.0
-    lost = float((u - slope * x).norm()) / deviation if deviation > 0 else 0.0
-    return AffineFit(slope, float(u_mean) - slope * float(x_mean), lost)
+    residual = float((u - slope * x).norm()) / deviation if deviation > 0 else 0.0
+    return AffineFit(slope, float(u_mean) - slope * float(x_mean), residual)

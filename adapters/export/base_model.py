@@ -42,16 +42,16 @@ def _base_state(base: nn.Module, adapter: str) -> dict[str, Tensor]:
         if isinstance(module, BaseTunerLayer):
             if module.merged:
                 raise ValueError("an adapter is merged: call `unmerge_adapter` first")
-            kept = f"{name}.base_layer."
+            prefix = f"{name}.base_layer."
         elif isinstance(module, ModulesToSaveWrapper):
             trained = adapter in module.modules_to_save
-            kept = f"{name}.modules_to_save.{adapter}." if trained else f"{name}.original_module."
+            prefix = f"{name}.modules_to_save.{adapter}." if trained else f"{name}.original_module."
         elif isinstance(module, AuxiliaryTrainingWrapper):
             raise ValueError(f"{name!r} has single tokens that are trained: merge instead")
         else:
             continue
         inside = {key: state.pop(key) for key in list(state) if key.startswith(f"{name}.")}
         for key, tensor in inside.items():
-            if key.startswith(kept):
-                state[f"{name}.{key.removeprefix(kept)}"] = tensor
+            if key.startswith(prefix):
+                state[f"{name}.{key.removeprefix(prefix)}"] = tensor
     return state

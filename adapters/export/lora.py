@@ -21,7 +21,7 @@ _PREFIX = "base_model.model."
 WHOLE = ("refuse", "keep", "leave_out")
 """What may become of modules that were trained whole."""
 _MUTATING = ("pissa", "corda", "olora", "loftq", "lora_ga")
-"""Starts of LoRA after which PEFT changes the base weights."""
+"""Values of `init_lora_weights` with which PEFT changes the base weights."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class LayerReport:
     kept_energy: float
     """Share of the update's squared Frobenius norm."""
     relative_error: float
-    """Frobenius norm of what is lost over that of the update; the square root of what is left."""
+    """Frobenius norm of what is lost over that of the update: sqrt(1 - kept_energy)."""
 
     @property
     def parameters(self) -> int:
-        """Of the LoRA factors."""
+        """Parameters of the LoRA factors."""
         return self.rank * sum(self.shape)
 
 
@@ -58,23 +58,23 @@ class LoraExport:
 
     config: LoraConfig
     pairs: dict[str, Pair]
-    """By layer; layers of rank 0 are missing."""
+    """The factors by layer; layers of rank 0 are missing."""
     whole: dict[str, Tensor]
     """Modules that are saved whole, such as a head, by their names in the file."""
     layers: list[LayerReport]
     kept_energy: float
     """Over all layers: share of the squared norm of all updates together."""
     source_parameters: int
-    """Of the factors that the adapter was trained with, phi included."""
+    """Parameters that the adapter was trained with, phi included."""
 
     @property
     def parameters(self) -> int:
-        """Of all LoRA factors."""
+        """Parameters of all LoRA factors."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def relative_error(self) -> float:
-        """Over all layers."""
+        """The relative error over all layers."""
         error: float = (1 - self.kept_energy) ** 0.5
         return error
 
@@ -109,9 +109,9 @@ class LoraExport:
         """
         if modules_to_save not in WHOLE:
             hint = did_you_mean(modules_to_save, WHOLE)
-            known = ", ".join(WHOLE)
+            options = ", ".join(WHOLE)
             raise ValueError(
-                f"`modules_to_save` must be one of {known}, got {modules_to_save!r}.{hint}"
+                f"`modules_to_save` must be one of {options}, got {modules_to_save!r}.{hint}"
             )
         if self.whole and modules_to_save == "refuse":
             raise ValueError(
@@ -125,8 +125,8 @@ class LoraExport:
             config.modules_to_save = config.task_type = None
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        held = self.state_dict() if keep else self.factors()
-        state = {name: part.detach().cpu().contiguous().clone() for name, part in held.items()}
+        tensors = self.state_dict() if keep else self.factors()
+        state = {name: part.detach().cpu().contiguous().clone() for name, part in tensors.items()}
         save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         config.save_pretrained(str(folder))
         report = {
@@ -145,8 +145,8 @@ class LoraExport:
         lines = [f"{'layer'.ljust(width)}  {'shape':>13}  rank  kept energy  relative error"]
         for layer in self.layers:
             shape = "x".join(map(str, layer.shape))
-            kept = f"{100 * layer.kept_energy:9.2f} %  {layer.relative_error:14.4f}"
-            lines.append(f"{layer.name.ljust(width)}  {shape:>13}  {layer.rank:4d}  {kept}")
+            numbers = f"{100 * layer.kept_energy:9.2f} %  {layer.relative_error:14.4f}"
+            lines.append(f"{layer.name.ljust(width)}  {shape:>13}  {layer.rank:4d}  {numbers}")
         lines.append(
             f"{self.parameters:,} parameters ({self.source_parameters:,} trained), "
             f"{100 * self.kept_energy:.2f} % of the energy, error {self.relative_error:.4f}"
@@ -192,9 +192,9 @@ def build(
     layers, kept_energy = [], 0.0
     for update, rank in zip(updates, ranks, strict=True):
         u, s, v = (part[..., :rank] for part in update.leading(max(rank, 1)))
-        kept = min(float(s.double().square().sum()), update.energy)
-        kept_energy += kept
-        share = kept / update.energy if update.energy else 1.0
+        layer_energy = min(float(s.double().square().sum()), update.energy)
+        kept_energy += layer_energy
+        share = layer_energy / update.energy if update.energy else 1.0
         layers.append(LayerReport(update.name, update.shape, rank, share, (1 - share) ** 0.5))
         if rank:
             root = s.sqrt()
@@ -217,9 +217,9 @@ def _config(model: nn.Module, adapter: str, ranks: dict[str, int]) -> LoraConfig
     scale by these two, and read no pattern.
     """
     largest = max(ranks.values(), default=1)
-    given: Any = getattr(model, "peft_config", {}).get(adapter)
+    config: Any = getattr(model, "peft_config", {}).get(adapter)
     pattern = {_key(name, ranks): rank for name, rank in ranks.items() if rank != largest}
-    whole = getattr(given, "modules_to_save", None) or ()
+    whole = getattr(config, "modules_to_save", None) or ()
     names = [name for name, _ in model.named_modules()]
     return LoraConfig(
         r=largest,
@@ -229,8 +229,8 @@ def _config(model: nn.Module, adapter: str, ranks: dict[str, int]) -> LoraConfig
         target_modules=sorted(ranks),
         modules_to_save=[w for w in dict.fromkeys(whole) if any(n.endswith(w) for n in names)]
         or None,
-        task_type=getattr(given, "task_type", None),
-        base_model_name_or_path=getattr(given, "base_model_name_or_path", None),
+        task_type=getattr(config, "task_type", None),
+        base_model_name_or_path=getattr(config, "base_model_name_or_path", None),
         inference_mode=True,
     )
 
@@ -251,17 +251,17 @@ def _whole(model: nn.Module, adapter: str, updates: list[LayerUpdate]) -> dict[s
 
 
 def source_parameters(updates: list[LayerUpdate]) -> int:
-    """Numbers trained in the adapted layers, each shared one once."""
-    found: dict[int, int] = {}
+    """Numbers trained in the adapted layers; a shared number counts once."""
+    sizes: dict[int, int] = {}
     for update in updates:
         summed = getattr(update.layer, "sums", {}).get(update.adapter, [update.adapter])
         for part, name in itertools.product(update.layer.adapter_layer_names, summed):
-            held = getattr(update.layer, part)
-            if isinstance(held, nn.ParameterDict | nn.ModuleDict) and name in held:
-                entry = held[name]
+            entries = getattr(update.layer, part)
+            if isinstance(entries, nn.ParameterDict | nn.ModuleDict) and name in entries:
+                entry = entries[name]
                 own = [entry] if isinstance(entry, nn.Parameter) else entry.parameters()
-                found |= {id(p): p.numel() for p in own}
-    return sum(found.values())
+                sizes |= {id(p): p.numel() for p in own}
+    return sum(sizes.values())
 
 
 def _require_plain(model: nn.Module, adapter: str) -> None:

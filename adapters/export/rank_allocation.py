@@ -16,7 +16,7 @@ _WORTH_A_LOOK = 0.1
 """Layers whose smallest known value is this much below another's wait for that one first."""
 
 Stop = Callable[[Tensor, Tensor], tuple[int, float]]
-"""Falling values and their costs to how many are kept, and the largest value that is not."""
+"""From falling values and their costs: how many are kept, and the largest value that is not."""
 
 
 def allocate(
@@ -43,8 +43,8 @@ def allocate(
     Raises:
         ValueError: Not exactly one rule, a value out of range, or updates that are all zero.
     """
-    given = {"rank": rank, "energy": energy, "budget": budget, "threshold": threshold}
-    chosen = [name for name, value in given.items() if value is not None]
+    rules = {"rank": rank, "energy": energy, "budget": budget, "threshold": threshold}
+    chosen = [name for name, value in rules.items() if value is not None]
     if len(chosen) != 1:
         raise ValueError(f"give exactly one of rank, energy, budget, threshold; got {chosen}")
     if not sum(update.energy for update in updates) > 0:
@@ -54,8 +54,8 @@ def allocate(
         return [min(rank, update.largest_rank) for update in updates]
     if energy is not None:
         _require(0 < energy <= 1, "energy", "a share in (0, 1]", energy)
-        wanted = energy * sum(update.energy for update in updates)
-        return _pool(updates, lambda values, costs: _by_energy(values, wanted))
+        goal = energy * sum(update.energy for update in updates)
+        return _pool(updates, lambda values, costs: _by_energy(values, goal))
     if budget is not None:
         if isinstance(budget, float):
             share = 0 < budget <= 1 and reference is not None
@@ -77,42 +77,42 @@ def _pool(updates: Sequence[LayerUpdate], stop: Stop) -> list[int]:
         costs = [u.cost for u, s in zip(updates, spectra, strict=True) for _ in s]
         owners = torch.cat([torch.full((len(s),), i) for i, s in enumerate(spectra)])
         values, order = torch.cat(spectra).sort(descending=True, stable=True)
-        kept, first_left = stop(values, torch.tensor(costs)[order])
+        count, first_left = stop(values, torch.tensor(costs)[order])
         blind = [
             i
             for i, (u, s) in enumerate(zip(updates, spectra, strict=True))
             if len(s) < u.largest_rank and s[-1] >= first_left and s[-1] > 0
         ]
         if not blind:
-            return torch.bincount(owners[order][:kept], minlength=len(updates)).tolist()
+            return torch.bincount(owners[order][:count], minlength=len(updates)).tolist()
         deepest = max(float(spectra[i][-1]) for i in blind)
         for i in blind:
             if spectra[i][-1] >= _WORTH_A_LOOK * deepest:
                 counts[i] = min(2 * len(spectra[i]), updates[i].largest_rank)
 
 
-def _by_energy(values: Tensor, wanted: float) -> tuple[int, float]:
+def _by_energy(values: Tensor, goal: float) -> tuple[int, float]:
     # float32 factors do not sum to the last bits of the squared norm
-    reached = values.square().cumsum(0) >= wanted * (1 - 1e-6)
+    reached = values.square().cumsum(0) >= goal * (1 - 1e-6)
     if not reached.any():
         return int((values > 0).sum()), 0.0
-    kept = int(reached.int().argmax()) + 1
-    return kept, _after(values, kept)
+    count = int(reached.int().argmax()) + 1
+    return count, _after(values, count)
 
 
 def _by_budget(values: Tensor, costs: Tensor, room: int) -> tuple[int, float]:
-    kept = int(((costs.cumsum(0) <= room) & (values > 0)).sum())
-    return kept, _after(values, kept)
+    count = int(((costs.cumsum(0) <= room) & (values > 0)).sum())
+    return count, _after(values, count)
 
 
 def _by_threshold(values: Tensor, threshold: float) -> tuple[int, float]:
     return int((values >= threshold).sum()), threshold
 
 
-def _after(values: Tensor, kept: int) -> float:
-    return float(values[kept]) if kept < len(values) else 0.0
+def _after(values: Tensor, count: int) -> float:
+    return float(values[count]) if count < len(values) else 0.0
 
 
-def _require(holds: bool, name: str, expected: str, given: object) -> None:
-    if not holds:
-        raise ValueError(f"`{name}` must be {expected}, got {given!r}")
+def _require(condition: bool, name: str, expected: str, value: object) -> None:
+    if not condition:
+        raise ValueError(f"`{name}` must be {expected}, got {value!r}")

@@ -15,14 +15,14 @@ from adapters.merging.base_weights import put_weight, restore_weight, weight_of
 def in_force(
     updates: Sequence[LayerUpdate], delta: Callable[[LayerUpdate], Tensor | None]
 ) -> Iterator[None]:
-    """The model computes with W + delta in the place of all adapters; heads stay as they are.
+    """Inside, the model computes with W + delta in place of all adapters; heads stay as they are.
 
     The sum is taken in float32 and rounded once to the dtype of W, as a merge does it. Afterwards
     the model is as before, bit for bit.
 
     Args:
         updates: The adapted layers, see `layer_updates`.
-        delta: From a layer to what is added to its W, (out, in); None leaves W alone.
+        delta: Maps a layer to what is added to its W, (out, in); None leaves W alone.
 
     Raises:
         ValueError: The adapter is merged, or a weight is quantised.
@@ -36,17 +36,17 @@ def in_force(
                 f"the weight of {update.name!r} is quantised ({weight.dtype}), and nothing "
                 "can be added to it exactly: load the base dequantised"
             )
-    kept = []
+    originals = []
     try:
         for update in updates:
             added, base = delta(update), update.layer.get_base_layer()
             if added is not None:
                 new = _sum(weight_of(base), added.T if isinstance(base, Conv1D) else added)
-                kept.append((base, put_weight(base, new)))
+                originals.append((base, put_weight(base, new)))
             update.layer.merged_adapters = [update.adapter]  # so that only the base layer computes
         yield
     finally:
-        for base, weight in kept:
+        for base, weight in originals:
             restore_weight(base, weight)
         for update in updates:
             update.layer.merged_adapters = []

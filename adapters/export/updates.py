@@ -26,7 +26,7 @@ class LayerUpdate(ABC):
 
     def __init__(self, name: str, layer: BaseTunerLayer, adapter: str) -> None:
         self.name, self.layer, self.adapter = name, layer, adapter
-        self._known: Factors | None = None
+        self._decomposition: Factors | None = None
 
     shape: tuple[int, int]
     energy: float
@@ -40,19 +40,19 @@ class LayerUpdate(ABC):
 
     @property
     def largest_rank(self) -> int:
-        """No more triples than these exist."""
+        """How many singular triples there are at most."""
         return min(self.shape)
 
     def leading(self, count: int) -> Factors:
-        """At least the `count` leading triples, as far as there are so many."""
+        """At least the `count` leading triples, or all that there are."""
         count = min(count, self.largest_rank)
-        if self._known is None or len(self._known.s) < count:
-            self._known = self._decompose(count)
-        return self._known
+        if self._decomposition is None or len(self._decomposition.s) < count:
+            self._decomposition = self._decompose(count)
+        return self._decomposition
 
     @property
     def cost(self) -> int:
-        """Parameters of LoRA for each rank."""
+        """LoRA parameters for each rank."""
         return sum(self.shape)
 
 
@@ -87,8 +87,8 @@ class LoraUpdate(LayerUpdate):
         self.b: Tensor = b.weight.detach() * layer.scaling[adapter]
         self.a = a.weight.detach()
         self.shape = (self.b.shape[0], self.a.shape[1])
-        self._known = of_product(self.b, self.a)
-        self.energy = float(self._known.s.square().sum())
+        self._decomposition = of_product(self.b, self.a)
+        self.energy = float(self._decomposition.s.square().sum())
 
     @property
     def largest_rank(self) -> int:
@@ -107,15 +107,15 @@ def layer_updates(model: nn.Module, adapter: str = "default") -> list[LayerUpdat
     """The updates of all layers that carry `adapter`, in the model's order.
 
     Raises:
-        ValueError: None does, or a layer's update is not an addition to a linear weight.
+        ValueError: No layer does, or a layer's update is not an addition to a linear weight.
     """
-    found = []
+    updates = []
     for name, layer in model.named_modules():
         if isinstance(layer, BaseTunerLayer) and adapter in layer._get_available_adapters():
-            found.append(_update(name.removeprefix("base_model.model."), layer, adapter))
-    if not found:
+            updates.append(_update(name.removeprefix("base_model.model."), layer, adapter))
+    if not updates:
         raise ValueError(f"no layer of {type(model).__name__} carries an adapter {adapter!r}")
-    return found
+    return updates
 
 
 def _update(name: str, layer: BaseTunerLayer, adapter: str) -> LayerUpdate:

@@ -1,4 +1,4 @@
-"""A parameter of a base layer: brought here for a while, or another in its place, and back."""
+"""Parameters of a base layer: brought to its device for a while, or replaced and restored."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from torch import Tensor, func, nn
 
 @contextmanager
 def weight_here(base: nn.Module, name: str = "weight") -> Iterator[None]:
-    """Inside, what accelerate has offloaded of `base` is on its device, and stays as it is set.
+    """Inside, what accelerate has offloaded of `base` is on its device and keeps what is assigned.
 
     Raises:
         RuntimeError: The parameter `name` is on the meta device, and nothing brings it.
@@ -71,21 +71,21 @@ def put_weight(base: nn.Module, weight: Tensor, name: str = "weight") -> nn.Para
     Returns:
         The parameter that was there, for `restore_weight`.
     """
-    kept: nn.Parameter = getattr(base, name)
-    setattr(base, name, nn.Parameter(weight, requires_grad=kept.requires_grad))
-    return kept
+    original: nn.Parameter = getattr(base, name)
+    setattr(base, name, nn.Parameter(weight, requires_grad=original.requires_grad))
+    return original
 
 
-def restore_weight(base: nn.Module, kept: nn.Parameter, name: str = "weight") -> None:
-    """Put back what `put_weight` returned, where and as what `base` has been moved meanwhile."""
+def restore_weight(base: nn.Module, original: nn.Parameter, name: str = "weight") -> None:
+    """Put back what `put_weight` returned, with the device and dtype that `base` has now."""
     now = getattr(base, name)
-    if (kept.device, kept.dtype) != (now.device, now.dtype):
-        kept.data = kept.data.to(now.device, now.dtype)
-    setattr(base, name, kept)
+    if (original.device, original.dtype) != (now.device, now.dtype):
+        original.data = original.data.to(now.device, now.dtype)
+    setattr(base, name, original)
 
 
 def without_parametrization(base: nn.Module) -> nn.Module:
-    """A module as `base`, whose parametrized tensors are plain parameters; the rest is shared."""
+    """A module like `base` whose parametrized tensors are plain parameters; the rest is shared."""
     # torch makes a class for each parametrized module
     original: type[nn.Module] = type(base).__bases__[0]
     plain = original.__new__(original)
@@ -93,6 +93,6 @@ def without_parametrization(base: nn.Module) -> nn.Module:
     plain._parameters = dict(base._parameters)
     plain._modules = {n: m for n, m in base._modules.items() if n != "parametrizations"}
     for name in cast(nn.ModuleDict, base.parametrizations):  # torch's, by parameter
-        made = getattr(base, name).detach().clone()
-        plain.register_parameter(name, nn.Parameter(made, requires_grad=False))
+        weight = getattr(base, name).detach().clone()
+        plain.register_parameter(name, nn.Parameter(weight, requires_grad=False))
     return plain

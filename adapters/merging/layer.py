@@ -29,8 +29,7 @@ class MergingLayer(BaseTunerLayer):
     """The layer whose weight is this one's too, if there is one."""
     _unmerged: nn.Module | list[nn.Parameter] | None
     """What stood where W' stands: the base layer whole, or its parameter (in a list, so that it is
-    not registered). Set to None by each layer: torch hides a module behind an attribute of the
-    class."""
+    not registered). Each layer sets it to None: a class attribute would hide a module."""
 
     @abstractmethod
     def changes_weight(self, adapter: str) -> bool:
@@ -70,10 +69,10 @@ class MergingLayer(BaseTunerLayer):
                 )
             if self._unmerged is not None:
                 self._restore()
-            self._put(new, merged)
+            self._replace_weight(new, merged)
         self.merged_adapters = merged
 
-    def _put(self, new: Tensor, names: list[str]) -> None:
+    def _replace_weight(self, new: Tensor, names: list[str]) -> None:
         base, name = self.get_base_layer(), self.parameter_name
         if self.quantization_backend is not None:
             self._unmerged, self.base_layer = self.base_layer, copy.deepcopy(self.base_layer)
@@ -97,7 +96,7 @@ class MergingLayer(BaseTunerLayer):
         self.merged_adapters = []
 
     def _unmerged_weight(self) -> Tensor:
-        """W; also while W' is in its place."""
+        """W, even while W' is in its place."""
         if isinstance(self._unmerged, list):
             return self._unmerged[0].data.to(self.get_base_weight())
         if self._unmerged is None:
@@ -110,8 +109,8 @@ class MergingLayer(BaseTunerLayer):
 
     def _restore(self) -> None:
         if isinstance(self._unmerged, list):
-            (kept,) = self._unmerged
-            restore_weight(self.get_base_layer(), kept, self.parameter_name)
+            (original,) = self._unmerged
+            restore_weight(self.get_base_layer(), original, self.parameter_name)
         else:
             assert self._unmerged is not None, "something was merged"
             self.base_layer = self._unmerged

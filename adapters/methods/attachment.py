@@ -53,7 +53,7 @@ def attach(model: nn.Module, adapter: dict[str, Any]) -> nn.Module:
 
 
 def _place(model: nn.Module, config: PeftConfig, lacking: dict[str, Any]) -> None:
-    """Put names in the place of words, and of the options that `config` is `lacking`."""
+    """Replace words, and the options that `config` is `lacking`, by names of modules."""
     targets = getattr(config, "target_modules", None)
     indices = getattr(config, "layers_to_transform", None)
     if lacking:

@@ -61,9 +61,9 @@ def check_common(adapter: dict[str, Any]) -> None:
     try:
         AdapterSection.model_validate(adapter)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        option = found[0]["loc"][0]
-        of_option = (each for each in found if each["loc"][0] == option)
+        errors = error.errors(include_url=False)
+        option = errors[0]["loc"][0]
+        of_option = (each for each in errors if each["loc"][0] == option)
         kinds = dict.fromkeys(_EXPECTED.get(each["type"], each["msg"]) for each in of_option)
         raise ValueError(
             f"option {option!r} must be {' or '.join(kinds)}, got {adapter.get(str(option))!r}"

@@ -15,15 +15,15 @@ class Bank:
 
     def __init__(self, *shape: int, seed: int) -> None:
         self._shape, self._seed = shape, seed
-        self._held: dict[torch.device, Tensor] = {}
+        self._copies: dict[torch.device, Tensor] = {}
 
     @torch.inference_mode(False)  # what is kept serves training too
     def on(self, device: torch.device) -> Tensor:
         """The numbers, float32 of the shape given."""
-        if device not in self._held:
+        if device not in self._copies:
             draw = torch.rand(self._shape, generator=torch.Generator().manual_seed(self._seed))
-            self._held[device] = (2 * draw - 1).to(device)
-        return self._held[device]
+            self._copies[device] = (2 * draw - 1).to(device)
+        return self._copies[device]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Bank":
         return self
@@ -35,7 +35,7 @@ _BANKS: WeakValueDictionary[tuple[int, ...], Bank] = WeakValueDictionary()
 def bank(*shape: int, seed: int) -> Bank:
     """One bank for all layers of a shape, as long as one of them lives."""
     key = (seed, *shape)
-    found = _BANKS.get(key)
-    if found is None:
-        found = _BANKS[key] = Bank(*shape, seed=seed)
-    return found
+    entry = _BANKS.get(key)
+    if entry is None:
+        entry = _BANKS[key] = Bank(*shape, seed=seed)
+    return entry

@@ -50,9 +50,9 @@ class Method:
     mergeable: bool = True
     """Whether the update can be put into the weights."""
     convertible: bool = True
-    """Whether `peft.convert_to_lora` tells the truth for it."""
+    """Whether `peft.convert_to_lora` is right for it."""
     low_rank: bool = False
-    """Whether the update is a product of factors of rank r, so that PARA can follow."""
+    """Whether the update is a product of factors of rank r, so that PARA can cut its rank."""
     formula: str = ""
     """The update, one line."""
     source: str = ""
@@ -69,9 +69,9 @@ class Method:
         """Common options that the configuration lacks: `attach` finds the modules for it."""
         if self.config is None:
             return []
-        held = {f.name for f in dataclasses.fields(self.config)}
+        fields = {f.name for f in dataclasses.fields(self.config)}
         common = ("exclude_modules", "layers_to_transform", "layers")
-        return [o for o in common if o not in held]
+        return [o for o in common if o not in fields]
 
     def options(self) -> list[str]:
         """The options a study may set."""
@@ -90,22 +90,22 @@ class Method:
         Raises:
             ValueError: An option the method lacks, or a value it refuses.
         """
-        known = self.options()
-        kept = {k: v for k, v in options.items() if k not in self.ignored}
+        own_options = self.options()
+        settings = {k: v for k, v in options.items() if k not in self.ignored}
         # null leaves what all methods share to the method
-        kept = {k: v for k, v in kept.items() if not (v is None and k in COMMON_OPTIONS)}
-        if "dropout" not in known and kept.pop("dropout", 0):
+        settings = {k: v for k, v in settings.items() if not (v is None and k in COMMON_OPTIONS)}
+        if "dropout" not in own_options and settings.pop("dropout", 0):
             raise ValueError(
                 f"method {self.name!r} has no dropout, got dropout {options['dropout']}: set "
                 "`dropout: 0` for it, or compare with methods that have it"
             )
-        for option in kept:
-            if option not in known:
-                raise ValueError(no_option(f"method {self.name!r}", option, known))
+        for option in settings:
+            if option not in own_options:
+                raise ValueError(no_option(f"method {self.name!r}", option, own_options))
         if self.config is None:
             return None
-        check_layers(kept.get("layers", "all"))
-        values = {self.renamed.get(k, k): v for k, v in kept.items() if k not in self.resolved}
+        check_layers(settings.get("layers", "all"))
+        values = {self.renamed.get(k, k): v for k, v in settings.items() if k not in self.resolved}
         values = {**self.defaults, **values}
         if values.get("target_modules") in WORDS:  # PEFT refuses indices of blocks beside a text
             values["target_modules"] = [values["target_modules"]]
@@ -114,7 +114,7 @@ class Method:
         try:
             return self.config(**self.fixed, **values)
         except (TypeError, AttributeError) as error:
-            raise ValueError(f"method {self.name!r} refuses {kept}: {error}") from error
+            raise ValueError(f"method {self.name!r} refuses {settings}: {error}") from error
 
 
 _METHODS: Registry[Method] = Registry("method", Method, origin=lambda method: method.formula)
@@ -135,7 +135,7 @@ def check_options(adapter: dict[str, Any]) -> None:
     """Refuse an `adapter:` mapping that cannot be built; needs no model.
 
     Raises:
-        ValueError: The method, an option or a value is wrong; the message says what would do.
+        ValueError: The method, an option or a value is wrong; the message says what is allowed.
     """
     configured(adapter)
 

@@ -13,12 +13,12 @@ import torch
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapters.basis.field_types import require
 from adapters.merging.layer import MergingLayer
+from adapters.peft_integration.fixes import sparing_heads
 from adapters.peft_integration.model_card import WithCard
 from adapters.peft_integration.registration import peft_type
 from adapters.placement.inspection import computes_linear, reads_weight
@@ -211,6 +211,7 @@ class UpdateModel(BaseTuner):
     # PEFT's own tuners differ from their base class in the same way
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING  # type: ignore[assignment]
     tuner_layer_cls: type[UpdateLinear]
+    _replace_module = sparing_heads(BaseTuner._replace_module)
 
     def _create_and_replace(  # type: ignore[override]  # PEFT passes the configuration of the tuner
         self,
@@ -241,12 +242,3 @@ class UpdateModel(BaseTuner):
         if adapter_name not in self.active_adapters:
             new.requires_grad_(False)
         self._replace_module(parent, target_name, new, target)
-
-    def _replace_module(
-        self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
-    ) -> None:
-        # PEFT reads `child.weight`, which a composite head in modules_to_save lacks (peft #3114)
-        if isinstance(child, AuxiliaryTrainingWrapper):
-            setattr(parent, child_name, new_module)
-            return
-        super()._replace_module(parent, child_name, new_module, child)

@@ -32,17 +32,17 @@ class _MergedLinear(torch.autograd.Function):
         proxy: Proxy,
         scale: float,
         seed: int | None,
-        made: Tensor | None,
+        merged: Tensor | None,
         float8: bool,
     ) -> Tensor:
         """x (*, in) -> (*, out), in the dtype of x."""
         ctx.save_for_backward(x, weight, b, a)
         # plain attributes: a proxy is small, and a weight that is kept belongs to its keeper
-        ctx.proxy, ctx.scale, ctx.seed, ctx.made = proxy, scale, seed, made
+        ctx.proxy, ctx.scale, ctx.seed, ctx.merged = proxy, scale, seed, merged
         ctx.float8 = float8
-        if made is None:
-            made = make_weight(x.dtype, weight, b, a, proxy, scale, seed)
-        y = F.linear(x, made, bias)
+        if merged is None:
+            merged = make_weight(x.dtype, weight, b, a, proxy, scale, seed)
+        y = F.linear(x, merged, bias)
         if bias is None or x.ndim < 3:
             return y
         # this y is a view, and a view that a Function returns may not be changed in place
@@ -52,7 +52,7 @@ class _MergedLinear(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, W, the bias, B, A and the coefficients, of those that are trained."""
+        """Gradients of what is trained among x, W, the bias, B, A and the coefficients."""
         x, weight, b, a = ctx.saved_tensors
         dx = dw = dbias = db = da = dc = None
         if any(ctx.needs_input_grad[3:6]) or ctx.needs_input_grad[1]:
@@ -65,10 +65,10 @@ class _MergedLinear(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             dbias = dy.flatten(0, -2).sum(0)
         if ctx.needs_input_grad[0]:
-            made = ctx.made
-            if made is None:
-                made = make_weight(dy.dtype, weight, b, a, ctx.proxy, ctx.scale, ctx.seed)
-            dx = dy @ made
+            merged = ctx.merged
+            if merged is None:
+                merged = make_weight(dy.dtype, weight, b, a, ctx.proxy, ctx.scale, ctx.seed)
+            dx = dy @ merged
         return dx, dw, dbias, db, da, dc, None, None, None, None, None
 
 
@@ -115,7 +115,7 @@ def merged_linear(
     scale: float,
     *,
     seed: int | None = None,
-    made: Tensor | None = None,
+    merged: Tensor | None = None,
     float8: bool = False,
 ) -> Tensor:
     """x W'^T + bias with W' = W + scale * phi(B A), differentiable in all of them and in phi.
@@ -132,8 +132,8 @@ def merged_linear(
         a: A, (r, in), float32.
         proxy: phi on the range of B A; its coefficients carry phi's gradient.
         scale: s.
-        seed: Of the stochastic rounding of W' to bfloat16; None rounds to nearest.
-        made: W' as `make_weight` makes it, where the caller keeps it; None makes it here and
+        seed: Seed of the stochastic rounding of W' to bfloat16; None rounds to nearest.
+        merged: W' as `make_weight` makes it, where the caller keeps it; None makes it here and
             once more in the backward pass.
         float8: Whether G, and with it the gradients of B, A and phi, is computed in 8 bits where
             `dense_gradient` can; with a trained W it is not.
@@ -145,9 +145,11 @@ def merged_linear(
     elif weight is not None and x.dtype != weight.dtype:
         raise ValueError(f"`x` is {x.dtype} but `weight` is {weight.dtype}: cast one, or autocast")
     if not torch.compiler.is_compiling():
-        return _eager(x, weight, bias, b, a, proxy.coefficients, proxy, scale, seed, made, float8)
+        return _eager(x, weight, bias, b, a, proxy.coefficients, proxy, scale, seed, merged, float8)
     if (weight is not None and weight.requires_grad) or not operators.can_be_operator(proxy):
-        return _outside(x, weight, bias, b, a, proxy.coefficients, proxy, scale, seed, made, float8)
+        return _outside(
+            x, weight, bias, b, a, proxy.coefficients, proxy, scale, seed, merged, float8
+        )
     after = bias if bias is not None and bias.requires_grad else None
     numbers, inside = operators.numbers(proxy), bias if after is None else None
     y = _in_a_graph(x, weight, inside, b, a, *numbers, scale, seed, float8)

@@ -1,9 +1,10 @@
 """What the layers compute, as operators of torch.library: one node each in a compiled graph.
 
-Opaque on purpose. A compiler that looked inside would make W' of the backward pass in the forward
-pass and keep it, as it does with all that depends on no gradient; and it would analyse every launch
-of every layer's kernels, which takes it minutes. They know nothing of autograd: the functions of
-`linear` and `weight` call them, and eager layers go without, since the dispatcher costs time.
+They are opaque on purpose. A compiler that looked inside would make W' of the backward pass in the
+forward pass and keep it, as it does with all that depends on no gradient; and it would analyse
+every launch of every layer's kernels, which takes it minutes. They know nothing of autograd: the
+functions of `linear` and `weight` call them, and eager layers go without, since the dispatcher
+costs time.
 """
 
 import warnings
@@ -155,8 +156,8 @@ def weight_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of B, A and the coefficients from that of W'."""
     proxy = _proxy(coefficients, ends, terms, table)
-    found = gradients_of_factors(grad.contiguous(), b, a, proxy, scale)
-    db, da, dc = (g.contiguous() for g in found)
+    gradients = gradients_of_factors(grad.contiguous(), b, a, proxy, scale)
+    db, da, dc = (g.contiguous() for g in gradients)
     return db, da, dc
 
 

@@ -1,7 +1,7 @@
 r"""$W' = W + s\,\phi(BA)$ as a tensor of the graph, for modules that do more than $xW'^\top$.
 
-Embeddings, convolutions, attention and experts read W' itself, so it is kept for the backward pass
-by whatever they do with it; of the update only B and A are.
+Embeddings, convolutions, attention and experts read W' itself, so whatever they do with it keeps it
+for the backward pass; of the update only B and A are kept.
 """
 
 from collections.abc import Callable
@@ -27,14 +27,14 @@ class _EffectiveWeight(torch.autograd.Function):
         proxy: Proxy,
         scale: float,
         seed: int | None,
-        made: Tensor | None,
+        merged: Tensor | None,
     ) -> Tensor:
         """(out, in), in the dtype of W."""
         ctx.save_for_backward(b, a)
         ctx.proxy, ctx.scale = proxy, scale
-        if made is None:
+        if merged is None:
             return merge.merged_weight(weight, b, a, proxy, scale, seed=seed)
-        return made.detach()  # the graph is of this pass, the numbers are the keeper's
+        return merged.detach()  # a graph of this pass, around the caller's numbers
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -58,8 +58,10 @@ class _WeightInAGraph(torch.autograd.Function):
         """(out, in), in the dtype of W."""
         ctx.save_for_backward(b, a, coefficients, ends, terms)
         ctx.table, ctx.scale = table, scale
-        made: Tensor = operators.weight(weight, b, a, coefficients, ends, terms, table, scale, seed)
-        return made
+        merged: Tensor = operators.weight(
+            weight, b, a, coefficients, ends, terms, table, scale, seed
+        )
+        return merged
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -77,7 +79,7 @@ def effective_weight(
     scale: float,
     *,
     seed: int | None = None,
-    made: Tensor | None = None,
+    merged: Tensor | None = None,
 ) -> Tensor:
     """W' = W + scale * phi(B A), (out, in) in the dtype of W, differentiable in W, B, A and phi.
 
@@ -87,10 +89,10 @@ def effective_weight(
         a: A, (r, in), float32.
         proxy: phi on the range of B A; its coefficients carry phi's gradient.
         scale: s.
-        seed: Of the stochastic rounding of W' to bfloat16; None rounds to nearest.
-        made: W', where the caller keeps it.
+        seed: Seed of the stochastic rounding of W' to bfloat16; None rounds to nearest.
+        merged: W', where the caller keeps it.
     """
-    return _applied(weight, b, a, proxy, scale, seed, made)
+    return _applied(weight, b, a, proxy, scale, seed, merged)
 
 
 def weight_update(b: Tensor, a: Tensor, proxy: Proxy, scale: float) -> Tensor:
@@ -109,13 +111,13 @@ def _applied(
     proxy: Proxy,
     scale: float,
     seed: int | None,
-    made: Tensor | None,
+    merged: Tensor | None,
 ) -> Tensor:
     if not torch.compiler.is_compiling():
-        return _eager(weight, b, a, proxy.coefficients, proxy, scale, seed, made)
+        return _eager(weight, b, a, proxy.coefficients, proxy, scale, seed, merged)
     if operators.can_be_operator(proxy):
         return _in_a_graph(weight, b, a, *operators.numbers(proxy), scale, seed)
-    return _outside(weight, b, a, proxy.coefficients, proxy, scale, seed, made)
+    return _outside(weight, b, a, proxy.coefficients, proxy, scale, seed, merged)
 
 
 _eager: Callable[..., Tensor] = _EffectiveWeight.apply

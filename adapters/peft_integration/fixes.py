@@ -1,5 +1,6 @@
-"""Where PEFT's methods differ or fail, and what makes them usable through one door."""
+"""What lets all of PEFT's methods be used in one way, where some differ or fail."""
 
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
@@ -8,24 +9,29 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
 
-def _replace_module(
-    self: BaseTuner, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
-) -> None:
-    if isinstance(child, AuxiliaryTrainingWrapper):
-        setattr(parent, child_name, new_module)
-    else:
-        type(self)._replace_module(self, parent, child_name, new_module, child)
+def sparing_heads(replace: Callable[..., None]) -> Callable[..., None]:
+    """`replace`, a tuner's `_replace_module`, without PEFT's look at the `.weight` of a head.
+
+    A composite head that is kept in modules_to_save, such as RoBERTa's, has none, and unloading
+    most methods fails there (peft #3114).
+    """
+
+    def _replace_module(
+        self: BaseTuner, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
+    ) -> None:
+        if isinstance(child, AuxiliaryTrainingWrapper):
+            setattr(parent, child_name, new_module)
+        else:
+            replace(self, parent, child_name, new_module, child)
+
+    return _replace_module
 
 
 def guard_heads(model: nn.Module) -> nn.Module:
-    """Let `merge_and_unload` of `model` pass composite heads; returns `model`.
-
-    PEFT reads `.weight` of a head kept in modules_to_save, which RoBERTa's has not: most of its
-    methods fail there (peft #3114).
-    """
+    """Let `merge_and_unload` of `model` pass composite heads (`sparing_heads`); returns `model`."""
     tuner = getattr(model, "base_model", None)
     if isinstance(tuner, BaseTuner):
-        replacing = MethodType(_replace_module, tuner)
+        replacing = MethodType(sparing_heads(type(tuner)._replace_module), tuner)
         tuner._replace_module = replacing  # type: ignore[method-assign]  # of this model alone
     return model
 

@@ -19,7 +19,7 @@ from adapters.placement.module_names import short_kind
 BEGIN, END = "<!-- adapter: written by basis-zoo -->", "<!-- adapter: end -->"
 """What lies between them is written anew at each saving; the rest of a card stays."""
 _TEMPLATE, _VERSIONS = "# Model Card for Model ID", "### Framework versions"
-"""In the card of which a user has filled in nothing yet, and the part of it that PEFT writes."""
+"""Marks of a card that no user has filled in yet, and of the part that PEFT writes."""
 _PLACEMENT = ("target_modules", "exclude_modules", "layers", "layers_to_transform")
 _TECHNICAL = ("layers_pattern", "modules_to_save", "init_weights", "schema_version")
 _AUTO = {
@@ -65,7 +65,7 @@ class WithCard:
     """What the method does, as the beginning of a sentence."""
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
-        """As PEFT's, and writes or brings up to date the card."""
+        """Save as PEFT does, then write or update the card."""
         super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]  # PeftConfig's
         assert isinstance(self, PeftConfig)
         _write(self, Path(save_directory))
@@ -85,8 +85,8 @@ def write_model_card(model: nn.Module, folder: str | Path, adapter: str = "defau
         The README.md.
 
     Raises:
-        ValueError: The adapter is none of this package, or a README.md that is no model card (one
-            without metadata) is in the way.
+        ValueError: The adapter belongs to no method of this package, or a README.md that is no
+            model card (one without metadata) is in the way.
     """
     config = getattr(model, "peft_config", {}).get(adapter)
     if not isinstance(config, WithCard):
@@ -118,10 +118,10 @@ def push_to_hub(
     Args:
         model: What `get_peft_model` returned.
         repo_id: `user/name`; it is created where it is missing.
-        token: Of the hub; by default the one that is logged in.
+        token: Token of the hub; by default that of the logged-in user.
         private: Whether a new repository is private.
         revision: A branch; by default the main one.
-        commit_message: Of the commit.
+        commit_message: Message of the commit.
 
     Returns:
         The address of the commit.

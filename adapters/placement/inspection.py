@@ -1,4 +1,5 @@
-"""What a module computes, and whether the module around it reads its weight in place of a call."""
+"""What a module computes, and whether the module around it reads its weight instead of calling
+it."""
 
 import functools
 import inspect
@@ -20,19 +21,19 @@ _SETTING_UP = frozenset(
 )
 """Methods that may read a weight without an effect on what the model computes."""
 _ABOUT = r"(?!\s*\.\s*(?:dtype|device|shape|size|ndim|dim|is_\w+|requires_grad)\b)"
-"""Not followed by a question about the tensor that is no use of its numbers."""
+"""A lookahead that excludes attributes which tell nothing of the tensor's numbers."""
 
 
-def quantization_backend(base: nn.Module, known: dict[str, Any]) -> QuantizationBackend | None:
+def quantization_backend(base: nn.Module, options: dict[str, Any]) -> QuantizationBackend | None:
     """PEFT's back end for a quantised layer; None for one that is not quantised."""
     try:
-        return resolve_quantization_backend(base, **known)
-    except ValueError:  # torchao outside transformers: without its recipe W can be used, not made
+        return resolve_quantization_backend(base, **options)
+    except ValueError:  # torchao outside transformers: W can be read, not quantised anew
         return ForwardOnlyQuantizationBackend("torchao")
 
 
 def computes_linear(module: nn.Module) -> bool:
-    """Whether `module` is known to compute x W^T + bias, whatever it keeps W as."""
+    """Whether `module` is known to compute x W^T + bias, in whatever form it keeps W."""
     if quantization_backend(module, {}) is not None:
         return True
     return type(module).forward in LINEAR_FORWARDS
@@ -40,11 +41,12 @@ def computes_linear(module: nn.Module) -> bool:
 
 @functools.cache
 def reads_weight(owner: type[nn.Module], child: str) -> bool:
-    """Whether code of `owner` uses the numbers of `self.<child>.weight` in place of a call.
+    """Whether code of `owner` uses the numbers of `self.<child>.weight` instead of calling the
+    child.
 
     `nn.MultiheadAttention` and the fast paths of `nn.TransformerEncoderLayer` and of Mamba do.
     """
-    reads = re.compile(rf"\bself\.{re.escape(child)}\.weight\b{_ABOUT}")
+    use = re.compile(rf"\bself\.{re.escape(child)}\.weight\b{_ABOUT}")
     about = re.compile(rf"isinstance\(\s*self\.{re.escape(child)}\.weight\s*,")
     for name, method in inspect.getmembers_static(owner, inspect.isfunction):
         if name in _SETTING_UP or (hasattr(nn.Module, name) and name != "forward"):
@@ -53,6 +55,6 @@ def reads_weight(owner: type[nn.Module], child: str) -> bool:
             source = inspect.getsource(method)
         except (OSError, TypeError):  # made at run time
             continue
-        if reads.search(about.sub("", source)):
+        if use.search(about.sub("", source)):
             return True
     return False

@@ -44,11 +44,12 @@ def check_names(model: nn.Module, config: PeftConfig, **more: Any) -> None:
 
     Args:
         model: The model before adaptation; it may carry other adapters.
-        config: Of any method, as the user wrote it; words of `adapters.placement` may stand in it.
+        config: Settings of any method, as the user wrote them, words of `adapters.placement`
+            included.
         more: Options that the class of `config` lacks.
 
     Raises:
-        ValueError: As said; the message has the nearest name and what the model has.
+        ValueError: Such a name is found; the message has the nearest one, and what the model has.
     """
     if getattr(config, "from_file", False):
         return
@@ -60,12 +61,12 @@ def check_names(model: nn.Module, config: PeftConfig, **more: Any) -> None:
     _check_indices(names, option)
     _check_saved(model, names, config)
     parameters = _check_parameters(model, parameters, alone=not targets)
-    found = targeted(model, config, **more)
-    _check_excluded(model, found, option("exclude_modules"))
-    found += parameters  # a key of a pattern means a parameter by its full name
+    layers = targeted(model, config, **more)
+    _check_excluded(model, layers, option("exclude_modules"))
+    layers += parameters  # a key of a pattern means a parameter by its full name
     for name, pattern in (vars(config) | more).items():
         if name.endswith("_pattern") and isinstance(pattern, dict):
-            _check_keys(model, name, pattern, found)
+            _check_keys(model, name, pattern, layers)
 
 
 def targeted(model: nn.Module, config: PeftConfig, **more: Any) -> list[str]:
@@ -110,10 +111,12 @@ def _check_targets(model: nn.Module, names: list[str], targets: Any) -> None:
     if isinstance(targets, str) and not has_words(targets):
         missing = [] if _fitting("target_modules", targets, names) else [targets]
     else:
-        wanted = [targets] if isinstance(targets, str) else sorted(targets)
+        listed_targets = [targets] if isinstance(targets, str) else sorted(targets)
         ends = _ends(names)
         missing = [
-            t for t in wanted if not (matches(model, t, linear) if t in WORDS else t in ends)
+            t
+            for t in listed_targets
+            if not (matches(model, t, linear) if t in WORDS else t in ends)
         ]
     if missing:
         raise ValueError(no_match(model, "target_modules", missing, linear))
@@ -126,87 +129,87 @@ def _check_indices(names: list[str], option: Option) -> None:
     check_blocks(targets, indices, lists)
     if not indices or has_words(targets):  # words are resolved by block, and then checked
         return
-    wanted = [lists] if isinstance(lists, str) else lists or [r"[^.]*"]
+    patterns = [lists] if isinstance(lists, str) else lists or [r"[^.]*"]
     # as PEFT reads an index: the first number; unnamed, its list must lie inside of something
     inside = r"(?:.*?\.)?" if lists else r".*?\."
-    numbered = (re.match(rf"{inside}{each}\.(\d+)\.", f"{n}.") for n in names for each in wanted)
-    known = {int(match[1]) for match in numbered if match}
-    if missing := [index for index in indices if index not in known]:
-        had = f"{min(known)} to {max(known)}" if known else "none"
-        where = f" in `layers_pattern` {lists!r}" if lists else ""
+    numbered = (re.match(rf"{inside}{each}\.(\d+)\.", f"{n}.") for n in names for each in patterns)
+    present = {int(match[1]) for match in numbered if match}
+    if missing := [index for index in indices if index not in present]:
+        in_model = f"{min(present)} to {max(present)}" if present else "none"
+        of_lists = f" in `layers_pattern` {lists!r}" if lists else ""
         raise ValueError(
-            f"`layers_to_transform` {missing} matches no block{where}; the model has: {had}. "
-            "`layers` takes words, and indices that count from the end"
+            f"`layers_to_transform` {missing} matches no block{of_lists}; the model has: "
+            f"{in_model}. `layers` takes words, and indices that count from the end"
         )
 
 
 def _check_saved(model: nn.Module, names: list[str], config: PeftConfig) -> None:
-    wanted = getattr(config, "modules_to_save", None) or ()
+    modules = getattr(config, "modules_to_save", None) or ()
     # a PEFT model made for a task adds heads to the configurations of all its adapters; where the
     # configurations do not tell the task, the two heads of a classifier do
     configs = [*getattr(model, "peft_config", {}).values(), config]
     tasks = {each.task_type for each in configs}
-    tasks |= {task for task, heads in _HEADS.items() if len(heads) > 1 and {*heads} <= {*wanted}}
+    tasks |= {task for task, heads in _HEADS.items() if len(heads) > 1 and {*heads} <= {*modules}}
     added = {head for task in tasks for head in _HEADS.get(task, ())}
-    missing = [m for m in wanted if m not in added and not any(n.endswith(m) for n in names)]
+    missing = [m for m in modules if m not in added and not any(n.endswith(m) for n in names)]
     if missing:
         raise ValueError(no_match(model, "modules_to_save", missing, names, "module"))
 
 
-def _check_parameters(model: nn.Module, wanted: Collection[str], alone: bool) -> list[str]:
+def _check_parameters(model: nn.Module, parameters: Collection[str], alone: bool) -> list[str]:
     """The full names of the parameters that are wanted, `alone` or beside modules."""
     names = [name.replace(".base_layer", "") for name, _ in model.named_parameters()]
-    missing = sorted(set(wanted) - _ends(names))
-    made = [
+    missing = sorted(set(parameters) - _ends(names))
+    parametrizations = [
         name.replace(".parametrizations", "").rpartition(".")[0]
         for name in names
         if ".parametrizations." in name
     ]
-    if parametrized := sorted(_ends(made).intersection(missing)):
+    if parametrized := sorted(_ends(parametrizations).intersection(missing)):
         raise ValueError(
             f"`target_parameters` {parametrized} are parametrized, and torch makes them anew at "
             "each reading: name their modules in `target_modules`"
         )
     if missing:
-        said = no_match(model, "target_parameters", missing, names, "parameter")
-        if alone and len(missing) == len(wanted):  # PEFT's words
-            said = (
+        message = no_match(model, "target_parameters", missing, names, "parameter")
+        if alone and len(missing) == len(parameters):  # PEFT's words
+            message = (
                 "No `target_modules` passed but also no `target_parameters` found. Please check "
-                f"the values for these arguments. {said}"
+                f"the values for these arguments. {message}"
             )
-        raise ValueError(said)
-    return [n for n in names if f".{n}".endswith(tuple(f".{each}" for each in wanted))]
+        raise ValueError(message)
+    return [n for n in names if f".{n}".endswith(tuple(f".{each}" for each in parameters))]
 
 
-def _check_excluded(model: nn.Module, found: list[str], excluded: Any) -> None:
+def _check_excluded(model: nn.Module, layers: list[str], excluded: Any) -> None:
     names = [name for name, _ in model.named_modules()]  # inside other adapters too
     if isinstance(excluded, str):
         if not _fitting("exclude_modules", excluded, names):
             raise ValueError(no_match(model, "exclude_modules", [excluded], names, "module"))
         return
     for name in sorted(excluded or ()):
-        meant = {each for each in names if f".{each}".endswith(f".{name}")}
-        if not meant:
+        modules = {each for each in names if f".{each}".endswith(f".{name}")}
+        if not modules:
             raise ValueError(no_match(model, "exclude_modules", [name], names, "module"))
-        if any(each.startswith(tuple(f"{module}." for module in meant)) for each in found):
+        if any(each.startswith(tuple(f"{module}." for module in modules)) for each in layers):
             raise ValueError(
                 f"`exclude_modules` {name!r} leaves out modules of exactly this name, not the "
                 rf"adapted ones inside of them: give the pattern '.*\.{name}\..*'"
             )
 
 
-def _check_keys(model: nn.Module, option: str, pattern: dict[str, Any], found: list[str]) -> None:
+def _check_keys(model: nn.Module, option: str, pattern: dict[str, Any], layers: list[str]) -> None:
     for key in pattern:
         if key in WORDS:
-            meant = set(resolve(model, key)).intersection(found)
+            matched = set(resolve(model, key)).intersection(layers)
         else:
-            meant = set(_fitting(option, rf"(?:.*\.)?(?:{key})", found))
-        if not meant:
-            raise ValueError(no_match(model, option, [key], found, "adapted layer"))
+            matched = set(_fitting(option, rf"(?:.*\.)?(?:{key})", layers))
+        if not matched:
+            raise ValueError(no_match(model, option, [key], layers, "adapted layer"))
 
 
 def _fitting(option: str, pattern: str, names: list[str]) -> list[str]:
     try:
         return [name for name in names if re.fullmatch(pattern, name)]
     except re.error as error:
-        raise ValueError(f"`{option}` {pattern!r} is no regular expression: {error}") from error
+        raise ValueError(f"`{option}` {pattern!r} is not a regular expression: {error}") from error

@@ -38,7 +38,7 @@ _GATE_UP = {
     *("gate_proj", "up_proj", "gate_up_proj", "c_fc", "fc1", "wi", "wi_0", "wi_1", "w1", "w3"),
     *("dense_h_to_4h", "lin1", "fc_in", "weights_in", "Wi"),
 }
-SHOWN = 3
+MAX_NAMES = 3
 """Unmatched names in a message."""
 _ROUTERS = {"gate", "router", "shared_expert_gate", "classifier"}
 
@@ -50,13 +50,13 @@ def check_layers(layers: Layers) -> None:
     """Refuse a `layers` that is neither a known word nor a list of indices.
 
     Raises:
-        ValueError: As said.
+        ValueError: It is neither.
     """
     if isinstance(layers, str):
-        known = bool(re.fullmatch(r"all|odd|even|first_last_[1-9]\d*", layers))
+        valid = bool(re.fullmatch(r"all|odd|even|first_last_[1-9]\d*", layers))
     else:
-        known = bool(layers) and all(isinstance(i, int) for i in layers)
-    if not known:
+        valid = bool(layers) and all(isinstance(i, int) for i in layers)
+    if not valid:
         hint = did_you_mean(layers, LAYERS) if isinstance(layers, str) else ""
         raise ValueError(
             f"`layers` must be one of {', '.join(LAYERS)} or a list of indices, "
@@ -71,10 +71,10 @@ def check_blocks(targets: Targets, indices: int | list[int] | None, lists: Any) 
         ValueError: They stand beside a pattern, or the second without the first.
     """
     if isinstance(targets, str) and not has_words(targets):
-        for option, given in (("layers_to_transform", indices), ("layers_pattern", lists)):
-            if given not in (None, [], ""):
+        for option, value in (("layers_to_transform", indices), ("layers_pattern", lists)):
+            if value not in (None, [], ""):
                 raise ValueError(
-                    f"`{option}` cannot be used when `target_modules` is a str. {given!r} does "
+                    f"`{option}` cannot be used when `target_modules` is a str. {value!r} does "
                     f"nothing to the pattern {targets!r}: choose blocks by `layers`, or name "
                     "modules"
                 )
@@ -116,17 +116,19 @@ def resolve(model: nn.Module, targets: Targets, layers: Layers = "all") -> list[
         chosen = {name for name in linear if re.fullmatch(pattern, name)}
         missing = [] if chosen else [targets]
     else:
-        wanted = [targets] if isinstance(targets, str) else sorted(targets)
-        found = {t: matches(model, t, linear) or _named(model, t) for t in wanted}
-        chosen = set().union(*found.values())
-        missing = [target for target in wanted if not found[target]]
+        listed_targets = [targets] if isinstance(targets, str) else sorted(targets)
+        matched = {
+            t: matches(model, t, linear) or _modules_by_name(model, t) for t in listed_targets
+        }
+        chosen = set().union(*matched.values())
+        missing = [target for target in listed_targets if not matched[target]]
     if missing:
         raise ValueError(no_match(model, "target_modules", missing, linear))
-    known = outside_adapters(model)
-    kept = [name for name in known if name in chosen and _in_layers(name, layers, linear)]
-    if chosen and not kept:
+    outside = outside_adapters(model)
+    names = [name for name in outside if name in chosen and _in_layers(name, layers, linear)]
+    if chosen and not names:
         raise ValueError(f"`layers` {layers!r} leaves none of the blocks of {_blocks(linear)}")
-    return kept
+    return names
 
 
 def placed(
@@ -135,7 +137,7 @@ def placed(
     layers: Layers = "all",
     layers_to_transform: int | list[int] | None = None,
 ) -> list[str] | None:
-    """The names in the place of words and of choices of blocks; None where PEFT needs no help.
+    """The names that replace words and choices of blocks; None where PEFT needs no help.
 
     Raises:
         ValueError: As `resolve`.
@@ -192,15 +194,15 @@ def _base(module: nn.Module) -> nn.Module:
 
 
 def matches(model: nn.Module, target: str, names: Iterable[str]) -> set[str]:
-    """Those of `names`, modules of `model`, that the word or name `target` means.
+    """The `names`, modules of `model`, that the word or name `target` stands for.
 
     A word that means nothing in this model is a name, as of a module called `attention`.
     """
-    meant = _meant(model, target, names) if target in WORDS else set()
-    return meant or {n for n in names if n == target or n.endswith(f".{target}")}
+    modules = _modules_by_word(model, target, names) if target in WORDS else set()
+    return modules or {n for n in names if n == target or n.endswith(f".{target}")}
 
 
-def _named(model: nn.Module, target: str) -> set[str]:
+def _modules_by_name(model: nn.Module, target: str) -> set[str]:
     """The modules of any kind, with parameters of their own, that `target` names."""
     modules = dict(model.named_modules())
     return {
@@ -211,7 +213,7 @@ def _named(model: nn.Module, target: str) -> set[str]:
     }
 
 
-def _meant(model: nn.Module, word: str, names: Iterable[str]) -> set[str]:
+def _modules_by_word(model: nn.Module, word: str, names: Iterable[str]) -> set[str]:
     blocks = [n for n in names if block_of(n) and n.rpartition(".")[2] not in _ROUTERS]
     attention = {name for name in blocks if _is_in_attention(model, name)}
     mlp = set(blocks) - attention
@@ -257,33 +259,33 @@ def no_match(
     model: nn.Module,
     option: str,
     missing: Sequence[str],
-    known: Sequence[str],
+    present: Sequence[str],
     kind: str = "layer",
 ) -> str:
-    """The message that nothing of a `kind` is called `missing`: the nearest of `known`, and all."""
+    """The message that no `kind` is called `missing`; it has the nearest of `present`, and all."""
     words = WORDS if "layer" in kind else ()
-    said = [
+    sentences = [
         f"`{option}` {name!r} matches no {kind} of {type(model).__name__}."
-        f"{_nearest(name, known, words)}"
-        for name in missing[:SHOWN]
+        f"{_nearest(name, present, words)}"
+        for name in missing[:MAX_NAMES]
     ]
-    if len(missing) > SHOWN:
-        said.append(f"Nor do {len(missing) - SHOWN} more names.")
-    has = ", ".join(sorted({kind_of(name) for name in known if words or "." not in name}))
-    said += [f"It has: {has}."] if has else []
+    if len(missing) > MAX_NAMES:
+        sentences.append(f"Nor do {len(missing) - MAX_NAMES} more names.")
+    kinds = ", ".join(sorted({kind_of(name) for name in present if words or "." not in name}))
+    sentences += [f"It has: {kinds}."] if kinds else []
     if words:
-        said.append(f"Words: {', '.join(words)}.")
+        sentences.append(f"Words: {', '.join(words)}.")
     if words and option == "target_modules":
-        said.append("Experts kept as one tensor: `target_parameters`")
-    return " ".join(said)
+        sentences.append("Experts kept as one tensor: `target_parameters`")
+    return " ".join(sentences)
 
 
-def _nearest(name: str, known: Sequence[str], words: Sequence[str]) -> str:
-    """`did_you_mean` among `words` and the ends of `known` that have as many parts as `name`."""
+def _nearest(name: str, present: Sequence[str], words: Sequence[str]) -> str:
+    """`did_you_mean` among `words` and the ends of `present` that have as many parts as `name`."""
     if not re.fullmatch(r"[\w.-]+", name):  # a pattern: what it ends in
         name = (re.findall(r"\w+", name) or [name])[-1]
     parts = name.count(".") + 1
-    return did_you_mean(name, [*(".".join(k.split(".")[-parts:]) for k in known), *words])
+    return did_you_mean(name, [*(".".join(k.split(".")[-parts:]) for k in present), *words])
 
 
 def _require_blocks(indices: list[int], linear: list[str]) -> None:

@@ -39,29 +39,35 @@ def part_statistics(model: nn.Module, values: Values) -> dict[str, float]:
         "attention": [name for name in values if name in attention],
         "mlp": [n for n in values if n not in attention and block_of(n) is not None],
     }
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for part, own in parts.items():
         for number in dict.fromkeys(key for name in own for key in values[name]):
-            has = {name: values[name][number] for name in own if number in values[name]}
-            places = [(depth[n], value) for n, value in has.items() if block_of(n) is not None]
-            found |= {
-                f"{part}/{number}": statistics.fmean(has.values()),
-                f"{part}/{number}_spread": statistics.pstdev(has.values()),
+            values_of_number = {
+                name: values[name][number] for name in own if number in values[name]
+            }
+            places = [
+                (depth[n], value)
+                for n, value in values_of_number.items()
+                if block_of(n) is not None
+            ]
+            numbers |= {
+                f"{part}/{number}": statistics.fmean(values_of_number.values()),
+                f"{part}/{number}_spread": statistics.pstdev(values_of_number.values()),
             } | {f"{part}/{number}{end}": value for end, value in _by_depth(places).items()}
-    return found
+    return numbers
 
 
 def _by_depth(places: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """What depths and values say of growth with depth, by the end of its name."""
-    found: dict[str, float] = {}
+    """How values grow with depth, by the suffix of each statistic."""
+    numbers: dict[str, float] = {}
     early = [value for depth, value in places if depth < 1 / 3]
     late = [value for depth, value in places if depth >= 2 / 3]
     if early and late:
         first, last = statistics.fmean(early), statistics.fmean(late)
-        found = {"_early": first, "_late": last, "_rise": last - first}
+        numbers = {"_early": first, "_late": last, "_rise": last - first}
     if len({depth for depth, _ in places}) > 1:
-        found["_slope"] = statistics.linear_regression(*zip(*places, strict=True)).slope
-    return found
+        numbers["_slope"] = statistics.linear_regression(*zip(*places, strict=True)).slope
+    return numbers
 
 
 def rank_statistics(model: nn.Module, modules: Sequence[ModuleSpectrum]) -> dict[str, float]:
@@ -71,21 +77,21 @@ def rank_statistics(model: nn.Module, modules: Sequence[ModuleSpectrum]) -> dict
     of modules whose phi has raised the stable rank of B A.
     """
     values = {m.name: {name: of(m) for name, of in MEASURES.items()} for m in modules}
-    found = part_statistics(model, values)
+    numbers = part_statistics(model, values)
     raised = [m.stable_rank > m.usage.product_stable_rank for m in modules if m.usage is not None]
-    return found | ({"all/raised_share": statistics.fmean(raised)} if raised else {})
+    return numbers | ({"all/raised_share": statistics.fmean(raised)} if raised else {})
 
 
 def size_statistics(model: nn.Module, start: Values | None = None) -> dict[str, float]:
     """Numbers that say how large the amplitudes and bandwidths of the phis of `model` are.
 
-    `part_statistics` of what `phi_sizes` tells. Given `start`, which it told before training, there
-    is with `_start` the mean then, and with `_change` how much larger it is now.
+    `part_statistics` of what `phi_sizes` returns. Given `start`, what it returned before training,
+    `_start` is the mean at that time and `_change` how much larger it is now.
     """
-    found = part_statistics(model, phi_sizes(model))
+    numbers = part_statistics(model, phi_sizes(model))
     before = part_statistics(model, start or {})
     for name in [f"{part}/{size}" for part in ("all", "attention", "mlp") for size in SIZES]:
-        if name in found and name in before:
-            found[f"{name}_start"] = before[name]
-            found[f"{name}_change"] = found[name] - before[name]
-    return found
+        if name in numbers and name in before:
+            numbers[f"{name}_start"] = before[name]
+            numbers[f"{name}_change"] = numbers[name] - before[name]
+    return numbers

@@ -24,7 +24,7 @@ def singular_values(
         shapes: (rows, columns) of each.
         matrix: The matrix at a position, made when its turn comes.
     """
-    found: dict[int, Tensor] = {}
+    spectra: dict[int, Tensor] = {}
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for i, shape in enumerate(shapes):
         groups[shape].append(i)
@@ -34,8 +34,8 @@ def singular_values(
             chunk = indices[start : start + room]
             grams = torch.stack([_gram(matrix(i)) for i in chunk])
             values = torch.linalg.eigvalsh(grams).clamp_min(0).sqrt().flip(-1).cpu()
-            found |= dict(zip(chunk, values, strict=True))
-    return [found[i] for i in range(len(shapes))]
+            spectra |= dict(zip(chunk, values, strict=True))
+    return [spectra[i] for i in range(len(shapes))]
 
 
 def _gram(matrix: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def stable_rank(values: Tensor) -> float:
 
 
 def numerical_rank(values: Tensor, shape: tuple[int, int]) -> int:
-    r"""How many falling singular values of a (rows, columns) matrix rounding has not made.
+    r"""How many singular values of a (rows, columns) matrix, falling, are more than rounding.
 
     Those above $s_1\,\varepsilon \max(\text{rows}, \text{columns})$, as numpy and MATLAB count
     them, with the $\varepsilon$ of float32, in which updates are computed.
@@ -76,7 +76,7 @@ def effective_rank(values: Tensor) -> float:
 
 @torch.no_grad()
 def stable_rank_by_power(matrix: Tensor) -> Tensor:
-    """The stable rank of (rows, columns) by power iteration, (): a little too large at most.
+    """The stable rank of a (rows, columns) matrix by power iteration, (); slightly large at most.
 
     For use while training: costs 24 products with a vector and never waits for the device.
     """

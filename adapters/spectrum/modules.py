@@ -56,22 +56,22 @@ class ModuleSpectrum:
     values: Tensor
     """Singular values of the update, falling, (min(out, in),) float64."""
     product_values: Tensor | None = None
-    """Those of B A, (r,); None for methods without phi."""
+    """Singular values of B A, (r,); None for methods without phi."""
     usage: PhiUsage | None = None
 
     @property
     def stable_rank(self) -> float:
-        """Of the update."""
+        """The stable rank of the update."""
         return stable_rank(self.values)
 
     @property
     def effective_rank(self) -> float:
-        """Of the update."""
+        """The effective rank of the update."""
         return effective_rank(self.values)
 
     @property
     def rank(self) -> int:
-        """Of the update, in float32."""
+        """The numerical rank of the update, in float32."""
         return numerical_rank(self.values, self.shape)
 
     def numbers(self) -> dict[str, float]:
@@ -88,9 +88,9 @@ def spectra(
     Decomposes whole matrices: exact, and slow for large models off a GPU.
 
     Args:
-        before: The model as it was, unadapted: the update of a module is then what its weight has
-            become, the adapter put into it, less what it was. Of a model without adapters, all
-            linear layers of its blocks have one.
+        before: The model before training, without adapters. The update of a module is then its
+            weight with the adapter merged, minus its weight before. In a model without adapters,
+            all linear layers of its blocks have one.
 
     Raises:
         ValueError: Without `before`: the model has no such adapter, or it is not additive.
@@ -138,12 +138,12 @@ def table(modules: list[ModuleSpectrum]) -> str:
     kinds["all"] = [module.numbers() for module in modules]
     columns = list(kinds["all"][0])
     rows = [("kind", "number", *(c.replace("_", " ") for c in columns))]
-    for kind, found in kinds.items():
+    for kind, of_kind in kinds.items():
         cells = []
         for column in columns:
-            numbers = torch.tensor([row[column] for row in found], dtype=torch.float64)
+            numbers = torch.tensor([row[column] for row in of_kind], dtype=torch.float64)
             cells.append(f"{numbers.mean():.3g} ± {numbers.std(correction=0):.2g}")
-        rows.append((kind, str(len(found)), *cells))
+        rows.append((kind, str(len(of_kind)), *cells))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows

@@ -25,7 +25,7 @@ MONITORED = (
     "phi/proxy_degree",
     "phi/proxy_bound",
 )
-"""What `monitor` tells, by name."""
+"""The names of what `monitor` returns."""
 
 
 @torch.no_grad()
@@ -57,7 +57,7 @@ def monitor(model: nn.Module) -> dict[str, float]:
     columns = [torch.stack(column) for column in zip(*rows, strict=True)]
     largest, occupancy, used, non_affine, degree, rank = columns
     batches = {batch for layer in layers for batch in layer.batches.values()}
-    found: tuple[Tensor | float, ...] = (
+    numbers: tuple[Tensor | float, ...] = (
         largest.max(),
         occupancy.mean(),
         used.mean(),
@@ -68,4 +68,4 @@ def monitor(model: nn.Module) -> dict[str, float]:
         max(batch.degree for batch in batches),
         max(batch.bound for batch in batches),
     )
-    return dict(zip(MONITORED, map(float, found), strict=True))
+    return dict(zip(MONITORED, map(float, numbers), strict=True))

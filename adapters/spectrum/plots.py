@@ -55,10 +55,12 @@ def plot_depth(
         ValueError: No module has such a measure.
     """
     measures = measures or ("stable_rank",)
-    known = {n for modules in methods.values() for m in modules for n in m.numbers()}
+    measures_known = {n for modules in methods.values() for m in modules for n in m.numbers()}
     for measure in measures:
-        if measure not in known:
-            raise ValueError(f"unknown measure {measure!r}; known: {', '.join(sorted(known))}")
+        if measure not in measures_known:
+            raise ValueError(
+                f"unknown measure {measure!r}; known: {', '.join(sorted(measures_known))}"
+            )
     styles = styles or arm_styles(list(methods))
     kinds = _kinds(methods)
     columns = len(kinds) if len(measures) > 1 and len(kinds) < 3 else 3  # a row a measure
@@ -137,7 +139,7 @@ def plot_phi(
         times: Curves by the name of the time or the arm, all of the same modules.
         styles: How each of `times` is drawn; None to choose.
         about: What the title says in a second line.
-        what: What the title says is shown.
+        what: What the figure shows, for its title.
         each_line: What a line stands for.
     """
     styles = styles or arm_styles(list(times))
@@ -148,8 +150,8 @@ def plot_phi(
         places = list({curve.name: (curve, "") for curve, _ in places}.values())
     figure, axes = panels(len(places), height=2.3)
     for each, (place, depth) in zip(axes, places, strict=True):
-        named = {t: next(c for c in own if c.name == place.name) for t, own in times.items()}
-        _draw_phi(each, named, styles)
+        at_place = {t: next(c for c in own if c.name == place.name) for t, own in times.items()}
+        _draw_phi(each, at_place, styles)
         each.xaxis.set_major_locator(MaxNLocator(4))  # small numbers are long
         block = "" if place.block is None else f", block {place.block}"
         title = f"{place.kind}{block}{depth}"
@@ -176,12 +178,12 @@ def _draw_phi(axes: Axes, curves: Mapping[str, PhiCurve], styles: Mapping[str, S
         level = foot - (i + 0.5) * step
         axes.plot([-curve.used, curve.used], [level] * 2, color=styles[label].colour, lw=2.2,
                   solid_capstyle="butt", gid="range")  # fmt: skip
-    shown = sorted((t for t in at_zero if abs(at_zero[t]) > 0.1 * span),
+    labels = sorted((t for t in at_zero if abs(at_zero[t]) > 0.1 * span),
                    key=lambda t: -abs(at_zero[t]))  # fmt: skip
-    head = (0.08 + 0.13 * len(shown[:_OFFSETS])) * span  # room for what is written there
+    head = (0.08 + 0.13 * len(labels[:_OFFSETS])) * span  # room for what is written there
     axes.set_ylim(foot - (len(curves) + 0.5) * step, high + head)
-    for i, label in enumerate(shown[:_OFFSETS]):
-        more = len(shown) - _OFFSETS if i == _OFFSETS - 1 else 0
+    for i, label in enumerate(labels[:_OFFSETS]):
+        more = len(labels) - _OFFSETS if i == _OFFSETS - 1 else 0
         text = f"φ(0) = {at_zero[label]:.2g}" + (f", {more} more" if more > 0 else "")
         axes.annotate(text, (0.02, 0.98), (0, -10 * i), xycoords="axes fraction", va="top",
                       textcoords="offset points", color=styles[label].colour,
@@ -199,5 +201,5 @@ def _title(what: str, about: str) -> str:
 def _places(curves: Sequence[PhiCurve], kind: str) -> list[tuple[PhiCurve, str]]:
     """The first, the middle and the last module of a kind, each with its depth in words."""
     chosen = sorted((c for c in curves if c.kind == kind), key=lambda c: c.block or 0)
-    found = chosen[0], chosen[len(chosen) // 2], chosen[-1]
-    return [(curve, f" ({depth})") for curve, depth in zip(found, _DEPTHS, strict=True)]
+    places = chosen[0], chosen[len(chosen) // 2], chosen[-1]
+    return [(curve, f" ({depth})") for curve, depth in zip(places, _DEPTHS, strict=True)]

@@ -7,7 +7,7 @@ from adapters.basis.layers import BasisLayer
 from basis_zoo import PhiParameters
 
 SIZES = ("amplitude_norm", "bandwidth_norm", "bandwidth_mean")
-"""What `sizes_of` tells, by name."""
+"""The names of what `sizes_of` returns."""
 
 
 def sizes_of(parameters: PhiParameters) -> dict[str, float]:
@@ -16,13 +16,13 @@ def sizes_of(parameters: PhiParameters) -> dict[str, float]:
     A family without bandwidths has the first alone.
     """
     p = parameters.double()
-    found = {"amplitude_norm": float(p.amplitude.norm())}
+    sizes = {"amplitude_norm": float(p.amplitude.norm())}
     if p.bandwidth.numel():
-        found |= {
+        sizes |= {
             "bandwidth_norm": float(p.bandwidth.norm()),
             "bandwidth_mean": float(p.bandwidth.mean()),
         }
-    return found
+    return sizes
 
 
 @torch.no_grad()

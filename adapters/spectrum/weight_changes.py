@@ -1,4 +1,4 @@
-"""What training has made of each weight, for methods whose update is no matrix beside it."""
+"""How training has changed each weight, for methods whose update is not a separate matrix."""
 
 from copy import deepcopy
 
@@ -14,7 +14,7 @@ from adapters.placement.targets import adaptable
 
 
 class WeightChange(DenseUpdate):
-    """The weight of a layer, the adapter put into it, less what it was before."""
+    """The weight of a layer with the adapter merged, minus its weight before."""
 
     layer: nn.Module  # type: ignore[assignment]  # of a model without adapters too
 
@@ -40,20 +40,22 @@ def weight_changes(
 ) -> list[WeightChange]:
     """The changes of all linear weights that `adapter` adapts, in the model's order.
 
-    Of a model without adapters, those of all linear layers of its blocks.
+    For a model without adapters, those of all linear layers of its blocks.
 
     Args:
         before: The model as it was, unadapted; it is only read.
     """
     start = "base_model.model."
-    was = dict(before.named_modules())
-    every = dict(model.named_modules())
+    modules_before = dict(before.named_modules())
+    modules = dict(model.named_modules())
     names = [
         name
-        for name, layer in every.items()
+        for name, layer in modules.items()
         if isinstance(layer, BaseTunerLayer) and adapter in layer._get_available_adapters()
     ]
     if not names:
         names = [name for name in adaptable(model) if block_of(name) is not None]
     own = {name: name.removeprefix(start) for name in names}
-    return [WeightChange(own[name], every[name], adapter, was[own[name]]) for name in names]
+    return [
+        WeightChange(own[name], modules[name], adapter, modules_before[own[name]]) for name in names
+    ]

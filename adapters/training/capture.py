@@ -1,4 +1,4 @@
-"""What a training loop needs that replays its steps from CUDA graphs.
+"""What a training loop needs to replay its steps from CUDA graphs.
 
 A replay does what was done when the graph was captured, on the numbers it finds: proxies of phi are
 fitted anew, but their kind and degree stay. So a loop reads what each replay reports of its
@@ -38,7 +38,7 @@ class CapturedProxies:
 
     @staticmethod
     def of(model: nn.Module) -> "CapturedProxies":
-        """Those of the last capture in which `model` ran; ask within it, or before the next."""
+        """The proxies of the last capture in which `model` ran; call it before the next one."""
         fitters = [f for batch in _batches(model) for f in batch._fitters.values()]
         return CapturedProxies(tuple((f, f.captured) for f in fitters if f.captured is not None))
 
@@ -55,12 +55,12 @@ class CapturedProxies:
         verdict: Verdict = "good"
         start = 0
         for fitter, fit in self.fits:
-            told = list(report[start : start + len(fit.report)])
-            start += len(told)
-            fitter.learn(fit, told)
-            if fit.falls_short(told, fitter.tolerance):
+            numbers = list(report[start : start + len(fit.report)])
+            start += len(numbers)
+            fitter.learn(fit, numbers)
+            if fit.falls_short(numbers, fitter.tolerance):
                 verdict = "past"
-            elif verdict == "good" and fit.falls_short(told, RENEW_AT * fitter.tolerance):
+            elif verdict == "good" and fit.falls_short(numbers, RENEW_AT * fitter.tolerance):
                 verdict = "near"
         return verdict
 

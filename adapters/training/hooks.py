@@ -103,10 +103,10 @@ def acts_on_the_host(model: nn.Module) -> bool:
 
 def state(model: nn.Module) -> dict[str, Tensor]:
     """What the active adapters of `model` remember between steps beside parameters and buffers."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for config, hooks in _active(model):
-        found |= hooks.state(model, config)
-    return found
+        tensors |= hooks.state(model, config)
+    return tensors
 
 
 def load_state(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -117,12 +117,12 @@ def load_state(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def split_by_rate(model: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The optimizer's `groups`, cut where a method wants another learning rate."""
-    found = list(_active(model))
-    if not found:
+    active = list(_active(model))
+    if not active:
         return groups
     factors: dict[int, float] = {}
     for name, parameter in model.named_parameters():
-        for config, hooks in found:
+        for config, hooks in active:
             factors[id(parameter)] = factors.get(id(parameter), 1.0) * hooks.rate(config, name)
     cut = []
     for group in groups:

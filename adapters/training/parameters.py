@@ -16,14 +16,14 @@ HEADS = frozenset({"modules_to_save", "classifier", "score", "pre_classifier", "
 
 def phi_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The trained numbers of every phi in `model`, input scales included, each once."""
-    found = {
+    parameters = {
         id(p): p
         for layer in model.modules()
         if isinstance(layer, BasisLayer)
         for p in (*layer.basis_phi.parameters(), *layer.basis_scale.parameters())
         if p.requires_grad
     }
-    return list(found.values())
+    return list(parameters.values())
 
 
 def parameter_groups(
@@ -50,7 +50,7 @@ class Trained(NamedTuple):
     """The trained parameters of a model, by clipping group; the model is not held."""
 
     phi: list[nn.Parameter]
-    """Those of `phi_parameters`."""
+    """The parameters from `phi_parameters`."""
     others: list[nn.Parameter]
 
 

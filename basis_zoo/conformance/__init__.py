@@ -1,4 +1,4 @@
-"""What every basis family must pass; it ships, so that a user's family is held to the same.
+"""Checks that every basis family must pass; they ship, so that users can check theirs too.
 
 Every check builds what it needs, measures, and returns one line with the number measured or
 raises `ConformanceError` with what is wrong and where. Modules here hold checks by subject.

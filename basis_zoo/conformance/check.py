@@ -11,14 +11,14 @@ class ConformanceError(AssertionError):
     """A family does not do what the contract or its own claims say."""
 
 
-def require(holds: bool, message: str) -> None:
-    """Raise `ConformanceError` with `message` unless `holds`."""
-    if not holds:
+def require(condition: bool, message: str) -> None:
+    """Raise `ConformanceError` with `message` unless `condition` holds."""
+    if not condition:
         raise ConformanceError(message)
 
 
 def at_most(measured: float, limit: float, what: str) -> str:
-    """One line that tells the number measured.
+    """One line with the measured number.
 
     Raises:
         ConformanceError: It exceeds the limit, or is NaN.
@@ -41,7 +41,7 @@ class Check:
     """Whether it takes more than a second."""
 
     @property
-    def asks(self) -> str:
+    def property_in_words(self) -> str:
         """The property in words."""
         return (self.run.__doc__ or "").strip().splitlines()[0]
 
@@ -51,7 +51,7 @@ class Check:
 
 
 ALL_CHECKS: list[Check] = []
-"""In the order in which they run."""
+"""All checks in the order in which they run."""
 
 
 def check(
@@ -63,8 +63,8 @@ def check(
     """Decorator that makes `check_<name>` a `Check` called `<name>` and lists it."""
 
     def add(run: Callable[[Subject], str]) -> Check:
-        made = Check(run.__name__.removeprefix("check_"), run, applies, per_grid, slow)
-        ALL_CHECKS.append(made)
-        return made
+        entry = Check(run.__name__.removeprefix("check_"), run, applies, per_grid, slow)
+        ALL_CHECKS.append(entry)
+        return entry
 
     return add

@@ -121,9 +121,11 @@ def _faster_than_any(basis: Basis) -> str:
     sizes = (12, 24, 48)
     errors = [_best_error(Subject(resized(basis, n)), _wave(basis)) for n in sizes]
     first, last = (math.log2(a / b) for a, b in itertools.pairwise(errors))
-    told = ", ".join(f"{e:.1e}" for e in errors) + " at 12, 24, 48"
-    require(errors[-1] < 1e-9 or last > max(first, 4), f"not faster than any order: errors {told}")
-    return f"errors {told}"
+    listing = ", ".join(f"{e:.1e}" for e in errors) + " at 12, 24, 48"
+    require(
+        errors[-1] < 1e-9 or last > max(first, 4), f"not faster than any order: errors {listing}"
+    )
+    return f"errors {listing}"
 
 
 def _fitted_order(basis: Basis, claimed: float) -> str:

@@ -59,8 +59,8 @@ def check_second_gradient(s: Subject) -> str:
     return f"{sum(t.numel() for t in used)} inputs"
 
 
-def _refill(given: tuple[Tensor, ...], like: tuple[Tensor, ...]) -> list[Tensor]:
-    queue = list(given)
+def _refill(tensors: tuple[Tensor, ...], like: tuple[Tensor, ...]) -> list[Tensor]:
+    queue = list(tensors)
     return [queue.pop(0) if t.numel() else t for t in like]
 
 

@@ -28,8 +28,8 @@ def check_starts(s: Subject) -> str:
             try:
                 module = s.module(name, linear=linear)
             except ValueError as error:
-                told = "cannot start as the identity" in str(error) and not linear
-                require(told, f"start {name!r} with linear={linear}: {error}")
+                is_refusal = "cannot start as the identity" in str(error) and not linear
+                require(is_refusal, f"start {name!r} with linear={linear}: {error}")
                 refused.append(name)
                 continue
             _check_start(s, name, module, linear)
@@ -152,7 +152,7 @@ def check_proxy(s: Subject) -> str:
     """Proxies give phi, its slope and the gradient to amplitudes, near 0 and all over."""
     from basis_zoo.proxy import fit_proxy
 
-    told = []
+    lines = []
     phi = s.rule
     for share in (0.02, 0.9):
         radius = torch.tensor(share * s.half, dtype=torch.float32)
@@ -177,8 +177,8 @@ def check_proxy(s: Subject) -> str:
         terms = responses(s.basis, x.detach(), numbers.grid, numbers.bandwidth).abs().sum(dim=0)
         error_of_pull = _distance(proxy_pull, pull, terms.max().item())
         at_most(error_of_pull, 1e-3, f"error of the amplitudes' gradient {where}")
-        told.append(f"{type(fit.proxy).__name__} {error:.0e}")
-    return ", ".join(told)
+        lines.append(f"{type(fit.proxy).__name__} {error:.0e}")
+    return ", ".join(lines)
 
 
 def _distance(got: torch.Tensor, want: torch.Tensor, scale: float) -> float:

@@ -77,14 +77,14 @@ def run_one(check: Check, basis: Basis, grid: Grid) -> Outcome:
 
 
 def undeclared(basis: Basis) -> list[str]:
-    """What the family does not say of itself, so that nothing could be held against it."""
-    told = {
+    """What the family does not declare, so that it could not be checked."""
+    declared = {
         "oracle": basis.has_oracle,
         "formula": bool(basis.formula),
         "reference": bool(basis.reference),
         "claims": bool(basis.claims),
     }
-    return [what for what, there in told.items() if not there]
+    return [what for what, there in declared.items() if not there]
 
 
 def format_outcomes(outcomes: list[Outcome]) -> str:
@@ -107,16 +107,16 @@ def assert_conforms(name: str, **options: object) -> None:
     """
     failed = _failures(get_basis(name, **options))
     if failed:
-        told = "; ".join(f"{o.check}: {o.detail}" for o in failed[:3])
+        details = "; ".join(f"{o.check}: {o.detail}" for o in failed[:3])
         more = f" (and {len(failed) - 3} more)" if len(failed) > 3 else ""
         raise ConformanceError(
-            f"basis family {name!r} fails {len(failed)} of its checks: {told}{more}. "
+            f"basis family {name!r} fails {len(failed)} of its checks: {details}{more}. "
             f"See all of them with: python -m basis_zoo check {_reached_by(name)}"
         )
 
 
 def _reached_by(name: str) -> str:
-    """What the command `check` knows the family by: a plug-in's is known by its file alone."""
+    """What to pass to the command `check`, which finds a plug-in's family by its file alone."""
     module = get_basis_class(name).__module__
     file = getattr(sys.modules.get(module), "__file__", None)
     return name if file is None or module.startswith("basis_zoo.") else file

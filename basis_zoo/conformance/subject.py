@@ -116,8 +116,10 @@ class Subject:
     def module(self, start: str = "random", **options: Any) -> Nonlinearity:
         """A module with this family, `start` (seeded where it draws) and bandwidth 1 / spacing."""
         seeded = {"seed": 0} if start == "random" else {}
-        made = get_start(start, **seeded)
-        return Nonlinearity(self.basis, self.grid, made, **{"bandwidth": "spacing", **options})
+        drawn_start = get_start(start, **seeded)
+        return Nonlinearity(
+            self.basis, self.grid, drawn_start, **{"bandwidth": "spacing", **options}
+        )
 
     @property
     def rule(self) -> Phi:

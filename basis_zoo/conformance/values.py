@@ -16,8 +16,8 @@ def check_metadata(s: Subject) -> str:
     b = s.basis
     require(bool(b.name), "the family has no name: decorate it with register_basis")
     own = type(b).__doc__ or ""
-    told = len(own) > 20 and not own.startswith(f"{type(b).__name__}(")  # a dataclass's own
-    require(told, f"the docstring must say what the family is in over 20 letters, got {own!r}")
+    described = len(own) > 20 and not own.startswith(f"{type(b).__name__}(")  # a dataclass's own
+    require(described, f"the docstring must say what the family is in over 20 letters, got {own!r}")
     require(b.parity in (None, "even", "odd"), f"`parity` is {b.parity!r}")
     require(b.support > 0, f"`support` is {b.support}")
     require(b.smoothness >= -1, f"`smoothness` is {b.smoothness}")
@@ -56,10 +56,10 @@ def check_linear(s: Subject) -> str:
     """phi is linear in its amplitudes and is the design matrix times them."""
     x, p = s.inside(64, margin=0.2), s.numbers
     other = p.amplitude.flip(0).square() - 1
-    together = s.phi(x, p._replace(amplitude=2.5 * p.amplitude - other))
-    apart = 2.5 * s.phi(x) - s.phi(x, p._replace(amplitude=other))
+    of_sum = s.phi(x, p._replace(amplitude=2.5 * p.amplitude - other))
+    sum_of = 2.5 * s.phi(x) - s.phi(x, p._replace(amplitude=other))
     scale = s.scale(x) + s.scale(x, p._replace(amplitude=other))
-    error = (together - apart).abs().max().item() / scale
+    error = (of_sum - sum_of).abs().max().item() / scale
     design = s.design(x) @ p.amplitude
     error = max(error, (s.phi(x) - design).abs().max().item() / scale)
     return at_most(error, 1e-12, "relative departure from linearity")
@@ -118,6 +118,6 @@ def check_support(s: Subject) -> str:
     outside = torch.linspace(1 + 1e-9, 50, 500, dtype=torch.float64) * edge
     worst = torch.cat([s.psi(outside), s.psi(-outside)]).abs().max()
     just_inside = torch.tensor([-0.97, 0.97], dtype=torch.float64) * edge
-    seen = s.psi(just_inside).abs().max().item()
-    require(seen > 0, f"psi is zero at 0.97 of the declared support {edge}: declare less")
+    largest = s.psi(just_inside).abs().max().item()
+    require(largest > 0, f"psi is zero at 0.97 of the declared support {edge}: declare less")
     return at_most(worst.item(), 0.0, "psi outside its support")

@@ -17,7 +17,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 DPI = 130
 WIDTH = 10.2
-"""Of a figure, in inches; more panels than fit go to the next row."""
+"""Width of a figure, in inches; panels that do not fit go to the next row."""
 TEXT = 8.5
 """Size of everything but titles, in points."""
 _TITLE, _PANEL, _NOTE = 11.5, 9.5, 8.0
@@ -115,7 +115,7 @@ def _cut(word: str, size: float, inches: float) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def _width(text: str, size: float) -> float:
-    """In inches."""
+    """The width of `text`, in inches."""
     width: float
     width, *_ = _MEASURE.get_text_width_height_descent(text, FontProperties(size=size), False)
     return 1.02 * width / DPI
@@ -126,7 +126,7 @@ def _height(text: str, size: float) -> float:
 
 
 def _legend(figure: Figure, width: float) -> Any:
-    """In as many columns as fit into `width` inches; None where nothing has a label."""
+    """The legend, in as many columns as fit into `width` inches; None where nothing has a label."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

@@ -2,8 +2,8 @@
 
 The baseline is nearly black and dashed. Arms of a numeric sweep take their colours, in order, from
 viridis, whose lightness grows evenly; a second sweep over the same values keeps the colours and
-has other dashes. All other arms take colours from a list that the colour-blind can tell apart
-(after Okabe & Ito, and Tol), then the same colours again with other dashes and markers.
+has other dashes. All other arms take colours from a list for the colour-blind (after Okabe & Ito,
+and Tol), then the same colours again with other dashes and markers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,15 @@ from typing import Any
 import matplotlib as mpl
 
 INK = "#1a1a1a"
-"""Of the baseline."""
+"""The colour of the baseline."""
 GREY = "#8c8c8c"
-"""Of what belongs to no arm."""
+"""The colour of what belongs to no arm."""
 PAPER = "#D55E00"
-"""Of published numbers; no arm has it."""
+"""The colour of published numbers; no arm has it."""
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#882255", "#999933", "#7B3294")
 _WARM = ("#E69F00", "#CC79A7", "#882255", "#A6561F")
-"""Beside a sweep: far from viridis."""
+"""Colours beside a sweep: far from viridis."""
 _DASHES: tuple[Any, ...] = (
     "-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (8, 1.5, 1, 1.5, 1, 1.5)),
 )  # fmt: skip
@@ -61,26 +61,26 @@ def arm_styles(
     """A style for each of `names`; no two are equal.
 
     Args:
-        names: Of arms, in an order that does not change between figures.
+        names: Names of arms, in an order that does not change between figures.
         baseline: Which of them is the baseline.
         sweeps: Arms that differ in one number, with that number; one mapping a sweep.
 
     Raises:
         ValueError: More arms than there are styles.
     """
-    found = dict(_scale(sweeps))
+    styles = dict(_scale(sweeps))
     if baseline is not None:
-        found[baseline] = BASELINE
-    rest = [name for name in dict.fromkeys(names) if name not in found]
+        styles[baseline] = BASELINE
+    rest = [name for name in dict.fromkeys(names) if name not in styles]
     colours = _WARM if sweeps else _COLOURS
     looks = [Style(c, *look) for look, c in product(_ROUNDS, colours)]
     if len(rest) > len(looks):
         raise ValueError(
-            f"{len(rest)} arms are more than the {len(looks)} styles that can be told apart: "
+            f"{len(rest)} arms are more than the {len(looks)} distinct styles: "
             "draw fewer in one figure"
         )
-    found |= dict(zip(rest, looks, strict=False))
-    return {name: found[name] for name in dict.fromkeys(names)}
+    styles |= dict(zip(rest, looks, strict=False))
+    return {name: styles[name] for name in dict.fromkeys(names)}
 
 
 def _scale(sweeps: Sequence[Mapping[str, float]]) -> list[tuple[str, Style]]:

@@ -117,9 +117,9 @@ def _descend(
 
 def errors(name: str) -> dict[str, list[tuple[int, float]]]:
     """For each target, (G, largest error) of the fit."""
-    found: dict[str, list[tuple[int, float]]] = {target: [] for target in TARGETS}
+    curves: dict[str, list[tuple[int, float]]] = {target: [] for target in TARGETS}
     for basis in {sized(name, count).num_basis: sized(name, count) for count in SIZES}.values():
         for target in TARGETS:
             none = torch.zeros(0, dtype=torch.float64)
-            found[target].append((basis.num_basis, fitted(basis, target, none)[1]))
-    return found
+            curves[target].append((basis.num_basis, fitted(basis, target, none)[1]))
+    return curves

@@ -49,12 +49,13 @@ def write_gallery(
 ) -> Path:
     """Write `index.html` into `folder` and return its path; takes some seconds a family.
 
-    `names` are the families to draw, all by default; `say` is told which one is being drawn.
+    `names` are the families to draw, all by default; `say` is called with the one that is being
+    drawn.
     """
-    drawn = list_bases() if names is None else list(names)
+    families = list_bases() if names is None else list(names)
     rows, cards = [], []
-    for i, name in enumerate(drawn, start=1):
-        say(f"{i}/{len(drawn)} {name}")
+    for i, name in enumerate(families, start=1):
+        say(f"{i}/{len(families)} {name}")
         rows.append(_row(name))
         cards.append(_card(name))
     body = ["<h1>basis_zoo</h1>", _INTRO, _summary(rows), *cards]
@@ -84,11 +85,11 @@ def _summary(rows: Sequence[str]) -> str:
 
 
 def _row(name: str) -> str:
-    told = describe(get_basis_class(name)())
+    declared = describe(get_basis_class(name)())
     basis = measure.sized(name, 16)
     none = measure.place(basis, "uniform")[:0]
     link = f'<a href="#{name}">{name}</a>'
-    words = [link, *(html.escape(told[c]) for c in ("smooth", "order", "reads", "outside"))]
+    words = [link, *(html.escape(declared[c]) for c in ("smooth", "order", "reads", "outside"))]
     numbers = [f"{measure.fitted(basis, target, none)[1]:.0e}" for target in measure.TARGETS]
     cells = "".join(f"<td>{w}</td>" for w in words)
     cells += "".join(f'<td class="number">{n}</td>' for n in [*numbers, _identity(name)])
@@ -110,14 +111,14 @@ def _identity(name: str) -> str:
 
 def _card(name: str) -> str:
     basis = get_basis_class(name)()
-    told = describe(basis)
+    declared = describe(basis)
     badges = "".join(
         f'<span class="badge{" warn" * (c is Claim.ZERO_GRADIENT)}" title="{html.escape(c.value)}">'
         f"{c.name.lower().replace('_', ' ')}</span>"
         for c in sorted(basis.claims, key=lambda c: c.name)
     )
     facts = " · ".join(
-        f"{word} {html.escape(told[key])}"
+        f"{word} {html.escape(declared[key])}"
         for word, key in (("smooth", "smooth"), ("order", "order"), ("reads", "reads"),
                           ("support", "support"), ("parity", "parity"), ("outside", "outside"))
     )  # fmt: skip

@@ -14,7 +14,7 @@ from basis_zoo.basis import Basis
 from basis_zoo.gallery import measure
 
 INK = "#8a8f98"
-"""For axes and labels: readable on white and on black."""
+"""The colour of axes and labels: readable on white and on black."""
 ACCENTS = {"wave": "#2a9d8f", "kink": "#e9a23b", "step": "#d1495b"}
 _COLORS = matplotlib.colormaps["turbo"]
 _DPI = 150
@@ -78,8 +78,8 @@ def fits_figure(name: str) -> str:
         ax.set_ylim(want.min().item() - room, want.max().item() + room)
         _style(ax, f"{target}, {_functions(basis)}: error {error:.1e}")
     last = axes[-1]
-    for target, found in measure.errors(name).items():
-        sizes, values = zip(*found, strict=True)
+    for target, points in measure.errors(name).items():
+        sizes, values = zip(*points, strict=True)
         last.loglog(sizes, [max(v, 1e-9) for v in values], "o-", ms=3, lw=1.2, label=target,
                     color=ACCENTS[target])  # fmt: skip
     last.set_ylim(1e-8, 30)

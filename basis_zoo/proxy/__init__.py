@@ -1,4 +1,4 @@
-"""Proxies: phi evaluated at a price that depends neither on the family nor on G."""
+"""Proxies: phi evaluated at a cost that depends neither on the family nor on G."""
 
 from basis_zoo.proxy.chebyshev import ChebyshevProxy
 from basis_zoo.proxy.exact import ExactProxy

@@ -1,4 +1,4 @@
-r"""phi itself behind the interface of a proxy, for what no proxy meets the tolerance on.
+r"""phi itself behind the interface of a proxy, for a phi on which no proxy meets the tolerance.
 
 Every function is evaluated at every point, in chunks, so that memory does not grow with G; the
 cost does. Gradients recompute. Made of float64 numbers it computes in float64: in float32 the
@@ -17,7 +17,7 @@ from basis_zoo.proxy.chebyshev import EPSILON, points
 _CHUNK = 2**22
 """Points times functions evaluated at a time."""
 _NODES = 65
-_LOST = 2.0**-48
+_LOSS = 2.0**-48
 """Share of a sum's terms that float64 may lose, in the functions and in adding up."""
 
 
@@ -27,8 +27,8 @@ class ExactProxy:
 
     phi: Phi
     coefficients: Tensor
-    """(*batch, n): phi's numbers side by side, differentiable; where they or x are float64, that
-    is computed in."""
+    """(*batch, n): phi's numbers side by side, differentiable; where they or x are float64, so is
+    the computation."""
     sizes: tuple[int, ...]
     """How many of them belong to each field of `PhiParameters`."""
 
@@ -98,5 +98,5 @@ def float64_error(phi: Phi, parameters: PhiParameters, radius: Tensor) -> tuple[
     plain, same = replace(phi, anchored=False), parameters.amplitude.abs()
     signs = 1 - 2.0 * (torch.arange(same.shape[-1], device=x.device) % 2)
     terms = [plain(x, parameters._replace(amplitude=a)) for a in (same, signs * same)]
-    lost = _LOST * torch.stack(terms).abs().amax(-1).amax(0)
-    return lost + EPSILON * size, size
+    rounding = _LOSS * torch.stack(terms).abs().amax(-1).amax(0)
+    return rounding + EPSILON * size, size

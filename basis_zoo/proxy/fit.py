@@ -38,9 +38,9 @@ def range_radius(b: Tensor, a: Tensor) -> Tensor:
 def fit_proxy(phi: Phi, parameters: PhiParameters, radius: Tensor, tolerance: float = 1e-6) -> Fit:
     """The cheapest proxy of phi on [-radius, radius] within `tolerance` of max |phi|.
 
-    What float32 rounds comes on top, some 1e-6; `Fit.bound` counts it too.
+    Rounding to float32 adds some 1e-6, which `Fit.bound` includes.
 
-    Waits for the device; `ProxyFitter` is for training loops.
+    This waits for the device; `ProxyFitter` is for training loops.
 
     Args:
         phi: What is evaluated.
@@ -69,7 +69,7 @@ class ProxyFitter:
 
     Where it waits, every fit meets the tolerance or falls back to phi itself. Else no fit but the
     first waits for the device: the error of a fit is copied to the host in the background and
-    decides a later one. `bound` and `plan` tell what was measured last.
+    decides a later one. `bound` and `plan` follow the last measurement.
 
     Args:
         tolerance: Largest error as a share of max |phi|, beside that of float32.
@@ -89,7 +89,7 @@ class ProxyFitter:
         self.captured: CapturedFit | None = None
         """The last fit that was made inside a CUDA graph."""
         self._fits = 0
-        self._made: Plan | None = None
+        self._last_plan: Plan | None = None
         self._pending: tuple[Phi, Plan, Tensor, torch.cuda.Event | None] | None = None
 
     def __getstate__(self) -> dict[str, object]:
@@ -104,14 +104,14 @@ class ProxyFitter:
             return self._fit_waiting(target)
         if _is_captured(radius):
             # a plan that was made before: what it needs once cannot be made within a capture
-            plan = self._made or self.plan or first_plan(phi, math.inf)
+            plan = self._last_plan or self.plan or first_plan(phi, math.inf)
             draft = plan.draft(target)
             self.captured = CapturedFit(phi, plan, draft.report)
             return draft.own()
         if self.plan is None:
             return self._fit_waiting(target)
         self._receive()
-        draft, self._made = self.plan.draft(target), self.plan
+        draft, self._last_plan = self.plan.draft(target), self.plan
         if self._pending is None:
             if self._fits % _RETRY_EVERY == 0 and self._could_be_polynomial(target.phi):
                 with torch.no_grad():
@@ -125,29 +125,29 @@ class ProxyFitter:
         self._pending = None
 
     def learn(self, captured: CapturedFit, report: list[float]) -> None:
-        """Make the next fit by the plan for which `report`, left by a replay, asks."""
+        """Choose the plan of the next fit by `report`, which a replay has left."""
         self.bound = captured.plan.error(report)
         self.plan = captured.plan.after(report, self.tolerance * self.aim, captured.phi)
 
     def _fit_waiting(self, target: Target) -> Fit:
         if self.plan is None or self._fits % _RETRY_EVERY == 0:
             self.plan = first_plan(target.phi, float(target.radius.max()))
-        tried: set[Plan] = set()
+        plans: set[Plan] = set()
         best: tuple[float, Plan, Fit] | None = None
         while True:
-            tried.add(self.plan)
+            plans.add(self.plan)
             draft = self.plan.draft(target)
-            told = draft.report.tolist()
-            self.bound = self.plan.error(told)
-            following = self.plan.after(told, self.tolerance, target.phi)
+            report = draft.report.tolist()
+            self.bound = self.plan.error(report)
+            following = self.plan.after(report, self.tolerance, target.phi)
             better = draft.fit(following)
             if better is not None:
-                self.plan, self.bound = following, following.error(told)
+                self.plan, self.bound = following, following.error(report)
                 return better
             fit = draft.own()
             if best is None or self.bound <= max(self.tolerance, best[0]):
                 best = (self.bound, self.plan, fit)
-            if following in tried:
+            if following in plans:
                 self.bound, self.plan, fit = best
                 return fit
             self.plan = following  # cheaper if this fit is good enough, else better
@@ -173,10 +173,10 @@ class ProxyFitter:
         if event is not None and not event.query():
             return
         self._pending = None
-        told = host.tolist()
-        following = plan.after(told, self.tolerance * self.aim, phi)
+        report = host.tolist()
+        following = plan.after(report, self.tolerance * self.aim, phi)
         if plan == self.plan:
-            self.bound = plan.error(told)
+            self.bound = plan.error(report)
             self.plan = following
         elif _is_plain(following):
             self.plan = following
@@ -187,7 +187,7 @@ def _is_captured(tensor: Tensor) -> bool:
 
 
 def _price(plan: Plan) -> tuple[int, ...]:
-    """Orders plans by what they cost, and can."""
+    """Orders plans by what they cost, and by what they can fit."""
     if isinstance(plan, ChebyshevPlan):
         return 0, plan.by_slope, plan.degree
     return (1, plan.pieces, plan.room) if isinstance(plan, TablePlan) else (2,)

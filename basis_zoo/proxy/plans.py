@@ -47,9 +47,10 @@ ROOMS = (0, 3, 7, 15, 63, 255, 1023, 4095)
 _ROUNDING = 2.0**-18
 """What powers may lose in float32 where the tolerance is smaller; past it, Clenshaw's rule."""
 _UNSEEN = 3.0
-"""Times a measured error, for a bound: ripples finer than the points look smaller than they are."""
+"""Factor from a measured error to a bound: ripples finer than the points look smaller than they
+are."""
 _NOISY = 16.0
-"""Times the estimate of float64's noise: an error so small is noise, not lack of pieces."""
+"""Factor on the estimate of float64's noise: smaller errors are noise, not a lack of pieces."""
 _FEWER_PIECES = 1024.0
 """A table goes one size down if its error is this much below the tolerance: at 4 times the width
 of a piece the error of a cubic is 256 times as large."""
@@ -85,7 +86,7 @@ class Plan(Protocol):
         """The plan for the next fit of `phi`; itself where this one is right."""
 
     def error(self, report: list[float]) -> float:
-        """The largest error that the report tells, as a share of max |phi|."""
+        """The largest error by the report, as a share of max |phi|."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +98,18 @@ class ChebyshevPlan:
     """Whether phi has breakpoints, so that they must be counted: none may be in the range."""
     by_slope: bool = False
     """Whether the slope of phi is fitted and integrated from 0: exact for an anchored phi on a
-    range so small that phi(x) - phi(0) cancels in float64; at three times the price."""
+    range so small that phi(x) - phi(0) cancels in float64; at three times the cost."""
 
     @property
-    def _served(self) -> tuple[int, ...]:
+    def _degrees(self) -> tuple[int, ...]:
         """The degrees that the evaluation for this one can judge."""
-        return _served_with(self.degree)
+        return _degrees_with(self.degree)
 
     def draft(self, target: Target) -> Draft:
         """Report: radius, breakpoints in the range; of every degree that the nodes serve, what
         dropping higher ones costs; then what float32 costs."""
-        served = self._served
-        count = _nodes_for(served[-1])
+        degrees = self._degrees
+        count = _nodes_for(degrees[-1])
         device, radius = target.radius.device, target.radius.double()[..., None]
         nodes = radius * points(count, device)
         if self.by_slope:
@@ -120,28 +121,28 @@ class ChebyshevPlan:
             both = samples @ matrix.T
             values = both @ synthesis_matrix(count, device).T if self.by_slope else samples
             size = torch.linalg.vector_norm(values, torch.inf, -1, keepdim=True)
-            costs = both.abs() @ _cost_matrix(served, count, device)
-            dropped, rounded = costs.split(len(served), dim=-1)
+            costs = both.abs() @ _cost_matrix(degrees, count, device)
+            dropped, rounded = costs.split(len(degrees), dim=-1)
             dropped = dropped if self.by_slope else target.noisy(dropped)
             dropped = (dropped / size.clamp_min(torch.finfo(size.dtype).tiny)).amax(0)
-            seen = target.sees(radius * _spacings(served, device))
-            dropped = torch.where(seen, dropped, torch.inf)
+            visible = target.resolves(radius * _spacings(degrees, device))
+            dropped = torch.where(visible, dropped, torch.inf)
             rounded = share(rounded[0], size[0])
             inside = torch.zeros((), dtype=torch.float64, device=device)
             if self.kinked:
                 inside = _count(inner_breakpoints(target.phi, target.own, target.radius), target)
                 dropped = torch.where(inside[..., None] > 0, torch.inf, dropped)
                 inside = inside.max()
-            worst = torch.cat([dropped, rounded], dim=-1).reshape(-1, 2 * len(served)).amax(0)
+            worst = torch.cat([dropped, rounded], dim=-1).reshape(-1, 2 * len(degrees)).amax(0)
             report = torch.cat([target.reach()[None], inside[None], worst])
             bounds = torch.add(rounded, dropped, alpha=_UNSEEN)
 
         def of_degree(degree: int) -> Fit:
             proxy = ChebyshevProxy.of(coefficients[..., : degree + 1], target.radius)
-            return Fit(proxy, bounds[..., served.index(degree)])
+            return Fit(proxy, bounds[..., degrees.index(degree)])
 
         def fit(plan: Plan) -> Fit | None:
-            if not isinstance(plan, ChebyshevPlan) or plan._served != served:
+            if not isinstance(plan, ChebyshevPlan) or plan._degrees != degrees:
                 return None
             if plan.by_slope != self.by_slope:
                 return None
@@ -156,20 +157,20 @@ class ChebyshevPlan:
             return self
         if inside:
             return TablePlan(PIECES[0], _room(inside)) if inside <= ROOMS[-1] else ExactPlan()
-        for degree in self._served:
+        for degree in self._degrees:
             dropped, rounded = self._costs(report, degree)
             powers = degree <= HORNER_DEGREE
             if dropped <= tolerance and not (powers and rounded > max(tolerance, _ROUNDING)):
                 return replace(self, degree=degree)
-        if self._served != DEGREES:
-            level = _LEVELS[_LEVELS.index(len(self._served)) + 1]
+        if self._degrees != DEGREES:
+            level = _LEVELS[_LEVELS.index(len(self._degrees)) + 1]
             return replace(self, degree=DEGREES[level - 1])
         if phi.anchored and not self.by_slope:
             return ChebyshevPlan(kinked=self.kinked, by_slope=True)
         return TablePlan(PIECES[3], ROOMS[0])
 
     def error(self, report: list[float]) -> float:
-        """That of this degree."""
+        """The error of this degree."""
         dropped, rounded = self._costs(report, self.degree)
         return rounded + _UNSEEN * dropped
 
@@ -178,13 +179,13 @@ class ChebyshevPlan:
         return report[index], report[index + (len(report) - 2) // 2]
 
 
-def _served_with(degree: int) -> tuple[int, ...]:
+def _degrees_with(degree: int) -> tuple[int, ...]:
     index = DEGREES.index(degree)
     return DEGREES[: next(level for level in _LEVELS if index < level)]
 
 
 def _nodes_for(degree: int) -> int:
-    highest = _served_with(degree)[-1]
+    highest = _degrees_with(degree)[-1]
     return highest + highest // 2 + 1
 
 
@@ -220,13 +221,13 @@ class TablePlan:
         proxy = TableProxy.of(cubics.powers[0], edges)
         with torch.no_grad():
             size = cubics.size.clamp_min(torch.finfo(cubics.size.dtype).tiny)[..., None]
-            seen = target.sees(2 / self.pieces * target.radius.double()[..., None])
+            visible = target.resolves(2 / self.pieces * target.radius.double()[..., None])
             noise = (target.noisy(torch.zeros_like(size)) / size).amax(0)
-            errors = torch.where(seen, (cubics.off[..., None] / size).amax(0) + noise, torch.inf)
-            errors, noise = errors[..., 0], torch.where(seen, noise, 0.0).max()
+            errors = torch.where(visible, (cubics.off[..., None] / size).amax(0) + noise, torch.inf)
+            errors, noise = errors[..., 0], torch.where(visible, noise, 0.0).max()
             inside = _count(kinks, target)
-            lost = rounding_error(proxy, cubics.powers[0], edges)
-            rounded = share(lost, cubics.size[0])
+            rounding = rounding_error(proxy, cubics.powers[0], edges)
+            rounded = share(rounding, cubics.size[0])
             bound = torch.add(rounded, errors, alpha=_UNSEEN)
             bound = torch.where(inside <= self.room, bound, torch.inf)
             report = torch.stack([target.reach(), inside.max(), errors.max(), bound.max(), noise])

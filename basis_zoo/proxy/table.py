@@ -16,7 +16,7 @@ from basis_zoo.proxy.constants import constant
 
 _NODES = 4
 _BETWEEN = 1.5
-"""Times the error at u = 0 and +-0.7, since a phi that varies within a piece is worse elsewhere."""
+"""Factor on the error at u = 0 and +-0.7: a phi that varies within a piece is worse elsewhere."""
 SAME_POINT = 2.0**-22
 """Breakpoints nearer than this share of R are one: float32 cannot tell x between them."""
 
@@ -107,16 +107,16 @@ def count_breakpoints(kinks: Tensor, phi: Phi, parameters: PhiParameters, radius
     if phi.extrapolation != "periodic":
         return inside
     low, high = phi.basis.ends(parameters.grid).detach().unbind(-1)
-    known = torch.minimum(-low, high) + PERIODS * (high - low)
-    return torch.where(radius > known, torch.inf, inside)
+    reach = torch.minimum(-low, high) + PERIODS * (high - low)
+    return torch.where(radius > reach, torch.inf, inside)
 
 
 def rounding_error(table: TableProxy, coefficients: Tensor, edges: Tensor) -> Tensor:
     """What float32 loses at most when `table`, made of the other two, is evaluated, (*batch,)."""
     widths = (edges.diff(dim=-1) / 2)[..., None] ** _exponents(edges.device)
     stored = table.records[..., :_NODES] * widths
-    lost = torch.add((stored - coefficients).abs(), coefficients.abs(), alpha=EPSILON)
-    return lost.sum(-1).amax(-1)
+    errors = torch.add((stored - coefficients).abs(), coefficients.abs(), alpha=EPSILON)
+    return errors.sum(-1).amax(-1)
 
 
 def table_edges(kinks: Tensor, radius: Tensor, pieces: int, room: int) -> Tensor:
@@ -188,7 +188,7 @@ def fit_cubics(phi: Callable[[Tensor], Tensor], edges: Tensor) -> Cubics:
     Args:
         phi: Points (*batch, k) to values (*lead, *batch, k), which leads the result too; called
             once.
-        edges: As from `table_edges`.
+        edges: Edges as `table_edges` returns them.
     """
     half, middle = edges.diff(dim=-1)[..., None] / 2, middles(edges)[..., None]
     places = _places(edges.device)

@@ -10,10 +10,11 @@ from basis_zoo.basis import Basis, LinearBasis, LocationScaleBasis
 from basis_zoo.phi import Phi, PhiParameters
 from basis_zoo.proxy.constants import constant
 
-_SEEN = 2.0
-"""Points this many widths of a function apart see it: one of them lies within its width."""
+_WIDTHS = 2.0
+"""Distance of points in widths of a function, at which one of them lies within that width."""
 _NOISE = 2.0**-54
-"""Of the amplitudes' sum: where functions of some size add up, float64 rounds at least so much."""
+"""Share of the amplitudes' sum that float64 rounds at least, where functions of some size add
+up."""
 
 
 class Target(NamedTuple):
@@ -64,7 +65,7 @@ class Target(NamedTuple):
         amplitudes = torch.linalg.vector_norm(self.own.amplitude.detach(), 1, -1, keepdim=True)
         return torch.add(errors, amplitudes, alpha=_NOISE)
 
-    def sees(self, spacing: Tensor) -> Tensor:
+    def resolves(self, spacing: Tensor) -> Tensor:
         """Whether points at these distances, (*batch, n), cannot miss all that phi does."""
         basis, own = self.phi.basis, self.own
         low, high = basis.interval
@@ -75,7 +76,7 @@ class Target(NamedTuple):
         width = 1 / own.bandwidth.detach()
         inside = own.grid.detach().abs() <= self.radius[..., None] + width
         narrowest = torch.where(inside, width, torch.inf).amin(-1, keepdim=True)
-        return spacing <= (_SEEN * narrowest).clamp_max(coarsest)
+        return spacing <= (_WIDTHS * narrowest).clamp_max(coarsest)
 
     @torch.no_grad()
     def reach(self) -> Tensor:
@@ -98,5 +99,5 @@ def _probe(count: int, device: torch.device) -> Tensor:
 def share(error: Tensor, size: Tensor) -> Tensor:
     """`error` as a share of `size`, the largest |phi|; inf where float32 cannot hold phi."""
     small, large = 2.0**-102, 2.0**127
-    held = error / (size - small).clamp_min(torch.finfo(size.dtype).tiny)
-    return torch.where(size < large, held, torch.inf)
+    shares = error / (size - small).clamp_min(torch.finfo(size.dtype).tiny)
+    return torch.where(size < large, shares, torch.inf)

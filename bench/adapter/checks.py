@@ -31,21 +31,21 @@ def error(got: Tensor, want: Tensor) -> float:
     return float((got.double() - want.double()).norm() / want.double().norm().clamp_min(1e-30))
 
 
-def check(device: str, told: list[dict[str, Any]], *, quick: bool = False) -> bool:
+def check(device: str, rows: list[dict[str, Any]], *, quick: bool = False) -> bool:
     """Every kind of proxy at odd and even shapes, and one whole layer; prints what is wrong.
 
     Args:
         device: `cuda` or `cpu`.
-        told: Gets a row for each comparison.
+        rows: Gets a row for each comparison.
         quick: Fewer shapes.
     """
     others = (_layer(device), _gradient_in_8_bits(device), _repeats(device))
     for row in itertools.chain(_merges(device, quick), *others):
-        told.append(row)
+        rows.append(row)
         if not row["fine"]:
-            shown = {name: value for name, value in row.items() if name != "fine"}
-            print(f"WRONG {shown}", flush=True)
-    return all(row["fine"] for row in told)
+            numbers = {name: value for name, value in row.items() if name != "fine"}
+            print(f"WRONG {numbers}", flush=True)
+    return all(row["fine"] for row in rows)
 
 
 def _merges(device: str, quick: bool) -> Iterator[dict[str, Any]]:
@@ -54,17 +54,17 @@ def _merges(device: str, quick: bool) -> Iterator[dict[str, Any]]:
     if not quick:
         cases += [("degree 8", ((300, 200), 200)), ("table, few", ((300, 200), 200))]
     for name, (shape, rank) in cases:
-        made = kind(name, shape, rank, device, seed=1)
+        subject = kind(name, shape, rank, device, seed=1)
         for (dtype, precision), limits in LIMITS.items():
             if precision and device == "cpu":
                 continue
             w, g = (torch.randn(shape, device=device).to(dtype) for _ in range(2))
-            errors = _errors("merge", made, w, precision=precision)
-            errors += _errors("gradient", made, g, precision=precision)
+            errors = _errors("merge", subject, w, precision=precision)
+            errors += _errors("gradient", subject, g, precision=precision)
             # one by one, since max passes over a NaN
             fine = errors[0] < limits[0] and all(each < limits[1] for each in errors[1:])
             yield {
-                "kind": name, "size": proxy_size(made.proxy), "shape": shape, "rank": rank,
+                "kind": name, "size": proxy_size(subject.proxy), "shape": shape, "rank": rank,
                 "dtype": str(dtype), "precision": precision, "errors": errors, "fine": fine,
             }  # fmt: skip
 
@@ -78,16 +78,16 @@ def tile_errors(
     precision: str | None = None,
 ) -> list[float]:
     """The errors of a kernel cut by `tile` where one is too large, else an empty list."""
-    made = kind(name, shape, RANK, "cuda", seed=1)
+    subject = kind(name, shape, RANK, "cuda", seed=1)
     w = (0.02 * torch.randn(shape, device="cuda")).to(dtype)
-    errors = _errors(what, made, w, precision=precision, tile=tile)
+    errors = _errors(what, subject, w, precision=precision, tile=tile)
     limit = LIMITS[dtype, precision][what == "gradient"]
     return [] if all(each < limit for each in errors) else errors
 
 
-def _errors(what: What, made: Case, w: Tensor, **options: Any) -> list[float]:
+def _errors(what: What, subject: Case, w: Tensor, **options: Any) -> list[float]:
     """Errors of W', or of dB, dA and the moments of phi, with `w` for W or its gradient."""
-    b, a, proxy, _ = made
+    b, a, proxy, _ = subject
     name = "merged_weight" if what == "merge" else "merge_gradients"
     options = {key: value for key, value in options.items() if value is not None}
     module: ModuleType = merge
@@ -104,11 +104,11 @@ def _errors(what: What, made: Case, w: Tensor, **options: Any) -> list[float]:
 
 def _layer(device: str) -> Iterator[dict[str, Any]]:
     """y and every gradient of one layer against autograd through the definition in float64."""
-    b, a, _, phi = made = case("sinc", 0.05, (96, 160), 8, device)
+    b, a, _, phi = subject = case("sinc", 0.05, (96, 160), 8, device)
     x = torch.randn(40, 160, device=device)
     w, dy = torch.randn(96, 160, device=device), torch.randn(40, 96, device=device)
     points = [t.clone().requires_grad_() for t in (x, b, a)]
-    y = merged_linear(points[0], w, None, points[1], points[2], made.proxy, 1.7)
+    y = merged_linear(points[0], w, None, points[1], points[2], subject.proxy, 1.7)
     got = [y, *torch.autograd.grad(y, points, dy)]
     points = [t.double().requires_grad_() for t in (x, b, a)]
     update = phi.double()(points[1] @ points[2])

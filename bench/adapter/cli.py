@@ -48,37 +48,37 @@ BENCHES: dict[str, tuple[Bench, tuple[str, ...]]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run, tune or report; 1 where a correctness check fails."""
-    given = _parse(arguments)
-    if given.command == "report":
-        write(given.files, given.into)
+    args = _parse(arguments)
+    if args.command == "report":
+        write(args.files, args.into)
         return 0
-    device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cpu" and given.threads:
-        torch.set_num_threads(given.threads)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cpu" and args.threads:
+        torch.set_num_threads(args.threads)
     run, began = Run(place(device)), time.monotonic()
     print(run.place, flush=True)
-    if not check(device, run.checks, quick=given.quick):
+    if not check(device, run.checks, quick=args.quick):
         print("wrong against float64: nothing is timed", flush=True)
         return 1
     print(f"right against float64 ({time.monotonic() - began:.0f} s)", flush=True)
-    if given.command == "tune":
-        for rows in tune(given.quick):
-            _save(given.out, "tiles.json", {**run.place, "rows": rows})
+    if args.command == "tune":
+        for rows in tune(args.quick):
+            _save(args.out, "tiles.json", {**run.place, "rows": rows})
         return 0
-    for name in given.only or [n for n, (_, devices) in BENCHES.items() if device in devices]:
+    for name in args.only or [n for n, (_, devices) in BENCHES.items() if device in devices]:
         print(f"{name} ({time.monotonic() - began:.0f} s)", flush=True)
-        if name in STEPS and given.way:
-            STEPS[name](run, device, given.quick, given.way)
+        if name in STEPS and args.way:
+            STEPS[name](run, device, args.quick, args.way)
         else:
-            BENCHES[name][0](run, device, given.quick)
-        _save(given.out, "bench.json", {**run.as_json(), "quick": given.quick})
+            BENCHES[name][0](run, device, args.quick)
+        _save(args.out, "bench.json", {**run.as_json(), "quick": args.quick})
     return 0
 
 
-def _save(folder: Path | None, name: str, told: dict[str, Any]) -> None:
+def _save(folder: Path | None, name: str, record: dict[str, Any]) -> None:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        (folder / name).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -99,18 +99,18 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="of a CPU run; torch's choice by default")
     parser.add_argument("--out", type=Path, help="a folder for bench.json or tiles.json")
     parser.add_argument("--into", type=Path, help="the document whose tables `report` replaces")
-    given = parser.parse_args(arguments)
-    device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if given.command != "report" and device == "cuda" and not torch.cuda.is_available():
+    args = parser.parse_args(arguments)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if args.command != "report" and device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda needs a GPU that torch sees: take --device cpu")
-    if given.command == "tune" and device == "cpu":
+    if args.command == "tune" and device == "cpu":
         parser.error("`tune` is for the kernels of a GPU; this machine has none that torch sees")
-    if (given.command == "report") != bool(given.files):
+    if (args.command == "report") != bool(args.files):
         parser.error("`report` needs JSON files of runs, and nothing else takes any")
-    for name in given.only or []:
+    for name in args.only or []:
         if name not in BENCHES:
             hint = did_you_mean(name, BENCHES)
             parser.error(f"unknown benchmark {name!r}.{hint} Known: {', '.join(BENCHES)}")
         if device not in BENCHES[name][1]:
             parser.error(f"{name!r} is measured on {' and '.join(BENCHES[name][1])} only")
-    return given
+    return args

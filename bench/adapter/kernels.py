@@ -40,8 +40,8 @@ def _over_sizes(run: Run, device: str, quick: bool) -> None:
     w = _weight(SQUARE, device)
     times, sizes = {}, {}
     for count in (8, 512):
-        made = case("sinc", 0.05, SQUARE, RANK, device, num_basis=count, bandwidth=1.0)
-        times[count], sizes[count] = _merge_us(made, w, device, quick), proxy_size(made.proxy)
+        subject = case("sinc", 0.05, SQUARE, RANK, device, num_basis=count, bandwidth=1.0)
+        times[count], sizes[count] = _merge_us(subject, w, device, quick), proxy_size(subject.proxy)
     run.add(
         Row("merge", f"G = 512 against G = 8, {_size(SQUARE)}", times[512] / times[8], 1.02,
             ours=times[512], other=times[8], against="G = 8", unit="us",
@@ -52,13 +52,13 @@ def _over_sizes(run: Run, device: str, quick: bool) -> None:
 def _over_families(run: Run, device: str, quick: bool) -> None:
     w = _weight(SQUARE, device)
     names = [n for n in list_bases() if math.isinf(get_basis(n).smoothness)]
-    told = []
+    times = []
     for name in names[:4] if quick else names:
-        made = case(name, 0.05, SQUARE, RANK, device, bandwidth=1.0)
-        told.append((_merge_us(made, w, device, quick), name, proxy_size(made.proxy)))
-    (fast, first, low), (slow, last, high) = min(told), max(told)
+        subject = case(name, 0.05, SQUARE, RANK, device, bandwidth=1.0)
+        times.append((_merge_us(subject, w, device, quick), name, proxy_size(subject.proxy)))
+    (fast, first, low), (slow, last, high) = min(times), max(times)
     run.add(
-        Row("merge", f"slowest against fastest of {len(told)} smooth families", slow / fast, 1.05,
+        Row("merge", f"slowest against fastest of {len(times)} smooth families", slow / fast, 1.05,
             ours=slow, other=fast, against=f"{first}, degree {low}", unit="us",
             note=f"slowest: {last}, degree {high}")
     )  # fmt: skip
@@ -70,13 +70,14 @@ def tables(run: Run, device: str, quick: bool) -> None:
     smooth = kind("degree 8", SQUARE, RANK, device)
     base = _merge_us(smooth, w, device, quick), _gradient_us(smooth, w, device, quick)
     for label in list(_KINKED)[: 1 if quick else None]:
-        made = kinked(label, SQUARE, device)
-        times = _merge_us(made, w, device, quick), _gradient_us(made, w, device, quick)
+        subject = kinked(label, SQUARE, device)
+        times = _merge_us(subject, w, device, quick), _gradient_us(subject, w, device, quick)
+        pieces = proxy_size(subject.proxy)
         for what, us, other, goal in zip(
             ("merge", "gradient pass"), times, base, (1.3, 2.0), strict=True
         ):
             run.add(
-                Row("table", f"{what}, {label} ({proxy_size(made.proxy)} pieces)", us / other, goal,
+                Row("table", f"{what}, {label} ({pieces} pieces)", us / other, goal,
                     ours=us, other=other, against="degree 8", unit="us")
             )  # fmt: skip
 
@@ -104,23 +105,23 @@ def gradients(run: Run, device: str, quick: bool) -> None:
         )  # fmt: skip
     if device == "cuda" and not quick:
         for name in KINDS:
-            made = kind(name, SQUARE, RANK, device)
+            subject = kind(name, SQUARE, RANK, device)
             w = _weight(SQUARE, device)
             run.add(
-                Row("gradient", f"{name} ({proxy_size(made.proxy)})", None,
-                    ours=_merge_us(made, w, device, quick),
-                    other=_gradient_us(made, w, device, quick),
+                Row("gradient", f"{name} ({proxy_size(subject.proxy)})", None,
+                    ours=_merge_us(subject, w, device, quick),
+                    other=_gradient_us(subject, w, device, quick),
                     against="gradient pass; first the merge", unit="us")
             )  # fmt: skip
 
 
-def _merge_us(made: Case, w: torch.Tensor, device: str, quick: bool) -> float:
-    call = functools.partial(merge.merged_weight, w, made.b, made.a, made.proxy, 1.0)
+def _merge_us(subject: Case, w: torch.Tensor, device: str, quick: bool) -> float:
+    call = functools.partial(merge.merged_weight, w, subject.b, subject.a, subject.proxy, 1.0)
     return median_us(call, device, quick=quick)
 
 
-def _gradient_us(made: Case, g: torch.Tensor, device: str, quick: bool) -> float:
-    call = functools.partial(merge.merge_gradients, g, made.b, made.a, made.proxy, 1.0)
+def _gradient_us(subject: Case, g: torch.Tensor, device: str, quick: bool) -> float:
+    call = functools.partial(merge.merge_gradients, g, subject.b, subject.a, subject.proxy, 1.0)
     return median_us(call, device, quick=quick)
 
 

@@ -113,9 +113,9 @@ def count(method: dict[str, Any]) -> Calls:
 def launches(run: Run, device: str, quick: bool) -> None:
     """LoRA's calls and ours."""
     del device, quick
-    counted = {name: count(METHODS[name]) for name in ("LoRA", "sinc, G = 50", "hat, G = 50")}
-    base = counted.pop("LoRA")
-    for name, calls in counted.items():
+    counts = {name: count(METHODS[name]) for name in ("LoRA", "sinc, G = 50", "hat, G = 50")}
+    base = counts.pop("LoRA")
+    for name, calls in counts.items():
         for what, mine, theirs in (
             ("operations", calls.total, base.total),
             ("kernels", calls.kernels, base.kernels),

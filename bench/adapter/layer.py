@@ -62,15 +62,15 @@ class _MergedLora(torch.autograd.Function):
 
 def layer(run: Run, device: str, quick: bool) -> None:
     """8,192 tokens through 4096 x 4096 in bfloat16."""
-    made = case("sinc", 0.05, (SIDE, SIDE), RANK, device)
+    subject = case("sinc", 0.05, (SIDE, SIDE), RANK, device)
     like: dict[str, Any] = {"device": device, "dtype": torch.bfloat16}
     x = torch.randn(TOKENS, SIDE, **like).requires_grad_()
     w, dy = 0.02 * torch.randn(SIDE, SIDE, **like), torch.randn(TOKENS, SIDE, **like)
-    b, a = made.b.clone().requires_grad_(), made.a.clone().requires_grad_()
+    b, a = subject.b.clone().requires_grad_(), subject.a.clone().requires_grad_()
     narrow = [t.detach().bfloat16().requires_grad_() for t in (b, a)]
-    coefficients = made.proxy.coefficients.clone().requires_grad_()
-    proxy = made.proxy.rebuilt((coefficients, *made.proxy.tensors[1:]))
-    kept = make_weight(x.dtype, w, b.detach(), a.detach(), proxy, 1.0)
+    coefficients = subject.proxy.coefficients.clone().requires_grad_()
+    proxy = subject.proxy.rebuilt((coefficients, *subject.proxy.tensors[1:]))
+    precomputed = make_weight(x.dtype, w, b.detach(), a.detach(), proxy, 1.0)
 
     def passes(forward: Callable[[], Tensor], leaves: list[Tensor]) -> Call:
         return lambda: torch.autograd.grad(forward(), leaves, dy)
@@ -95,7 +95,7 @@ def layer(run: Run, device: str, quick: bool) -> None:
     note = f"a dense product takes {product:.0f} us: three of them, LoRA two"
     for label, options, goal in (
         ("", {}, 1.2),
-        (", W' kept", {"made": kept}, None),
+        (", W' kept", {"merged": precomputed}, None),
         (", G in 8 bits", {"float8": True}, 1.2),
     ):
         us = median_us(ours(**options), device, quick=quick)

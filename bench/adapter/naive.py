@@ -30,29 +30,33 @@ Way = Callable[[], Updates]
 """Makes the updates of one step."""
 
 
-def _leaves(made: Case) -> list[Tensor]:
-    return [made.b.requires_grad_(), made.a.requires_grad_(), *made.nonlinearity.parameters()]
+def _leaves(subject: Case) -> list[Tensor]:
+    return [
+        subject.b.requires_grad_(),
+        subject.a.requires_grad_(),
+        *subject.nonlinearity.parameters(),
+    ]
 
 
-def obvious(made: Sequence[Case]) -> Way:
+def obvious(subjects: Sequence[Case]) -> Way:
     """All G functions of every entry at once, as a paper's formula is typed, by autograd."""
-    leaves, phi = _leaves(made[0]), made[0].nonlinearity
+    leaves, phi = _leaves(subjects[0]), subjects[0].nonlinearity
 
     def step() -> Updates:
-        x = made[0].b @ made[0].a
+        x = subjects[0].b @ subjects[0].a
         z = phi.bandwidth * (x[..., None] - phi.grid)
         return [(phi.amplitude * torch.sinc(z)).sum(-1)], leaves
 
     return step
 
 
-def direct(made: Sequence[Case]) -> Way:
+def direct(subjects: Sequence[Case]) -> Way:
     """All G functions in chunks that are computed anew in the backward pass."""
-    leaves, phi = _leaves(made[0]), made[0].nonlinearity
+    leaves, phi = _leaves(subjects[0]), subjects[0].nonlinearity
 
     def step() -> Updates:
         exact = ExactProxy.of(phi.phi, phi.parameters_in_force())
-        return [weight_update(made[0].b, made[0].a, exact, 1.0)], leaves
+        return [weight_update(subjects[0].b, subjects[0].a, exact, 1.0)], leaves
 
     return step
 
@@ -60,8 +64,8 @@ def direct(made: Sequence[Case]) -> Way:
 class _Layer:
     """What `PhiBatch` asks of a layer."""
 
-    def __init__(self, made: Case) -> None:
-        self.made, self.leaves = made, _leaves(made)
+    def __init__(self, subject: Case) -> None:
+        self.subject, self.leaves = subject, _leaves(subject)
         self.proxies: dict[str, Proxy] = {}
 
     def uses(self, adapter: str) -> bool:
@@ -70,7 +74,7 @@ class _Layer:
 
     def member(self, adapter: str) -> Member:
         """The factors and the phi."""
-        return Member(self.made.b, self.made.a, self.made.nonlinearity)
+        return Member(self.subject.b, self.subject.a, self.subject.nonlinearity)
 
     def numbers(self, adapter: str) -> list[Tensor]:
         """All of them."""
@@ -81,15 +85,15 @@ class _Layer:
         return False
 
 
-def ours(made: Sequence[Case]) -> Way:
+def ours(subjects: Sequence[Case]) -> Way:
     """The proxies, fitted anew in every step, since its numbers are written."""
-    phis, layers = PhiBatch("default", 1e-6), [_Layer(each) for each in made]
+    phis, layers = PhiBatch("default", 1e-6), [_Layer(each) for each in subjects]
     phis.layers = list(layers)
 
     def step() -> Updates:
         with torch.no_grad():
-            layers[0].made.b.add_(0)
-        updates = [weight_update(*layer.made[:2], phis.proxy(layer), 1.0) for layer in layers]
+            layers[0].subject.b.add_(0)
+        updates = [weight_update(*layer.subject[:2], phis.proxy(layer), 1.0) for layer in layers]
         return updates, [leaf for layer in layers for leaf in layer.leaves]
 
     return step
@@ -108,13 +112,13 @@ def naive(run: Run, device: str, quick: bool) -> None:
     over = {name: Curve(name, [], []) for name in WAYS}
     alive = dict(WAYS)
     for count in (8, 50) if quick else COUNTS:
-        made = [
+        subjects = [
             case("sinc", 0.05, (side, side), RANK, device, num_basis=count, bandwidth=1.0, seed=i)
             for i in range(LAYERS)
         ]
         for name, make in list(alive.items()):
             try:
-                way = make(made)
+                way = make(subjects)
                 times = seconds(functools.partial(_both, way), device, 3, warmup=1)
             except torch.cuda.OutOfMemoryError:
                 del alive[name]

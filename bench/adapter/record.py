@@ -34,7 +34,7 @@ class Row:
     """The floor that physics sets, or why there is no figure."""
 
     @property
-    def met(self) -> bool | None:
+    def is_met(self) -> bool | None:
         """Whether the goal is met; None without a goal or a figure."""
         if self.goal is None or self.value is None:
             return None
@@ -44,7 +44,7 @@ class Row:
         """One line for a terminal."""
         parts = [f"{self.what}: " + ("-" if self.value is None else f"{self.value:.3g}")]
         if self.goal is not None:
-            verdict = {True: "met", False: "MISSED", None: "not measured"}[self.met]
+            verdict = {True: "met", False: "MISSED", None: "not measured"}[self.is_met]
             parts.append(f"goal {'>=' if self.at_least else '<='} {self.goal:g}: {verdict}")
         if self.ours is not None and self.other is not None:
             parts.append(f"{self.ours:.4g} against {self.other:.4g} {self.unit} ({self.against})")
@@ -77,14 +77,14 @@ class Run:
 
     def as_json(self) -> dict[str, Any]:
         """For a file."""
-        rows = [{**asdict(row), "met": row.met} for row in self.rows]
+        rows = [{**asdict(row), "met": row.is_met} for row in self.rows]
         curves = [asdict(curve) for curve in self.curves]
         return {**self.place, "rows": rows, "curves": curves, "checks": self.checks}
 
 
-def row_of(told: dict[str, Any]) -> Row:
+def row_of(fields: dict[str, Any]) -> Row:
     """A row as `Run.as_json` wrote it."""
-    return Row(**{name: value for name, value in told.items() if name != "met"})
+    return Row(**{name: value for name, value in fields.items() if name != "met"})
 
 
 def place(device: str) -> dict[str, Any]:

@@ -49,11 +49,11 @@ class Way(NamedTuple):
     def __str__(self) -> str:
         """As the rows call it."""
         names = {"compiled": "compiled", "reduced": "reduce-overhead", "captured": "captured"}
-        said = [
+        words = [
             text for name, text in {"autocast": "autocast", **names}.items() if getattr(self, name)
         ]
         narrow = ["adapters in its dtype"] if self.narrow else []
-        return ", ".join([self.method, *narrow, *said])
+        return ", ".join([self.method, *narrow, *words])
 
 
 WAYS = (
@@ -121,7 +121,7 @@ def steps(name: str, run: Run, device: str, quick: bool, pairs: Sequence[str] = 
     """The shape `name` in every way, or in those of `pairs`; what does not fit says so."""
     chosen = pairs or (PAIRS if quick else ())
     ways = [way for pair in chosen for way in PAIRS[pair][::-1]] or WAYS
-    found: dict[Way, Cost] = {}
+    costs: dict[Way, Cost] = {}
     for way in ways:
         if way.autocast and SHAPES[name].dtype is torch.float32:
             continue
@@ -130,9 +130,9 @@ def steps(name: str, run: Run, device: str, quick: bool, pairs: Sequence[str] = 
         cost = _cost(SHAPES[name], way, device, 4 if quick else 10)
         print(f"    {name}, {way}: {cost or 'does not fit'}", flush=True)
         if cost is not None:
-            found[way] = cost
+            costs[way] = cost
         for what in UNITS:
-            run.add(_row(name, what, (way, cost), (Way(LORA), found.get(Way(LORA)))))
+            run.add(_row(name, what, (way, cost), (Way(LORA), costs.get(Way(LORA)))))
     for compared, goal, what in (
         ((_EAGER,), GOALS[name][0], "wall"),
         ((_CAPTURED,), GOALS[name][1], "busy"),
@@ -141,7 +141,7 @@ def steps(name: str, run: Run, device: str, quick: bool, pairs: Sequence[str] = 
         ((_COMPILED, _REDUCED, _BOTH), GOALS[name][2], "wall"),
         ((_COMPILED, _REDUCED, _BOTH), _MEMORY, "memory"),
     ):
-        ours, lora = (_least(side, found, what) for side in zip(*compared, strict=True))
+        ours, lora = (_least(side, costs, what) for side in zip(*compared, strict=True))
         if ours and lora:
             run.add(_row(name, what, ours, lora, goal))
 
@@ -151,9 +151,9 @@ def _is_large(shape: Shape) -> bool:
     return takes_float8(shape.config.intermediate_size, shape.config.hidden_size)
 
 
-def _least(ways: Sequence[Way], found: Mapping[Way, Cost], what: str) -> tuple[Way, Cost] | None:
+def _least(ways: Sequence[Way], costs: Mapping[Way, Cost], what: str) -> tuple[Way, Cost] | None:
     """The one of `ways` that costs least, of those that were measured."""
-    measured = [(way, found[way]) for way in ways if way in found]
+    measured = [(way, costs[way]) for way in ways if way in costs]
     return min(measured, key=lambda each: getattr(each[1], what), default=None)
 
 
@@ -196,11 +196,11 @@ def _cost(shape: Shape, way: Way, device: str, count: int) -> Cost | None:
 
 
 def _measured(model: nn.Module, shape: Shape, way: Way, device: str, count: int) -> Cost:
-    called: Callable[..., object] = model
+    forward: Callable[..., object] = model
     if way.compiled or way.reduced:
-        called = torch.compile(model, mode="reduce-overhead" if way.reduced else None)
+        forward = torch.compile(model, mode="reduce-overhead" if way.reduced else None)
     options = {"autocast": way.autocast, "capturable": way.captured}
-    step: Callable[[], object] = stepper(called, model, shape, device, **options)
+    step: Callable[[], object] = stepper(forward, model, shape, device, **options)
     seconds(step, device, 0, warmup=6)  # phi's proxies have found their size by then
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()  # a graph takes its memory once, when it is captured
@@ -243,9 +243,11 @@ def minilm(run: Run, device: str, quick: bool) -> None:
     calls = [stepper(model, model, shape, device) for model in models]
     times = alternate(calls, 5 if quick else 15)
     sequences, tokens = shape.batch
-    for method, held in zip(list(chosen)[1:], times[1:], strict=True):
+    for method, own_times in zip(list(chosen)[1:], times[1:], strict=True):
         for clock, (what, goal) in enumerate((("step", 1.3), ("processor time of a step", None))):
-            pairs = [(mine[clock], lora[clock]) for mine, lora in zip(held, times[0], strict=True)]
+            pairs = [
+                (mine[clock], lora[clock]) for mine, lora in zip(own_times, times[0], strict=True)
+            ]
             ours, base = (1e3 * statistics.median(column) for column in zip(*pairs, strict=True))
             # of one turn each, so that what else the machine does cancels
             ratio = statistics.median(mine / lora for mine, lora in pairs)

@@ -81,11 +81,11 @@ def alternate(calls: Sequence[Call], count: int) -> list[list[tuple[float, float
     """
     times: list[list[tuple[float, float]]] = [[] for _ in calls]
     for index in range(-2, count):
-        for call, held in zip(calls, times, strict=True):
+        for call, own_times in zip(calls, times, strict=True):
             began = time.perf_counter(), time.process_time()
             call()
             if index >= 0:
-                held.append((time.perf_counter() - began[0], time.process_time() - began[1]))
+                own_times.append((time.perf_counter() - began[0], time.process_time() - began[1]))
     return times
 
 

@@ -24,7 +24,7 @@ CANDIDATES: dict[What, tuple[Tile, ...]] = {
     "merge": MERGE_CANDIDATES,
     "gradient": GRADIENT_CANDIDATES,
 }
-_KEPT = 6
+_BEST = 6
 """Tiles of the first shape that are tried at the others."""
 
 
@@ -37,23 +37,25 @@ def tune(quick: bool) -> Iterator[list[dict[str, Any]]]:
 
     Yields what is known so far after each line.
     """
-    told: list[dict[str, Any]] = []
+    rows_so_far: list[dict[str, Any]] = []
     kinds = list(KINDS)[1:2] if quick else list(KINDS)
     compile_all(kinds)
     for shape, name, what in itertools.product(SHAPES, kinds, CANDIDATES):
         tiles = CANDIDATES[what]
         if shape != SHAPES[0]:
-            seen = [r for r in told if r["kind"] == name and r["what"] == what]
-            best = sorted((r for r in seen if r["shape"] == list(SHAPES[0])), key=lambda r: r["us"])
+            own_rows = [r for r in rows_so_far if r["kind"] == name and r["what"] == what]
+            best = sorted(
+                (r for r in own_rows if r["shape"] == list(SHAPES[0])), key=lambda r: r["us"]
+            )
             # the winner of a large matrix may leave a small one idle: those of few blocks stay in
             short = [tile for tile in tiles if tile.chunks <= (1 if what == "merge" else 4)]
-            tiles = tuple(dict.fromkeys([Tile(*r["tile"]) for r in best[:_KEPT]] + short))
+            tiles = tuple(dict.fromkeys([Tile(*r["tile"]) for r in best[:_BEST]] + short))
         rows = [_timed(tile, shape, name, what, quick) for tile in tiles]
         rows.sort(key=lambda r: r["us"])
-        told += rows
-        shown = "  ".join(f"{r['us']:.1f} {tuple(r['tile'])}" for r in rows[:4])
-        print(f"{shape[0]} x {shape[1]}, {what}, {name} ({rows[0]['size']}): {shown}", flush=True)
-        yield told
+        rows_so_far += rows
+        fastest = "  ".join(f"{r['us']:.1f} {tuple(r['tile'])}" for r in rows[:4])
+        print(f"{shape[0]} x {shape[1]}, {what}, {name} ({rows[0]['size']}): {fastest}", flush=True)
+        yield rows_so_far
 
 
 def compile_all(kinds: list[str]) -> None:
@@ -95,8 +97,8 @@ def _calls(
 
     from adapters.ops.merge import fused
 
-    b, a, made, _ = kind(name, shape, RANK, "cuda")
-    proxy = cast("Fusable", made)  # no kind needs phi itself
+    b, a, any_proxy, _ = kind(name, shape, RANK, "cuda")
+    proxy = cast("Fusable", any_proxy)  # no kind needs phi itself
     w = (0.02 * torch.randn(shape, device="cuda")).bfloat16()
     op = fused.merged_weight if what == "merge" else fused.merge_gradients
     try:

@@ -74,7 +74,7 @@ def test_a_run_is_written_and_reported(monkeypatch, tmp_path):
     told = json.loads(file.read_text())
     assert [row["met"] for row in told["rows"]] == [True, False, None]
     assert set(told) >= {"device", "versions", "commit", "date"}
-    assert [row_of(row).met for row in told["rows"]] == [True, False, None]
+    assert [row_of(row).is_met for row in told["rows"]] == [True, False, None]
     document = tmp_path / "page.md"
     document.write_text("before\n")
     with pytest.raises(ValueError, match="needs a line"):

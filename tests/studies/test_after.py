@@ -275,8 +275,8 @@ def test_the_affine_fit_is_that_of_least_squares(tiny_bert: Path) -> None:
         fit = fits[name.removeprefix("base_model.model.")]
         assert (fit.slope, fit.offset) == pytest.approx((slope, offset), rel=1e-5)
         residual = (u - design @ torch.tensor([slope, offset], dtype=torch.float64)).norm()
-        assert fit.lost == pytest.approx(float(residual / (u - u.mean()).norm()), rel=1e-5)
-        assert fit.lost > 0.01
+        assert fit.residual == pytest.approx(float(residual / (u - u.mean()).norm()), rel=1e-5)
+        assert fit.residual > 0.01
     weights = {n: m.get_base_layer().weight.clone() for n, m in adapted(model)}
     with affine_in_force(model):
         assert not torch.allclose(model(input_ids=ids).logits, want)

@@ -32,11 +32,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("peft_tests.json"), help="the results")
     parser.add_argument("--again", action="store_true", help="run rows that are known, too")
     parser.add_argument("--files", nargs="+", metavar="WORD", help="such as custom_models, config")
-    given, options = parser.parse_known_args()
-    tests = given.checkout.resolve() / "tests"
+    args, options = parser.parse_known_args()
+    tests = args.checkout.resolve() / "tests"
     if not (tests / "testing_common.py").exists():
-        parser.error(f"{given.checkout} is no checkout of PEFT: it has no tests/testing_common.py")
-    file = given.out.resolve()
+        parser.error(f"{args.checkout} is no checkout of PEFT: it has no tests/testing_common.py")
+    file = args.out.resolve()
     file.parent.mkdir(parents=True, exist_ok=True)
     results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     os.environ |= {"HF_HOME": str(file.parent / "hub"), "HF_HUB_OFFLINE": "1"}
@@ -50,10 +50,10 @@ def main() -> int:
 
     torch.set_num_threads(1)
     make_cache(file.parent / "hub" / "hub")
-    chosen = [str(tests / f"test_{word}.py") for word in given.files or FILES]
+    chosen = [str(tests / f"test_{word}.py") for word in args.files or FILES]
     quiet = ["-c", os.devnull, f"--rootdir={tests.parent}", "-q", "-rN", "--disable-warnings"]
     plugins = ["--tb=short", "-p", "no:xdist", "-p", "no:cacheprovider"]
-    rows = Rows(given.method, results, file, given.again)
+    rows = Rows(args.method, results, file, args.again)
     pytest.main([*quiet, *plugins, *options, *chosen], plugins=[rows])
     text, failed = report(results.get("lora", {}), results.get("basis", {}))
     sys.stdout.write(text)
@@ -66,7 +66,7 @@ COLUMNS = ("LoRA passes", "count", "passed", "names", "cannot hold", "failed", "
 
 def report(lora: Mapping[str, Any], basis: Mapping[str, Any]) -> tuple[str, int]:
     """Each row that fails, then counts by file and by reason, and shares; how many failed."""
-    from tools.peft_tests.rules import cannot, left_out
+    from tools.peft_tests.rules import cannot, exclusion_reason
 
     counts: dict[str, Counter[str]] = {}
     reasons: Counter[tuple[str, str]] = Counter()
@@ -75,7 +75,7 @@ def report(lora: Mapping[str, Any], basis: Mapping[str, Any]) -> tuple[str, int]
         ours = basis.get(name, {"outcome": "not run", "reason": ""})
         here = counts.setdefault(name.partition("::")[0].removeprefix("tests/"), Counter())
         here["LoRA passes"] += 1
-        if left_out(name) or "LoRA's own" in ours["reason"]:
+        if exclusion_reason(name) or "LoRA's own" in ours["reason"]:
             continue
         outcome, why = ours["outcome"], ""
         if outcome == "failed":

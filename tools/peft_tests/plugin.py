@@ -12,7 +12,7 @@ from typing import Any
 import peft
 import pytest
 
-from tools.peft_tests.rules import left_out
+from tools.peft_tests.rules import exclusion_reason
 from tools.peft_tests.substitute import LORA, LoraConfig, substitute_names
 
 
@@ -30,31 +30,33 @@ class Rows:
         self.config = LORA if method == "lora" else LoraConfig
         self.results, self.file = results, file
         self.rows: dict[str, Any] = results.setdefault(method, {})
-        self.known = set() if again else set(self.rows)
+        self.settled = set() if again else set(self.rows)
         vars(peft)["LoraConfig"] = self.config  # before the tests are imported
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[Any]) -> None:
         """Keep LoRA's rows that are not known yet."""
-        for held in [vars(m) for name, m in sys.modules.items() if name.startswith("tests.")]:
-            if "hub_online_once" in held:  # it allows the network
-                held["hub_online_once"] = lambda _: contextlib.nullcontext()
+        for namespace in [vars(m) for name, m in sys.modules.items() if name.startswith("tests.")]:
+            if "hub_online_once" in namespace:  # it allows the network
+                namespace["hub_online_once"] = lambda _: contextlib.nullcontext()
             if self.config is LoraConfig:
-                substitute_names(held)
+                substitute_names(namespace)
         chosen = [item for item in items if self._is_wanted(item)]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
         items[:] = chosen
 
     def _is_wanted(self, item: Any) -> bool:
         """Whether a parameter is LoRA's configuration, or there is none and the code names it."""
-        if item.nodeid in self.known or left_out(item.nodeid):
+        if item.nodeid in self.settled or exclusion_reason(item.nodeid):
             return False
-        if configs := list(_configs(_given(item))):
+        if configs := list(_configs(_parameter_values(item))):
             return any(c is self.config or type(c) is self.config for c in configs)
         return any(re.search(r"\bLoraConfig\b", inspect.getsource(code)) for code in _code(item))
 
     def pytest_runtest_setup(self, item: Any) -> None:
         """Refuse, in its own row, a configuration that could not be made at collection."""
-        for refused in (getattr(config, "refused", "") for config in _configs(_given(item))):
+        for refused in (
+            getattr(config, "refused", "") for config in _configs(_parameter_values(item))
+        ):
             if refused:
                 (pytest.skip if "LoRA's own" in refused else pytest.fail)(refused)
 
@@ -82,7 +84,7 @@ def reason(report: pytest.TestReport) -> str:
     return f"{message} ({Path(crash.path).name}:{crash.lineno})" if crash else message
 
 
-def _given(item: Any) -> list[Any]:
+def _parameter_values(item: Any) -> list[Any]:
     """The values of the row's parameters."""
     return list(item.callspec.params.values()) if hasattr(item, "callspec") else []
 

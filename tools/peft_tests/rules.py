@@ -9,7 +9,7 @@ FILES = (
 ).split()
 """Not here: files about one method or one of LoRA's variants, and those that need a GPU or the
 Hub (quantised models, diffusion, vision)."""
-LEFT_OUT = {
+EXCLUDED = {
     "Test(Corda|Eva|Kasa|Velora)Initialization": "a start",
     "TestDoraCaching|TestMontecloraTrainerMixin": "a variant",
     "TestHotSwapping": "PEFT swaps the weights of LoRA adapters only",
@@ -57,9 +57,9 @@ NAMES = {
 """Rows that assert names or texts alone: a pattern on `row: error`, and what they assert."""
 
 
-def left_out(row: str) -> str:
+def exclusion_reason(row: str) -> str:
     """Why the row is LoRA's own, or nothing."""
-    return next((why for pattern, why in LEFT_OUT.items() if re.search(pattern, row)), "")
+    return next((why for pattern, why in EXCLUDED.items() if re.search(pattern, row)), "")
 
 
 def cannot(row: str, error: str) -> tuple[str, str] | None:

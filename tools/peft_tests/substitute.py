@@ -29,12 +29,14 @@ NAMES = {
 """What stands under LoRA's names in PEFT's tests."""
 
 
-def substitute_names(held: dict[str, Any]) -> None:
-    """Put ours in the place of what a file of tests `held` has imported of LoRA."""
-    held |= {name: ours for name, ours in NAMES.items() if name in held}
-    if "lora" in held:
-        names = vars(held["lora"])
-        held["lora"] = SimpleNamespace(**names | {n: o for n, o in NAMES.items() if n in names})
+def substitute_names(namespace: dict[str, Any]) -> None:
+    """Replace the names of LoRA that a test file has imported into its `namespace` by ours."""
+    namespace |= {name: ours for name, ours in NAMES.items() if name in namespace}
+    if "lora" in namespace:
+        names = vars(namespace["lora"])
+        namespace["lora"] = SimpleNamespace(
+            **names | {n: o for n, o in NAMES.items() if n in names}
+        )
 
 
 class LoraConfig(BasisConfig):  # the name is part of the names of PEFT's rows

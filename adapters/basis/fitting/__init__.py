@@ -1,1 +1,1 @@
-"""All phis of an adapter, fitted together once an optimizer step and kept while they hold."""
+"""Fits all phis of an adapter together once per optimizer step, and keeps the fits while valid."""

@@ -1,11 +1,11 @@
-"""All phis of an adapter, evaluated together once an optimizer step.
+"""All phis of an adapter, fitted together once per optimizer step.
 
-Each adapted layer asks for its proxy; the first to ask has those of all layers fitted, in one
-batched computation for each kind of phi. A fit holds until a number behind it changes: over the
+Each adapted layer asks for its proxy; the first request fits those of all layers, in one batched
+computation for each kind of phi. A fit holds until a number behind it changes: over the
 micro-batches of a step, over the recomputation of gradient checkpointing, and over evaluation.
 
-A compiled model asks for none: they are fitted before the pass, and its graph finds them as tensors
-on the layers. Only compiled code reads these, since it cannot tell whether they still hold.
+A compiled model does not ask: its proxies are fitted before the pass, and its graph finds them as
+tensors on the layers. Only compiled code reads these, since it cannot tell whether they still hold.
 
 Where numbers come and go (FSDP), layers whose numbers come together are fitted together,
 and a fit holds for one forward pass and its backward pass.
@@ -49,10 +49,10 @@ class Member(NamedTuple):
 
 
 class HasMember(Protocol):
-    """A layer that takes part: a module."""
+    """A module that takes part in a batch."""
 
     proxies: dict[str, Proxy]
-    """By adapter, what a compiled forward pass that is under way reads; else empty."""
+    """The proxies that a compiled forward pass reads while it runs, by adapter; else empty."""
 
     def uses(self, adapter: str) -> bool:
         """Whether a forward pass would read the proxy of `adapter`."""
@@ -64,7 +64,7 @@ class HasMember(Protocol):
         """Every tensor that the fit for `adapter` depends on, B first."""
 
     def observe(self, adapter: str) -> bool:
-        """Measure what the input scale needs, once a training pass; whether it measures at all."""
+        """Measure what the input scale needs, once per training pass; returns whether it did."""
 
 
 @dataclass(eq=False)
@@ -74,9 +74,9 @@ class _Fit:
     layers: list[HasMember]
     mode: tuple[bool, ...]
     steps: int
-    """Of the optimizers, before it."""
+    """How many steps the optimizers had made before it."""
     measured: bool
-    """Whether it is of a training pass, which measures the input scales."""
+    """Whether it was made in a training pass, which measures the input scales."""
     measures: bool
     """Whether there are input scales that every training pass measures."""
     compared: int
@@ -95,7 +95,7 @@ class _Fitted(NamedTuple):
     values: list[Tensor]
     """Copies of the numbers, where no graph is kept."""
     weights: dict[Any, Tensor]
-    """W' by what it depends on beside the proxy."""
+    """W', by what it depends on besides the proxy."""
     fit: _Fit
 
 
@@ -103,7 +103,7 @@ class PhiBatch:
     """The phis of one adapter over all layers that carry it.
 
     Args:
-        adapter: Its name.
+        adapter: Name of the adapter.
         tolerance: Largest error of a proxy as a share of max |phi|.
     """
 
@@ -112,10 +112,10 @@ class PhiBatch:
         self.tolerance = tolerance
         self.layers: list[HasMember] = []
         self.lagging = ("cuda",)
-        """Devices where a fit with gradients goes by an earlier error: nothing waits there."""
+        """Devices where a fit with gradients relies on an earlier error, so that nothing waits."""
         self.fits = 0
         """How often phis were fitted."""
-        self.numbers_stay = False  # whether passes may take the fit in force unseen, even captured
+        self.numbers_stay = False  # whether passes may reuse the fit unchecked, even captured
         self._fits: dict[int, _Fitted] = {}
         self._fitters: dict[tuple[Phi, bool, torch.device, int], ProxyFitter] = {}
         self._passes = self._pass = 0  # so far, and the number of the one under way, else 0
@@ -124,14 +124,14 @@ class PhiBatch:
         self._units: dict[int, object] | None = None
         self._with_graph = False  # whether the proxies on the layers have one
         self._memory = StaticMemory()  # of the proxies of compiled passes
-        self._compiled = False  # whether the pass under way is
-        self._held: dict[int, list[Tensor]] = {}  # numbers of layers, while a fit is made
-        self._scattered = False  # once true, numbers come and go
+        self._compiled = False  # whether the pass under way is compiled
+        self._number_cache: dict[int, list[Tensor]] = {}  # numbers of layers, while a fit is made
+        self._scattered = False  # whether numbers come and go; it stays so
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and files carry no fits: these belong to the layers of this process."""
         fresh: dict[str, Any] = {"_fits": {}, "_fitters": {}, "_model": None, "_units": None}
-        fresh |= {"_scattered": False, "_held": {}, "_pass": 0, "_training": False}
+        fresh |= {"_scattered": False, "_number_cache": {}, "_pass": 0, "_training": False}
         return {**self.__dict__, **fresh, "_memory": StaticMemory(), "_compiled": False}
 
     @property
@@ -154,7 +154,7 @@ class PhiBatch:
         """A forward pass of the whole model begins; input scales are measured when training.
 
         Args:
-            training: Whether it is one of training.
+            training: Whether it is a training pass.
             model: The model, in which FSDP's units are looked for.
             compiled: Whether its code is compiled, so that proxies must be there before it runs.
         """
@@ -182,7 +182,7 @@ class PhiBatch:
         if not self._scattered:
             for layer in self.layers:
                 layer.proxies[self.adapter] = self._fits[id(layer)].proxy
-        fit.compared = 0  # whoever asks within the pass looks for himself
+        fit.compared = 0  # so that a layer that asks within the pass checks for itself
 
     def _forget_ahead(self) -> None:
         for layer in self.layers:
@@ -210,18 +210,18 @@ class PhiBatch:
 
     @never_compiled
     def weight(self, layer: HasMember, key: Any, make: Callable[[], Tensor]) -> Tensor:
-        """The result of `make` for the fit in force, kept as long as that.
+        """The result of `make` for the current fit, kept as long as the fit.
 
         Args:
             layer: Whose weight it is.
-            key: What the result depends on beside the fit; a new key drops the old result.
-            make: Called where no result for `key` is held.
+            key: What the result depends on besides the fit; a new key drops the old result.
+            make: Called where no result for `key` is kept.
         """
-        held = self._current(layer).weights
-        if key not in held:
-            held.clear()
-            held[key] = make()
-        return held[key]
+        weights = self._current(layer).weights
+        if key not in weights:
+            weights.clear()
+            weights[key] = make()
+        return weights[key]
 
     @never_compiled
     def seed(self, layer: HasMember) -> int:
@@ -241,30 +241,30 @@ class PhiBatch:
             fit = fitted.fit
             if self._pass and fit.compared == self._pass:
                 return fitted
-            together = fit.layers if self._scattered else self.layers
-            if self._holds(fit, together if self._pass else [layer]):
+            layers = fit.layers if self._scattered else self.layers
+            if self._serves(fit, layers if self._pass else [layer]):
                 fit.compared = self._pass
                 return fitted
-        self._held = {}
-        together = self._together(layer)
+        self._number_cache = {}
+        layers = self._together(layer)
         # checkpointing counts what a block saves; the fit belongs to no block
         unhooked = saved_tensors_hooks(lambda saved: saved, lambda saved: saved)
         with unhooked, torch.set_grad_enabled(mode[0]):
-            self._fit(together, mode)
-        self._held = {}
+            self._fit(layers, mode)
+        self._number_cache = {}
         return self._fits[id(layer)]
 
     def _needed_mode(self) -> tuple[bool, ...]:
-        """Whether the fit needs a graph, is made of inference tensors, belongs to a CUDA graph.
+        """Whether the fit needs a graph, has inference tensors, and belongs to a CUDA graph.
 
-        Checkpointing runs training's forward pass without gradients and comes back for them.
+        Gradient checkpointing first runs without gradients: a fit in training has a graph anyway.
         """
         inference = torch.is_inference_mode_enabled()
         graph = torch.is_grad_enabled() or (self._training and not inference)
         return graph, inference, _is_captured() and not self.numbers_stay
 
-    def _holds(self, fit: _Fit, layers: list[HasMember]) -> bool:
-        """Whether `fit` does for `layers`; only without gradients may this wait for the device."""
+    def _serves(self, fit: _Fit, layers: list[HasMember]) -> bool:
+        """Whether `fit` still holds for `layers`; waits for the device only without gradients."""
         graph, _, captured = fit.mode
         if self._training and (fit.measures or not fit.measured):
             return False
@@ -294,34 +294,34 @@ class PhiBatch:
             raise RuntimeError(SHALLOW_COPY.format("this layer"))
         if self._model is not None and self._units is None:
             self._units = units(self._model)
-        where = self._units or {}
-        if where:
-            require_gathered_with(layer, where)
-        mine = self._numbers(layer)
-        if any(hasattr(n, "ds_id") for n in mine):
+        unit_of = self._units or {}
+        if unit_of:
+            require_gathered_with(layer, unit_of)
+        numbers = self._numbers(layer)
+        if any(hasattr(n, "ds_id") for n in numbers):
             raise RuntimeError(ZERO_3)
-        if not are_here(mine):
+        if not are_here(numbers):
             raise RuntimeError(ABSENT.format(self.adapter))
-        unit = where.get(id(layer))
-        unit_mates = [other for other in self.layers if where.get(id(other)) is unit]
-        found = [o for o in unit_mates if o is layer or are_here(self._numbers(o))]
-        alone = len(found) < len(self.layers) or bool(where) or fsdp2_is_used()
-        self._scattered = self._scattered or alone
-        return [o for o in found if o is layer or not self._is_settled(o)]
+        unit = unit_of.get(id(layer))
+        unit_mates = [other for other in self.layers if unit_of.get(id(other)) is unit]
+        mates_here = [o for o in unit_mates if o is layer or are_here(self._numbers(o))]
+        has_own_fit = len(mates_here) < len(self.layers) or bool(unit_of) or fsdp2_is_used()
+        self._scattered = self._scattered or has_own_fit
+        return [o for o in mates_here if o is layer or not self._is_settled(o)]
 
     def _is_settled(self, layer: HasMember) -> bool:
         """Whether `layer` has a fit of this pass that another one must not replace."""
-        held = self._fits.get(id(layer)) if self._scattered and self._pass else None
-        return held is not None and held.fit.compared == self._pass
+        entry = self._fits.get(id(layer)) if self._scattered and self._pass else None
+        return entry is not None and entry.fit.compared == self._pass
 
     def _numbers(self, layer: HasMember) -> list[Tensor]:
-        numbers = self._held.get(id(layer))
+        numbers = self._number_cache.get(id(layer))
         if numbers is None:
             numbers = layer.numbers(self.adapter)
             if any(n.is_meta for n in numbers):
                 bring_home(layer)
                 numbers = layer.numbers(self.adapter)
-            self._held[id(layer)] = numbers
+            self._number_cache[id(layer)] = numbers
         return numbers
 
     def _fit(self, layers: list[HasMember], mode: tuple[bool, ...]) -> None:
@@ -337,14 +337,14 @@ class PhiBatch:
             groups[(phi.phi, phi.grid_is_learned, member.b.device)].append(i)
         fits = dict(self._fits) if self._scattered else {}
         for key, indices in groups.items():
-            made, proxies = self._fit_group(key, mode, layers[0], [members[i] for i in indices])
-            fit.bounds.append(made.bound.max())
-            fit.size = max(fit.size, proxy_size(made.proxy))
+            result, proxies = self._fit_group(key, mode, layers[0], [members[i] for i in indices])
+            fit.bounds.append(result.bound.max())
+            fit.size = max(fit.size, proxy_size(result.proxy))
             for i, proxy in zip(indices, proxies, strict=True):
-                held = self._numbers(layers[i])
-                values = [] if mode[0] else [n.detach().clone() for n in held]
-                marks = list(map(mark, held))
-                fits[id(layers[i])] = _Fitted(proxy, held, marks, values, {}, fit)
+                numbers = self._numbers(layers[i])
+                values = [] if mode[0] else [n.detach().clone() for n in numbers]
+                marks = list(map(mark, numbers))
+                fits[id(layers[i])] = _Fitted(proxy, numbers, marks, values, {}, fit)
         self._fits = fits
 
     def _fit_group(
@@ -354,17 +354,17 @@ class PhiBatch:
         first_layer: HasMember,
         group: list[Member],
     ) -> tuple[Fit, list[Proxy]]:
-        """Without gradients, and on a CPU, the fit depends on nothing but the numbers.
+        """Without gradients, and on a CPU, the fit depends on the numbers alone.
 
-        So the same weights give the same bits, merged, reloaded or not. Steps of training on a
-        GPU choose their proxies by what was measured steps ago, and never wait, unless torch is to
-        be deterministic: when a measurement arrives is chance.
+        So the same weights give the same bits, whether merged, reloaded or neither. Training steps
+        on a GPU choose their proxies by what was measured some steps ago and never wait, unless
+        torch is set to be deterministic, since when a measurement arrives is a matter of chance.
         """
         phi, _, device = key
         radii = _radii(group)
         first = group[0].nonlinearity
-        held = [m.nonlinearity.numbers for m in group]
-        numbers = [stacked(parts) for parts in zip(*held, strict=True)]
+        numbers_of = [m.nonlinearity.numbers for m in group]
+        numbers = [stacked(parts) for parts in zip(*numbers_of, strict=True)]
         in_force = first.parameters_in_force([n.stack for n in numbers])
         waits = not torch.is_grad_enabled() or torch.are_deterministic_algorithms_enabled()
         if not waits and device.type in self.lagging:

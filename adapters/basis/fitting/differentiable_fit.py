@@ -1,4 +1,4 @@
-"""A fit that many backward passes can reach phi's parameters through.
+"""A fit through which many backward passes can reach phi's parameters.
 
 The graph from phi's stacked numbers to the coefficients is kept and walked once for each backward
 pass; to autograd it is a single function of the parameters, which saves nothing.
@@ -37,7 +37,7 @@ def stacked(parts: Sequence[Tensor]) -> Stacked:
 
 
 class _Graph(NamedTuple):
-    """The kept graph; no tensor to autograd, which would walk into it by itself and free it."""
+    """The kept graph, hidden from autograd, which would otherwise walk into it and free it."""
 
     coefficients: Tensor
     leaves: list[Stacked]
@@ -57,9 +57,11 @@ class _Coefficients(torch.autograd.Function):
         """The gradient of every parameter; the kept graph can be walked again."""
         coefficients, leaves, _ = ctx.graph
         stacks = [leaf.stack for leaf in leaves]
-        told = torch.autograd.grad(coefficients, stacks, grad, retain_graph=True, allow_unused=True)
+        of_stacks = torch.autograd.grad(
+            coefficients, stacks, grad, retain_graph=True, allow_unused=True
+        )
         gradients: list[Tensor | None] = []
-        for leaf, stack in zip(leaves, told, strict=True):
+        for leaf, stack in zip(leaves, of_stacks, strict=True):
             if stack is None:
                 gradients += [None] * len(leaf.sources)
             else:
@@ -77,8 +79,8 @@ def differentiable(
 
     Args:
         coefficients: A function of the stacks, (phis, ...).
-        numbers: From `stacked`.
-        place: Of the shape of `coefficients`: memory in which they are to lie.
+        numbers: Results of `stacked`.
+        place: Memory of the shape of `coefficients` for the result, or None.
     """
     if not (torch.is_grad_enabled() and coefficients.requires_grad):
         return moved(coefficients.detach(), place)

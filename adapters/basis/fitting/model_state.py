@@ -43,7 +43,7 @@ class AdapterState:
         return self.batches[adapter]
 
     def forget(self, adapter: str) -> None:
-        """The adapter is gone."""
+        """Forget an adapter that was deleted."""
         self.batches.pop(adapter, None)
 
     def remove(self, model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Numbers of a layer that are not here all the time, and which layers' come and go together.
+"""Which numbers of a layer are in this process, and which layers' numbers come and go together.
 
 FSDP keeps a part of every parameter in each process and gathers it for the forward pass of a unit;
 accelerate moves what does not fit the device away and back.
@@ -100,15 +100,15 @@ def units(model: nn.Module) -> dict[int, object]:
     """
     if not _is_distributed():
         return {}
-    found: dict[int, object] = {}
+    unit_of: dict[int, object] = {}
     rest: list[tuple[nn.Module, object | None]] = [(model, None)]
     while rest:
         module, unit = rest.pop()
         unit = _unit(module) or unit
         if unit is not None:
-            found[id(module)] = unit
+            unit_of[id(module)] = unit
         rest += [(child, unit) for child in module.children()]
-    return found
+    return unit_of
 
 
 def _unit(module: nn.Module) -> object | None:
@@ -120,15 +120,15 @@ def _unit(module: nn.Module) -> object | None:
     return module if isinstance(module, FullyShardedDataParallel) else None
 
 
-def require_gathered_with(layer: Any, where: Mapping[int, object]) -> None:
+def require_gathered_with(layer: Any, unit_of: Mapping[int, object]) -> None:
     """Refuse a layer whose adapters FSDP has wrapped by themselves.
 
     Raises:
-        ValueError: It has. The forward pass of such a unit is never run, so nothing gathers it.
+        ValueError: FSDP has. The forward pass of such a unit never runs, so nothing gathers it.
     """
     for container in _containers(layer):
         for module in container.modules():
-            if where.get(id(module)) is not where.get(id(layer)):
+            if unit_of.get(id(module)) is not unit_of.get(id(layer)):
                 raise ValueError(
                     f"FSDP has wrapped a part of an adapted layer ({type(module).__name__}) by "
                     "itself, and nothing would gather it: wrap whole blocks, by "
@@ -140,14 +140,14 @@ def require_one_unit(model: nn.Module) -> None:
     """Refuse numbers that modules of several FSDP units share.
 
     Raises:
-        ValueError: There are: FSDP would have gathered them for one of the units only.
+        ValueError: There are such numbers. FSDP would gather them for one of the units only.
     """
-    where = units(model)
-    for module in model.modules() if where else ():
+    unit_of = units(model)
+    for module in model.modules() if unit_of else ():
         shared = [*module.lenders.items()] if isinstance(module, Borrower) else []
         shared += [("weight", donor) for donor in getattr(module, "tied_to", ())]
         for name, lender in shared:
-            if where.get(id(module)) is not where.get(id(lender)):
+            if unit_of.get(id(module)) is not unit_of.get(id(lender)):
                 raise ValueError(
                     f"`sharing` ties {name!r} of layers that are in several FSDP units, which FSDP "
                     "cannot keep equal: take sharing_scope='layer' with one unit for each block, "

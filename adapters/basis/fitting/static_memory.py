@@ -1,7 +1,7 @@
 """Memory that stays where it is, for tensors that are made anew in every pass.
 
-torch's own CUDA graphs (`mode="reduce-overhead"`) take a tensor that they find on a module for one
-that stays where it is, and are recorded anew where it has moved.
+torch's own CUDA graphs (`mode="reduce-overhead"`) assume that a tensor on a module stays where it
+is, and are recorded anew when it has moved.
 """
 
 from collections.abc import Hashable, Sequence
@@ -18,10 +18,12 @@ class StaticMemory:
 
     def places(self, key: Hashable, tensors: Sequence[Tensor]) -> list[Tensor | None]:
         """Where `tensors` are to lie: where those of `key` lay, if they were of these shapes."""
-        held = self._places.get(key)
-        if held is None or list(map(_kind, held)) != list(map(_kind, tensors)):
-            held = self._places[key] = [torch.empty_like(t, requires_grad=False) for t in tensors]
-        return list(held)
+        buffers = self._places.get(key)
+        if buffers is None or list(map(_kind, buffers)) != list(map(_kind, tensors)):
+            buffers = self._places[key] = [
+                torch.empty_like(t, requires_grad=False) for t in tensors
+            ]
+        return list(buffers)
 
 
 def _kind(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
@@ -32,6 +34,7 @@ def _kind(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
 def moved(tensor: Tensor, place: Tensor | None) -> Tensor:
     """The numbers of `tensor` in the memory of `place`; `tensor` itself where that is None.
 
-    It shares the version of `place`: a backward pass that has saved it raises once it was written.
+    It shares the version counter of `place`, so a backward pass that saved it raises after the
+    memory was overwritten.
     """
     return tensor if place is None else place.copy_(tensor).detach()

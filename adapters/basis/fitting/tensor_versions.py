@@ -1,4 +1,4 @@
-"""Whether tensors are as they were when something was made of them.
+"""Whether tensors have changed since something was computed from them.
 
 torch counts the in-place changes of a tensor, but not those that go through `.data`, as most code
 for moving averages writes them, nor those of fused optimizers (torch 2.13).
@@ -23,7 +23,7 @@ def _count(*_: Any) -> None:
 
 
 def optimizer_steps() -> int:
-    """Steps of all optimizers of this process since the first call, which begins to count."""
+    """Steps of all optimizers of this process since the first call, which starts the count."""
     if not _steps:
         _steps.append(0)
         register_optimizer_step_post_hook(_count)
@@ -31,23 +31,23 @@ def optimizer_steps() -> int:
 
 
 def count_step() -> None:
-    """Count a step that torch's hooks have not seen: a CUDA graph that holds one was replayed."""
+    """Count a step that torch's hooks did not see, since it was replayed from a CUDA graph."""
     optimizer_steps()
     _count()
 
 
 class Mark(NamedTuple):
-    """What torch tells of a tensor without a look at its numbers."""
+    """What torch knows of a tensor without reading its numbers."""
 
     version: int
-    """Moved by in-place changes; inference tensors have none."""
+    """Counts in-place changes; inference tensors have none."""
     place: int
-    """Moved by an assignment to `.data`."""
+    """Changed by an assignment to `.data`."""
     trained: bool
 
 
 def mark(tensor: Tensor) -> Mark:
-    """The mark of `tensor`, which does not wait for the device."""
+    """The mark of `tensor`; it does not wait for the device."""
     version = 0 if tensor.is_inference() else tensor._version
     return Mark(version, tensor.data_ptr(), tensor.requires_grad)
 

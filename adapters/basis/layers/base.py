@@ -134,7 +134,7 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
             nn.init.normal_(self.basis_B[adapter_name], std=phi.b_std)
         if not config.init_weights:
             nn.init.normal_(self.basis_phi[adapter_name].amplitude)
-        if self.basis_A[adapter_name].is_meta:  # low_cpu_mem_usage, which spares parameters only
+        if self.basis_A[adapter_name].is_meta:  # low_cpu_mem_usage puts only parameters on meta
             self.basis_phi[adapter_name].to("meta")
             if adapter_name in self.basis_scale:
                 self.basis_scale[adapter_name].to("meta")
@@ -158,32 +158,34 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
         if device is None:
             base = self.get_base_layer()
             device, _ = self._get_base_layer_device_and_dtype(base)  # type: ignore[no-untyped-call]  # PEFT's
-            held = getattr(base, self.parameter_name, None)
-            device = held.device if isinstance(held, Tensor) else device
+            entries = getattr(base, self.parameter_name, None)
+            device = entries.device if isinstance(entries, Tensor) else device
             if device is not None and device.type == "meta":  # offloaded: the adapter is not
                 device = execution_device(base)
         if device is None or device.type == "meta":
             return
         for name in self.adapter_layer_names:
-            held = getattr(self, name)
-            if adapter_name in held and not any(t.is_meta for t in _tensors(held[adapter_name])):
-                held[adapter_name] = held[adapter_name].to(device)
+            entries = getattr(self, name)
+            if adapter_name in entries and not any(
+                t.is_meta for t in _tensors(entries[adapter_name])
+            ):
+                entries[adapter_name] = entries[adapter_name].to(device)
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether the adapted parameter is on the meta device, as one that is offloaded."""
-        held = getattr(self.get_base_layer(), self.parameter_name, None)
-        return isinstance(held, Tensor) and held.is_meta
+        """Whether the adapted parameter is on the meta device, as an offloaded one is."""
+        parameter = getattr(self.get_base_layer(), self.parameter_name, None)
+        return isinstance(parameter, Tensor) and parameter.is_meta
 
     def cast_trained(self, adapter_name: str) -> None:
-        """Put what is trained into the dtype of W, as PEFT does without autocast."""
+        """Cast what is trained to the dtype of W, as PEFT does without autocast."""
         base = self.get_base_layer()
         _, dtype = self._get_base_layer_device_and_dtype(base)  # type: ignore[no-untyped-call]  # PEFT's
         parameter = getattr(base, self.parameter_name, None)
         dtype = parameter.dtype if isinstance(parameter, Tensor) else dtype
-        for held in (getattr(self, name) for name in self.adapter_layer_names):
-            if adapter_name in held and dtype is not None and dtype.is_floating_point:
-                entry = held[adapter_name]
+        for entries in (getattr(self, name) for name in self.adapter_layer_names):
+            if adapter_name in entries and dtype is not None and dtype.is_floating_point:
+                entry = entries[adapter_name]
                 own = [entry] if isinstance(entry, nn.Parameter) else entry.parameters()
                 for number in own:
                     number.data = number.data.to(dtype)
@@ -205,9 +207,9 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
     def give_up(self, adapter: str, donor: "BasisLayer") -> None:
         """Read the numbers of `adapter` from `donor` from now on; both have one weight."""
         for name in self.adapter_layer_names:
-            held = getattr(self, name)
-            if adapter in held:
-                del held[adapter]
+            entries = getattr(self, name)
+            if adapter in entries:
+                del entries[adapter]
         if self in self.batches[adapter].layers:
             self.batches[adapter].layers.remove(self)
         self.tied_to = [donor]
@@ -240,7 +242,7 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
 
     @torch.no_grad()
     def observe(self, adapter: str) -> bool:
-        """Tell the input scale how large B A is, where it measures; whether it did."""
+        """Tell the input scale how large B A is, if it measures that; returns whether it did."""
         scale = self.basis_scale[adapter] if adapter in self.basis_scale else None
         if not isinstance(scale, InputScale) or scale.rule not in ("rms", "range"):
             return False
@@ -255,14 +257,14 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
 
     def parts(self, names: Sequence[str]) -> list[Part]:
         """The terms of the update that the adapters `names` make together on this layer."""
-        found = []
+        parts = []
         for name in names:
             if name in self.sums:
                 weighted = self.sums[name].items()
-                found += [Part(n, w * self.scaling[n]) for n, w in weighted if n in self.scaling]
+                parts += [Part(n, w * self.scaling[n]) for n, w in weighted if n in self.scaling]
             elif name in self.scaling:
-                found.append(Part(name, self.scaling[name]))
-        return found
+                parts.append(Part(name, self.scaling[name]))
+        return parts
 
     def update(self, adapter: str) -> Tensor:
         """s phi(scale * B A) of one adapter, or of a weighted sum, (rows, columns) float32."""
@@ -270,7 +272,7 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
         return self._sum(self.parts([adapter]))
 
     def _leave_pass(self) -> None:
-        """End a pass that Ctrl-C cut off, of whose end torch tells nobody."""
+        """End a pass that Ctrl-C interrupted, since torch then calls no hook at its end."""
         for batch in self.batches.values():
             batch.end_pass()
 
@@ -306,8 +308,8 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """The update in the layout of the base parameter."""
-        held = getattr(self.get_base_layer(), self.parameter_name)
-        return self.in_layout(self.update(adapter), held)
+        parameter = getattr(self.get_base_layer(), self.parameter_name)
+        return self.in_layout(self.update(adapter), parameter)
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """`peft.convert_to_lora` may read `get_delta_weight`."""
@@ -367,10 +369,10 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
         return "basis." + super().__repr__()
 
 
-def _tensors(held: nn.Parameter | nn.Module) -> list[Tensor]:
-    if isinstance(held, nn.Parameter):
-        return [held]
-    return [*held.parameters(), *held.buffers()]
+def _tensors(entry: nn.Parameter | nn.Module) -> list[Tensor]:
+    if isinstance(entry, nn.Parameter):
+        return [entry]
+    return [*entry.parameters(), *entry.buffers()]
 
 
 def _wide(factor: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class BasisLinear(BasisLayer):
         if self.transposed:
             rows, columns = base.weight.shape
             return (columns, rows)
-        return (base.out_features, base.in_features)  # the shape of a quantised weight is another
+        return (base.out_features, base.in_features)  # a quantised weight has another shape
 
     def matrix(self, parameter: Tensor) -> Tensor:
         """The weight as (out, in)."""
@@ -60,7 +60,7 @@ class BasisLinear(BasisLayer):
 
     @property
     def weight(self) -> Tensor:
-        """W, or W' for a module that reads it in place of a call."""
+        """W, or W' for a module that reads it instead of calling this layer."""
         if self.weight_is_read and self.disable_adapters and self.merged:
             self.unmerge()
         if self.weight_is_read and not (self.disable_adapters or self.merged):
@@ -108,7 +108,7 @@ class BasisLinear(BasisLayer):
         b, a, _ = owner.member(name)
         rounds = run.stochastic and self.training and weight is not None
         seed = batch.seed(owner) if rounds else None
-        made = None
+        merged = None
         if run.merge_once and not torch.compiler.is_compiling():  # a graph makes it anew
             dtype = working_dtype(x)
             of_weight = () if weight is None else mark(weight)
@@ -117,9 +117,9 @@ class BasisLinear(BasisLayer):
             def make() -> Tensor:
                 return make_weight(dtype, weight, b, a, proxy, scale, seed)
 
-            made = batch.weight(owner, (dtype, scale, seed, *of_weight), make)
+            merged = batch.weight(owner, (dtype, scale, seed, *of_weight), make)
         return merged_linear(
-            x, weight, bias, b, a, proxy, scale, seed=seed, made=made, float8=run.float8
+            x, weight, bias, b, a, proxy, scale, seed=seed, merged=merged, float8=run.float8
         )
 
 
@@ -127,15 +127,15 @@ def check_float8(layers: Iterable[BasisLayer]) -> None:
     """Refuse layers none of which would compute a gradient in 8 bits.
 
     Raises:
-        ValueError: As said, with the largest of the linear layers.
+        ValueError: No layer is large enough; the message has the size of the largest.
     """
     shapes = [(m.out_features, m.in_features) for m in layers if isinstance(m, BasisLinear)]
     if any(takes_float8(*shape) for shape in shapes):
         return
     largest = max(shapes, key=lambda shape: shape[0] * shape[1], default=None)
-    found = "there is none" if largest is None else f"the largest is {largest[0]} x {largest[1]}"
+    size = "there is none" if largest is None else f"the largest is {largest[0]} x {largest[1]}"
     raise ValueError(
         "`gradient_dtype` 'float8' would change nothing here: it is for linear layers of sizes "
         f"divisible by {MULTIPLE} with out x in / (out + in) of at least {LEAST}, as 3072 x 3072, "
-        f"below which it costs time, and of the adapted ones {found}. Take gradient_dtype 'working'"
+        f"below which it costs time; of the adapted ones, {size}. Take gradient_dtype 'working'"
     )

@@ -19,8 +19,8 @@ class BasisParameter(BasisLayer):
     """A module whose parameter `parameter_name` is W' in its forward pass, with adapters.
 
     The module's own code runs, so a merge gives the same bits whatever it does with the
-    parameter. One of more than two dimensions is the matrix (all but the last, last); of a
-    convolution it is (out, in / groups x kernel).
+    parameter. A parameter of more than two dimensions is seen as the matrix (all but the last,
+    last), that of a convolution as (out, in / groups x kernel).
     """
 
     def __init__(self, base_layer: nn.Module, *args: Any, **kwargs: Any) -> None:
@@ -38,7 +38,7 @@ class BasisParameter(BasisLayer):
         """Add the adapter `adapter_name`, or make it anew.
 
         Raises:
-            ValueError: Input dropout is asked for, and the module's input is not W's own.
+            ValueError: Input dropout is set, but the module's input is not what W multiplies.
         """
         base = self.get_base_layer()
         if config.dropout and not isinstance(base, (nn.Embedding, *_CONVOLUTIONS)):
@@ -55,7 +55,7 @@ class BasisParameter(BasisLayer):
 
     @property
     def _path(self) -> str:
-        """The parameter's name seen from `base_layer`, which may be such a layer again."""
+        """The parameter's name seen from `base_layer`, which may itself be such a layer."""
         path, module = self.parameter_name, self.base_layer
         while hasattr(module, "base_layer"):
             path, module = f"base_layer.{path}", cast(nn.Module, module.base_layer)
@@ -92,20 +92,20 @@ class BasisParameter(BasisLayer):
         proxy = batch.proxy(owner)  # first: it brings and measures what the factors are read from
         b, a, _ = owner.member(name)
         seed = batch.seed(owner) if run.stochastic and self.training else None
-        made = None
+        merged = None
         if run.merge_once and not torch.compiler.is_compiling():  # a graph makes it anew
 
             @torch.no_grad()
             def make() -> Tensor:
                 return merged_weight(weight, b, a, proxy, scale, seed=seed)
 
-            made = batch.weight(owner, (scale, seed, *mark(parameter)), make)
-        in_force = effective_weight(weight, b, a, proxy, scale, seed=seed, made=made)
+            merged = batch.weight(owner, (scale, seed, *mark(parameter)), make)
+        in_force = effective_weight(weight, b, a, proxy, scale, seed=seed, merged=merged)
         return self.in_layout(in_force, parameter)
 
     @property
     def weight(self) -> Tensor:
-        """The base's weight, or W' for a module that reads it in place of a call."""
+        """The base's weight, or W' for a module that reads it instead of calling this layer."""
         if self.parameter_name == "weight" and self.weight_is_read:
             return self.parameter
         base: Any = self.get_base_layer()  # whatever has a `weight`
@@ -114,7 +114,7 @@ class BasisParameter(BasisLayer):
 
     @property
     def parameter(self) -> Tensor:
-        """The adapted parameter as it is in force."""
+        """The adapted parameter, as the module computes with it now."""
         if self.disable_adapters and self.merged:
             self.unmerge()
         if not (self.disable_adapters or self.merged):
@@ -139,7 +139,7 @@ class BasisParameter(BasisLayer):
     def unload_and_optionally_merge_module(
         self, merge: bool, safe_merge: bool, adapter_names: list[str] | None
     ) -> nn.Module:
-        """The base layer, with the adapters in it or without; PEFT asks it of nested layers."""
+        """The base layer, with or without the adapters merged; PEFT calls it on nested layers."""
         layer: nn.Module = self
         while isinstance(layer, BasisLayer):
             if merge:

@@ -29,15 +29,15 @@ class Scaling(BaseTunerLayer):
                 self.scaling[adapter] *= scale
 
     def unscale_layer(self, scale: float | None = None) -> None:
-        """Divide s of the active adapters by `scale`; None: back to the settings.
+        """Divide s of the active adapters by `scale`; None restores the settings' s.
 
         Raises:
             ValueError: As `set_scale`.
         """
         for adapter in self.active_adapters:
             if self._can_scale(adapter):
-                known = self.initial_scaling[adapter]
-                self.scaling[adapter] = known if scale is None else self.scaling[adapter] / scale
+                initial = self.initial_scaling[adapter]
+                self.scaling[adapter] = initial if scale is None else self.scaling[adapter] / scale
 
     def _can_scale(self, adapter: str) -> bool:
         """Whether this layer has `adapter`."""

@@ -20,8 +20,8 @@ def choose_layer(module: nn.Module, parameter_name: str | None) -> type[BasisLay
     name = parameter_name or "weight"
     if parameter_name is None and computes_linear(base):
         return BasisLinear
-    held = base._parameters.get(name)
-    if held is None or held.ndim < 2 or not held.is_floating_point():
+    parameter = base._parameters.get(name)
+    if parameter is None or parameter.ndim < 2 or not parameter.is_floating_point():
         return None
     if isinstance(module, BaseTunerLayer) and not isinstance(module, BasisParameter):
         return None  # what another method computes from the base's parameter is not known

@@ -14,7 +14,7 @@ from adapters.methods.registry import Method, register_method
 from adapters.training.hooks import Hooks, register_hooks
 
 UNKNOWN = 1_000_000_000
-"""In the place of `total_step`, which PEFT wants before the length of the training is known."""
+"""Stands for `total_step`, which PEFT needs before the length of the training is known."""
 INITIAL, FINAL = 0.1, 0.2
 """Shares of the training before and after the budget falls, where `tinit`, `tfinal` are not set."""
 
@@ -76,13 +76,13 @@ def _allocator(model: nn.Module) -> RankAllocator:
 
 def _state(model: nn.Module, config: AdaLoraConfig) -> dict[str, Tensor]:
     """The allocator's running means, and the ranks once they are settled."""
-    found = {
+    state = {
         f"{word}.{name}": tensor
         for word in MEMORY
         for name, tensor in getattr(_allocator(model), word).items()
     }
     settled = config.rank_pattern or {}
-    return found | {f"rank_pattern.{name}": torch.tensor(on) for name, on in settled.items()}
+    return state | {f"rank_pattern.{name}": torch.tensor(on) for name, on in settled.items()}
 
 
 def _load_state(model: nn.Module, config: AdaLoraConfig, state: Mapping[str, Tensor]) -> None:

@@ -31,7 +31,7 @@ class DyloraConfig(UpdateConfig):
     last_only: bool = field(
         default=False, metadata={"help": "train only row b of the factors (the paper's FRZ)"}
     )
-    seed: int = field(default=0, metadata={"help": "of the draws"})
+    seed: int = field(default=0, metadata={"help": "seed of the draws"})
 
     method: ClassVar[str] = "dylora"
 
@@ -54,11 +54,11 @@ class DyloraUpdate(FactoredUpdate):
         (out, n), r = base.weight.shape, config.r
         self.a, self.b = nn.Parameter(torch.empty(r, n)), nn.Parameter(torch.zeros(out, r))
         nn.init.kaiming_uniform_(self.a, a=5**0.5)
-        self.config, self.rank, self.drawn = config, r, r
+        self.config, self.rank, self.drawn_rank = config, r, r
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """The first b columns of B, weighted by r / b, and rows of A."""
-        rank = self.drawn if self.training else self.rank
+        rank = self.drawn_rank if self.training else self.rank
         b, a = self.b[:, :rank], self.a[:rank]
         if self.training and self.config.last_only:
             b = torch.cat([b[:, :-1].detach(), b[:, -1:]], dim=1)
@@ -82,7 +82,7 @@ def rank_at(config: DyloraConfig, draw: int) -> int:
 def _draw(model: nn.Module, args: Any) -> None:
     if model.training:
         for update in (m for m in model.modules() if isinstance(m, DyloraUpdate)):
-            update.drawn = rank_at(update.config, vars(model)[_DRAWS])
+            update.drawn_rank = rank_at(update.config, vars(model)[_DRAWS])
         vars(model)[_DRAWS] += 1
 
 

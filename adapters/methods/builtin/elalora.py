@@ -29,11 +29,11 @@ class ElaloraConfig(UpdateConfig):
     initial_steps: int | None = field(default=None, metadata={"help": "steps before round one"})
     final_steps: int | None = field(default=None, metadata={"help": "steps after the last round"})
     anneal: bool = field(default=True, metadata={"help": "b falls to 0 (cubic)"})
-    beta1: float = field(default=0.85, metadata={"help": "of the mean importance"})
-    beta2: float = field(default=0.85, metadata={"help": "of its uncertainty"})
+    beta1: float = field(default=0.85, metadata={"help": "decay of the mean importance"})
+    beta2: float = field(default=0.85, metadata={"help": "decay of its uncertainty"})
     orthogonality: float = field(default=0.1, metadata={"help": "weight of the penalty"})
-    seed: int = field(default=0, metadata={"help": "of the directions that are grown"})
-    total_steps: int | None = field(default=None, metadata={"help": "told by adapters.on_attach"})
+    seed: int = field(default=0, metadata={"help": "seed of the directions that are grown"})
+    total_steps: int | None = field(default=None, metadata={"help": "set by adapters.on_attach"})
 
     method: ClassVar[str] = "elalora"
 
@@ -42,8 +42,8 @@ class ElaloraConfig(UpdateConfig):
         self.max_r = 2 * self.r if self.max_r is None else self.max_r
         require(self.max_r >= self.r, "max_r", f"at least r = {self.r}", self.max_r)
         for name in ("b", "k", "interval"):
-            given = getattr(self, name)
-            require(given is None or given >= 1, name, "at least 1", given)
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, "at least 1", value)
         for name in ("beta1", "beta2"):
             require(0 < getattr(self, name) < 1, name, "between 0 and 1", getattr(self, name))
 
@@ -132,9 +132,9 @@ class ElaloraUpdate(FactoredUpdate):
         """Put a free place in force, with directions away from those in force and a tiny e."""
         place = int((~self.active).nonzero()[0])
         for rows in (self.a, self.b.T):
-            held, w = rows[self.active], rows[place]
+            active, w = rows[self.active], rows[place]
             new = torch.randn(w.shape, generator=generator).to(w)
-            new = new - held.T @ (held @ new)
+            new = new - active.T @ (active @ new)
             w.copy_(new / (new.norm() + 1e-6))
         smallest = self.e[self.active].abs().min() if self.active.any() else self.e.new_zeros(())
         self.e[place] = smallest.clamp(max=1e-13)
@@ -163,9 +163,9 @@ class ElaloraModel(UpdateModel):
         output = self.model.forward(*args, **kwargs)
         loss = getattr(output, "loss", None)
         if self.training and isinstance(loss, Tensor):
-            found = [m for m in self.model.modules() if isinstance(m, ElaloraUpdate)]
+            updates = [m for m in self.model.modules() if isinstance(m, ElaloraUpdate)]
             weight = self.peft_config[self.active_adapters[0]].orthogonality
-            output.loss = loss + weight * sum(u.penalty() for u in found) / len(found)
+            output.loss = loss + weight * sum(u.penalty() for u in updates) / len(updates)
         return output
 
 

@@ -9,13 +9,14 @@ from adapters.methods.builtin.elalora import ElaloraConfig, ElaloraUpdate
 from adapters.training.hooks import Hooks, register_hooks
 
 SHARES = {"interval": 1 / 40, "initial_steps": 0.15, "final_steps": 0.25}
-"""Of the training, where the settings say None: 50, 300 and 500 of about 1,950 steps (RTE)."""
+"""Shares of the training, where the settings are None: 50, 300 and 500 of about 1,950 steps
+(RTE)."""
 
 
 def _steps(config: ElaloraConfig, name: str) -> int:
-    given: int | None = getattr(config, name)
-    if given is not None:
-        return given
+    steps: int | None = getattr(config, name)
+    if steps is not None:
+        return steps
     assert config.total_steps is not None
     return max(1, round(SHARES[name] * config.total_steps))
 
@@ -27,8 +28,8 @@ def moves_at(config: ElaloraConfig, step: int) -> int:
     last = config.total_steps - _steps(config, "final_steps")
     if not first < step < last or (step - first) % interval:
         return 0
-    done = (step - first) / (last - first)
-    return round(config.b * (1 - done**3)) if config.anneal else config.b
+    progress = (step - first) / (last - first)
+    return round(config.b * (1 - progress**3)) if config.anneal else config.b
 
 
 def move(updates: list[ElaloraUpdate], count: int, k: int, generator: torch.Generator) -> int:

@@ -17,8 +17,8 @@ FEEDFORWARD = (
 def _follow(model: nn.Module, config: IA3Config) -> None:
     if config.feedforward_modules is None and config.target_modules is not None:
         inner = matches(model, "mlp", targeted(model, config))
-        found = {n for n in inner if f".{n}".endswith(FEEDFORWARD)}
-        config.feedforward_modules = found  # type: ignore[assignment]  # PEFT keeps a set
+        feedforward = {n for n in inner if f".{n}".endswith(FEEDFORWARD)}
+        config.feedforward_modules = feedforward  # type: ignore[assignment]  # PEFT keeps a set
 
 
 register_method(

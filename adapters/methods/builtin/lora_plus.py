@@ -23,8 +23,8 @@ class LoraPlusConfig(LoraConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """What is saved: a LoRA configuration, since the ratio matters in training only."""
-        known = super().to_dict()  # type: ignore[no-untyped-call]  # PEFT's
-        return {name: value for name, value in known.items() if name != "rate_ratio"}
+        fields = super().to_dict()  # type: ignore[no-untyped-call]  # PEFT's
+        return {name: value for name, value in fields.items() if name != "rate_ratio"}
 
 
 def _rate(config: LoraPlusConfig, name: str) -> float:

@@ -25,7 +25,7 @@ class NolaConfig(UpdateConfig):
 
     alpha: float = field(default=8.0, metadata={"help": "the update is scaled by alpha / r"})
     num_basis: int = field(default=512, metadata={"help": "k, random bases of each factor"})
-    seed: int = field(default=0, metadata={"help": "of the bases, which are never saved"})
+    seed: int = field(default=0, metadata={"help": "seed of the bases, which are never saved"})
 
     method: ClassVar[str] = "nola"
 
@@ -66,7 +66,7 @@ class NolaUpdate(FactoredUpdate):
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """B and A."""
-        a0, a, b = (held.on(self.a.device).to(self.a) for held in self._bases)
+        a0, a, b = (basis.on(self.a.device).to(self.a) for basis in self._bases)
         step = 1 / math.sqrt(len(self.a))
         # uniform on ±1 / sqrt(in) is LoRA's kaiming start
         start = a0 / math.sqrt(a0.shape[1])

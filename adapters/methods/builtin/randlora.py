@@ -27,7 +27,7 @@ class RandLoraPaperConfig(UpdateConfig):
 
     r: int = field(default=32, metadata={"help": "rank of one base; fewer numbers if larger"})
     alpha: float = field(default=64.0, metadata={"help": "alpha / (r sqrt n); the paper's is 2r"})
-    seed: int = field(default=0, metadata={"help": "of the bases, which are never saved"})
+    seed: int = field(default=0, metadata={"help": "seed of the bases, which are never saved"})
     num_bases: int | None = field(
         default=None, metadata={"help": "bases that are added up; None for full rank"}
     )
@@ -70,8 +70,8 @@ class RandLoraPaperUpdate(FactoredUpdate):
         )
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """Of rank n r: the bases side by side, the diagonals multiplied into A."""
-        a, b = (held.on(self.lam.device).to(self.lam) * math.sqrt(3) for held in self._bases)
+        """The bases side by side, and A multiplied by the diagonals: factors of rank n r."""
+        a, b = (basis.on(self.lam.device).to(self.lam) * math.sqrt(3) for basis in self._bases)
         scaled = einsum(self.lam, self.gamma, a, "i j, j small, i small -> j i small")
         left = rearrange(b, "large j i -> large (j i)")
         right = rearrange(scaled, "j i small -> (j i) small")

@@ -15,7 +15,8 @@ from adapters.ops.dense_gradient import emulated
 from adapters.ops.dense_gradient.emulated import MULTIPLE
 
 LEAST = 1500
-"""Of out x in / (out + in), from which on 8 bits are used: 3008 x 3008, 2048 x 5632, 1792 x 9232.
+"""The value of out x in / (out + in) from which 8 bits are used: 3008 x 3008, 2048 x 5632, 1792 x
+9232.
 
 A token more saves time for each entry of W and costs some for each of its dY and X. On an H200 at
 4096 x 4096 (2048 by this measure) and 8192 tokens the product is 184 us faster, the casts take 58
@@ -36,9 +37,9 @@ def dense_gradient(dy: Tensor, x: Tensor, *, float8: bool = False) -> Tensor:
     Args:
         dy: (*, out).
         x: (*, in), in the dtype of `dy`.
-        float8: In 8 bits where `takes_float8` of its shape holds and x is not float64. If anything
-            in `dy` or `x` is infinite or NaN, all of G is NaN then. GPUs without 8-bit products
-            and CPUs compute the same numbers by other means, which saves no time.
+        float8: Compute in 8 bits where `takes_float8` of its shape holds and x is not float64. If
+            anything in `dy` or `x` is infinite or NaN, all of G is NaN then. GPUs without 8-bit
+            products and CPUs compute the same numbers by other means, which saves no time.
     """
     dy, x = dy.flatten(0, -2), x.flatten(0, -2)
     small = float8 and len(x) > 0 and x.dtype != torch.float64

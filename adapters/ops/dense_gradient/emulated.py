@@ -7,7 +7,7 @@ E4M3 = torch.float8_e4m3fn
 LARGEST = torch.finfo(E4M3).max
 """448."""
 MULTIPLE = 16
-"""Of which the sizes that an 8-bit product takes are multiples; tokens are padded."""
+"""The sizes of an 8-bit product must be multiples of this; tokens are padded."""
 SMALLEST = 2.0**-100
 """The least maximum that a scale follows: 448 divided by it is still a float32."""
 

@@ -49,7 +49,7 @@ def cast(x: Tensor) -> tuple[Tensor, Tensor]:
     largest = torch.linalg.vector_norm(x, torch.inf)
     y = torch.empty(k, padded, dtype=E4M3, device=x.device)
     scale = torch.empty((), dtype=torch.float32, device=x.device)
-    grid = (triton.cdiv(padded, _TILE.named["R"]), triton.cdiv(k, _TILE.named["C"]), 1)
+    grid = (triton.cdiv(padded, _TILE.values["R"]), triton.cdiv(k, _TILE.values["C"]), 1)
     _cast(grid, (x, largest, y, scale), (), (n, k, padded, *x.stride()), _TILE)
     return y, scale
 

@@ -27,7 +27,7 @@ class Implementation(Protocol):
 
 
 def _implementation(b: Tensor, other: Tensor | None, proxy: Proxy) -> Implementation:
-    """A fast path for what it can do: float32 factors, 16 or 32 bit weights, a real proxy."""
+    """The fast path where it works: float32 factors, 16 or 32 bit weights, and a real proxy."""
     wide = torch.float64 in (b.dtype, b.dtype if other is None else other.dtype)
     if wide or isinstance(proxy, ExactProxy):
         return reference
@@ -63,7 +63,7 @@ def merged_weight(
         a: (r, in).
         proxy: phi on the range of B A.
         scale: s.
-        dtype: Of the result; that of W by default, float32 without W.
+        dtype: Dtype of the result; by default that of W, or float32 without W.
         seed: Round to bfloat16 up or down by chance, such that the mean is exact; the same seed
             gives the same bits. None rounds to nearest. Other dtypes are rounded to nearest.
     """

@@ -36,14 +36,14 @@ class _Buffers:
         if isinstance(proxy, ChebyshevProxy):
             self.b = self.b / proxy.radius
         rows = max(1, _BLOCK // max(1, a.shape[1]))
-        self.held = self.b.new_empty(count, min(rows, len(b)), a.shape[1])
+        self.blocks = self.b.new_empty(count, min(rows, len(b)), a.shape[1])
 
     def __iter__(self) -> Iterator[tuple[slice, list[Tensor]]]:
-        """For each block its rows, and the buffers; the first holds u (BA itself for a table)."""
-        step = self.held.shape[1]
+        """Yield each block's rows, and the buffers; the first holds u (BA itself for a table)."""
+        step = self.blocks.shape[1]
         for start in range(0, len(self.b), step):
             rows = slice(start, min(start + step, len(self.b)))
-            buffers = [part[: rows.stop - rows.start] for part in self.held]
+            buffers = [part[: rows.stop - rows.start] for part in self.blocks]
             torch.mm(self.b[rows], self.a, out=buffers[0])
             yield rows, buffers
 

@@ -46,8 +46,8 @@ def round_up_or_down(total: Tensor, seed: int) -> Tensor:
     index = torch.arange(total.numel(), device=total.device).view(total.shape)
     bits = total.float().view(torch.int32)
     noise = (_hash(index, seed) & 0xFFFF).int()
-    kept = torch.where(total.isfinite(), bits + noise, bits) & ~0xFFFF
-    return kept.view(torch.float32)
+    rounded = torch.where(total.isfinite(), bits + noise, bits) & ~0xFFFF
+    return rounded.view(torch.float32)
 
 
 def _hash(index: Tensor, seed: int) -> Tensor:

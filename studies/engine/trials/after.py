@@ -141,7 +141,7 @@ def _affine(model: nn.Module, trained: Mapping[str, float], evaluate: Evaluate) 
         for name, value in metrics.items()
         if name in trained
     }
-    share = statistics.fmean(fit.lost for fit in fits.values())
+    share = statistics.fmean(fit.residual for fit in fits.values())
     return named | {"after/affine/non_affine_share": share}
 
 

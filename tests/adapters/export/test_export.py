@@ -120,7 +120,7 @@ class Matrix(LayerUpdate):
         g = torch.Generator().manual_seed(columns)
         u = torch.linalg.qr(torch.randn(len(values), len(values), generator=g)).Q
         v = torch.linalg.qr(torch.randn(columns, len(values), generator=g)).Q
-        self.matrix, self._known = (u * values) @ v.T, None
+        self.matrix, self._decomposition = (u * values) @ v.T, None
         self.name, self.shape, self.asked = "", tuple(self.matrix.shape), []
         self.energy = float(self.matrix.square().sum())
 

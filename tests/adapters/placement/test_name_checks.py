@@ -49,7 +49,7 @@ WRONG = {
         {"target_modules": r".*\.(quarry)"},
         r"'.*\(quarry\)' matches no layer.*Did you mean 'query'\?",
     ),
-    "no pattern": ({"target_modules": "(query"}, r"'\(query' is no regular expression: missing"),
+    "no pattern": ({"target_modules": "(query"}, r"'\(query' is not a regular expression: missing"),
     "an exclusion": (
         {"target_modules": QKV, "exclude_modules": ["keys"]},
         r"`exclude_modules` 'keys' matches no module of Bert.*Did you mean 'key'\?",
@@ -139,7 +139,7 @@ def test_keys_of_other_patterns_are_refused(family):
         "rank_pattern": {"dense.weight": 2},
     }
     check_names(bert.model(), LoraConfig(target_modules=QKV, **parameters))
-    with pytest.raises(ValueError, match=r"`rank_pattern` .* is no regular expression"):
+    with pytest.raises(ValueError, match=r"`rank_pattern` .* is not a regular expression"):
         check_names(bert.model(), LoraConfig(target_modules=QKV, rank_pattern={"(query": 2}))
 
 

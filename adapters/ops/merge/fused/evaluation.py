@@ -56,19 +56,19 @@ def product(b_b, b_a, PRECISION: tl.constexpr, ASM: tl.constexpr):
 @triton.jit
 def scalars(terms, COUNT: tl.constexpr):
     """A tuple of the first terms: read once, not in every block of the walk."""
-    held = (tl.load(terms),)
+    values = (tl.load(terms),)
     for p in tl.static_range(1, COUNT):
         # Triton knows no unpacking, and mypy no tuple that grows
-        held = held + (tl.load(terms + p),)  # type: ignore[assignment]  # noqa: RUF005
-    return held
+        values = values + (tl.load(terms + p),)  # type: ignore[assignment]  # noqa: RUF005
+    return values
 
 
 @triton.jit
-def powers(u, held, DEGREE: tl.constexpr):
-    """The sum of held[p] u^p by Horner's rule."""
-    y = tl.zeros_like(u) + held[DEGREE]
+def powers(u, coefficients, DEGREE: tl.constexpr):
+    """The sum of coefficients[p] u^p by Horner's rule."""
+    y = tl.zeros_like(u) + coefficients[DEGREE]
     for q in tl.static_range(DEGREE):
-        y = y * u + held[DEGREE - 1 - q]
+        y = y * u + coefficients[DEGREE - 1 - q]
     return y
 
 

@@ -97,7 +97,7 @@ def _gradient_kernel(
         undo = tl.load(radius)
         b_b = b_b / undo
     if HORNER:
-        held = scalars(terms + (SIZE + 1), SIZE)
+        derivative = scalars(terms + (SIZE + 1), SIZE)
         sums = (tl.zeros([BM], dtype=tl.float32),)
         for p in tl.static_range(1, SIZE + 1):  # noqa: B007
             sums = sums + (_no_sums(BM, LANES),)  # type: ignore[assignment]  # noqa: RUF005
@@ -133,7 +133,7 @@ def _gradient_kernel(
                 tl.atomic_add(own + 4 * j + tl.arange(0, 4), four, sem="relaxed")
         else:
             if HORNER:
-                h = b_g * powers(x, held, SIZE - 1)
+                h = b_g * powers(x, derivative, SIZE - 1)
                 double = 4 * x * x - 2
                 before = b_g * (2 * x * x - 1)  # T_{-2} = T_2
                 term = b_g
@@ -201,13 +201,13 @@ def _finish_kernel(
     if program < moment_blocks:  # first, since it takes longest
         column = program * WIDTH + tl.arange(0, WIDTH)
         deep = tl.arange(0, DEEP)
-        held = tl.zeros([DEEP, WIDTH], dtype=tl.float64)
+        sums = tl.zeros([DEEP, WIDTH], dtype=tl.float64)
         for start in range(0, programs, DEEP):
             row = start + deep
             place_in = moment_parts + row[:, None].to(tl.int64) * STRIDE + column[None, :]
-            held_in = (row[:, None] < programs) & (column[None, :] < MOMENTS)
-            held += tl.load(place_in, mask=held_in, other=0.0).to(tl.float64)
-        moment = tl.sum(held, 0)
+            mask_in = (row[:, None] < programs) & (column[None, :] < MOMENTS)
+            sums += tl.load(place_in, mask=mask_in, other=0.0).to(tl.float64)
+        moment = tl.sum(sums, 0)
         if HORNER:
             of, to = tl.arange(0, WIDTH)[:, None], tl.arange(0, WIDTH)[None, :]
             # `moment_matrix`: T_{2k+1} = 2 u T_2k - 2 u T_{2k-2} + ... to the end, u T_0
@@ -236,7 +236,7 @@ class _Plan(NamedTuple):
     """Numbers of a program's own row of moments."""
     blocks: tuple[int, int, int]
     sizes: tuple[int, ...]
-    """Of the second kernel."""
+    """Sizes for the second kernel."""
     to_finish: Constants
 
     @property
@@ -251,7 +251,7 @@ class _Plan(NamedTuple):
 
 
 _PLANS: dict[tuple[Any, ...], _Plan] = {}
-"""By what they depend on: a layer asks in every step."""
+"""Plans by what they depend on, kept because a layer asks in every step."""
 
 
 def _plan(

@@ -1,4 +1,4 @@
-"""Launches without Triton's work of every call: what it chose for like arguments is kept."""
+"""Launches that skip Triton's work on every call: what it chose for like arguments is kept."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,10 +11,10 @@ from triton.runtime.jit import JITFunction
 class Constants:
     """What a kernel is compiled for; equal to itself alone, so that a lookup costs nothing."""
 
-    __slots__ = ("named",)
+    __slots__ = ("values",)
 
-    def __init__(self, **named: Any) -> None:
-        self.named = named
+    def __init__(self, **values: Any) -> None:
+        self.values = values
         """The kernel's constants in the order of its parameters, and Triton's options."""
 
 
@@ -28,7 +28,7 @@ class Launcher:
 
     def __init__(self, kernel: JITFunction) -> None:
         self.kernel = kernel
-        self._kept: dict[tuple[Any, ...], tuple[Any, tuple[Any, ...]]] = {}
+        self._compiled: dict[tuple[Any, ...], tuple[Any, tuple[Any, ...]]] = {}
 
     def __call__(
         self,
@@ -49,19 +49,19 @@ class Launcher:
         """
         first = tensors[0]
         if not first.is_cuda:  # Triton's interpreter
-            self.kernel[grid](*tensors, *free, *sizes, **constants.named)
+            self.kernel[grid](*tensors, *free, *sizes, **constants.values)
             return
         if first.get_device() != torch.cuda.current_device():
             with torch.cuda.device(first.device):
                 self(grid, tensors, free, sizes, constants)
             return
-        seen = [(t.dtype, t.data_ptr() & 15 == 0) for t in tensors]
-        key = (tensors[0].get_device(), constants, *seen, *sizes)
-        kept = self._kept.get(key)
-        if kept is not None:
-            compiled, tail = kept
+        tensor_kinds = [(t.dtype, t.data_ptr() & 15 == 0) for t in tensors]
+        key = (tensors[0].get_device(), constants, *tensor_kinds, *sizes)
+        entry = self._compiled.get(key)
+        if entry is not None:
+            compiled, tail = entry
             compiled[grid](*tensors, *free, *sizes, *tail)
             return
-        compiled = self.kernel[grid](*tensors, *free, *sizes, **constants.named)
+        compiled = self.kernel[grid](*tensors, *free, *sizes, **constants.values)
         names = self.kernel.arg_names[len(tensors) + len(free) + len(sizes) :]
-        self._kept[key] = compiled, tuple(constants.named[name] for name in names)
+        self._compiled[key] = compiled, tuple(constants.values[name] for name in names)

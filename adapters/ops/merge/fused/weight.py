@@ -68,7 +68,7 @@ def _merge_kernel(
     if not TABLE:
         b_b = b_b / tl.load(radius)
     if HORNER:
-        held = scalars(terms, SIZE + 1)
+        coefficients = scalars(terms, SIZE + 1)
     for chunk in tl.range(0, CHUNKS, num_stages=STAGES):
         columns = (tl.program_id(1) * CHUNKS + chunk) * BN + tl.arange(0, BN)
         inside = columns[None, :] < N
@@ -83,7 +83,7 @@ def _merge_kernel(
             v = x - gather(terms, 8 * index + 4, ASM)
             y = c0 + v * (c1 + v * (c2 + v * c3))
         elif HORNER:
-            y = powers(x, held, SIZE)
+            y = powers(x, coefficients, SIZE)
         else:
             y = clenshaw(x, terms, SIZE)
         y = y * scale
@@ -96,7 +96,7 @@ def _merge_kernel(
 
 _merge = Launcher(_merge_kernel)
 _PLANS: dict[tuple[Any, ...], tuple[tuple[int, int, int], Constants]] = {}
-"""By what they depend on: a layer asks in every step."""
+"""Plans by what they depend on, kept because a layer asks in every step."""
 
 
 def merged_weight(
@@ -114,7 +114,7 @@ def merged_weight(
     """`reference.merged_weight` on the device of `b`.
 
     Args:
-        precision: Of the product BA: `bf16x3`, `tf32x3` or `ieee`; see `inner_precision`.
+        precision: Precision of the product BA: `bf16x3`, `tf32x3` or `ieee`; see `inner_precision`.
         tile: Block sizes instead of the measured ones.
     """
     (m, k), n = b.shape, a.shape[1]
@@ -130,14 +130,14 @@ def merged_weight(
     out = torch.empty(m, n, dtype=dtype, device=b.device)
     if not out.numel():
         return out
-    has, stochastic = weight is not None, seed is not None and dtype == torch.bfloat16
-    key = (m, n, k, dtype, proxy_size(proxy), type(proxy), has, stochastic, precision, tile)
+    has_weight, stochastic = weight is not None, seed is not None and dtype == torch.bfloat16
+    key = (m, n, k, dtype, proxy_size(proxy), type(proxy), has_weight, stochastic, precision, tile)
     plan = _PLANS.get(key)
     if plan is None:
         precision = precision or inner_precision(proxy, dtype)
         grid, layout_ = layout(m, n, k, tile or merge_tile(m, n, padded_rank(k), proxy))
         constants = Constants(
-            **kind_of(proxy), HAS_W=has, STOCHASTIC=stochastic, PRECISION=precision,
+            **kind_of(proxy), HAS_W=has_weight, STOCHASTIC=stochastic, PRECISION=precision,
             ASM=b.is_cuda, **layout_,
         )  # fmt: skip
         plan = _PLANS[key] = grid, constants

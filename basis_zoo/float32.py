@@ -1,16 +1,16 @@
-"""What float32 can hold of a phi: its numbers are stored so, and it is met at points stored so."""
+"""What float32 can hold of a phi: both its numbers and its arguments are stored in float32."""
 
 import torch
 from torch import Tensor
 
 STEP = 2.0**-23
-"""From 1 to the next float32."""
+"""The distance from 1 to the next float32."""
 _FLATTEST = 2.0**-16
-"""Times the width of a function: an interval that short, and the function is a constant on it."""
+"""As a share of a function's width: on a shorter interval the function is a constant."""
 
 
-def held(name: str, value: Tensor) -> Tensor:
-    """`value` in float32.
+def to_float32(name: str, value: Tensor) -> Tensor:
+    """Convert `value` to float32.
 
     Args:
         name: What it is, for the message.
@@ -59,7 +59,7 @@ def check_interval(interval: tuple[float, float], count: int) -> None:
 
 
 def check_bandwidth(bandwidth: Tensor, interval: tuple[float, float]) -> None:
-    """Refuse functions that float32 cannot tell from a spike or from a constant.
+    """Refuse functions that look like a spike or a constant in float32.
 
     Args:
         bandwidth: omega, the inverse widths.
