@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from python_path import environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +35,7 @@ def script() -> str:
     return "\n".join([*parts, shown])
 
 
+@pytest.mark.slow
 def test_from_a_family_to_a_figure(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", script()],

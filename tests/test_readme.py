@@ -95,12 +95,14 @@ def folder(tmp_path: Path, tiny_bert: Path, tiny_csv: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FOLLOWED)
 def test_the_page_can_be_followed(path: Path, folder: Path) -> None:
     text = path.read_text(encoding="utf-8")
     follow(text.replace("backbone: minilm\n", "backbone: {name: ./my-model}\n"), folder)
 
 
+@pytest.mark.slow
 def test_adapter_block_runs(tmp_path: Path) -> None:
     (block,) = [b for b in blocks("python") if "get_peft_model" in b]
     (tmp_path / "block.py").write_text(block)
@@ -116,10 +118,12 @@ def sech(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_basis_block_conforms(sech: Path) -> None:
     run(sys.executable, "-m", "basis_zoo", "check", "my_basis.py", cwd=sech)
 
 
+@pytest.mark.slow
 def test_study_block_is_planned(sech: Path) -> None:
     (command,) = [b.split() for b in blocks("bash") if "sech.yaml" in b]
     command = [sys.executable, str(ROOT / command[1]), *command[2:], "--plan"]
@@ -195,6 +199,7 @@ optimizer.step()
 """
 
 
+@pytest.mark.slow
 def test_the_adapters_code_runs(tmp_path: Path) -> None:
     attach, patterns, *rest = blocks("python", page("adapter.md"))
     patterns = f"get_peft_model(BertForSequenceClassification(shape), {patterns.strip()})\n"

@@ -35,6 +35,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_the_readme_is_the_home_page(site: Path) -> None:
     home = (site / "index.html").read_text(encoding="utf-8")
     assert "<h1" in home and 'href="tutorial/"' in home and 'src="source/results/grid_size/' in home
@@ -78,6 +79,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [*FAULTS, "a page that is not in the menu"])
 def test_a_fault_fails_the_build(fault: str, tmp_path: Path) -> None:
     """On a site of three pages."""

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import transformers as hf
 from peft import PeftModel
@@ -20,6 +21,7 @@ def tokenizer(folder, text):
     hf.PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>").save_pretrained(folder)
 
 
+@pytest.mark.slow
 def test_finetune_merge_export_and_reload(family, tmp_path):
     assert len(SCRIPT.read_text().splitlines()) < 40
     text = " ".join(f"w{(3 * i) % 50}" for i in range(600))

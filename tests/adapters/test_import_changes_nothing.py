@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import logging, warnings
 import torch, transformers, peft, accelerate, datasets
@@ -25,6 +27,7 @@ assert optimizer_steps() == 1
 """
 
 
+@pytest.mark.slow
 def test_importing_changes_nothing_of_the_process():
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", CODE], capture_output=True, text=True

@@ -56,6 +56,7 @@ def test_shipped_families_declare_themselves(basis: Basis) -> None:
     assert not {"oracle", "formula", "reference"} & set(undeclared(basis))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("basis", "check", "grid"), _cases())
 def test_conformance(basis: Basis, check: Check, grid: Grid) -> None:
     assert check(Subject(basis, grid))
@@ -71,11 +72,13 @@ def test_chebyshev_grids_of_both_kinds_conform(name: str, kind: int) -> None:
             check(Subject(basis, grid))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bspline", "gaussian_rbf", "sinc", "walsh", "chebyshev"])
 def test_many_functions_conform(name: str) -> None:
     assert_conforms(name, num_basis=512)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "degree", [4, 7, *(pytest.param(n, marks=pytest.mark.thorough) for n in (6, 8, 9, 10))]
 )

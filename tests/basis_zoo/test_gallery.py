@@ -29,6 +29,7 @@ def test_a_formula_that_does_not_parse_is_an_error() -> None:
         plots.formula_svg(r"\frac{1}")
 
 
+@pytest.mark.slow
 def test_the_page_carries_its_pictures(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(page, "list_bases", lambda: ["hat", "rational"])
     path = page.write_gallery(tmp_path / "new" / "folder")

@@ -54,6 +54,7 @@ def test_the_bound_holds_and_meets_the_tolerance(name, radius, kind, tolerance):
     assert error_of(fit.proxy, phi, numbers, radius) <= fit.bound.item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "count", [400, *(pytest.param(n, marks=pytest.mark.thorough) for n in (512, 600))]
 )

@@ -73,6 +73,7 @@ def test_a_class_may_come_again_from_its_own_file_only() -> None:
         registry.get("thing", sise=2)
 
 
+@pytest.mark.slow
 def test_the_registry_is_light_and_families_are_known_on_first_use() -> None:
     code = (
         "import sys, basis_zoo; from basis_zoo.registry import Registry;"

@@ -104,6 +104,7 @@ def test_wrong_arguments_are_refused(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_step_makes_fewer_calls_than_loras():
     lora, ours = (count(steps.METHODS[name]) for name in ("LoRA", "sinc, G = 50"))
     assert ours.fused == 2 * 168 - 3 + 2 * 168  # the first layer's q, k, v need no dx
@@ -111,6 +112,7 @@ def test_a_step_makes_fewer_calls_than_loras():
     assert ours.kernels < 0.85 * lora.kernels
 
 
+@pytest.mark.slow
 def test_sizes_do_not_change_the_calls():
     few, many = (count({"method": "basis", "num_basis": g}) for g in (8, 512))
     assert few.operations == many.operations
@@ -173,6 +175,7 @@ def small(monkeypatch):
     tiny.config.num_hidden_layers = 24
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bench", ["merge", "table", "gradient", "layer", "qwen", "methods"])
 def test_every_benchmark_of_a_gpu_runs(small, bench):
     run = Run(place("cpu"))
@@ -183,6 +186,7 @@ def test_every_benchmark_of_a_gpu_runs(small, bench):
     assert json.loads(json.dumps(run.as_json()))["rows"]
 
 
+@pytest.mark.slow
 def test_gradients_in_8_bits_are_measured_where_layers_are_large(small, monkeypatch):
     assert not steps._is_large(models.SHAPES["Qwen2-0.5B"])
     monkeypatch.setattr(dense_gradient, "LEAST", 0)

@@ -218,6 +218,7 @@ def test_an_arms_metric_is_compared_with_another_of_the_same_seed(lost: float, w
     assert verdict.word == "confirmed" and verdict.difference == pytest.approx(-0.1)
 
 
+@pytest.mark.slow
 def test_the_report_has_a_curve_with_intervals(fabricate) -> None:
     fabricate.add("lora", [0.70, 0.72, 0.74]).add("phi", [0.71, 0.73, 0.72])
     for i, (trial, result, folder) in enumerate(fabricate.rows):

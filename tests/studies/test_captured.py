@@ -53,6 +53,7 @@ def both(trial: Trial, folder: Path) -> tuple[Result, Result]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [1, 2])
 @pytest.mark.parametrize("adapter", [{"dropout": 0.2}, BASIS], ids=["lora", "basis"])
 def test_replayed_steps_give_the_numbers_of_steps_that_are_not(
@@ -68,6 +69,7 @@ def test_replayed_steps_give_the_numbers_of_steps_that_are_not(
     assert sum(replays) >= 14
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_batch_are_replayed_together(
     make: Any, tmp_path: Path, on_a_gpu: type[Again], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +106,7 @@ def test_batches_have_few_shapes_and_the_numbers_of_those_that_are_padded_less(
         assert got == pytest.approx(want, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choices", [{}, {"choices": ["one", "two"]}], ids=["words", "choices"])
 def test_lessons_of_a_language_model_are_replayed_to_the_same_numbers(
     choices: dict, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any
@@ -146,6 +149,7 @@ def draws() -> None:
     torch.rand(3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fails", "why"),
     [
@@ -166,6 +170,7 @@ def test_where_a_capture_fails_the_training_goes_on_without(
     assert result.micro_batch is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sections", "why"),
     [
@@ -197,6 +202,7 @@ def asked_in_step(last: int, preemption: Preemption) -> Callable[..., None]:
     return take
 
 
+@pytest.mark.slow
 def test_a_training_cut_off_between_replays_goes_on_to_the_same_bits(
     make: Any, tmp_path: Path, on_a_gpu: type[Again], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +234,7 @@ def verdicts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return Proxies.verdicts
 
 
+@pytest.mark.slow
 def test_steps_are_captured_anew_where_their_proxies_no_longer_do(
     make: Any, tmp_path: Path, on_a_gpu: type[Again], verdicts: list[str]
 ) -> None:
@@ -241,6 +248,7 @@ def test_steps_are_captured_anew_where_their_proxies_no_longer_do(
     assert note.startswith("the proxies of phi were past their tolerance in 1 replayed steps")
 
 
+@pytest.mark.slow
 def test_proxies_that_change_all_the_time_are_not_captured(
     make: Any, tmp_path: Path, on_a_gpu: type[Again], verdicts: list[str], monkeypatch: Any
 ) -> None:
@@ -274,6 +282,7 @@ def as_captured(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
     return context
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [1, 2])
 @pytest.mark.parametrize("family", ["sinc", "hat"])
 def test_proxies_follow_a_range_that_grows_while_steps_are_replayed(
@@ -336,6 +345,7 @@ def test_whether_steps_are_captured_is_in_the_key_where_they_are_not(make: Any) 
         Train.read("train", {"capture": "on"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [1, 2])
 def test_a_capture_that_fails_once_is_tried_again_after_a_warm_up(
     batches: int, make: Any, tmp_path: Path, on_a_gpu: type[Again]
@@ -354,6 +364,7 @@ def test_a_capture_that_fails_once_is_tried_again_after_a_warm_up(
     assert replays[0] > 0 and replays[1] == 0 and sum(replays[2:]) > 10
 
 
+@pytest.mark.slow
 def test_what_could_not_be_captured_is_not_tried_again_with_smaller_batches(
     make: Any, tmp_path: Path, on_a_gpu: type[Again], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 from transformers.utils import ModelOutput
 
-from adapters import BasisConfig, capture
+from adapters import BasisConfig
+from adapters.training import capture
 from studies.engine.trials.training import captured_forward as forward
 from studies.engine.trials.training.captured_forward import CapturedForward
 from studies.tasks.encoding import Encoded, Pad, eval_batches

@@ -206,6 +206,7 @@ def test_a_claim_may_name_whatever_its_arms_report(tmp_path: Path, rule: str) ->
     assert len(load_study(path).claims) == 1
 
 
+@pytest.mark.slow
 def test_the_report_says_the_verdicts(grid_study, tmp_path: Path) -> None:
     grid_study.study.claims = (
         claim(claim="The paper's start fails", arm="paper-start", than="lora", expect="lower"),

@@ -41,6 +41,7 @@ def read(content: bytes) -> list[str]:
     return problems
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(bad_studies.KINDS))
 @settings(fuzz, max_examples=20)
 @given(seed=st.integers(0, 2**32))

@@ -23,6 +23,7 @@ def runs_dir(grid_study) -> Path:
     return grid_study.runs_dir
 
 
+@pytest.mark.slow
 def test_reports_are_copied_without_anything_else_and_indexed(runs_dir: Path, tmp_path) -> None:
     results = tmp_path / "results"
     arguments = ["--add", str(runs_dir), "--results", str(results)]
@@ -49,6 +50,7 @@ def test_reports_are_copied_without_anything_else_and_indexed(runs_dir: Path, tm
     assert not (folder / "stale.png").exists() and (results / "INDEX.md").read_text() == text
 
 
+@pytest.mark.slow
 def test_figures_are_copied_small(runs_dir: Path, tmp_path: Path) -> None:
     drawn = runs_dir / "grid_size" / "embedded" / "report" / "learning.png"
     Image.effect_noise((400, 400), 60).save(drawn)

@@ -165,6 +165,7 @@ def test_what_cannot_be_found_is_said(
         trained.find("s", arm, seed, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained_here", "without_figures")
 def test_a_study_keeps_its_adapters_in_folders_and_in_mlflow(
     write: Any, mlflow_database: Path, capsys: pytest.CaptureFixture[str]

@@ -78,6 +78,7 @@ def with_trainer(
     return clip.norms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 @pytest.mark.parametrize("method", ["lora", "basis", "adalora"])
 def test_a_training_gives_the_bits_of_transformers_trainer(

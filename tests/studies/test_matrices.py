@@ -111,6 +111,7 @@ def test_lora_comes_to_the_svd_and_not_beyond(rank: int, tmp_path: Path) -> None
     assert metrics["test/target_stable_rank"] == pytest.approx((s**2).sum() / s[0] ** 2)
 
 
+@pytest.mark.slow
 def test_the_metrics_are_those_of_the_weight_that_is_merged(tmp_path: Path) -> None:
     adapter = {"method": "basis", "r": 2, "basis": "sinc", "num_basis": 8}
     given = trial(adapter, backbone="random_matrix", keep=("adapter",))

@@ -49,6 +49,7 @@ def alone(trials: dict[str, Trial], tmp_path_factory: pytest.TempPathFactory) ->
     return {name: run_trial(trial, folder / name) for name, trial in trials.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_trial_of_every_method_is_done(method: str, alone: dict[str, Result]) -> None:
     result = alone[method]
@@ -77,6 +78,7 @@ def in_a_worker(order: list[Trial], folder: Path) -> tuple[dict[str, Result], se
     return results, processes
 
 
+@pytest.mark.slow
 def test_a_worker_gives_the_same_bits_whatever_ran_before(
     trials: dict[str, Trial], alone: dict[str, Result], tmp_path: Path
 ) -> None:
@@ -102,6 +104,7 @@ MEDDLING = {
 }
 
 
+@pytest.mark.slow
 def test_what_a_plug_in_may_leave_behind_is_seen() -> None:
     script = (
         "import os, subprocess, sys, threading, torch\n"
@@ -117,6 +120,7 @@ def test_what_a_plug_in_may_leave_behind_is_seen() -> None:
     assert done.stdout.splitlines() == [f"{name} True" for name in MEDDLING], done.stderr
 
 
+@pytest.mark.slow
 def test_a_plug_in_of_one_study_does_not_reach_another(
     trials: dict[str, Trial], alone: dict[str, Result], tmp_path: Path
 ) -> None:
@@ -136,6 +140,7 @@ def test_a_plug_in_of_one_study_does_not_reach_another(
     assert "this worker is replaced, the trial changed: the environment" in log
 
 
+@pytest.mark.slow
 def test_a_plug_in_that_ends_its_process_fails_by_its_exit_code(
     trials: dict[str, Trial], tmp_path: Path
 ) -> None:

@@ -72,6 +72,7 @@ def assert_each_is_there_once(study, runs_dir: Path | None = None) -> None:
     assert {status for status, _ in runs} == {"FINISHED"}
 
 
+@pytest.mark.slow
 def test_a_database_that_was_not_completed_is_none(study, monkeypatch) -> None:
     def killed(file: Path) -> None:
         file.write_bytes(b"SQLite")

@@ -26,6 +26,7 @@ def artifacts(runs_dir: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_copy_has_a_page_of_its_own(
     ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

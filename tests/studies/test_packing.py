@@ -68,6 +68,7 @@ def arms(make: Any, monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
     ]
 
 
+@pytest.mark.slow
 def test_the_largest_arm_is_measured_once(
     arms: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_gpu_is_measured_until_steps_are_captured(
     assert packing.probe(arms[0]).config["train"]["max_steps"] > WARM_UP + 2
 
 
+@pytest.mark.slow
 def test_an_arm_that_cannot_be_measured_leaves_the_default(make: Any, tmp_path: Path) -> None:
     said: list[str] = []
     broken = make(task={"name": "no-such.csv"})

@@ -109,6 +109,7 @@ def test_few_seeds_draw_without_intervals(fabricate, seeds, tmp_path):
     assert inked(png) > 0.01
 
 
+@pytest.mark.slow
 def test_files_are_not_blank(grid_study, tmp_path):
     outcome = outcome_of(grid_study)
     curves = read_curves(outcome, grid_study.out_dir.parent / "trials")

@@ -42,6 +42,7 @@ def launched(count: int, run_dir: Path, **options: Any) -> subprocess.CompletedP
     return subprocess.run(command, env=env, capture_output=True, text=True, **options)
 
 
+@pytest.mark.slow
 @a_gpu_each
 def test_two_processes_train_as_one(make: Any, without_dropout: Path, tmp_path: Path) -> None:
     trial = make(
@@ -144,6 +145,7 @@ except RuntimeError as error:
 """
 
 
+@pytest.mark.slow
 @a_gpu_each
 def test_parameters_that_differ_are_refused(tmp_path: Path, monkeypatch, capfd) -> None:
     monkeypatch.setenv("PYTHONPATH", PYTHON_PATH)

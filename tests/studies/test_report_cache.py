@@ -52,6 +52,7 @@ def reported(
     return command
 
 
+@pytest.mark.slow
 def test_the_text_is_the_same_either_way(reported: Reported) -> None:
     again = reported()
     (FOLDER / "delivered.json").unlink()
@@ -61,6 +62,7 @@ def test_the_text_is_the_same_either_way(reported: Reported) -> None:
     assert reported() == again
 
 
+@pytest.mark.slow
 def test_it_needs_nothing_heavy(reported: Reported) -> None:
     assert reported()[0] == cli.DONE
 
@@ -129,6 +131,7 @@ CHANGES: dict[str, Callable[[], object]] = {
 }
 
 
+@pytest.mark.slow
 def test_what_changed_is_made_anew(reported: Reported) -> None:
     for name, change in CHANGES.items():
         assert not reported()[2], f"before {name}"
@@ -136,6 +139,7 @@ def test_what_changed_is_made_anew(reported: Reported) -> None:
         assert reported()[2], name
 
 
+@pytest.mark.slow
 def test_other_code_and_another_store_are_not_trusted(
     reported: Reported, mlflow_database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

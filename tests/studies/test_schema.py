@@ -307,6 +307,7 @@ def mutated(draw: st.DrawFn) -> str:
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(text=mutated())
 def test_whatever_is_written_gives_a_study_or_a_study_error(tmp_path: Path, text: str) -> None:

@@ -55,6 +55,7 @@ class _NoPage:
     def end_trial(self, *arguments) -> None: ...
 
 
+@pytest.mark.slow
 def test_the_best_point_is_trained_with_the_seeds_and_reported(
     command_line, without_figures, capsys
 ) -> None:

@@ -209,6 +209,7 @@ def fakes(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "journal"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_a_resume_with_other_settings_mixes_nothing(fakes: Path, capsys) -> None:
     assert cli.main(["s.yaml"]) == cli.DONE

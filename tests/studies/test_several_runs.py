@@ -31,6 +31,7 @@ claims: [{{claim: differs, arm: wide, than: lora, expect: not_within, margin: 5}
 """
 
 
+@pytest.mark.slow
 def test_from_the_command_to_the_page(
     tiny_bert: Path,
     tiny_csv: Path,

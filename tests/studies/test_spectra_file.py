@@ -68,6 +68,7 @@ def test_a_file_that_is_not_whole_is_no_file(tiny_bert: Path, tmp_path: Path, ke
         assert read_spectra(tmp_path) is None
 
 
+@pytest.mark.slow
 def test_the_report_draws_them(tiny_bert: Path, tiny_csv: Path, tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text(STUDY.format(bert=tiny_bert, csv=tiny_csv))

@@ -29,6 +29,7 @@ def test_interval_and_test_agree_with_two_libraries(n):
     assert found.p == pytest.approx(stats.ttest_rel(arm, base).pvalue)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("m", [0, 1, 2, 7, 30])
 def test_holm_agrees_with_statsmodels(m):
     rng = np.random.default_rng(m)

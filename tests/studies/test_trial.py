@@ -206,6 +206,7 @@ def test_failures_are_told_apart(error: Exception, kind: str) -> None:
     assert failure.message and "\n" not in failure.message and len(failure.message) < LONGEST + 200
 
 
+@pytest.mark.slow
 def test_the_command_needs_neither_optuna_nor_mlflow_and_tells_its_exit_code(
     make: Any, tmp_path: Path
 ) -> None:

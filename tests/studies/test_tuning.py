@@ -186,6 +186,7 @@ def test_a_size_is_chosen_for_the_baselines_parameters(
     assert again.metrics == second.metrics
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained_here", "without_figures")
 def test_both_stages_run_and_the_report_says_what_was_chosen(
     tiny_bert: Path, tiny_csv: Path, tmp_path: Path, monkeypatch, capsys

@@ -145,6 +145,7 @@ def test_an_arm_without_results_leaves_a_hole():
     assert two_factors(swept, values | {next(iter(values)): {}}) is None
 
 
+@pytest.mark.slow
 def test_the_report_has_the_table_and_the_figure(fabricate):
     fabricate.study.published = None
     fabricate.add("lora", [0.70, 0.72, 0.74], {"adapter.method": "lora"})

@@ -334,6 +334,7 @@ def test_every_row_is_checked_before_the_first_trial(
     assert not list(Path().glob("runs/*/*/trials/*"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained_here", "without_figures")
 def test_the_report_tells_what_a_split_hides(own: Any, capsys: Any) -> None:
     lines = some()

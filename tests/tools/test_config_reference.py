@@ -17,6 +17,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "config.md"
 EXAMPLES = list(reference.examples())
 
 
+@pytest.mark.slow
 def test_the_page_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == reference.page(), (
         "run python -m tools.config_reference docs/config.md to make it again"

@@ -12,6 +12,7 @@ def config(**options):
     return BasisConfig(r=2, num_basis=8, interval=(-1.0, 1.0), target_modules="all", **options)
 
 
+@pytest.mark.slow
 def test_trains_saves_loads_and_merges(every_family, few_steps, tmp_path):
     f = every_family
     model = get_peft_model(f.model(), config(alpha=4, b_std=0.1))

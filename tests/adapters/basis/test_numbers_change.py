@@ -205,6 +205,7 @@ for options in (
 """
 
 
+@pytest.mark.slow
 def test_a_process_may_begin_in_inference_mode():
     """As a sanity check of the validation does; nothing that is cached then is in the way."""
     command = [sys.executable, "-c", FIRST_IN_INFERENCE_MODE]

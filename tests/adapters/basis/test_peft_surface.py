@@ -73,6 +73,7 @@ def trainer(model, folder, **options):
     return hf.Trainer(model=model, args=arguments, train_dataset=Counting())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharing", ["none", "all"])
 def test_trainer_resumes_to_the_same_bits(family, tmp_path, sharing):
     llama = family("llama")
@@ -93,6 +94,7 @@ def test_trainer_resumes_to_the_same_bits(family, tmp_path, sharing):
     assert any(not torch.equal(want[k], v) for k, v in state(fresh()).items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_trainer_with_gradient_checkpointing_is_the_same_run(family, tmp_path, reentrant):
     llama = family("llama")
@@ -269,6 +271,7 @@ nccl = pytest.param(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["gloo", nccl])
 @pytest.mark.parametrize("sharing", [pytest.param("none", marks=pytest.mark.thorough), "all"])
 def test_two_processes_average_the_gradients(family, tmp_path, sharing, backend):

@@ -268,6 +268,7 @@ def test_a_whole_head_is_trained_saved_and_merged(family, few_steps, tmp_path, k
     assert torch.equal(f.output(model.merge_and_unload()), want)
 
 
+@pytest.mark.slow
 def test_loading_without_the_package_fails_loudly(family, tmp_path):
     bert = family("bert")
     attach(bert, target_modules=["query"]).save_pretrained(tmp_path)

@@ -37,6 +37,7 @@ assert not any(name.split(".")[0] in ("adapters", "basis_zoo") for name in sys.m
 TASKS = {"llama": "CausalLM", "gpt2": "CausalLM", "roberta": "SequenceClassification"}
 
 
+@pytest.mark.slow
 def test_peft_alone_loads_the_files_in_a_fresh_process(family, few_steps, tmp_path):
     made, jobs = {}, []
     for name, task in TASKS.items():

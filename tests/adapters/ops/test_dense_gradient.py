@@ -196,6 +196,7 @@ def test_a_trained_weight_has_all_its_digits():
     assert all(torch.equal(one, other) for one, other in zip(*told, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_ones_too", "fresh_compiler")
 def test_a_full_graph_has_eagers_bits():
     dy, x, w, b, a, proxy = layer_case()
@@ -284,7 +285,7 @@ def test_a_model_without_a_layer_for_it_is_refused(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=r"the largest is 32 x 16\. Take gradient_dtype 'working'"):
         net(gradient_dtype="float8")
     monkeypatch.setattr(op, "LEAST", 0)
-    with pytest.raises(ValueError, match="adapted ones there is none"):
+    with pytest.raises(ValueError, match="adapted ones, there is none"):
         net(names=["words"], gradient_dtype="float8")
     with pytest.raises(ValueError, match="the largest is 7 x 16"):
         net(names=["words", "odd"], gradient_dtype="float8")

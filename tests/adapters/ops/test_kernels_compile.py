@@ -30,6 +30,7 @@ QUICK = 3
 """The first cases: a table, the most registers, what is met most."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("capability", "cases"),
     [

@@ -64,6 +64,7 @@ def _check(b, a, proxy, dtype, tile=SMALL):
         assert _error(one, other) < 1e-5, f"{name} of {type(proxy).__name__}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("name", "radius"), [("sinc", 0.05), ("sinc", 3.0), ("hat", 0.1)])
 def test_shapes(name, radius, shape):

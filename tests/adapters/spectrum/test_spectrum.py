@@ -264,6 +264,7 @@ def test_all_methods_but_those_beside_the_weights_change_them() -> None:
     assert set(adapters.list_methods()) - set(CHANGING) == {"aurora", "bitfit", "head_only"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", CHANGING)
 @torch.no_grad()
 def test_a_change_of_weights_is_what_the_model_computes_with(family, method: str) -> None:
@@ -307,6 +308,7 @@ def test_monitor_agrees_with_the_full_measures(family, few_steps):
     assert adapters.monitor(bert.model()) == {}
 
 
+@pytest.mark.slow
 def test_figures(family, tmp_path):
     model = adapted(family("bert"), init_weights=False)
     found = spectra(model)

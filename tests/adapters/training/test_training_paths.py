@@ -40,6 +40,7 @@ def losses(llama, steps, **options):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("basis", ["sinc"] + ["hat"] * ON_GPU)
 def test_the_loss_curve_is_that_of_the_definition(family, monkeypatch, basis):
     llama = family("llama")
