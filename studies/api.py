@@ -296,8 +296,8 @@ def _study_folder(path: Path) -> Path | None:
         return path.resolve()
     inside = sorted(each.parent.resolve() for each in path.glob("*/trials"))
     if len(inside) > 1:
-        names = ", ".join(folder.name for folder in inside)
-        raise StudyError(f"{path}: name the folder of one profile: {names}")
+        names = ", ".join(str(path / folder.name) for folder in inside)
+        raise StudyError(f"{path}: holds several profiles or settings; name one folder: {names}")
     return inside[0] if inside else None
 
 
