@@ -110,8 +110,12 @@ def check_adapter_names(adapter: Mapping[str, Any]) -> None:
     for option in adapter:
         if option not in ("method", *options_of(method)):
             raise ValueError(no_option(f"method {method!r}", option, options))
-    for option, kind in (("basis", "basis family"), ("grid", "grid"), ("start", "start")):
-        name, known = adapter.get(option), words[option]
+    for option, kind, known in (
+        ("basis", "basis family", words["basis"]),
+        ("grid", "grid", words["grid"]),
+        ("start", "start", words["start"]),
+    ):
+        name = adapter.get(option)
         if method in words["phi"] and isinstance(name, str) and name not in known:
             raise ValueError(unknown(kind, name, known) + OWN)
 
