@@ -62,7 +62,8 @@ def run(
         profile: embedded, gpu or paper.
         seeds: The study's `seeds` instead of its own.
         set: Dotted settings of the whole study and their values, as `--set`.
-        plugins: Python files that register basis families, beside those that the study names.
+        plugins: Python files that register families, methods or tasks, beside those that the study
+            names.
         only: Conditions such as `arm=lora`: only these trials are run.
         retry_failed: Whether failed trials are run again.
         slots: How many trials run at once, or auto; None: one a GPU, without a GPU one a core.
@@ -296,8 +297,8 @@ def _study_folder(path: Path) -> Path | None:
         return path.resolve()
     inside = sorted(each.parent.resolve() for each in path.glob("*/trials"))
     if len(inside) > 1:
-        names = ", ".join(folder.name for folder in inside)
-        raise StudyError(f"{path}: name the folder of one profile: {names}")
+        names = ", ".join(str(path / folder.name) for folder in inside)
+        raise StudyError(f"{path}: holds several profiles or settings; name one folder: {names}")
     return inside[0] if inside else None
 
 

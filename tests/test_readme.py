@@ -109,6 +109,20 @@ def test_adapter_block_runs(tmp_path: Path) -> None:
     assert "trainable params" in run(sys.executable, "block.py", cwd=tmp_path)
 
 
+COUNTS = """
+import adapters, basis_zoo
+from studies.engine.definition.shipped import shipped_studies as studies
+print(len(basis_zoo.list_bases()), "families,", len(adapters.list_methods()), "methods", end=" ")
+print("and", len(studies()), "studies", end="")
+"""
+
+
+def test_there_is_as_much_as_the_readme_says(tmp_path: Path) -> None:
+    shipped = run(sys.executable, "-c", COUNTS, cwd=tmp_path)
+    assert shipped in " ".join(README.split()), shipped
+    assert page("results.md").partition("\n\n")[2].startswith(shipped.partition(" and ")[2])
+
+
 @pytest.fixture
 def sech(tmp_path: Path) -> Path:
     (plugin,) = [b for b in blocks("python") if "register_basis" in b]

@@ -50,8 +50,8 @@ def get_task(name: str) -> Task:
     if path is not None:
         raise ValueError(f"task: no such file or folder {name}")
     raise ValueError(
-        f"{_TASKS.unknown(name)}. Besides: a file ({', '.join(SUFFIXES)}), "
-        f"a folder that exists, or a hub id owner/name"
+        f"{_TASKS.unknown(name)}. Besides: a file ({', '.join(SUFFIXES)}), a folder that exists, "
+        f"a hub id owner/name, or what a plug-in registers"
     )
 
 

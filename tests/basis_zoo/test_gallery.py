@@ -75,7 +75,9 @@ def test_the_accuracy_page_on_disk_is_of_these_families() -> None:
         cells = [[c.strip() for c in line.strip("|").split(" | ")] for line in lines]
         return [(c[0], c[1], c[7]) for c in cells]
 
-    assert rows((DOCS / "accuracy.md").read_text()) == rows(accuracy_page())
+    assert rows((DOCS / "accuracy.md").read_text()) == rows(accuracy_page()), (
+        "run python -m basis_zoo accuracy --out docs/accuracy.md to make the page again"
+    )
 
 
 def test_a_wrong_family_shows_in_the_accuracy(monkeypatch) -> None:
@@ -89,4 +91,5 @@ def test_the_document_names_everything() -> None:
     text = (DOCS / "zoo.md").read_text()
     words = [*list_bases(), *list_grids(), *list_starts(), *EXTRAPOLATIONS]
     words += [check.name for check in ALL_CHECKS]
-    assert not [word for word in words if f"`{word}`" not in text]
+    missing = [word for word in words if f"`{word}`" not in text]
+    assert not missing, f"docs/zoo.md says nothing of {missing}: add each to its table"

@@ -127,7 +127,7 @@ def test_the_folder_of_a_setting_is_loaded_with_it(found: studies.Findings) -> N
     with pytest.raises(StudyError, match="the folder says profile and settings: leave them out"):
         studies.load("set/small", set={"train.epochs": 2})
     Path("set/small/embedded/trials").mkdir(parents=True)
-    with pytest.raises(StudyError, match=r"name the folder of one profile: embedded, embedded\+"):
+    with pytest.raises(StudyError, match=r"name one folder: set/small/embedded, set/small/embedd"):
         studies.load("set/small")
 
 

@@ -274,6 +274,8 @@ def test_a_shipped_study_is_found_by_its_name_from_any_folder(study: Path, capsy
     assert "grid_size " in printed and "Does the number of basis functions G matter" in printed
     assert cli.main(["grid_sizes", "--plan"]) == cli.BAD_INPUT
     assert "no study of this name ships. Did you mean 'grid_size'?" in capsys.readouterr().err
+    assert cli.main(["s", "--plan"]) == cli.BAD_INPUT
+    assert "s: no study of this name ships; the file here: s.yaml" in capsys.readouterr().err
     assert cli.main(["grid_size", "--plan"]) == cli.DONE
     assert "27 trials: 27 waiting" in capsys.readouterr().out
     assert not Path("runs").exists()

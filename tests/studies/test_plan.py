@@ -218,9 +218,26 @@ def test_a_plug_in_that_is_missing_is_named(tmp_path: Path) -> None:
         load_plugins([tmp_path / "none.py"])
 
 
-def test_a_forgotten_plug_in_is_asked_for(planned) -> None:
-    with pytest.raises(StudyError, match=r"family 'sech'\..* One of your own: .* or --plugin FILE"):
-        planned("sweep: {adapter.basis: [sinc, sech]}\n" + LORA)
+def test_a_taken_name_is_refused_with_the_class_as_its_author_knows_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from basis_zoo import LocationScaleBasis, register_basis\n"
+        "@register_basis('sinc')\nclass Own(LocationScaleBasis): ...\n"
+    )
+    with pytest.raises(StudyError, match=r"mine\.py:2: .*; give mine\.Own another name\. Nothing"):
+        load_plugins([tmp_path / "mine.py"])
+
+
+@pytest.mark.parametrize(
+    ("arms", "unknown"),
+    [
+        ("sweep: {adapter.basis: [sinc, sech]}\n" + LORA, "family 'sech'"),
+        ("sweep: {adapter.grid: [uniform, mine]}\n" + LORA, "grid 'mine'"),
+        ("arms: [{name: lora, adapter: {method: gated}}]\n", "method 'gated'"),
+    ],
+)
+def test_a_forgotten_plug_in_is_asked_for(planned, arms: str, unknown: str) -> None:
+    with pytest.raises(StudyError, match=rf"{unknown}\..* One of your own: .* or --plugin FILE"):
+        planned(arms)
 
 
 def test_only_chooses_by_setting_arm_and_seed(planned) -> None:

@@ -30,6 +30,7 @@ def spec_of(train: int, valid: int, test: int) -> TaskSpec:
     ("spec", "message"),
     [
         ("movie_sentence", r"unknown task 'movie_sentence'\. Did you mean 'movie_sentences'\?"),
+        ("parity", r"a hub id owner/name, or what a plug-in registers$"),
         ("./no-such.csv", "no such file ./no-such.csv"),
         ("./no-such-folder", "no such file or folder"),
         ({"name": "movie_sentences", "train_row": 5}, r"Did you mean 'train_rows'\?"),

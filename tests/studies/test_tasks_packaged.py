@@ -224,5 +224,5 @@ def test_real_rows_are_as_many_as_declared(name: str) -> None:
 def test_real_rows_are_those_of_the_committed_results() -> None:
     rows = {"train_rows": 480, "valid_rows": 200, "test_rows": 600}
     data = tasks.load({"name": "movie_sentences", **rows})
-    report = Path(tasks.__file__).parents[1] / "results" / "methods" / "embedded" / "report.md"
+    report = Path(__file__).parents[2] / "results/methods/embedded/report.md"
     assert f"hash: {tasks.describe(data)['hash']}" in report.read_text(encoding="utf-8")

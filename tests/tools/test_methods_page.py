@@ -12,7 +12,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 
 def test_the_page_is_up_to_date():
     assert PAGE.read_text(encoding="utf-8") == page(), (
-        f"run python -m tools.methods_page {PAGE.name} to make the page again"
+        "run python -m tools.methods_page docs/methods.md to make the page again"
     )
 
 

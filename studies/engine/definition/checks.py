@@ -15,6 +15,8 @@ from studies.backbones.head import HeadKind
 from studies.engine.definition import answers
 from studies.tasks.task import HEADS
 
+OWN = ". One of your own: `plugins: [FILE.py]` or --plugin FILE"
+
 
 class Words(TypedDict):
     """The names that an adapter section may use, and which methods are of which kind."""
@@ -103,20 +105,19 @@ def check_adapter_names(adapter: Mapping[str, Any]) -> None:
     """Raises `ValueError` where no method, option, family, grid or start is called as it says."""
     words, method = _words(), adapter.get("method")
     if method not in words["options"]:
-        raise ValueError(unknown("method", method, words["options"]))
+        raise ValueError(unknown("method", method, words["options"]) + OWN)
     options = words["options"][method]
     for option in adapter:
         if option not in ("method", *options_of(method)):
             raise ValueError(no_option(f"method {method!r}", option, options))
-    own = ". One of your own: `plugins: [FILE.py]` or --plugin FILE"
-    for option, kind, known, hint in (
-        ("basis", "basis family", words["basis"], own),
-        ("grid", "grid", words["grid"], ""),
-        ("start", "start", words["start"], ""),
+    for option, kind, known in (
+        ("basis", "basis family", words["basis"]),
+        ("grid", "grid", words["grid"]),
+        ("start", "start", words["start"]),
     ):
         name = adapter.get(option)
         if method in words["phi"] and isinstance(name, str) and name not in known:
-            raise ValueError(unknown(kind, name, known) + hint)
+            raise ValueError(unknown(kind, name, known) + OWN)
 
 
 def can_be_pruned(adapter: Mapping[str, Any]) -> bool:

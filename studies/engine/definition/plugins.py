@@ -123,9 +123,9 @@ def _import(file: Path, name: str) -> None:
         del sys.modules[name]
         if isinstance(error, KeyboardInterrupt):
             raise
-        line = _line_in(error, file)
+        line, text = _line_in(error, file), str(error).replace(name, file.stem).rstrip(".")
         raise StudyError(
-            f"plug-in {file}{line}: {type(error).__name__}: {error}. Nothing was started"
+            f"plug-in {file}{line}: {type(error).__name__}: {text}. Nothing was started"
         ) from error
 
 

@@ -36,5 +36,7 @@ def find_study(given: str) -> Path:
         return STUDIES / f"{given}.yaml"
     from studies.sections import unlike  # with pydantic, which `--help` and `list` do without
 
+    if Path(f"{given}.yaml").is_file():
+        raise StudyError(f"{given}: no study of this name ships; the file here: {given}.yaml")
     message = f"{given}: no file, and no study of this name ships"
     raise StudyError(unlike(message, given, names, "Studies"))

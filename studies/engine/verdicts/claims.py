@@ -62,7 +62,7 @@ class Verdict:
     resolution: float | None = None
     """The difference that the claim calls too small to matter."""
     bound: float | None = None
-    """Of an open claim: the smallest resolution, or margin of `within`, that would hold today."""
+    """Of an open claim: the smallest resolution, or margin of `within`, that would hold by now."""
     seeds_needed: int | None = None
     """Of an open claim: seeds that would probably decide it, from the mean and spread seen."""
     over: str = ""
@@ -309,16 +309,16 @@ class _Claim:
         if verdict.word == "bounded":
             size = f"{verdict.resolution:g}"
             yield (
-                f"less than {size} off the margin"
+                f"less than {size} from the margin"
                 if margin
                 else f"no difference as large as {size}"
             )
         if verdict.bound is not None:
             size = _rounded_up(verdict.bound)
             what = (
-                f"not further than {size} off the margin" if margin else f"not larger than {size}"
+                f"not further than {size} from the margin" if margin else f"not larger than {size}"
             )
-            yield f"{what} either way today"
+            yield f"{what} in either direction, by these seeds"
         if isinstance(sample.measured, Share):
             yield f"{sample.measured.count} of {verdict.n} runs collapsed"
             if verdict.seeds_needed is not None:

@@ -91,7 +91,7 @@ def test_methods_without_dropout_refuse_it(method):
 def test_every_method_has_dropout_refuses_it_or_has_no_adapter():
     phis = {m.name for m in METHODS if m.config and issubclass(m.config, adapters.BasisConfig)}
     known = {*OWN, *THEIRS, *NONE, *WITHOUT_ADAPTER, *phis}
-    assert known == set(adapters.list_methods())
+    assert known == set(adapters.list_methods()), "say above what the new method does with dropout"
     for method in WITHOUT_ADAPTER:
         adapters.check_options({"method": method, "dropout": 0.1})
 
