@@ -13,6 +13,8 @@ import adapters
 import basis_zoo
 import studies
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -35,7 +37,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.slow
 def test_the_readme_is_the_home_page(site: Path) -> None:
     home = (site / "index.html").read_text(encoding="utf-8")
     assert "<h1" in home and 'href="tutorial/"' in home and 'src="source/results/grid_size/' in home
@@ -79,7 +80,6 @@ FAULTS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", [*FAULTS, "a page that is not in the menu"])
 def test_a_fault_fails_the_build(fault: str, tmp_path: Path) -> None:
     """On a site of three pages."""

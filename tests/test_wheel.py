@@ -10,6 +10,8 @@ from zipfile import ZipFile
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PACKAGES = ("adapters", "basis_zoo", "studies")
@@ -97,7 +99,6 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     assert "License-Expression: MIT" in about and "Requires-Dist: peft" in about
 
 
-@pytest.mark.slow
 def test_the_script_lists_and_plans_studies_by_name(site: Path, run) -> None:
     script = [sys.executable, str(site / "bin" / "basis-zoo-study")]
     names = {line.split()[0] for line in run(*script, "list").splitlines()}
@@ -111,7 +112,6 @@ def test_every_command_helps(module: str, run) -> None:
     assert f"usage: python -m {module}" in run(sys.executable, "-m", module, "--help")
 
 
-@pytest.mark.slow
 def test_a_shipped_study_runs_by_name(site: Path, tmp_path: Path, run) -> None:
     (tmp_path / "script.py").write_text(RUN)
     *_, versions, told = run(sys.executable, "script.py").splitlines()

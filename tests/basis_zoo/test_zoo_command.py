@@ -14,6 +14,8 @@ from basis_zoo.conformance import ConformanceError, assert_conforms
 from basis_zoo.families.gaussian_rbf import GaussianRBF
 from basis_zoo.listing import COLUMNS, describe
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "my_basis.py"
 
@@ -63,7 +65,6 @@ def test_the_example_fits_in_forty_lines_and_conforms(unregister, capsys) -> Non
     assert "sech" in list_bases()
 
 
-@pytest.mark.slow
 def test_the_example_is_checked_by_the_command_alone() -> None:
     """Without this test's imports: nothing else has to be touched."""
     command = [sys.executable, "-m", "basis_zoo", "check", "--uniform-only", str(EXAMPLE)]
@@ -215,7 +216,6 @@ def test_importing_the_zoo_needs_torch_alone() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
 def test_the_gallery_draws_ones_own_family_alone(tmp_path: Path) -> None:
     bare = "\n\n@register_basis('{0}')\nclass {0}(LocationScaleBasis):\n    'A bump.'\n"
     bare += "    def psi(self, z):\n        return 1 / torch.cosh(z.clamp(-9, 9))\n"
@@ -233,7 +233,6 @@ def test_the_gallery_draws_ones_own_family_alone(tmp_path: Path) -> None:
     assert main(["gallery", "sink"]) == 2
 
 
-@pytest.mark.slow
 def test_the_gallery_writes_nothing_where_nobody_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

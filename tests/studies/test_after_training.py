@@ -22,6 +22,8 @@ from studies.engine.trials.landscape import filter_normalised, surface
 from studies.engine.trials.training_rows import Objective, as_test
 from studies.engine.trials.trial import run_trial
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"train_rows": 40, "valid_rows": 30, "test_rows": 60}
 
 

@@ -32,6 +32,8 @@ from studies.engine.tracking import mlflow_client
 from studies.engine.trials import devices
 from studies.output import console
 
+pytestmark = pytest.mark.slow
+
 HEAVY = {"torch", "transformers", "peft", "mlflow", "matplotlib", "optuna", "pandas", "scipy"}
 STUDY = studies.Study(
     "small",
@@ -76,7 +78,6 @@ def files(folder: Path) -> dict[str, int]:
     return {str(file): file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
 
 
-@pytest.mark.slow
 def test_a_run_leaves_what_the_command_leaves(found: studies.Findings) -> None:
     assert list(found.trials["status"]) == ["done"] * 6
     report = found.folder / "report"
@@ -88,7 +89,6 @@ def test_a_run_leaves_what_the_command_leaves(found: studies.Findings) -> None:
     assert repr(found) == "<small (embedded): 6 trials: 6 done>"
 
 
-@pytest.mark.slow
 def test_what_has_a_result_is_not_trained_again(
     found: studies.Findings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,7 +114,6 @@ def test_load_reads_the_same_from_name_file_and_folder_and_writes_nothing(
     assert files(folder / "runs") == before
 
 
-@pytest.mark.slow
 def test_the_folder_of_a_setting_is_loaded_with_it(found: studies.Findings) -> None:
     assert studies.run(STUDY, runs="set", seeds=[0], set={"train.epochs": 2}).folder == Path(
         "set/small/embedded+train.epochs=2"
@@ -310,7 +309,6 @@ class Interrupts(TrainsHere):
         Interrupts.closed = True
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("heard_signals")
 def test_ctrl_c_ends_trials_in_order_and_the_same_call_goes_on(
     monkeypatch: pytest.MonkeyPatch,
@@ -351,7 +349,6 @@ def test_a_notebook_gets_plain_lines(
     assert rendering.terminal(outcome) == before and "r=2" in before
 
 
-@pytest.mark.slow
 def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[2] / "docs" / "python_api.md").read_text(encoding="utf-8")

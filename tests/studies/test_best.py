@@ -14,6 +14,8 @@ from studies.engine.trials.training.loop import TrainingLoop
 from studies.engine.trials.training_run import TrainingRun
 from studies.engine.trials.trial import run_trial
 
+pytestmark = pytest.mark.slow
+
 ADAPTERS: dict[str, dict[str, Any]] = {
     "lora": {"dropout": 0.2},
     "basis": {
@@ -148,7 +150,6 @@ def test_the_kept_model_evaluates_as_it_did(
     assert result.kept.step == 4 and not states[0]  # AdaLoRA chooses ranks later
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 6])
 @pytest.mark.parametrize("method", list(ADAPTERS))
 def test_a_training_cut_off_keeps_what_a_whole_one_keeps(

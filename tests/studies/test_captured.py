@@ -23,6 +23,8 @@ from studies.engine.trials.training import captured, cuda_graph, loop
 from studies.engine.trials.training.step import OptimizerStep, Part
 from studies.engine.trials.trial import run_trial
 
+pytestmark = pytest.mark.slow
+
 TRAIN = {"epochs": 4, "batch_size": 16, "eval_every": 5}
 BASIS = {"method": "basis", "basis": "sinc", "num_basis": 8, "start": "anchored"}
 NOT_CAPTURED = "steps are not captured in CUDA graphs: "
@@ -53,7 +55,6 @@ def both(trial: Trial, folder: Path) -> tuple[Result, Result]:
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("batches", [1, 2])
 @pytest.mark.parametrize("adapter", [{"dropout": 0.2}, BASIS], ids=["lora", "basis"])
 def test_replayed_steps_give_the_numbers_of_steps_that_are_not(
@@ -69,7 +70,6 @@ def test_replayed_steps_give_the_numbers_of_steps_that_are_not(
     assert sum(replays) >= 14
 
 
-@pytest.mark.slow
 def test_the_parts_of_a_batch_are_replayed_together(
     make: Any, tmp_path: Path, on_a_gpu: type[Again], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +106,6 @@ def test_batches_have_few_shapes_and_the_numbers_of_those_that_are_padded_less(
         assert got == pytest.approx(want, rel=1e-3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("choices", [{}, {"choices": ["one", "two"]}], ids=["words", "choices"])
 def test_lessons_of_a_language_model_are_replayed_to_the_same_numbers(
     choices: dict, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any
@@ -149,7 +148,6 @@ def draws() -> None:
     torch.rand(3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fails", "why"),
     [
@@ -170,7 +168,6 @@ def test_where_a_capture_fails_the_training_goes_on_without(
     assert result.micro_batch is None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sections", "why"),
     [
@@ -202,7 +199,6 @@ def asked_in_step(last: int, preemption: Preemption) -> Callable[..., None]:
     return take
 
 
-@pytest.mark.slow
 def test_a_training_cut_off_between_replays_goes_on_to_the_same_bits(
     make: Any, tmp_path: Path, on_a_gpu: type[Again], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +230,6 @@ def verdicts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return Proxies.verdicts
 
 
-@pytest.mark.slow
 def test_steps_are_captured_anew_where_their_proxies_no_longer_do(
     make: Any, tmp_path: Path, on_a_gpu: type[Again], verdicts: list[str]
 ) -> None:
@@ -248,7 +243,6 @@ def test_steps_are_captured_anew_where_their_proxies_no_longer_do(
     assert note.startswith("the proxies of phi were past their tolerance in 1 replayed steps")
 
 
-@pytest.mark.slow
 def test_proxies_that_change_all_the_time_are_not_captured(
     make: Any, tmp_path: Path, on_a_gpu: type[Again], verdicts: list[str], monkeypatch: Any
 ) -> None:
@@ -282,7 +276,6 @@ def as_captured(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
     return context
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("batches", [1, 2])
 @pytest.mark.parametrize("family", ["sinc", "hat"])
 def test_proxies_follow_a_range_that_grows_while_steps_are_replayed(
@@ -345,7 +338,6 @@ def test_whether_steps_are_captured_is_in_the_key_where_they_are_not(make: Any) 
         Train.read("train", {"capture": "on"})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("batches", [1, 2])
 def test_a_capture_that_fails_once_is_tried_again_after_a_warm_up(
     batches: int, make: Any, tmp_path: Path, on_a_gpu: type[Again]
@@ -364,7 +356,6 @@ def test_a_capture_that_fails_once_is_tried_again_after_a_warm_up(
     assert replays[0] > 0 and replays[1] == 0 and sum(replays[2:]) > 10
 
 
-@pytest.mark.slow
 def test_what_could_not_be_captured_is_not_tried_again_with_smaller_batches(
     make: Any, tmp_path: Path, on_a_gpu: type[Again], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,8 @@ from studies.engine.trials.training import captured_forward as forward
 from studies.engine.trials.training.captured_forward import CapturedForward
 from studies.tasks.encoding import Encoded, Pad, eval_batches
 
+pytestmark = pytest.mark.slow
+
 
 class Graph(Again):
     """Of logits (4, 1)."""

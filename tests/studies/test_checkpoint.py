@@ -31,6 +31,8 @@ from studies.engine.trials.training.checkpoint import CheckpointError, Identity
 from studies.engine.trials.training.loop import TrainingLoop
 from studies.engine.trials.trial import run_trial
 
+pytestmark = pytest.mark.slow
+
 LEARNED_GRID = {
     "method": "basis",
     "basis": "sinc",
@@ -329,7 +331,6 @@ def test_sigterm_waits_where_a_step_is_under_way() -> None:
     assert reached == ["the end of the step"]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("heard_signals")
 def test_ctrl_c_and_the_same_command_again_give_the_same_numbers(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

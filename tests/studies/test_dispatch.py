@@ -24,6 +24,8 @@ from studies.engine.running.events import Stopped
 from studies.engine.running.protocols import Queue, Task
 from studies.engine.searching.optuna_storage import OptunaLedger
 
+pytestmark = pytest.mark.slow
+
 DRIVER = Path(fake_trials.__file__)
 make_study, make_trials = fake_trials.make_study, fake_trials.make_trials
 
@@ -132,7 +134,6 @@ def test_a_trial_that_takes_too_long_is_ended_even_if_it_is_stubborn(lab: Lab, m
     assert not any(lives(pid) for pid in lab.pids())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fake", "kind", "message"),
     [
@@ -208,7 +209,6 @@ def test_a_second_dispatcher_is_refused(lab: Lab) -> None:
     assert lab.run(make_trials({})) == ["started", "done"]
 
 
-@pytest.mark.slow
 def test_kill_9_at_any_time_then_the_same_command_completes_each_trial_once(lab: Lab) -> None:
     for waited in (1, 3):
         driver = start_driver(lab)

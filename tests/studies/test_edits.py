@@ -21,6 +21,8 @@ from studies.engine.tracking import background
 from studies.engine.trials import devices, fetching
 from tools import results_index
 
+pytestmark = pytest.mark.slow
+
 STUDY = """\
 name: s
 question: Which?
@@ -225,7 +227,6 @@ def own_data(run, tiny_bert: Path):
     return run
 
 
-@pytest.mark.slow
 def test_corrected_labels_are_other_trials_and_none_is_averaged_with_the_old(own_data) -> None:
     assert own_data(OWN)[0] == 4
     keys_before = {trial.key for trial in plan(load_study("s.yaml"))}
@@ -314,7 +315,6 @@ TUNED = OWN.replace("seeds: [0, 1]", "seeds: [0, 1]\n"
     "metric: test/accuracy", "metric: test/accuracy, select_on: valid/accuracy")  # fmt: skip
 
 
-@pytest.mark.slow
 def test_a_tuned_study_says_before_it_tunes_again_that_the_data_changed(own_data) -> None:
     assert own_data(TUNED)[0] == 8
     Path("rows.csv").write_text(ROWS.replace("row 7 is good,good", "row 7 is good,bad"))
@@ -326,7 +326,6 @@ def test_a_tuned_study_says_before_it_tunes_again_that_the_data_changed(own_data
     assert "edited" not in said and "(seeds 7)" in said and "(seeds 0, 1)" in said
 
 
-@pytest.mark.slow
 def test_what_tuning_chose_anew_is_no_edit_of_the_file(own_data) -> None:
     own_data(TUNED)
     said = own_data(TUNED.replace("[1.0e-3, 1.0e-2]", "[2.0e-3, 1.0e-2]"))[1]
@@ -350,7 +349,6 @@ search:
 )
 
 
-@pytest.mark.slow
 def test_a_searched_study_says_why_its_history_begins_anew(own_data) -> None:
     assert own_data(SEARCHED)[0] == 3 + 4
     wider = SEARCHED.replace("[4, 64]", "[4, 65]")

@@ -18,6 +18,8 @@ from studies.engine.trials.training.step import OptimizerStep, Part
 from studies.engine.trials.trial import run_trial
 from studies.tasks.kinds.text import TextClassification
 
+pytestmark = pytest.mark.slow
+
 
 def lines(run_dir: Path) -> list[dict[str, float]]:
     text = (run_dir / "metrics.jsonl").read_text()
@@ -53,7 +55,6 @@ def no_more_than(rows: int, monkeypatch: pytest.MonkeyPatch, after: int = 0) -> 
     return tried
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 3])
 def test_a_trial_that_does_not_fit_is_trained_in_parts_of_its_batches(
     after: int, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -75,7 +76,6 @@ def test_a_trial_that_does_not_fit_is_trained_in_parts_of_its_batches(
         assert got == pytest.approx(want, rel=2e-3)  # each step had the same rows
 
 
-@pytest.mark.slow
 def test_a_trial_that_does_not_fit_at_all_fails_with_a_remedy(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,7 +88,6 @@ def test_a_trial_that_does_not_fit_at_all_fails_with_a_remedy(
     assert "Lower task.max_length" in result.failure.message
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "sizes"), [(5, [6, 3]), (2, [6, 3, 1]), (0, [6, 3, 1])])
 def test_no_size_is_tried_that_no_batch_has(
     rows: int, sizes: list[int], trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -103,7 +102,6 @@ def test_no_size_is_tried_that_no_batch_has(
     assert result.micro_batch == sizes[-1] and len(result.notes) == len(sizes) - 1
 
 
-@pytest.mark.slow
 def test_an_evaluation_that_does_not_fit_is_done_in_smaller_batches(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

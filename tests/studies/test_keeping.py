@@ -19,6 +19,8 @@ from studies.engine.trials.size import expected_bytes
 from studies.engine.trials.trial import run_trial
 from studies.tasks.kinds.prepared import Prepared
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {
     "aurora": {"alpha": 8},
     "vera": {"r": 16},

@@ -21,6 +21,8 @@ from studies.engine.verdicts.samples import Results
 from studies.engine.verdicts.statistics import ALPHA, holm, summarize
 from tools import looks_simulation as simulation
 
+pytestmark = pytest.mark.slow
+
 METRIC = "test/accuracy"
 EXPECTED = ("higher", "lower", "not_higher", "not_lower", "within", "not_within")
 SEEDS = tuple(range(40))

@@ -30,6 +30,8 @@ from studies.engine.trials.training.saving import Saver
 from studies.engine.trials.training.schedule import rate_factor
 from studies.engine.trials.trial import run_trial
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 0.05  # below most norms of the gradient
 
 
@@ -78,7 +80,6 @@ def with_trainer(
     return clip.norms
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 @pytest.mark.parametrize("method", ["lora", "basis", "adalora"])
 def test_a_training_gives_the_bits_of_transformers_trainer(

@@ -23,6 +23,8 @@ from studies.engine.trials import keeping
 from studies.engine.trials.training.schedule import unreached
 from studies.engine.trials.trial import run_trial
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (14, 10)
 DRAWN = ["decaying", "flat", "high_frequency", "low_frequency", "low_rank", "random", "sparse"]
 
@@ -111,7 +113,6 @@ def test_lora_comes_to_the_svd_and_not_beyond(rank: int, tmp_path: Path) -> None
     assert metrics["test/target_stable_rank"] == pytest.approx((s**2).sum() / s[0] ** 2)
 
 
-@pytest.mark.slow
 def test_the_metrics_are_those_of_the_weight_that_is_merged(tmp_path: Path) -> None:
     adapter = {"method": "basis", "r": 2, "basis": "sinc", "num_basis": 8}
     given = trial(adapter, backbone="random_matrix", keep=("adapter",))

@@ -27,6 +27,8 @@ from studies.engine.searching.optuna_storage import Storage
 from studies.engine.tracking import background, mlflow_client, pages
 from studies.files import locked
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def made_quickly(monkeypatch, mlflow_database):
@@ -72,7 +74,6 @@ def assert_each_is_there_once(study, runs_dir: Path | None = None) -> None:
     assert {status for status, _ in runs} == {"FINISHED"}
 
 
-@pytest.mark.slow
 def test_a_database_that_was_not_completed_is_none(study, monkeypatch) -> None:
     def killed(file: Path) -> None:
         file.write_bytes(b"SQLite")

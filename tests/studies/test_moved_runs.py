@@ -9,6 +9,8 @@ from mlflow import MlflowClient
 
 from studies.engine.command import cli
 
+pytestmark = pytest.mark.slow
+
 
 def artifacts(runs_dir: Path) -> dict[str, str]:
     """By run: what its client reads of it, from the folder that is asked for alone."""
@@ -26,7 +28,6 @@ def artifacts(runs_dir: Path) -> dict[str, str]:
     return found
 
 
-@pytest.mark.slow
 def test_a_copy_has_a_page_of_its_own(
     ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,8 @@ from studies.engine.errors import StudyError
 from studies.engine.records import Trial
 from studies.engine.running.events import Stopped
 
+pytestmark = pytest.mark.slow
+
 make_study, make_trials = fake_trials.make_study, fake_trials.make_trials
 
 

@@ -17,6 +17,8 @@ from studies.engine.trials.spectra_file import name_of, read_spectra, saved_step
 from studies.engine.trials.training.snapshots import Snapshots
 from studies.engine.trials.trial import run_trial
 
+pytestmark = pytest.mark.slow
+
 BASIS = {
     "method": "basis", "basis": "sinc", "num_basis": 8, "start": "anchored", "dropout": 0.2
 }  # fmt: skip

@@ -10,6 +10,8 @@ from studies.engine.running import packing, slots
 from studies.engine.trials import devices
 from studies.engine.trials.training.captured import WARM_UP
 
+pytestmark = pytest.mark.slow
+
 GIB = 2**30
 
 
@@ -68,7 +70,6 @@ def arms(make: Any, monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
     ]
 
 
-@pytest.mark.slow
 def test_the_largest_arm_is_measured_once(
     arms: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,7 +102,6 @@ def test_a_gpu_is_measured_until_steps_are_captured(
     assert packing.probe(arms[0]).config["train"]["max_steps"] > WARM_UP + 2
 
 
-@pytest.mark.slow
 def test_an_arm_that_cannot_be_measured_leaves_the_default(make: Any, tmp_path: Path) -> None:
     said: list[str] = []
     broken = make(task={"name": "no-such.csv"})

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from python_path import environment
 
+pytestmark = pytest.mark.slow
+
 HEAVY = ("torch", "transformers", "datasets", "peft", "mlflow", "matplotlib", "optuna", "pandas",
          "ray", "scipy", "sqlalchemy")  # fmt: skip
 WATCH = f"""
@@ -63,7 +65,6 @@ def commands(tmp_path_factory: pytest.TempPathFactory):
     return run
 
 
-@pytest.mark.slow
 def test_what_was_answered_is_asked_anew_of_another_adapter(commands) -> None:
     codes, heavy, output = commands.first
     assert codes == [0, 2] and "peft" in heavy and "num_basis" in output, output
@@ -82,7 +83,6 @@ def test_names_a_second_plan_and_a_name_in_error_need_nothing_heavy(commands) ->
         assert message in output, word
 
 
-@pytest.mark.slow
 def test_a_plug_in_of_a_family_needs_torch_alone(commands) -> None:
     folder: Path = commands.folder
     (folder / "own.py").write_text(

@@ -27,6 +27,8 @@ from studies.engine.running.cluster import node_check
 from studies.engine.running.cluster.actor import Node
 from studies.engine.running.events import Stopped
 
+pytestmark = pytest.mark.slow
+
 try:
     # before Ray, which reads variables that it sets
     from studies.engine.running.cluster import ray_runner

@@ -21,6 +21,8 @@ from studies.engine.searching import optuna_storage, search
 from studies.engine.searching import points as search_ledger
 from studies.engine.trials import devices
 
+pytestmark = pytest.mark.slow
+
 DRIVER = Path(fake_points.__file__)
 STUDY = fake_points.STUDY
 
@@ -80,7 +82,6 @@ def test_the_same_command_runs_nothing_again_and_more_trials_go_on(finished) -> 
     assert len(lab.noted("start")) == 10
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("objectives", [1, 2])
 def test_tpe_learns_where_good_points_are(lab, objectives: int) -> None:
     second = "    - {metric: cost/trainable_parameters, direction: minimize}\n"
@@ -107,7 +108,6 @@ def test_tpe_learns_where_good_points_are(lab, objectives: int) -> None:
     assert errors["tpe"] < 0.6 * errors["random"], errors
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("slot_count", [2])
 def test_killed_at_any_time_every_point_runs_once_and_counts_once(tmp_path, slot_count) -> None:
     lab = fake_points.Lab.unchecked(tmp_path)
@@ -194,7 +194,6 @@ def test_another_space_begins_a_new_history_and_the_old_one_comes_back(finished,
     assert {event.kind for event in lab.run()} == {"found"}
 
 
-@pytest.mark.slow
 def test_a_point_that_two_spaces_have_counts_in_each(lab) -> None:
     grid = STUDY.replace("{int: [4, 64], log: true}", "[4, 8]").replace(
         "{float: [1.0e-4, 1.0e-1], log: true}", "[1.0e-3, 1.0e-2]"
@@ -230,7 +229,6 @@ def test_points_of_a_version_that_noted_no_space_count(finished) -> None:
     assert {event.kind for event in lab.run()} == {"found"}
 
 
-@pytest.mark.slow
 def test_failed_points_are_told_and_tried_again_only_when_asked(lab) -> None:
     lab.broken = "sine"
     lab.run(slot_count=2)
@@ -250,7 +248,6 @@ def test_failed_points_are_told_and_tried_again_only_when_asked(lab) -> None:
     assert len(lab.noted("start")) == 8 + len(failed)
 
 
-@pytest.mark.slow
 def test_a_lagging_point_is_ended_and_not_chosen(lab, monkeypatch) -> None:
     monkeypatch.setattr(loop, "LOOK_SECONDS", 0.0)
     lab.seconds = 0.4
@@ -269,7 +266,6 @@ def test_a_lagging_point_is_ended_and_not_chosen(lab, monkeypatch) -> None:
     assert len(lab.noted("start")) == 8
 
 
-@pytest.mark.slow
 def test_a_small_space_is_searched_without_repeats(lab) -> None:
     text = STUDY.replace("{int: [4, 64], log: true}", "[4, 8]").replace(
         "[sinc, sine, hat]", "[sinc, hat]"

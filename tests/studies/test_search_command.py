@@ -17,6 +17,8 @@ from studies.engine.searching import search
 from studies.engine.tracking import background
 from studies.engine.trials import devices, fetching
 
+pytestmark = pytest.mark.slow
+
 STUDY = fake_points.STUDY
 
 
@@ -55,7 +57,6 @@ class _NoPage:
     def end_trial(self, *arguments) -> None: ...
 
 
-@pytest.mark.slow
 def test_the_best_point_is_trained_with_the_seeds_and_reported(
     command_line, without_figures, capsys
 ) -> None:

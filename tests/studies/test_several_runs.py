@@ -13,6 +13,8 @@ from studies.engine.command import cli, work
 from studies.engine.errors import StudyError
 from studies.engine.tracking import mlflow_client
 
+pytestmark = pytest.mark.slow
+
 STUDY = """\
 question: Which?
 backbone: {{name: {bert}}}
@@ -31,7 +33,6 @@ claims: [{{claim: differs, arm: wide, than: lora, expect: not_within, margin: 5}
 """
 
 
-@pytest.mark.slow
 def test_from_the_command_to_the_page(
     tiny_bert: Path,
     tiny_csv: Path,

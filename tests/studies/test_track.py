@@ -13,7 +13,7 @@ from studies.engine.tracking.background import deliver
 from studies.engine.tracking.pages import TrackedStudy, TrackingError, track_all
 
 TRIALS = "tags.kind = 'trial'"
-pytestmark = pytest.mark.usefixtures("without_figures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_figures")]
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,6 @@ def runs(study, query=TRIALS):
     return client.search_runs([experiment.experiment_id], query)
 
 
-@pytest.mark.slow
 def test_a_fresh_folder_gets_a_database_and_flat_runs(grid_study):
     link = track(grid_study)
     found = runs(grid_study)
@@ -74,7 +73,6 @@ def views(study):
     return {key: tag | json.loads(tag["state"]) for key, tag in found.items()}
 
 
-@pytest.mark.slow
 def test_the_experiment_carries_views_and_note(tracked):
     track(tracked)
     view = views(tracked)["trials"]
@@ -90,7 +88,6 @@ def test_the_experiment_carries_views_and_note(tracked):
     assert len(runs(tracked, view["searchFilter"])) == len(tracked.rows)
 
 
-@pytest.mark.slow
 def test_the_page_opens_on_one_run_an_arm_with_its_answer(tracked):
     track(tracked)
     view, report = views(tracked)["arms"], report_of(tracked)
@@ -116,7 +113,6 @@ def test_the_page_opens_on_one_run_an_arm_with_its_answer(tracked):
     assert columns <= known
 
 
-@pytest.mark.slow
 def test_runs_of_arms_follow_the_report(tracked):
     track(tracked)
     query = views(tracked)["arms"]["searchFilter"]
@@ -129,7 +125,6 @@ def test_runs_of_arms_follow_the_report(tracked):
     assert after["lora"] == before["lora"] and after["G=8"] != before["G=8"]
 
 
-@pytest.mark.slow
 def test_a_run_holds_what_the_trial_found(tracked):
     track(tracked)
     trial, result, _ = tracked.rows[0]
@@ -152,7 +147,6 @@ def test_a_run_holds_what_the_trial_found(tracked):
     assert artifacts == {"config.yaml", "trial.json", "result.json"}
 
 
-@pytest.mark.slow
 def test_a_failed_trial_is_a_failed_run_with_its_log(tracked):
     track(tracked)
     (run,) = runs(tracked, f"{TRIALS} and tags.failure = 'out_of_memory'")
@@ -191,7 +185,6 @@ def test_a_run_of_an_earlier_version_gets_what_it_lacks(tracked, monkeypatch):
     assert run.data.params["adapter.num_basis"] == "8"
 
 
-@pytest.mark.slow
 def test_one_summary_run_holds_the_report(tracked, without_figures):
     without_figures.undo()
     track(tracked)
@@ -204,7 +197,6 @@ def test_one_summary_run_holds_the_report(tracked, without_figures):
     }  # fmt: skip
 
 
-@pytest.mark.slow
 def test_the_same_again_makes_no_second_run(tracked):
     track(tracked)
     first = {run.info.run_id for run in runs(tracked)}
@@ -212,7 +204,6 @@ def test_the_same_again_makes_no_second_run(tracked):
     assert {run.info.run_id for run in runs(tracked)} == first
 
 
-@pytest.mark.slow
 def test_a_new_attempt_supersedes_the_old_run(tracked):
     track(tracked)
     place = next(i for i, row in enumerate(tracked.rows) if row[1].status == "failed")
@@ -276,7 +267,6 @@ def test_a_run_that_is_there_twice_counts_once(tracked):
     assert len(shown) == len(tracked.rows)
 
 
-@pytest.mark.slow
 def test_a_full_disk_is_said_and_everything_is_there_once_there_is_room(tracked):
     said = []
     report = report_of(tracked)
@@ -295,7 +285,6 @@ def test_a_full_disk_is_said_and_everything_is_there_once_there_is_room(tracked)
     assert {run.info.status for run in found} == {"FINISHED", "FAILED"}
 
 
-@pytest.mark.slow
 def test_the_environment_names_another_store(tracked, monkeypatch, tmp_path):
     other = tmp_path / "other.db"
     (tracked.runs_dir / "mlflow.db").rename(other)

@@ -11,7 +11,7 @@ from studies.engine.errors import masked
 from studies.engine.reporting.report import write_report
 from studies.engine.tracking import background, mlflow_client, pages
 
-pytestmark = pytest.mark.usefixtures("without_figures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_figures")]
 
 
 @pytest.fixture
@@ -46,7 +46,6 @@ def delivered(study, say):
     return background.deliver(study.study, study.rows, report, study.runs_dir, say)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["error", "lost", "hang"])
 def test_a_server_that_comes_back_gets_everything_once(server, study, mode, capsys):
     said = []
@@ -69,7 +68,6 @@ def test_a_server_that_comes_back_gets_everything_once(server, study, mode, caps
     assert "lovelace" not in "".join([*said, link.url, link.command, printed.out, printed.err])
 
 
-@pytest.mark.slow
 def test_a_server_that_stays_away_costs_the_dispatcher_no_time(server, study):
     """The queue takes a trial at once; what was not delivered is delivered from the folders."""
     server.mode, said = "hang", []

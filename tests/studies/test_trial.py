@@ -18,6 +18,8 @@ from studies.engine.records import Result, read_result, write_record
 from studies.engine.trials.failures import LONGEST, NotFinite, failure_of
 from studies.engine.trials.trial import run_trial
 
+pytestmark = pytest.mark.slow
+
 ADAPTERS: dict[str, dict[str, Any]] = {
     "lora": {"method": "lora"},
     "basis": {"method": "basis", "basis": "sinc", "num_basis": 8, "start": "anchored"},
@@ -206,7 +208,6 @@ def test_failures_are_told_apart(error: Exception, kind: str) -> None:
     assert failure.message and "\n" not in failure.message and len(failure.message) < LONGEST + 200
 
 
-@pytest.mark.slow
 def test_the_command_needs_neither_optuna_nor_mlflow_and_tells_its_exit_code(
     make: Any, tmp_path: Path
 ) -> None:

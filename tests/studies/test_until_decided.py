@@ -18,6 +18,8 @@ from studies.engine.running import local
 from studies.engine.tracking import background
 from studies.engine.trials import devices, fetching
 
+pytestmark = pytest.mark.slow
+
 STUDY = """\
 name: s
 question: Which?
@@ -131,7 +133,6 @@ def test_it_goes_on_for_arms_of_open_claims_alone(run: Run) -> None:
     assert verdicts() == [("confirmed", 3), ("not decided", 12)]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("heard_signals")
 def test_stopped_in_the_second_look_it_goes_on_to_the_same_end(run: Run) -> None:
     assert run("--runs", "again", high=UNCLEAR)[0] == cli.DONE
@@ -147,7 +148,6 @@ def test_stopped_in_the_second_look_it_goes_on_to_the_same_end(run: Run) -> None
     assert trials_of("runs") == trials_of("again") and verdicts("runs") == verdicts("again")
 
 
-@pytest.mark.slow
 def test_each_export_has_the_trials_of_the_next_look(run: Run) -> None:
     exported = []
     for _ in range(4):
@@ -194,7 +194,6 @@ def test_looks_and_claims_changed_after_results_are_said_to_be(run: Run) -> None
     assert "looks at the claims, after so many seeds, were changed" in report_of()
 
 
-@pytest.mark.slow
 def test_the_order_of_claims_is_no_change_and_a_damaged_note_is_none(run: Run) -> None:
     assert run()[0] == cli.DONE
     head, last, first = STUDY.rstrip().rsplit("\n", 2)
@@ -220,7 +219,6 @@ def test_seeds_added_to_a_list_are_said_in_the_report_and_looks_in_both(run: Run
     assert "the looks of s.yaml" in run("--plan")[2]
 
 
-@pytest.mark.slow
 def test_what_failed_is_tried_again_once_a_command(run: Run) -> None:
     assert run(high=UNCLEAR, fails=4)[0] == cli.INCOMPLETE
     assert seeds_of() == {"lora": 12, "low": 3, "high": 12}  # a failed trial has ended too

@@ -44,7 +44,7 @@ seeds: [0, 1]
 """
 
 
-pytestmark = pytest.mark.usefixtures("without_figures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_figures")]
 
 
 @pytest.fixture
@@ -61,7 +61,6 @@ def export(*more: str) -> Plan:
     return read_plan(Path("plan.json"))
 
 
-@pytest.mark.slow
 def test_a_plan_is_worked_off_and_its_results_come_home(
     study: Path, tmp_path: Path, capsys, monkeypatch
 ) -> None:
@@ -174,7 +173,6 @@ def test_an_arm_that_never_ran_may_take_as_long_as_the_longest(study: Path) -> N
     assert queue.next(lambda task: later.fits(task.trial)).trial == first
 
 
-@pytest.mark.slow
 def test_a_signal_ends_the_workers_and_the_rest_is_run_later(study: Path) -> None:
     whole = export("--only", "arm=lora")
     long = [t.model_copy(update={"config": t.config | {"train": {"epochs": 1e4}}})
@@ -212,7 +210,6 @@ def test_what_is_no_plan_is_refused_by_name(tmp_path: Path, capsys, content, mes
     assert message in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_working_needs_nothing_that_a_bare_machine_lacks(tmp_path: Path) -> None:
     script = tmp_path / "bare.py"
     script.write_text(

@@ -15,7 +15,7 @@ from adapters.ops import operators
 from adapters.ops.linear import merged_linear
 from adapters.ops.weight import effective_weight, weight_update
 
-pytestmark = pytest.mark.usefixtures("fresh_compiler")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fresh_compiler")]
 LINEAR = ["q_proj", "down_proj"]
 IDS = torch.arange(24).reshape(3, 8) % 20
 
@@ -58,7 +58,6 @@ def graphs() -> int:
     return counters["stats"]["unique_graphs"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -79,7 +78,6 @@ def test_the_model_compiled_has_eagers_gradients_in_one_graph(options):
     assert graphs() == 1 and not counters["graph_break"]
 
 
-@pytest.mark.slow
 def test_the_body_is_one_full_graph_for_inductor():
     model = llama()
     want = step(model, model)
@@ -88,7 +86,6 @@ def test_the_body_is_one_full_graph_for_inductor():
     same(step(model, model), want)
 
 
-@pytest.mark.slow
 def test_training_steps_follow_eagers_without_compiling_again():
     told = []
     for compiled in (False, True):
@@ -108,7 +105,6 @@ def test_training_steps_follow_eagers_without_compiling_again():
     assert graphs() == 2  # one for training, one for evaluation
 
 
-@pytest.mark.slow
 def test_compiled_passes_find_their_proxies_where_they_lay():
     """torch's CUDA graphs take them for tensors that stay, and are recorded anew if they move."""
     model = llama()
@@ -130,7 +126,6 @@ def test_compiled_passes_find_their_proxies_where_they_lay():
     assert places[0] == places[1] == places[2]
 
 
-@pytest.mark.slow
 def test_a_backward_pass_whose_proxies_were_written_since_raises():
     model = llama()
     called = torch.compile(model, backend="aot_eager")
@@ -142,7 +137,6 @@ def test_a_backward_pass_whose_proxies_were_written_since_raises():
         late.backward()
 
 
-@pytest.mark.slow
 def test_only_another_kind_of_proxy_is_compiled_anew():
     model = llama(target_modules=["q_proj"])
     called = torch.compile(model, backend="aot_eager")
@@ -157,7 +151,6 @@ def test_only_another_kind_of_proxy_is_compiled_anew():
     assert batch.degree > before and graphs() == 2
 
 
-@pytest.mark.slow
 def test_lengths_may_differ():
     model = llama()
     called = torch.compile(model, backend="aot_eager")
@@ -166,7 +159,6 @@ def test_lengths_may_differ():
     assert graphs() == 2  # the second knows any length
 
 
-@pytest.mark.slow
 def test_with_gradient_checkpointing():
     model = llama()
     want = step(model, model)
@@ -174,7 +166,6 @@ def test_with_gradient_checkpointing():
     same(step(model, torch.compile(model, backend="aot_eager")), want)
 
 
-@pytest.mark.slow
 def test_merged_disabled_and_other_adapters():
     model = llama(target_modules=["q_proj"])
     config = BasisConfig(target_modules=["v_proj"], r=2, start="paper")
@@ -212,7 +203,6 @@ class Kinds(nn.Module):
         return self.attention(y, y, y, need_weights=False)[0]
 
 
-@pytest.mark.slow
 def test_embeddings_convolutions_and_attention():
     torch.manual_seed(0)
     names = ["embedding", "convolution", "attention"]
@@ -227,7 +217,6 @@ def test_embeddings_convolutions_and_attention():
     assert graphs() == 1
 
 
-@pytest.mark.slow
 def test_a_layer_by_itself_asks_for_its_numbers_of_now():
     model = llama(target_modules=["q_proj"])
     layer = model.get_base_model().model.layers[0].self_attn.q_proj
@@ -240,7 +229,6 @@ def test_a_layer_by_itself_asks_for_its_numbers_of_now():
         torch.testing.assert_close(called(x), layer(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("trained", ["weight", "bias"])
 def test_a_trained_base_is_trained(trained):
     torch.manual_seed(0)
@@ -256,7 +244,6 @@ def test_a_trained_base_is_trained(trained):
     same(*reversed(told))
 
 
-@pytest.mark.slow
 def test_phi_without_a_proxy_is_evaluated_outside_the_graph(monkeypatch):
     monkeypatch.setattr(operators, "can_be_operator", lambda _: False)
     model = llama(target_modules=["q_proj"])

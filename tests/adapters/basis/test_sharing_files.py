@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from adapters import BasisConfig, BasisLinear
 from adapters.basis.sharing import LEVELS, SCOPES, Borrower
 
+pytestmark = pytest.mark.slow
+
 FILE = "adapter_model.safetensors"
 OPTIONS = {
     **{"r": 2, "num_basis": 5, "target_modules": "all", "grid": "learned"},

@@ -15,6 +15,8 @@ from bench.adapter.cases import KINDS
 from bench.adapter.checks import LIMITS, tile_errors
 from bench.adapter.tune import CANDIDATES
 
+pytestmark = pytest.mark.slow
+
 ON_GPU = torch.cuda.is_available()
 pytest.importorskip("triton", reason="triton is not installed: pip install triton")
 
@@ -64,7 +66,6 @@ def _check(b, a, proxy, dtype, tile=SMALL):
         assert _error(one, other) < 1e-5, f"{name} of {type(proxy).__name__}"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("name", "radius"), [("sinc", 0.05), ("sinc", 3.0), ("hat", 0.1)])
 def test_shapes(name, radius, shape):
