@@ -5,6 +5,7 @@
 Prints a table and writes the part `ray` of bench/results/engine.json.
 """
 
+import argparse
 import json
 import os
 import statistics
@@ -31,7 +32,9 @@ SLOTS = 2
 
 def main() -> None:
     """Measure both runners and write what was found."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 300
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("count", nargs="?", type=int, default=300, help="trials; default: 300")
+    count = parser.parse_args().count
     fake_trials.devices.gpus = lambda: 0
     numbers: dict[str, object] = {"trials": count, "slots": SLOTS, "cores": os.cpu_count()}
     numbers["load_before"] = round(os.getloadavg()[0], 1)

@@ -1,4 +1,4 @@
-"""Accuracy against kept parameters, on a real task: what docs/adapter.md shows.
+"""Accuracy against kept parameters, on a real task: what docs/how_to/export.md shows.
 
     python docs/kept_parameters.py docs/kept_parameters.png
 

@@ -17,7 +17,7 @@ settings.load_profile("repeatable")
 # new examples, and more of them, as a nightly run should draw: --hypothesis-profile=nightly
 settings.register_profile("nightly", max_examples=500, print_blob=True)
 
-ON_REQUEST = ("network", "bench", "ray", "thorough")
+ON_REQUEST = ("network", "ray", "thorough")
 """Markers of tests that run only where `-m` names them."""
 
 CACHE = "BASIS_ZOO_CACHE"

@@ -4,10 +4,8 @@ python -m tools.config_reference docs/config.md
 """
 
 import dataclasses
-import sys
 import types
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import griffe
@@ -16,6 +14,7 @@ from peft import PeftConfig
 import basis_zoo
 from adapters import BasisConfig
 from basis_zoo import InputScale
+from tools.page_command import write_page
 from tools.study_reference import in_yaml, prose
 
 SECTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -193,4 +192,4 @@ def _cells(*cells: str) -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(page(), encoding="utf-8")
+    write_page("config_reference", page, "docs/config.md")

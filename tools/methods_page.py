@@ -1,11 +1,10 @@
 """The page of all methods, made from the registry: `python -m tools.methods_page FILE`."""
 
-import argparse
 import textwrap
-from pathlib import Path
 from typing import Any
 
 from adapters.methods.registry import Method, get_method, list_methods
+from tools.page_command import write_page
 
 _ELSEWHERE = frozenset({"qalora_group_size", "total_step", "schema_version", "tolerance"})
 """Numbers in PEFT's configurations that other methods use, or that are no hyperparameters."""
@@ -60,14 +59,5 @@ def page() -> str:
     return _HEAD + "".join(rows) + "\n## What to know\n\n" + "".join(notes)
 
 
-def main() -> None:
-    """Write the page to the file that the command names."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.methods_page", description="Write the page of all methods."
-    )
-    parser.add_argument("file", type=Path, help="docs/methods.md in this repository")
-    parser.parse_args().file.write_text(page(), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    write_page("methods_page", page, "docs/methods.md")

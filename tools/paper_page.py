@@ -7,6 +7,7 @@ the committed reports, conflicts within the paper from `studies.published`. A st
 names a table, as in "(table 12: +5.3)", is listed at that table without being in `paper.yaml`.
 """
 
+import argparse
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,8 @@ class Claim:
 
 def main() -> int:
     """Write the page; the exit code."""
+    description = f"Write docs/{PAGE.name} anew."
+    argparse.ArgumentParser(prog="python -m tools.paper_page", description=description).parse_args()
     PAGE.write_text(page(), encoding="utf-8")
     sys.stdout.write(f"{PAGE}\n")
     return 0

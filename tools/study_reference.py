@@ -4,12 +4,10 @@ python -m tools.study_reference docs/reference.md
 """
 
 import re
-import sys
 import textwrap
 import types
 import typing
 from collections.abc import Iterator
-from pathlib import Path
 from types import NoneType
 from typing import Any, Literal
 
@@ -19,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from studies.engine.definition.study import StudyBody
 from studies.sections import model_in
+from tools.page_command import write_page
 
 EXAMPLE = """\
 name: example
@@ -284,4 +283,4 @@ def _bounds(bounds: tuple[Any, ...]) -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(page(), encoding="utf-8")
+    write_page("study_reference", page, "docs/reference.md")

@@ -3,8 +3,8 @@
 python -m tools.verdicts docs/results.md      # write the tables of that page anew
 """
 
+import argparse
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,5 +52,9 @@ def _numbers(claim: Mapping[str, Any]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    file = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.verdicts", description="Write the tables of verdicts anew."
+    )
+    parser.add_argument("file", type=Path, help="docs/results.md in this repository")
+    file: Path = parser.parse_args().file
     file.write_text(with_tables(file.read_text("utf-8"), file.resolve().parent), encoding="utf-8")

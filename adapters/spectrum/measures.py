@@ -76,7 +76,7 @@ def effective_rank(values: Tensor) -> float:
 
 @torch.no_grad()
 def stable_rank_by_power(matrix: Tensor) -> Tensor:
-    """The stable rank of a (rows, columns) matrix by power iteration, (); slightly large at most.
+    """The stable rank of a (rows, columns) matrix by power iteration, (), never too small.
 
     For use while training: costs 24 products with a vector and never waits for the device.
     """

@@ -41,13 +41,15 @@ def _cases() -> list:
             grids = grids_for(basis) if check.per_grid else grids_for(basis)[:1]
             for grid in grids:
                 label = f"{_label(basis)}-{check.name}-{grid.name}"
-                cases.append(pytest.param(basis, check, grid, id=label))
+                marks = [pytest.mark.slow] if check.slow else []
+                cases.append(pytest.param(basis, check, grid, id=label, marks=marks))
     for basis in ELSEWHERE:
         uniform = get_grid("uniform")
         for check in checks_for(basis):
             if not check.slow:
                 label = f"{_label(basis)}-{check.name}"
-                cases.append(pytest.param(basis, check, uniform, id=label))
+                slow = pytest.mark.slow  # the same on another interval
+                cases.append(pytest.param(basis, check, uniform, id=label, marks=slow))
     return cases
 
 
@@ -57,7 +59,6 @@ def test_shipped_families_declare_themselves(basis: Basis) -> None:
     assert not missing, f"what ships has an oracle, a formula and a reference: add {missing}"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("basis", "check", "grid"), _cases())
 def test_conformance(basis: Basis, check: Check, grid: Grid) -> None:
     assert check(Subject(basis, grid))

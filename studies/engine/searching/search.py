@@ -140,7 +140,7 @@ def best(search: Search, points: Sequence[tuple[Trial, Result]]) -> Trial | None
 
 
 def front(search: Search, points: Sequence[Sequence[float]]) -> list[bool]:
-    """Which of `points` no other is as good as in all objectives and better than in one."""
+    """Which of `points` are Pareto-optimal: none is as good in all objectives and better in one."""
     signed = [_signed(search, each) for each in points]
 
     def beaten(a: Sequence[float]) -> bool:
