@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left = [item for item in items if any(map(item.get_closest_marker, unasked))]
     if left:
         config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if item not in left]
+        items[:] = [item for item in items if not any(map(item.get_closest_marker, unasked))]
 
 
 @pytest.fixture(scope="session", autouse=True)

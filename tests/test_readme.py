@@ -76,8 +76,14 @@ def pattern(line: str) -> str:
 
 
 TUTORIAL = page("tutorial.md")
+ON_REQUEST = {"cluster": "ray", **dict.fromkeys(("gpu", "own_model", "export"), "thorough")}
+"""Pages that take longest to follow, with the marker that asks for them."""
 FOLLOWED = [
-    pytest.param(path, marks=pytest.mark.ray if path.stem == "cluster" else (), id=name(path))
+    pytest.param(
+        path,
+        marks=getattr(pytest.mark, ON_REQUEST[path.stem]) if path.stem in ON_REQUEST else (),
+        id=name(path),
+    )
     for path in [ROOT / "docs/tutorial.md", *sorted((ROOT / "docs/how_to").glob("*.md"))]
 ]
 

@@ -48,8 +48,8 @@ def _cases() -> list:
         for check in checks_for(basis):
             if not check.slow:
                 label = f"{_label(basis)}-{check.name}"
-                slow = pytest.mark.slow  # the same on another interval
-                cases.append(pytest.param(basis, check, uniform, id=label, marks=slow))
+                seldom = pytest.mark.thorough  # the same on another interval
+                cases.append(pytest.param(basis, check, uniform, id=label, marks=seldom))
     return cases
 
 

@@ -175,8 +175,13 @@ def small(monkeypatch):
     tiny.config.num_hidden_layers = 24
 
 
+SELDOM = [
+    pytest.param(n, marks=pytest.mark.thorough) for n in ("table", "layer", "qwen", "methods")
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("bench", ["merge", "table", "gradient", "layer", "qwen", "methods"])
+@pytest.mark.parametrize("bench", ["merge", "gradient", *SELDOM])
 def test_every_benchmark_of_a_gpu_runs(small, bench):
     run = Run(place("cpu"))
     cli.BENCHES[bench][0](run, "cpu", False)

@@ -150,7 +150,7 @@ def test_the_kept_model_evaluates_as_it_did(
     assert result.kept.step == 4 and not states[0]  # AdaLoRA chooses ranks later
 
 
-@pytest.mark.parametrize("step", [2, 6])
+@pytest.mark.parametrize("step", [2, pytest.param(6, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("method", list(ADAPTERS))
 def test_a_training_cut_off_keeps_what_a_whole_one_keeps(
     method: str, step: int, trial_of: Any, best_at: Any, tmp_path: Path

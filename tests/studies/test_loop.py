@@ -80,7 +80,7 @@ def with_trainer(
     return clip.norms
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("schedule", ["linear", pytest.param("cosine", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("method", ["lora", "basis", "adalora"])
 def test_a_training_gives_the_bits_of_transformers_trainer(
     method: str, schedule: str, make: Any, tmp_path: Path
