@@ -76,7 +76,10 @@ def pattern(line: str) -> str:
 
 
 TUTORIAL = page("tutorial.md")
-ON_REQUEST = {"cluster": "ray", **dict.fromkeys(("gpu", "own_model", "export"), "thorough")}
+ON_REQUEST = {
+    "cluster": "ray",
+    **dict.fromkeys(("gpu", "own_data", "own_model", "export"), "thorough"),
+}
 """Pages that take longest to follow, with the marker that asks for them."""
 FOLLOWED = [
     pytest.param(
