@@ -14,8 +14,8 @@ from peft import PeftConfig
 import basis_zoo
 from adapters import BasisConfig
 from basis_zoo import InputScale
-from tools.page_command import write_page
-from tools.study_reference import in_yaml, prose
+from tools.pages import prose, table_row, write_page
+from tools.study_reference import in_yaml
 
 SECTIONS: Mapping[str, Mapping[str, Any]] = {
     "Rank and scale": {
@@ -188,7 +188,7 @@ def _option(part: str, field: dataclasses.Field[Any], meaning: str) -> str:
 
 
 def _cells(*cells: str) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
+    return f"{table_row(cells)}\n"
 
 
 if __name__ == "__main__":

@@ -1,17 +1,12 @@
 """The page of all methods, made from the registry: `python -m tools.methods_page FILE`."""
 
-import textwrap
 from typing import Any
 
 from adapters.methods.registry import Method, get_method, list_methods
-from tools.page_command import write_page
+from tools.pages import prose, table_row, write_page
 
 _ELSEWHERE = frozenset({"qalora_group_size", "total_step", "schema_version", "tolerance"})
 """Numbers in PEFT's configurations that other methods use, or that are no hyperparameters."""
-
-_WRAP = textwrap.TextWrapper(
-    100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-)
 
 _HEAD = """# Methods
 
@@ -53,9 +48,9 @@ def page() -> str:
         marks = ("yes" if m else "no" for m in (method.mergeable, method.convertible))
         para = "yes" if method.low_rank else "no"
         cells = (f"`{name}`", method.formula, numbers or "none", *marks, para, method.size or "—")
-        rows.append(f"| {' | '.join((*cells, method.source or 'ours'))} |\n")
+        rows.append(f"{table_row((*cells, method.source or 'ours'))}\n")
         if method.note:
-            notes.append(f"{_WRAP.fill(f'- `{name}`: {method.note}.')}\n")
+            notes.append(f"{prose(f'- `{name}`: {method.note}.', indent='  ')}\n")
     return _HEAD + "".join(rows) + "\n## What to know\n\n" + "".join(notes)
 
 

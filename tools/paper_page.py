@@ -20,6 +20,7 @@ import yaml
 from studies import published
 from studies.sections import unlike
 from tools import results_index
+from tools.pages import table_row
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "paper.md"
@@ -121,7 +122,7 @@ def _row(name: str, entry: Entry, claims: list[Claim]) -> str:
     files = dict.fromkeys([*(f"studies/{claim.study}.yaml" for claim in claims), *entry["here"]])
     links = "<br>".join(f"[{file}](../{file})" for file in files)
     cells = [name, " ".join(sentences), links or "nothing", _verdict(claims, entry)]
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return table_row(cells)
 
 
 def _verdict(claims: list[Claim], entry: Entry) -> str:

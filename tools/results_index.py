@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tools import figures
+from tools.pages import table_row
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 WORDS = ("confirmed", "refuted", "bounded", "not decided")
@@ -100,7 +101,7 @@ def index(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         name = f"[{report['study']} ({report['profile']})]({folder}/report.md)"
         cells = [name, report["question"], size, str(count),
                   str(len(report["failed"])), *map(str, counts)]  # fmt: skip
-        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+        lines.append(table_row(cells))
     for folder, report in reports:
         lines += ["", f"## [{report['study']} ({report['profile']})]({folder}/report.md)", ""]
         lines += [f"{report['question']}", "", *_verdicts(report), *_facts(report)]

@@ -4,7 +4,6 @@ python -m tools.study_reference docs/reference.md
 """
 
 import re
-import textwrap
 import types
 import typing
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from studies.engine.definition.study import StudyBody
 from studies.sections import model_in
-from tools.page_command import write_page
+from tools.pages import prose, table_row, write_page
 
 EXAMPLE = """\
 name: example
@@ -201,18 +200,13 @@ def _table(model: type[BaseModel]) -> str:
     for name, info in model.model_fields.items():
         kind = _words(info.annotation, tuple(info.metadata))
         cells = (f"`{name}`", kind, _default(info), _example(name, info), _meaning(info))
-        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n")
+        rows.append(f"{table_row(cells)}\n")
     return "".join(rows)
 
 
 def _summary(model: type[BaseModel]) -> str:
     """The model's docstring, without what it raises."""
     return (model.__doc__ or "").strip().replace("\n    ", "\n")
-
-
-def prose(text: str) -> str:
-    """`text` in lines of at most 100 characters."""
-    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _meaning(info: FieldInfo) -> str:

@@ -21,6 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tools.pages import table_row
+
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = Path(__file__).with_name("versions.json")
 PAGE = ROOT / "docs" / "versions.md"
@@ -121,7 +123,7 @@ def _lines(records: Sequence[Record]) -> Iterator[str]:
     yield "| --- | --- |" + " --- |" * len(PACKAGES) + " ---: | ---: | --- |"
     for each in records:
         columns = ("end", "python", *PACKAGES, "passed", "failed", "date")
-        yield f"| {' | '.join(str(each[name]) for name in columns)} |"
+        yield table_row(each[name] for name in columns)
     yield ""
     yield "Newer releases of torch are allowed and untried."
     yield "transformers 5.24 asks for PEFT 0.22 in its own `add_adapter` and `delete_adapter`,"

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tools.pages import table_row
 from tools.results_index import RESULTS, WORDS, read_reports
 
 BEGIN, END = "<!-- verdicts: begin -->\n", "<!-- verdicts: end -->"
@@ -40,7 +41,7 @@ def tables(folder: Path) -> str:
 def _row(at: str, report: Mapping[str, Any], claim: Mapping[str, Any], folder: Path) -> str:
     link = os.path.relpath(RESULTS / at / "report.md", folder)
     cells = [claim["claim"], *_numbers(claim), f"[{report['study']} ({report['profile']})]({link})"]
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return table_row(cells)
 
 
 def _numbers(claim: Mapping[str, Any]) -> Iterator[str]:
