@@ -34,10 +34,13 @@ if not torch.cuda.is_available():  # before anything imports triton: kernels run
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what nobody asked for; in `addopts` it would be lost with the first `-m`."""
     unasked = [name for name in ON_REQUEST if name not in config.option.markexpr]
-    left = [item for item in items if any(map(item.get_closest_marker, unasked))]
-    if left:
-        config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if not any(map(item.get_closest_marker, unasked))]
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        (left_out if any(map(item.get_closest_marker, unasked)) else kept).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
 
 
 @pytest.fixture(scope="session", autouse=True)

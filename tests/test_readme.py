@@ -76,17 +76,13 @@ def pattern(line: str) -> str:
 
 
 TUTORIAL = page("tutorial.md")
-ON_REQUEST = {
-    "cluster": "ray",
-    **dict.fromkeys(("gpu", "own_data", "own_model", "export"), "thorough"),
-}
-"""Pages that take longest to follow, with the marker that asks for them."""
+THOROUGH = pytest.mark.thorough
+MARKS = {"cluster": pytest.mark.ray} | dict.fromkeys(
+    ("export", "gpu", "own_data", "own_model"), THOROUGH
+)
+"""Markers of the pages that take longest to follow."""
 FOLLOWED = [
-    pytest.param(
-        path,
-        marks=getattr(pytest.mark, ON_REQUEST[path.stem]) if path.stem in ON_REQUEST else (),
-        id=name(path),
-    )
+    pytest.param(path, marks=MARKS.get(path.stem, ()), id=name(path))
     for path in [ROOT / "docs/tutorial.md", *sorted((ROOT / "docs/how_to").glob("*.md"))]
 ]
 

@@ -175,13 +175,18 @@ def small(monkeypatch):
     tiny.config.num_hidden_layers = 24
 
 
-SELDOM = [
-    pytest.param(n, marks=pytest.mark.thorough) for n in ("table", "layer", "qwen", "methods")
-]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("bench", ["merge", "gradient", *SELDOM])
+@pytest.mark.parametrize(
+    "bench",
+    [
+        "merge",
+        "gradient",
+        *(
+            pytest.param(n, marks=pytest.mark.thorough)
+            for n in ("table", "layer", "qwen", "methods")
+        ),
+    ],
+)
 def test_every_benchmark_of_a_gpu_runs(small, bench):
     run = Run(place("cpu"))
     cli.BENCHES[bench][0](run, "cpu", False)

@@ -278,7 +278,12 @@ def as_captured(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
 
 @pytest.mark.parametrize(
     ("family", "batches"),
-    [("sinc", 1), ("hat", 2)],
+    [
+        ("sinc", 1),
+        ("hat", 2),
+        pytest.param("sinc", 2, marks=pytest.mark.thorough),
+        pytest.param("hat", 1, marks=pytest.mark.thorough),
+    ],
 )
 def test_proxies_follow_a_range_that_grows_while_steps_are_replayed(
     family: str,

@@ -29,11 +29,10 @@ def test_interval_and_test_agree_with_two_libraries(n):
     assert found.p == pytest.approx(stats.ttest_rel(arm, base).pvalue)
 
 
-THOROUGH = pytest.mark.thorough
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("m", [0, 2, *(pytest.param(m, marks=THOROUGH) for m in (1, 7, 30))])
+@pytest.mark.parametrize(
+    "m", [0, 2, *(pytest.param(m, marks=pytest.mark.thorough) for m in (1, 7, 30))]
+)
 def test_holm_agrees_with_statsmodels(m):
     rng = np.random.default_rng(m)
     for _ in range(3):  # the oracle collects garbage at every call: slow

@@ -48,7 +48,7 @@ def same_cast(x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [(1, 16), (7, 16), (33, 80), (64, 128), (130, 272), (1000, 896)])
+@pytest.mark.parametrize("shape", [(1, 16), (7, 16), (33, 70), (64, 128), (130, 257), (1000, 896)])
 def test_the_cast_has_torchs_bits(shape, dtype):
     x = drawn(*shape, dtype=dtype)
     same_cast(x)
@@ -61,8 +61,8 @@ def test_the_cast_has_torchs_bits(shape, dtype):
 
 @pytest.mark.parametrize("size", [1e-36, 1e-20, 1e30])
 def test_the_cast_of_tiny_and_huge_numbers_has_torchs_bits(size):
-    same_cast(drawn(33, 80, size=size))
-    same_cast(drawn(33, 80, size=size, dtype=torch.float32))
+    same_cast(drawn(33, 70, size=size))
+    same_cast(drawn(33, 70, size=size, dtype=torch.float32))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -109,11 +109,10 @@ def test_every_tile_that_is_tried_is_right(name, what):
             assert not errors, (tile, dtype, precision)
 
 
-RARE_RANKS = [pytest.param(rank, marks=pytest.mark.thorough) for rank in (16, 100, 256)]
-
-
 @pytest.mark.parametrize("tile", [SMALL, None], ids=["small", "chosen"])
-@pytest.mark.parametrize("rank", [1, 17, 64, *RARE_RANKS])
+@pytest.mark.parametrize(
+    "rank", [1, 17, 64, *(pytest.param(n, marks=pytest.mark.thorough) for n in (16, 100, 256))]
+)
 def test_ranks(rank, tile):
     _check(*_case("sinc", 0.3, (19, 35, rank)), torch.float32, tile)
 
