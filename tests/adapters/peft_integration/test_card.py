@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from huggingface_hub import ModelCard
 from peft import LoraConfig, get_peft_model
 from transformers import BertForSequenceClassification
@@ -83,12 +84,14 @@ def test_a_file_that_is_no_card_is_left_alone(saved, tmp_path):
         adapters.write_model_card(model, tmp_path)
 
 
-def test_every_adapter_and_every_way_of_saving_has_a_card(family, saved, tmp_path):
+def test_every_adapter_and_every_way_of_saving_has_a_card(family, saved, tmp_path, monkeypatch):
     model, folder = saved
     model.add_adapter("two", BasisConfig(r=3, target_modules=["query"], basis="hat"))
     model.save_pretrained(folder)
     assert "| basis | `hat` |" in (folder / "two" / "README.md").read_text()
     assert "| basis | `sinc` |" in (folder / "README.md").read_text()
+    # transformers 5.24 asks for a PEFT that is not out, whatever the method
+    monkeypatch.setattr(transformers.integrations.peft, "check_peft_version", lambda **_: None)
     native = family("bert").model()
     native.add_adapter(BasisConfig(**OPTIONS))
     native.save_pretrained(tmp_path / "native")
