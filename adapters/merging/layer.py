@@ -121,10 +121,7 @@ class MergingLayer(BaseTunerLayer):
         kind = type(base).__name__
         if backend is not None:
             if not backend.supports_merge:
-                raise ValueError(
-                    f"cannot merge into {kind}, whose weight is quantised: serve it unmerged, "
-                    "export by adapters.export.to_lora, or load the base dequantised"
-                )
+                raise _quantised(kind)
             return
         if parametrize.is_parametrized(base, name):
             if base is not self.base_layer:
@@ -138,7 +135,11 @@ class MergingLayer(BaseTunerLayer):
                 "make it a plain parameter first, as torch.nn.utils.remove_weight_norm does"
             )
         elif not getattr(base, name).is_floating_point():
-            raise ValueError(
-                f"cannot merge into {kind}, whose weight is quantised: serve it unmerged, export "
-                "by adapters.export.to_lora, or load the base dequantised"
-            )
+            raise _quantised(kind)
+
+
+def _quantised(kind: str) -> ValueError:
+    return ValueError(
+        f"cannot merge into {kind}, whose weight is quantised: serve it unmerged, export by "
+        "adapters.export.to_lora, or load the base dequantised"
+    )
