@@ -27,6 +27,7 @@ from adapters.peft_integration.fixes import merge_and_unload
 from adapters.peft_integration.model_card import push_to_hub, write_model_card
 from adapters.spectrum.monitor import MONITORED, monitor
 from adapters.training.hooks import StepCallback, after_step, on_attach
+from adapters.training.needs import lacks
 from adapters.training.parameters import (
     Trained,
     clip_gradients,
@@ -34,6 +35,13 @@ from adapters.training.parameters import (
     parameter_groups,
     phi_parameters,
     trained_parameters,
+)
+from adapters.training.penalties import (
+    get_penalty,
+    list_penalties,
+    penalty_loss,
+    penalty_values,
+    register_penalty,
 )
 from basis_zoo.version import installed_version
 
@@ -57,16 +65,22 @@ __all__ = [
     "clip_gradients",
     "count_parameters",
     "get_method",
+    "get_penalty",
+    "lacks",
     "list_methods",
+    "list_penalties",
     "match",
     "merge_and_unload",
     "monitor",
     "on_attach",
     "parameter_groups",
     "parameter_table",
+    "penalty_loss",
+    "penalty_values",
     "phi_parameters",
     "push_to_hub",
     "register_method",
+    "register_penalty",
     "rescale_adapter_scale",
     "trained_parameters",
     "write_model_card",

@@ -37,6 +37,7 @@ class Words(TypedDict):
     basis: list[str]
     grid: list[str]
     start: list[str]
+    penalties: list[str]
 
 
 def _words() -> Words:
@@ -50,7 +51,7 @@ def _registered() -> list[list[str]]:
     import basis_zoo
 
     lists = (basis_zoo.list_bases, basis_zoo.list_grids, basis_zoo.list_starts)
-    return [names() for names in (adapters.list_methods, *lists)]
+    return [names() for names in (adapters.list_methods, *lists, adapters.list_penalties)]
 
 
 @answers.once
@@ -76,6 +77,7 @@ def _read_words(registered: list[list[str]] | None) -> Words:
         "basis": basis_zoo.list_bases(),
         "grid": basis_zoo.list_grids(),
         "start": basis_zoo.list_starts(),
+        "penalties": adapters.list_penalties(),
     }
 
 
@@ -150,6 +152,26 @@ def has_bandwidths(adapter: Mapping[str, Any]) -> bool:
     words = _words()
     family = words["families"].get(adapter.get("method", ""), adapter.get("basis", "sinc"))
     return has_phi(adapter) and family not in words["plain"]
+
+
+def list_penalties() -> Sequence[str]:
+    """The penalties that `train.penalties` may name."""
+    return tuple(_words()["penalties"])
+
+
+@answers.once
+def lacks(adapter: dict[str, Any], need: str) -> str | None:
+    """What the adapter has not that `need`, or the penalty of that name, asks for, and what to do;
+    None where it has it, and where it cannot be built, which is said elsewhere."""
+    import adapters
+
+    options = {option: value for option, value in adapter.items() if option != "method"}
+    try:
+        config = adapters.get_method(adapter["method"]).build(options)
+    except ValueError:
+        return None
+    penalty = need in adapters.list_penalties()
+    return adapters.lacks(config, adapters.get_penalty(need).need if penalty else need)
 
 
 @answers.once
