@@ -27,7 +27,6 @@ from adapters.peft_integration.fixes import merge_and_unload
 from adapters.peft_integration.model_card import push_to_hub, write_model_card
 from adapters.spectrum.monitor import MONITORED, monitor
 from adapters.training.hooks import StepCallback, after_step, on_attach
-from adapters.training.needs import lacks
 from adapters.training.parameters import (
     Trained,
     clip_gradients,
@@ -36,13 +35,8 @@ from adapters.training.parameters import (
     phi_parameters,
     trained_parameters,
 )
-from adapters.training.penalties import (
-    get_penalty,
-    list_penalties,
-    penalty_loss,
-    penalty_values,
-    register_penalty,
-)
+from adapters.training.penalties import penalty_loss, register_penalty
+from adapters.training.transfer import load_phi
 from basis_zoo.version import installed_version
 
 __version__ = installed_version()
@@ -65,10 +59,8 @@ __all__ = [
     "clip_gradients",
     "count_parameters",
     "get_method",
-    "get_penalty",
-    "lacks",
     "list_methods",
-    "list_penalties",
+    "load_phi",
     "match",
     "merge_and_unload",
     "monitor",
@@ -76,7 +68,6 @@ __all__ = [
     "parameter_groups",
     "parameter_table",
     "penalty_loss",
-    "penalty_values",
     "phi_parameters",
     "push_to_hub",
     "register_method",

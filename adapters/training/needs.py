@@ -1,7 +1,8 @@
 """What of an adapter a penalty or a schedule needs, and which adapters lack it."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from peft import PeftConfig
 
@@ -10,72 +11,47 @@ from adapters.basis.phi_config import PhiConfig
 from basis_zoo.registry import unknown
 
 
-def _each_phi(config: BasisConfig) -> list[PhiConfig]:
-    """Those of all modules, by pattern; depth changes numbers alone."""
-    return [
-        config.phi,
-        *(dataclasses.replace(config.phi, **o) for o in config.phi_pattern.values()),
-    ]
+class Need(NamedTuple):
+    """Something that an adapter may have or not."""
+
+    has: Callable[[PhiConfig], object] = lambda phi: True
+    """Whether a phi with these options has it; that there is an update s phi(BA) is asked first."""
+    of: Callable[[Iterable[object]], bool] = any
+    """Whether `any` module must have it, or `all`."""
+    lacking: str = ""
+    """What is said of an adapter without: what it has not, and what to do."""
 
 
 def _trains(phi: PhiConfig) -> bool:
-    basis = phi.build_basis()
-    return bool(
-        (phi.train_amplitude and basis.num_amplitudes)
-        or (phi.train_bandwidth and basis.num_bandwidths)
-        or (phi.build_grid().learned and basis.num_points)
-        or phi.linear
-        or phi.input_scale == "learned"
-    )
+    basis, learned = phi.build_basis(), phi.build_grid().learned
+    sizes = phi.train_amplitude * basis.num_amplitudes + phi.train_bandwidth * basis.num_bandwidths
+    return bool(sizes + learned * basis.num_points or phi.linear or phi.input_scale == "learned")
 
 
-def _no_amplitudes(config: BasisConfig) -> str | None:
-    trained = any(phi.train_amplitude for phi in _each_phi(config))
-    return None if trained else "no trained amplitudes: set train_amplitude to true"
-
-
-def _no_curvature(config: BasisConfig) -> str | None:
-    for phi in _each_phi(config):
-        if phi.build_basis().smoothness < 1:
-            return (
-                f"no finite integral of φ''²: functions of the family {phi.basis!r} have kinks or "
-                "jumps; take a smoother family, such as sinc or bspline"
-            )
-    return _no_trained_phi(config)
-
-
-def _no_trained_phi(config: BasisConfig) -> str | None:
-    trained = any(map(_trains, _each_phi(config)))
-    return None if trained else "no trained number of φ: train amplitudes or bandwidths"
-
-
-def _no_bandwidths(config: BasisConfig) -> str | None:
-    has = any(phi.build_basis().num_bandwidths for phi in _each_phi(config))
-    families = ", ".join(dict.fromkeys(repr(phi.basis) for phi in _each_phi(config)))
-    return None if has else f"no bandwidths in the family {families}: take sinc or gaussian_rbf"
-
-
-def _no_fixed_scale(config: BasisConfig) -> str | None:
-    has = any(is_fixed(phi.input_scale) for phi in _each_phi(config))
-    given = f"no fixed input scale but {config.input_scale!r}: set input_scale to a number"
-    return None if has else given
-
-
-def is_fixed(input_scale: float | str) -> bool:
-    """Whether the option `input_scale` is a number that nothing trains or measures."""
-    return not isinstance(input_scale, str) or input_scale == "fixed"
-
-
-NEEDS: dict[str, Callable[[BasisConfig], str | None]] = {
-    "update": lambda config: None,
-    "factors": lambda config: None,
-    "trained amplitudes": _no_amplitudes,
-    "curvature": _no_curvature,
-    "trained phi": _no_trained_phi,
-    "bandwidths": _no_bandwidths,
-    "fixed input scale": _no_fixed_scale,
+NEEDS = {
+    "update": Need(),
+    "factors": Need(),
+    "trained amplitudes": Need(
+        lambda phi: phi.train_amplitude,
+        lacking="no trained amplitudes: set train_amplitude to true",
+    ),
+    "curvature": Need(
+        lambda phi: phi.build_basis().smoothness >= 1 and _trains(phi),
+        of=all,
+        lacking="no integral of φ''² that could be trained: its functions have kinks or jumps, or "
+        "nothing of φ is trained; take a smoother family, such as sinc",
+    ),
+    "trained phi": Need(_trains, lacking="no trained number of φ: set train_amplitude to true"),
+    "bandwidths": Need(
+        lambda phi: phi.build_basis().num_bandwidths,
+        lacking="no bandwidths: take a family that has them, such as sinc",
+    ),
+    "fixed input scale": Need(
+        lambda phi: phi.input_scale == "fixed" or not isinstance(phi.input_scale, str),
+        lacking="no fixed input scale: set input_scale to a number",
+    ),
 }
-"""What can be needed, and what says what a configuration has not."""
+"""What can be needed, by name."""
 
 
 def lacks(config: PeftConfig | None, need: str) -> str | None:
@@ -92,4 +68,6 @@ def lacks(config: PeftConfig | None, need: str) -> str | None:
         raise ValueError(unknown("need", need, NEEDS))
     if not isinstance(config, BasisConfig):
         return "no update s φ(BA): take a method that has one, such as basis"
-    return NEEDS[need](config)
+    has, of, lacking = NEEDS[need]
+    others = (dataclasses.replace(config.phi, **o) for o in config.phi_pattern.values())
+    return None if of(map(has, (config.phi, *others))) else lacking

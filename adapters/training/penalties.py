@@ -44,6 +44,17 @@ class Place(NamedTuple):
     layer: BasisLayer
     adapter: str
 
+    @property
+    def phi(self) -> Nonlinearity:
+        """The adapter's phi."""
+        return self.layer.basis_phi[self.adapter]
+
+    @property
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """B (out, r) and A (r, in), float32."""
+        b, a = self.layer.basis_B[self.adapter], self.layer.basis_A[self.adapter]
+        return b.float(), a.float()
+
 
 Values = Callable[[Sequence[Place]], list[Tensor]]
 
@@ -56,12 +67,10 @@ class Penalty:
     need: str
     """One of `adapters.training.needs.NEEDS`."""
     values: Values
-    """Places, at least one, to a value of each that has it, vectors or 0-d."""
+    """Places, at least one, to values of those that have it, vectors or 0-d."""
 
 
-_PENALTIES: Registry[Penalty] = Registry(
-    "penalty", Penalty, origin=lambda penalty: f"{penalty.values.__module__}"
-)
+_PENALTIES: Registry[Penalty] = Registry("penalty", Penalty, lambda p: p.values.__module__)
 get_penalty = _PENALTIES.find
 list_penalties = _PENALTIES.names
 
@@ -85,22 +94,21 @@ def register_penalty(name: str, *, need: str) -> Callable[[Values], Values]:
 @register_penalty("amplitude_l1", need="trained amplitudes")
 def amplitude_l1(places: Sequence[Place]) -> list[Tensor]:
     """The sum of the magnitudes of phi's amplitudes; of several phis in one layer, their mean."""
-    return [_phi(place).amplitude.float().abs().sum(-1).mean() for place in places]
+    return [place.phi.amplitude.float().abs().sum(-1).mean() for place in places]
 
 
 @register_penalty("roughness", need="curvature")
 def roughness(places: Sequence[Place]) -> list[Tensor]:
     """`curvature_integral` of every phi; equal ones are done together."""
     groups: dict[Any, list[Nonlinearity]] = defaultdict(list)
-    for phi in map(_phi, places):
-        a = phi.amplitude
-        groups[(phi.phi, phi.grid_is_learned, a.shape, a.device)].append(phi)
+    for phi in (place.phi for place in places):
+        shape = phi.amplitude.shape
+        groups[(phi.phi, phi.grid_is_learned, shape, phi.amplitude.device)].append(phi)
     values = []
-    for first, *others in groups.values():
-        each = zip(*(phi.numbers for phi in (first, *others)), strict=True)
-        numbers = first.parameters_in_force([torch.stack(parts) for parts in each])
-        of_phis = curvature_integral(first.phi, numbers.double())
-        values.append(of_phis.flatten(1).mean(1) if of_phis.ndim > 1 else of_phis)
+    for phis in groups.values():
+        stacks = [torch.stack(each) for each in zip(*(p.numbers for p in phis), strict=True)]
+        numbers = phis[0].parameters_in_force(stacks).double()
+        values.append(curvature_integral(phis[0].phi, numbers).reshape(len(phis), -1).mean(1))
     return values
 
 
@@ -137,37 +145,25 @@ def _gauss(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
 def stable_rank(places: Sequence[Place]) -> list[Tensor]:
     """`stable_rank_by_power` of the update, which is made anew in the backward pass, not kept."""
 
-    def of(place: Place) -> Tensor:
-        return stable_rank_by_power(place.layer.update(place.adapter))
+    def of(layer: BasisLayer, adapter: str) -> Tensor:
+        return stable_rank_by_power(layer.update(adapter))
 
     for layer, adapter in places:  # a graph of its own must not read what another's memory held
         layer.batches[adapter].begin_pass(training=False)
         layer.batches[adapter].end_pass()
-    return [
-        checkpoint(of, place, use_reentrant=False, preserve_rng_state=False)
-        for place in places
-        if all(_sizes(place))
-    ]
+    whole = [place for place in places if all(t.numel() for t in place.factors)]
+    return [checkpoint(of, *p, use_reentrant=False, preserve_rng_state=False) for p in whole]
 
 
 @register_penalty("orthogonality", need="factors")
 def orthogonality(places: Sequence[Place]) -> list[Tensor]:
     """How far the rows of A, and the columns of B, are from orthonormal."""
-    values = []
-    for layer, adapter in places:
-        b, a = layer.basis_B[adapter].float(), layer.basis_A[adapter].float()
-        if b.numel() and a.numel():
-            one = torch.eye(len(a), device=a.device)
-            values.append((a @ a.T - one).square().sum() + (b.T @ b - one).square().sum())
-    return values
-
-
-def _phi(place: Place) -> Nonlinearity:
-    return place.layer.basis_phi[place.adapter]
-
-
-def _sizes(place: Place) -> tuple[int, int]:
-    return place.layer.basis_B[place.adapter].numel(), place.layer.basis_A[place.adapter].numel()
+    factors = [place.factors for place in places if all(t.numel() for t in place.factors)]
+    one = [torch.eye(len(a), device=a.device) for _, a in factors]
+    return [
+        (b.T @ b - i).square().sum() + (a @ a.T - i).square().sum()
+        for (b, a), i in zip(factors, one, strict=True)
+    ]
 
 
 def penalty_values(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
@@ -179,31 +175,20 @@ def penalty_values(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
     Raises:
         ValueError: A name is unknown, or an active adapter has not what it penalises.
     """
-    penalties = [get_penalty(name) for name in names]
     layers = [layer for layer in model.modules() if isinstance(layer, BasisLayer)]
     own = [Place(layer, n) for layer in layers for n in layer.active_adapters]
     places = [place for place in own if place.adapter in place.layer.basis_phi]
-    device = _phi(places[0]).amplitude.device if places else torch.device("cpu")
+    known = getattr(model, "peft_config", {})
+    configs = [known.get(name) for name in {place.adapter: None for place in places}]
     found: dict[str, Tensor] = {}
-    for penalty in penalties:
-        _check(penalty, model, places)
+    for name, penalty in {name: get_penalty(name) for name in names}.items():
+        if why := next(filter(None, (lacks(c, penalty.need) for c in configs or [None])), None):
+            raise ValueError(f"the penalty {name!r} cannot be computed, the adapter has {why}")
+        device = places[0].phi.amplitude.device
         with torch.autocast(device.type, enabled=False):
             values = [each.reshape(-1).to(device) for each in penalty.values(places)]
-            if not values:
-                raise ValueError(_LACKS.format(penalty.name, f"no {penalty.need}"))
-            found[penalty.name] = torch.cat(values).float().mean()
+            found[name] = torch.cat(values or [torch.zeros(1, device=device)]).float().mean()
     return found
-
-
-_LACKS = "the penalty {!r} cannot be computed, the model's active adapters have {}"
-
-
-def _check(penalty: Penalty, model: nn.Module, places: Sequence[Place]) -> None:
-    configs = getattr(model, "peft_config", {})
-    active = {name: configs.get(name) for name in {place.adapter for place in places}}
-    whys = [lacks(config, penalty.need) for config in active.values() if config is not None]
-    if why := next(filter(None, whys), None if places else lacks(None, penalty.need)):
-        raise ValueError(_LACKS.format(penalty.name, why))
 
 
 def penalty_loss(model: nn.Module, weights: Mapping[str, float]) -> Tensor:

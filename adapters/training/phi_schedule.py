@@ -7,8 +7,6 @@ at first and fine later, a continuation (Allgower & Georg, *Numerical continuati
 Nothing is remembered beside parameters and buffers, so a checkpoint that has these goes on alike.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,30 +44,25 @@ class PhiSchedule:
         bandwidth_to: float = 1.0,
         input_scale_to: float = 1.0,
     ) -> None:
-        self._layers = [layer for layer in model.modules() if isinstance(layer, BasisLayer)]
-        self._bandwidth = math.log(bandwidth_to) / steps
-        self._scale = math.log(input_scale_to) / steps
-        for layer in self._layers if self._scale else ():
-            for name, scale in layer.basis_scale.items():
-                if scale.rule == "fixed" and not isinstance(scale, LedScale):
-                    # in place, as others hold it; a file has the factor in B, see below
-                    scale.__class__ = LedScale
-                    one = torch.ones((), device=layer.basis_B[name].device)
-                    scale.register_buffer("multiple", one, persistent=False)
+        layers = [layer for layer in model.modules() if isinstance(layer, BasisLayer)]
+        self._phis = [phi for layer in layers for phi in layer.basis_phi.values()]
+        self._bandwidth, self._scale = bandwidth_to ** (1 / steps), input_scale_to ** (1 / steps)
+        for scale in model.modules() if input_scale_to != 1 else ():
+            if type(scale) is InputScale and scale.rule == "fixed":
+                scale.__class__ = LedScale  # in place, as others hold it
+                one = torch.ones((), device=self._phis[0].amplitude.device)
+                # a file has the factor in B, see below
+                scale.register_buffer("multiple", one, persistent=False)
+        self._multiples = [m.multiple for m in model.modules() if isinstance(m, LedScale)]
 
     @torch.no_grad()
     def before_step(self) -> None:
         """Multiply once; call it before every optimizer step, the first included."""
-        if self._bandwidth:
-            phis = [phi for layer in self._layers for phi in layer.basis_phi.values()]
-            for raw in {id(phi.raw_bandwidth): phi.raw_bandwidth for phi in phis}.values():
-                omega = F.softplus(raw.double()) * math.exp(self._bandwidth)
-                raw.copy_(inverse_softplus(omega))
-        if self._scale:
-            for layer in self._layers:
-                for scale in layer.basis_scale.values():
-                    if isinstance(scale, LedScale):
-                        scale.multiple.mul_(math.exp(self._scale))
+        if self._bandwidth != 1:
+            for raw in {id(p.raw_bandwidth): p.raw_bandwidth for p in self._phis}.values():
+                raw.copy_(inverse_softplus(F.softplus(raw.double()) * self._bandwidth))
+        for multiple in self._multiples:
+            multiple.mul_(self._scale)
 
 
 @torch.no_grad()
@@ -78,9 +71,8 @@ def fold_input_scales(model: nn.Module) -> None:
 
     x = (f c) B A = c (f B) A: the model stays what it is, and its configuration is right again.
     """
-    for layer in model.modules():
-        if isinstance(layer, BasisLayer):
-            for name, scale in layer.basis_scale.items():
-                if isinstance(scale, LedScale):
-                    layer.basis_B[name].mul_(scale.multiple)
-                    scale.multiple.fill_(1.0)
+    for layer in (each for each in model.modules() if isinstance(each, BasisLayer)):
+        for name, scale in layer.basis_scale.items():
+            if isinstance(scale, LedScale):
+                layer.basis_B[name].mul_(scale.multiple)
+                scale.multiple.fill_(1.0)

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from peft import get_peft_model
 from safetensors.torch import load_file
+from transformers import BertConfig, BertForSequenceClassification
 
-from adapters import BasisLayer
-from studies.engine.definition import schema
-from studies.engine.errors import StudyError
+from adapters import BasisConfig, BasisLayer, load_phi
+from studies.engine.definition import saved_phi, schema
+from studies.engine.definition.contents import check_contents
+from studies.engine.errors import ChangedError, StudyError
 from studies.engine.planning.plan import plan
 from studies.engine.records import Trial
 from studies.engine.trials.training import captured, loop
@@ -191,6 +194,23 @@ def test_a_kept_adapter_is_the_one_that_was_tested(keep: str, trial: Any, tmp_pa
         assert layer.basis_scale["default"]() == 2.0
 
 
+RANDOM = {**PHI, "start": "random"}
+
+
+def test_a_loaded_phi_is_where_training_begins(
+    trial: Any, tmp_path: Path, seen: Any, capsys: Any
+) -> None:
+    source = trial(RANDOM, learning_rate=0.05).model_copy(update={"keep": ("adapter",)})
+    assert run_trial(source, tmp_path / "source").status == "done"
+    last = seen[-1]
+    seen.clear()
+    run_trial(trial(RANDOM, load_phi=str(tmp_path / "source"), phi_rate=0.0), tmp_path / "other")
+    for start, end, wanted in zip(seen[0], seen[-1], last, strict=True):
+        for number in ("amplitude", "omega"):
+            assert torch.equal(start[number], wanted[number])
+            assert torch.equal(end[number], wanted[number])  # at a rate of 0
+
+
 STUDY: dict[str, Any] = {
     "name": "s",
     "question": "Does it?",
@@ -221,9 +241,9 @@ def planned(folder: Path, tiny_bert: Path, tiny_csv: Path, **sections: Any) -> l
         ({"train": {"bandwidth_to": 2.0}}, "the adapter of the arm 'lora' has no update"),
         ({"train": {"phi_from": 0.5, "phi_until": 0.5}}, "expected more than train.phi_from"),
         ({"sweep": {"train.penalties": [{"roughness": 1}]}, "adapter": {"method": "basis",
-          "basis": "hat"}}, "functions of the family 'hat' have kinks"),
+          "basis": "hat"}}, "functions have kinks or jumps"),
         ({"sweep": {"train.penalty.roughness": [1]}}, "unknown setting"),
-        ({"sweep": {"train.input_scale_to": [2.0]}}, "no fixed input scale but 'none'"),
+        ({"sweep": {"train.input_scale_to": [2.0]}}, "no fixed input scale: set input_scale"),
         ({"tune": {"train.penalties.roughness": [0.0, 1.0], "seeds": [9]}},
          "tune.train.penalties.roughness: the adapter of the arm 'lora' has no update"),
         ({"search": {"arm": "phi", "trials": 2, "seed": 9, "objectives": [
@@ -237,6 +257,55 @@ def test_what_an_arm_has_no_use_for_is_refused_when_it_is_planned(
     with pytest.raises(StudyError) as caught:
         planned(tmp_path, tiny_bert, tiny_csv, **sections)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", [each.name for each in saved_phi.SHIPPED.iterdir() if each.is_dir()]
+)
+def test_a_phi_that_ships_fits_any_model_and_names_no_place(name: str) -> None:
+    folder = saved_phi.folder(name)
+    shape = BertConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+                       num_attention_heads=2)  # fmt: skip
+    config = BasisConfig(target_modules="mlp", start="random", sharing="all")
+    model = get_peft_model(BertForSequenceClassification(shape), config)
+    load_phi(model, folder)
+    phis = [m.basis_phi["default"] for m in model.modules() if isinstance(m, BasisLayer)]
+    held = load_file(folder / "adapter_model.safetensors")
+    (amplitude,) = (held[n] for n in held if n.endswith("amplitude"))
+    assert amplitude.any() and all(torch.equal(phi.amplitude, amplitude) for phi in phis)
+    assert all(".basis_phi." in key for key in held)
+    assert "/" not in (folder / "adapter_config.json").read_text()
+    assert f"`{name}`" in (saved_phi.SHIPPED / "README.md").read_text()
+
+
+def test_a_plan_is_of_what_the_loaded_phi_holds(
+    trial: Any, tmp_path: Path, tiny_bert: Path, tiny_csv: Path
+) -> None:
+    source = trial(RANDOM, max_steps=1).model_copy(update={"keep": ("adapter",)})
+    assert run_trial(source, tmp_path / "source").status == "done"
+    held = tmp_path / "source" / "adapter" / "adapter_model.safetensors"
+    adapter = {**RANDOM, "target_modules": ["query"]}
+    loads = {"name": "phi", "set": {"train.load_phi": str(tmp_path / "source")}}
+    sections = {"adapter": adapter, "arms": [loads, STUDY["arms"][1]]}
+    first, lora = planned(tmp_path, tiny_bert, tiny_csv, **sections)
+    assert set(first.contents) == {*lora.contents, "train"}
+    held.write_bytes(held.read_bytes()[:-4] + bytes(4))
+    second, same = planned(tmp_path, tiny_bert, tiny_csv, **sections)
+    assert same.key == lora.key and second.key != first.key
+    with pytest.raises(ChangedError, match="source does not hold what it held"):
+        check_contents(first)
+    for change, said in (
+        ({"num_basis": 7}, "num_basis: 7 here, 6 there"),
+        ({"start": "anchored"}, "set start to random"),
+        ({"method": "lora"}, "no update s φ(BA)"),
+    ):
+        with pytest.raises(StudyError) as caught:
+            own = {"method": "lora"} if "method" in change else {**adapter, **change}
+            planned(tmp_path, tiny_bert, tiny_csv, **{**sections, "adapter": own})
+        assert said in str(caught.value)
+    loads["set"] = {"train.load_phi": "sarcasme"}
+    with pytest.raises(StudyError, match=r"no saved adapter is in 'sarcasme'.*Did you mean"):
+        planned(tmp_path, tiny_bert, tiny_csv, **sections)
 
 
 def test_a_weight_of_zero_is_none_and_points_and_searches_name_weights(

@@ -6,18 +6,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from basis_zoo.registry import unknown
-from studies.engine.definition import checks
+from studies.engine.definition import checks, saved_phi
 from studies.engine.definition.points import Point, Problems, apply, place_of
 from studies.engine.definition.sections import Range
 from studies.engine.definition.study import Study
 from studies.engine.definition.train import Train
 
+LOAD = "load_phi"
 NEEDS = {
     "phi_rate": "trained phi",
     "phi_from": "trained phi",
     "phi_until": "trained phi",
     "bandwidth_to": "bandwidths",
     "input_scale_to": "fixed input scale",
+    LOAD: LOAD,
 }
 """What settings of `train` need of an adapter where they are not the default."""
 
@@ -49,6 +51,8 @@ def _asked(train: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _refusal(point: Point, need: str) -> str | None:
+    if need == LOAD:
+        return _not_loadable(point)
     known = checks.list_penalties()
     if need not in (*known, *NEEDS.values()):
         return unknown("penalty", need, known) + checks.OWN
@@ -57,6 +61,17 @@ def _refusal(point: Point, need: str) -> str | None:
         f"the adapter of the arm '{point.arm}' has {why}; or set this in those arms alone that "
         "have it, by `set`"
     )
+
+
+def _not_loadable(point: Point) -> str | None:
+    """Why the arm cannot begin with the phi that its `train` names."""
+    given = point.config["train"][LOAD]
+    try:
+        place = saved_phi.folder(given)
+    except ValueError as error:
+        return str(error)
+    why = checks.phi_refusal(point.config["adapter"], str(place), saved_phi.content(given))
+    return why and f"the adapter of the arm '{point.arm}' has {why}"
 
 
 def _tried(study: Study, points: Sequence[Point]) -> Iterator[tuple[tuple[str, ...], str, Point]]:

@@ -31,6 +31,9 @@ class Train(Section):
     ] = {}
     """Names and weights of penalties on what a basis adapter learns, added to the loss once a step;
     `train/loss` stays the task's own. A weight of 0 is none."""
+    load_phi: Annotated[Line | None, Field(examples=["runs/s/embedded/trials/0123/adapter"])] = None
+    """The phi before the first step: the folder of a trial with `keep: adapter`, or of any saved
+    basis adapter, or a shipped phi: sarcasm; null: the start's. A and B are the start's."""
     phi_rate: Float = Field(1.0, ge=0)
     """Factor on the learning rate of the numbers of phi."""
     phi_from: Float = Field(0.0, ge=0, lt=1)

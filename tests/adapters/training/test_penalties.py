@@ -13,6 +13,7 @@ from torch import nn
 
 import adapters
 from adapters import BasisConfig
+from adapters.training import penalties
 from adapters.training.penalties import Penalty, curvature_integral, register_penalty
 from adapters.training.stable_rank import stable_rank_by_power
 from basis_zoo import Nonlinearity, get_basis, get_grid, get_start
@@ -51,7 +52,7 @@ def made(family: str, **options: Any) -> Nonlinearity:
 
 
 def test_all_that_ships_is_listed() -> None:
-    assert tuple(adapters.list_penalties()) == NAMES
+    assert tuple(penalties.list_penalties()) == NAMES
 
 
 def test_the_roughness_of_gaussians_is_what_scipy_integrates() -> None:
@@ -109,7 +110,7 @@ def test_copies_of_a_phi_are_integrated_at_once() -> None:
 
 def test_values_are_means_over_layers_of_what_numpy_finds() -> None:
     model = adapted()
-    found = adapters.penalty_values(model, NAMES)
+    found = penalties.penalty_values(model, NAMES)
     each: dict[str, list[float]] = {name: [] for name in NAMES}
     for layer in layers(model):
         b, a = (t["default"].detach().double().numpy() for t in (layer.basis_B, layer.basis_A))
@@ -170,28 +171,28 @@ def test_a_penalty_lowers_what_it_penalises(name: str) -> None:
     model = adapted()
     x, y = torch.randn(32, 12), torch.randn(32, 9)
     optimizer = torch.optim.AdamW(adapters.parameter_groups(model, 1e-2))
-    before = adapters.penalty_values(model, [name])[name].item()
+    before = penalties.penalty_values(model, [name])[name].item()
     for _ in range(20):
         optimizer.zero_grad()
         loss = (model(x) - y).square().mean() + adapters.penalty_loss(model, {name: 1.0})
         loss.backward()
         optimizer.step()
-    assert adapters.penalty_values(model, [name])[name].item() < 0.9 * before
+    assert penalties.penalty_values(model, [name])[name].item() < 0.9 * before
 
 
 def test_autocast_and_an_earlier_backward_pass_change_nothing() -> None:
     model = adapted()
-    plain = {name: value.item() for name, value in adapters.penalty_values(model, NAMES).items()}
+    plain = {name: value.item() for name, value in penalties.penalty_values(model, NAMES).items()}
     with torch.autocast("cpu", dtype=torch.bfloat16):
         model(torch.randn(4, 12)).sum().backward()
-        values = adapters.penalty_values(model, NAMES)
+        values = penalties.penalty_values(model, NAMES)
     sum(values.values()).backward()
     assert {name: value.item() for name, value in values.items()} == pytest.approx(plain, rel=1e-6)
 
 
 def test_an_update_of_zero_has_rank_zero_and_no_gradient() -> None:
     model = get_peft_model(Two(), BasisConfig(target_modules=["first"]))
-    value = adapters.penalty_values(model, ["stable_rank"])["stable_rank"]
+    value = penalties.penalty_values(model, ["stable_rank"])["stable_rank"]
     value.backward()
     assert value.item() == 0
     grads = [p.grad for p in model.parameters() if p.grad is not None]
@@ -201,7 +202,7 @@ def test_an_update_of_zero_has_rank_zero_and_no_gradient() -> None:
 def test_what_cannot_be_penalised_is_refused_by_name() -> None:
     for name, options, why in (
         ("roughnes", {}, "Did you mean 'roughness'"),
-        ("roughness", {"basis": "hat"}, "family 'hat' have kinks"),
+        ("roughness", {"basis": "hat"}, "its functions have kinks or jumps"),
         ("amplitude_l1", {"train_amplitude": False, "linear": True}, "no trained amplitudes"),
     ):
         with pytest.raises(ValueError, match=why):
@@ -213,8 +214,6 @@ def test_what_cannot_be_penalised_is_refused_by_name() -> None:
 
 
 def test_one_of_your_own_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    from adapters.training import penalties
-
     monkeypatch.setattr(penalties._PENALTIES, "_members", dict(penalties._PENALTIES._members))
     monkeypatch.setattr(penalties._PENALTIES, "_foreign", set())
 
@@ -222,7 +221,7 @@ def test_one_of_your_own_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -
     def size_of_b(places):
         return [layer.basis_B[adapter].square().sum() for layer, adapter in places]
 
-    assert isinstance(adapters.get_penalty("size_of_b"), Penalty)
+    assert isinstance(penalties.get_penalty("size_of_b"), Penalty)
     model = adapted()
     wanted = np.mean([layer.basis_B["default"].square().sum().item() for layer in layers(model)])
     assert math.isclose(adapters.penalty_loss(model, {"size_of_b": 1}).item(), wanted, rel_tol=1e-5)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import adapters
+from adapters.training.penalties import penalty_values
 from studies.engine.definition.train import Train
 from studies.engine.trials.failures import DoesNotFit, is_out_of_memory
 from studies.engine.trials.ranks import Ranks
@@ -217,7 +218,7 @@ class OptimizerStep:
         """Add the gradients of the penalties to those there are; each of them, unweighted."""
         if not self._penalties:
             return []
-        values = adapters.penalty_values(self._model, list(self._penalties))
+        values = penalty_values(self._model, list(self._penalties))
         share = [weight / self.ranks.count * values[n] for n, weight in self._penalties.items()]
         loss = torch.stack(share).sum()
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
