@@ -35,6 +35,8 @@ from adapters.training.parameters import (
     phi_parameters,
     trained_parameters,
 )
+from adapters.training.penalties import penalty_loss, register_penalty
+from adapters.training.transfer import load_phi
 from basis_zoo.version import installed_version
 
 __version__ = installed_version()
@@ -58,15 +60,18 @@ __all__ = [
     "count_parameters",
     "get_method",
     "list_methods",
+    "load_phi",
     "match",
     "merge_and_unload",
     "monitor",
     "on_attach",
     "parameter_groups",
     "parameter_table",
+    "penalty_loss",
     "phi_parameters",
     "push_to_hub",
     "register_method",
+    "register_penalty",
     "rescale_adapter_scale",
     "trained_parameters",
     "write_model_card",

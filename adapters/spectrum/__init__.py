@@ -10,7 +10,6 @@ from adapters.spectrum.measures import (
     numerical_rank,
     singular_values,
     stable_rank,
-    stable_rank_by_power,
 )
 from adapters.spectrum.modules import ModuleSpectrum, spectra, spectra_of_saved, table
 from adapters.spectrum.sizes import SIZES, phi_sizes
@@ -20,6 +19,7 @@ from adapters.spectrum.usage import (
     non_affine_share,
     utilization,
 )
+from adapters.training.stable_rank import stable_rank_by_power
 
 __all__ = [
     "SIZES",

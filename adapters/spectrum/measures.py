@@ -8,7 +8,6 @@ from torch import Tensor
 
 _BATCH_ENTRIES = 2**26
 """Entries that are decomposed in one batch."""
-_POWER_ITERATIONS = 12
 
 
 @torch.no_grad()
@@ -72,20 +71,3 @@ def effective_rank(values: Tensor) -> float:
         return 0.0
     p = values / total
     return float(torch.special.entr(p).sum().exp())
-
-
-@torch.no_grad()
-def stable_rank_by_power(matrix: Tensor) -> Tensor:
-    """The stable rank of a (rows, columns) matrix by power iteration, (), never too small.
-
-    For use while training: costs 24 products with a vector and never waits for the device.
-    """
-    work = matrix.float()
-    energy = work.square().sum()
-    generator = torch.Generator(work.device).manual_seed(0)
-    v = torch.randn(work.shape[1], device=work.device, generator=generator)
-    for _ in range(_POWER_ITERATIONS):
-        v = work.T @ (work @ v)
-        v = v / v.norm().clamp_min(torch.finfo(v.dtype).tiny)
-    top = (work @ v).square().sum()
-    return torch.where(top > 0, energy / top.clamp_min(torch.finfo(top.dtype).tiny), top)

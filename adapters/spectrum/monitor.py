@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from adapters.basis.layers import BasisLayer
 from adapters.ops.merge import product
-from adapters.spectrum.measures import stable_rank_by_power
 from adapters.spectrum.usage import (
     effective_degree,
     grid_occupancy,
@@ -13,6 +12,7 @@ from adapters.spectrum.usage import (
     sample,
     utilization,
 )
+from adapters.training.stable_rank import stable_rank_by_power
 
 MONITORED = (
     "phi/max_product",

@@ -27,22 +27,35 @@ def phi_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def parameter_groups(
-    model: nn.Module, learning_rate: float, weight_decay: float = 0.0
+    model: nn.Module,
+    learning_rate: float,
+    weight_decay: float = 0.0,
+    phi_rate: float | None = None,
 ) -> list[dict[str, Any]]:
     """Optimizer groups: matrices with weight decay; vectors, biases and phi without.
 
     A method that trains some parameters at another rate (LoRA+) has groups of its own.
+
+    Args:
+        model: The model with its adapter.
+        learning_rate: Of everything else than phi.
+        weight_decay: Of matrices.
+        phi_rate: Factor on the learning rate of phi's numbers, in groups of their own; None: they
+            are among the vectors.
     """
     phi = {id(p) for p in phi_parameters(model)}
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
+    of_phi = plain if phi_rate is None else []
     for p in model.parameters():
         if p.requires_grad:
-            (plain if id(p) in phi or p.ndim < 2 else decayed).append(p)
+            (of_phi if id(p) in phi else plain if p.ndim < 2 else decayed).append(p)
     groups = [
         {"params": decayed, "lr": learning_rate, "weight_decay": weight_decay},
         {"params": plain, "lr": learning_rate, "weight_decay": 0.0},
     ]
+    if phi_rate is not None:
+        groups.append({"params": of_phi, "lr": learning_rate * phi_rate, "weight_decay": 0.0})
     return split_by_rate(model, [group for group in groups if group["params"]])
 
 

@@ -153,7 +153,9 @@ class Trial(Record):
 
 
 _BEFORE = {"deterministic": False, "threads": 1, "capture": "auto", "keep": "last",
-           "patience": None}  # fmt: skip
+           "patience": None, "penalties": {}, "load_phi": None, "phi_rate": 1.0,
+           "phi_from": 0.0, "phi_until": 1.0, "bandwidth_to": 1.0,
+           "input_scale_to": 1.0}  # fmt: skip
 """What trials did before they could be asked to do otherwise."""
 
 

@@ -237,6 +237,31 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def run_until(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs a trial that is asked to end while it does optimizer step `last`."""
+
+    from studies.engine.trials.preemption import Preempted, Preemption
+    from studies.engine.trials.training.loop import TrainingLoop
+    from studies.engine.trials.trial import run_trial
+
+    def run(trial: Trial, run_dir: Path, last: int) -> None:
+        preemption, real = Preemption(), TrainingLoop.take
+
+        def take(self: TrainingLoop, batches: Any) -> None:
+            if self.done == last - 1:
+                preemption.ask()
+            real(self, batches)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(TrainingLoop, "take", take)
+            with pytest.raises(Preempted):
+                run_trial(trial, run_dir, preemption)
+        assert not (run_dir / "result.json").exists()
+
+    return run
+
+
+@pytest.fixture
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Trials train as on one GPU, with graphs of the class that is returned."""
 

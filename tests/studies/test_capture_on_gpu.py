@@ -28,6 +28,7 @@ LORA = {"method": "lora", "dropout": 0.2}
 SINC = {"method": "basis", "basis": "sinc", "num_basis": 16, "start": "anchored"}
 HAT = {**SINC, "basis": "hat", "grid": "learned", "input_scale": "rms",
        "input_scale_options": {"value": 1.0, "momentum": 0.9}}  # fmt: skip
+PENALTIES = {"roughness": 1e-4, "stable_rank": 1e-3, "amplitude_l1": 1e-2, "orthogonality": 1e-3}
 TRAIN = {"epochs": 6, "eval_every": 20}  # 48 steps, every 8th with fewer rows
 NOT_CAPTURED = "steps are not captured in CUDA graphs: "
 
@@ -119,6 +120,30 @@ def test_captured_and_not_give_the_same_numbers_to_rounding(
     assert result.metrics["valid/loss"] == pytest.approx(plain.metrics["valid/loss"], rel=5e-3)
 
 
+@pytest.mark.parametrize("batches", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_penalties_and_schedules_are_the_same_in_replayed_steps(
+    make: Any, tmp_path: Path, without_dropout: Path, dtype: str, batches: int
+) -> None:
+    trial = make(
+        adapter={**SINC, "r": 4, "input_scale": 2.0},
+        backbone={"name": str(without_dropout), "dtype": dtype},
+        train={**TRAIN, "learning_rate": 2e-3, "gradient_accumulation": batches,
+               "penalties": PENALTIES, "phi_rate": 2.0, "phi_from": 0.25, "phi_until": 0.75,
+               "bandwidth_to": 1.5, "input_scale_to": 2.0},
+    )  # fmt: skip
+    result, captures, replays = finished(trial, tmp_path / "auto")
+    plain, *_ = finished(off(trial), tmp_path / "off")
+    assert not any(note.startswith(NOT_CAPTURED) for note in result.notes), result.notes
+    assert captures >= 1 and replays > 16
+    rough = 2e-3 if dtype == "float32" else 2e-2
+    assert losses(tmp_path / "auto") == pytest.approx(losses(tmp_path / "off"), rel=rough)
+    for name in PENALTIES:
+        mine, other = (curve(tmp_path / d, f"train/penalty/{name}") for d in ("auto", "off"))
+        assert len(mine) >= 24 and mine == pytest.approx(other, rel=5 * rough), name
+    assert result.metrics["valid/loss"] == pytest.approx(plain.metrics["valid/loss"], rel=3 * rough)
+
+
 @pytest.mark.parametrize("adapter", [LORA, SINC, HAT], ids=["lora", "sinc", "hat"])
 def test_evaluation_is_replayed_with_the_numbers_of_its_step(
     make: Any, tmp_path: Path, without_dropout: Path, adapter: dict
@@ -137,10 +162,10 @@ def test_evaluation_is_replayed_with_the_numbers_of_its_step(
     assert curve(tmp_path / "auto") == pytest.approx(curve(tmp_path / "off"), rel=5e-3)
 
 
-def curve(run_dir: Path) -> list[float]:
-    """The losses on validation rows, by step."""
+def curve(run_dir: Path, name: str = "valid/loss") -> list[float]:
+    """The values of a metric, by step."""
     lines = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
-    return [line["valid/loss"] for line in lines if "valid/loss" in line]
+    return [line[name] for line in lines if name in line]
 
 
 def test_steps_that_are_captured_anew_give_the_same_numbers(

@@ -24,7 +24,7 @@ from studies.engine.running.events import Interrupted
 from studies.engine.running.local import LocalRunner
 from studies.engine.trials import devices
 from studies.engine.trials import trial as engine_trial
-from studies.engine.trials.preemption import PREEMPTED, Preempted, Preemption, preemptible
+from studies.engine.trials.preemption import PREEMPTED, Preempted, preemptible
 from studies.engine.trials.spectra_file import name_of
 from studies.engine.trials.training import checkpoint, resuming, saving
 from studies.engine.trials.training.checkpoint import CheckpointError, Identity
@@ -63,27 +63,6 @@ def lines(run_dir: Path) -> list[dict[str, float]]:
 @pytest.fixture
 def trial(make: Any) -> Trial:
     return make(adapter=METHODS["lora"], task={"train_rows": 100}, train=TRAIN)
-
-
-@pytest.fixture
-def run_until(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs a trial that is asked to end while it does optimizer step `last`."""
-
-    def run(trial: Trial, run_dir: Path, last: int) -> None:
-        preemption, real = Preemption(), TrainingLoop.take
-
-        def take(self: TrainingLoop, batches: Any) -> None:
-            if self.done == last - 1:
-                preemption.ask()
-            real(self, batches)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(TrainingLoop, "take", take)
-            with pytest.raises(Preempted):
-                run_trial(trial, run_dir, preemption)
-        assert not (run_dir / "result.json").exists()
-
-    return run
 
 
 def names(run_dir: Path) -> list[str]:

@@ -15,7 +15,7 @@ ASKED_FOR = (
     "amplitude_init bandwidth_init bandwidth_learning base_rank basis_family commonsense "
     "components efficiency generalization glue grid_placement grid_size input_scale layers "
     "learned_phi_search linear_limit methods model_scale mt_bench para phi_over_time ranks "
-    "robustness several sharing start vision"
+    "robustness several sharing start vision penalty transfer"
 )
 
 COMMON = ("gpu", "smollm2", "paper")

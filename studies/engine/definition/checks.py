@@ -37,6 +37,7 @@ class Words(TypedDict):
     basis: list[str]
     grid: list[str]
     start: list[str]
+    penalties: list[str]
 
 
 def _words() -> Words:
@@ -48,15 +49,17 @@ def _registered() -> list[list[str]]:
     """All names that there are by now: families and methods of one's own may come at any time."""
     import adapters
     import basis_zoo
+    from adapters.training.penalties import list_penalties
 
     lists = (basis_zoo.list_bases, basis_zoo.list_grids, basis_zoo.list_starts)
-    return [names() for names in (adapters.list_methods, *lists)]
+    return [names() for names in (adapters.list_methods, *lists, list_penalties)]
 
 
 @answers.once
 def _read_words(registered: list[list[str]] | None) -> Words:
     import adapters
     import basis_zoo
+    from adapters.training.penalties import list_penalties
 
     methods = [adapters.get_method(name) for name in adapters.list_methods()]
     return {
@@ -76,6 +79,7 @@ def _read_words(registered: list[list[str]] | None) -> Words:
         "basis": basis_zoo.list_bases(),
         "grid": basis_zoo.list_grids(),
         "start": basis_zoo.list_starts(),
+        "penalties": list_penalties(),
     }
 
 
@@ -150,6 +154,55 @@ def has_bandwidths(adapter: Mapping[str, Any]) -> bool:
     words = _words()
     family = words["families"].get(adapter.get("method", ""), adapter.get("basis", "sinc"))
     return has_phi(adapter) and family not in words["plain"]
+
+
+def list_penalties() -> Sequence[str]:
+    """The penalties that `train.penalties` may name."""
+    return tuple(_words()["penalties"])
+
+
+@answers.once
+def lacks(adapter: dict[str, Any], need: str) -> str | None:
+    """What the adapter has not that `need`, or the penalty of that name, asks for, and what to do;
+    None where it has it, and where it cannot be built, which is said elsewhere."""
+    import adapters
+    from adapters.training import needs, penalties
+
+    options = {option: value for option, value in adapter.items() if option != "method"}
+    try:
+        config = adapters.get_method(adapter["method"]).build(options)
+    except ValueError:
+        return None
+    penalty = need in penalties.list_penalties()
+    return needs.lacks(config, penalties.get_penalty(need).need if penalty else need)
+
+
+@answers.once
+def phi_refusal(adapter: dict[str, Any], folder: str, content: str | None) -> str | None:
+    """Why the adapter cannot begin with the phi saved in `folder`; None where it can, and where it
+    cannot be built, which is said elsewhere. `content` is the folder's, which decides the answer.
+    """
+    import adapters
+    from adapters.training.needs import lacks
+    from adapters.training.transfer import mismatch
+
+    options = {option: value for option, value in adapter.items() if option != "method"}
+    try:
+        config = adapters.get_method(adapter["method"]).build(options)
+    except ValueError:
+        return None
+    if not isinstance(config, adapters.BasisConfig):
+        return lacks(config, "update")
+    start = config.phi.build_start()
+    if not (start.anchored and start.zero_b):
+        return (
+            f"the start {config.start!r}, with which a loaded phi changes the model before the "
+            "first step: set start to random, whose B is 0"
+        )
+    try:
+        return mismatch(config, folder)
+    except (ValueError, TypeError) as error:
+        return f"no phi to load: {error}"
 
 
 @answers.once

@@ -5,10 +5,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from studies.engine.definition import saved_phi
 from studies.engine.errors import ChangedError
 from studies.engine.records import Trial
 
-SECTIONS = ("backbone", "task")
+SECTIONS = ("backbone", "task", "train")
 """What may name files of the user's."""
 
 
@@ -28,6 +29,9 @@ class Contents:
             if name not in self._known:
                 self._known[name] = room.content(config[section])
             digests[section] = self._known[name]
+        if folder := config.get("train", {}).get("load_phi"):
+            name = json.dumps(["train", folder])
+            digests["train"] = self._known.setdefault(name, saved_phi.content(folder))
         return {section: digest for section, digest in digests.items() if digest is not None}
 
     @property
@@ -53,4 +57,6 @@ def check_contents(trial: Trial) -> None:
 def source(config: Mapping[str, Any], section: str) -> str:
     """The file or folder that `section` of `config` names, as it names it."""
     entry = config.get(section)
+    if section == "train":
+        return str(entry.get("load_phi") if isinstance(entry, Mapping) else entry)
     return str(entry.get("data") or entry.get("name") if isinstance(entry, Mapping) else entry)

@@ -30,6 +30,10 @@ SECTIONS: Mapping[str, type[Section] | None] = {
 """What a dotted path may start with, and the model of what follows; `split_seed` stands alone."""
 
 
+OPEN = ("train.penalties.",)
+"""What the dotted paths of settings with names of the reader's own begin with."""
+
+
 class Problems(list[str]):
     """Lines `place: key: message` about `study`, each once."""
 
@@ -171,7 +175,8 @@ def _check_path(path: str, problems: Problems, *where: str | int) -> None:
         examples = {"adapter": "r", "train": "learning_rate", "task": "train_rows"}
         problems.at(f"name one setting, e.g. {first}.{examples.get(first, 'name')}", *where)
     elif (model := SECTIONS[first]) is not None and rest not in model.model_fields:
-        problems.at(unlike("unknown setting", rest, model.model_fields), *where)
+        if not (path.startswith(OPEN) and path not in OPEN):
+            problems.at(unlike("unknown setting", rest, model.model_fields), *where)
 
 
 def is_choosable(path: str, problems: Problems, *where: str | int) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from studies.sections import Bool, Float, Int, Section
+from studies.sections import Bool, Float, Int, Line, Section
 
 
 class Train(Section):
@@ -26,6 +26,25 @@ class Train(Section):
     """Share of all optimizer steps in which the learning rate rises from 0."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     """How the learning rate falls after the warm-up; linear and cosine end at 0."""
+    penalties: Annotated[
+        dict[Line, Annotated[Float, Field(ge=0)]], Field(examples=[{"roughness": 1e-4}])
+    ] = {}
+    """Names and weights of penalties on what a basis adapter learns, added to the loss once a step;
+    `train/loss` stays the task's own. A weight of 0 is none."""
+    load_phi: Annotated[Line | None, Field(examples=["runs/s/embedded/trials/0123/adapter"])] = None
+    """The phi before the first step: the folder of a trial with `keep: adapter`, or of any saved
+    basis adapter, or a shipped phi: sarcasm; null: the start's. A and B are the start's."""
+    phi_rate: Float = Field(1.0, ge=0)
+    """Factor on the learning rate of the numbers of phi."""
+    phi_from: Float = Field(0.0, ge=0, lt=1)
+    """Share of all optimizer steps before which the numbers of phi stay as they are."""
+    phi_until: Float = Field(1.0, gt=0, le=1)
+    """Share of all optimizer steps from which on they stay as they are."""
+    bandwidth_to: Float = Field(1.0, gt=0)
+    """What the bandwidths of phi have been multiplied by in the last step, a little in each, beside
+    what training does to them; 1: nothing."""
+    input_scale_to: Float = Field(1.0, gt=0)
+    """The same of an input scale that is a number."""
     gradient_accumulation: Int = Field(1, ge=1)
     """Batches that make one optimizer step."""
     max_grad_norm: Annotated[Float, Field(gt=0)] | None = 1.0
@@ -53,6 +72,20 @@ class Train(Section):
     of the trial says why where it is not; so is the evaluation of texts and images with a class,
     unless `deterministic`; off: never. The same numbers to rounding, the same bits with
     `deterministic`."""
+
+    @field_validator("penalties")
+    @classmethod
+    def _has_weight(cls, penalties: dict[str, float]) -> dict[str, float]:
+        return {name: weight for name, weight in penalties.items() if weight}
+
+    @field_validator("phi_until")
+    @classmethod
+    def _comes_after(cls, until: float, others: ValidationInfo) -> float:
+        if until <= (begin := others.data.get("phi_from", 0.0)):
+            raise ValueError(
+                f"expected more than train.phi_from, which is {begin:g}, got {until:g}"
+            )
+        return until
 
     @field_validator("keep")
     @classmethod

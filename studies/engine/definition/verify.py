@@ -13,6 +13,7 @@ from studies.engine.definition import (
     claim_rules,
     keep_rules,
     overrides,
+    phi_rules,
     search_rules,
     task_rules,
     tune_rules,
@@ -47,6 +48,7 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
     if not problems and not refused:
         for point in points:
             _ask(study, point, "adapter", checks.check_adapter_options, problems)
+        phi_rules.check(study, points, problems)
     if points and metrics is not None and not problems:
         after_rules.check(study, points, metrics, problems)
         search_rules.check(study, points, metrics, problems)

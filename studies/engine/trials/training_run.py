@@ -19,6 +19,7 @@ from transformers.utils import logging
 import adapters
 from adapters.spectrum import phi_sizes
 from studies import backbones, tasks
+from studies.engine.definition import saved_phi
 from studies.engine.definition.contents import check_contents
 from studies.engine.definition.plugins import load_plugins
 from studies.engine.definition.sections import After
@@ -196,7 +197,10 @@ class TrainingRun:
         adapter, chosen = dict(self._config["adapter"]), dict[str, Any]()
         if "match" in self._config:
             adapter, chosen = matched(model, adapter, self._config["match"])
-        return attached(model, adapter), processor, adapter, chosen
+        adapted = attached(model, adapter)
+        if self._settings.load_phi is not None:
+            adapters.load_phi(adapted, saved_phi.folder(self._settings.load_phi))
+        return adapted, processor, adapter, chosen
 
     def _train(self, micro_batch: int) -> tuple[TrainingProgress, TimedLoader, dict[str, float]]:
         """Train and evaluate: how it went, and the last metrics."""

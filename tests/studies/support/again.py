@@ -11,6 +11,8 @@ class Again:
     """A graph that does its work again, on the buffers it was captured with."""
 
     made: ClassVar[list["Again"]]
+    numbers: ClassVar[int] = 2
+    """That the captured work gives."""
     fails: ClassVar[Callable[[], None] | None] = None
 
     def __init__(self) -> None:
@@ -21,7 +23,7 @@ class Again:
         if self.fails is not None:
             self.fails()
         self._work = work
-        self._values = torch.full((2,), torch.nan, dtype=torch.float64)
+        self._values = torch.full((self.numbers,), torch.nan, dtype=torch.float64)
         return self._values
 
     def replay(self) -> None:

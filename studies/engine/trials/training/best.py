@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from adapters.training.phi_schedule import fold_input_scales
 from studies.engine.records import BestStep
 from studies.engine.trials.training import resuming
 
@@ -67,6 +68,7 @@ class Best:
     def restore(self, model: nn.Module) -> None:
         """Write what was kept into the parameters and buffers of `model`."""
         resuming.load_model(model, self._tensors)
+        fold_input_scales(model)
 
     def record(self, trained: int) -> BestStep:
         """What is kept of a training of `trained` steps."""

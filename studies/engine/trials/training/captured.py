@@ -92,8 +92,8 @@ class CapturedSteps:
     def run(self, work: Work) -> tuple[Tensor, Check | None]:
         """Do the step of `work`, which is on the host, and set the gradients back.
 
-        Its loss and norm, and what more there is. The check, where there is one, wants the numbers
-        past the norm once they are read.
+        Its numbers, and what more there is. The check, where there is one, wants those past the
+        step's own once they are read.
         """
         parts = [Work((batch,), work.items) for batch in work.batches] if self._several else [work]
         self._seen.update(part.shape for part in parts)
@@ -118,10 +118,11 @@ class CapturedSteps:
         return self._with_check(values, last)
 
     def _with_check(self, values: Tensor, capture: _Capture | None) -> tuple[Tensor, Check | None]:
-        """The loss and norm of `values`, and what `capture` tells of its proxies."""
+        """The numbers of a step in `values`, and what `capture` tells of its proxies."""
+        width = self._step.width
         if capture is None:
-            return values[:2].clone(), None
-        numbers = torch.cat([values[:2], capture.values[2:]])
+            return values[:width].clone(), None
+        numbers = torch.cat([values[:width], capture.values[width:]])
         return numbers, lambda step, more: self._judge(capture, step, more)
 
     def _added(self, part: Work) -> bool:
@@ -165,7 +166,8 @@ class CapturedSteps:
 
     def _gradients(self, inputs: Work) -> Tensor:
         self._loss.add_(self._step.accumulate(inputs))
-        return torch.cat([self._loss.expand(2), *CapturedProxies.of(self._model).report()])
+        whole = self._loss.expand(self._step.width)
+        return torch.cat([whole, *CapturedProxies.of(self._model).report()])
 
     def _update(self, inputs: Work | None) -> Tensor:
         values = self._step.update(self._loss.clone())

@@ -40,6 +40,7 @@ class Journal:
         metrics: Where lines go.
         steps: Of the whole training.
         at_once: How many steps are read together.
+        penalties: Names of those that follow loss and gradient norm in the numbers of a step.
         overflows: Whether an infinite gradient is expected now and then, as with float16: the
             scaler then skips the step and halves its scale.
     """
@@ -51,9 +52,10 @@ class Journal:
         steps: int,
         at_once: int,
         overflows: bool,
+        penalties: Sequence[str] = (),
     ) -> None:
         self._progress, self._metrics, self._steps = progress, metrics, steps
-        self._at_once, self._overflows = at_once, overflows
+        self._at_once, self._overflows, self._penalties = at_once, overflows, tuple(penalties)
         self._every = max(1, steps // LINES)
         self._waiting: list[_Done] = []
         self._seconds = 0.0
@@ -63,8 +65,8 @@ class Journal:
     ) -> None:
         """Step `step` is under way since `began`, by `time.perf_counter`.
 
-        `values` are its loss and gradient norm and then what is for `check`; `rate` is the learning
-        rate it used.
+        `values` are its loss, gradient norm and penalties and then what is for `check`; `rate` is
+        the learning rate it used.
 
         Raises:
             NotFinite: as `read`.
@@ -95,7 +97,7 @@ class Journal:
             if not math.isfinite(norm) and not self._overflows:
                 raise NotFinite(f"the gradient norm is {norm} at step {done.step}")
             if done.check is not None:
-                done.check(done.step, more)
+                done.check(done.step, more[len(self._penalties) :])
             self._progress.step_seconds.append(each)
             self._progress.losses.append(loss)
             if done.step % self._every == 0 or done.step == self._steps:
@@ -103,5 +105,8 @@ class Journal:
                     "train/loss": statistics.fmean(self._progress.losses[-self._every :]),
                     "train/learning_rate": done.rate,
                     "train/grad_norm": norm,
+                }
+                line |= {
+                    f"train/penalty/{n}": v for n, v in zip(self._penalties, more, strict=False)
                 }
                 self._metrics.write(done.step, line, done.at)

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from transformers import set_seed
 
 from adapters.training import hooks
+from adapters.training.phi_schedule import PhiSchedule, fold_input_scales
 from studies.engine.definition.train import Train, steps_in_epoch, total_steps
 from studies.engine.trials.metrics_file import MetricsFile
 from studies.engine.trials.ranks import ranks
@@ -22,7 +23,7 @@ from studies.engine.trials.training.captured import CapturedSteps
 from studies.engine.trials.training.journal import Journal
 from studies.engine.trials.training.progress import TrainingProgress
 from studies.engine.trials.training.saving import Saver
-from studies.engine.trials.training.schedule import rate_factor
+from studies.engine.trials.training.schedule import phi_is_trained, rate_factor
 from studies.engine.trials.training.snapshots import Snapshots
 from studies.engine.trials.training.step import Loss, OptimizerStep
 
@@ -133,6 +134,13 @@ class TrainingLoop:
             self._steps,
             at_once=1 if waits else READ_AT_ONCE,
             overflows=step.scaler is not None,
+            penalties=tuple(settings.penalties),
+        )
+        self._phi = PhiSchedule(
+            model,
+            self._steps,
+            bandwidth_to=settings.bandwidth_to,
+            input_scale_to=settings.input_scale_to,
         )
 
     def run(self) -> None:
@@ -153,6 +161,7 @@ class TrainingLoop:
             self._evaluate()
             self._saver.after_step()
         self.journal.read()
+        fold_input_scales(self.model)
 
     @property
     def _gives_up(self) -> bool:
@@ -177,8 +186,10 @@ class TrainingLoop:
         began, step = time.perf_counter(), self.optimizer_step
         # a batch of images has no tokens: its rows are counted
         self.progress.tokens += sum(b.get("input_ids", b["labels"]).numel() for b in batches)
-        factor = rate_factor(self._settings, self.done - step.skipped, self._steps)
-        rate = step.set_rate(factor)
+        before = self.done - step.skipped
+        factor = rate_factor(self._settings, before, self._steps)
+        rate = step.set_rate(factor, phi=phi_is_trained(self._settings, before, self._steps))
+        self._phi.before_step()
         work, check = step.work(batches), None
         if self._captured is None:
             values = step.run(work.to(step.device))

@@ -24,6 +24,11 @@ def rate_factor(settings: Train, before: int, steps: int) -> float:
     return max(0.0, 0.5 * (1.0 + math.cos(math.pi * 0.5 * 2.0 * ((before - warm_up) / rest))))
 
 
+def phi_is_trained(settings: Train, before: int, steps: int) -> bool:
+    """Whether the numbers of phi change in the step that has `before` before it."""
+    return settings.phi_from * steps <= before < settings.phi_until * steps
+
+
 def unreached(trials: Iterable[Trial]) -> list[str]:
     """Lines that tell of arms whose epochs end before their `max_steps`."""
     ends: dict[str, dict[str, None]] = {}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import adapters
+from adapters.training.penalties import penalty_values
 from studies.engine.definition.train import Train
 from studies.engine.trials.failures import DoesNotFit, is_out_of_memory
 from studies.engine.trials.ranks import Ranks
@@ -107,8 +108,17 @@ class OptimizerStep:
         self._dtype = dtype
         self._few_shapes = few_shapes
         self._takes_places = "logits_to_keep" in arguments_of(model)
+        self._penalties = settings.penalties
         self.trained = adapters.trained_parameters(model)
-        groups = adapters.parameter_groups(model, settings.learning_rate, settings.weight_decay)
+        apart = (settings.phi_rate, settings.phi_from, settings.phi_until) != (1.0, 0.0, 1.0)
+        groups = adapters.parameter_groups(
+            model,
+            settings.learning_rate,
+            settings.weight_decay,
+            settings.phi_rate if apart else None,
+        )
+        phi = {id(p) for p in self.trained.phi} if apart else set()
+        self._of_phi = [id(group["params"][0]) in phi for group in groups]
         self._highest: list[float] = [group["lr"] for group in groups]
         on_gpu = device.type == "cuda"
         if on_gpu:  # where a CUDA graph finds the rate of each replay
@@ -142,17 +152,28 @@ class OptimizerStep:
             own = inputs.pop("labels")
             yield Part(inputs, own, places_of_labels(own) if reads and not few else common)
 
-    def set_rate(self, factor: float) -> float:
-        """Set every group's learning rate to `factor` of its highest; the first group's."""
-        for group, highest in zip(self.optimizer.param_groups, self._highest, strict=True):
+    @property
+    def width(self) -> int:
+        """How many numbers a step gives: its loss, its gradient norm, and each penalty."""
+        return 2 + len(self._penalties)
+
+    def set_rate(self, factor: float, *, phi: bool = True) -> float:
+        """Set every group's learning rate to `factor` of its highest; the first group's.
+
+        With `phi` false that of phi's numbers is 0, at which AdamW leaves them as they are.
+        """
+        highest_of = zip(self.optimizer.param_groups, self._highest, self._of_phi, strict=True)
+        for group, highest, of_phi in highest_of:
+            rate = highest * factor if phi or not of_phi else 0.0
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(highest * factor)
+                group["lr"].fill_(rate)
             else:
-                group["lr"] = highest * factor
+                group["lr"] = rate
         return self._highest[0] * factor
 
     def run(self, work: Work) -> Tensor:
-        """Do the step; gradients are left. Loss and gradient norm before clipping, (2,) float64.
+        """Do the step; gradients are left. Loss, gradient norm before clipping and penalties,
+        (width,) float64.
 
         Raises:
             DoesNotFit: memory is used up.
@@ -179,6 +200,7 @@ class OptimizerStep:
 
     def update(self, loss: Tensor) -> Tensor:
         """Clip the gradients and take the optimizer's step, as `run`; `loss` is `accumulate`'s."""
+        penalties = self._penalise()
         loss = self.ranks.sum([*self.trained.phi, *self.trained.others], loss)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
@@ -190,7 +212,17 @@ class OptimizerStep:
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.skipped += self.scaler.get_scale() < scale
-        return torch.stack([loss, norm.double()])
+        return torch.stack([loss, norm.double(), *penalties])
+
+    def _penalise(self) -> list[Tensor]:
+        """Add the gradients of the penalties to those there are; each of them, unweighted."""
+        if not self._penalties:
+            return []
+        values = penalty_values(self._model, list(self._penalties))
+        share = [weight / self.ranks.count * values[n] for n, weight in self._penalties.items()]
+        loss = torch.stack(share).sum()
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        return [value.detach().double() for value in values.values()]
 
     def _fitting(self, part: Part, items: Tensor) -> Tensor:
         try:

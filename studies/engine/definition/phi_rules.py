@@ -1,0 +1,92 @@
+"""What `train` asks of phi, and the arms whose adapter has not what that needs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from basis_zoo.registry import unknown
+from studies.engine.definition import checks, saved_phi
+from studies.engine.definition.points import Point, Problems, apply, place_of
+from studies.engine.definition.sections import Range
+from studies.engine.definition.study import Study
+from studies.engine.definition.train import Train
+
+LOAD = "load_phi"
+NEEDS = {
+    "phi_rate": "trained phi",
+    "phi_from": "trained phi",
+    "phi_until": "trained phi",
+    "bandwidth_to": "bandwidths",
+    "input_scale_to": "fixed input scale",
+    LOAD: LOAD,
+}
+"""What settings of `train` need of an adapter where they are not the default."""
+
+
+Stages = tuple[tuple[tuple[str, ...], Mapping[str, Any], Sequence[Point]], ...]
+
+
+def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
+    """Report penalties that there are not, and settings of phi that an arm has no use for, also
+    among the values that a stage before the seeds tries."""
+    for point in points:
+        for setting, need in _asked(point.config["train"]):
+            key = f"train.{setting}"
+            if why := _refusal(point, need):
+                problems.add(place_of(study, key, point.places), key, why)
+    for where, path, point in _tried(study, points):
+        for _, need in _asked(point.config["train"]) if not problems else ():
+            if why := _refusal(point, need):
+                problems.at(why, *where, path)
+
+
+def _asked(train: dict[str, Any]) -> list[tuple[str, str]]:
+    """The settings of `train` that ask something of phi, and the need or penalty of each."""
+    penalties = [(f"penalties.{name}", name) for name in train.get("penalties", {})]
+    defaults = Train.model_fields
+    return penalties + [
+        (name, need) for name, need in NEEDS.items() if train[name] != defaults[name].default
+    ]
+
+
+def _refusal(point: Point, need: str) -> str | None:
+    if need == LOAD:
+        return _not_loadable(point)
+    known = checks.list_penalties()
+    if need not in (*known, *NEEDS.values()):
+        return unknown("penalty", need, known) + checks.OWN
+    why = checks.lacks(point.config["adapter"], need)
+    return why and (
+        f"the adapter of the arm '{point.arm}' has {why}; or set this in those arms alone that "
+        "have it, by `set`"
+    )
+
+
+def _not_loadable(point: Point) -> str | None:
+    """Why the arm cannot begin with the phi that its `train` names."""
+    given = point.config["train"][LOAD]
+    try:
+        place = saved_phi.folder(given)
+    except ValueError as error:
+        return str(error)
+    why = checks.phi_refusal(point.config["adapter"], str(place), saved_phi.content(given))
+    return why and f"the adapter of the arm '{point.arm}' has {why}"
+
+
+def _tried(study: Study, points: Sequence[Point]) -> Iterator[tuple[tuple[str, ...], str, Point]]:
+    """The arms with each value that a stage tries on them, and where that stands."""
+    tuned = {path: values for path, values in study.tune.items() if path != "seeds"}
+    space: Mapping[str, Any] = study.search.space if study.search is not None else {}
+    own = [p for p in points if study.search is not None and p.arm == study.search.arm]
+    stages: Stages = ((("tune",), tuned, points), (("search", "space"), space, own))
+    for where, tried, arms in stages:
+        for path, domain in tried.items():
+            values = (domain.high,) if isinstance(domain, Range) else domain
+            asks = path.split(".")[1] in ("penalties", *NEEDS)
+            for point in arms:
+                for value in values if asks or _asked(point.config["train"]) else ():
+                    try:
+                        yield where, path, apply(point, {path: value})
+                    except (ValidationError, ValueError, KeyError):
+                        continue  # said by the stage's own rules
