@@ -46,7 +46,7 @@ def phi_curves(
     """
     curves = []
     for name, layer in model.named_modules():
-        if isinstance(layer, BasisLayer) and adapter in layer.basis_A:
+        if isinstance(layer, BasisLayer) and adapter in layer.basis_phi:
             name = name.removeprefix("base_model.model.")
             b, a, phi = layer.member(adapter)
             used = float(product(b, a).abs().max())

@@ -42,7 +42,7 @@ def monitor(model: nn.Module) -> dict[str, float]:
     rows = []
     for layer in layers:
         for name in layer.active_adapters:
-            if name not in layer.basis_A:
+            if name not in layer.basis_phi:
                 continue
             b, a, phi = layer.member(name)
             x = sample(product(b, a))

@@ -1,0 +1,53 @@
+"""phi of one module as it stands: a differentiable function of tensors."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from adapters.ops.weight import weight_update
+from basis_zoo import Nonlinearity
+from basis_zoo.proxy import ExactProxy, Proxy
+from basis_zoo.proxy.constants import constant
+
+_WIDTH = 16
+"""Columns in which points are laid out: the least rank of a product on the tensor cores."""
+
+
+class PhiFunction:
+    """phi by its proxy, or the several copies of one.
+
+    Args:
+        proxy: What stands for phi on the range that the form declares.
+        input_scale: The factor on every x.
+    """
+
+    def __init__(self, proxy: Proxy, input_scale: Tensor | float = 1.0) -> None:
+        self._proxy, self._input_scale = proxy, input_scale
+
+    @classmethod
+    def exact(cls, phi: Nonlinearity) -> "PhiFunction":
+        """phi itself, in float64 and without a range."""
+        return cls(ExactProxy.of(phi.phi, phi.parameters_in_force().double()))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """phi(x), elementwise, in the shape of x and in float32 or better."""
+        x = x.to(torch.promote_types(x.dtype, torch.float32)) * self._input_scale
+        flat = x.reshape(-1)
+        points = F.pad(flat, (0, -flat.numel() % _WIDTH)).view(-1, _WIDTH)
+        # a product with the identity: the kernels of phi(B A) serve, gradients and all
+        y = weight_update(points, _identity(x.device).to(x.dtype), self._proxy, 1.0)
+        return y.flatten()[: flat.numel()].view(x.shape)
+
+    def of_product(self, b: Tensor, a: Tensor) -> Tensor:
+        """phi(B A) of b (out, r) and a (r, in), without B A in memory where there is a kernel."""
+        return weight_update(b * self._input_scale, a, self._proxy, 1.0)
+
+    def singles(self) -> "list[PhiFunction]":
+        """The copies one by one."""
+        tensors = zip(*(t.unbind() for t in self._proxy.tensors), strict=True)
+        return [PhiFunction(self._proxy.rebuilt(each), self._input_scale) for each in tensors]
+
+
+@constant
+def _identity(device: torch.device) -> Tensor:
+    return torch.eye(_WIDTH, device=device)
