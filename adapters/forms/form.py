@@ -86,9 +86,9 @@ class Form(ABC):
             ValueError: The form is not mergeable.
         """
 
-    def apply(self, x: Tensor, of: Operands, phi: PhiFunction) -> Tensor:
-        """What the update adds to the output, without s: x (*, in) -> (*, out)."""
-        return F.linear(x, self.update(of, phi).to(x.dtype))
+    def apply(self, x: Tensor, of: Operands, phi: PhiFunction, scale: float) -> Tensor:
+        """What the update times `scale` adds to the output: x (*, in) -> (*, out)."""
+        return F.linear(x, (self.update(of, phi) * scale).to(x.dtype))
 
     def oracle(self, b: Array, a: Array, weight: Array, phi: Any, **options: Any) -> Array:
         """`update` in float64 from numpy, written without this package's code.
@@ -115,10 +115,10 @@ class FactoredForm(Form):
         left, right = self.factors(of, phi)
         return left @ right
 
-    def apply(self, x: Tensor, of: Operands, phi: PhiFunction) -> Tensor:
-        """x right^T left^T."""
+    def apply(self, x: Tensor, of: Operands, phi: PhiFunction, scale: float) -> Tensor:
+        """x right^T left^T, scaled where it is smallest."""
         left, right = self.factors(of, phi)
-        return F.linear(F.linear(x, right.to(x.dtype)), left.to(x.dtype))
+        return F.linear(F.linear(x, right.to(x.dtype)) * scale, left.to(x.dtype))
 
 
 _FORMS: ClassRegistry[Form] = ClassRegistry("form", Form, shipped="adapters.forms.builtin")

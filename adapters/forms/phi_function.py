@@ -1,5 +1,7 @@
 """phi of one module as it stands: a differentiable function of tensors."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,22 +27,27 @@ class PhiFunction:
         self._proxy, self._input_scale = proxy, input_scale
 
     @classmethod
-    def exact(cls, phi: Nonlinearity) -> "PhiFunction":
-        """phi itself, in float64 and without a range."""
-        return cls(ExactProxy.of(phi.phi, phi.parameters_in_force().double()))
+    def exact(cls, phi: Nonlinearity, numbers: Sequence[Tensor] | None = None) -> "PhiFunction":
+        """phi itself, in float64 and without a range; of other `numbers`, if any are given."""
+        return cls(ExactProxy.of(phi.phi, phi.parameters_in_force(numbers).double()))
 
     def __call__(self, x: Tensor) -> Tensor:
         """phi(x), elementwise, in the shape of x and in float32 or better."""
-        x = x.to(torch.promote_types(x.dtype, torch.float32)) * self._input_scale
+        x = self._scaled(x.to(torch.promote_types(x.dtype, torch.float32)))
         flat = x.reshape(-1)
-        points = F.pad(flat, (0, -flat.numel() % _WIDTH)).view(-1, _WIDTH)
+        short = -flat.numel() % _WIDTH
+        points = (F.pad(flat, (0, short)) if short else flat).view(-1, _WIDTH)
         # a product with the identity: the kernels of phi(B A) serve, gradients and all
         y = weight_update(points, _identity(x.device).to(x.dtype), self._proxy, 1.0)
         return y.flatten()[: flat.numel()].view(x.shape)
 
     def of_product(self, b: Tensor, a: Tensor) -> Tensor:
         """phi(B A) of b (out, r) and a (r, in), without B A in memory where there is a kernel."""
-        return weight_update(b * self._input_scale, a, self._proxy, 1.0)
+        return weight_update(self._scaled(b), a, self._proxy, 1.0)
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        fixed = isinstance(self._input_scale, float) and self._input_scale == 1
+        return x if fixed else x * self._input_scale
 
     def singles(self) -> "list[PhiFunction]":
         """The copies one by one."""

@@ -45,7 +45,7 @@ def check_start(form: Form, phi: Nonlinearity, b_std: float) -> None:
         of.b.requires_grad_()
         of.a.requires_grad_()
         x = torch.linspace(-1, 1, 3 * _IN, dtype=torch.float64).view(3, _IN)
-        y = form.apply(x, of, PhiFunction.exact(phi))
+        y = form.apply(x, of, PhiFunction.exact(phi), 1.0)
         trained = [of.b, of.a, *phi.parameters()]
         weights = torch.linspace(1, 2, y.numel(), dtype=y.dtype).view(y.shape)
         gradients = torch.autograd.grad(y, trained, weights, materialize_grads=True)

@@ -81,4 +81,4 @@ class Term(NamedTuple):
     def apply(self, x: Tensor) -> Tensor:
         """What the update adds to the output: x (*, in) -> (*, out)."""
         phi = PhiFunction(self.proxy, self.input_scale)
-        return self.form.apply(x, self.operands, phi) * self.scale
+        return self.form.apply(x, self.operands, phi, self.scale)

@@ -41,10 +41,10 @@ class Activation(Form):
             "'factors', which has a weight of the same rank"
         )
 
-    def apply(self, x: Tensor, of: Operands, phi: PhiFunction) -> Tensor:
-        """B φ(A x)."""
+    def apply(self, x: Tensor, of: Operands, phi: PhiFunction, scale: float) -> Tensor:
+        """B φ(A x), times `scale`."""
         hidden = phi(F.linear(x, of.a.to(x.dtype)).clamp(-of.interval[1], of.interval[1]))
-        return F.linear(hidden.to(x.dtype), of.b.to(x.dtype))
+        return F.linear((hidden * scale).to(x.dtype), of.b.to(x.dtype))
 
     def oracle(self, b: Array, a: Array, weight: Array, phi: Any, **options: Any) -> Array:
         """As `apply`."""

@@ -77,7 +77,7 @@ def test_each_block_of_rows_has_its_own_phi(case):
     w, g = torch.randn(2, len(b), a.shape[1], device=DEVICE)
     want, gradients = _by_hand(b, a, proxy, w, g)
     assert proxy.copies == case[3]
-    assert _error(merged_weight(w, b, a, proxy, SCALE), want) < 2e-6
+    assert _error(merged_weight(w, b, a, proxy, SCALE), want) < 1e-5
     got = merge_gradients(g, b, a, proxy, SCALE)
     for name, one, other in zip(("dB", "dA", "dc"), got, gradients, strict=True):
         assert one.shape == other.shape
