@@ -142,8 +142,8 @@ def check_oracle(subject: Subject) -> str:
         options["x"] = subject.x.double().numpy()
     weight = of.weight
     assert weight is not None
-    arrays = (t.detach().numpy() for t in (of.b, of.a, weight))
-    want = subject.form.oracle(*arrays, functions if own_copies else functions[0], **options)
+    b, a, w = (t.detach().numpy() for t in (of.b, of.a, weight))
+    want = subject.form.oracle(b, a, w, functions if own_copies else functions[0], **options)
     if subject.form.mergeable:
         got = subject.form.update(of, subject.phi())
     else:
@@ -204,7 +204,8 @@ def _of_blocks(subject: Subject) -> Tensor:
     update = values.T if columns and phi.copies > 1 else values
     weight = of.weight
     assert weight is not None
-    return subject.x.double() @ (update * weight if subject.form.needs_weight else update).T
+    added: Tensor = update * weight if subject.form.needs_weight else update
+    return subject.x.double() @ added.T
 
 
 def check_reach(subject: Subject) -> str:
