@@ -274,7 +274,8 @@ def check_bfloat16(subject: Subject) -> str:
     """In bfloat16 it is off by no more than rounding."""
     y = subject.model(dtype=torch.bfloat16)(subject.x.bfloat16()).float()
     want = subject.model()(subject.x)
-    return at_most(float((y - want).detach().norm() / want.detach().norm()), 0.03, "relative error in bfloat16")
+    error = float((y - want).detach().norm()) / float(want.detach().norm())
+    return at_most(error, 0.03, "relative error in bfloat16")
 
 
 CHECKS: tuple[Callable[[Subject], str], ...] = (

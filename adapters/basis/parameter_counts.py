@@ -83,7 +83,7 @@ def parameter_table(model: nn.Module, adapter: str = "default") -> str:
     header = ("modules of a block", "number", "A and B", "phi", "phi unshared", "phi / A and B")
     rows: list[tuple[str, ...]] = [header]
     for kind, c in count_kinds(model, adapter).items():
-        share = f"{100 * c.phi / c.factors:.2f} %"
+        share = f"{100 * c.phi / c.factors:.2f} %" if c.factors else "all"
         rows.append((kind, *(f"{n:,}" for n in c), share))
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     lines = [

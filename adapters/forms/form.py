@@ -70,6 +70,13 @@ class Form(ABC):
         """
         return None
 
+    def points(self, of: Operands) -> Tensor:
+        """The x that φ is asked at, without input scale: flat, or (copies, n) of several φ.
+
+        For the figures and measures of what φ does; where x is data, points of its range.
+        """
+        return (of.b @ of.a).flatten()
+
     def basis_of(self, basis: Basis) -> Basis:
         """The family that φ is made of, where `basis` is the one that was asked for."""
         return basis

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from adapters.ops.weight import weight_update
 from basis_zoo import Nonlinearity
 from basis_zoo.proxy import ExactProxy, Proxy
-from basis_zoo.proxy.constants import constant
 
 _WIDTH = 16
 """Columns in which points are laid out: the least rank of a product on the tensor cores."""
@@ -38,7 +37,8 @@ class PhiFunction:
         short = -flat.numel() % _WIDTH
         points = (F.pad(flat, (0, short)) if short else flat).view(-1, _WIDTH)
         # a product with the identity: the kernels of phi(B A) serve, gradients and all
-        y = weight_update(points, _identity(x.device).to(x.dtype), self._proxy, 1.0)
+        identity = torch.eye(_WIDTH, device=x.device, dtype=x.dtype)
+        y = weight_update(points, identity, self._proxy, 1.0)
         return y.flatten()[: flat.numel()].view(x.shape)
 
     def of_product(self, b: Tensor, a: Tensor) -> Tensor:
@@ -53,8 +53,3 @@ class PhiFunction:
         """The copies one by one."""
         tensors = zip(*(t.unbind() for t in self._proxy.tensors), strict=True)
         return [PhiFunction(self._proxy.rebuilt(each), self._input_scale) for each in tensors]
-
-
-@constant
-def _identity(device: torch.device) -> Tensor:
-    return torch.eye(_WIDTH, device=device)

@@ -121,6 +121,15 @@ class AdapterNumbers(MergingLayer):
         interval = self.basis_phi[adapter].phi.basis.interval
         return Operands(b, a, weight, interval, frozen)
 
+    def points(self, adapter: str) -> Tensor:
+        """The x that phi is asked at, with the input scale: flat, or (copies, n)."""
+        of, run = self.operands(adapter), self.execution[adapter]
+        phi = self.owner(adapter).basis_phi[adapter]
+        if run.form.elementwise and phi.copies > 1:
+            x = of.b @ of.a
+            return (x.T if run.columns else x).reshape(phi.copies, -1) * self.input_scale(adapter)
+        return run.form.points(of) * self.owner(adapter).input_scale(adapter)
+
     def numbers(self, adapter: str) -> list[Tensor]:
         """Every tensor that the proxy of `adapter` depends on."""
         factors = (f[adapter] for f in (self.basis_B, self.basis_A) if adapter in f)

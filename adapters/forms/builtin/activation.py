@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,6 +33,11 @@ class Activation(Form):
     def reach(self, of: Operands) -> Tensor | None:
         """The upper end of the interval."""
         return of.b.new_full((), of.interval[1])
+
+    def points(self, of: Operands) -> Tensor:
+        """The range of A x."""
+        end = of.interval[1]
+        return torch.linspace(-end, end, 257, dtype=of.b.dtype, device=of.b.device)
 
     def update(self, of: Operands, phi: PhiFunction) -> Tensor:
         """There is none."""

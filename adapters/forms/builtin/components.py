@@ -32,6 +32,10 @@ class Components(Form):
         largest = of.b.abs().amax(0) * of.a.abs().amax(1)
         return (largest * (1 + 1e-5)).clamp_min(SMALLEST_RADIUS)
 
+    def points(self, of: Operands) -> Tensor:
+        """The entries of each component."""
+        return (of.b.T[:, :, None] * of.a[:, None]).flatten(1)
+
     def update(self, of: Operands, phi: PhiFunction) -> Tensor:
         """The components one after the other, so that one of them is in memory at a time."""
         phis = phi.singles() if len(of.a) > 1 else [phi]

@@ -32,6 +32,10 @@ class Factors(FactoredForm):
         """The largest entry of a factor."""
         return torch.maximum(of.b.abs().max(), of.a.abs().max()).clamp_min(SMALLEST_RADIUS)
 
+    def points(self, of: Operands) -> Tensor:
+        """The entries of both factors."""
+        return torch.cat([of.b.flatten(), of.a.flatten()])
+
     def factors(self, of: Operands, phi: PhiFunction) -> tuple[Tensor, Tensor]:
         """φ(B) and φ(A), in one evaluation."""
         both = phi(torch.cat([of.b.flatten(), of.a.flatten()]))

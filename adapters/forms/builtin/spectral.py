@@ -33,6 +33,10 @@ class Spectral(FactoredForm):
         """The upper end of the interval."""
         return of.b.new_full((), of.interval[1])
 
+    def points(self, of: Operands) -> Tensor:
+        """The singular values, as φ sees them."""
+        return of.frozen[1] * of.interval[1]
+
     def freeze(self, weight: Tensor) -> tuple[Tensor, ...]:
         """U (out, k), S / S₁ (k,), S₁ () and Vᵀ (k, in), float32."""
         wide = torch.promote_types(weight.dtype, torch.float32)
