@@ -1,8 +1,9 @@
 """Learnable nonlinear adapters W' = W + s phi(B A) as a PEFT method, and the methods beside it.
 
 What is used from outside is here. The subpackages, from the lowest: `ops` (kernels), `placement`
-(where adapters go) and `merging`; `peft_integration`; `basis` (the adapter itself); `training` and
-`export`; `methods` (all that an arm can name) and `spectrum` (what was learned).
+(where adapters go) and `merging`; `peft_integration`; `forms` (what an update is); `basis` (the
+adapter itself); `training` and `export`; `methods` (all that an arm can name) and `spectrum` (what
+was learned).
 """
 
 from adapters.basis.config import BasisConfig
@@ -11,6 +12,7 @@ from adapters.basis.model import BasisModel
 from adapters.basis.parameter_counts import parameter_table
 from adapters.basis.phi_config import PhiConfig
 from adapters.basis.weighted_sums import rescale_adapter_scale
+from adapters.forms import Form, get_form_class, list_forms, register_form
 from adapters.methods import builtin as builtin
 from adapters.methods.attachment import attach
 from adapters.methods.common_options import COMMON_OPTIONS, AdapterSection
@@ -49,6 +51,7 @@ __all__ = [
     "BasisLinear",
     "BasisModel",
     "BasisParameter",
+    "Form",
     "Method",
     "PhiConfig",
     "StepCallback",
@@ -58,7 +61,9 @@ __all__ = [
     "check_options",
     "clip_gradients",
     "count_parameters",
+    "get_form_class",
     "get_method",
+    "list_forms",
     "list_methods",
     "load_phi",
     "match",
@@ -70,6 +75,7 @@ __all__ = [
     "penalty_loss",
     "phi_parameters",
     "push_to_hub",
+    "register_form",
     "register_method",
     "register_penalty",
     "rescale_adapter_scale",

@@ -1,13 +1,12 @@
 """`python -m basis_zoo list | check | gallery | accuracy`."""
 
 import argparse
-import importlib.util
 import sys
 import tempfile
-import traceback
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from basis_zoo.user_module import load_module
 
 if TYPE_CHECKING:  # torch is imported by what a command needs it for: `--help` answers at once
     from basis_zoo.basis import Basis
@@ -76,7 +75,7 @@ def _names(name_or_file: str) -> list[str]:
     if not name_or_file.endswith(".py"):
         get_basis_class(name_or_file)  # refuses an unknown one
         return [name_or_file]
-    module = _load(Path(name_or_file))
+    module = load_module(Path(name_or_file))
     names = [n for n in list_bases() if get_basis_class(n).__module__ == module.__name__]
     if not names:
         raise ValueError(f"{name_or_file} registers no family: use @register_basis")
@@ -88,31 +87,6 @@ def _variant(cls: "type[Basis]", options: dict[str, Any]) -> "Basis":
         return cls(**options)
     except TypeError as error:  # a method that every family must have is missing
         raise ValueError(f"{cls.__qualname__} cannot be made: {error}") from error
-
-
-def _load(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    spec = importlib.util.spec_from_file_location(f"basis_zoo_user_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"not a Python file: {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # someone else's code: whatever it raises is theirs to mend
-        line = _line_in(error, path)
-        raise ValueError(f"{path}{line}: {type(error).__name__}: {error}") from error
-    return module
-
-
-def _line_in(error: Exception, path: Path) -> str:
-    """`:line` of the file's line that raised, or nothing."""
-    if isinstance(error, SyntaxError):
-        return f":{error.lineno or 1}"
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame.lineno for frame in frames if frame.filename == str(path)]
-    return f":{own[-1]}" if own else ""
 
 
 def _gallery(args: argparse.Namespace) -> int:

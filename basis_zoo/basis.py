@@ -30,6 +30,8 @@ from basis_zoo.registry import ClassRegistry
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from basis_zoo.grids import Grid
+
     Array = NDArray[Any]
 else:  # numpy is imported only where an oracle runs
     Array = Any
@@ -148,6 +150,15 @@ class Basis(ABC):
     def breakpoints(self, grid: Tensor, bandwidth: Tensor) -> Tensor:
         """Where the functions are less than smooth, `(*batch, k)`; k is 0 for smooth families."""
         return grid[..., :0]
+
+    def place(self, grid: "Grid", samples: Tensor | None = None) -> Tensor:
+        """The points of `grid` that the family reads, `(num_points,)` float64.
+
+        Args:
+            grid: A rule, as `basis_zoo.get_grid` makes it.
+            samples: Values of x, for a rule that looks at them.
+        """
+        return grid.place(self.num_points, self.interval, samples)
 
     @abstractmethod
     def phi(self, x: Tensor, amplitude: Tensor, grid: Tensor, bandwidth: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
-"""The module that owns the numbers of one phi."""
+"""The module that owns the numbers of one phi, or of several copies that learn apart."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +13,7 @@ from basis_zoo.float32 import check_bandwidth, to_float32
 from basis_zoo.grids import Grid
 from basis_zoo.phi import Phi, PhiParameters
 from basis_zoo.starts import Start
+from basis_zoo.sums import SumBasis
 
 _POINTS = 33
 """Points of the interval at which a new phi must be able to learn."""
@@ -31,6 +33,9 @@ def spacing_bandwidth(basis: Basis, points: Tensor) -> Tensor:
     on the interval. A spacing counts as at least a quarter of the mean one: two points that
     nearly coincide do not make a spike.
     """
+    if isinstance(basis, SumBasis):
+        parts = basis.split(points, points.new_empty(basis.num_bandwidths))
+        return torch.cat([spacing_bandwidth(part, own) for part, own, _ in parts])
     low, high = basis.interval
     mean = (high - low) / max(basis.num_basis - 1, 1)
     if len(points) != basis.num_bandwidths or len(points) < 2:
@@ -60,6 +65,7 @@ class Nonlinearity(nn.Module):
     Attributes:
         start_residual: Largest distance on the interval between phi at the start and what the
             start asked for.
+        copies: How many phis this is: `repeat` makes more than one.
     """
 
     amplitude: Tensor
@@ -80,10 +86,11 @@ class Nonlinearity(nn.Module):
         extrapolation: str | None = None,
     ) -> None:
         super().__init__()
+        self.copies = 1
         extrapolation = basis.extrapolation if extrapolation is None else extrapolation
         self.phi = Phi(basis, anchored=start.anchored, extrapolation=extrapolation)
         self.grid_rule = grid
-        points = grid.place(basis.num_points, basis.interval)
+        points = basis.place(grid)
         omega = _bandwidth(bandwidth, basis, points)
         raw_grid = to_float32("grid", self._raw_grid(points))
         raw_bandwidth = to_float32("bandwidth", inverse_softplus(omega))
@@ -118,6 +125,30 @@ class Nonlinearity(nn.Module):
         else:
             self.register_buffer(name, value)
 
+    def repeat(self, names: Sequence[str], copies: int) -> None:
+        """Become `copies` phis, each with own numbers `names`, (copies, *shape); the rest is one.
+
+        Numbers that are not trained stay as they are: all copies read the same ones.
+        """
+        trained = dict(self.named_parameters())
+        own = [name for name in names if name in trained]
+        if copies == 1 or not own:
+            return
+        for name in own:
+            number = trained[name].detach()
+            stack = number.expand(copies, *number.shape).clone()
+            self.register_parameter(name, nn.Parameter(stack))
+        self.copies = copies
+
+    def single(self, index: int) -> "Nonlinearity":
+        """The copy `index` by itself, with numbers of its own: to be looked at, not trained."""
+        phi = copy.deepcopy(self)
+        phi.copies = 1
+        for name, number in [*phi.named_parameters(), *phi.named_buffers()]:
+            if number.ndim > 1:
+                setattr(phi, name, nn.Parameter(number.detach()[index].clone()))
+        return phi
+
     def learns_at(self, x: Tensor) -> bool:
         """Whether a loss of phi at the points `x`, (n,), has a gradient: to a trained number or x.
 
@@ -131,7 +162,7 @@ class Nonlinearity(nn.Module):
             leaves = [n.requires_grad_() for n, its in zip(numbers, trained, strict=True) if its]
             x = x.detach().to(self.amplitude.device, torch.float64, copy=True).requires_grad_()
             y = self.phi(x, self.parameters_in_force(numbers))
-            weights = torch.linspace(1, 2, len(x), dtype=y.dtype, device=y.device)
+            weights = torch.linspace(1, 2, len(x), dtype=y.dtype, device=y.device).expand_as(y)
             gradients = torch.autograd.grad(y, [x, *leaves], weights, materialize_grads=True)
         return any(bool(gradient.any()) for gradient in gradients)
 
@@ -161,7 +192,7 @@ class Nonlinearity(nn.Module):
         return F.softplus(self.raw_bandwidth)
 
     def parameters_in_force(self, numbers: Sequence[Tensor] | None = None) -> PhiParameters:
-        """The numbers that `Phi` reads, differentiable.
+        """The numbers that `Phi` reads, differentiable; those of copies along a first dimension.
 
         Args:
             numbers: Stored numbers in place of this module's own, in the order of `numbers`;
@@ -169,7 +200,10 @@ class Nonlinearity(nn.Module):
         """
         stored = self.numbers if numbers is None else numbers
         # what is stored in 16 bit is computed in 32: sums of gaps would lose their order
-        wide = (n if n.dtype.itemsize >= 4 else n.float() for n in stored)
+        wide = [n if n.dtype.itemsize >= 4 else n.float() for n in stored]
+        if self.copies > 1:
+            batch = torch.broadcast_shapes(*(n.shape[:-1] for n in wide))
+            wide = [n.expand(*batch, n.shape[-1]) for n in wide]
         amplitude, raw_bandwidth, raw_grid, line = wide
         grid = _in_order(raw_grid) if self.grid_is_learned else raw_grid
         slope, offset = line.unbind(-1)
@@ -179,10 +213,11 @@ class Nonlinearity(nn.Module):
         """phi(x) by direct evaluation of every function: exact, and slow for large x.
 
         Computed in float64, since an anchored phi near 0 cancels in float32; the result has the
-        dtype of x.
+        dtype of x. Copies take the first dimension of x, each its own entry.
         """
         p = self.parameters_in_force().double()
-        return self.phi(x.reshape(-1).double(), p).reshape(x.shape).to(x.dtype)
+        points = x.reshape(-1) if self.copies == 1 else x.reshape(self.copies, -1)
+        return self.phi(points.double(), p).reshape(x.shape).to(x.dtype)
 
     @torch.no_grad()
     def refit_grid(self, samples: Tensor, *, bandwidth: float | str = "keep") -> float:
@@ -197,9 +232,17 @@ class Nonlinearity(nn.Module):
 
         Returns:
             The largest distance on the interval between phi before and after.
+
+        Raises:
+            ValueError: There are several copies.
         """
+        if self.copies > 1:
+            raise ValueError(
+                f"cannot place one grid for {self.copies} copies of phi: they have amplitudes of "
+                "their own; place it before `repeat`, or share phi within the module"
+            )
         basis, before = self.phi.basis, self.parameters_in_force().double()
-        points = self.grid_rule.place(basis.num_points, basis.interval, samples)
+        points = basis.place(self.grid_rule, samples)
         omega = before.bandwidth
         if bandwidth != "keep":
             omega = _bandwidth(bandwidth, basis, points).to(omega.device)

@@ -7,6 +7,7 @@ import peft
 from peft import PeftConfig
 
 from adapters.basis.field_types import check_field_types, require
+from adapters.basis.form_checks import check_forms
 from adapters.basis.patterns import check_depth_start, check_phi_pattern
 from adapters.basis.phi_config import PHI_OPTIONS, PhiConfig
 from adapters.basis.sharing import LEVELS, SCOPES
@@ -15,7 +16,7 @@ from adapters.peft_integration.registration import peft_type
 from adapters.placement.targets import check_blocks, check_layers
 from basis_zoo.registry import did_you_mean
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 PATHS = ("merged", "split")
 """How a layer applies its update: one product with W', or two, with W and with the update."""
 ROUNDINGS = ("nearest", "stochastic")
@@ -96,7 +97,14 @@ class BasisConfig(WithCard, PeftConfig):
     )
     sharing: str = field(default="none", metadata={"help": f"what is shared: {', '.join(LEVELS)}"})
     sharing_scope: str = field(
-        default="all", metadata={"help": f"among which modules: {', '.join(SCOPES)}"}
+        default="all",
+        metadata={"help": f"one phi for each of these, from coarse to fine: {', '.join(SCOPES)}"},
+    )
+    form: str = field(
+        default="elementwise", metadata={"help": "a name from adapters.forms.list_forms()"}
+    )
+    form_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "the form's own fields"}
     )
     basis: str = field(default="sinc", metadata={"help": "a name from basis_zoo.list_bases()"})
     num_basis: int = field(default=50, metadata={"help": "G, the number of functions"})
@@ -228,6 +236,7 @@ class BasisConfig(WithCard, PeftConfig):
             self.phi.check(self.init_weights)
             check_depth_start(self)
             check_phi_pattern(self)
+            check_forms(self)
         except TypeError as error:  # an option that a part lacks, or whose type it cannot take
             raise ValueError(f"the options of phi cannot be used: {error}") from error
 

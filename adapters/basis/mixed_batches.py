@@ -53,7 +53,7 @@ def _check(model: nn.Module, adapter_names: Sequence[str]) -> None:
     if model.training:
         raise ValueError("Cannot pass `adapter_names` when the model is in training mode.")
     layers = {n: m for n, m in model.named_modules() if isinstance(m, BasisLayer)}
-    adapters = {name for layer in layers.values() for name in (*layer.basis_A, *layer.sums)}
+    adapters = {name for layer in layers.values() for name in (*layer.basis_phi, *layer.sums)}
     if unknown := sorted(set(adapter_names) - adapters - {BASE}):
         raise ValueError(f"Trying to infer with non-existing adapter(s): {', '.join(unknown)}")
     for name, layer in layers.items():

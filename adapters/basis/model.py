@@ -17,11 +17,12 @@ from adapters.basis.layers.linear import check_float8
 from adapters.basis.mixed_batches import adapters_by_row
 from adapters.basis.patterns import phi_for
 from adapters.basis.phi_config import PHI_OPTIONS
-from adapters.basis.sharing import tie
+from adapters.basis.sharing import Blocks, tie
 from adapters.basis.state_dict_checks import check_saved, without_copies
 from adapters.basis.tied_embeddings import adapt_as_one, save_as_one, share_adapter
 from adapters.basis.weighted_sums import sums_of, weigh, weighted_config
 from adapters.peft_integration.registration import register_with_peft
+from adapters.placement.heads import heads
 from adapters.placement.inspection import reads_weight
 from adapters.placement.module_names import depths
 from adapters.placement.name_checks import check_names
@@ -52,6 +53,8 @@ class BasisModel(BaseTuner):
         layers = {n: m for n, m in model.named_modules() if isinstance(m, BasisLayer)}
         if config.gradient_dtype == "float8" and not config.from_file:
             check_float8(m for m in layers.values() if adapter_name in m.scaling)
+        if config.sharing_scope == "head":
+            _require_heads(layers, adapter_name)
         tie(layers, adapter_name, config.sharing, config.sharing_scope)
         tied = getattr(config, "target_modules_to_tie", None) or ()
         share_adapter(model, layers, adapter_name, tied)
@@ -116,6 +119,7 @@ class BasisModel(BaseTuner):
         peft_config.rank_pattern = expand_words(peft_config.rank_pattern, model)
         peft_config.alpha_pattern = expand_words(peft_config.alpha_pattern, model)
         peft_config.phi_pattern = expand_words(peft_config.phi_pattern, model)
+        self._heads = heads(self.model) if peft_config.sharing_scope == "head" else {}
         self._depths = depths([name for name, _ in model.named_modules()])
 
     def _create_and_replace(  # type: ignore[override]  # as `peft_config`
@@ -145,6 +149,8 @@ class BasisModel(BaseTuner):
             raise ValueError(_cannot(current_key, base, parameter_name))
         is_read = reads_weight(type(parent), target_name)  # type: ignore[arg-type]  # classes are hashable
         options: dict[str, Any] = {"weight_is_read": is_read}
+        if current_key in self._heads:
+            options["heads"] = Blocks(*self._heads[current_key])
         if kind is BasisLinear:
             options["quantization"] = get_quantization_kwargs(self.model)
         elif parameter_name is not None:
@@ -305,3 +311,14 @@ def _cannot(key: str, base: nn.Module, parameter_name: str | None) -> str:
 
 
 register_with_peft("basis", BasisConfig, BasisModel)
+
+
+def _require_heads(layers: dict[str, BasisLayer], adapter: str) -> None:
+    """Refuse the scope `head` where no adapted module has several heads."""
+    adapted = {name: layer for name, layer in layers.items() if adapter in layer.basis_phi}
+    if not any(layer.heads for layer in adapted.values()):
+        raise ValueError(
+            f"sharing_scope 'head' finds no attention head in {', '.join(sorted(adapted)[:3])}: "
+            "adapt projections of attention (`target_modules: attention`), or take 'row' or "
+            "'module'"
+        )

@@ -56,11 +56,11 @@ def count_kinds(model: nn.Module, adapter: str = "default") -> dict[str, Counts]
     modules: dict[str, int] = defaultdict(int)
     seen: set[int] = set()
     for name, layer in model.named_modules():
-        if not isinstance(layer, BasisLayer) or adapter not in layer.basis_A:
+        if not isinstance(layer, BasisLayer) or adapter not in layer.basis_phi:
             continue
         kind = short_kind(name)
         modules[kind] += 1
-        for factor in (layer.basis_A[adapter], layer.basis_B[adapter]):
+        for factor in (f[adapter] for f in (layer.basis_A, layer.basis_B) if adapter in f):
             factors[kind] += 0 if id(factor) in seen else factor.numel()
             seen.add(id(factor))
         for parts in (layer.basis_phi, layer.basis_scale):
@@ -78,12 +78,12 @@ def parameter_table(model: nn.Module, adapter: str = "default") -> str:
     Raises:
         ValueError: The model has no such adapter.
     """
-    if not any(isinstance(m, BasisLayer) and adapter in m.basis_A for m in model.modules()):
+    if not any(isinstance(m, BasisLayer) and adapter in m.basis_phi for m in model.modules()):
         raise ValueError(f"no module of {type(model).__name__} carries a basis adapter {adapter!r}")
     header = ("modules of a block", "number", "A and B", "phi", "phi unshared", "phi / A and B")
     rows: list[tuple[str, ...]] = [header]
     for kind, c in count_kinds(model, adapter).items():
-        share = f"{100 * c.phi / c.factors:.2f} %"
+        share = f"{100 * c.phi / c.factors:.2f} %" if c.factors else "all"
         rows.append((kind, *(f"{n:,}" for n in c), share))
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     lines = [

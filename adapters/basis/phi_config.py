@@ -1,4 +1,4 @@
-"""The options of phi, and of the factors that it sees, as one value."""
+"""The options of phi, of the form around it and of the factors that it sees, as one value."""
 
 import dataclasses
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import torch
 
 from adapters.basis.field_types import check_field_types, require
+from adapters.forms import Form, get_form
+from adapters.forms.start_check import check_start
 from basis_zoo import Basis, Grid, InputScale, Nonlinearity, Start, get_basis, get_grid, get_start
 
 
@@ -33,6 +35,8 @@ class PhiConfig:
     b_std: float
     input_scale: float | str
     input_scale_options: dict[str, Any]
+    form: str
+    form_options: dict[str, Any]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "interval", _pair(self.interval))
@@ -51,9 +55,13 @@ class PhiConfig:
                 step, or leaves nothing that is trained.
             TypeError: A part lacks an option, or cannot take a value of its type.
         """
-        phi = self.build_nonlinearity()
+        phi, form = self.build_nonlinearity(), self.build_form()
         self.build_input_scale()
         zero_b = self.build_start().zero_b
+        if not form.elementwise:
+            if init_weights:
+                check_start(form, phi, 0.0 if zero_b else self.b_std)
+            return
         y = phi(torch.linspace(*self.interval, 33))
         # the checks of a family report what is not finite
         if init_weights and not zero_b and y[y.isfinite()].any():
@@ -70,10 +78,15 @@ class PhiConfig:
             )
 
     def build_basis(self) -> Basis:
-        """The family."""
-        return get_basis(
+        """The family, or what the form makes of it."""
+        basis = get_basis(
             self.basis, num_basis=self.num_basis, interval=self.interval, **self.basis_options
         )
+        return self.build_form().basis_of(basis)
+
+    def build_form(self) -> Form:
+        """The form."""
+        return get_form(self.form, **self.form_options)
 
     def build_grid(self) -> Grid:
         """The grid."""

@@ -1,6 +1,6 @@
-r"""Sharing numbers of phi between modules (LR-LoRA table 20): one module owns what others read.
+r"""Sharing numbers of phi between and within modules (LR-LoRA table 20).
 
-A level says what is shared, a scope says among which modules:
+A level says which numbers belong to the groups, a scope says what a group is:
 
 | level | one for each group | one for each module |
 |---|---|---|
@@ -10,16 +10,23 @@ A level says what is shared, a scope says among which modules:
 | `amplitude` | amplitudes | bandwidths, grid points, line |
 | `all` | everything, a learned input scale too | |
 
-Scopes: `all` is one group; `kind` has one for each kind of module (all `q_proj` of a stack);
-`layer` one for each block. With sinc, fixed grid and $|M|$ modules in $g$ groups, `none` counts
-$2G|M|$, `bandwidth` and `amplitude` $G(|M| + g)$, `all` $2Gg$.
+Scopes, from coarse to fine: `all` is one group; `kind` has one for each kind of module (all
+`q_proj` of a stack), `layer` one for each block, `module` one for each module, which is sharing
+nothing. Within a module, `head` has one for each attention head: the rows of queries, keys and
+values, the columns of the output projection, and one for a module without heads; `column` and
+`row` have one for each column and row of W.
+
+Between modules, one of a group owns the numbers that the others read. Within a module, phi holds
+copies, and a level below `all` leaves one of the other numbers for all of them. With sinc, fixed
+grid and $|M|$ modules in $g$ groups, `none` counts $2G|M|$, `bandwidth` and `amplitude`
+$G(|M| + g)$, `all` $2Gg$.
 
 Modules of a group must have equal phis: those with another family or size form their own group.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from torch import nn
 
@@ -38,8 +45,31 @@ _SHARED = {
 }
 LEVELS = tuple(_SHARED)
 """What may be shared."""
-SCOPES = ("all", "kind", "layer")
-"""Among which modules."""
+FINE_SCOPES = ("head", "column", "row")
+"""Groups within a module."""
+SCOPES = ("all", "kind", "layer", "module", *FINE_SCOPES)
+"""What has a phi of its own, from coarse to fine."""
+
+
+class Blocks(NamedTuple):
+    """Equal blocks of rows, or of columns, of a matrix: each has a phi of its own."""
+
+    number: int = 1
+    columns: bool = False
+
+
+def blocks_of(scope: str, shape: tuple[int, int], heads: Blocks | None) -> Blocks:
+    """The blocks of a matrix (out, in) under `scope`; `heads` are those of its heads, if any."""
+    if scope == "row":
+        return Blocks(shape[0])
+    if scope == "column":
+        return Blocks(shape[1], columns=True)
+    return heads or Blocks() if scope == "head" else Blocks()
+
+
+def copied(level: str) -> tuple[str, ...]:
+    """The numbers that each block has for itself under `level`."""
+    return _SHARED[level]
 
 
 def group_of(name: str, scope: str) -> str:
@@ -48,6 +78,8 @@ def group_of(name: str, scope: str) -> str:
         return ""
     if scope == "kind":
         return kind_of(name)
+    if scope != "layer":
+        return name
     block = block_of(name)
     return name if block is None else block.name
 

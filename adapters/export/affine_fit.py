@@ -12,7 +12,7 @@ the nonlinearity was worth.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,13 @@ def _with_phi(model: nn.Module, adapter: str) -> list[LayerUpdate]:
     updates = [u for u in layer_updates(model, adapter) if isinstance(u.layer, BasisLayer)]
     if not updates:
         raise ValueError(f"no layer of {type(model).__name__} has a phi in adapter {adapter!r}")
+    for update in updates:
+        form = cast(BasisLayer, update.layer).execution[adapter].form
+        if not form.elementwise or form.needs_weight:
+            raise ValueError(
+                f"{update.name!r} has form {form.name!r}, whose update is no function of the "
+                "entries of B A alone: an affine fit is of form 'elementwise' or 'sum'"
+            )
     return updates
 
 

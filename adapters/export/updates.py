@@ -9,7 +9,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from adapters.basis.layers import BasisParameter
+from adapters.basis.layers import BasisLayer, BasisParameter
 from adapters.export.svd import Factors, leading, of_product
 
 
@@ -135,6 +135,8 @@ def _update(name: str, layer: BaseTunerLayer, adapter: str) -> LayerUpdate:
             f"{name!r} adapts {layer.parameter_name!r} of {kind}, and the export writes linear "
             "layers only: merge, or leave it out of `target_modules`"
         )
+    if isinstance(layer, BasisLayer):
+        return DenseUpdate(name, layer, adapter)  # a form that changes no weight says so
     if not (hasattr(layer, "get_delta_weight") and layer.supports_lora_conversion(adapter)):
         raise ValueError(
             f"{name!r} is a {type(layer).__name__}, whose update is not a matrix added to the "

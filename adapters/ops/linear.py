@@ -34,14 +34,15 @@ class _MergedLinear(torch.autograd.Function):
         seed: int | None,
         merged: Tensor | None,
         float8: bool,
+        hadamard: bool,
     ) -> Tensor:
         """x (*, in) -> (*, out), in the dtype of x."""
         ctx.save_for_backward(x, weight, b, a)
         # plain attributes: a proxy is small, and a weight that is kept belongs to its keeper
         ctx.proxy, ctx.scale, ctx.seed, ctx.merged = proxy, scale, seed, merged
-        ctx.float8 = float8
+        ctx.float8, ctx.hadamard = float8, hadamard
         if merged is None:
-            merged = make_weight(x.dtype, weight, b, a, proxy, scale, seed)
+            merged = make_weight(x.dtype, weight, b, a, proxy, scale, seed, hadamard=hadamard)
         y = F.linear(x, merged, bias)
         if bias is None or x.ndim < 3:
             return y
@@ -58,8 +59,11 @@ class _MergedLinear(torch.autograd.Function):
         if any(ctx.needs_input_grad[3:6]) or ctx.needs_input_grad[1]:
             # a W that is trained takes G itself, and deserves all its digits
             grad = dense_gradient(dy, x, float8=ctx.float8 and not ctx.needs_input_grad[1])
-            db, da, dc = gradients_of_factors(grad, b, a, ctx.proxy, ctx.scale)
+            times = weight if ctx.hadamard else None
+            db, da, dc = gradients_of_factors(grad, b, a, ctx.proxy, ctx.scale, times)
             if ctx.needs_input_grad[1]:
+                if ctx.hadamard:
+                    grad = grad + grad * make_weight(grad.dtype, None, b, a, ctx.proxy, ctx.scale)
                 dw = grad.to(weight.dtype)
             del grad  # as large as W': never both at once
         if ctx.needs_input_grad[2]:
@@ -67,9 +71,11 @@ class _MergedLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             merged = ctx.merged
             if merged is None:
-                merged = make_weight(dy.dtype, weight, b, a, ctx.proxy, ctx.scale, ctx.seed)
+                merged = make_weight(
+                    *(dy.dtype, weight, b, a, ctx.proxy, ctx.scale, ctx.seed), hadamard=ctx.hadamard
+                )
             dx = dy @ merged
-        return dx, dw, dbias, db, da, dc, None, None, None, None, None
+        return dx, dw, dbias, db, da, dc, None, None, None, None, None, None
 
 
 class _LinearInAGraph(torch.autograd.Function):
@@ -79,13 +85,14 @@ class _LinearInAGraph(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, b: Tensor, a: Tensor,
         coefficients: Tensor, ends: Tensor, terms: Tensor, table: bool, scale: float,
-        seed: int | None, float8: bool,
+        seed: int | None, float8: bool, hadamard: bool,
     ) -> Tensor:  # fmt: skip
         """x (*, in) -> (*, out)."""
         ctx.save_for_backward(x, weight, b, a, coefficients, ends, terms)
         ctx.table, ctx.scale, ctx.seed, ctx.float8 = table, scale, seed, float8
+        ctx.hadamard = hadamard
         y: Tensor = operators.linear(
-            x, weight, bias, b, a, coefficients, ends, terms, table, scale, seed
+            x, weight, bias, b, a, coefficients, ends, terms, table, scale, seed, hadamard
         )
         return y
 
@@ -94,9 +101,9 @@ class _LinearInAGraph(torch.autograd.Function):
         """Gradients of x, B, A and the coefficients."""
         of_x = ctx.needs_input_grad[0]
         dx, *of_phi = operators.linear_backward(
-            dy, *ctx.saved_tensors, ctx.table, ctx.scale, ctx.seed, ctx.float8, of_x
+            dy, *ctx.saved_tensors, ctx.table, ctx.scale, ctx.seed, ctx.float8, ctx.hadamard, of_x
         )
-        return dx if of_x else None, None, None, *of_phi, None, None, None, None, None, None
+        return dx if of_x else None, None, None, *of_phi, *(None,) * 7
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
@@ -117,6 +124,7 @@ def merged_linear(
     seed: int | None = None,
     merged: Tensor | None = None,
     float8: bool = False,
+    hadamard: bool = False,
 ) -> Tensor:
     """x W'^T + bias with W' = W + scale * phi(B A), differentiable in all of them and in phi.
 
@@ -137,6 +145,7 @@ def merged_linear(
             once more in the backward pass.
         float8: Whether G, and with it the gradients of B, A and phi, is computed in 8 bits where
             `dense_gradient` can; with a trained W it is not.
+        hadamard: W' = W + scale * W ⊙ phi(B A) instead; it needs `weight`.
     """
     if torch.is_autocast_enabled(x.device.type):
         dtype = working_dtype(x)
@@ -144,15 +153,14 @@ def merged_linear(
         bias = None if bias is None else bias.to(dtype)
     elif weight is not None and x.dtype != weight.dtype:
         raise ValueError(f"`x` is {x.dtype} but `weight` is {weight.dtype}: cast one, or autocast")
+    how = (proxy, scale, seed, merged, float8, hadamard)
     if not torch.compiler.is_compiling():
-        return _eager(x, weight, bias, b, a, proxy.coefficients, proxy, scale, seed, merged, float8)
+        return _eager(x, weight, bias, b, a, proxy.coefficients, *how)
     if (weight is not None and weight.requires_grad) or not operators.can_be_operator(proxy):
-        return _outside(
-            x, weight, bias, b, a, proxy.coefficients, proxy, scale, seed, merged, float8
-        )
+        return _outside(x, weight, bias, b, a, proxy.coefficients, *how)
     after = bias if bias is not None and bias.requires_grad else None
     numbers, inside = operators.numbers(proxy), bias if after is None else None
-    y = _in_a_graph(x, weight, inside, b, a, *numbers, scale, seed, float8)
+    y = _in_a_graph(x, weight, inside, b, a, *numbers, scale, seed, float8, hadamard)
     return y if after is None else y + after
 
 

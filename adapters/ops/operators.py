@@ -71,6 +71,8 @@ def make_weight(
     proxy: Proxy,
     scale: float,
     seed: int | None = None,
+    *,
+    hadamard: bool = False,
 ) -> Tensor:
     """The W' that x of `dtype` is multiplied by; the arguments are those of `merged_linear`.
 
@@ -78,14 +80,18 @@ def make_weight(
     """
     if weight is None:
         return merge.merged_weight(None, b, a, proxy, scale, dtype=dtype, seed=seed)
-    return merge.merged_weight(weight, b, a, proxy, scale, seed=seed).to(dtype)
+    merged = merge.merged_weight(weight, b, a, proxy, scale, hadamard=hadamard, seed=seed)
+    return merged.to(dtype)
 
 
 def gradients_of_factors(
-    grad: Tensor, b: Tensor, a: Tensor, proxy: Proxy, scale: float
+    grad: Tensor, b: Tensor, a: Tensor, proxy: Proxy, scale: float, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of B, A and the coefficients in their dtypes, from G, that of W'."""
-    db, da, dc = merge.merge_gradients(grad, b, a, proxy, scale)
+    """Gradients of B, A and the coefficients in their dtypes, from G, that of W'.
+
+    `weight` is W of the Hadamard form.
+    """
+    db, da, dc = merge.merge_gradients(grad, b, a, proxy, scale, weight)
     return db.to(b.dtype), da.to(a.dtype), dc
 
 
@@ -97,11 +103,12 @@ def _shape_of_linear(x: Tensor, weight: Tensor | None, bias: Any, b: Tensor, *_:
 def linear(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, b: Tensor, a: Tensor,
     coefficients: Tensor, ends: Tensor, terms: Tensor, table: bool, scale: float, seed: int | None,
+    hadamard: bool,
 ) -> Tensor:  # fmt: skip
     """x (*, in) -> x W'^T + bias (*, out)."""
     proxy = _proxy(coefficients, ends, terms, table)
-    y = F.linear(x, make_weight(x.dtype, weight, b, a, proxy, scale, seed), bias)
-    return y.contiguous()
+    merged = make_weight(x.dtype, weight, b, a, proxy, scale, seed, hadamard=hadamard)
+    return F.linear(x, merged, bias).contiguous()
 
 
 def _shapes_of_gradients(
@@ -115,16 +122,17 @@ def _shapes_of_gradients(
 def linear_backward(
     dy: Tensor, x: Tensor, weight: Tensor | None, b: Tensor, a: Tensor, coefficients: Tensor,
     ends: Tensor, terms: Tensor, table: bool, scale: float, seed: int | None, float8: bool,
-    of_x: bool,
+    hadamard: bool, of_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of x (empty where it needs none), B, A and the coefficients."""
     proxy = _proxy(coefficients, ends, terms, table)
     grad = dense_gradient(dy, x, float8=float8)
-    db, da, dc = (g.contiguous() for g in gradients_of_factors(grad, b, a, proxy, scale))
+    times = weight if hadamard else None
+    db, da, dc = (g.contiguous() for g in gradients_of_factors(grad, b, a, proxy, scale, times))
     del grad  # as large as W': never both at once
     if not of_x:
         return x.new_empty(0), db, da, dc
-    dx = dy @ make_weight(dy.dtype, weight, b, a, proxy, scale, seed)
+    dx = dy @ make_weight(dy.dtype, weight, b, a, proxy, scale, seed, hadamard=hadamard)
     return dx.contiguous(), db, da, dc
 
 
@@ -136,11 +144,12 @@ def _shape_of_weight(weight: Tensor | None, b: Tensor, a: Tensor, *_: Any) -> Te
 @_operator(_shape_of_weight)
 def weight(
     weight: Tensor | None, b: Tensor, a: Tensor, coefficients: Tensor, ends: Tensor, terms: Tensor,
-    table: bool, scale: float, seed: int | None,
+    table: bool, scale: float, seed: int | None, hadamard: bool,
 ) -> Tensor:  # fmt: skip
     """W' (out, in) in the dtype of W; the update in float32 or better without W."""
     proxy = _proxy(coefficients, ends, terms, table)
-    return merge.merged_weight(weight, b, a, proxy, scale, seed=seed).contiguous()
+    merged = merge.merged_weight(weight, b, a, proxy, scale, hadamard=hadamard, seed=seed)
+    return merged.contiguous()
 
 
 def _shapes_of_weight(
@@ -152,11 +161,11 @@ def _shapes_of_weight(
 @_operator(_shapes_of_weight)
 def weight_backward(
     grad: Tensor, b: Tensor, a: Tensor, coefficients: Tensor, ends: Tensor, terms: Tensor,
-    table: bool, scale: float,
+    table: bool, scale: float, weight: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of B, A and the coefficients from that of W'."""
+    """Gradients of B, A and the coefficients from that of W'; `weight` only if Hadamard."""
     proxy = _proxy(coefficients, ends, terms, table)
-    gradients = gradients_of_factors(grad.contiguous(), b, a, proxy, scale)
+    gradients = gradients_of_factors(grad.contiguous(), b, a, proxy, scale, weight)
     db, da, dc = (g.contiguous() for g in gradients)
     return db, da, dc
 

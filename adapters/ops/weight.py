@@ -28,23 +28,29 @@ class _EffectiveWeight(torch.autograd.Function):
         scale: float,
         seed: int | None,
         merged: Tensor | None,
+        hadamard: bool,
     ) -> Tensor:
         """(out, in), in the dtype of W."""
-        ctx.save_for_backward(b, a)
+        ctx.save_for_backward(b, a, weight if hadamard else None)
         ctx.proxy, ctx.scale = proxy, scale
         if merged is None:
-            return merge.merged_weight(weight, b, a, proxy, scale, seed=seed)
+            return merge.merged_weight(weight, b, a, proxy, scale, hadamard=hadamard, seed=seed)
         return merged.detach()  # a graph of this pass, around the caller's numbers
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of W, B, A and the coefficients."""
-        b, a = ctx.saved_tensors
-        db = da = dc = None
+        b, a, times = ctx.saved_tensors
+        dw = db = da = dc = None
         if any(ctx.needs_input_grad[1:4]):
-            db, da, dc = gradients_of_factors(grad.contiguous(), b, a, ctx.proxy, ctx.scale)
-        return grad if ctx.needs_input_grad[0] else None, db, da, dc, None, None, None, None
+            db, da, dc = gradients_of_factors(grad.contiguous(), b, a, ctx.proxy, ctx.scale, times)
+        if ctx.needs_input_grad[0]:
+            dw = grad
+            if times is not None:
+                update = merge.merged_weight(None, b, a, ctx.proxy, ctx.scale)
+                dw = (grad + grad * update).to(grad.dtype)
+        return dw, db, da, dc, None, None, None, None, None
 
 
 class _WeightInAGraph(torch.autograd.Function):
@@ -53,22 +59,23 @@ class _WeightInAGraph(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, weight: Tensor | None, b: Tensor, a: Tensor, coefficients: Tensor, ends: Tensor,
-        terms: Tensor, table: bool, scale: float, seed: int | None,
+        terms: Tensor, table: bool, scale: float, seed: int | None, hadamard: bool,
     ) -> Tensor:  # fmt: skip
         """(out, in), in the dtype of W."""
-        ctx.save_for_backward(b, a, coefficients, ends, terms)
+        ctx.save_for_backward(b, a, coefficients, ends, terms, weight if hadamard else None)
         ctx.table, ctx.scale = table, scale
         merged: Tensor = operators.weight(
-            weight, b, a, coefficients, ends, terms, table, scale, seed
+            weight, b, a, coefficients, ends, terms, table, scale, seed, hadamard
         )
         return merged
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of W, B, A and the coefficients."""
-        of_phi = operators.weight_backward(grad, *ctx.saved_tensors, ctx.table, ctx.scale)
+        *numbers, times = ctx.saved_tensors
+        of_phi = operators.weight_backward(grad, *numbers, ctx.table, ctx.scale, times)
         dw = grad if ctx.needs_input_grad[0] else None
-        return dw, *of_phi, None, None, None, None, None
+        return dw, *of_phi, *(None,) * 6
 
 
 def effective_weight(
@@ -80,6 +87,7 @@ def effective_weight(
     *,
     seed: int | None = None,
     merged: Tensor | None = None,
+    hadamard: bool = False,
 ) -> Tensor:
     """W' = W + scale * phi(B A), (out, in) in the dtype of W, differentiable in W, B, A and phi.
 
@@ -91,8 +99,9 @@ def effective_weight(
         scale: s.
         seed: Seed of the stochastic rounding of W' to bfloat16; None rounds to nearest.
         merged: W', where the caller keeps it.
+        hadamard: W' = W + scale * W ⊙ phi(B A) instead.
     """
-    return _applied(weight, b, a, proxy, scale, seed, merged)
+    return _applied(weight, b, a, proxy, scale, seed, merged, hadamard)
 
 
 def weight_update(b: Tensor, a: Tensor, proxy: Proxy, scale: float) -> Tensor:
@@ -101,7 +110,7 @@ def weight_update(b: Tensor, a: Tensor, proxy: Proxy, scale: float) -> Tensor:
     For several adapters that are active at once, and for export. Arguments as in
     `effective_weight`.
     """
-    return _applied(None, b, a, proxy, scale, None, None)
+    return _applied(None, b, a, proxy, scale, None, None, False)
 
 
 def _applied(
@@ -112,12 +121,14 @@ def _applied(
     scale: float,
     seed: int | None,
     merged: Tensor | None,
+    hadamard: bool,
 ) -> Tensor:
     if not torch.compiler.is_compiling():
-        return _eager(weight, b, a, proxy.coefficients, proxy, scale, seed, merged)
-    if operators.can_be_operator(proxy):
-        return _in_a_graph(weight, b, a, *operators.numbers(proxy), scale, seed)
-    return _outside(weight, b, a, proxy.coefficients, proxy, scale, seed, merged)
+        return _eager(weight, b, a, proxy.coefficients, proxy, scale, seed, merged, hadamard)
+    trained = hadamard and weight is not None and weight.requires_grad
+    if operators.can_be_operator(proxy) and not trained:
+        return _in_a_graph(weight, b, a, *operators.numbers(proxy), scale, seed, hadamard)
+    return _outside(weight, b, a, proxy.coefficients, proxy, scale, seed, merged, hadamard)
 
 
 _eager: Callable[..., Tensor] = _EffectiveWeight.apply
@@ -126,5 +137,6 @@ _in_a_graph: Callable[..., Tensor] = _WeightInAGraph.apply
 
 @never_compiled
 def _outside(*arguments: Any) -> Tensor:
-    operators.warn_outside(trained=False)
+    weight, hadamard = arguments[0], arguments[-1]
+    operators.warn_outside(hadamard and weight is not None and weight.requires_grad)
     return _eager(*arguments)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from adapters.basis.layers import BasisLayer
-from adapters.ops.merge import product
 from adapters.placement.module_names import block_of, short_kind
 from adapters.spectrum.sizes import sizes_of
+from adapters.spectrum.usage import phis
 from basis_zoo import PhiParameters
 
 
@@ -36,25 +36,27 @@ class PhiCurve(NamedTuple):
 def phi_curves(
     model: nn.Module, adapter: str = "default", radius: float | None = None, count: int = 401
 ) -> list[PhiCurve]:
-    """phi of every module that carries `adapter`, on [-radius, radius].
+    """phi of every module that carries `adapter`, on [-radius, radius]; of eight copies at most.
 
     Args:
         model: A model with `BasisLayer` layers.
         adapter: The adapter's name.
-        radius: None for the range of the module's own x = B A.
+        radius: None for the range of the module's own x, as of B A.
         count: Number of points.
     """
     curves = []
     for name, layer in model.named_modules():
-        if isinstance(layer, BasisLayer) and adapter in layer.basis_A:
+        if isinstance(layer, BasisLayer) and adapter in layer.basis_phi:
             name = name.removeprefix("base_model.model.")
-            b, a, phi = layer.member(adapter)
-            used = float(product(b, a).abs().max())
-            reach = max(used, 1e-6) if radius is None else radius
-            x = torch.linspace(-reach, reach, count, dtype=torch.float64, device=b.device)
             block = block_of(name)
             index = None if block is None else block.index
-            curve = x.cpu(), phi(x).cpu()
-            numbers = PhiParameters(*(p.detach().cpu() for p in phi.parameters_in_force()))
-            curves.append(PhiCurve(name, short_kind(name), index, *curve, used, numbers))
+            of_copies = phis(layer, adapter)
+            for k, (phi, points) in enumerate(of_copies):
+                used = float(points.abs().max())
+                reach = max(used, 1e-6) if radius is None else radius
+                x = torch.linspace(-reach, reach, count, dtype=torch.float64, device=points.device)
+                curve = x.cpu(), phi(x).cpu()
+                numbers = PhiParameters(*(p.detach().cpu() for p in phi.parameters_in_force()))
+                own = name if len(of_copies) == 1 else f"{name}[{k}]"
+                curves.append(PhiCurve(own, short_kind(name), index, *curve, used, numbers))
     return curves

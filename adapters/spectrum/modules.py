@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from adapters.basis.layers import BasisLayer
 from adapters.export.svd import of_product
 from adapters.export.updates import LayerUpdate, layer_updates
-from adapters.ops.merge import product
 from adapters.placement.module_names import block_of, short_kind
 from adapters.spectrum.measures import (
     effective_rank,
@@ -23,8 +22,9 @@ from adapters.spectrum.measures import (
 from adapters.spectrum.usage import (
     effective_degree,
     grid_occupancy,
+    means,
     non_affine_share,
-    sample,
+    phis,
     utilization,
 )
 from adapters.spectrum.weight_changes import weight_changes
@@ -34,8 +34,9 @@ class PhiUsage(NamedTuple):
     """How a module uses its phi; see `adapters.spectrum.usage`."""
 
     largest_product: float
-    """max |x|, x = input_scale * B A."""
+    """max |x|, x = input_scale * B A, or what else the form asks phi at."""
     product_stable_rank: float
+    """0 for a form without factors."""
     utilization: float
     grid_occupancy: float
     non_affine_share: float
@@ -56,7 +57,7 @@ class ModuleSpectrum:
     values: Tensor
     """Singular values of the update, falling, (min(out, in),) float64."""
     product_values: Tensor | None = None
-    """Singular values of B A, (r,); None for methods without phi."""
+    """Singular values of B A, (r,); None for methods without phi and forms without factors."""
     usage: PhiUsage | None = None
 
     @property
@@ -114,17 +115,14 @@ def _module(update: LayerUpdate, values: Tensor) -> ModuleSpectrum:
     if not isinstance(update.layer, BasisLayer):
         return described
     with torch.no_grad():
-        b, a, phi = update.layer.member(update.adapter)
-        x = sample(product(b, a))
-        of_factors = of_product(b, a).s.cpu()
-    usage = PhiUsage(
-        float(x.abs().max()),
-        stable_rank(of_factors),
-        float(utilization(phi, x)),
-        float(grid_occupancy(phi, x)),
-        float(non_affine_share(phi, x)),
-        float(effective_degree(phi, x)),
-    )
+        b, a, _ = update.layer.member(update.adapter)
+        of_copies = phis(update.layer, update.adapter)
+        largest = max(float(x.abs().max()) for _, x in of_copies)
+        measures = (utilization, grid_occupancy, non_affine_share, effective_degree)
+        shares = map(float, means(of_copies, measures))
+        of_factors = of_product(b, a).s.cpu() if len(a) else None
+        rank = 0.0 if of_factors is None else stable_rank(of_factors)
+        usage = PhiUsage(largest, rank, *shares)
     return ModuleSpectrum(
         update.name, described.kind, index, update.shape, values, of_factors, usage
     )

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from adapters.basis.layers import BasisLayer
-from adapters.ops.merge import product
 from adapters.spectrum.usage import (
     effective_degree,
     grid_occupancy,
+    means,
     non_affine_share,
-    sample,
+    phis,
     utilization,
 )
 from adapters.training.stable_rank import stable_rank_by_power
@@ -27,35 +27,38 @@ MONITORED = (
 )
 """The names of what `monitor` returns."""
 
+_MEASURES = (grid_occupancy, utilization, non_affine_share, effective_degree)
+
 
 @torch.no_grad()
 def monitor(model: nn.Module) -> dict[str, float]:
     """Means over all adapted modules; an empty mapping for models without a phi.
 
-    - `phi/max_product`: the largest |x|, x = input_scale * B A, over all modules.
+    - `phi/max_product`: the largest |x| that phi is asked at, as of input_scale * B A, over all
+      modules.
     - `phi/grid_occupancy`, `phi/utilization`, `phi/non_affine_share`, `phi/effective_degree`: see
       `adapters.spectrum.usage`.
-    - `update/stable_rank` and `update/stable_rank_std`: of s phi(B A), over the modules.
+    - `update/stable_rank` and `update/stable_rank_std`: of s phi(B A), over the modules; missing
+      where no form changes the weight.
     - `phi/proxy_degree`, `phi/proxy_bound`: of the proxies in force.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, BasisLayer)]
-    rows = []
+    rows: list[tuple[Tensor, ...]] = []
+    ranks: list[Tensor] = []
     for layer in layers:
         for name in layer.active_adapters:
-            if name not in layer.basis_A:
+            if name not in layer.basis_phi:
                 continue
-            b, a, phi = layer.member(name)
-            x = sample(product(b, a))
-            shares = (
-                measure(phi, x)
-                for measure in (grid_occupancy, utilization, non_affine_share, effective_degree)
-            )
-            rank = stable_rank_by_power(layer.update(name)).cpu()
-            rows.append((x.abs().max().cpu(), *shares, rank))
+            of_copies = phis(layer, name)
+            largest = torch.stack([x.abs().max() for _, x in of_copies]).max()
+            if layer.execution[name].form.mergeable:
+                ranks.append(stable_rank_by_power(layer.update(name)).cpu())
+            rows.append((largest.cpu(), *means(of_copies, _MEASURES)))
     if not rows:
         return {}
     columns = [torch.stack(column) for column in zip(*rows, strict=True)]
-    largest, occupancy, used, non_affine, degree, rank = columns
+    largest, occupancy, used, non_affine, degree = columns
+    rank = torch.stack(ranks) if ranks else None
     batches = {batch for layer in layers for batch in layer.batches.values()}
     numbers: tuple[Tensor | float, ...] = (
         largest.max(),
@@ -63,9 +66,10 @@ def monitor(model: nn.Module) -> dict[str, float]:
         used.mean(),
         non_affine.mean(),
         degree.mean(),
-        rank.mean(),
-        rank.std(correction=0),
+        torch.nan if rank is None else rank.mean(),
+        torch.nan if rank is None else rank.std(correction=0),
         max(batch.degree for batch in batches),
         max(batch.bound for batch in batches),
     )
-    return dict(zip(MONITORED, map(float, numbers), strict=True))
+    named = zip(MONITORED, map(float, numbers), strict=True)
+    return {name: n for name, n in named if ranks or not name.startswith("update/")}

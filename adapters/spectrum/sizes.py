@@ -34,6 +34,6 @@ def phi_sizes(model: nn.Module, adapter: str = "default") -> dict[str, dict[str,
     phis = {
         name.removeprefix("base_model.model."): layer.member(adapter)[2]
         for name, layer in model.named_modules()
-        if isinstance(layer, BasisLayer) and adapter in layer.basis_A
+        if isinstance(layer, BasisLayer) and adapter in layer.basis_phi
     }
     return {name: sizes_of(phi.parameters_in_force()) for name, phi in phis.items()}

@@ -3,14 +3,35 @@ r"""How much of phi an adapter uses, on the values x = B A that its module reall
 Every function takes one `Nonlinearity` and a sample of x, and returns a 0-d tensor on the CPU.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
+from adapters.basis.layers import BasisLayer
 from basis_zoo import Nonlinearity, PhiParameters
 from basis_zoo.proxy.chebyshev import analysis_matrix, points
 
 _SAMPLES = 2048
 _NODES = 257
+_COPIES = 8
+"""Copies of a phi that are looked at, of those of a module."""
+Measure = Callable[[Nonlinearity, Tensor], Tensor]
+
+
+@torch.no_grad()
+def phis(layer: BasisLayer, adapter: str) -> list[tuple[Nonlinearity, Tensor]]:
+    """The phi of a module with all x that it is asked at; of many copies, eight at equal steps."""
+    phi, x = layer.member(adapter).nonlinearity, layer.points(adapter)
+    if phi.copies == 1:
+        return [(phi, x)]
+    chosen = range(0, phi.copies, max(1, -(-phi.copies // _COPIES)))
+    return [(phi.single(k), x[k]) for k in chosen]
+
+
+def means(of: Sequence[tuple[Nonlinearity, Tensor]], measures: Sequence[Measure]) -> list[Tensor]:
+    """Each measure on samples of x, the mean over the copies of phi."""
+    return [torch.stack([measure(phi, sample(x)) for phi, x in of]).mean() for measure in measures]
 
 
 def sample(x: Tensor) -> Tensor:

@@ -29,8 +29,15 @@ def _trains(phi: PhiConfig) -> bool:
 
 
 NEEDS = {
-    "update": Need(),
-    "factors": Need(),
+    "update": Need(
+        lambda phi: phi.build_form().mergeable,
+        of=all,
+        lacking="no change of the weight: its form is none; take form factors or elementwise",
+    ),
+    "factors": Need(
+        lambda phi: phi.build_form().factor_rank(1),
+        lacking="no factors B and A: take another form, such as elementwise",
+    ),
     "trained amplitudes": Need(
         lambda phi: phi.train_amplitude,
         lacking="no trained amplitudes: set train_amplitude to true",
@@ -47,8 +54,11 @@ NEEDS = {
         lacking="no bandwidths: take a family that has them, such as sinc",
     ),
     "fixed input scale": Need(
-        lambda phi: phi.input_scale == "fixed" or not isinstance(phi.input_scale, str),
-        lacking="no fixed input scale: set input_scale to a number",
+        lambda phi: (
+            phi.build_form().elementwise
+            and (phi.input_scale == "fixed" or not isinstance(phi.input_scale, str))
+        ),
+        lacking="no fixed input scale on B A: set input_scale to a number, in form elementwise",
     ),
 }
 """What can be needed, by name."""

@@ -29,7 +29,7 @@ from adapters.basis.layers import BasisLayer
 from adapters.training.needs import NEEDS, lacks
 from adapters.training.stable_rank import stable_rank_by_power
 from basis_zoo import Nonlinearity, Phi
-from basis_zoo.phi import PhiParameters
+from basis_zoo.phi import PhiParameters, stack_parameters
 from basis_zoo.registry import Registry, unknown
 
 PANELS, NODES = 32, 8
@@ -51,8 +51,8 @@ class Place(NamedTuple):
 
     @property
     def factors(self) -> tuple[Tensor, Tensor]:
-        """B (out, r) and A (r, in), float32."""
-        b, a = self.layer.basis_B[self.adapter], self.layer.basis_A[self.adapter]
+        """B (out, r) and A (r, in), float32; empty where the form has none."""
+        b, a = self.layer.factors(self.adapter)
         return b.float(), a.float()
 
 
@@ -102,12 +102,10 @@ def roughness(places: Sequence[Place]) -> list[Tensor]:
     """`curvature_integral` of every phi; equal ones are done together."""
     groups: dict[Any, list[Nonlinearity]] = defaultdict(list)
     for phi in (place.phi for place in places):
-        shape = phi.amplitude.shape
-        groups[(phi.phi, phi.grid_is_learned, shape, phi.amplitude.device)].append(phi)
+        groups[(phi.phi, phi.grid_is_learned, phi.copies, phi.amplitude.device)].append(phi)
     values = []
     for phis in groups.values():
-        stacks = [torch.stack(each) for each in zip(*(p.numbers for p in phis), strict=True)]
-        numbers = phis[0].parameters_in_force(stacks).double()
+        numbers = stack_parameters([phi.parameters_in_force() for phi in phis]).double()
         values.append(curvature_integral(phis[0].phi, numbers).reshape(len(phis), -1).mean(1))
     return values
 
@@ -151,8 +149,7 @@ def stable_rank(places: Sequence[Place]) -> list[Tensor]:
     for layer, adapter in places:  # a graph of its own must not read what another's memory held
         layer.batches[adapter].begin_pass(training=False)
         layer.batches[adapter].end_pass()
-    whole = [place for place in places if all(t.numel() for t in place.factors)]
-    return [checkpoint(of, *p, use_reentrant=False, preserve_rng_state=False) for p in whole]
+    return [checkpoint(of, *p, use_reentrant=False, preserve_rng_state=False) for p in places]
 
 
 @register_penalty("orthogonality", need="factors")

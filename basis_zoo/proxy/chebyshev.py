@@ -130,21 +130,32 @@ class ChebyshevProxy(NamedTuple):
         return ChebyshevProxy(*tensors)
 
     @property
+    def copies(self) -> int:
+        """How many proxies are stacked."""
+        return self.radius.numel()
+
+    @property
     def degree(self) -> int:
         """P."""
         return self.coefficients.shape[-1] - 1
 
     def value(self, x: Tensor) -> Tensor:
-        """phi(x) for a single proxy, elementwise."""
-        return _evaluate(self.terms[0], x / self.radius)
+        """phi(x), elementwise; of a stack, each proxy at its own points, x (*batch, n)."""
+        return _evaluate(self.terms[..., 0, :], self._u(x))
 
     def slope(self, x: Tensor) -> Tensor:
-        """phi'(x) for a single proxy, elementwise."""
-        return _evaluate(self.terms[1, : max(self.degree, 1)], x / self.radius, self.degree)
+        """phi'(x), as `value`."""
+        terms = self.terms[..., 1, : max(self.degree, 1)]
+        return _evaluate(terms, self._u(x), self.degree)
+
+    def _u(self, x: Tensor) -> Tensor:
+        return x / (self.radius[..., None] if self.radius.ndim else self.radius)
 
     def pullback(self, x: Tensor, grad: Tensor) -> Tensor:
-        """The moments sum(grad * T_p(x / R)): dL/d coefficients, (P + 1,) float32."""
-        u, flat = (x / self.radius).flatten(), grad.flatten()
+        """The moments sum(grad * T_p(x / R)): dL/d coefficients, (*batch, P + 1) float32."""
+        if self.radius.ndim:
+            return self._pullbacks(self._u(x), grad)
+        u, flat = self._u(x).flatten(), grad.flatten()
         sums, before, now = [flat.sum(), torch.dot(flat, u)], None, flat
         twice = (u * u).mul_(4).sub_(2)
         for k in range(1, self.degree // 2 + 1):  # g T_2k up to sign: signs that make it a sum
@@ -156,6 +167,15 @@ class ChebyshevProxy(NamedTuple):
             sums += [sign * now.sum(), sign * torch.dot(now, u)]
         stacked = torch.stack(sums[: self.degree + 1]).double()
         return (moment_matrix(self.degree, x.device) @ stacked).float()
+
+    def _pullbacks(self, u: Tensor, grad: Tensor) -> Tensor:
+        """`pullback` of a stack, by the recurrence of T_p as it stands."""
+        before, now = torch.ones_like(u), u
+        sums = [grad.sum(-1)]
+        for _ in range(self.degree):
+            sums.append((grad * now).sum(-1))
+            before, now = now, 2 * u * now - before
+        return torch.stack(sums, dim=-1).float()
 
 
 @constant
@@ -181,7 +201,9 @@ def _terms_matrix(degree: int, device: torch.device) -> Tensor:
 
 def _evaluate(terms: Tensor, u: Tensor, degree: int | None = None) -> Tensor:
     """The sum of `terms` at `u`, elementwise: powers if `degree` is at most 12, else Clenshaw."""
-    c = terms.to(u.dtype).unbind()
+    c = terms.to(u.dtype).unbind(-1)
+    if terms.ndim > 1:
+        c = tuple(term[..., None] for term in c)
     if (len(c) - 1 if degree is None else degree) <= HORNER_DEGREE:
         if len(c) == 1:
             return c[0].expand_as(u)

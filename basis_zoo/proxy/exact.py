@@ -48,6 +48,11 @@ class ExactProxy:
         (coefficients,) = tensors
         return ExactProxy(self.phi, coefficients, self.sizes)
 
+    @property
+    def copies(self) -> int:
+        """How many proxies are stacked."""
+        return self.coefficients.shape[:-1].numel()
+
     def _phi(self, x: Tensor, numbers: Tensor) -> Tensor:
         work = torch.promote_types(x.dtype, numbers.dtype)
         amplitude, bandwidth, grid, slope, offset = numbers.to(work).split(self.sizes, dim=-1)
@@ -55,27 +60,30 @@ class ExactProxy:
         return self.phi(x.to(work), parameters).to(x.dtype)
 
     def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
-        chunks: tuple[Tensor, ...] = x.flatten().split(math.ceil(_CHUNK / max(self.sizes)))
+        batch = self.coefficients.shape[:-1]
+        points = x.reshape(*batch, -1)
+        many = max(self.sizes) * batch.numel()
+        chunks: tuple[Tensor, ...] = points.split(math.ceil(_CHUNK / many), dim=-1)
         return chunks
 
     @torch.no_grad()
     def value(self, x: Tensor) -> Tensor:
-        """phi(x) for a single proxy, elementwise."""
+        """phi(x), elementwise; of a stack, each proxy at its own points, x (*batch, n)."""
         parts = [self._phi(part, self.coefficients) for part in self._chunks(x)]
-        return torch.cat(parts).view(x.shape)
+        return torch.cat(parts, dim=-1).view(x.shape)
 
     def slope(self, x: Tensor) -> Tensor:
-        """phi'(x) for a single proxy, elementwise."""
+        """phi'(x), as `value`."""
         parts: list[Tensor] = []
         with torch.enable_grad():
             for part in self._chunks(x.detach()):
                 point = part.clone().requires_grad_()
                 y = self._phi(point, self.coefficients.detach())
                 parts += torch.autograd.grad(y.sum(), point, materialize_grads=True)
-        return torch.cat(parts).view(x.shape)
+        return torch.cat(parts, dim=-1).view(x.shape)
 
     def pullback(self, x: Tensor, grad: Tensor) -> Tensor:
-        """sum(grad * d phi(x) / d coefficients), (n,)."""
+        """sum(grad * d phi(x) / d coefficients), (*batch, n)."""
         numbers = self.coefficients.detach().clone().requires_grad_()
         total = torch.zeros_like(numbers, dtype=torch.float64)
         with torch.enable_grad():

@@ -52,38 +52,49 @@ class TableProxy(NamedTuple):
         return TableProxy(*tensors)
 
     @property
+    def copies(self) -> int:
+        """How many proxies are stacked."""
+        return self.edges.shape[:-1].numel()
+
+    @property
     def pieces(self) -> int:
         """How many cubics."""
         return self.coefficients.shape[-2]
 
     def _locate(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Index of the piece, v, and the columns of `records`."""
-        index = torch.bucketize(x, self.edges[1:-1], right=True, out_int32=True)
-        columns = self.records.to(x.dtype).unbind(-1)
+        """Index of the piece, v, and the columns of `records`; those of a stack in a row."""
+        if self.edges.ndim == 1:
+            index = torch.bucketize(x, self.edges[1:-1], right=True, out_int32=True)
+        else:
+            inner = self.edges[..., 1:-1].to(x.dtype).contiguous()
+            index = torch.searchsorted(inner, x.contiguous(), right=True)
+            first = torch.arange(self.copies, device=x.device).view(self.edges.shape[:-1])
+            index = index + self.pieces * first[..., None]
+        columns = self.records.to(x.dtype).flatten(0, -2).unbind(-1)
         return index, x - columns[4][index], list(columns)
 
     def value(self, x: Tensor) -> Tensor:
-        """phi(x) for a single proxy, elementwise."""
+        """phi(x), elementwise; of a stack, each proxy at its own points, x (*batch, n)."""
         index, v, (c0, c1, c2, c3, *_) = self._locate(x)
         y = torch.addcmul(c2[index], v, c3[index])
         return torch.addcmul(c0[index], v, torch.addcmul(c1[index], v, y))
 
     def slope(self, x: Tensor) -> Tensor:
-        """phi'(x) for a single proxy, elementwise."""
+        """phi'(x), as `value`."""
         index, v, (_, c1, c2, c3, *_) = self._locate(x)
         y = torch.addcmul((2 * c2)[index], v, (3 * c3)[index])
         return torch.addcmul(c1[index], v, y)
 
     def pullback(self, x: Tensor, grad: Tensor) -> Tensor:
-        """The moments of each piece, sum(grad * u^m): dL/d coefficients, (pieces, 4) float32."""
+        """The moments of each piece, sum(grad * u^m): dL/d coefficients, float32."""
         index, v, columns = self._locate(x)
         u = (v * columns[5][index]).flatten().double()
         flat, term = index.flatten(), grad.flatten().double()
-        moments = []
+        moments, pieces = [], self.copies * self.pieces
         for _ in range(_NODES):
-            moments.append(torch.bincount(flat, weights=term, minlength=self.pieces))
+            moments.append(torch.bincount(flat, weights=term, minlength=pieces))
             term = term * u
-        return torch.stack(moments, dim=-1).float()
+        return torch.stack(moments, dim=-1).float().view(self.coefficients.shape)
 
 
 def inner_breakpoints(phi: Phi, parameters: PhiParameters, radius: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from basis_zoo.registry import did_you_mean
 from bench.adapter.checks import check
 from bench.adapter.float8 import float8
 from bench.adapter.floors import floors
+from bench.adapter.forms import forms
 from bench.adapter.kernels import gradients, merges, tables
 from bench.adapter.launches import launches
 from bench.adapter.layer import layer
@@ -40,6 +41,7 @@ BENCHES: dict[str, tuple[Bench, tuple[str, ...]]] = {
     "layer": (layer, ("cuda",)),
     **{name: (bench, ("cuda",)) for name, bench in STEPS.items()},
     "methods": (methods, ("cuda",)),
+    "forms": (forms, ("cuda",)),
     "naive": (naive, ("cuda", "cpu")),
     "minilm": (minilm, ("cpu",)),
 }

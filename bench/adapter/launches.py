@@ -69,7 +69,7 @@ class _StandIn:
 
     def merged_weight(
         self, weight: Tensor | None, b: Tensor, a: Tensor, proxy: Proxy, scale: float,
-        *, dtype: torch.dtype | None = None, seed: int | None = None,
+        *, hadamard: bool = False, dtype: torch.dtype | None = None, seed: int | None = None,
     ) -> Tensor:  # fmt: skip
         """One kernel."""
         self.calls.fused += 1
@@ -77,8 +77,9 @@ class _StandIn:
         return torch.empty(len(b), a.shape[1], dtype=dtype)
 
     def merge_gradients(
-        self, grad: Tensor, b: Tensor, a: Tensor, proxy: Proxy, scale: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, grad: Tensor, b: Tensor, a: Tensor, proxy: Proxy, scale: float,
+        weight: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Parts and their sums: two kernels, and one that clears the moments of a table."""
         self.calls.fused += 2 + (not isinstance(proxy, ChebyshevProxy))
         for _ in range(3):

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from adapters.basis.fitting.batch import Member, PhiBatch
+from adapters.basis.fitting.batch import PhiBatch
+from adapters.basis.fitting.members import Member
 from adapters.ops.weight import weight_update
 from basis_zoo.proxy import ExactProxy, Proxy
 from bench.adapter.cases import Case, case
@@ -75,6 +76,9 @@ class _Layer:
     def member(self, adapter: str) -> Member:
         """The factors and the phi."""
         return Member(self.subject.b, self.subject.a, self.subject.nonlinearity)
+
+    def reach(self, adapter: str) -> None:
+        """That of B A."""
 
     def numbers(self, adapter: str) -> list[Tensor]:
         """All of them."""

@@ -127,7 +127,7 @@ def steps(name: str, run: Run, device: str, quick: bool, pairs: Sequence[str] = 
             continue
         if way.method == FLOAT8 and not _is_large(SHAPES[name]):
             continue
-        cost = _cost(SHAPES[name], way, device, 4 if quick else 10)
+        cost = measured_cost(SHAPES[name], _CONFIGS[way.method], way, device, 4 if quick else 10)
         print(f"    {name}, {way}: {cost or 'does not fit'}", flush=True)
         if cost is not None:
             costs[way] = cost
@@ -180,12 +180,14 @@ def _row(
     )
 
 
-def _cost(shape: Shape, way: Way, device: str, count: int) -> Cost | None:
-    """The median of `count` steps; None where it does not fit."""
+def measured_cost(
+    shape: Shape, method: dict[str, Any], way: Way, device: str, count: int
+) -> Cost | None:
+    """The median of `count` steps with `method` run as `way` says; None where it does not fit."""
     torch.compiler.reset()
     model: nn.Module | None = None
     try:
-        model = build(shape, _CONFIGS[way.method], device, narrow=way.narrow)
+        model = build(shape, method, device, narrow=way.narrow)
         return _measured(model, shape, way, device, count)
     except torch.cuda.OutOfMemoryError:
         return None
@@ -227,7 +229,7 @@ def methods(run: Run, device: str, quick: bool) -> None:
     """The other methods, and our options, on the first shape: eager, as they come."""
     shape, base = SHAPES["Qwen2-0.5B"], None
     for name in (LORA, OURS) if quick else METHODS:
-        cost = _cost(shape, Way(name), device, 4 if quick else 10)
+        cost = measured_cost(shape, METHODS[name], Way(name), device, 4 if quick else 10)
         base = base or cost
         for what in UNITS:
             run.add(_row("Qwen2-0.5B", what, (Way(name), cost), (Way(LORA), base)))

@@ -14,13 +14,14 @@ and a fit holds for one forward pass and its backward pass.
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from adapters.basis.fitting.differentiable_fit import differentiable, stacked
+from adapters.basis.fitting.differentiable_fit import differentiable, stacked, unstacked
+from adapters.basis.fitting.members import HasMember, Member, radii_of
 from adapters.basis.fitting.sharding_and_offloading import (
     ABSENT,
     SHALLOW_COPY,
@@ -34,37 +35,8 @@ from adapters.basis.fitting.sharding_and_offloading import (
 from adapters.basis.fitting.static_memory import StaticMemory, moved
 from adapters.basis.fitting.tensor_versions import Mark, mark, optimizer_steps, same_numbers
 from adapters.torch_types import never_compiled
-from basis_zoo import Nonlinearity, Phi
-from basis_zoo.proxy import Fit, Proxy, ProxyFitter, fit_proxy, proxy_size, range_radius
-
-
-class Member(NamedTuple):
-    """What a layer contributes: its factors and its phi."""
-
-    b: Tensor
-    """(out, r), the input scale included"""
-    a: Tensor
-    """(r, in)"""
-    nonlinearity: Nonlinearity
-
-
-class HasMember(Protocol):
-    """A module that takes part in a batch."""
-
-    proxies: dict[str, Proxy]
-    """The proxies that a compiled forward pass reads while it runs, by adapter; else empty."""
-
-    def uses(self, adapter: str) -> bool:
-        """Whether a forward pass would read the proxy of `adapter`."""
-
-    def member(self, adapter: str) -> Member:
-        """What this layer contributes for `adapter`; asked for after `proxy` in a forward pass."""
-
-    def numbers(self, adapter: str) -> list[Tensor]:
-        """Every tensor that the fit for `adapter` depends on, B first."""
-
-    def observe(self, adapter: str) -> bool:
-        """Measure what the input scale needs, once per training pass; returns whether it did."""
+from basis_zoo import Phi
+from basis_zoo.proxy import Fit, Proxy, ProxyFitter, fit_proxy, proxy_size
 
 
 @dataclass(eq=False)
@@ -331,13 +303,15 @@ class PhiBatch:
         self.fits += 1
         with torch.no_grad():
             members = [layer.member(self.adapter) for layer in layers]
+            reaches = [layer.reach(self.adapter) for layer in layers]
         groups: dict[tuple[Phi, bool, torch.device], list[int]] = defaultdict(list)
         for i, member in enumerate(members):
             phi = member.nonlinearity
             groups[(phi.phi, phi.grid_is_learned, member.b.device)].append(i)
         fits = dict(self._fits) if self._scattered else {}
         for key, indices in groups.items():
-            result, proxies = self._fit_group(key, mode, layers[0], [members[i] for i in indices])
+            group, radii = [members[i] for i in indices], [reaches[i] for i in indices]
+            result, proxies = self._fit_group(key, mode, layers[0], group, radii_of(group, radii))
             fit.bounds.append(result.bound.max())
             fit.size = max(fit.size, proxy_size(result.proxy))
             for i, proxy in zip(indices, proxies, strict=True):
@@ -353,6 +327,7 @@ class PhiBatch:
         mode: tuple[bool, ...],
         first_layer: HasMember,
         group: list[Member],
+        radii: Tensor,
     ) -> tuple[Fit, list[Proxy]]:
         """Without gradients, and on a CPU, the fit depends on the numbers alone.
 
@@ -361,10 +336,10 @@ class PhiBatch:
         torch is set to be deterministic, since when a measurement arrives is a matter of chance.
         """
         phi, _, device = key
-        radii = _radii(group)
+        copies = [m.nonlinearity.copies for m in group]
         first = group[0].nonlinearity
         numbers_of = [m.nonlinearity.numbers for m in group]
-        numbers = [stacked(parts) for parts in zip(*numbers_of, strict=True)]
+        numbers = [stacked(parts, copies) for parts in zip(*numbers_of, strict=True)]
         in_force = first.parameters_in_force([n.stack for n in numbers])
         waits = not torch.is_grad_enabled() or torch.are_deterministic_algorithms_enabled()
         if not waits and device.type in self.lagging:
@@ -377,24 +352,11 @@ class PhiBatch:
         places: list[Tensor | None] = [None] * len(fit.proxy.tensors)
         if self._compiled and not self._scattered and not _is_captured():
             places = self._memory.places((*key, mode), fit.proxy.tensors)
-        rows = [differentiable(coefficients, numbers, places[0]).unbind()]
-        rows += [moved(t.detach(), to).unbind() for t, to in zip(others, places[1:], strict=True)]
+        rows = [unstacked(differentiable(coefficients, numbers, places[0]), copies)]
+        for tensor, place in zip(others, places[1:], strict=True):
+            rows.append(unstacked(moved(tensor.detach(), place), copies))
         return fit, [fit.proxy.rebuilt(row) for row in zip(*rows, strict=True)]
 
 
 def _is_captured() -> bool:
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
-
-
-@torch.no_grad()
-def _radii(members: list[Member]) -> Tensor:
-    """The range of every member's B A, (members,): one norm for each shape of factors."""
-    shapes: dict[tuple[torch.Size, torch.Size], list[int]] = defaultdict(list)
-    for i, m in enumerate(members):
-        shapes[(m.b.shape, m.a.shape)].append(i)
-    radii: dict[int, Tensor] = {}
-    for indices in shapes.values():
-        b = torch.stack([members[i].b for i in indices]).float()
-        a = torch.stack([members[i].a for i in indices]).float()
-        radii |= dict(zip(indices, range_radius(b, a).unbind(), strict=True))
-    return torch.stack([radii[i] for i in range(len(members))])

@@ -20,20 +20,49 @@ class Stacked(NamedTuple):
     """(phis, ...), a leaf of the fit's own graph where it is trained."""
     sources: tuple[Tensor, ...]
     """The parameters behind it: one for each phi, or one for all where they share it."""
+    copies: tuple[int, ...] | None = None
+    """How many rows of the stack belong to each source; None for one each."""
+
+    def gradients(self, of_stack: Tensor) -> Sequence[Tensor]:
+        """The gradient of each source, from that of the stack."""
+        if len(self.sources) == 1:
+            return [of_stack.sum(0) if self.sources[0].ndim < of_stack.ndim else of_stack]
+        if self.copies is None:
+            return of_stack.unbind()
+        parts = zip(of_stack.split(self.copies), self.sources, strict=True)
+        return [p.sum(0) if source.ndim < p.ndim else p for p, source in parts]
 
 
 @torch.no_grad()
-def stacked(parts: Sequence[Tensor]) -> Stacked:
-    """The tensors `parts`, one of each phi, as one; phis that share a tensor share it here."""
+def stacked(parts: Sequence[Tensor], copies: Sequence[int]) -> Stacked:
+    """The tensors `parts`, one of each phi, as one; phis that share a tensor share it here.
+
+    Args:
+        parts: (n,) each, or (copies, n) of a phi with copies that have numbers of their own.
+        copies: How many phis each of them serves.
+    """
     first = parts[0]
-    if all(part is first for part in parts):
+    if all(part is first for part in parts) and first.ndim == 1:
         sources: tuple[Tensor, ...] = (first,)
-        stack = first.expand(len(parts), *first.shape)
-    else:
+        stack = first.expand(sum(copies), *first.shape)
+    elif max(copies) == 1:
         sources = tuple(parts)
         stack = torch.stack(sources)
+    else:
+        sources = tuple(parts)
+        each = zip(sources, copies, strict=True)
+        stack = torch.cat([part.expand(n, part.shape[-1]) for part, n in each])
     trained = any(part.requires_grad for part in sources)
-    return Stacked(stack.requires_grad_(trained), sources)
+    rows = None if max(copies) == 1 else tuple(copies)
+    return Stacked(stack.requires_grad_(trained), sources, rows)
+
+
+def unstacked(tensor: Tensor, copies: Sequence[int]) -> Sequence[Tensor]:
+    """What `stacked` put together: of a phi with copies a stack, else its row."""
+    if max(copies) == 1:
+        return tensor.unbind()
+    parts = tensor.split(tuple(copies))
+    return [part if n > 1 else part[0] for part, n in zip(parts, copies, strict=True)]
 
 
 class _Graph(NamedTuple):
@@ -65,7 +94,7 @@ class _Coefficients(torch.autograd.Function):
             if stack is None:
                 gradients += [None] * len(leaf.sources)
             else:
-                gradients += [stack.sum(0)] if len(leaf.sources) == 1 else stack.unbind()
+                gradients += leaf.gradients(stack)
         return None, *gradients
 
 

@@ -30,13 +30,16 @@ ABSENT = (
 )
 """Why the numbers of a layer cannot be read, and what to do."""
 
+_OF_PHI = 4
+"""Tensors of a phi; more of them are those of a layer with factors."""
 _PLAIN = (Tensor, nn.Parameter)
 
 
 def are_here(numbers: Sequence[Tensor]) -> bool:
     """Whether the tensors of a layer, B first, have all their numbers in this process."""
-    b = numbers[0]
-    if b.ndim != 2 or not b.numel() or not b.untyped_storage().nbytes():
+    first = numbers[0]
+    flattened = len(numbers) > _OF_PHI and first.ndim != 2
+    if flattened or not first.numel() or not first.untyped_storage().nbytes():
         return False  # flattened by FSDP1, or freed
     return all(type(n) in _PLAIN and not n.is_meta for n in numbers)  # FSDP2 shards as DTensors
 

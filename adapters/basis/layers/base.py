@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from adapters.basis.config import BasisConfig
-from adapters.basis.fitting.batch import Member, PhiBatch
+from adapters.basis.fitting.batch import PhiBatch
+from adapters.basis.layers.numbers import AdapterNumbers, Execution
 from adapters.basis.layers.scaling import Scaling
+from adapters.basis.layers.term import Frozen, Term
+from adapters.basis.sharing import Blocks, blocks_of, copied
+from adapters.forms.start_check import NUMBERS
 from adapters.merging.base_weights import execution_device, weight_here
 from adapters.merging.layer import MergingLayer
-from adapters.ops.merge import product
-from adapters.ops.weight import effective_weight, weight_update
 from basis_zoo import InputScale, Nonlinearity
 from basis_zoo.proxy import Proxy
 
@@ -25,21 +27,6 @@ BASE = "__base__"
 """PEFT's name, in `adapter_names`, for rows that no adapter is applied to."""
 
 
-class Execution(NamedTuple):
-    """How a layer applies an adapter."""
-
-    split: bool = False
-    """Two products, with W and with the update, instead of one with W'."""
-    stochastic: bool = False
-    """While training, W' is rounded to bfloat16 up or down by chance."""
-    merge_once: bool = False
-    """W' (or the update) is kept until a number behind it changes."""
-    float8: bool = False
-    """The gradient of W' is computed in 8 bits, in linear layers that are large enough."""
-    dropout: float = 0.0
-    """Share of the update's inputs that is set to zero while training."""
-
-
 class Part(NamedTuple):
     """One term s phi(B A) of an update."""
 
@@ -48,7 +35,7 @@ class Part(NamedTuple):
     """s, times the adapter's weight in a sum."""
 
 
-class BasisLayer(nn.Module, MergingLayer, Scaling):
+class BasisLayer(nn.Module, AdapterNumbers, MergingLayer, Scaling):
     """A module one of whose parameters, seen as a matrix, becomes W' = W + s phi(B A).
 
     Args:
@@ -59,15 +46,17 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
         batch: Where its phi is evaluated, together with those of the other layers.
         parameter_name: The parameter of the innermost base layer that the adapters change.
         weight_is_read: Whether the module around this one reads `weight` instead of calling it.
+        heads: The blocks of the attention heads that the matrix holds, if any.
     """
 
-    adapter_layer_names = ("basis_A", "basis_B", "basis_phi", "basis_scale")
+    adapter_layer_names = ("basis_A", "basis_B", "basis_phi", "basis_scale", "basis_frozen")
     other_param_names = ("r", "scaling", "initial_scaling", "batches", "execution", "sums")
     cast_input_dtype_enabled = True  # read by peft.helpers.disable_input_dtype_casting
     mixes_batches = True
     """Whether the rows of a batch may have adapters of their own."""
     basis_phi: "ModulesOf[Nonlinearity]"
     basis_scale: "ModulesOf[InputScale]"
+    basis_frozen: "ModulesOf[Frozen]"
     tied_to: list["BasisLayer"]
 
     def __init__(
@@ -80,10 +69,12 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
         *,
         parameter_name: str = "weight",
         weight_is_read: bool = False,
+        heads: Blocks | None = None,
     ) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.parameter_name, self.weight_is_read = parameter_name, weight_is_read
+        self.heads = heads
         self.out_features, self.in_features = self._shape()
         self.r: dict[str, int] = {}
         self.scaling, self.initial_scaling = {}, {}
@@ -94,6 +85,7 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
         self.basis_A, self.basis_B = nn.ParameterDict(), nn.ParameterDict()
         self.basis_phi = cast("ModulesOf[Nonlinearity]", nn.ModuleDict())
         self.basis_scale = cast("ModulesOf[InputScale]", nn.ModuleDict())
+        self.basis_frozen = cast("ModulesOf[Frozen]", nn.ModuleDict())
         self._disable_adapters, self.merged_adapters = False, []
         self._unmerged, self.tied_to = None, []
         self._active_adapter = adapter_name
@@ -118,34 +110,40 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
 
     def update_layer(self, adapter_name: str, r: int, config: BasisConfig, batch: PhiBatch) -> None:
         """Add the adapter `adapter_name`, or make it anew."""
+        phi = config.phi
+        form = phi.build_form()
+        blocks = blocks_of(config.sharing_scope, (self.out_features, self.in_features), self.heads)
         self.r[adapter_name] = r
         scaling = config.alpha / (math.sqrt(r) if config.use_rslora else r)
         self.scaling[adapter_name] = self.initial_scaling[adapter_name] = scaling
-        a = torch.empty(r, self.in_features, dtype=torch.float32)
-        b = torch.zeros(self.out_features, r, dtype=torch.float32)
-        self.basis_A[adapter_name], self.basis_B[adapter_name] = nn.Parameter(a), nn.Parameter(b)
-        phi = config.phi
         self.basis_phi[adapter_name] = phi.build_nonlinearity()
+        self.basis_phi[adapter_name].repeat(copied(config.sharing), blocks.number)
+        self.basis_phi[adapter_name].repeat(NUMBERS, form.copies(r))
         scale = phi.build_input_scale()
         if scale is not None:
             self.basis_scale[adapter_name] = scale
-        nn.init.kaiming_uniform_(self.basis_A[adapter_name], a=math.sqrt(5))
-        if not (config.init_weights and phi.build_start().zero_b):
-            nn.init.normal_(self.basis_B[adapter_name], std=phi.b_std)
+        zero_b = config.init_weights and phi.build_start().zero_b
+        self._add_factors(adapter_name, form.factor_rank(r), 0.0 if zero_b else phi.b_std)
         if not config.init_weights:
             nn.init.normal_(self.basis_phi[adapter_name].amplitude)
-        if self.basis_A[adapter_name].is_meta:  # low_cpu_mem_usage puts only parameters on meta
+        if any(number.is_meta for number in self.numbers(adapter_name)):
+            # low_cpu_mem_usage puts only parameters on meta
             self.basis_phi[adapter_name].to("meta")
             if adapter_name in self.basis_scale:
                 self.basis_scale[adapter_name].to("meta")
         self.batches[adapter_name] = batch
         self.execution[adapter_name] = Execution(
+            form,
+            blocks.columns,
             split=config.path == "split",
             stochastic=config.rounding == "stochastic",
             merge_once=config.merge_once,
             float8=config.gradient_dtype == "float8",
             dropout=config.dropout,
         )
+        weight = getattr(self.get_base_layer(), self.parameter_name, None)
+        if isinstance(weight, Tensor) and weight.is_floating_point() and not weight.is_meta:
+            self._freeze(adapter_name)
         if self not in batch.layers:
             batch.layers.append(self)
         self._move_adapter_to_device_of_base_layer(adapter_name)
@@ -200,10 +198,6 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
         """The adapters of this layer, those without numbers of their own included."""
         return {*self.scaling, *self.sums}
 
-    def owner(self, adapter: str) -> "BasisLayer":
-        """The layer that holds the numbers of `adapter`: this one, or the one it is tied to."""
-        return self if adapter in self.basis_A or not self.tied_to else self.tied_to[0]
-
     def give_up(self, adapter: str, donor: "BasisLayer") -> None:
         """Read the numbers of `adapter` from `donor` from now on; both have one weight."""
         for name in self.adapter_layer_names:
@@ -214,16 +208,6 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
             self.batches[adapter].layers.remove(self)
         self.tied_to = [donor]
 
-    def member(self, adapter: str) -> Member:
-        """The factors, with the input scale on B, and the phi of `adapter`."""
-        if self.owner(adapter) is not self:
-            return self.owner(adapter).member(adapter)
-        phi = self.basis_phi[adapter]
-        b, a = _wide(self.basis_B[adapter]), _wide(self.basis_A[adapter])
-        if adapter in self.basis_scale:
-            b = b * self.basis_scale[adapter]()
-        return Member(b, a, phi)
-
     def uses(self, adapter: str) -> bool:
         """Whether the active adapters need the proxy of `adapter`."""
         if self.disable_adapters or self.merged:
@@ -231,29 +215,6 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
         return any(
             name == adapter or adapter in self.sums.get(name, ()) for name in self.active_adapters
         )
-
-    def numbers(self, adapter: str) -> list[Tensor]:
-        """Every tensor that the proxy of `adapter` depends on."""
-        tensors = [self.basis_B[adapter], self.basis_A[adapter], *self.basis_phi[adapter].numbers]
-        if adapter in self.basis_scale:
-            scale = self.basis_scale[adapter]
-            tensors += [*scale.parameters(), *scale.buffers()]
-        return tensors
-
-    @torch.no_grad()
-    def observe(self, adapter: str) -> bool:
-        """Tell the input scale how large B A is, if it measures that; returns whether it did."""
-        scale = self.basis_scale[adapter] if adapter in self.basis_scale else None
-        if not isinstance(scale, InputScale) or scale.rule not in ("rms", "range"):
-            return False
-        b, a = self.basis_B[adapter].float(), self.basis_A[adapter].float()
-        if scale.rule == "rms":  # ||B A||^2 from two r x r products
-            scale.observe(mean_square=((b.T @ b) * (a @ a.T)).sum() / (b.shape[0] * a.shape[1]))
-        elif scale.momentum is not None or not scale.measured > 0:
-            scale.observe(peak=product(b, a).abs().max())
-        else:
-            return False
-        return True
 
     def parts(self, names: Sequence[str]) -> list[Part]:
         """The terms of the update that the adapters `names` make together on this layer."""
@@ -276,24 +237,25 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
         for batch in self.batches.values():
             batch.end_pass()
 
-    def _term(self, part: Part) -> Tensor:
-        proxy = self.batches[part.adapter].proxy(self.owner(part.adapter))
-        member = self.member(part.adapter)
-        return weight_update(member.b, member.a, proxy, part.scale)
+    def term(self, part: Part) -> Term:
+        """The adapter of `part` as it stands."""
+        owner, run = self.owner(part.adapter), self.execution[part.adapter]
+        # first: it brings and measures what the factors are read from
+        proxy = self.batches[part.adapter].proxy(owner)
+        operands, scale = owner.operands(part.adapter), owner.input_scale(part.adapter)
+        return Term(run.form, run.columns, operands, proxy, scale, part.scale)
 
     def _sum(self, parts: Sequence[Part]) -> Tensor:
         first, *others = parts
-        update = self._term(first)
+        update = self.term(first).delta()
         for part in others:
-            update = update + self._term(part)
+            update = update + self.term(part).delta()
         return update
 
     def merged_matrix(self, weight: Tensor, parts: Sequence[Part]) -> Tensor:
         """W' of the matrix W: one sum in float32, rounded once to the dtype of W."""
         if len(parts) == 1:
-            proxy = self.batches[parts[0].adapter].proxy(self.owner(parts[0].adapter))
-            b, a, _ = self.member(parts[0].adapter)
-            return effective_weight(weight, b, a, proxy, parts[0].scale)
+            return self.term(parts[0]).in_force(weight)
         update = self._sum(parts)
         return (weight.to(update.dtype) + update).to(weight.dtype)
 
@@ -313,7 +275,7 @@ class BasisLayer(nn.Module, MergingLayer, Scaling):
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """`peft.convert_to_lora` may read `get_delta_weight`."""
-        return True
+        return self.execution[adapter_name].form.mergeable
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the base layer does, with W' in the place of W."""
@@ -373,8 +335,3 @@ def _tensors(entry: nn.Parameter | nn.Module) -> list[Tensor]:
     if isinstance(entry, nn.Parameter):
         return [entry]
     return [*entry.parameters(), *entry.buffers()]
-
-
-def _wide(factor: Tensor) -> Tensor:
-    """The factor in the precision that the update is computed in."""
-    return factor if factor.dtype in (torch.float32, torch.float64) else factor.float()

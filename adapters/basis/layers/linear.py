@@ -76,18 +76,25 @@ class BasisLinear(BasisLayer):
         bare = self._is_bare()
         runs = [self.execution[part.adapter] for part in parts]
         drops = self.training and any(run.dropout for run in runs)
-        if not bare or drops or any(run.split for run in runs):
+        if not bare or drops or any(run.split or run.form.applied for run in runs):
             y: Tensor = base(x, *args, **kwargs)
             for part, run in zip(parts, runs, strict=True):
                 # a quantised base says nothing about the precision that x deserves
                 points = x if bare else x.to(torch.promote_types(x.dtype, torch.float32))
                 points = F.dropout(points, run.dropout) if drops and run.dropout else points
-                y = y + self._product(part, points, None, None).to(y.dtype)
+                y = y + self._added(part, points).to(y.dtype)
             return y
         weight = self.matrix(base.weight)
         if len(parts) > 1:
             return F.linear(x, self.merged_matrix(weight, parts), base.bias)
         return self._product(parts[0], x, weight, base.bias)
+
+    def _added(self, part: Part, x: Tensor) -> Tensor:
+        """What an adapter adds to the output."""
+        form = self.execution[part.adapter].form
+        if form.elementwise and not (form.needs_weight or self.execution[part.adapter].columns):
+            return self._product(part, x, None, None)
+        return self.term(part).apply(x)
 
     def _is_bare(self) -> bool:
         """Whether the base layer does nothing but x W^T + bias with a weight that is at hand."""
@@ -104,10 +111,10 @@ class BasisLinear(BasisLayer):
         """x W'^T + bias; without a weight, x times the update alone."""
         name, scale = part
         run, batch, owner = self.execution[name], self.batches[name], self.owner(name)
-        proxy = batch.proxy(owner)  # first: it brings and measures what the factors are read from
-        b, a, _ = owner.member(name)
+        term = self.term(part)
         rounds = run.stochastic and self.training and weight is not None
         seed = batch.seed(owner) if rounds else None
+        hadamard, (b, a) = term.form.needs_weight, (term.b, term.operands.a)
         merged = None
         if run.merge_once and not torch.compiler.is_compiling():  # a graph makes it anew
             dtype = working_dtype(x)
@@ -115,12 +122,18 @@ class BasisLinear(BasisLayer):
 
             @torch.no_grad()
             def make() -> Tensor:
-                return make_weight(dtype, weight, b, a, proxy, scale, seed)
+                if weight is not None and not term.is_plain:
+                    return term.in_force(weight, seed=seed).to(dtype)
+                return make_weight(dtype, weight, b, a, term.proxy, scale, seed, hadamard=hadamard)
 
             merged = batch.weight(owner, (dtype, scale, seed, *of_weight), make)
+        if weight is not None and not term.is_plain:
+            in_force = term.in_force(weight, seed=seed, merged=merged)
+            return F.linear(x, in_force.to(working_dtype(x)), bias)
         return merged_linear(
-            x, weight, bias, b, a, proxy, scale, seed=seed, merged=merged, float8=run.float8
-        )
+            *(x, weight, bias, b, a, term.proxy, scale),
+            seed=seed, merged=merged, float8=run.float8, hadamard=hadamard,
+        )  # fmt: skip
 
 
 def check_float8(layers: Iterable[BasisLayer]) -> None:

@@ -9,8 +9,6 @@ from torch.nn import functional as F
 from adapters.basis.fitting.tensor_versions import mark
 from adapters.basis.layers.base import BasisLayer, Part
 from adapters.merging.base_weights import functional_call
-from adapters.ops.merge import merged_weight
-from adapters.ops.weight import effective_weight
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -38,9 +36,17 @@ class BasisParameter(BasisLayer):
         """Add the adapter `adapter_name`, or make it anew.
 
         Raises:
-            ValueError: Input dropout is set, but the module's input is not what W multiplies.
+            ValueError: Input dropout is set, but the module's input is not what W multiplies; or
+                the form changes no weight.
         """
         base = self.get_base_layer()
+        form = config.phi.build_form()
+        if not form.mergeable:
+            raise ValueError(
+                f"form {form.name!r} changes no weight, and {type(base).__name__} does more with "
+                f"{self.parameter_name!r} than multiply it: leave it out by `exclude_modules`, or "
+                "take another form"
+            )
         if config.dropout and not isinstance(base, (nn.Embedding, *_CONVOLUTIONS)):
             raise ValueError(
                 f"`dropout` {config.dropout} is of the input that {self.parameter_name!r} "
@@ -74,7 +80,7 @@ class BasisParameter(BasisLayer):
         prefix = self._path.removesuffix(self.parameter_name)
         for part in parts:
             points = F.dropout(x, self.execution[part.adapter].dropout)
-            update = self.in_layout(self._term(part), base.weight).to(y.dtype)
+            update = self.in_layout(self.term(part).delta(), base.weight).to(y.dtype)
             swapped = {self._path: update}
             if base.bias is not None:
                 swapped[f"{prefix}bias"] = torch.zeros_like(base.bias)
@@ -89,19 +95,17 @@ class BasisParameter(BasisLayer):
             return self.in_layout(self.merged_matrix(weight, parts), parameter)
         name, scale = parts[0]
         run, batch, owner = self.execution[name], self.batches[name], self.owner(name)
-        proxy = batch.proxy(owner)  # first: it brings and measures what the factors are read from
-        b, a, _ = owner.member(name)
+        term = self.term(parts[0])
         seed = batch.seed(owner) if run.stochastic and self.training else None
         merged = None
         if run.merge_once and not torch.compiler.is_compiling():  # a graph makes it anew
 
             @torch.no_grad()
             def make() -> Tensor:
-                return merged_weight(weight, b, a, proxy, scale, seed=seed)
+                return term.in_force(weight, seed=seed)
 
             merged = batch.weight(owner, (scale, seed, *mark(parameter)), make)
-        in_force = effective_weight(weight, b, a, proxy, scale, seed=seed, merged=merged)
-        return self.in_layout(in_force, parameter)
+        return self.in_layout(term.in_force(weight, seed=seed, merged=merged), parameter)
 
     @property
     def weight(self) -> Tensor:

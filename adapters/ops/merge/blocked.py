@@ -23,6 +23,8 @@ Blockable = ChebyshevProxy | TableProxy
 
 def can_evaluate(proxy: object) -> bool:
     """Polynomials of low degree, tables of few pieces: what adapters meet in practice."""
+    if isinstance(proxy, Blockable) and proxy.copies > 1:
+        return False
     if isinstance(proxy, ChebyshevProxy):
         return 0 < proxy.degree <= HORNER_DEGREE
     return isinstance(proxy, TableProxy) and proxy.pieces <= _FEW_PIECES
@@ -88,6 +90,7 @@ def merged_weight(
     proxy: Blockable,
     scale: float,
     *,
+    hadamard: bool = False,
     dtype: torch.dtype | None = None,
     seed: int | None = None,
 ) -> Tensor:
@@ -97,7 +100,7 @@ def merged_weight(
     if isinstance(proxy, ChebyshevProxy):
         powers = proxy.terms[0].tolist()
         for rows, (u,) in _Buffers(b, a, proxy, 1):
-            _finish(_horner(powers, u, total[rows]), weight, rows, scale)
+            _finish(_horner(powers, u, total[rows]), weight, rows, scale, hadamard)
     else:
         pieces = _Pieces(proxy)
         for rows, (v, c) in _Buffers(b, a, proxy, 2):
@@ -106,29 +109,31 @@ def merged_weight(
             pieces.pick(3, index, y)
             for power in (2, 1, 0):
                 y.mul_(v).add_(pieces.pick(power, index, c))
-            _finish(y, weight, rows, scale)
+            _finish(y, weight, rows, scale, hadamard)
     if seed is not None and dtype == torch.bfloat16:
         total = round_up_or_down(total, seed)
     return total.to(dtype)
 
 
-def _finish(y: Tensor, weight: Tensor | None, rows: slice, scale: float) -> None:
+def _finish(y: Tensor, weight: Tensor | None, rows: slice, scale: float, hadamard: bool) -> None:
     y.mul_(scale)
     if weight is not None:
+        if hadamard:
+            y.mul_(weight[rows])
         y.add_(weight[rows])
 
 
 def merge_gradients(
-    grad: Tensor, b: Tensor, a: Tensor, proxy: Blockable, scale: float
+    grad: Tensor, b: Tensor, a: Tensor, proxy: Blockable, scale: float, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients with respect to B, A and phi; arguments and results as in `adapters.ops.merge`."""
     b, a = b.detach().float(), a.detach().float()
     db, da = torch.empty_like(b), torch.zeros_like(a)
     moments = torch.zeros(proxy.coefficients.numel(), dtype=torch.float64)
     if isinstance(proxy, ChebyshevProxy):
-        walk = _polynomial_blocks(grad, b, a, proxy, moments)
+        walk = _polynomial_blocks(grad, b, a, proxy, moments, weight)
     else:
-        walk = _table_blocks(grad, b, a, proxy, moments)
+        walk = _table_blocks(grad, b, a, proxy, moments, weight)
     for rows, h in walk:
         torch.mm(h, a.T, out=db[rows])
         da.addmm_(b[rows].T, h)
@@ -139,12 +144,14 @@ def merge_gradients(
 
 
 def _polynomial_blocks(
-    grad: Tensor, b: Tensor, a: Tensor, proxy: ChebyshevProxy, sums: Tensor
+    grad: Tensor, b: Tensor, a: Tensor, proxy: ChebyshevProxy, sums: Tensor, weight: Tensor | None
 ) -> Iterator[tuple[slice, Tensor]]:
     """H / s by blocks; on the way the sums over g T_2k and g T_2k u are added to `sums`."""
     powers = proxy.terms[1, : proxy.degree].tolist()
     for rows, (u, g, h, before, twice) in _Buffers(b, a, proxy, 5):
         g.copy_(grad[rows])
+        if weight is not None:
+            g.mul_(weight[rows])
         _horner(powers, u, h).mul_(g)
         flat, parts = u.view(-1), []
         torch.mul(u, u, out=twice).mul_(4).sub_(2)
@@ -162,13 +169,15 @@ def _polynomial_blocks(
 
 
 def _table_blocks(
-    grad: Tensor, b: Tensor, a: Tensor, proxy: TableProxy, sums: Tensor
+    grad: Tensor, b: Tensor, a: Tensor, proxy: TableProxy, sums: Tensor, weight: Tensor | None
 ) -> Iterator[tuple[slice, Tensor]]:
     """H / s by blocks; on the way the moments of each piece are added to `sums`."""
     pieces = _Pieces(proxy)
     total = torch.zeros(len(pieces.number), 4, dtype=torch.float64)
     for rows, (v, g, h, c) in _Buffers(b, a, proxy, 4):
         g.copy_(grad[rows])
+        if weight is not None:
+            g.mul_(weight[rows])
         index = pieces.index(v)
         v.sub_(pieces.pick(4, index, c))
         pieces.pick(3, index, h).mul_(3).mul_(v)

@@ -5,6 +5,8 @@ float64, all others in float32; W' is rounded once, to the dtype of W, so that t
 a merge give the same bits.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -25,11 +27,14 @@ def merged_weight(
     proxy: Proxy,
     scale: float,
     *,
+    hadamard: bool = False,
     dtype: torch.dtype | None = None,
     seed: int | None = None,
 ) -> Tensor:
     """W' = W + scale * phi(B A); the arguments are those of `adapters.ops.merge`."""
-    update = proxy.value(product(b, a))
+    update = of_blocks(proxy.value, proxy.copies, product(b, a))
+    if hadamard and weight is not None:
+        update = update * weight
     if weight is None:
         total, dtype = update * scale, dtype or update.dtype
     else:
@@ -39,6 +44,14 @@ def merged_weight(
     if seed is not None and dtype == torch.bfloat16:
         total = round_up_or_down(total, seed)
     return total.to(dtype)
+
+
+def of_blocks(function: Callable[..., Tensor], count: int, *matrices: Tensor) -> Tensor:
+    """`function` of `matrices`, of `count` blocks of rows at once; in the shape of a matrix."""
+    if count == 1:
+        return function(*matrices)
+    result = function(*(matrix.reshape(count, -1) for matrix in matrices))
+    return result if len(matrices) > 1 else result.view(matrices[0].shape)
 
 
 def round_up_or_down(total: Tensor, seed: int) -> Tensor:
@@ -60,7 +73,7 @@ def _hash(index: Tensor, seed: int) -> Tensor:
 
 
 def merge_gradients(
-    grad: Tensor, b: Tensor, a: Tensor, proxy: Proxy, scale: float
+    grad: Tensor, b: Tensor, a: Tensor, proxy: Proxy, scale: float, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of a loss with respect to B, A and phi, from its gradient G with respect to W'.
 
@@ -68,12 +81,19 @@ def merge_gradients(
 
     Args:
         grad: G, (out, in).
+        weight: W of the Hadamard form, whose G is G ⊙ W.
 
     Returns:
         dB (out, r), dA (r, in), d coefficients (the shape of `proxy.coefficients`).
     """
     x = product(b, a)
     grad = grad.to(x.dtype) * scale
-    h = grad * proxy.slope(x)
+    if weight is not None:
+        grad = grad * weight
+    h = grad * of_blocks(proxy.slope, proxy.copies, x)
     with torch.autocast(b.device.type, enabled=False):
-        return h @ a.to(h.dtype).T, b.to(h.dtype).T @ h, proxy.pullback(x, grad)
+        return (
+            h @ a.to(h.dtype).T,
+            b.to(h.dtype).T @ h,
+            of_blocks(proxy.pullback, proxy.copies, x, grad),
+        )

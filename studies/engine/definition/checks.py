@@ -38,6 +38,9 @@ class Words(TypedDict):
     grid: list[str]
     start: list[str]
     penalties: list[str]
+    form: list[str]
+    unmergeable: list[str]
+    """Forms that change no weight."""
 
 
 def _words() -> Words:
@@ -52,7 +55,8 @@ def _registered() -> list[list[str]]:
     from adapters.training.penalties import list_penalties
 
     lists = (basis_zoo.list_bases, basis_zoo.list_grids, basis_zoo.list_starts)
-    return [names() for names in (adapters.list_methods, *lists, list_penalties)]
+    sources = (adapters.list_methods, adapters.list_forms, *lists, list_penalties)
+    return [names() for names in sources]
 
 
 @answers.once
@@ -80,6 +84,10 @@ def _read_words(registered: list[list[str]] | None) -> Words:
         "grid": basis_zoo.list_grids(),
         "start": basis_zoo.list_starts(),
         "penalties": list_penalties(),
+        "form": adapters.list_forms(),
+        "unmergeable": [
+            name for name in adapters.list_forms() if not adapters.get_form_class(name).mergeable
+        ],
     }
 
 
@@ -118,6 +126,7 @@ def check_adapter_names(adapter: Mapping[str, Any]) -> None:
         ("basis", "basis family", words["basis"]),
         ("grid", "grid", words["grid"]),
         ("start", "start", words["start"]),
+        ("form", "form", words["form"]),
     ):
         name = adapter.get(option)
         if method in words["phi"] and isinstance(name, str) and name not in known:
@@ -126,12 +135,14 @@ def check_adapter_names(adapter: Mapping[str, Any]) -> None:
 
 def can_be_pruned(adapter: Mapping[str, Any]) -> bool:
     """Whether the method adds a matrix to the weight, so that PARA can follow."""
-    return adapter.get("method") in _words()["pruned"]
+    return adapter.get("method") in _words()["pruned"] and changes_weights(adapter)
 
 
 def changes_weights(adapter: Mapping[str, Any]) -> bool:
     """Whether the method changes matrices of the model, so that the change has a rank."""
-    return adapter.get("method") in _words()["changing"]
+    words = _words()
+    changes = adapter.get("method") in words["changing"]
+    return changes and adapter.get("form") not in words["unmergeable"]
 
 
 def needs_weights(adapter: Mapping[str, Any]) -> bool:
@@ -141,7 +152,11 @@ def needs_weights(adapter: Mapping[str, Any]) -> bool:
 
 def monitored(adapter: Mapping[str, Any]) -> Sequence[str]:
     """What a trial reports of its phi beside the task's metrics, by name."""
-    return tuple(_words()["monitored"]) if has_phi(adapter) else ()
+    if not has_phi(adapter):
+        return ()
+    names = _words()["monitored"]
+    of_update = names if changes_weights(adapter) else [n for n in names if "update/" not in n]
+    return tuple(of_update)
 
 
 def has_phi(adapter: Mapping[str, Any]) -> bool:
@@ -211,8 +226,9 @@ def check_adapter_options(adapter: dict[str, Any]) -> None:
     import adapters
     import basis_zoo
 
-    # a start that is right is taken out: it is what takes long
-    if adapter.get("method") == "basis" and adapter.get("start") is not None:
+    # a start that is right is taken out, unless a form wants it: it is what takes long
+    fitted = adapter.get("start") is not None and "form" not in adapter
+    if adapter.get("method") == "basis" and fitted:
         options = adapter.get("start_options") or {}
         if isinstance(options, dict):
             basis_zoo.get_start(adapter["start"], **options)
@@ -232,6 +248,7 @@ def check_adapter(adapter: dict[str, Any]) -> None:
     adapters.check_options(adapter)
     if adapter["method"] == "basis":
         _check_conformance(adapter.get("basis", "sinc"), adapter.get("basis_options") or {})
+        _check_form(adapter.get("form", "elementwise"), adapter.get("form_options") or {})
 
 
 def _check_conformance(family: str, options: Mapping[str, Any]) -> None:
@@ -245,6 +262,22 @@ def _check_conformance(family: str, options: Mapping[str, Any]) -> None:
         conformance.assert_conforms(family, **options)
     except conformance.ConformanceError as error:
         raise ValueError(str(error)) from error
+
+
+def _check_form(form: str, options: Mapping[str, Any]) -> None:
+    """Hold a plug-in's form to the contract, as `_check_conformance` does a family."""
+    import adapters
+    from adapters.form_conformance import run_checks
+
+    if adapters.get_form_class(form).__module__.startswith("adapters.forms.builtin."):
+        return
+    failed = [o for o in run_checks(form, form_options=dict(options)) if not o.passed]
+    if failed:
+        details = "; ".join(f"{o.check}: {o.detail}" for o in failed[:3])
+        raise ValueError(
+            f"form {form!r} fails {len(failed)} of its checks: {details}. See all of them with: "
+            "python -m adapters check, and the form's file"
+        )
 
 
 def check_backbone(backbone: dict[str, Any]) -> None:

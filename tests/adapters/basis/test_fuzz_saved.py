@@ -99,7 +99,7 @@ def test_tensors_that_are_not_the_adapters_are_refused(folder, change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 99}, "at most 4; it was saved by a newer basis-zoo"),
+        ({"schema_version": 99}, "at most 5; it was saved by a newer basis-zoo"),
         ({"num_bases": 5}, "unknown setting 'num_bases'. Did you mean 'num_basis'"),
         ({"r": 3}, "size mismatch"),
         ({"num_basis": 6}, "size mismatch"),

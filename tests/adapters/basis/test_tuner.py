@@ -273,7 +273,7 @@ def test_loading_without_the_package_fails_loudly(family, tmp_path):
     bert = family("bert")
     attach(bert, target_modules=["query"]).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
-    assert config["peft_type"] == "BASIS" and config["schema_version"] == 4
+    assert config["peft_type"] == "BASIS" and config["schema_version"] == 5
     code = f"from peft import PeftConfig; PeftConfig.from_pretrained({str(tmp_path)!r})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode != 0 and "BASIS" in run.stderr

@@ -64,6 +64,13 @@ def scalars(terms, COUNT: tl.constexpr):
 
 
 @triton.jit
+def own_terms(terms, row, M, PER, STRIDE: tl.constexpr):
+    """Where the terms of each row's phi begin, a column: blocks of PER rows have one phi."""
+    phi = (tl.minimum(row, M - 1) // PER).to(tl.int64)
+    return terms + phi[:, None] * STRIDE
+
+
+@triton.jit
 def powers(u, coefficients, DEGREE: tl.constexpr):
     """The sum of coefficients[p] u^p by Horner's rule."""
     y = tl.zeros_like(u) + coefficients[DEGREE]
@@ -128,13 +135,17 @@ def piece(x, edges, SIZE: tl.constexpr, STEPS: tl.constexpr, ASM: tl.constexpr):
 
 
 def kind_of(proxy: Fusable) -> dict[str, int | bool]:
-    """What the kernels must know of a proxy when they are compiled."""
+    """What the kernels must know of a proxy when they are compiled; of tables, there is no stack.
+
+    BLOCKS says that blocks of rows have a phi each.
+    """
     if isinstance(proxy, ChebyshevProxy):
         degree = proxy.degree
-        return {"TABLE": False, "SIZE": degree, "STEPS": 0, "HORNER": degree <= HORNER_DEGREE}
+        kind = {"TABLE": False, "SIZE": degree, "STEPS": 0, "HORNER": degree <= HORNER_DEGREE}
+        return kind | {"BLOCKS": proxy.copies > 1}
     size = proxy.pieces
     steps = 0 if size <= _SCAN else (size - 1).bit_length()
-    return {"TABLE": True, "SIZE": size, "STEPS": steps, "HORNER": False}
+    return {"TABLE": True, "SIZE": size, "STEPS": steps, "HORNER": False, "BLOCKS": False}
 
 
 def numbers_of(proxy: Fusable) -> tuple[Tensor, Tensor, Tensor]:

@@ -27,6 +27,7 @@ from adapters.ops.merge.fused.evaluation import (
     kind_of,
     layout,
     numbers_of,
+    own_terms,
     padded_rank,
     piece,
     powers,
@@ -36,6 +37,7 @@ from adapters.ops.merge.fused.evaluation import (
 from adapters.ops.merge.fused.launching import Constants, Launcher
 from adapters.ops.merge.tiles import Tile, gradient_tile
 from basis_zoo.proxy import ChebyshevProxy, proxy_size
+from basis_zoo.proxy.chebyshev import HORNER_DEGREE, moment_matrix
 
 _MOMENTS = 4
 
@@ -76,12 +78,22 @@ def _whole_sum(sums, LANES: tl.constexpr):
 
 
 @triton.jit
+def _add_moment(total, slot, p, t, BLOCKS: tl.constexpr):
+    """Add the sum of `t`, or with BLOCKS of each of its rows, to the slot `p`."""
+    if BLOCKS:
+        total += tl.where(slot[None, :] == p, tl.sum(t, 1)[:, None], 0.0)
+    else:
+        total += tl.where(slot == p, tl.sum(tl.sum(t, 1), 0), 0.0)
+    return total
+
+
+@triton.jit
 def _gradient_kernel(
-    g, b, a, db, da, moments, radius, terms, edges, scale,
-    M, N, K, b_row, b_col, a_row, a_col,
+    g, w, b, a, db, da, moments, radius, terms, edges, scale,
+    M, N, K, b_row, b_col, a_row, a_col, PER,
     TABLE: tl.constexpr, SIZE: tl.constexpr, STEPS: tl.constexpr, HORNER: tl.constexpr,
-    EVEN: tl.constexpr, PRECISION: tl.constexpr, OUTER: tl.constexpr, ASM: tl.constexpr,
-    RANK: tl.constexpr, WIDTH: tl.constexpr,
+    BLOCKS: tl.constexpr, TIMES: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
+    OUTER: tl.constexpr, ASM: tl.constexpr, RANK: tl.constexpr, WIDTH: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, CHUNKS: tl.constexpr, STAGES: tl.constexpr,
     LANES: tl.constexpr,
 ):  # fmt: skip
@@ -96,6 +108,8 @@ def _gradient_kernel(
     if not TABLE:
         undo = tl.load(radius)
         b_b = b_b / undo
+    if BLOCKS:
+        terms = own_terms(terms, first_row + rows, M, PER, 2 * SIZE + 2)
     if HORNER:
         derivative = scalars(terms + (SIZE + 1), SIZE)
         sums = (tl.zeros([BM], dtype=tl.float32),)
@@ -106,7 +120,10 @@ def _gradient_kernel(
     program = (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)).to(tl.int64)
     own = moments + program * WIDTH
     slot = tl.arange(0, WIDTH)
-    total = tl.zeros([WIDTH], dtype=tl.float32)
+    if BLOCKS:
+        total = tl.zeros([BM, WIDTH], dtype=tl.float32)
+    else:
+        total = tl.zeros([WIDTH], dtype=tl.float32)
     for chunk in tl.range(0, CHUNKS, num_stages=STAGES):
         columns = (tl.program_id(1) * CHUNKS + chunk) * BN + tl.arange(0, BN)
         inside = columns[None, :] < N
@@ -117,6 +134,8 @@ def _gradient_kernel(
             b_g = tl.load(g + at).to(tl.float32)
         else:
             b_g = tl.load(g + at, mask=row_in & inside, other=0.0).to(tl.float32)
+        if TIMES:
+            b_g *= tl.load(w + at, mask=row_in & inside, other=0.0).to(tl.float32)
         x = product(b_b, b_a, PRECISION, ASM)
         if TABLE:
             index = piece(x, edges, SIZE, STEPS, ASM)
@@ -155,9 +174,9 @@ def _gradient_kernel(
                 h = b_g * clenshaw(x, terms + (SIZE + 1), SIZE - 1)
                 before = tl.zeros_like(x) + 1.0
                 now = x
-                total += tl.where(slot == 0, tl.sum(tl.sum(b_g, 1), 0), 0.0)
+                total = _add_moment(total, slot, 0, b_g, BLOCKS)
                 for p in range(1, SIZE + 1):
-                    total += tl.where(slot == p, tl.sum(tl.sum(b_g * now, 1), 0), 0.0)
+                    total = _add_moment(total, slot, p, b_g * now, BLOCKS)
                     after = 2 * x * now - before
                     before = now
                     now = after
@@ -167,7 +186,14 @@ def _gradient_kernel(
         tl.store(da_block, b_da, mask=(rank[:, None] < K) & inside)
     db_block = db + (tl.program_id(1).to(tl.int64) * M + first_row + rows[:, None]) * K
     tl.store(db_block + rank[None, :], b_db * scale, mask=row_in & in_rank)
-    if HORNER:
+    if BLOCKS:
+        row = tl.program_id(1).to(tl.int64) * M + first_row + rows
+        if HORNER:
+            for p in tl.static_range(SIZE + 1):
+                tl.store(moments + row * WIDTH + p, sums[p] * scale, mask=rows < M - first_row)
+        else:
+            tl.store(moments + row[:, None] * WIDTH + slot[None, :], total * scale, mask=row_in)
+    elif HORNER:
         tl.store(own, tl.sum(sums[0], 0) * scale)
         for p in tl.static_range(1, SIZE + 1):
             tl.store(own + p, _whole_sum(sums[p], LANES) * scale)
@@ -262,6 +288,7 @@ def _plan(
     tile: Tile | None,
     *,
     asm: bool,
+    times: bool,
 ) -> _Plan:
     m, n, k = shape
     kind = kind_of(proxy)
@@ -270,17 +297,20 @@ def _plan(
     count = proxy.degree + 1 if isinstance(proxy, ChebyshevProxy) else _MOMENTS * proxy.pieces
     width = max(16, triton.next_power_of_2(count))
     block, lane = 128, min(width, 64)
-    blocks = triton.cdiv(m * k, block) + triton.cdiv(k * n, block) + triton.cdiv(count, lane)
+    # the moments of a stack belong to rows, and torch adds them up
+    moments = count if proxy.copies == 1 else 0
+    blocks = triton.cdiv(m * k, block) + triton.cdiv(k * n, block) + triton.cdiv(moments, lane)
     constants = Constants(
-        **kind, **cut, WIDTH=width, ASM=asm, PRECISION=precision or inner_precision(proxy, dtype),
+        **kind, **cut, TIMES=times, WIDTH=width, ASM=asm,
+        PRECISION=precision or inner_precision(proxy, dtype),
         OUTER=precision or ("tf32x3" if dtype == torch.float32 else "tf32"),
-        LANES=precision != "ieee" and cut["num_warps"] == 1,
+        LANES=precision != "ieee" and cut["num_warps"] == 1 and proxy.copies == 1,
     )  # fmt: skip
     to_finish = Constants(
         HORNER=kind["HORNER"], WIDTH=lane, BLOCK=block, FEW=8, MANY=32, DEEP=4096 // lane,
         num_warps=4, enable_fp_fusion=True,
     )  # fmt: skip
-    sizes = (m * k, k * n, count, width, down, across, across * down)
+    sizes = (m * k, k * n, moments, width, down, across, across * down)
     return _Plan(grid, constants, width, (blocks, 1, 1), sizes, to_finish)
 
 
@@ -290,6 +320,7 @@ def merge_gradients(
     a: Tensor,
     proxy: Fusable,
     scale: float,
+    weight: Tensor | None = None,
     *,
     precision: str | None = None,
     tile: Tile | None = None,
@@ -300,26 +331,43 @@ def merge_gradients(
         dB (out, r), dA (r, in), d coefficients, all float32.
     """
     if not grad.is_contiguous():
-        if grad.t().is_contiguous():
+        if grad.t().is_contiguous() and proxy.copies == 1:
             turned = merge_gradients(
-                grad.t(), a.t(), b.t(), proxy, scale, precision=precision, tile=tile
-            )
+                *(grad.t(), a.t(), b.t(), proxy, scale, None if weight is None else weight.t()),
+                precision=precision, tile=tile,
+            )  # fmt: skip
             return turned[1].t(), turned[0].t(), turned[2]
         grad = grad.contiguous()
-    (m, n), k = grad.shape, b.shape[1]
-    key = (m, n, k, grad.dtype, proxy_size(proxy), type(proxy), precision, tile)
+    (m, n), k, times = grad.shape, b.shape[1], weight is not None
+    weight = grad if weight is None else weight.contiguous()
+    kind = (proxy_size(proxy), type(proxy), proxy.copies)
+    key = (m, n, k, grad.dtype, *kind, times, precision, tile)
     plan = _PLANS.get(key)
     if plan is None:
-        plan = _PLANS[key] = _plan((m, n, k), grad.dtype, proxy, precision, tile, asm=b.is_cuda)
+        how = {"asm": b.is_cuda, "times": times}
+        plan = _PLANS[key] = _plan((m, n, k), grad.dtype, proxy, precision, tile, **how)
     db_parts = b.new_empty(plan.down, m, k, dtype=torch.float32)
     da_parts = b.new_empty(plan.across, k, n, dtype=torch.float32)
     empty = b.new_empty if isinstance(proxy, ChebyshevProxy) else b.new_zeros
-    parts = empty(plan.across * plan.down, plan.width, dtype=torch.float32)
-    tensors = (grad, b, a, db_parts, da_parts, parts, *numbers_of(proxy))
-    _walk(plan.grid, tensors, (float(scale),), (m, n, k, *b.stride(), *a.stride()), plan.constants)
+    rows = plan.across if proxy.copies == 1 else m
+    parts = empty(plan.down * rows, plan.width, dtype=torch.float32)
+    tensors = (grad, weight, b, a, db_parts, da_parts, parts, *numbers_of(proxy))
+    sizes = (m, n, k, *b.stride(), *a.stride(), m // proxy.copies)
+    _walk(plan.grid, tensors, (float(scale),), sizes, plan.constants)
     db = b.new_empty(m, k, dtype=torch.float32)
     da = b.new_empty(k, n, dtype=torch.float32)
     dc = torch.empty_like(proxy.coefficients, dtype=torch.float32)
     sums = (db_parts, da_parts, parts, db, da, dc)
     _finish(plan.blocks, sums, (), plan.sizes, plan.to_finish)
+    if proxy.copies > 1:
+        dc = _of_blocks(parts.view(plan.down, proxy.copies, -1, plan.width), proxy)
     return db, da, dc
+
+
+def _of_blocks(parts: Tensor, proxy: Fusable) -> Tensor:
+    """d coefficients (n, P + 1) from the moments of rows, (walks, n, rows of a block, width)."""
+    assert isinstance(proxy, ChebyshevProxy), "of tables there is no stack"
+    moments = parts[..., : proxy.degree + 1].sum((0, 2), dtype=torch.float64)
+    if proxy.degree <= HORNER_DEGREE:
+        moments = moments @ moment_matrix(proxy.degree, parts.device).T
+    return moments.float()

@@ -20,6 +20,7 @@ from adapters.ops.merge.fused.evaluation import (
     kind_of,
     layout,
     numbers_of,
+    own_terms,
     padded_rank,
     piece,
     powers,
@@ -53,10 +54,11 @@ def _round_up_or_down(y, index, seed):
 @triton.jit(do_not_specialize=["seed"])
 def _merge_kernel(
     w, b, a, out, radius, terms, edges, scale, seed,
-    M, N, K, b_row, b_col, a_row, a_col,
+    M, N, K, b_row, b_col, a_row, a_col, PER,
     TABLE: tl.constexpr, SIZE: tl.constexpr, STEPS: tl.constexpr, HORNER: tl.constexpr,
-    HAS_W: tl.constexpr, STOCHASTIC: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
-    ASM: tl.constexpr, RANK: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, CHUNKS: tl.constexpr,
+    BLOCKS: tl.constexpr, HAS_W: tl.constexpr, TIMES: tl.constexpr, STOCHASTIC: tl.constexpr,
+    EVEN: tl.constexpr, PRECISION: tl.constexpr, ASM: tl.constexpr, RANK: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, CHUNKS: tl.constexpr,
     STAGES: tl.constexpr,
 ):  # fmt: skip
     first_row = tl.program_id(0).to(tl.int64) * BM
@@ -67,6 +69,8 @@ def _merge_kernel(
     b_b = tl.load(b_block, mask=row_in & (rank[None, :] < K), other=0.0).to(tl.float32)
     if not TABLE:
         b_b = b_b / tl.load(radius)
+    if BLOCKS:
+        terms = own_terms(terms, first_row + rows, M, PER, 2 * SIZE + 2)
     if HORNER:
         coefficients = scalars(terms, SIZE + 1)
     for chunk in tl.range(0, CHUNKS, num_stages=STAGES):
@@ -88,7 +92,10 @@ def _merge_kernel(
             y = clenshaw(x, terms, SIZE)
         y = y * scale
         if HAS_W:
-            y += tl.load(w + at, mask=mask).to(tl.float32)
+            b_w = tl.load(w + at, mask=mask).to(tl.float32)
+            if TIMES:
+                y = y * b_w
+            y += b_w
         if STOCHASTIC:
             y = _round_up_or_down(y, at, seed)
         tl.store(out + at, y.to(out.dtype.element_ty), mask=mask)
@@ -106,6 +113,7 @@ def merged_weight(
     proxy: Fusable,
     scale: float,
     *,
+    hadamard: bool = False,
     dtype: torch.dtype | None = None,
     seed: int | None = None,
     precision: str | None = None,
@@ -119,9 +127,9 @@ def merged_weight(
     """
     (m, k), n = b.shape, a.shape[1]
     if weight is not None and not weight.is_contiguous():
-        if weight.t().is_contiguous():
+        if weight.t().is_contiguous() and proxy.copies == 1:
             turned = merged_weight(
-                *(weight.t(), a.t(), b.t(), proxy, scale),
+                *(weight.t(), a.t(), b.t(), proxy, scale), hadamard=hadamard,
                 dtype=dtype, seed=seed, precision=precision, tile=tile,
             )  # fmt: skip
             return turned.t()
@@ -131,18 +139,20 @@ def merged_weight(
     if not out.numel():
         return out
     has_weight, stochastic = weight is not None, seed is not None and dtype == torch.bfloat16
-    key = (m, n, k, dtype, proxy_size(proxy), type(proxy), has_weight, stochastic, precision, tile)
+    times = hadamard and has_weight
+    kind = (proxy_size(proxy), type(proxy), proxy.copies)
+    key = (m, n, k, dtype, *kind, has_weight, times, stochastic, precision, tile)
     plan = _PLANS.get(key)
     if plan is None:
         precision = precision or inner_precision(proxy, dtype)
         grid, layout_ = layout(m, n, k, tile or merge_tile(m, n, padded_rank(k), proxy))
         constants = Constants(
-            **kind_of(proxy), HAS_W=has_weight, STOCHASTIC=stochastic, PRECISION=precision,
-            ASM=b.is_cuda, **layout_,
+            **kind_of(proxy), HAS_W=has_weight, TIMES=times, STOCHASTIC=stochastic,
+            PRECISION=precision, ASM=b.is_cuda, **layout_,
         )  # fmt: skip
         plan = _PLANS[key] = grid, constants
     grid, constants = plan
     tensors = (out if weight is None else weight, b, a, out, *numbers_of(proxy))
-    sizes = (m, n, k, *b.stride(), *a.stride())
+    sizes = (m, n, k, *b.stride(), *a.stride(), m // proxy.copies)
     _merge(grid, tensors, (float(scale), seed or 0), sizes, constants)
     return out

@@ -1,0 +1,58 @@
+"""Which settings a form allows."""
+
+import dataclasses
+from typing import Any, Protocol
+
+from adapters.basis.phi_config import PhiConfig
+from adapters.basis.sharing import FINE_SCOPES
+
+_PLAIN = {"merge_once": False, "rounding": "nearest", "gradient_dtype": "working"}
+"""Settings of the fused path, with what they are elsewhere."""
+
+
+class HasForms(Protocol):
+    """Settings with a form, such as `BasisConfig`."""
+
+    phi_pattern: dict[str, dict[str, Any]]
+    sharing: str
+    sharing_scope: str
+
+    @property
+    def phi(self) -> PhiConfig:
+        """The options of phi where no pattern sets others."""
+
+
+def check_forms(config: HasForms) -> None:
+    """Refuse settings that a form in use cannot have, or that say nothing.
+
+    Raises:
+        ValueError: The message names the setting and what to take.
+    """
+    scope = config.sharing_scope
+    if scope in FINE_SCOPES and config.sharing == "none":
+        raise ValueError(
+            f"`sharing_scope` {scope!r} gives each {scope} numbers of its own, and `sharing` "
+            f"'none' does not say which: take sharing 'all' for one phi for each {scope}, or "
+            "'amplitude'"
+        )
+    patterns = [dataclasses.replace(config.phi, **each) for each in config.phi_pattern.values()]
+    for phi in (config.phi, *patterns):
+        form = phi.build_form()
+        if form.elementwise:
+            continue
+        if scope in FINE_SCOPES:
+            raise ValueError(
+                f"`sharing_scope` {scope!r} is of the entries of B A, and form {form.name!r} has "
+                "none: take sharing_scope 'module', or form 'elementwise'"
+            )
+        for option, plain in _PLAIN.items():
+            if getattr(config, option) != plain:
+                raise ValueError(
+                    f"`{option}` {getattr(config, option)!r} is for elementwise forms, and form "
+                    f"{form.name!r} is none: leave it at {plain!r}"
+                )
+        if phi.input_scale in ("rms", "range"):
+            raise ValueError(
+                f"`input_scale` {phi.input_scale!r} measures B A, which form {form.name!r} does "
+                "not form: take a number, or 'learned'"
+            )

@@ -1,0 +1,84 @@
+"""One adapter on one layer, as a term of W'."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from adapters.forms import Form, Operands, PhiFunction
+from adapters.ops.weight import effective_weight, weight_update
+from basis_zoo.proxy import Proxy
+
+
+class Frozen(nn.Module):
+    """What a form computed once of W: it moves with the model and is not saved."""
+
+    def __init__(self, tensors: tuple[Tensor, ...]) -> None:
+        super().__init__()
+        for i, tensor in enumerate(tensors):
+            self.register_buffer(f"tensor_{i}", tensor, persistent=False)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """In the order in which they were given."""
+        return tuple(self.buffers())
+
+
+class Term(NamedTuple):
+    """s times the update of one adapter."""
+
+    form: Form
+    columns: bool
+    """Whether blocks of columns have a phi each; else rows, or the matrix has one."""
+    operands: Operands
+    proxy: Proxy
+    input_scale: Tensor | float
+    scale: float
+    """s."""
+
+    @property
+    def b(self) -> Tensor:
+        """B with the input scale, (out, r)."""
+        fixed = isinstance(self.input_scale, float) and self.input_scale == 1
+        return self.operands.b if fixed else self.operands.b * self.input_scale
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether one kernel makes W' of W."""
+        return self.form.elementwise and not self.columns
+
+    def delta(self) -> Tensor:
+        """The change of W, (out, in) in float32 or better."""
+        of = self.operands
+        if not self.form.elementwise:
+            return self.form.update(of, PhiFunction(self.proxy, self.input_scale)) * self.scale
+        if self.columns:
+            update = weight_update(of.a.T, self.b.T, self.proxy, self.scale).T
+        else:
+            update = weight_update(self.b, of.a, self.proxy, self.scale)
+        return update if of.weight is None else update * of.weight
+
+    def in_force(
+        self, weight: Tensor, *, seed: int | None = None, merged: Tensor | None = None
+    ) -> Tensor:
+        """W' of W (out, in), differentiable; `seed` and `merged` as in `effective_weight`."""
+        if not self.form.elementwise:
+            return (weight.to(torch.promote_types(weight.dtype, torch.float32)) + self.delta()).to(
+                weight.dtype
+            )
+        hadamard, of = self.form.needs_weight, self.operands
+        if not self.columns:
+            return effective_weight(
+                *(weight, self.b, of.a, self.proxy, self.scale),
+                seed=seed, merged=merged, hadamard=hadamard,
+            )  # fmt: skip
+        turned = None if merged is None else merged.T
+        return effective_weight(
+            *(weight.T, of.a.T, self.b.T, self.proxy, self.scale),
+            seed=seed, merged=turned, hadamard=hadamard,
+        ).T  # fmt: skip
+
+    def apply(self, x: Tensor) -> Tensor:
+        """What the update adds to the output: x (*, in) -> (*, out)."""
+        phi = PhiFunction(self.proxy, self.input_scale)
+        return self.form.apply(x, self.operands, phi, self.scale)
