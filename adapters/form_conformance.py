@@ -53,15 +53,16 @@ class Subject:
 
     Args:
         form: Its registered name.
+        device: Where the layer is.
         options: Of `BasisConfig`, as `basis`, `sharing_scope` or `form_options`.
     """
 
-    def __init__(self, form: str, **options: Any) -> None:
+    def __init__(self, form: str, device: str = "cpu", **options: Any) -> None:
         given = {"target_modules": ["0"], "r": _RANK, "num_basis": 6, "form": form, **options}
         self.config = self._config(given)
         torch.manual_seed(0)
-        self.base = nn.Sequential(nn.Linear(_IN, _OUT), nn.Tanh()).requires_grad_(False)
-        self.x = torch.randn(_ROWS, _IN)
+        base = nn.Sequential(nn.Linear(_IN, _OUT), nn.Tanh()).requires_grad_(False)
+        self.base, self.x = base.to(device), torch.randn(_ROWS, _IN).to(device)
 
     @staticmethod
     def _config(given: dict[str, Any]) -> BasisConfig:
@@ -134,21 +135,23 @@ def check_oracle(subject: Subject) -> str:
     """The update is what the form's oracle says."""
     of, phi = subject.operands, subject.layer.basis_phi["default"]
     singles = [phi] if phi.copies == 1 else [phi.single(k) for k in range(phi.copies)]
-    functions = [lambda v, one=one: one(torch.from_numpy(v)).detach().numpy() for one in singles]
+    one_by_one = [one.cpu() for one in map(copy.deepcopy, singles)]
+    functions = [lambda v, one=one: one(torch.from_numpy(v)).detach().numpy() for one in one_by_one]
     own_copies = subject.form.copies(_RANK) > 1
     require(own_copies or phi.copies == 1, "copies of phi that the form does not declare")
     options: dict[str, Any] = {"interval": of.interval}
     if not subject.form.mergeable:
-        options["x"] = subject.x.double().numpy()
+        options["x"] = subject.x.double().cpu().numpy()
     weight = of.weight
     assert weight is not None
-    b, a, w = (t.detach().numpy() for t in (of.b, of.a, weight))
+    b, a, w = (t.detach().cpu().numpy() for t in (of.b, of.a, weight))
     want = subject.form.oracle(b, a, w, functions if own_copies else functions[0], **options)
     if subject.form.mergeable:
         got = subject.form.update(of, subject.phi())
     else:
         got = subject.definition(subject.x, subject.phi())
-    error = _largest(got - torch.from_numpy(want)) / max(1e-12, _largest(torch.from_numpy(want)))
+    right = torch.from_numpy(want)
+    error = _largest(got.cpu() - right) / max(1e-12, _largest(right))
     return at_most(error, 1e-6, "relative error against the oracle")
 
 
@@ -168,11 +171,13 @@ def check_gradients(subject: Subject) -> str:
             numbers = [t if name == "amplitude" else phi.amplitude.double(), *phi.numbers[1:]]
             function = PhiFunction.exact(phi, numbers)
             y = subject.form.apply(subject.x.double(), now, function, 1.0)
-            return (y * torch.linspace(1, 2, y.numel(), dtype=y.dtype).view(y.shape)).sum()
+            weights = torch.linspace(1, 2, y.numel(), dtype=y.dtype, device=y.device)
+            return (y * weights.view(y.shape)).sum()
 
         point = leaf.detach().clone().requires_grad_()
         (gradient,) = torch.autograd.grad(value(point), point, materialize_grads=True)
         direction = torch.randn(leaf.shape, dtype=leaf.dtype, generator=torch.manual_seed(2))
+        direction = direction.to(leaf.device)
         step = 1e-6
         with torch.no_grad():
             ahead, behind = value(point + step * direction), value(point - step * direction)
@@ -285,8 +290,8 @@ CHECKS: tuple[Callable[[Subject], str], ...] = (
 """All checks; each returns what it measured, or raises."""
 
 
-def run_checks(form: str, **options: Any) -> list[Outcome]:
-    """Run every check of `form`, made with `options` of `BasisConfig`.
+def run_checks(form: str, device: str = "cpu", **options: Any) -> list[Outcome]:
+    """Run every check of `form` on `device`, made with `options` of `BasisConfig`.
 
     Raises:
         ValueError: The options cannot be used together.

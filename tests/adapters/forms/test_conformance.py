@@ -48,6 +48,25 @@ def test_every_family_serves_every_form(basis):
         assert not {o.check: o.detail for o in outcomes if not o.passed}, (form, basis)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("basis", FAMILIES)
+def test_every_form_conforms_on_a_gpu(basis):
+    for form in list_forms():
+        if form != "sum" or basis not in OUTSIDE_A_SUM:
+            assert not _failed(form, device="cuda", basis=basis), form
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("basis", ["sinc", "hat"])
+@pytest.mark.parametrize("scope", ["row", "column"])
+def test_every_scope_conforms_on_a_gpu(scope, basis):
+    for form in ("elementwise", "hadamard", "sum"):
+        options = {"basis": basis, "sharing": "all", "sharing_scope": scope}
+        assert not _failed(form, device="cuda", **options), form
+
+
 @pytest.mark.parametrize("basis", ["sinc", "hat"])
 @pytest.mark.parametrize("level", ["all", "amplitude", "bandwidth"])
 @pytest.mark.parametrize("scope", ["row", "column"])
