@@ -7,7 +7,7 @@ from torch import nn
 
 from adapters.basis.config import BasisConfig
 from adapters.basis.layers import BasisLayer
-from adapters.basis.sharing import group_of
+from adapters.basis.sharing import FINE_SCOPES, group_of
 from adapters.placement.module_names import short_kind
 
 _VECTORS = {
@@ -34,7 +34,15 @@ def phi_count(config: BasisConfig, names: list[str]) -> int:
     """Trained numbers of phi over the modules `names`, by the closed form of `basis.sharing`.
 
     For configurations whose modules all have the same phi: no `phi_pattern`.
+
+    Raises:
+        ValueError: Within modules, heads, columns and rows are not known from names.
     """
+    if config.sharing_scope in FINE_SCOPES:
+        raise ValueError(
+            f"names do not tell how many phis sharing_scope {config.sharing_scope!r} makes: attach "
+            "the adapter and take `count_kinds`"
+        )
     groups = len({group_of(name, config.sharing_scope) for name in names})
     total = 0
     for name, parameter in config.phi.build_nonlinearity().named_parameters():

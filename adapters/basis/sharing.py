@@ -45,9 +45,11 @@ _SHARED = {
 }
 LEVELS = tuple(_SHARED)
 """What may be shared."""
+COARSE_SCOPES = ("all", "kind", "layer")
+"""Groups of modules."""
 FINE_SCOPES = ("head", "column", "row")
 """Groups within a module."""
-SCOPES = ("all", "kind", "layer", "module", *FINE_SCOPES)
+SCOPES = (*COARSE_SCOPES, "module", *FINE_SCOPES)
 """What has a phi of its own, from coarse to fine."""
 
 

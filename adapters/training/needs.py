@@ -32,7 +32,7 @@ NEEDS = {
     "update": Need(
         lambda phi: phi.build_form().mergeable,
         of=all,
-        lacking="no change of the weight, since its form makes none: take form factors or elementwise",
+        lacking="no change of the weight, since its form makes none: take another, such as factors",
     ),
     "factors": Need(
         lambda phi: phi.build_form().factor_rank(1),

@@ -263,14 +263,15 @@ def test_operators_are_what_the_compiler_is_told(basis, reach, turned):
     w = w.T.contiguous().T if turned else w
     bias = torch.randn(6)
     rest = (*numbers, 0.7, None)
-    torch.library.opcheck(operators.linear, (x, w, bias, *rest))
-    torch.library.opcheck(operators.linear, (x.transpose(0, 1), w, None, *rest))
+    torch.library.opcheck(operators.linear, (x, w, bias, *rest, False))
+    torch.library.opcheck(operators.linear, (x.transpose(0, 1), w, None, *rest, True))
     for of_x in (True, False):
-        given = (torch.randn(2, 3, 6), x, w, *rest, False, of_x)
+        given = (torch.randn(2, 3, 6), x, w, *rest, False, not of_x, of_x)
         torch.library.opcheck(operators.linear_backward, given)
-    torch.library.opcheck(operators.weight, (w, *rest))
-    torch.library.opcheck(operators.weight, (None, *rest))
-    torch.library.opcheck(operators.weight_backward, (w, *numbers, 0.7))
+    torch.library.opcheck(operators.weight, (w, *rest, True))
+    torch.library.opcheck(operators.weight, (None, *rest, False))
+    for times in (None, w):
+        torch.library.opcheck(operators.weight_backward, (w, *numbers, 0.7, times))
 
 
 def _case(basis: str, reach: float) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
@@ -283,8 +284,9 @@ def _case(basis: str, reach: float) -> tuple[tuple[Tensor, ...], Tensor, Tensor]
     return (b, a, coefficients.detach(), *others), torch.randn(6, 5), torch.randn(2, 3, 5)
 
 
+@pytest.mark.parametrize("hadamard", [False, True])
 @pytest.mark.parametrize(("basis", "reach"), CASES)
-def test_each_operator_has_eagers_gradients(basis, reach):
+def test_each_operator_has_eagers_gradients(basis, reach, hadamard):
     from bench.adapter.cases import case
 
     torch.manual_seed(0)
@@ -295,8 +297,10 @@ def test_each_operator_has_eagers_gradients(basis, reach):
 
     def all_three(x: Tensor, b: Tensor, a: Tensor, coefficients: Tensor) -> Tensor:
         own = proxy.rebuilt((coefficients, *proxy.tensors[1:]))
-        y = merged_linear(x, w, None, b, a, own, 0.7) + merged_linear(x, None, None, b, a, own, 0.3)
-        return y @ effective_weight(w, b, a, own, 0.5) @ weight_update(b, a, own, 0.2).T
+        y = merged_linear(x, w, None, b, a, own, 0.7, hadamard=hadamard)
+        y = y + merged_linear(x, None, None, b, a, own, 0.3)
+        merged = effective_weight(w, b, a, own, 0.5, hadamard=hadamard)
+        return y @ merged @ weight_update(b, a, own, 0.2).T
 
     told = []
     for function in (all_three, torch.compile(all_three, fullgraph=True, backend="aot_eager")):

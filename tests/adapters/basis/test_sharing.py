@@ -10,7 +10,7 @@ from torch import nn
 import adapters
 from adapters import BasisConfig, BasisLinear
 from adapters.basis.parameter_counts import count_kinds, parameter_table, phi_count
-from adapters.basis.sharing import LEVELS, SCOPES, group_of
+from adapters.basis.sharing import COARSE_SCOPES, LEVELS, group_of
 
 G = 6
 TARGETS = {"r": 2, "num_basis": G, "target_modules": "all"}
@@ -93,7 +93,7 @@ def test_the_table_is_readable(family):
         parameter_table(family("bert").model())
 
 
-@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("scope", COARSE_SCOPES)
 @pytest.mark.parametrize("level", LEVELS)
 def test_ties_survive_a_whole_life(family, few_steps, tmp_path, level, scope):
     bert = family("bert")

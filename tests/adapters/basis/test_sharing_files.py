@@ -9,7 +9,7 @@ from peft import set_peft_model_state_dict as load_state
 from safetensors.torch import load_file, save_file
 
 from adapters import BasisConfig, BasisLinear
-from adapters.basis.sharing import LEVELS, SCOPES, Borrower
+from adapters.basis.sharing import COARSE_SCOPES, LEVELS, Borrower
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def with_copies(model, folder):
     return state
 
 
-@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("scope", COARSE_SCOPES)
 @pytest.mark.parametrize("level", LEVELS)
 def test_every_number_is_saved_once(family, tmp_path, level, scope):
     bert = family("bert")

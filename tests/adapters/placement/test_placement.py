@@ -200,7 +200,7 @@ def test_patterns_set_rank_and_phi_by_word_name_and_depth(family, tmp_path):
         ({"depth_start": {"bandwidth": 2}}, "must be two numbers"),
         ({"depth_start": {"bandwidth": (1, -1)}}, "`bandwidth` must be positive"),
         ({"sharing": "amplitudes"}, "`sharing` must be one of none, grid.*Did you mean"),
-        ({"sharing_scope": "module"}, "`sharing_scope` must be one of all, kind, layer"),
+        ({"sharing_scope": "block"}, "`sharing_scope` must be one of all, kind, layer, module"),
     ],
 )
 def test_wrong_patterns_are_refused(options, message):
