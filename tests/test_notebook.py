@@ -19,10 +19,10 @@ MOST_BYTES = 150_000
 
 
 def script() -> str:
-    """The cells as Python; what a cell ends with is shown as a kernel would."""
+    """The cells as Python, with three seeds of five; what the last ones show is printed."""
     parts = []
     for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:
-        source = "".join(cell["source"])
+        source = "".join(cell["source"]).replace("range(10, 15)", "range(10, 13)")
         if cell["cell_type"] == "code" and source.startswith(WRITES):
             first, _, text = source.partition("\n")
             name = first.removeprefix(WRITES)
@@ -47,7 +47,7 @@ def test_from_a_family_to_a_figure(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "48 passed, 0 failed" in done.stdout
-    assert "[15/15] done" in done.stdout and "confirmed" in done.stdout
+    assert "[9/9] done" in done.stdout and "confirmed" in done.stdout
     assert "b'\\x89PNG'" in done.stdout
     assert (tmp_path / "runs/sparse_matrix/embedded/report/comparison.png").is_file()
 

@@ -78,7 +78,7 @@ def pattern(line: str) -> str:
 TUTORIAL = page("tutorial.md")
 THOROUGH = pytest.mark.thorough
 MARKS = {"cluster": pytest.mark.ray} | dict.fromkeys(
-    ("export", "gpu", "own_data", "own_model"), THOROUGH
+    ("compile", "export", "gpu", "own_data", "own_model"), THOROUGH
 )
 """Markers of the pages that take longest to follow."""
 FOLLOWED = [
@@ -138,12 +138,8 @@ def sech(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_basis_block_conforms(sech: Path) -> None:
-    run(sys.executable, "-m", "basis_zoo", "check", "my_basis.py", cwd=sech)
-
-
-@pytest.mark.slow
-def test_study_block_is_planned(sech: Path) -> None:
+def test_basis_block_conforms_and_study_block_is_planned(sech: Path) -> None:
+    """A family that fails its checks is refused before anything is planned."""
     (command,) = [b.split() for b in blocks("bash") if "sech.yaml" in b]
     command = [sys.executable, str(ROOT / command[1]), *command[2:], "--plan"]
     assert "basis=sech" in run(*command, cwd=sech)

@@ -49,7 +49,7 @@ def _check_start(s: Subject, name: str, module: Nonlinearity, linear: bool) -> N
         require(zero == 0, f"{what}: anchored, but phi(0) = {zero:.2g}")
     silent = not s.basis.phi(x, p.amplitude * 0, p.grid, p.bandwidth).any()
     if name in _LEAVE_W_ALONE and (start.zero_b or silent):
-        update = module(origin if start.zero_b else x).abs().max()  # BA is zero where B is
+        update = (module(origin) if start.zero_b else y).abs().max()  # BA is zero where B is
         require(update <= 1e-6 * s.half, f"{what}: phi changes W by {update:.2g} before training")
     if isinstance(start, Identity | IdentityAnchored):
         shift = module.phi._sum(origin, p) * start.anchored
@@ -60,11 +60,9 @@ def _check_start(s: Subject, name: str, module: Nonlinearity, linear: bool) -> N
         require(not module.amplitude.any(), f"{what}: amplitudes are not zero")
     if name == "random":
         _check_variance(s, what)
-    grad = torch.autograd.grad(y.sum(), module.amplitude)[0]
+    grad = torch.autograd.grad(y.sum(), module.amplitude, retain_graph=True)[0]
     require(bool(grad.isfinite().all()), f"{what}: the gradient to the amplitudes is not finite")
-    reached = bool(
-        torch.autograd.grad(module(x).square().sum() + module(x) @ x, module.amplitude)[0].any()
-    )
+    reached = bool(torch.autograd.grad(y.square().sum() + y @ x, module.amplitude)[0].any())
     require(reached, f"{what}: no gradient reaches the amplitudes")
 
 

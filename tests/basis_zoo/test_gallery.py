@@ -32,6 +32,7 @@ def test_a_formula_that_does_not_parse_is_an_error() -> None:
 @pytest.mark.slow
 def test_the_page_carries_its_pictures(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(page, "list_bases", lambda: ["hat", "rational"])
+    monkeypatch.setattr(measure, "SIZES", (4, 8))
     path = page.write_gallery(tmp_path / "new" / "folder")
     text = path.read_text()
     assert text.count("data:image/png;base64,") == 4

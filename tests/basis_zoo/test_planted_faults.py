@@ -206,8 +206,12 @@ def test_every_check_has_a_planted_fault() -> None:
     assert {c.name for c in ALL_CHECKS} == set(FAULTS)
 
 
+QUICK = [check for check in ALL_CHECKS if not check.slow]
+"""Compiling takes seven functions of a family, here as in `test_conformance.py`."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("check", ALL_CHECKS, ids=lambda check: check.name)
+@pytest.mark.parametrize("check", QUICK, ids=lambda check: check.name)
 def test_the_families_that_faults_are_made_from_are_healthy(check) -> None:
     for parent in (GaussianRBF, Hat, Chebyshev, Sinc, Wendland, Matern, MexicanHat, Fourier):
         basis = parent(num_basis=12)

@@ -41,7 +41,7 @@ KINDS = ("q_proj", "self_attn.k_proj", "v_proj", "mlp.gate_proj.of_the_expert.of
 PER_ARM = ("learning", "stable_rank", "spectra", "utilization", "phi", "kept_parameters")
 FIGURES = ("comparison", "landscape", "loss_surface", "search", *PER_ARM)
 OVER_TIME = ("stable_rank_over_time", "phi_over_time", "sizes_over_time")
-COUNTS = {"words": 17, "sweep": 9, "two sweeps": 8}
+COUNTS = {"words": 10, "sweep": 9, "two sweeps": 6}
 
 
 def fabricated(fabricate, kind):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from python_path import environment
 
 from studies.engine.command import cli
@@ -42,6 +43,8 @@ def reported(
         return real(*arguments)
 
     monkeypatch.setattr(report, "write_report", write)
+    blank = [("comparison", Figure())]  # to draw takes most of the time of a report
+    monkeypatch.setattr(report, "_figures", lambda *arguments: blank)
 
     def command() -> tuple[int, str, bool]:
         made.clear()

@@ -82,7 +82,7 @@ def test_the_same_command_runs_nothing_again_and_more_trials_go_on(finished) -> 
     assert len(lab.noted("start")) == 10
 
 
-@pytest.mark.parametrize("objectives", [1, 2])
+@pytest.mark.parametrize("objectives", [pytest.param(1, marks=pytest.mark.thorough), 2])
 def test_tpe_learns_where_good_points_are(lab, objectives: int) -> None:
     second = "    - {metric: cost/trainable_parameters, direction: minimize}\n"
     text = STUDY if objectives == 2 else STUDY.replace(second, "")

@@ -5,6 +5,7 @@ apart; RANK.json in FOLDER holds the distance or the error of every case.
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -163,7 +164,18 @@ def compiled(shard, model):
     return made
 
 
-case("ddp, compiled", partial(compiled, DistributedDataParallel))
+KEPT = []
+"""torch frees a reducer with the GIL held and joins a thread that may be waiting for it."""
+
+
+def ddp(model):
+    KEPT.append(DistributedDataParallel(model))
+    return KEPT[-1]
+
+
+case("ddp", ddp)
+case("ddp, shared by all", ddp, sharing="all")
+case("ddp, compiled", partial(compiled, ddp))
 case("fsdp2, compiled", partial(compiled, fsdp2))
 
 
@@ -188,6 +200,7 @@ def run(rank: int, folder: Path, kind: str) -> None:
             told[name] = f"{type(error).__name__}: {error}"
         (folder / f"{rank}.json").write_text(json.dumps(told))
     dist.destroy_process_group()
+    os._exit(0)  # with what is kept
 
 
 if __name__ == "__main__":  # forked, so that what is imported is imported once

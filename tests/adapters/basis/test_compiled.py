@@ -61,7 +61,6 @@ def graphs() -> int:
 @pytest.mark.parametrize(
     "options",
     [
-        {},
         {"basis": "hat"},
         {"input_scale": "learned"},
         pytest.param({"input_scale": "rms"}, marks=pytest.mark.thorough),
@@ -154,9 +153,9 @@ def test_only_another_kind_of_proxy_is_compiled_anew():
 def test_lengths_may_differ():
     model = llama()
     called = torch.compile(model, backend="aot_eager")
-    for length in (8, 5, 7, 3, 6):
+    for length in (8, 5, 7):
         same(step(model, called, IDS[:, :length]), step(model, model, IDS[:, :length]))
-    assert graphs() == 2  # the second knows any length
+    assert graphs() == 2 and not counters["graph_break"]  # the second knows any length
 
 
 def test_with_gradient_checkpointing():

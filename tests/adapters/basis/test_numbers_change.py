@@ -1,8 +1,6 @@
 """phi and W' follow every change of the numbers behind them, whoever makes it."""
 
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -184,33 +182,6 @@ def test_a_whole_replica_is_refused_in_words():
     with pytest.raises(RuntimeError, match=r"nn\.DataParallel makes"):
         replica(X)
     require_right(model)
-
-
-FIRST_IN_INFERENCE_MODE = """
-import torch
-import adapters
-for options in (
-    {"init_weights": False},
-    {"init_weights": False, "basis": "hat"},
-    {"init_weights": False, "interval": (-0.02, 0.02), "bandwidth": 300.0},
-    {"method": "nola"},
-    {"method": "randlora_paper"},
-):
-    model = torch.nn.Sequential(torch.nn.Linear(8, 8))
-    model = adapters.attach(model, {"method": "basis", "target_modules": ["0"], **options})
-    x = torch.ones(2, 8)
-    with torch.inference_mode():
-        model(x)
-    model(x).sum().backward()
-"""
-
-
-@pytest.mark.slow
-def test_a_process_may_begin_in_inference_mode():
-    """As a sanity check of the validation does; nothing that is cached then is in the way."""
-    command = [sys.executable, "-c", FIRST_IN_INFERENCE_MODE]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
 
 
 def test_numbers_that_zero_3_holds_are_refused():

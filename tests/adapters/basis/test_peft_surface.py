@@ -1,10 +1,6 @@
 """The rest of PEFT and transformers around the tuner."""
 
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +16,6 @@ from peft import (
 )
 from peft.utils.quantization_utils import ForwardOnlyQuantizationBackend
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 from transformers.integrations.peft import MIN_PEFT_VERSION
 from transformers.utils import is_peft_greater_or_equal
@@ -239,73 +234,6 @@ def test_inference_mode_and_training_alternate(family):
     model.unmerge_adapter()
     model(**llama.batch()).loss.backward()
     assert torch.equal(llama.output(model), want)
-
-
-def ddp_worker(rank, folder, llama, sharing, backend):
-    torch.set_num_threads(1)
-    device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
-    if backend == "nccl":
-        torch.cuda.set_device(device)
-    store = torch.distributed.FileStore(f"{folder}/store", 2)
-    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=2)
-    model = attach(llama, sharing=sharing).train().to(device)
-    parallel = DistributedDataParallel(model)
-    mine = {k: v[2 * rank : 2 * rank + 2].to(device) for k, v in llama.batch().items()}
-    for _ in range(2):  # twice: the second pass finds the buckets rebuilt
-        model.zero_grad()
-        parallel(**mine).loss.backward()
-    if rank == 0:
-        grads = {n: p.grad.cpu() for n, p in model.named_parameters() if p.requires_grad}
-        torch.save(grads, f"{folder}/grads.pt")
-    torch.distributed.barrier()
-    # torch frees the reducer with the GIL held and joins a thread that may be waiting for it
-    os._exit(0)
-
-
-nccl = pytest.param(
-    "nccl",
-    marks=[
-        pytest.mark.gpu,
-        pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices"),
-    ],
-)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["gloo", nccl])
-@pytest.mark.parametrize("sharing", [pytest.param("none", marks=pytest.mark.thorough), "all"])
-def test_two_processes_average_the_gradients(family, tmp_path, sharing, backend):
-    llama = family("llama")
-    model = attach(llama, sharing=sharing).train()
-    for half in (slice(0, 2), slice(2, 4)):
-        loss = model(**{k: v[half] for k, v in llama.batch().items()}).loss / 2
-        loss.backward()
-    here = Path(__file__).parent
-    found = [str(here), str(here.parent), *filter(None, sys.path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(found)}
-    code = (
-        "from conftest import Family; from test_peft_surface import ddp_worker; "
-        "ddp_worker({rank}, {folder!r}, Family('llama'), {sharing!r}, {backend!r})"
-    )
-    options = {"folder": str(tmp_path), "sharing": sharing, "backend": backend}
-    # new interpreters: a fork of a process that has threads may hang
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", code.format(rank=r, **options)],
-            env=environment,
-        )
-        for r in range(2)
-    ]
-    try:
-        assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
-    finally:
-        for worker in workers:
-            worker.kill()
-    grads = torch.load(tmp_path / "grads.pt")
-    tolerance = 1e-4 if backend == "gloo" else 1e-2  # a GPU forms BA from tf32 parts
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            torch.testing.assert_close(grads[name], p.grad, rtol=tolerance, atol=1e-6)
 
 
 class Quantised(nn.Module):

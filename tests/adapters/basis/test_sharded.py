@@ -1,4 +1,4 @@
-"""FSDP1 and FSDP2 on two processes train what one process trains."""
+"""DDP, FSDP1 and FSDP2 on two processes train what one process trains."""
 
 import json
 import os

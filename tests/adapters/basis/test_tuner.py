@@ -1,8 +1,6 @@
 """The tuner inside a model: the same bits merged or not, the gradients, and PEFT's life cycle."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -268,15 +266,11 @@ def test_a_whole_head_is_trained_saved_and_merged(family, few_steps, tmp_path, k
     assert torch.equal(f.output(model.merge_and_unload()), want)
 
 
-@pytest.mark.slow
-def test_loading_without_the_package_fails_loudly(family, tmp_path):
+def test_files_of_a_newer_version_are_refused(family, tmp_path):
     bert = family("bert")
     attach(bert, target_modules=["query"]).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["peft_type"] == "BASIS" and config["schema_version"] == 5
-    code = f"from peft import PeftConfig; PeftConfig.from_pretrained({str(tmp_path)!r})"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert run.returncode != 0 and "BASIS" in run.stderr
     config["schema_version"] = 99
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="newer basis-zoo"):

@@ -25,7 +25,7 @@ def basis(family, **options):
 
 RELOAD = """
 import json, sys, torch, transformers
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 for task, base, lora, inputs, logits in json.loads(sys.argv[1]):
     base = getattr(transformers, f"AutoModelFor{task}").from_pretrained(base)
     model = PeftModel.from_pretrained(base, lora).eval()
@@ -33,6 +33,10 @@ for task, base, lora, inputs, logits in json.loads(sys.argv[1]):
     with torch.no_grad():
         torch.save(model(**torch.load(inputs)).logits, logits)
 assert not any(name.split(".")[0] in ("adapters", "basis_zoo") for name in sys.modules)
+try:
+    PeftConfig.from_pretrained(sys.argv[2])
+except Exception as error:
+    print(type(error).__name__, error)
 """
 TASKS = {"llama": "CausalLM", "gpt2": "CausalLM", "roberta": "SequenceClassification"}
 
@@ -53,10 +57,11 @@ def test_peft_alone_loads_the_files_in_a_fresh_process(family, few_steps, tmp_pa
         files = [folder / n for n in ("base", "lora", "inputs.pt", "logits.pt")]
         jobs.append([task, *map(str, files)])
         made[name] = (f.output(model), export)
-    run = subprocess.run(
-        [sys.executable, "-c", RELOAD, json.dumps(jobs)], capture_output=True, text=True
-    )
+    model.save_pretrained(tmp_path / "basis")
+    command = [sys.executable, "-c", RELOAD, json.dumps(jobs), str(tmp_path / "basis")]
+    run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-2000:]
+    assert "Error" in run.stdout and "BASIS" in run.stdout, "what is no export is refused by name"
     for name, (want, export) in made.items():
         f, folder = family(name), tmp_path / name
         got = torch.load(folder / "logits.pt")

@@ -23,6 +23,13 @@ pytest.importorskip("triton", reason="triton is not installed: pip install trito
 OutOfResources = pytest.importorskip("triton.runtime.errors").OutOfResources
 fused = pytest.importorskip("adapters.ops.merge.fused")
 DEVICE = "cuda" if ON_GPU else "cpu"
+KINDS_OF_PHI = ("sinc", "hat", "walsh", "rational")
+"""Smooth, with kinks, with jumps, not linear: kernels see the proxy alone."""
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.thorough)
+    for name in list_bases()
+    if name not in KINDS_OF_PHI
+]
 SMALL = Tile(16, 32, 2, 4, 1)
 SHAPES = [(1, 1, 1), (33, 70, 3), (5, 129, 8), (70, 17, 20)]
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 8e-3}
@@ -78,7 +85,7 @@ def test_dtypes(name, radius, dtype):
     _check(*_case(name, radius, (18, 33, 4)), dtype)
 
 
-@pytest.mark.parametrize("name", list_bases())
+@pytest.mark.parametrize("name", [*KINDS_OF_PHI, *OTHERS])
 def test_families(name):
     for seed, radius in ((0, 0.05), (1, 1.0)):
         case = _case(name, radius, (7, 40, 2), seed)
