@@ -108,7 +108,7 @@ def folder(tmp_path: Path, tiny_bert: Path, tiny_csv: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", FOLLOWED)
 def test_the_page_can_be_followed(path: Path, folder: Path) -> None:
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8").replace("seeds: [0, 1]\n", "seeds: [0]\n")
     follow(text.replace("backbone: minilm\n", "backbone: {name: ./my-model}\n"), folder)
 
 
