@@ -1,8 +1,9 @@
 """The code of the README and of docs/ runs: Python as it stands, YAML through a plan.
 
-The tutorial and the how-to pages are followed from top to bottom: a block with a title is written
-to that file, `bash` is run, a `text` block after it is what the command prints (digits may be
-others, `...` stands for more), and Python without a title is run. `sh` needs another machine.
+The tutorial, the page on extending and the how-to pages are followed from top to bottom: a block
+with a title is written to that file, `bash` is run, a `text` block after it is what the command
+prints (digits may be others, `...` stands for more), and Python without a title is run. `sh` needs
+another machine.
 """
 
 import json
@@ -11,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -42,8 +44,10 @@ def page(name: str) -> str:
     return (ROOT / "docs" / name).read_text(encoding="utf-8")
 
 
-def run(*command: str, cwd: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+def run(*command: str, cwd: Path, packages: Path = ROOT) -> str:
+    """What the command prints; `packages` is a folder of installed packages beside our own."""
+    path = os.pathsep.join([str(ROOT), str(packages)])
+    environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900
     )
@@ -81,9 +85,10 @@ MARKS = {"cluster": pytest.mark.ray} | dict.fromkeys(
     ("compile", "export", "gpu", "own_data", "own_model"), THOROUGH
 )
 """Markers of the pages that take longest to follow."""
+TOP = ("docs/tutorial.md", "docs/extending.md")
 FOLLOWED = [
     pytest.param(path, marks=MARKS.get(path.stem, ()), id=name(path))
-    for path in [ROOT / "docs/tutorial.md", *sorted((ROOT / "docs/how_to").glob("*.md"))]
+    for path in [*map(ROOT.joinpath, TOP), *sorted((ROOT / "docs/how_to").glob("*.md"))]
 ]
 
 
@@ -103,8 +108,48 @@ def folder(tmp_path: Path, tiny_bert: Path, tiny_csv: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", FOLLOWED)
 def test_the_page_can_be_followed(path: Path, folder: Path) -> None:
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8").replace("seeds: [0, 1]\n", "seeds: [0]\n")
     follow(text.replace("backbone: minilm\n", "backbone: {name: ./my-model}\n"), folder)
+
+
+@pytest.fixture
+def packages(folder: Path) -> Path:
+    """The distribution that the page on extending describes, as pip would install it."""
+    for _, title, content in every_block(page("extending.md")):
+        if title:
+            (folder / title).write_text(content)
+    run(sys.executable, "pack.py", cwd=folder)
+    project = tomllib.loads((folder / "pyproject.toml").read_text())
+    info = folder / "packages/our_parts-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: our-parts\nVersion: 1.0\n")
+    ((group, points),) = project["project"]["entry-points"].items()
+    lines = [f"[{group}]", *(f"{name} = {module}" for name, module in points.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    for module in project["tool"]["setuptools"]["py-modules"]:
+        (folder / f"{module}.py").rename(info.parent / f"{module}.py")
+    return info.parent
+
+
+REGISTERED = """
+from basis_zoo.registry import foreign
+from studies.engine.definition.plugins import load_plugins
+
+assert not foreign()
+load_plugins([])
+print(*sorted(kind for kind, _ in foreign()), sep=", ")
+"""
+
+
+@pytest.mark.slow
+def test_an_installed_package_offers_parts_of_every_kind(folder: Path, packages: Path) -> None:
+    kinds = run(sys.executable, "-c", REGISTERED, cwd=folder, packages=packages)
+    assert kinds.strip() == "backbone, basis family, form, grid, method, start, task"
+    study, named = re.subn(r"plugins:\n(  - .*\n)+", "", (folder / "mine.yaml").read_text())
+    assert named == 1
+    (folder / "mine.yaml").write_text(study.replace("seeds: [0, 1]", "seeds: [0]"))
+    command = (sys.executable, str(ROOT / "run_study.py"), "mine.yaml", "--only", "arm=form")
+    assert "done     form  seed 0" in run(*command, cwd=folder, packages=packages)
 
 
 @pytest.mark.slow

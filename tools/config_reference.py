@@ -13,6 +13,7 @@ from peft import PeftConfig
 
 import basis_zoo
 from adapters import BasisConfig
+from adapters.forms import get_form, list_forms
 from basis_zoo import InputScale
 from tools.pages import prose, table_row, write_page
 from tools.study_reference import in_yaml
@@ -58,13 +59,17 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {
         "train_amplitude": False,
         "train_bandwidth": False,
     },
+    "φ: where it acts": {
+        "form": "hadamard",
+        "form_options": {"families": ["fourier", "hat"]},
+    },
     "φ: what it is given": {
         "input_scale": "rms",
         "input_scale_options": {"value": 1.0, "momentum": 0.9},
     },
     "φ: one for each module, or shared": {
         "sharing": "all",
-        "sharing_scope": "kind",
+        "sharing_scope": "head",
         "phi_pattern": {"attention": {"basis": "hat", "num_basis": 16}},
         "depth_start": {"bandwidth": [1.0, 3.0]},
     },
@@ -80,10 +85,12 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {
 
 NEEDS: Mapping[str, Mapping[str, Any]] = {
     "layers_pattern": {"layers_to_transform": [0, 1]},
+    "sharing_scope": {"sharing": "all"},
     "basis_options": {"basis": "matern"},
     "start_options": {"start": "random"},
     "train_amplitude": {"start": "random"},
     "input_scale_options": {"input_scale": "rms"},
+    "form_options": {"form": "sum"},
 }
 """What an example needs beside it."""
 
@@ -94,8 +101,9 @@ Made by `python -m tools.config_reference`; a test compares this page with the c
 every example.
 
 In Python they are arguments of `adapters.BasisConfig`, in a study keys of `adapter` beside
-`method: basis`. What the options do together is told in [The adapter](adapter.md) and
-[The zoo](zoo.md); names that look like LoRA's mean what they mean there.
+`method: basis`. What the options do together is told in [The adapter](adapter.md),
+[Forms and finer sharing](forms.md) and [The zoo](zoo.md); names that look like LoRA's mean what
+they mean there.
 """
 
 _REST = """\
@@ -105,9 +113,9 @@ _REST = """\
 _PARTS = """\
 ## Options of the parts
 
-`basis_options`, `grid_options`, `start_options` and `input_scale_options` are the fields of the
-part that `basis`, `grid`, `start` and `input_scale` name. Parts that are not listed have none. An
-option that a part does not have is refused, with those that it has.
+`basis_options`, `grid_options`, `start_options`, `form_options` and `input_scale_options` are the
+fields of the part that `basis`, `grid`, `start`, `form` and `input_scale` name. Parts that are not
+listed have none. An option that a part does not have is refused, with those that it has.
 
 | part | option | type | default | meaning |
 |---|---|---|---|---|
@@ -163,6 +171,7 @@ def _options_of_parts() -> Iterator[str]:
         "basis": (basis_zoo.list_bases(), basis_zoo.get_basis),
         "grid": (basis_zoo.list_grids(), basis_zoo.get_grid),
         "start": (basis_zoo.list_starts(), basis_zoo.get_start),
+        "form": (list_forms(), get_form),
     }
     for kind, (names, get) in kinds.items():
         for name in names:

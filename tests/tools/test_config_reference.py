@@ -49,4 +49,5 @@ def test_both_forms_of_an_example_say_the_same() -> None:
 def test_options_of_the_parts_are_told() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert "| `basis: matern` | `nu` | `float` | `2.5` |" in page
+    assert "| `form: sum` | `families` |" in page
     assert "| `input_scale` | `momentum` | `float \\| None` | `None` |" in page
