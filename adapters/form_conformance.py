@@ -243,6 +243,19 @@ def check_merged(subject: Subject) -> str:
     return merged
 
 
+def check_split(subject: Subject) -> str:
+    """Two products, with W and with the update, give what one with W' gives; with dropout too."""
+    want, off = subject.model().eval()(subject.x), 0.0
+    for option in ({"path": "split"}, {"dropout": 1e-9}):
+        model = subject.model()
+        layer = layer_of(model)
+        layer.execution["default"] = layer.execution["default"]._replace(
+            split=option.get("path") == "split", dropout=option.get("dropout", 0.0)
+        )
+        off = max(off, _largest(model.train()(subject.x) - want))
+    return at_most(off, 1e-4, "split and merged differ by")
+
+
 def check_rank(subject: Subject) -> str:
     """The update has no larger rank than declared."""
     if not subject.form.mergeable:
@@ -284,8 +297,8 @@ def check_bfloat16(subject: Subject) -> str:
 
 
 CHECKS: tuple[Callable[[Subject], str], ...] = (
-    check_start, check_oracle, check_gradients, check_layer, check_reach, check_merged, check_rank,
-    check_saved, check_counts, check_bfloat16,
+    check_start, check_oracle, check_gradients, check_layer, check_reach, check_merged, check_split,
+    check_rank, check_saved, check_counts, check_bfloat16,
 )  # fmt: skip
 """All checks; each returns what it measured, or raises."""
 

@@ -44,10 +44,10 @@ def phi_count(config: BasisConfig, names: list[str]) -> int:
             "the adapter and take `count_kinds`"
         )
     groups = len({group_of(name, config.sharing_scope) for name in names})
-    total = 0
+    total, copies = 0, config.phi.build_form().copies(config.r)
     for name, parameter in config.phi.build_nonlinearity().named_parameters():
         shared = config.sharing in ("all", _VECTORS[name])
-        total += parameter.numel() * (groups if shared else len(names))
+        total += copies * parameter.numel() * (groups if shared else len(names))
     if config.input_scale == "learned":
         total += groups if config.sharing == "all" else len(names)
     return total

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from adapters.forms import Form, Operands, PhiFunction
 from adapters.ops.weight import effective_weight, weight_update
@@ -80,5 +81,7 @@ class Term(NamedTuple):
 
     def apply(self, x: Tensor) -> Tensor:
         """What the update adds to the output: x (*, in) -> (*, out)."""
+        if self.form.elementwise:
+            return F.linear(x, self.delta().to(x.dtype))
         phi = PhiFunction(self.proxy, self.input_scale)
         return self.form.apply(x, self.operands, phi, self.scale)

@@ -194,7 +194,7 @@ def test_a_file_is_checked_by_the_command(tmp_path, capsys, oracle, code):
         _FORMS._foreign.discard(name)
     printed = capsys.readouterr().out
     assert ("FAIL  oracle" in printed) == bool(code)
-    assert f"{9 + (1 - code)} passed, {code} failed" in printed
+    assert f"{10 + (1 - code)} passed, {code} failed" in printed
 
 
 def test_the_command_refuses_what_it_cannot_check(tmp_path, capsys):
