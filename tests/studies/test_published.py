@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import pytest
 
+import studies
 from studies import published
 from studies.engine.definition.schema import load_study
 from studies.engine.errors import StudyError
@@ -80,6 +83,13 @@ def test_rows_name_arms_and_values_that_are_there(tmp_path):
         load_study(path)
     assert "published.rows.zer: no arm is called 'zer'. Did you mean 'zero'?" in str(caught.value)
     assert "published.rows.zero: no row for 3; it has 0.1, 0.5, 1, 2, 5" in str(caught.value)
+
+
+def test_an_arm_of_ours_alone_stands_beside_no_figure():
+    study = load_study(Path(studies.__file__).with_name("sharing.yaml"))
+    ours_alone = {name for name, value in study.published.rows.items() if value is None}
+    assert {"by-head", "by-row", "by-column"} <= ours_alone
+    assert published.get_table("table_20_sharing").at(None) is None
 
 
 @pytest.mark.parametrize("more", ["x: adapter.r", "rows: {lora: 4}"])

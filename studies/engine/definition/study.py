@@ -47,7 +47,8 @@ class Published(Section):
     """The swept setting that the rows of an ablation's table stand for; null: a table of several
     tasks, which is shown as it is printed."""
     rows: Annotated[dict[Line, Any], Field(examples=[{"zero": 0.0}])] = {}
-    """Arms that the setting does not tell, and the value of the row that each stands for."""
+    """Arms that the setting does not tell, and the value of the row that each stands for; null: the
+    paper has no such arm, whatever the setting says."""
     part: Annotated[Line | None, Field(examples=["RoBERTa-base"])] = None
     """Which part of a table of several tasks that has one a model."""
 

@@ -154,7 +154,7 @@ def _check_published(study: Study, points: list[Point], problems: Problems) -> N
     for arm, value in study.published.rows.items():
         if arm not in arms:
             problems.at(_no_arm(arm, arms), "published", "rows", arm)
-        if value not in values:
+        if value is not None and value not in values:
             has = ", ".join(map(short_value, values))
             problems.at(f"no row for {short_value(value)}; it has {has}", "published", "rows", arm)
     x, known = study.published.x, dict.fromkeys(path for point in points for path in point.swept)
