@@ -246,12 +246,10 @@ def check_merged(subject: Subject) -> str:
 def check_split(subject: Subject) -> str:
     """Two products, with W and with the update, give what one with W' gives; with dropout too."""
     want, off = subject.model().eval()(subject.x), 0.0
-    for option in ({"path": "split"}, {"dropout": 1e-9}):
+    for split, dropout in ((True, 0.0), (False, 1e-9)):
         model = subject.model()
-        layer = layer_of(model)
-        layer.execution["default"] = layer.execution["default"]._replace(
-            split=option.get("path") == "split", dropout=option.get("dropout", 0.0)
-        )
+        execution = layer_of(model).execution
+        execution["default"] = execution["default"]._replace(split=split, dropout=dropout)
         off = max(off, _largest(model.train()(subject.x) - want))
     return at_most(off, 1e-4, "split and merged differ by")
 

@@ -1,6 +1,5 @@
 """The module that owns the numbers of one phi, or of several copies that learn apart."""
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -142,11 +141,14 @@ class Nonlinearity(nn.Module):
 
     def single(self, index: int) -> "Nonlinearity":
         """The copy `index` by itself, with numbers of its own: to be looked at, not trained."""
-        phi = copy.deepcopy(self)
-        phi.copies = 1
-        for name, number in [*phi.named_parameters(), *phi.named_buffers()]:
-            if number.ndim > 1:
-                setattr(phi, name, nn.Parameter(number.detach()[index].clone()))
+        phi = Nonlinearity.__new__(Nonlinearity)
+        nn.Module.__init__(phi)
+        phi.phi, phi.grid_rule, phi.copies = self.phi, self.grid_rule, 1
+        phi.start_residual = self.start_residual
+        for name in ("amplitude", "raw_bandwidth", "raw_grid", "line"):
+            number = getattr(self, name)
+            own = number.detach()[index] if number.ndim > 1 else number.detach()
+            phi._own(name, own.clone(), number.requires_grad)
         return phi
 
     def learns_at(self, x: Tensor) -> bool:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, Protocol
 
 from adapters.basis.phi_config import PhiConfig
-from adapters.basis.sharing import FINE_SCOPES
+from adapters.basis.sharing import FINE_SCOPES, copied
 
 _PLAIN = {"merge_once": False, "rounding": "nearest", "gradient_dtype": "working"}
 """Settings of the fused path, with what they are elsewhere."""
@@ -34,6 +34,12 @@ def check_forms(config: HasForms) -> None:
             f"`sharing_scope` {scope!r} gives each {scope} numbers of its own, and `sharing` "
             f"'none' does not say which: take sharing 'all' for one phi for each {scope}, or "
             "'amplitude'"
+        )
+    trained = dict(config.phi.build_nonlinearity().named_parameters())
+    if scope in FINE_SCOPES and not any(name in trained for name in copied(config.sharing)):
+        raise ValueError(
+            f"`sharing` {config.sharing!r} gives each {scope} nothing, since phi trains no such "
+            "number here: take sharing 'all' or 'amplitude'"
         )
     patterns = [dataclasses.replace(config.phi, **each) for each in config.phi_pattern.values()]
     for phi in (config.phi, *patterns):

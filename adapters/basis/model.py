@@ -141,7 +141,9 @@ class BasisModel(BaseTuner):
             return
         r, config = self._settings(peft_config, current_key)
         batch = self._state.batch(adapter_name, peft_config.tolerance)
+        blocks = Blocks(*self._heads[current_key]) if current_key in self._heads else None
         if isinstance(target, BasisLayer) and target.parameter_name == (parameter_name or "weight"):
+            target.heads = blocks or target.heads
             target.update_layer(adapter_name, r, config, batch)
             return
         kind = choose_layer(target, parameter_name)
@@ -149,8 +151,8 @@ class BasisModel(BaseTuner):
             raise ValueError(_cannot(current_key, base, parameter_name))
         is_read = reads_weight(type(parent), target_name)  # type: ignore[arg-type]  # classes are hashable
         options: dict[str, Any] = {"weight_is_read": is_read}
-        if current_key in self._heads:
-            options["heads"] = Blocks(*self._heads[current_key])
+        if blocks is not None:
+            options["heads"] = blocks
         if kind is BasisLinear:
             options["quantization"] = get_quantization_kwargs(self.model)
         elif parameter_name is not None:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -120,7 +121,8 @@ class FactoredForm(Form):
     def update(self, of: Operands, phi: PhiFunction) -> Tensor:
         """Left times right."""
         left, right = self.factors(of, phi)
-        return left @ right
+        with torch.autocast(left.device.type, enabled=False):
+            return left @ right
 
     def apply(self, x: Tensor, of: Operands, phi: PhiFunction, scale: float) -> Tensor:
         """x right^T left^T, scaled where it is smallest."""

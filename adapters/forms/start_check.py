@@ -41,6 +41,11 @@ def check_start(form: Form, phi: Nonlinearity, b_std: float) -> None:
     with torch.inference_mode(False), torch.enable_grad():
         phi = copy.deepcopy(phi)
         phi.repeat(NUMBERS, form.copies(_RANK))
+        if phi.copies != form.copies(_RANK):
+            raise ValueError(
+                f"form {form.name!r} gives each of its φ numbers of its own, and none is trained: "
+                "train amplitudes or bandwidths"
+            )
         of = _operands(form, phi.phi.basis.interval, b_std)
         of.b.requires_grad_()
         of.a.requires_grad_()

@@ -7,6 +7,8 @@ at first and fine later, a continuation (Allgower & Georg, *Numerical continuati
 Nothing is remembered beside parameters and buffers, so a checkpoint that has these goes on alike.
 """
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -47,7 +49,7 @@ class PhiSchedule:
         layers = [layer for layer in model.modules() if isinstance(layer, BasisLayer)]
         self._phis = [phi for layer in layers for phi in layer.basis_phi.values()]
         self._bandwidth, self._scale = bandwidth_to ** (1 / steps), input_scale_to ** (1 / steps)
-        for scale in model.modules() if input_scale_to != 1 else ():
+        for scale in _on_products(layers) if input_scale_to != 1 else ():
             if type(scale) is InputScale and scale.rule == "fixed":
                 scale.__class__ = LedScale  # in place, as others hold it
                 one = torch.ones((), device=self._phis[0].amplitude.device)
@@ -63,6 +65,14 @@ class PhiSchedule:
                 raw.copy_(inverse_softplus(F.softplus(raw.double()) * self._bandwidth))
         for multiple in self._multiples:
             multiple.mul_(self._scale)
+
+
+def _on_products(layers: Sequence[BasisLayer]) -> Iterator[nn.Module]:
+    """The input scales on B A, which can be folded into B."""
+    for layer in layers:
+        for adapter, scale in layer.basis_scale.items():
+            if layer.execution[adapter].form.elementwise:
+                yield scale
 
 
 @torch.no_grad()

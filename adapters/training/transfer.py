@@ -15,8 +15,8 @@ from adapters.placement.module_names import kind_of
 from adapters.training.needs import lacks
 
 WEIGHTS = "adapter_model.safetensors"
-ALIKE = ("form", "basis", "basis_options", "num_basis", "interval", "grid", "linear",
-         "extrapolation", "sharing", "sharing_scope")  # fmt: skip
+ALIKE = ("form", "form_options", "phi_pattern", "basis", "basis_options", "num_basis", "interval",
+         "grid", "linear", "extrapolation", "sharing", "sharing_scope")  # fmt: skip
 """Options that decide what the numbers of a phi mean, and which modules hold them."""
 _IN_FILES = "base_model.model."
 

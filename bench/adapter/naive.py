@@ -77,6 +77,10 @@ class _Layer:
         """The factors and the phi."""
         return Member(self.subject.b, self.subject.a, self.subject.nonlinearity)
 
+    def has_factors(self, adapter: str) -> bool:
+        """B is the first of its numbers."""
+        return True
+
     def reach(self, adapter: str) -> None:
         """That of B A."""
 

@@ -147,7 +147,8 @@ class PhiBatch:
         if first is None or self._scattered:
             return
         numbers = first.numbers(self.adapter)
-        if not are_here(numbers) or any(hasattr(n, "ds_id") for n in numbers):
+        here = are_here(numbers, first.has_factors(self.adapter))
+        if not here or any(hasattr(n, "ds_id") for n in numbers):
             return
         fit = self._current(first).fit
         self._with_graph = fit.mode[0]
@@ -272,14 +273,17 @@ class PhiBatch:
         numbers = self._numbers(layer)
         if any(hasattr(n, "ds_id") for n in numbers):
             raise RuntimeError(ZERO_3)
-        if not are_here(numbers):
+        if not self._is_here(layer):
             raise RuntimeError(ABSENT.format(self.adapter))
         unit = unit_of.get(id(layer))
         unit_mates = [other for other in self.layers if unit_of.get(id(other)) is unit]
-        mates_here = [o for o in unit_mates if o is layer or are_here(self._numbers(o))]
+        mates_here = [o for o in unit_mates if o is layer or self._is_here(o)]
         has_own_fit = len(mates_here) < len(self.layers) or bool(unit_of) or fsdp2_is_used()
         self._scattered = self._scattered or has_own_fit
         return [o for o in mates_here if o is layer or not self._is_settled(o)]
+
+    def _is_here(self, layer: HasMember) -> bool:
+        return are_here(self._numbers(layer), layer.has_factors(self.adapter))
 
     def _is_settled(self, layer: HasMember) -> bool:
         """Whether `layer` has a fit of this pass that another one must not replace."""

@@ -32,6 +32,9 @@ class HasMember(Protocol):
     def member(self, adapter: str) -> Member:
         """What this layer contributes for `adapter`; asked for after `proxy` in a forward pass."""
 
+    def has_factors(self, adapter: str) -> bool:
+        """Whether B is the first of its numbers."""
+
     def reach(self, adapter: str) -> Tensor | None:
         """The largest |x| that phi is asked at, () or (copies,); None for that of B A."""
 
@@ -51,12 +54,12 @@ def radii_of(members: list[Member], reaches: list[Tensor | None]) -> Tensor:
         if reach is None:
             shapes[(m.b.shape, m.a.shape)].append(i)
         else:
-            radii[i] = reach
+            radii[i] = reach.reshape(-1)
     for indices in shapes.values():
         b = torch.stack([members[i].b for i in indices]).float()
         a = torch.stack([members[i].a for i in indices]).float()
         radii |= dict(zip(indices, range_radius(b, a).unbind(), strict=True))
-    if all(m.nonlinearity.copies == 1 for m in members):
+    if all(r is None for r in reaches) and all(m.nonlinearity.copies == 1 for m in members):
         return torch.stack([radii[i] for i in range(len(members))])
     each = enumerate(members)
     return torch.cat([radii[i].expand(m.nonlinearity.copies) for i, m in each])

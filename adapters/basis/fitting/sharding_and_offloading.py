@@ -30,15 +30,13 @@ ABSENT = (
 )
 """Why the numbers of a layer cannot be read, and what to do."""
 
-_OF_PHI = 4
-"""Tensors of a phi; more of them are those of a layer with factors."""
 _PLAIN = (Tensor, nn.Parameter)
 
 
-def are_here(numbers: Sequence[Tensor]) -> bool:
-    """Whether the tensors of a layer, B first, have all their numbers in this process."""
+def are_here(numbers: Sequence[Tensor], with_factors: bool) -> bool:
+    """Whether the tensors of a layer, B first if there are factors, are whole in this process."""
     first = numbers[0]
-    flattened = len(numbers) > _OF_PHI and first.ndim != 2
+    flattened = with_factors and first.ndim != 2
     if flattened or not first.numel() or not first.untyped_storage().nbytes():
         return False  # flattened by FSDP1, or freed
     return all(type(n) in _PLAIN and not n.is_meta for n in numbers)  # FSDP2 shards as DTensors

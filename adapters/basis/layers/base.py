@@ -12,7 +12,7 @@ from adapters.basis.config import BasisConfig
 from adapters.basis.fitting.batch import PhiBatch
 from adapters.basis.layers.numbers import AdapterNumbers, Execution
 from adapters.basis.layers.scaling import Scaling
-from adapters.basis.layers.term import Frozen, Term
+from adapters.basis.layers.term import Frozen, Term, forget_frozen
 from adapters.basis.sharing import Blocks, blocks_of, copied
 from adapters.forms.start_check import NUMBERS
 from adapters.merging.base_weights import execution_device, weight_here
@@ -89,6 +89,7 @@ class BasisLayer(nn.Module, AdapterNumbers, MergingLayer, Scaling):
         self._disable_adapters, self.merged_adapters = False, []
         self._unmerged, self.tied_to = None, []
         self._active_adapter = adapter_name
+        self.register_load_state_dict_post_hook(forget_frozen)  # type: ignore[no-untyped-call]  # torch's
         self.update_layer(adapter_name, r, config, batch)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -118,7 +119,8 @@ class BasisLayer(nn.Module, AdapterNumbers, MergingLayer, Scaling):
         self.scaling[adapter_name] = self.initial_scaling[adapter_name] = scaling
         self.basis_phi[adapter_name] = phi.build_nonlinearity()
         self.basis_phi[adapter_name].repeat(copied(config.sharing), blocks.number)
-        self.basis_phi[adapter_name].repeat(NUMBERS, form.copies(r))
+        if form.copies(r) > 1:
+            self.basis_phi[adapter_name].repeat(NUMBERS, form.copies(r))
         scale = phi.build_input_scale()
         if scale is not None:
             self.basis_scale[adapter_name] = scale

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.basis.fitting.members import Member
+from adapters.basis.fitting.tensor_versions import Mark, mark
 from adapters.basis.layers.term import Frozen
 from adapters.forms import Form, Operands
 from adapters.merging.layer import MergingLayer
@@ -74,9 +75,18 @@ class AdapterNumbers(MergingLayer):
         """Let the form compute what it keeps of W; on the meta device that is put off."""
         form = self.execution[adapter].form
         if form.needs_weight and not form.elementwise:
-            with torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad():
                 frozen = form.freeze(self.matrix(self._unmerged_weight()).detach())
-            self.basis_frozen[adapter] = Frozen(frozen)
+            self.basis_frozen[adapter] = Frozen(frozen, self.mark_of_weight())
+
+    def mark_of_weight(self) -> Mark:
+        """Which numbers the base parameter has now."""
+        parameter: Tensor = getattr(self.get_base_layer(), self.parameter_name)
+        return mark(parameter)
+
+    def has_factors(self, adapter: str) -> bool:
+        """Whether the form of `adapter` has B and A."""
+        return adapter in self.basis_B
 
     def owner(self, adapter: str) -> Self:
         """The layer that holds the numbers of `adapter`: this one, or the one it is tied to."""

@@ -1,11 +1,13 @@
 """One adapter on one layer, as a term of W'."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adapters.basis.fitting.tensor_versions import Mark
 from adapters.forms import Form, Operands, PhiFunction
 from adapters.ops.weight import effective_weight, weight_update
 from basis_zoo.proxy import Proxy
@@ -14,8 +16,10 @@ from basis_zoo.proxy import Proxy
 class Frozen(nn.Module):
     """What a form computed once of W: it moves with the model and is not saved."""
 
-    def __init__(self, tensors: tuple[Tensor, ...]) -> None:
+    def __init__(self, tensors: tuple[Tensor, ...], of: Mark) -> None:
         super().__init__()
+        self.of = of
+        """Which W it is of."""
         for i, tensor in enumerate(tensors):
             self.register_buffer(f"tensor_{i}", tensor, persistent=False)
 
@@ -23,6 +27,21 @@ class Frozen(nn.Module):
     def tensors(self) -> tuple[Tensor, ...]:
         """In the order in which they were given."""
         return tuple(self.buffers())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        for name, tensor in self.named_buffers():
+            moved = fn(tensor)
+            # a decomposition in 16 bits would be none
+            narrower = moved.dtype.itemsize < tensor.dtype.itemsize
+            setattr(self, name, tensor.to(moved.device) if narrower else moved)
+        return self
+
+
+def forget_frozen(layer: Any, _: object) -> None:
+    """Drop what was computed of another W than the one that a state dict has brought."""
+    frozen = layer.basis_frozen
+    for adapter in [name for name, each in frozen.items() if each.of != layer.mark_of_weight()]:
+        del frozen[adapter]
 
 
 class Term(NamedTuple):

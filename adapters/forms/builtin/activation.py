@@ -17,8 +17,8 @@ from basis_zoo.basis import Array
 class Activation(Form):
     r"""$s\,B\,\phi(Ax)$: a bottleneck with a learned activation, beside the frozen layer.
 
-    x is data, so Ax has no bound: beyond R, the upper end of the interval, φ keeps its value at
-    ±R. The update depends on x and cannot be merged.
+    x is data, so Ax has no bound: it is cut at the ends of the interval, before any input scale,
+    so that φ keeps its value beyond. The update depends on x and cannot be merged.
     """
 
     formula: ClassVar[str] = "s B φ(A x)"
@@ -31,13 +31,12 @@ class Activation(Form):
         return min(r, shape[0])
 
     def reach(self, of: Operands) -> Tensor | None:
-        """The upper end of the interval."""
-        return of.b.new_full((), of.interval[1])
+        """The farther end of the interval."""
+        return of.b.new_full((), max(map(abs, of.interval)))
 
     def points(self, of: Operands) -> Tensor:
         """The range of A x."""
-        end = of.interval[1]
-        return torch.linspace(-end, end, 257, dtype=of.b.dtype, device=of.b.device)
+        return torch.linspace(*of.interval, 257, dtype=of.b.dtype, device=of.b.device)
 
     def update(self, of: Operands, phi: PhiFunction) -> Tensor:
         """There is none."""
@@ -49,11 +48,10 @@ class Activation(Form):
 
     def apply(self, x: Tensor, of: Operands, phi: PhiFunction, scale: float) -> Tensor:
         """B φ(A x), times `scale`."""
-        hidden = phi(F.linear(x, of.a.to(x.dtype)).clamp(-of.interval[1], of.interval[1]))
+        hidden = phi(F.linear(x, of.a.to(x.dtype)).clamp(*of.interval))
         return F.linear((hidden * scale).to(x.dtype), of.b.to(x.dtype))
 
     def oracle(self, b: Array, a: Array, weight: Array, phi: Any, **options: Any) -> Array:
         """As `apply`."""
-        x, end = options["x"], options["interval"][1]
-        changed: Array = phi((x @ a.T).clip(-end, end)) @ b.T
+        changed: Array = phi((options["x"] @ a.T).clip(*options["interval"])) @ b.T
         return changed

@@ -1,5 +1,6 @@
 """Forms and finer sharing on models: heads, measures, exports, refusals, compiled and mixed."""
 
+import itertools
 import re
 
 import pytest
@@ -224,6 +225,16 @@ REFUSED = [
     ({"form": "sum", "form_options": {"families": ["rational"]}}, "cannot be part of a sum"),
     ({"form": "sum", "grid": "learned", "form_options": {"families": ["hat"]}}, "one order"),
     ({"form": "sum", "form_options": {"familys": ["hat"]}}, "Did you mean 'families'"),
+    (
+        {
+            "form": "components",
+            "start": "random",
+            "train_amplitude": False,
+            "train_bandwidth": False,
+        },
+        "and none is trained",
+    ),
+    ({"sharing": "grid", "sharing_scope": "row"}, "gives each row nothing"),
     ({"phi_pattern": {"q": {"form": "spectral", **LEARNS}}}, "before the first step"),
 ]
 
@@ -256,3 +267,107 @@ def test_settings_from_before_forms_still_load(tmp_path):
     file.write_text(json.dumps(settings))
     loaded = PeftModel.from_pretrained(_bert(), tmp_path)
     assert torch.equal(loaded(IDS).last_hidden_state, want)
+
+
+# what a review found
+
+
+def _net(*sizes):
+    torch.manual_seed(0)
+    return nn.Sequential(*(nn.Linear(a, b) for a, b in itertools.pairwise(sizes or (6, 8, 6))))
+
+
+def _on_net(form, net=None, **options):
+    given = {"target_modules": ["0", "1"], "form": form, **FORMS[form], **options}
+    return _adapted(_net() if net is None else net, **given)
+
+
+def test_heads_are_found_on_layers_that_carry_an_adapter():
+    model = _adapted(_llama(), target_modules=["q_proj"])
+    options = {"target_modules": ["q_proj"], "sharing": "all", "sharing_scope": "head"}
+    model.add_adapter("heads", BasisConfig(r=2, num_basis=5, **options))
+    layer = next(m for m in model.modules() if _is_layer(m))
+    assert layer.basis_phi["heads"].copies == 4
+
+
+def test_an_attention_module_says_how_large_its_heads_are():
+    from transformers import BartConfig, BartModel
+
+    config = BartConfig(
+        d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, vocab_size=50,
+    )  # fmt: skip
+    found = heads(BartModel(config))
+    assert found["encoder.layers.0.self_attn.q_proj"] == (4, False)
+    assert found["decoder.layers.0.self_attn.out_proj"] == (2, True)
+    latent = _llama()
+    latent.config.qk_nope_head_dim = 8
+    with pytest.raises(ValueError, match="parts of unlike sizes"):
+        heads(latent)
+
+
+def test_a_decomposition_is_made_anew_when_weights_are_loaded():
+    other = _net()
+    for layer in other:
+        nn.init.normal_(layer.weight)
+    first, second = _on_net("spectral"), _on_net("spectral", other)
+    x = torch.randn(5, 6)
+    want = second(x)
+    first.load_state_dict(second.state_dict())
+    assert torch.allclose(first(x), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_takes_a_learned_input_scale_and_rank_one(form):
+    x = torch.randn(5, 6)
+    for options in ({"input_scale": "learned"}, {"r": 1}, {"input_scale": 0.5}):
+        model = _on_net(form, **options)
+        y = model(x)
+        y.square().sum().backward()
+        assert y.isfinite().all(), options
+
+
+def test_an_activation_is_cut_at_both_ends_of_the_interval():
+    model = _on_net("activation", interval=(-6.0, 1.0))
+    layer = model.base_model.model[0]
+    of, phi = layer.operands("default"), layer.basis_phi["default"]
+    x = 10 * torch.randn(5, 6)
+    want = phi((x @ of.a.T).clamp(-6, 1)) @ of.b.T * layer.scaling["default"]
+    assert torch.allclose(layer(x) - layer.base_layer(x), want, atol=1e-4)
+    assert _on_net("activation", interval=(-3.0, 0.0))(x).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_decomposition_keeps_its_digits(dtype):
+    model = _on_net("spectral").to(dtype)
+    frozen = model.base_model.model[0].basis_frozen["default"].tensors
+    assert {tensor.dtype for tensor in frozen} == {torch.float32}
+    y = model(torch.randn(5, 6).to(dtype))
+    assert y.dtype == dtype
+    model.merge_and_unload()
+
+
+def test_a_decomposition_made_in_inference_mode_serves_training():
+    with torch.device("meta"):
+        base = _net()
+    model = get_peft_model(base, BasisConfig(target_modules=["0"], num_basis=6, form="spectral"))
+    layer, plain = model.base_model.model[0], _net()
+    layer.get_base_layer().load_state_dict(plain[0].state_dict(), assign=True)
+    layer.to_empty(device="cpu") if layer.basis_phi["default"].amplitude.is_meta else None
+    with torch.inference_mode():
+        layer(torch.randn(5, 6))
+    layer(torch.randn(5, 6)).sum().backward()
+
+
+def test_shared_components_are_measured():
+    model = _on_net("components", _net(6, 6, 6), sharing="all")
+    assert adapters.monitor(model)["phi/utilization"] > 0
+    assert len(phi_curves(model)) == 2 * 3
+
+
+@pytest.mark.parametrize("form", ["factors", "spectral"])
+def test_an_update_has_its_digits_under_autocast(form):
+    layer = _on_net(form).base_model.model[0]
+    want = layer.get_delta_weight("default")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(layer.get_delta_weight("default"), want, atol=1e-6)
