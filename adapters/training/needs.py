@@ -58,7 +58,7 @@ NEEDS = {
             phi.build_form().elementwise
             and (phi.input_scale == "fixed" or not isinstance(phi.input_scale, str))
         ),
-        lacking="no fixed input scale on B A: set input_scale to a number, in form elementwise",
+        lacking="no fixed input scale: set input_scale to a number, in an elementwise form",
     ),
 }
 """What can be needed, by name."""

@@ -83,7 +83,7 @@ def _tried(study: Study, points: Sequence[Point]) -> Iterator[tuple[tuple[str, .
     for where, tried, arms in stages:
         for path, domain in tried.items():
             values = (domain.high,) if isinstance(domain, Range) else domain
-            asks = path.split(".")[1] in ("penalties", *NEEDS)
+            asks = path.partition(".")[2].partition(".")[0] in ("penalties", *NEEDS)
             for point in arms:
                 for value in values if asks or _asked(point.config["train"]) else ():
                     try:

@@ -16,7 +16,7 @@ FILES = sorted(Path(adapters.__file__).parent.rglob("*.py"))
 TREES = [ast.parse(file.read_text(encoding="utf-8")) for file in FILES]
 LISTED = {part for private in PRIVATE_NAMES for part in private.name.split(".")}
 ROOTS = ("peft", "torch", "transformers")
-PUBLIC = {"torch.nn", "torch.autograd.graph", "torch.nn.functional"}
+PUBLIC = {"torch.nn", "torch.autograd.graph", "torch.nn.functional", "torch.utils.checkpoint"}
 """Documented modules below a root."""
 
 
