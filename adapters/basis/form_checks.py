@@ -35,12 +35,13 @@ def check_forms(config: HasForms) -> None:
             f"'none' does not say which: take sharing 'all' for one phi for each {scope}, or "
             "'amplitude'"
         )
-    trained = dict(config.phi.build_nonlinearity().named_parameters())
-    if scope in FINE_SCOPES and not any(name in trained for name in copied(config.sharing)):
-        raise ValueError(
-            f"`sharing` {config.sharing!r} gives each {scope} nothing, since phi trains no such "
-            "number here: take sharing 'all' or 'amplitude'"
-        )
+    if scope in FINE_SCOPES:  # a start that is fitted takes up to a second to build
+        trained = dict(config.phi.build_nonlinearity().named_parameters())
+        if not any(name in trained for name in copied(config.sharing)):
+            raise ValueError(
+                f"`sharing` {config.sharing!r} gives each {scope} nothing, since phi trains no "
+                "such number here: take sharing 'all' or 'amplitude'"
+            )
     patterns = [dataclasses.replace(config.phi, **each) for each in config.phi_pattern.values()]
     for phi in (config.phi, *patterns):
         form = phi.build_form()

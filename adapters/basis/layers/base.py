@@ -54,9 +54,6 @@ class BasisLayer(nn.Module, AdapterNumbers, MergingLayer, Scaling):
     cast_input_dtype_enabled = True  # read by peft.helpers.disable_input_dtype_casting
     mixes_batches = True
     """Whether the rows of a batch may have adapters of their own."""
-    basis_phi: "ModulesOf[Nonlinearity]"
-    basis_scale: "ModulesOf[InputScale]"
-    basis_frozen: "ModulesOf[Frozen]"
     tied_to: list["BasisLayer"]
 
     def __init__(
@@ -119,8 +116,7 @@ class BasisLayer(nn.Module, AdapterNumbers, MergingLayer, Scaling):
         self.scaling[adapter_name] = self.initial_scaling[adapter_name] = scaling
         self.basis_phi[adapter_name] = phi.build_nonlinearity()
         self.basis_phi[adapter_name].repeat(copied(config.sharing), blocks.number)
-        if form.copies(r) > 1:
-            self.basis_phi[adapter_name].repeat(NUMBERS, form.copies(r))
+        self.basis_phi[adapter_name].repeat(NUMBERS, form.copies(r))
         scale = phi.build_input_scale()
         if scale is not None:
             self.basis_scale[adapter_name] = scale
