@@ -43,7 +43,8 @@ def check(study: Study, points: Sequence[Point], metrics: Metrics, problems: Pro
         for point in points:
             if path in point.places and path not in point.factors:
                 who = f"arm '{point.arm}'" if path in point.swept else f"task '{point.task}'"
-                problems.at(f"the {who} sets it itself: remove it there or here", *where)
+                remedy = "remove it there or here, or tune nothing by `tune: null` in the study"
+                problems.at(f"the {who} sets it itself: {remedy}", *where)
         for value in tried:
             for point in points:
                 said = f"the arm '{point.arm}' cannot have "
