@@ -57,6 +57,23 @@ class InputScale(nn.Module):
         if rule in ("rms", "range"):
             nothing = torch.zeros((), dtype=torch.float32)
             self.register_buffer("measured", nothing)
+        self._known: tuple[int, int] | None = None  # the tensor and version that were positive
+
+    def is_measured(self) -> bool:
+        """Whether there has been a positive measurement.
+
+        Asks the device until the answer is yes, and then no more. While a CUDA graph is captured,
+        which lets nobody ask, it is no unless it was yes before: `observe` once more is harmless.
+        """
+        version = 0 if self.measured.is_inference() else self.measured._version
+        now = (self.measured.data_ptr(), version)
+        if self._known == now:
+            return True
+        if self.measured.is_cuda and torch.cuda.is_current_stream_capturing():
+            return False
+        positive = bool(self.measured > 0)
+        self._known = now if positive else None
+        return positive
 
     @torch.no_grad()
     def observe(self, mean_square: Tensor | None = None, peak: Tensor | None = None) -> None:

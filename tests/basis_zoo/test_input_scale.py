@@ -76,3 +76,21 @@ def test_a_missing_measurement_is_refused() -> None:
     with pytest.raises(ValueError, match="mean_square"):
         InputScale("rms").observe(peak=torch.tensor(1.0))
     InputScale("fixed", 2.0).observe()  # needs none
+
+
+def test_it_knows_whether_it_was_measured_and_asks_no_more_than_once() -> None:
+    scale, asked = InputScale("range"), []
+
+    class Watched(torch.Tensor):
+        def __bool__(self) -> bool:
+            asked.append(1)
+            return super().__bool__()
+
+    scale.measured = scale.measured.as_subclass(Watched)
+    assert not scale.is_measured() and not scale.is_measured() and len(asked) == 2
+    scale.observe(peak=torch.tensor(0.0))
+    assert not scale.is_measured()
+    scale.observe(peak=torch.tensor(2.0))
+    assert scale.is_measured() and scale.is_measured() and len(asked) == 4
+    scale.load_state_dict(InputScale("range").state_dict())
+    assert not scale.is_measured()

@@ -99,6 +99,7 @@ MEDDLING = {
     "torch's precision": "torch.set_float32_matmul_precision('medium')",
     "the environment": "os.environ['SEEN'] = '1'",
     "the working directory": "os.chdir('/')",
+    "captures of CUDA graphs that failed": "CudaGraph.failures += 1",
     "threads": "threading.Thread(target=threading.Event().wait).start()",
     "child processes": "subprocess.Popen(['cat'], stdin=subprocess.PIPE)",
 }
@@ -109,6 +110,7 @@ def test_what_a_plug_in_may_leave_behind_is_seen() -> None:
     script = (
         "import os, subprocess, sys, threading, torch\n"
         "from studies.engine.trials.process_state import differences, process_state\n"
+        "from studies.engine.trials.training.cuda_graph import CudaGraph\n"
         f"for name, line in {MEDDLING!r}.items():\n"
         "    before = process_state()\n    exec(line)\n"
         "    print(name, differences(before, process_state()) == [name], flush=True)\n"

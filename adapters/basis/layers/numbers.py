@@ -155,13 +155,13 @@ class AdapterNumbers(MergingLayer):
         scale = self.basis_scale[adapter] if adapter in self.basis_scale else None
         if not isinstance(scale, InputScale) or scale.rule not in ("rms", "range"):
             return False
+        if scale.momentum is None and scale.is_measured():
+            return False
         b, a = self.basis_B[adapter].float(), self.basis_A[adapter].float()
         if scale.rule == "rms":  # ||B A||^2 from two r x r products
             scale.observe(mean_square=((b.T @ b) * (a @ a.T)).sum() / (b.shape[0] * a.shape[1]))
-        elif scale.momentum is not None or not scale.measured > 0:
-            scale.observe(peak=product(b, a).abs().max())
         else:
-            return False
+            scale.observe(peak=product(b, a).abs().max())
         return True
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import psutil
 import torch
 
+from studies.engine.trials.training.cuda_graph import CudaGraph
+
 OWN_VARIABLES = ("ACCELERATE_", "TORCHINDUCTOR_", "TRITON_", "KMP_")
 """Beginnings of environment variables that libraries set for themselves."""
 
@@ -47,6 +49,7 @@ def process_state() -> dict[str, Any]:
         "garbage collection": gc.isenabled(),
         "signal handlers": [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)],
         "threads": frozenset(t.name for t in threading.enumerate() if not t.daemon),
+        "captures of CUDA graphs that failed": CudaGraph.failures,
         "child processes": frozenset(child.pid for child in psutil.Process().children()),
     }
 

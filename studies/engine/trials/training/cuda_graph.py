@@ -1,8 +1,9 @@
 """CUDA graphs as torch makes them, and what stands against them before one is tried."""
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ class CudaGraph:
     What came before has run on the same stream: a graph that autograd has kept would otherwise draw
     the default stream into the capture, which that does not allow.
     """
+
+    failures: ClassVar[int] = 0
+    """Captures of this process that failed; after one, torch may keep what is freed (2.11)."""
 
     def __init__(self, pool: Any) -> None:
         self._pool, self._graph = pool, torch.cuda.CUDAGraph()
@@ -37,6 +41,7 @@ class CudaGraph:
             ):
                 return work()
         except BaseException:
+            CudaGraph.failures += 1
             # a capture that fails may leave the generator waiting for its end: take a fresh one
             fresh = torch.Generator(generator.device)
             fresh.set_state(state)
@@ -62,10 +67,16 @@ def new_pool() -> Callable[[], StepGraph]:
     return lambda: CudaGraph(pool)
 
 
+@functools.cache
+def _stream(device: int) -> torch.cuda.Stream:
+    """One for all trials of a process: cuBLAS has a workspace for each that it ever saw."""
+    return torch.cuda.Stream(device)
+
+
 @contextmanager
 def own_stream() -> Iterator[None]:
     """What runs inside is on one stream beside the default one; both wait for each other."""
-    default, own = torch.cuda.current_stream(), torch.cuda.Stream()
+    default, own = torch.cuda.current_stream(), _stream(torch.cuda.current_device())
     if default != torch.cuda.default_stream():  # it is on one already
         yield
         return
