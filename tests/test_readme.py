@@ -82,7 +82,9 @@ def pattern(line: str) -> str:
 TUTORIAL = page("tutorial.md")
 THOROUGH = pytest.mark.thorough
 MARKS = {"cluster": pytest.mark.ray} | dict.fromkeys(
-    ("compile", "export", "gpu", "own_data", "own_model"), THOROUGH
+    # an installed package is given the code of `extending`, below
+    ("compile", "export", "extending", "gpu", "own_data", "own_model"),
+    THOROUGH,
 )
 """Markers of the pages that take longest to follow."""
 TOP = ("docs/tutorial.md", "docs/extending.md")

@@ -28,7 +28,8 @@ RUN = """\
 import adapters, basis_zoo, studies
 
 if __name__ == "__main__":  # trials start processes of their own
-    less, one = {"train.epochs": 2}, ["arm=lora", "seed=1", "task=matrix_random"]
+    less = {"train.epochs": 2, "tune.train.learning_rate": [0.01]}
+    one = ["arm=lora", "seed=1", "task=matrix_random"]
     found = studies.run("approximation", seeds=[1], set=less, only=one, runs="runs")
     done = found.trials[found.trials.status == "done"]
     print(*(p.__version__ for p in (adapters, basis_zoo, studies)))

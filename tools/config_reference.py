@@ -4,6 +4,7 @@ python -m tools.config_reference docs/config.md
 """
 
 import dataclasses
+import functools
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -176,12 +177,12 @@ def _options_of_parts() -> Iterator[str]:
     for kind, (names, get) in kinds.items():
         for name in names:
             part = type(get(name))
-            said = griffe.load(part.__module__)[part.__name__].members
+            said = _documented(part).members
             for field in dataclasses.fields(part):
                 if field.name not in ("num_basis", "interval"):
                     meaning = said[field.name].docstring
                     yield _option(f"`{kind}: {name}`", field, meaning.value if meaning else "")
-    scale = griffe.load(InputScale.__module__)["InputScale"]
+    scale = _documented(InputScale)
     (told,) = (each for each in scale.docstring.parse("google") if each.kind == "parameters")
     for each in told.value[1:]:
         default = scale["__init__"].parameters[each.name].default
@@ -189,6 +190,16 @@ def _options_of_parts() -> Iterator[str]:
         yield _cells(
             "`input_scale`", f"`{each.name}`", f"`{each.annotation}`", f"`{default}`", text
         )
+
+
+_package = functools.cache(griffe.load)
+"""Reads the sources of a whole package."""
+
+
+def _documented(part: type) -> Any:
+    """What the source of a class says of it."""
+    package, _, module = part.__module__.partition(".")
+    return _package(package)[f"{module}.{part.__name__}"]
 
 
 def _option(part: str, field: dataclasses.Field[Any], meaning: str) -> str:

@@ -77,7 +77,17 @@ def test_chebyshev_grids_of_both_kinds_conform(name: str, kind: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bspline", "gaussian_rbf", "sinc", "walsh", "chebyshev"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sinc",
+        "walsh",
+        *(
+            pytest.param(n, marks=pytest.mark.thorough)
+            for n in ("bspline", "gaussian_rbf", "chebyshev")
+        ),
+    ],
+)
 def test_many_functions_conform(name: str) -> None:
     assert_conforms(name, num_basis=512)
 

@@ -196,7 +196,7 @@ def test_every_benchmark_of_a_gpu_runs(small, bench):
     assert json.loads(json.dumps(run.as_json()))["rows"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_gradients_in_8_bits_are_measured_where_layers_are_large(small, monkeypatch):
     assert not steps._is_large(models.SHAPES["Qwen2-0.5B"])
     monkeypatch.setattr(dense_gradient, "LEAST", 0)

@@ -106,7 +106,12 @@ def inside(place):
     return Inside(modules, curves)
 
 
-@pytest.fixture(params=["words", pytest.param("sweep", marks=pytest.mark.thorough), "two sweeps"])
+@pytest.fixture(
+    params=[
+        "words",
+        *(pytest.param(n, marks=pytest.mark.thorough) for n in ("sweep", "two sweeps")),
+    ]
+)
 def made(fabricate, request, monkeypatch, tmp_path):
     """Every figure by name, with the outcome that they show."""
     outcome = fabricated(fabricate, request.param)

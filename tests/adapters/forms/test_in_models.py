@@ -20,6 +20,12 @@ LEARNS = {"start": "identity_anchored", "linear": True}
 FORMS = {name: (LEARNS if name == "factors" else {}) for name in adapters.list_forms()}
 MERGEABLE = [name for name in FORMS if adapters.get_form_class(name).mergeable]
 SCOPES = ("head", "row", "column")
+COMPILED = [
+    *({"form": form, **FORMS[form]} for form in FORMS if form != "elementwise"),
+    *({"sharing": "all", "sharing_scope": scope} for scope in SCOPES),
+]
+FIRST = ("components", "row")
+"""Of `COMPILED`, by form or scope: phis of several blocks, and kernels of several."""
 
 
 def _bert():
@@ -192,8 +198,10 @@ def test_embeddings_and_convolutions_take_forms_that_change_weights(form):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [{"form": form, **FORMS[form]} for form in FORMS if form != "elementwise"]
-    + [{"sharing": "all", "sharing_scope": scope} for scope in SCOPES],
+    [
+        pytest.param(options, marks=[pytest.mark.thorough] * (not set(FIRST) & {*options.values()}))
+        for options in COMPILED
+    ],
     ids=str,
 )
 def test_compiled_as_one_graph_it_is_eager(options):

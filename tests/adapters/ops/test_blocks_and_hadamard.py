@@ -87,7 +87,11 @@ def test_each_block_of_rows_has_its_own_phi(case):
 @pytest.mark.slow
 @pytest.mark.parametrize("hadamard", [False, True])
 @pytest.mark.parametrize("tile", [SMALL, None], ids=["small", "chosen"])
-@pytest.mark.parametrize("case", BLOCKS[:3], ids=lambda case: f"{case[0]}-{case[1]}-{case[3]}")
+@pytest.mark.parametrize(
+    "case",
+    [*BLOCKS[:2], pytest.param(BLOCKS[2], marks=pytest.mark.thorough)],
+    ids=lambda case: f"{case[0]}-{case[1]}-{case[3]}",
+)
 def test_the_kernel_has_a_phi_for_each_block(case, tile, hadamard):
     fused = pytest.importorskip("adapters.ops.merge.fused")
     b, a, proxy = _case(*case)
@@ -140,7 +144,10 @@ def test_the_paths_of_hadamard_agree(name, dtype):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "radius"), [("sinc", 0.05), ("sinc", 3.0), ("hat", 0.1)])
+@pytest.mark.parametrize(
+    ("name", "radius"),
+    [("sinc", 0.05), pytest.param("sinc", 3.0, marks=pytest.mark.thorough), ("hat", 0.1)],
+)
 def test_the_kernel_multiplies_by_the_weight(name, radius):
     fused = pytest.importorskip("adapters.ops.merge.fused")
     b, a, proxy = _case(name, radius, (20, 40, 4))
