@@ -62,8 +62,8 @@ def run(
         profile: embedded, gpu or paper.
         seeds: The study's `seeds` instead of its own.
         set: Dotted settings of the whole study and their values, as `--set`.
-        plugins: Python files that register families, methods or tasks, beside those that the study
-            names.
+        plugins: Python files that register families, forms, methods, tasks or other parts, beside
+            those that the study names.
         only: Conditions such as `arm=lora`: only these trials are run.
         retry_failed: Whether failed trials are run again.
         slots: How many trials run at once, or auto; None: one a GPU, without a GPU one a core.

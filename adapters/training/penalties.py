@@ -175,6 +175,12 @@ def penalty_values(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
     layers = [layer for layer in model.modules() if isinstance(layer, BasisLayer)]
     own = [Place(layer, n) for layer in layers for n in layer.active_adapters]
     places = [place for place in own if place.adapter in place.layer.basis_phi]
+    if own and not places:
+        names_of_sums = ", ".join(sorted({repr(place.adapter) for place in own}))
+        raise ValueError(
+            f"{names_of_sums} is a weighted sum, which has no φ of its own to penalise: activate "
+            "the adapters that it is the sum of"
+        )
     known = getattr(model, "peft_config", {})
     configs = [known.get(name) for name in {place.adapter: None for place in places}]
     found: dict[str, Tensor] = {}

@@ -14,6 +14,7 @@ from studies.engine.planning import edits, runs
 from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.selection import only
 from studies.engine.records import Failure, Result, write_record
+from studies.engine.reporting.arm_facts import matched
 from studies.engine.tracking import background
 from studies.engine.trials.trial import run_trial
 
@@ -182,8 +183,12 @@ def test_a_size_is_chosen_for_the_baselines_parameters(
     assert second.chosen["option"] == "r" and second.chosen["value"] == 3  # twice LoRA's factors
     assert second.cost.adapter_parameters == first.cost.adapter_parameters
     assert second.chosen["reference_parameters"] == first.cost.adapter_parameters
+    assert "not matched" not in matched([second])
     again = run_trial(loha, tmp_path / "again")
     assert again.metrics == second.metrics
+    loha.config["adapter"] = {"method": "basis", "form": "spectral", "target_modules": ["query"]}
+    third = run_trial(loha, tmp_path / "spectral")
+    assert "**not matched**, 0.13 times as many" in matched([third])
 
 
 @pytest.mark.slow

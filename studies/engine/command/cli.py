@@ -75,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--only", action="append", default=[], metavar="SETTING=VALUE",
         help="only these trials, e.g. adapter.num_basis=8 or arm=lora; repeatable")  # fmt: skip
     add("--plugin", action="append", default=[], type=Path, metavar="FILE",
-        help="Python file that registers families, methods or tasks, beside those that the study "
-        "names; repeatable")  # fmt: skip
+        help="Python file that registers families, forms, methods, tasks or other parts, beside "
+        "those that the study names; repeatable")  # fmt: skip
     add("--retry-failed", action="store_true", help="run failed trials again")
     add("--slots", type=count_given, metavar="N",
         help="trials at once: a number, or auto to measure how many fit into memory; default: one "

@@ -209,8 +209,9 @@ class StudyBody(Section):
     ]
     """What the study is to answer, in words."""
     plugins: Annotated[tuple[Line, ...], Field(examples=[["my_basis.py"]])] = ()
-    """Python files that register families, methods or tasks of your own, by their paths from the
-    study file; they run whenever the study is read, so read those of others first."""
+    """Python files that register families, forms, methods, tasks or other parts of your own, by
+    their paths from the study file; they run whenever the study is read, so read those of others
+    first."""
     backbone: BackboneSpec
     """The pretrained model."""
     task: TaskSpec

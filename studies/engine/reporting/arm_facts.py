@@ -32,13 +32,19 @@ def figure(
     return table.at(x, setting(trial, "adapter.method"))
 
 
+NEARLY = 0.1
+"""Share of the baseline's parameters by which an arm that is matched to it may be off."""
+
+
 def matched(done: Iterable[Result]) -> str:
     """What size was chosen for an arm that is matched to the baseline, by its finished trials."""
     for c in (result.chosen for result in done if result.chosen):
         size = f"{c['option']} = {c['value']}" if c.get("option") else "no size to choose"
+        own, others = c["parameters"], c["reference_parameters"]
+        off = abs(own - others) > NEARLY * others
         return (
-            f"{size}: {c['parameters']:,} trained parameters beside the head, for the "
-            f"baseline's {c['reference_parameters']:,}"
+            f"{size}: {own:,} trained parameters beside the head, for the baseline's {others:,}"
+            f"{f'; **not matched**, {own / others:.2g} times as many' * off}"
         )
     return ""
 

@@ -209,6 +209,12 @@ def test_what_cannot_be_penalised_is_refused_by_name() -> None:
             adapters.penalty_loss(adapted(**options), {name: 1.0})
     with pytest.raises(ValueError, match=r"'stable_rank' cannot be computed.*no update"):
         adapters.penalty_loss(Two(), {"stable_rank": 1.0})
+    model = adapted()
+    model.add_adapter("other", BasisConfig(target_modules=["first", "second"], r=3))
+    model.base_model.add_weighted_adapter(["default", "other"], [1.0, 1.0], "sum")
+    model.base_model.set_adapter("sum")
+    with pytest.raises(ValueError, match="'sum' is a weighted sum, which has no φ of its own"):
+        adapters.penalty_loss(model, {"stable_rank": 1.0})
     with pytest.raises(ValueError, match=r"unknown need 'factor'\. Did you mean 'factors'"):
         register_penalty("mine", need="factor")
 
