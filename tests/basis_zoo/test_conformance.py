@@ -22,7 +22,8 @@ FAMILIES = [
     for name in list_bases()
     for options in get_basis_class(name).variants
 ]
-FIRST = {get_basis(name, **get_basis_class(name).variants[0]) for name in list_bases()}
+COMPILED = {get_basis(name) for name in ("bernstein", "fourier", "hat", "matern", "sinc", "walsh")}
+"""Families of each kind, which are compiled in every run; the others are in a thorough one."""
 ELSEWHERE = [get_basis(name, interval=(-1.0, 2.5)) for name in list_bases()]
 
 
@@ -43,7 +44,7 @@ def _cases() -> list:
             for grid in grids:
                 label = f"{_label(basis)}-{check.name}-{grid.name}"
                 marks = [pytest.mark.slow] if check.slow else []
-                seldom = [pytest.mark.thorough] if check.slow and basis not in FIRST else []
+                seldom = [pytest.mark.thorough] if check.slow and basis not in COMPILED else []
                 cases.append(pytest.param(basis, check, grid, id=label, marks=marks + seldom))
     for basis in ELSEWHERE:
         uniform = get_grid("uniform")

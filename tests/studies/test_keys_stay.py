@@ -19,7 +19,7 @@ FIRST_AND_LAST = {
     ("grid_size", "paper_glue"): ("5cee2ff372dc3946", "b8cacebd03996f6b"),
     ("methods", "smollm2"): ("e757bfb300539f44", "e2645311b5e5d1bb"),
     ("sharing", "paper_vision"): ("bf545de6bc37960e", "5a6dbe7f7ad68564"),
-    ("model_scale", "gpu"): ("9828e2bb0ca070af", "f5df4efb59b52072"),
+    ("model_scale", "gpu"): ("9828e2bb0ca070af", "37bf66e011b1979f"),
     ("learned_phi_search", "embedded"): ("46d0ca6ea3026403", "a738f1a9ccd47ed4"),
     ("para", "paper"): ("f0e0dbc4d825c76a", "2273e1c3e9daa0cb"),
 }

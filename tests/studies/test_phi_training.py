@@ -99,7 +99,7 @@ def test_a_penalty_is_added_once_a_step_however_many_batches_it_has(
     assert len(calls) == 8
 
 
-@pytest.mark.parametrize("batches", [1, 2])
+@pytest.mark.parametrize("batches", [1, pytest.param(2, marks=pytest.mark.thorough)])
 def test_replayed_steps_give_the_numbers_of_others(
     batches: int, trial: Any, make: Any, tmp_path: Path, on_a_gpu: Any, without_dropout: Path,
     monkeypatch: pytest.MonkeyPatch,

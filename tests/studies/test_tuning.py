@@ -257,15 +257,3 @@ def test_trials_of_an_earlier_version_are_no_renamed_arms(study, tmp_path: Path)
         [],
         [],
     ]
-
-
-def test_a_study_turns_off_what_its_profile_tunes(tmp_path: Path) -> None:
-    path, rates = tmp_path / "s.yaml", "sweep: {train.learning_rate: [1.0e-3, 1.0e-2]}\n"
-    text = STUDY.rpartition("tune:")[0]
-    path.write_text(text)
-    assert "train.learning_rate" in load_study(path, "gpu").tune
-    path.write_text(f"{text}{rates}")
-    with pytest.raises(StudyError, match="or tune nothing by `tune: null` in the study"):
-        load_study(path, "gpu")
-    path.write_text(f"{text}{rates}tune: null\n")
-    assert load_study(path, "gpu").tune == {}

@@ -155,7 +155,8 @@ class AdapterNumbers(MergingLayer):
         scale = self.basis_scale[adapter] if adapter in self.basis_scale else None
         if not isinstance(scale, InputScale) or scale.rule not in ("rms", "range"):
             return False
-        if scale.momentum is None and scale.is_measured():
+        # its maximum is dear, as it needs all of B A: once it is known, it is not asked for again
+        if scale.rule == "range" and scale.momentum is None and scale.is_measured():
             return False
         b, a = self.basis_B[adapter].float(), self.basis_A[adapter].float()
         if scale.rule == "rms":  # ||B A||^2 from two r x r products

@@ -5,14 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    PrivateAttr,
-    StringConstraints,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PrivateAttr, StringConstraints, field_validator, model_validator
 
 from studies.backbones import BackboneSpec
 from studies.engine.definition.arms import Arm, StudyTask
@@ -243,11 +236,10 @@ class StudyBody(Section):
     """What is compared."""
     tune: Annotated[
         dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]],
-        BeforeValidator(lambda given: {} if given is None else given),
         Field(examples=[{"train.learning_rate": [1e-3, 4e-3], "seeds": [100]}]),
     ] = {}
     """Dotted settings and the values that every arm tries before `seeds`, and the `seeds` of that
-    stage; validation chooses. Null: nothing is tuned, whatever the profile says."""
+    stage; validation chooses."""
     search: Search | None = None
     """A stage before `seeds` that searches the settings of one arm; validation chooses."""
     after: After | None = None

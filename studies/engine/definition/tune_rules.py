@@ -43,8 +43,7 @@ def check(study: Study, points: Sequence[Point], metrics: Metrics, problems: Pro
         for point in points:
             if path in point.places and path not in point.factors:
                 who = f"arm '{point.arm}'" if path in point.swept else f"task '{point.task}'"
-                remedy = "remove it there or here, or tune nothing by `tune: null` in the study"
-                problems.at(f"the {who} sets it itself: {remedy}", *where)
+                problems.at(f"the {who} sets it itself: remove it there or here", *where)
         for value in tried:
             for point in points:
                 said = f"the arm '{point.arm}' cannot have "

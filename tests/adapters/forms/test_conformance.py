@@ -34,8 +34,18 @@ def test_every_form_conforms(form, basis):
     assert not _failed(form, basis=basis)
 
 
+OTHERS = ("bernstein", "haar", "matern", "relu", "wendland")
+"""Families of other kinds than `FAMILIES`."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("basis", sorted(set(list_bases()) - set(FAMILIES)))
+@pytest.mark.parametrize(
+    "basis",
+    [
+        pytest.param(name, marks=[pytest.mark.thorough] * (name not in OTHERS))
+        for name in sorted(set(list_bases()) - set(FAMILIES))
+    ],
+)
 def test_every_family_serves_every_form(basis):
     for form in list_forms():
         if form == "sum" and basis in OUTSIDE_A_SUM:
