@@ -204,4 +204,5 @@ def run(rank: int, folder: Path, kind: str) -> None:
 
 
 if __name__ == "__main__":  # forked, so that what is imported is imported once
+    torch.compile(torch.sin, backend="aot_eager")(torch.ones(1))  # which imports most of all
     start_processes(run, (Path(sys.argv[1]), sys.argv[2]), nprocs=2, start_method="fork")
