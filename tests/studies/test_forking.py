@@ -181,7 +181,42 @@ def test_closing_a_runner_waits_for_the_end_of_its_workers(
     process, template = worker._process, runner._template
     assert process is not None and template is not None
     told: list[int | None] = []
-    closing = template.close
-    monkeypatch.setattr(template, "close", lambda: (told.append(process.returncode), closing()))
+    resting = template.rest
+    monkeypatch.setattr(template, "rest", lambda: (told.append(process.returncode), resting()))
     runner.close()
     assert told == [-signal.SIGKILL]
+
+
+def started(runner: LocalRunner) -> tuple[int, int]:
+    """The process ids of a worker, and of what it was forked from."""
+    worker, template = runner._workers[0], runner._template
+    worker._start({})
+    wait_until(lambda: worker.started)
+    assert worker._process is not None and worker._process.pid is not None
+    assert template is not None and template._process is not None
+    return worker._process.pid, template._process.pid
+
+
+def test_the_next_runner_forks_from_the_template_of_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forking, "COMMAND", [sys.executable, "-c", SCRIPT])
+    monkeypatch.setattr(forking, "_resting", None)
+    runners = LocalRunner(1, tmp_path / "one"), LocalRunner(1, tmp_path / "two")
+    worker, first = started(runners[0])
+    assert started(runners[1])[1] != first, "one template has one runner"
+    runners[0].close()
+    assert not os.path.exists(f"/proc/{worker}")
+    third = LocalRunner(1, tmp_path / "three")
+    assert started(third)[1] == first
+    third.close()
+    runners[1].close()
+    wait_until(lambda: not os.path.exists(f"/proc/{first}"))  # one rests, the last
+    last = runners[1]._template
+    monkeypatch.setenv("ANOTHER", "environment")
+    other = LocalRunner(1, tmp_path / "four")
+    assert forking._resting is None and last is not None and last._process is None
+    other._workers[0]._start({})  # asked for, and not there
+    process = other._workers[0]._process
+    other.close()
+    assert forking._resting is None and process is not None and process.poll() is not None

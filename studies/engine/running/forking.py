@@ -20,6 +20,25 @@ POSSIBLE = sys.platform == "linux"
 """Elsewhere a process that has loaded system libraries may not be forked."""
 
 
+_resting: "Template | None" = None
+"""What the last runner of this process left: stages, looks and studies that follow each other need
+not import everything again."""
+
+
+def template(environment: Mapping[str, str], log: Path) -> "Template":
+    """The template that rests, where it is as one of this `environment` would be; else a new one.
+
+    `log` is a new one's.
+    """
+    global _resting
+    rested, _resting = _resting, None
+    made = Template(environment, log)
+    if rested is None or rested.serves(made):
+        return rested or made
+    rested.close()
+    return made
+
+
 class Template:
     """Forks workers; the process that does is started with the first, and anew where it died."""
 
@@ -29,6 +48,11 @@ class Template:
         self._environment = {**environment, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
+        self._forked: list[Forked] = []
+
+    def serves(self, other: "Template") -> bool:
+        """Whether its workers are as those of `other`."""
+        return self._environment == other._environment
 
     def start(
         self, environment: Mapping[str, str], stdin: int, answers: int, log: Path
@@ -42,7 +66,19 @@ class Template:
             with contextlib.suppress(ConnectionError):  # it died just now: the worker's status ends
                 socket.send_fds(channel, [message], given)
         os.close(writes)
-        return Forked(reads, log, self._log)
+        self._forked = [forked for forked in self._forked if forked.poll() is None]
+        self._forked.append(Forked(reads, log, self._log))
+        return self._forked[-1]
+
+    def rest(self) -> None:
+        """Keep it for the next runner; where workers live, or are yet to come, end it and them."""
+        global _resting
+        if any(forked.poll() is None for forked in self._forked):
+            self.close()
+        elif self is not _resting:
+            if _resting is not None:
+                _resting.close()
+            _resting = self
 
     def close(self) -> None:
         """End the process, and with it all workers."""

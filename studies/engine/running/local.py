@@ -23,7 +23,7 @@ class LocalRunner:
         self._template: forking.Template | None = None
         start: Start
         if command is None and gpus_per_trial == 1 and forking.POSSIBLE:
-            self._template = forking.Template(slots.environment(0, count), logs / "template.log")
+            self._template = forking.template(slots.environment(0, count), logs / "template.log")
             start = self._template.start
         else:
             argv = (command or worker_command)(gpus_per_trial)
@@ -73,7 +73,7 @@ class LocalRunner:
             for worker in self._workers:
                 if worker.started:  # while there is the template, which tells that it has ended
                     worker.close()
-            self._template.close()  # so that none begins that was asked for
+            self._template.rest()  # none begins that was asked for
         for worker in self._workers:
             worker.close()
 
