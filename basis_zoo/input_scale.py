@@ -35,6 +35,8 @@ class InputScale(nn.Module):
     """
 
     measured: Tensor
+    _known: tuple[int, int] | None = None
+    """Place and version of `measured` when it was found to be positive."""
 
     def __init__(self, rule: str = "none", value: float = 1.0, momentum: float | None = None):
         super().__init__()
@@ -57,7 +59,6 @@ class InputScale(nn.Module):
         if rule in ("rms", "range"):
             nothing = torch.zeros((), dtype=torch.float32)
             self.register_buffer("measured", nothing)
-        self._known: tuple[int, int] | None = None  # the tensor and version that were positive
 
     def is_measured(self) -> bool:
         """Whether there has been a positive measurement.

@@ -75,7 +75,7 @@ class Template:
         global _resting
         if any(forked.poll() is None for forked in self._forked):
             self.close()
-        elif self is not _resting:
+        elif self._process is not None and self is not _resting:
             if _resting is not None:
                 _resting.close()
             _resting = self
