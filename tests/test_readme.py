@@ -154,8 +154,11 @@ def test_an_installed_package_offers_parts_of_every_kind(folder: Path, packages:
     assert "done     form  seed 0" in run(*command, cwd=folder, packages=packages)
 
 
-def test_adapter_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_adapter_block_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (block,) = [b for b in blocks("python") if "get_peft_model" in b]
+    monkeypatch.chdir(tmp_path)  # it saves
     exec(block, {})
     assert "trainable params" in capsys.readouterr().out
 
