@@ -44,6 +44,7 @@ def test_the_readme_is_the_home_page(site: Path) -> None:
 
 def test_linked_files_of_the_repository_are_in_the_site(site: Path) -> None:
     assert (site / "source/CONTRIBUTING/index.html").is_file()
+    assert "Contribute" in (site / "tutorial/index.html").read_text(encoding="utf-8")  # the menu
     listing = (site / "source/examples/my_basis.py/index.html").read_text(encoding="utf-8")
     assert "register_basis" in listing
 
