@@ -48,7 +48,6 @@ class Template:
         self._environment = {**environment, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
-        self._forked: list[Forked] = []
 
     def serves(self, other: "Template") -> bool:
         """Whether its workers are as those of `other`."""
@@ -66,16 +65,12 @@ class Template:
             with contextlib.suppress(ConnectionError):  # it died just now: the worker's status ends
                 socket.send_fds(channel, [message], given)
         os.close(writes)
-        self._forked = [forked for forked in self._forked if forked.poll() is None]
-        self._forked.append(Forked(reads, log, self._log))
-        return self._forked[-1]
+        return Forked(reads, log, self._log)
 
     def rest(self) -> None:
-        """Keep it for the next runner; where workers live, or are yet to come, end it and them."""
+        """Keep it for the next runner, once all its workers have ended."""
         global _resting
-        if any(forked.poll() is None for forked in self._forked):
-            self.close()
-        elif self._process is not None and self is not _resting:
+        if self._process is not None and self is not _resting:
             if _resting is not None:
                 _resting.close()
             _resting = self

@@ -73,7 +73,10 @@ class LocalRunner:
             for worker in self._workers:
                 if worker.started:  # while there is the template, which tells that it has ended
                     worker.close()
-            self._template.rest()  # none begins that was asked for
+            if any(worker.exists for worker in self._workers):
+                self._template.close()  # so that none begins that was asked for
+            else:
+                self._template.rest()
         for worker in self._workers:
             worker.close()
 

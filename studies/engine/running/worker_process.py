@@ -144,6 +144,11 @@ class Worker:
         self._process = None
 
     @property
+    def exists(self) -> bool:
+        """Whether a process was asked for, and not closed."""
+        return self._process is not None
+
+    @property
     def started(self) -> bool:
         """Whether there is, or was, a process by now: one that is asked for comes later."""
         if self._process is not None:
