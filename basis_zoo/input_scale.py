@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from basis_zoo.cuda_graphs import is_captured
 from basis_zoo.float32 import to_float32
 from basis_zoo.registry import did_you_mean
 
@@ -70,7 +71,7 @@ class InputScale(nn.Module):
         now = (self.measured.data_ptr(), version)
         if self._known == now:
             return True
-        if self.measured.is_cuda and torch.cuda.is_current_stream_capturing():
+        if is_captured(self.measured):
             return False
         positive = bool(self.measured > 0)
         self._known = now if positive else None

@@ -5,11 +5,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import tiny
 import torch
 from hypothesis import settings
+
+from studies.engine.running.packing import free_memory
+from studies.engine.trials.devices import cores
 
 # the same examples in every run; another draw: --hypothesis-profile=default
 settings.register_profile("repeatable", derandomize=True)
@@ -34,8 +36,7 @@ if not torch.cuda.is_available():  # before anything imports triton: kernels run
 
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores, as tests of processes wait for them; each takes 2 GiB."""
-    cores = len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count() or 1
-    return max(1, min(cores + 1, psutil.virtual_memory().available >> 31))
+    return max(1, min(cores() + 1, free_memory() >> 31))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

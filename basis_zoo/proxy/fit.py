@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from basis_zoo.cuda_graphs import is_captured
 from basis_zoo.phi import Phi, PhiParameters
 from basis_zoo.proxy.chebyshev import ChebyshevProxy
 from basis_zoo.proxy.exact import ExactProxy
@@ -102,7 +103,7 @@ class ProxyFitter:
         self._fits += 1
         if not radius.is_cuda if self.waits is None else self.waits:
             return self._fit_waiting(target)
-        if _is_captured(radius):
+        if is_captured(radius):
             # a plan that was made before: what it needs once cannot be made within a capture
             plan = self._last_plan or self.plan or first_plan(phi, math.inf)
             draft = plan.draft(target)
@@ -180,10 +181,6 @@ class ProxyFitter:
             self.plan = following
         elif _is_plain(following):
             self.plan = following
-
-
-def _is_captured(tensor: Tensor) -> bool:
-    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def _price(plan: Plan) -> tuple[int, ...]:

@@ -271,8 +271,8 @@ def as_captured(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
         self.lagging = ("cpu",)
 
     monkeypatch.setattr(PhiBatch, "__init__", init)
-    monkeypatch.setattr("adapters.basis.fitting.batch._is_captured", lambda: inside)
-    monkeypatch.setattr("basis_zoo.proxy.fit._is_captured", lambda tensor: inside)
+    monkeypatch.setattr("adapters.basis.fitting.batch.is_captured", lambda: inside)
+    monkeypatch.setattr("basis_zoo.proxy.fit.is_captured", lambda tensor: inside)
     return context
 
 

@@ -36,6 +36,7 @@ from adapters.basis.fitting.static_memory import StaticMemory, moved
 from adapters.basis.fitting.tensor_versions import Mark, mark, optimizer_steps, same_numbers
 from adapters.torch_types import never_compiled
 from basis_zoo import Phi
+from basis_zoo.cuda_graphs import is_captured
 from basis_zoo.proxy import Fit, Proxy, ProxyFitter, fit_proxy, proxy_size
 
 
@@ -135,7 +136,7 @@ class PhiBatch:
         self._units, self._compiled = None, compiled
         # a replay must make its own fit, of the numbers it finds; numbers that were away may have
         # changed unseen, and FSDP2 reduces gradients of what this pass has made, nothing older
-        if self._scattered or (_is_captured() and not self.numbers_stay):
+        if self._scattered or (is_captured() and not self.numbers_stay):
             self._fits = {}
         self._forget_ahead()
         if compiled:
@@ -234,7 +235,7 @@ class PhiBatch:
         """
         inference = torch.is_inference_mode_enabled()
         graph = torch.is_grad_enabled() or (self._training and not inference)
-        return graph, inference, _is_captured() and not self.numbers_stay
+        return graph, inference, is_captured() and not self.numbers_stay
 
     def _serves(self, fit: _Fit, layers: list[HasMember]) -> bool:
         """Whether `fit` still holds for `layers`; waits for the device only without gradients."""
@@ -354,13 +355,9 @@ class PhiBatch:
             fit = fit_proxy(phi, in_force, radii, self.tolerance)
         coefficients, *others = fit.proxy.tensors
         places: list[Tensor | None] = [None] * len(fit.proxy.tensors)
-        if self._compiled and not self._scattered and not _is_captured():
+        if self._compiled and not self._scattered and not is_captured():
             places = self._memory.places((*key, mode), fit.proxy.tensors)
         rows = [unstacked(differentiable(coefficients, numbers, places[0]), copies)]
         for tensor, place in zip(others, places[1:], strict=True):
             rows.append(unstacked(moved(tensor.detach(), place), copies))
         return fit, [fit.proxy.rebuilt(row) for row in zip(*rows, strict=True)]
-
-
-def _is_captured() -> bool:
-    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
