@@ -136,6 +136,11 @@ class MergingLayer(BaseTunerLayer):
             )
         elif not getattr(base, name).is_floating_point():
             raise _quantised(kind)
+        elif hasattr(getattr(base, name), "ds_id"):
+            raise ValueError(
+                f"cannot merge into {kind}, whose weight DeepSpeed's ZeRO-3 holds: save the "
+                "adapter, load it onto the model in one process, and merge there"
+            )
 
 
 def _quantised(kind: str) -> ValueError:

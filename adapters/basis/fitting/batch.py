@@ -7,7 +7,7 @@ micro-batches of a step, over the recomputation of gradient checkpointing, and o
 A compiled model does not ask: its proxies are fitted before the pass, and its graph finds them as
 tensors on the layers. Only compiled code reads these, since it cannot tell whether they still hold.
 
-Where numbers come and go (FSDP), layers whose numbers come together are fitted together,
+Where numbers come and go (FSDP, ZeRO-3), layers whose numbers come together are fitted together,
 and a fit holds for one forward pass and its backward pass.
 """
 
@@ -25,10 +25,11 @@ from adapters.basis.fitting.members import HasMember, Member, radii_of
 from adapters.basis.fitting.sharding_and_offloading import (
     ABSENT,
     SHALLOW_COPY,
-    ZERO_3,
+    announce_to_zero_3,
     are_here,
     bring_home,
     fsdp2_is_used,
+    held_by_zero_3,
     require_gathered_with,
     units,
 )
@@ -139,6 +140,11 @@ class PhiBatch:
         if self._scattered or (is_captured() and not self.numbers_stay):
             self._fits = {}
         self._forget_ahead()
+        for layer in self.layers:
+            numbers = layer.numbers(self.adapter)
+            if not held_by_zero_3(numbers):
+                break
+            announce_to_zero_3(layer, numbers)
         if compiled:
             self._fit_ahead()
 
@@ -149,7 +155,7 @@ class PhiBatch:
             return
         numbers = first.numbers(self.adapter)
         here = are_here(numbers, first.has_factors(self.adapter))
-        if not here or any(hasattr(n, "ds_id") for n in numbers):
+        if not here or held_by_zero_3(numbers):
             return
         fit = self._current(first).fit
         self._with_graph = fit.mode[0]
@@ -272,10 +278,11 @@ class PhiBatch:
         if unit_of:
             require_gathered_with(layer, unit_of)
         numbers = self._numbers(layer)
-        if any(hasattr(n, "ds_id") for n in numbers):
-            raise RuntimeError(ZERO_3)
         if not self._is_here(layer):
             raise RuntimeError(ABSENT.format(self.adapter))
+        if held_by_zero_3(numbers):  # those of others may be on their way, which nothing says
+            self._scattered = True
+            return [layer]
         unit = unit_of.get(id(layer))
         unit_mates = [other for other in self.layers if unit_of.get(id(other)) is unit]
         mates_here = [o for o in unit_mates if o is layer or self._is_here(o)]

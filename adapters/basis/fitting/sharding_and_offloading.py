@@ -1,10 +1,11 @@
 """Which numbers of a layer are in this process, and which layers' numbers come and go together.
 
-FSDP keeps a part of every parameter in each process and gathers it for the forward pass of a unit;
-accelerate moves what does not fit the device away and back.
+FSDP keeps a part of every parameter in each process and gathers it for the forward pass of a unit,
+DeepSpeed's ZeRO-3 for that of a module; accelerate moves what does not fit the device away and
+back.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,15 +19,11 @@ SHALLOW_COPY = (
     "process for each GPU (torchrun, accelerate launch), let the process see one GPU, or copy the "
     "model by copy.deepcopy"
 )
-ZERO_3 = (
-    "DeepSpeed's ZeRO-3 holds the numbers of the adapter, and may say that they have arrived "
-    "before they have: take ZeRO-2, FSDP or DDP"
-)
 ABSENT = (
     "the numbers of adapter {!r} are not in this process: FSDP or DeepSpeed holds a part of them, "
     "or they are on the meta device. Call the whole model, which gathers them, or gather them "
-    "around merging and reading (FullyShardedDataParallel.summon_full_params, FSDPModule.unshard); "
-    "load what is on meta onto a device"
+    "around merging and reading (FullyShardedDataParallel.summon_full_params, FSDPModule.unshard, "
+    "deepspeed.zero.GatheredParameters); load what is on meta onto a device"
 )
 """Why the numbers of a layer cannot be read, and what to do."""
 
@@ -79,6 +76,24 @@ def _offloaded(weights: Any, name: str) -> Tensor:
         name, weights = f"{parent}.{name}.{last}", weights.dataset
     value: Tensor = weights[name]
     return value
+
+
+def held_by_zero_3(numbers: Iterable[Tensor]) -> bool:
+    """Whether DeepSpeed's ZeRO-3 keeps a part of any of them in each process."""
+    return any(hasattr(number, "ds_id") for number in numbers)
+
+
+def announce_to_zero_3(layer: Any, numbers: Iterable[Tensor]) -> None:
+    """Have ZeRO-3 gather what `layer` reads before its passes, and wait until it is there.
+
+    It gathers what belongs to a module that is called; the numbers of an adapter and the weight of
+    a base layer belong to modules that are not.
+    """
+    from deepspeed.runtime.zero import register_external_parameter
+
+    for parameter in (*numbers, *layer.get_base_layer().parameters()):
+        if hasattr(parameter, "ds_id"):
+            register_external_parameter(layer, parameter)
 
 
 def _is_distributed() -> bool:

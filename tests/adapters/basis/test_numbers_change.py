@@ -184,16 +184,6 @@ def test_a_whole_replica_is_refused_in_words():
     require_right(model)
 
 
-def test_numbers_that_zero_3_holds_are_refused():
-    torch.manual_seed(0)
-    base = torch.nn.Sequential(torch.nn.Linear(4, 4))
-    model = get_peft_model(base, BasisConfig(r=2, num_basis=6, target_modules=["0"]))
-    for parameter in model.parameters():
-        parameter.ds_id = 0  # as DeepSpeed marks what it holds
-    with pytest.raises(RuntimeError, match="take ZeRO-2, FSDP or DDP"):
-        model(torch.zeros(1, 4))
-
-
 def test_an_interrupted_pass_leaves_nothing_that_a_merge_reads():
     model = attach()
 
