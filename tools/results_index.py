@@ -3,14 +3,16 @@
     python -m tools.results_index                  # write results/INDEX.md anew
     python -m tools.results_index --add runs       # first copy the reports below `runs`
 
-A committed result is the folder `results/<study>/<profile>/` with report.md, report.json
-and its figures as small PNG files; no checkpoints, no logs.
+A committed result is the folder `results/<study>/<profile>/` with report.md, report.json, its
+figures as small PNG files, and trials.tar.xz, which says what each trial was and found and which
+`run_study.py --import` takes; no checkpoints, no logs.
 """
 
 import argparse
 import json
 import shutil
 import sys
+import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from tools.pages import table_row
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 WORDS = ("confirmed", "refuted", "bounded", "not decided")
 COPIED_FILES = ("report.md", "report.json", "*.png")
+TRIALS = "trials.tar.xz"
+"""What the trials of a report were and found, so that the study can go on from there."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,8 +61,25 @@ def add_reports(runs_dir: Path, results: Path) -> list[Path]:
                 copied = Path(shutil.copyfile(file, target / file.name))
                 if copied.suffix == ".png":
                     figures.shrink(copied)
+        pack_trials(source.parents[1], target / TRIALS)
         added.append(target)
     return added
+
+
+def pack_trials(study_runs: Path, archive: Path) -> None:
+    """Write trial.json and result.json of each finished trial; the same trials give the same bytes.
+
+    Args:
+        study_runs: RUNS/STUDY/PROFILE.
+        archive: What is written.
+    """
+    with tarfile.open(archive, "w:xz") as packed:
+        for result in sorted(study_runs.glob("**/trials/*/result.json")):
+            for file in (result.with_name("trial.json"), result):
+                entry = tarfile.TarInfo(file.relative_to(study_runs).as_posix())
+                entry.size = file.stat().st_size
+                with file.open("rb") as content:
+                    packed.addfile(entry, content)
 
 
 def read_reports(results: Path) -> list[tuple[str, Mapping[str, Any]]]:

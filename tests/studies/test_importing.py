@@ -2,13 +2,15 @@
 
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
 from example_result import RESULT, STUDY, TRIAL
 
 from studies.engine.command import importing
-from studies.engine.command.importing import import_results
+from studies.engine.command.importing import import_results, opened
+from studies.engine.errors import StudyError
 from studies.engine.planning import runs
 from studies.engine.records import Result, write_record
 
@@ -124,3 +126,39 @@ def test_files_that_may_not_be_read_leave_what_is_here(tmp_path: Path, monkeypat
     assert ["Permission denied" in why for _, why in found.refused] == [True]
     here = runs.result_of(TRIAL, tmp_path / "runs")
     assert here is not None and here.status == "failed"
+
+
+def test_an_archive_is_taken_as_a_folder(tmp_path: Path) -> None:
+    bring(tmp_path)
+    with tarfile.open(tmp_path / "far.tar.xz", "w:xz") as archive:
+        archive.add(tmp_path / "far", "far")
+    with opened(tmp_path / "far.tar.xz") as folder:
+        found = import_results(STUDY, [TRIAL], folder, tmp_path / "anew")
+    assert found.taken == [TRIAL] and not folder.exists()
+
+
+@pytest.mark.parametrize("kind", ["absent", "text", "cut off", "outside"])
+def test_what_is_no_whole_archive_is_refused(tmp_path: Path, kind: str) -> None:
+    source = tmp_path / "far.tar.xz"
+    with tarfile.open(source, "w:xz") as archive:
+        archive.add(__file__, "../../outside" if kind == "outside" else "inside")
+    if kind == "absent":
+        source.unlink()
+    elif kind == "text":
+        source.write_text("no archive")
+    elif kind == "cut off":
+        source.write_bytes(source.read_bytes()[:-200])
+    words = "no such folder or archive" if kind == "absent" else "no whole tar archive"
+    with pytest.raises(StudyError, match=words), opened(source):
+        pass
+    assert not list(tmp_path.parent.rglob("outside"))
+
+
+def test_an_archive_that_holds_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tarfile.open(tmp_path / "far.tar.xz", "w:xz") as archive:
+        archive.add(__file__, "a")
+    monkeypatch.setattr(importing, "LARGEST_ARCHIVE", 100)
+    with pytest.raises(StudyError, match="more than 100 bytes"), opened(tmp_path / "far.tar.xz"):
+        pass

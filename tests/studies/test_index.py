@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from studies.engine.command.importing import import_results, opened
 from studies.engine.definition.study import ClaimRule
+from studies.engine.planning import runs
 from studies.engine.reporting.report import write_report
 from tools import figures
 from tools import results_index as index
@@ -30,7 +32,8 @@ def test_reports_are_copied_without_anything_else_and_indexed(runs_dir: Path, tm
     assert index.main(arguments) == 0
     folder = results / "grid_size" / "embedded"
     names = {path.name for path in folder.iterdir()}
-    assert names == {"report.md", "report.json", "comparison.png", "learning.png"}
+    figures_of_all = {"comparison.png", "learning.png"}
+    assert names == {"report.md", "report.json", "trials.tar.xz", *figures_of_all}
     text = (results / "INDEX.md").read_text()
     link = "[grid_size (embedded)](grid_size/embedded/report.md)"
     assert (
@@ -48,6 +51,24 @@ def test_reports_are_copied_without_anything_else_and_indexed(runs_dir: Path, tm
     (folder / "stale.png").write_text("")
     assert index.main(arguments) == 0
     assert not (folder / "stale.png").exists() and (results / "INDEX.md").read_text() == text
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_from_the_trials_beside_its_report(
+    runs_dir: Path, grid_study, tmp_path: Path
+) -> None:
+    assert index.main(["--add", str(runs_dir), "--results", str(tmp_path)]) == 0
+    archive = tmp_path / "grid_size" / "embedded" / index.TRIALS
+    before = archive.read_bytes()
+    assert index.main(["--add", str(runs_dir), "--results", str(tmp_path)]) == 0
+    assert archive.read_bytes() == before
+    trials = [trial for trial, _ in grid_study.pairs]
+    with opened(archive) as folder:
+        found = import_results(grid_study.study, trials, folder, tmp_path / "anew")
+    assert found.refused == found.strangers == []
+    for trial, result in grid_study.pairs:
+        if result is not None:
+            assert runs.result_of(trial, tmp_path / "anew") == result
 
 
 @pytest.mark.slow

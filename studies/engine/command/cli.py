@@ -95,9 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--export-plan", type=Path, metavar="FILE",
         help="write what would run to FILE, for `python -m studies.engine.work`; start "
         "nothing")  # fmt: skip
-    add("--import", dest="bring", type=Path, metavar="DIR",
-        help="take the results that `studies.engine.work` left in DIR, then report; train "
-        "nothing")  # fmt: skip
+    add("--import", dest="bring", type=Path, metavar="SOURCE",
+        help="take the results that SOURCE holds, a folder of `studies.engine.work` or a "
+        "trials.tar.xz of results/, then report; train nothing")  # fmt: skip
     return parser
 
 
@@ -129,6 +129,7 @@ def _list(out: "Console") -> int:
 
 def _run(given: argparse.Namespace, out: "Console", say: "Say") -> int:
     # what `--help` and `list` do without
+    from studies.engine.command.importing import opened
     from studies.engine.definition import answers, overrides
     from studies.engine.definition.schema import load_study
 
@@ -155,7 +156,8 @@ def _run(given: argparse.Namespace, out: "Console", say: "Say") -> int:
     if given.export_plan:
         return session.export(given.export_plan)
     if given.bring:
-        return session.bring_in(given.bring)
+        with opened(given.bring) as folder:
+            return session.bring_in(folder)
     if given.ray is None:
         return session.run(functools.partial(local_runner, given.slots, given.runs, study, say))
     return _run_on_ray(given, study, session, say)

@@ -1,10 +1,14 @@
-"""Bring results that were found on another machine into a study's run folder."""
+"""Bring results that were found elsewhere into a study's run folder."""
 
 import fnmatch
+import lzma
 import math
 import shutil
+import tarfile
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +30,8 @@ MOST_SECONDS = 1e9
 MOST_STEPS, MOST_ATTEMPTS = 1e12, 1e6
 LARGEST = 1e100
 """No metric of a model in float32 comes near, and sums of squares beyond are infinite."""
+LARGEST_ARCHIVE = 2**31
+"""Bytes that an archive may hold; results of a study without their curves take a hundredth."""
 SKIPPED = ("attempt-*", "*checkpoint-*", "result.json", "trial.json", "pid", ".*")
 """Entries of a trial's folder that are not taken along."""
 
@@ -41,6 +47,33 @@ class Imported:
     """Folder and why."""
     strangers: list[tuple[Path, str]] = field(default_factory=list)
     """Refused because no trial has their key; a later stage may have it."""
+
+
+@contextmanager
+def opened(source: Path) -> Iterator[Path]:
+    """`source` as a folder: itself, or for the time being what it holds, if it is a tar archive.
+
+    Raises:
+        StudyError: It is neither, or the archive is damaged, too large or would write outside its
+            folder.
+    """
+    if source.is_dir():
+        yield source
+        return
+    if not source.is_file():
+        raise StudyError(f"--import {source}: there is no such folder or archive")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with tarfile.open(source) as archive:
+                size = 0
+                for entry in archive:
+                    size += entry.size
+                    if size > LARGEST_ARCHIVE:
+                        raise StudyError(f"--import {source}: more than {LARGEST_ARCHIVE:,} bytes")
+                    archive.extract(entry, folder, filter="data")  # nothing outside the folder
+        except (OSError, tarfile.TarError, EOFError, lzma.LZMAError, zlib.error) as error:
+            raise StudyError(f"--import {source}: no whole tar archive: {error}") from error
+        yield Path(folder)
 
 
 def import_results(study: Study, trials: Sequence[Trial], source: Path, runs_dir: Path) -> Imported:

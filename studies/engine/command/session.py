@@ -171,9 +171,7 @@ class Session:
         return self._end(seeds)
 
     def bring_in(self, source: Path) -> int:
-        """Take results that `studies.engine.work` found elsewhere, then report."""
-        if not source.is_dir():
-            raise StudyError(f"--import {source}: there is no such folder")
+        """Take results that were found elsewhere, then report."""
         self._refuse_open_search()
         if self.tuning is not None:
             self._import(source, self.tuning, last=False)
