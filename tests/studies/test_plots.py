@@ -77,6 +77,22 @@ def test_two_sweeps_over_the_same_values_stand_side_by_side_and_whole(fabricate)
     assert left.get_ylim()[0] < min(a.summary.low for a in outcome.arms)
 
 
+def test_a_baseline_that_is_one_of_a_sweep_stands_on_its_line(fabricate):
+    fabricate.study.published = None
+    lora = {"adapter.method": "lora"}
+    fabricate.add("lora", [0.7, 0.71, 0.72], {**lora, "train.learning_rate": 0.002})
+    for rate in (0.001, 0.004, 0.008):
+        own = {**lora, "train.learning_rate": rate}
+        fabricate.add(f"lora {rate}", [0.6, 0.61, 0.62], own)
+        fabricate.add(f"x={rate}", [0.7, 0.71, 0.73], {"train.learning_rate": rate})
+    left, right = plots.plot_comparison(outcome_of(fabricate)).axes
+    ours = lines_of(left)["ours: mean, 95 % t interval, every seed"]
+    assert list(ours.get_xdata()) == [0.001, 0.004, 0.008]
+    label = "lora 0.001 … lora 0.008"
+    assert list(lines_of(left)[label].get_ydata()) == pytest.approx([0.61, 0.71, 0.61, 0.61])
+    assert list(lines_of(right)[label].get_ydata()) == pytest.approx([-0.1, 0, -0.1, -0.1])
+
+
 @pytest.mark.parametrize(
     ("values", "scale", "places"),
     [

@@ -57,7 +57,7 @@ class Arm:
     keys: Mapping[int, str]
     """Seed to the trial's key, of every seed that ran."""
     x: Any = None
-    """The arm's place on the study's axis, None for an arm beside it."""
+    """The arm's place on the study's axis; None for an arm beside it, as most baselines are."""
     note: str = ""
     """What the study's author says about the arm."""
     steps: int | None = None
@@ -324,7 +324,16 @@ def _arms(
                 epochs=epochs,
             )
         )
-    return tuple(arms)
+    return tuple(_placed(arm, arms, axis) for arm in arms)
+
+
+def _placed(arm: Arm, arms: Sequence[Arm], axis: str | None) -> Arm:
+    """The baseline at its place on the axis where other arms are the same but for that."""
+    if axis is None or not arm.is_baseline or axis not in arm.swept:
+        return arm
+    rest = {**arm.swept, axis: None}
+    alike = any({**other.swept, axis: None} == rest for other in arms if other is not arm)
+    return replace(arm, x=arm.swept[axis]) if alike else arm
 
 
 def _by_arm(pairs: Pairs) -> dict[str, dict[int, tuple[Trial, Result]]]:

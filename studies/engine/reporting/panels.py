@@ -47,7 +47,10 @@ def labels(outcome: Outcome) -> dict[str, str]:
 
 
 def series(arms: Iterable[Arm], axis: str | None) -> list[list[Arm]]:
-    """Arms with a number on the axis, grouped by everything else that was set; longest first."""
+    """Arms with a number on the axis, grouped by everything else that was set.
+
+    The longest without the baseline comes first, then the others by their length.
+    """
     groups: dict[tuple[tuple[str, str], ...], list[Arm]] = {}
     for arm in arms:
         if is_number(arm.x):
@@ -55,7 +58,10 @@ def series(arms: Iterable[Arm], axis: str | None) -> list[list[Arm]]:
             groups.setdefault(rest, []).append(arm)
     for members in groups.values():
         members.sort(key=lambda arm: arm.x)
-    return sorted(groups.values(), key=len, reverse=True)
+    longest = sorted(groups.values(), key=len, reverse=True)
+    with_baseline = [own for own in longest if any(arm.is_baseline for arm in own)]
+    ours = [own for own in longest if own not in with_baseline]
+    return ours[:1] + [own for own in longest if own not in ours[:1]]
 
 
 def draw_baseline(outcome: Outcome, left: Axes, right: Axes, *, level: bool) -> None:
