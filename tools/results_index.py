@@ -60,10 +60,25 @@ def add_reports(runs_dir: Path, results: Path) -> list[Path]:
             for file in sorted(source.parent.glob(pattern)):
                 copied = Path(shutil.copyfile(file, target / file.name))
                 if copied.suffix == ".png":
-                    figures.shrink(copied)
+                    _shrink(copied, target / "report.md")
         pack_trials(source.parents[1], target / TRIALS)
         added.append(target)
     return added
+
+
+def _shrink(figure: Path, report: Path) -> None:
+    """Make `figure` small; one that stays too large is left out of `report`, and said to be."""
+    try:
+        figures.shrink(figure)
+    except ValueError as error:
+        figure.unlink()
+        shown, instead = (
+            f"![{figure.name}]({figure.name})",
+            f"({figure.name} is left out: too large)",
+        )
+        text = report.read_text(encoding="utf-8").replace(shown, instead)
+        report.write_text(text, encoding="utf-8")
+        sys.stderr.write(f"left out: {error}\n")
 
 
 def pack_trials(study_runs: Path, archive: Path) -> None:

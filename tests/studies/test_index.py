@@ -82,6 +82,20 @@ def test_figures_are_copied_small(runs_dir: Path, tmp_path: Path) -> None:
     assert copy.stat().st_size <= figures.LARGEST and drawn.stat().st_size == before
 
 
+@pytest.mark.slow
+def test_a_figure_that_stays_too_large_is_left_out_with_a_word(
+    runs_dir: Path, tmp_path: Path, capsys
+) -> None:
+    drawn = runs_dir / "grid_size" / "embedded" / "report" / "learning.png"
+    Image.effect_noise((2000, 2000), 60).save(drawn)
+    assert index.main(["--add", str(runs_dir), "--results", str(tmp_path)]) == 0
+    folder = tmp_path / "grid_size" / "embedded"
+    text = (folder / "report.md").read_text()
+    assert not (folder / "learning.png").exists() and "![learning.png]" not in text
+    assert "learning.png is left out" in text and "![comparison.png]" in text
+    assert "left out" in capsys.readouterr().err
+
+
 def test_a_folder_without_reports_is_refused(tmp_path: Path, capsys) -> None:
     assert index.main(["--add", str(tmp_path), "--results", str(tmp_path / "r")]) == 2
     assert "no STUDY/PROFILE/report/report.json" in capsys.readouterr().err
