@@ -1,0 +1,67 @@
+"""The figure of all arms: which arms it shows, against what, and what it says of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tools import arms_figure
+from tools.arms_figure import Row
+from tools.figures import LARGEST
+from tools.results_index import RESULTS
+
+FIGURE = Path(__file__).parents[2] / "docs" / "arms.png"
+
+
+def report_of(folder: str) -> dict:
+    return json.loads((RESULTS / folder / "report.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("folder", ["methods/gpu", "grid_size/smollm2"])
+def test_differences_are_those_of_the_report(folder: str) -> None:
+    report = report_of(folder)
+    rows = {row.name: row for row in arms_figure.rows_of(report)}
+    arms = {arm["arm"]: arm["comparison"] for arm in report["arms"] if arm["comparison"]}
+    assert rows.keys() == arms.keys()
+    for name, row in rows.items():
+        assert row.comparison.difference == pytest.approx(arms[name]["difference"])
+        assert row.comparison.low == pytest.approx(arms[name]["low"])
+        assert row.comparison.p_holm == pytest.approx(arms[name]["p_holm"])
+
+
+def test_where_the_baseline_is_not_lora_arms_stand_against_lora() -> None:
+    rows = {row.name: row for row in arms_figure.rows_of(report_of("robustness/gpu"))}
+    assert "lora" not in rows and rows["default"].learns_phi
+    assert not rows["lora-rate-half"].learns_phi
+
+
+def test_each_size_of_a_model_has_its_own_lora() -> None:
+    report = report_of("model_scale/gpu")
+    rows = {row.name: row for row in arms_figure.rows_of(report)}
+    seeds = {arm["arm"]: arm["seeds"] for arm in report["arms"]}
+    large = [seeds["large basis"][s] - seeds["large lora"][s] for s in seeds["large lora"]]
+    assert rows.keys() == {"small basis", "large basis"}
+    assert rows["large basis"].comparison.difference == pytest.approx(sum(large) / len(large))
+
+
+def test_better_arms_are_named_and_far_ones_are_arrows() -> None:
+    compared = arms_figure.compare_arms(
+        {
+            "lora": {0: 0.5, 1: 0.51, 2: 0.52, 3: 0.5},
+            "above": {0: 0.53, 1: 0.54, 2: 0.551, 3: 0.53},
+            "level": {0: 0.5, 1: 0.52, 2: 0.51, 3: 0.5},
+            "chance": {0: 0.1, 1: 0.11, 2: 0.12, 3: 0.11},
+        },
+        "lora",
+    )
+    rows = [Row(name, found, True, 0.035) for name, found in compared.items()]
+    left, right = arms_figure.figure([("a", rows), ("b", rows)]).axes
+    for axes in (left, right):
+        assert [text.get_text() for text in axes.texts] == ["above"]
+        marks = [line.get_marker() for line in axes.lines]
+        assert marks.count("<") == 1 and marks.count("s") == 2
+
+
+def test_the_committed_figure_is_small_and_on_the_page() -> None:
+    assert 0 < FIGURE.stat().st_size <= LARGEST
+    assert "](arms.png)" in (FIGURE.parent / "results.md").read_text(encoding="utf-8")

@@ -1,0 +1,137 @@
+"""The figure of docs/results.md: every arm of every study on GPUs against LoRA.
+
+python -m tools.arms_figure docs/arms.png
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from basis_zoo.drawing.layout import finish, panels
+from basis_zoo.drawing.styles import GREY, INK, PAPER
+from studies.engine.verdicts.statistics import Comparison, compare_arms
+from tools.figures import shrink
+from tools.results_index import RESULTS, read_reports
+
+LORAS = {"robustness": ("lora",), "model_scale": ("small lora", "large lora")}
+"""The arms of plain LoRA in the studies whose baseline is not the LoRA of all arms."""
+EDGES = (-6.0, 6.0)
+"""In points; what lies outside is drawn at the edge."""
+LEVEL = 0.05
+_BETTER, _WORSE = "#0072B2", "#CC79A7"
+_ROW, _GAP = 1.0, 2.0
+_NOTE = (
+    "Points: differences in accuracy, paired by seed, with 95 % intervals. Coloured where "
+    f"p < {LEVEL} after Holm's correction over the study's arms. Filled marks learn a φ, hollow "
+    f"ones do not. Arrows: arms below {EDGES[0]:g} points, most of them at chance. The same runs "
+    "of LoRA and of LR-LoRA stand in many studies, so studies are not independent."
+)
+
+
+class Row(NamedTuple):
+    """One arm."""
+
+    name: str
+    comparison: Comparison
+    learns_phi: bool
+    published: float | None
+    """The paper's difference from its own LoRA, where the study names one of its tables."""
+
+
+def rows_of(report: Mapping[str, Any]) -> list[Row]:
+    """The arms of one report against LoRA, in the report's order."""
+    values = {a["arm"]: {int(s): v for s, v in a["seeds"].items()} for a in report["arms"]}
+    loras = LORAS.get(report["study"], (report["baseline"],))
+    compared: dict[str, Comparison] = {}
+    for lora in loras:
+        group = lora.partition(" ")[0]
+        mine = {n: v for n, v in values.items() if len(loras) == 1 or n.startswith(group)}
+        compared |= compare_arms(mine, lora)
+    rows = []
+    for arm in report["arms"]:
+        found = compared.get(arm["arm"])
+        if found is None or found.difference is None:
+            continue
+        learns_phi = bool((arm["cost"] or {}).get("phi_parameters"))
+        published = (arm["published"] or {}).get("difference")
+        rows.append(Row(arm["arm"], found, learns_phi, published))
+    return rows
+
+
+def studies_on_gpus() -> Iterator[tuple[str, list[Row]]]:
+    """Every committed report of a GPU profile, by name, with its arms."""
+    for _, report in read_reports(RESULTS):
+        if report["profile"] != "embedded" and report["metric"].endswith("accuracy"):
+            seeds = max(len(arm["seeds"]) for arm in report["arms"])
+            profile = "" if report["profile"] == "gpu" else f" {report['profile']}"
+            yield f"{report['study']}{profile}, {seeds} seeds", rows_of(report)
+
+
+def figure(studies: Sequence[tuple[str, list[Row]]]) -> Figure:
+    """Two columns of studies; each arm is a line of its own, in the order of its report."""
+    heights = [len(rows) * _ROW + _GAP for _, rows in studies]
+    half, cut = sum(heights) / 2, 1
+    while sum(heights[:cut]) < half:
+        cut += 1
+    columns = [studies[:cut], studies[cut:]]
+    drawing, axes = panels(2, columns=2, height=max(2.5, 0.07 * half))
+    for each, column in zip(axes, columns, strict=True):
+        _draw(each, column)
+    return finish(drawing, "Every arm of every study on GPUs, against LoRA", _NOTE)
+
+
+def _draw(axes: Axes, studies: Sequence[tuple[str, list[Row]]]) -> None:
+    y, ticks = 0.0, {}
+    for name, rows in studies:
+        ticks[name] = y + _ROW * (len(rows) - 1) / 2
+        for row in rows:
+            _draw_row(axes, y, row)
+            y += _ROW
+        axes.axhline(y - _ROW + (_ROW + _GAP) / 2, color=GREY, lw=0.3)
+        y += _GAP
+    axes.axvline(0, color=INK, lw=1.0, ls="--", label="LoRA")
+    axes.set(xlim=(EDGES[0] - 0.3, EDGES[1]), ylim=(y - _GAP, -_GAP), xlabel="points of accuracy")
+    axes.set_yticks(list(ticks.values()), labels=list(ticks))
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+
+
+def _draw_row(axes: Axes, y: float, row: Row) -> None:
+    found = row.comparison
+    assert found.difference is not None
+    mean = 100 * found.difference
+    told = found.p_holm is not None and found.p_holm < LEVEL
+    colour, label = GREY, "not significantly different"
+    if told:
+        colour, label = (_BETTER, "better") if mean > 0 else (_WORSE, "worse")
+    if mean < EDGES[0]:
+        axes.plot(EDGES[0], y, "<", color=colour, ms=3)
+        return
+    if found.low is not None and found.high is not None:
+        axes.plot([100 * found.low, 100 * found.high], [y, y], color=colour, lw=0.9)
+    face = colour if row.learns_phi else "white"
+    axes.plot(mean, y, "o", color=colour, mfc=face, mew=0.8, ms=2.8, label=label)
+    if row.published is not None:
+        axes.plot(100 * row.published, y, "s", color=PAPER, ms=2.2, label="the paper")
+    if told and mean > 0 and found.high is not None:
+        axes.annotate(row.name, (100 * found.high, y), xytext=(3, 0), va="center", fontsize=5,
+                      textcoords="offset points", color=colour)  # fmt: skip
+
+
+def main() -> None:
+    """Write the figure."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.arms_figure", description="Draw docs/arms.png anew."
+    )
+    parser.add_argument("file", type=Path, help="docs/arms.png in this repository")
+    file = parser.parse_args().file
+    figure(list(studies_on_gpus())).savefig(file)
+    shrink(file)
+
+
+if __name__ == "__main__":
+    main()
