@@ -13,7 +13,7 @@ from studies.engine.planning.tuning import Choice
 from studies.engine.records import BestStep
 from studies.engine.reporting.outcome import collect
 from studies.engine.reporting.remarks import reading, remarks
-from studies.engine.reporting.rendering import terminal
+from studies.engine.reporting.rendering import _tuning, terminal
 from studies.engine.reporting.report import write_report
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -104,6 +104,23 @@ def test_an_arm_for_which_tuning_found_nothing_is_named(fabricate):
     outcome = collect(fabricate.study, fabricate.pairs, choices)
     [line] = [line for line in reading(outcome) if "was chosen for each arm" in line]
     assert line.endswith("No value gave a result for `a`: there it is the study's own.")
+
+
+def test_choices_that_may_have_been_others_are_said(fabricate):
+    fabricate.add("lora", [0.7, 0.71]).add("a", [0.8, 0.81])
+    rates = [{"train.learning_rate": rate} for rate in (1e-3, 2e-3, 4e-3)]
+    scores = tuple((rate, 0.7) for rate in rates)
+    choices = [
+        Choice("lora", rates[1], scores, close=(rates[2],)),
+        Choice("a", rates[2], scores),
+    ]
+    outcome = collect(fabricate.study, fabricate.pairs, choices)
+    lines = reading(outcome)
+    assert any(line.startswith("For 1 of 2 arms another value is within one") for line in lines)
+    said = "`a` took the largest `train.learning_rate` that was tried, 0.004: a better one may lie"
+    assert any(line.startswith(said) for line in lines)
+    text = _tuning(outcome)
+    assert "| lora | 0.7000 | **0.7000** | ~ 0.7000 |" in text and "~ is within one" in text
 
 
 def test_a_failed_trial_is_listed_with_its_message(grid_study):

@@ -13,6 +13,7 @@ from studies.engine.errors import StudyError
 from studies.engine.planning import edits, runs
 from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.selection import only
+from studies.engine.planning.tuning import Choice
 from studies.engine.records import Failure, Result, write_record
 from studies.engine.reporting.arm_facts import matched
 from studies.engine.tracking import background
@@ -116,6 +117,35 @@ def test_a_value_that_fails_on_a_seed_is_not_chosen(study, tmp_path: Path) -> No
     assert dict(lora.settings) == {}
     plain = {t.arm: t.key for t in plan(study) if t.seed == 0}
     assert {t.arm: t.key for t in plan(study, (), choices) if t.seed == 0}["lora"] == plain["lora"]
+
+
+@pytest.mark.parametrize(
+    ("others", "close"),
+    [((0.79, 0.81), True), ((0.79, 0.79), False), ((0.79, None), False), ((0.7, 0.81), True)],
+)
+def test_a_value_within_one_standard_error_is_close(
+    study, tmp_path: Path, others: tuple[float, float | None], close: bool
+) -> None:
+    stage = plan_tuning(study)
+    for trial in stage:
+        best = (0.8, 0.81)[trial.seed - 7]
+        put(trial, tmp_path, best if rate(trial) == 1e-2 else others[trial.seed - 7])
+    for choice in choose(study, stage, tmp_path):
+        assert dict(choice.settings) == {"train.learning_rate": 1e-2}
+        assert choice.close == (({"train.learning_rate": 1e-3},) if close else ())
+
+
+def test_an_end_of_what_was_tried_is_said_from_three_values_on() -> None:
+    def chosen(rate: float, tried: list[float]) -> dict[str, str]:
+        scores = tuple(({"train.learning_rate": each}, 0.5) for each in tried)
+        return Choice("a", {"train.learning_rate": rate}, scores).edges
+
+    assert chosen(1.0, [1.0, 2.0, 3.0]) == {"train.learning_rate": "smallest"}
+    assert chosen(3.0, [1.0, 2.0, 3.0]) == {"train.learning_rate": "largest"}
+    assert chosen(2.0, [1.0, 2.0, 3.0]) == chosen(1.0, [1.0, 2.0]) == {}
+    words = tuple(({"adapter.start": each}, 0.5) for each in "abc")
+    assert Choice("a", {"adapter.start": "a"}, words).edges == {}
+    assert Choice("a", {}, words).edges == {}
 
 
 @pytest.mark.parametrize(

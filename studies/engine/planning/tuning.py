@@ -30,6 +30,23 @@ class Choice:
     """The arm's trials of the study's seeds, where they are known already."""
     task: str = ""
     """On which of several tasks; empty where the study has one alone."""
+    close: tuple[Mapping[str, Any], ...] = ()
+    """Other settings within one standard error of the chosen ones, paired over the stage's seeds:
+    which of them is the best is a matter of chance."""
+
+    @property
+    def edges(self) -> dict[str, str]:
+        """Chosen settings that are the "smallest" or "largest" of at least three that were tried.
+
+        A better one may lie beyond.
+        """
+        found: dict[str, str] = {}
+        for path, value in self.settings.items():
+            tried = {settings[path] for settings, _ in self.scores}
+            if len(tried) > 2 and all(type(each) in (int, float) for each in tried):
+                found |= {path: "smallest"} if value == min(tried) else {}
+                found |= {path: "largest"} if value == max(tried) else {}
+        return found
 
     @property
     def cell(self) -> tuple[str, str]:
@@ -82,20 +99,34 @@ class Tuning(Record):
     ) -> Choice:
         task = own.trials[0].task
         metric = self.select_on_of.get(task, self.select_on)
-        scores = [_score([results[key] for key in c.scored_by], metric) for c in tried]
+        values = [_values([results[key] for key in c.scored_by], metric) for c in tried]
+        scores = [statistics.fmean(own) if own else None for own in values]
         sign = 1 if self.direction == "maximize" else -1
         known = [(sign * score, -i) for i, score in enumerate(scores) if score is not None]
-        best = tried[-max(known)[1]] if known else own  # the first of equals
+        place = -max(known)[1] if known else -1  # the first of equals
+        best = tried[place] if known else own
+        close = [c.settings for c, each in zip(tried, values, strict=True)
+                 if known and c is not best and _is_close(each, values[place])]  # fmt: skip
         pairs = tuple((c.settings, score) for c, score in zip(tried, scores, strict=True))
-        return Choice(own.trials[0].arm, best.settings, pairs, best.trials, task)
+        chosen, arm = best.settings, own.trials[0].arm
+        return Choice(arm, chosen, pairs, best.trials, task, tuple(close))
 
 
-def _score(results: Sequence[Result | None], metric: str) -> float | None:
-    """The mean of `metric` over seeds; None where a seed failed."""
+def _values(results: Sequence[Result | None], metric: str) -> list[float]:
+    """`metric` of each seed; nothing where a seed failed."""
     values = [
         result.metrics.get(metric, math.nan)
         for result in results
         if result is not None and result.status == "done"
     ]
-    whole = values and len(values) == len(results) and all(map(math.isfinite, values))
-    return statistics.fmean(values) if whole else None
+    whole = len(values) == len(results) and all(map(math.isfinite, values))
+    return values if whole else []
+
+
+def _is_close(values: Sequence[float], best: Sequence[float]) -> bool:
+    """Whether the mean difference is at most its standard error; one seed tells nothing."""
+    if not values or len(values) < 2:
+        return False
+    differences = [b - v for b, v in zip(best, values, strict=True)]
+    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    return abs(statistics.fmean(differences)) <= error

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from studies.engine.labels import span
+from studies.engine.labels import short_value, span
+from studies.engine.planning.tuning import Choice
 from studies.engine.reporting.outcome import DRAWN, Arm, Outcome
 from studies.engine.verdicts.power import MOST, SHARE, one_sided_level, seeds_needed
 from studies.engine.verdicts.samples import BOTH, RUNS
@@ -163,6 +164,23 @@ def _range(numbers: Sequence[int]) -> str:
     return span(min(numbers), max(numbers))
 
 
+def _doubts(choices: Sequence[Choice]) -> Iterator[str]:
+    """Where a choice may have been another."""
+    if close := sum(bool(choice.close) for choice in choices):
+        yield (
+            f"For {close} of {len(choices)} arms another value is within one standard error of the "
+            "chosen one (~ in the table of tuning): which is taken is a matter of chance, and what "
+            "that costs is part of the differences."
+        )
+    ends: dict[str, list[str]] = {}
+    for choice in choices:
+        for path, end in choice.edges.items():
+            which = f"the {end} `{path}` that was tried, {short_value(choice.settings[path])}"
+            ends.setdefault(which, []).append(f"`{choice.title}`")
+    for which, arms in ends.items():
+        yield f"{', '.join(arms)} took {which}: a better one may lie beyond."
+
+
 def _choices(outcome: Outcome) -> Iterator[str]:
     """What was chosen for the arms, and on which split."""
     metric, chosen_on, search = outcome.metric, outcome.chosen_on, outcome.search
@@ -189,6 +207,7 @@ def _choices(outcome: Outcome) -> Iterator[str]:
             f"{tuned} was chosen for {each} on {chosen_on}, from the same values and with other "
             f"seeds than those reported.{untuned if left else ''}"
         )
+        yield from _doubts(outcome.choices)
     elif search is not None and search.points:
         searched = ", ".join(f"`{path}`" for path in search.points[0].settings)
         yield (

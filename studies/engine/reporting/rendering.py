@@ -170,10 +170,12 @@ def _tuning(outcome: Outcome) -> str:
     rows = []
     for choice in outcome.choices:
         cells = [number(mean) for _, mean in choice.scores]
-        marked = [f"**{c}**" if s == choice.settings else c
+        marked = [f"**{c}**" if s == choice.settings else f"~ {c}" if s in choice.close else c
                   for c, (s, _) in zip(cells, choice.scores, strict=True)]  # fmt: skip
         rows.append([choice.title, *marked])
     head = f"Mean {outcome.chosen_on} of the stage before the seeds; what was chosen is bold."
+    if any(choice.close for choice in outcome.choices):
+        head += " ~ is within one standard error of it, paired by seed."
     return f"## Tuning\n\n{head}\n\n" + table(["arm", *columns], rows)
 
 

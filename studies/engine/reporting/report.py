@@ -213,6 +213,7 @@ def _as_data(outcome: Outcome) -> dict[str, Any]:
                 "task": choice.task,
                 "chosen": choice.settings,
                 "scores": [{"settings": tried, "mean": mean} for tried, mean in choice.scores],
+                "close": choice.close,
             }
             for choice in outcome.choices
         ],
