@@ -1,6 +1,7 @@
 """The PEFT tuner: puts layers with adapters in the place of the targeted modules."""
 
 import dataclasses
+import re
 from typing import Any, cast
 
 from peft import PeftConfig
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from adapters.basis.config import BasisConfig
 from adapters.basis.fitting.model_state import AdapterState
+from adapters.basis.fitting.sharding_and_offloading import ABSENT
 from adapters.basis.layers import BasisLayer, BasisLinear, choose_layer
 from adapters.basis.layers.linear import check_float8
 from adapters.basis.mixed_batches import adapters_by_row
@@ -257,15 +259,25 @@ class BasisModel(BaseTuner):
     def _get_adapter_state_dict(  # type: ignore[override]  # as `peft_config` and `inject_adapter`
         cls, model: nn.Module, config: BasisConfig, adapter_name: str, **kwargs: Any
     ) -> dict[str, Tensor]:
-        """PEFT's state dict; a weighted sum is refused, since it has no numbers to save."""
+        """PEFT's state dict.
+
+        Raises:
+            ValueError: It is a weighted sum, which has no numbers to save.
+            RuntimeError: Its numbers are not in this process.
+        """
         if sums_of(model, adapter_name) == [adapter_name]:
             raise ValueError(
                 f"adapter {adapter_name!r} is a weighted sum and has no numbers of its own: save "
                 "its parts (`selected_adapters`), export it by adapters.export.to_lora, or merge it"
             )
-        return super()._get_adapter_state_dict(
+        state: dict[str, Tensor] = super()._get_adapter_state_dict(
             model=model, config=config, adapter_name=adapter_name, **kwargs
         )
+        # of what a layer has, bandwidths and centers may be empty, these never
+        never_empty = re.compile(r"basis_[AB]\b|basis_phi\..*amplitude")
+        if any(not n.numel() for name, n in state.items() if never_empty.search(name)):
+            raise RuntimeError(ABSENT.format(adapter_name))  # a file of it could not be loaded
+        return state
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete as PEFT does, and forget what its layers shared.

@@ -139,7 +139,8 @@ class MergingLayer(BaseTunerLayer):
         elif hasattr(getattr(base, name), "ds_id"):
             raise ValueError(
                 f"cannot merge into {kind}, whose weight DeepSpeed's ZeRO-3 holds: save the "
-                "adapter, load it onto the model in one process, and merge there"
+                "adapter inside deepspeed.zero.GatheredParameters (the Trainer does), load it onto "
+                "the model in one process, and merge there"
             )
 
 

@@ -265,6 +265,8 @@ class PhiBatch:
         if len(numbers) != len(fitted.numbers):
             return False
         same = all(now is then for now, then in zip(numbers, fitted.numbers, strict=True))
+        if self._scattered and not are_here(numbers, layer.has_factors(self.adapter)):
+            return False
         # what was gathered again for the backward pass may lie elsewhere
         return same and (self._scattered or list(map(mark, numbers)) == fitted.marks)
 

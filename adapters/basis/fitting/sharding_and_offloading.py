@@ -22,8 +22,8 @@ SHALLOW_COPY = (
 ABSENT = (
     "the numbers of adapter {!r} are not in this process: FSDP or DeepSpeed holds a part of them, "
     "or they are on the meta device. Call the whole model, which gathers them, or gather them "
-    "around merging and reading (FullyShardedDataParallel.summon_full_params, FSDPModule.unshard, "
-    "deepspeed.zero.GatheredParameters); load what is on meta onto a device"
+    "around merging and reading (FullyShardedDataParallel.summon_full_params, FSDPModule.unshard), "
+    "around reading alone by deepspeed.zero.GatheredParameters; load what is on meta onto a device"
 )
 """Why the numbers of a layer cannot be read, and what to do."""
 

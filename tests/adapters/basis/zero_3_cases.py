@@ -1,7 +1,8 @@
 """What test_zero_3.py runs in two processes at once: `python zero_3_cases.py FOLDER`.
 
 Each case trains a model under DeepSpeed's ZeRO-3 and the same model whole, and tells how far their
-losses are apart; RANK.json in FOLDER holds the distance or the error of every case.
+losses, and what their parameters have become, are apart; RANK.json in FOLDER holds the distance or
+the error of every case.
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any
 import deepspeed
 import torch
 import torch.distributed as dist
+from deepspeed.utils import safe_get_full_fp32_param
 from peft import get_peft_model
 from torch import nn
 from torch.multiprocessing import start_processes
@@ -70,7 +72,7 @@ def sgd(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def distance(options: dict[str, Any]) -> float:
-    """The largest difference of a loss, over four steps and an evaluation."""
+    """The largest difference of a loss, and of the change of a parameter, as shares of these."""
     half = slice(4 * dist.get_rank(), 4 * dist.get_rank() + 4)
     whole, sharded = make(**{**options, "partitioned": False}), make(**options)
     optimizer = sgd(whole)
@@ -91,6 +93,13 @@ def distance(options: dict[str, Any]) -> float:
         mean = got.detach().clone()
         dist.all_reduce(mean)
         worst = max(worst, abs(float(mean) / 2 - float(want)) / float(want))
+    start = dict(make(**{**options, "partitioned": False}).named_parameters())
+    pairs = zip(whole.named_parameters(), sharded.parameters(), strict=True)
+    for (name, want), held in pairs:
+        if want.requires_grad:
+            found, before = safe_get_full_fp32_param(held).detach(), start[name].detach()
+            change = (want.detach() - before).norm()
+            worst = max(worst, float((found - want.detach()).norm() / change))
     return worst
 
 
