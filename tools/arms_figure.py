@@ -4,6 +4,7 @@ python -m tools.arms_figure docs/arms.png
 """
 
 import argparse
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +14,18 @@ from matplotlib.figure import Figure
 
 from basis_zoo.drawing.layout import finish, panels
 from basis_zoo.drawing.styles import GREY, INK, PAPER
+from studies.engine.labels import span
 from studies.engine.verdicts.statistics import Comparison, compare_arms
 from tools.figures import shrink
 from tools.results_index import RESULTS, read_reports
 
-LORAS = {"robustness": ("lora",), "model_scale": ("small lora", "large lora")}
-"""The arms of plain LoRA in the studies whose baseline is not the LoRA of all arms."""
+LORAS = {
+    "base_rank": (r"r=(\d+)(.*)", r"lora-\1\2"),
+    "learning_rate": (r"learning_rate=(.*)", r"lora \1"),
+    "model_scale": (r"(small|large) .*", r"\1 lora"),
+    "robustness": (r"(?:rate-(half|double)|.*)", r"lora-rate-\1"),
+}
+"""Which arms of a study stand against which LoRA, where that is not the baseline; others do too."""
 EDGES = (-6.0, 6.0)
 """In points; what lies outside is drawn at the edge."""
 LEVEL = 0.05
@@ -45,12 +52,18 @@ class Row(NamedTuple):
 def rows_of(report: Mapping[str, Any]) -> list[Row]:
     """The arms of one report against LoRA, in the report's order."""
     values = {a["arm"]: {int(s): v for s, v in a["seeds"].items()} for a in report["arms"]}
-    loras = LORAS.get(report["study"], (report["baseline"],))
-    compared: dict[str, Comparison] = {}
-    for lora in loras:
-        group = lora.partition(" ")[0]
-        mine = {n: v for n, v in values.items() if len(loras) == 1 or n.startswith(group)}
-        compared |= compare_arms(mine, lora)
+    against = {name: _lora_of(name, report) for name in values}
+    loras = set(against.values())
+    # differences from LoRA, so that Holm's correction is over all arms, whichever LoRA is theirs
+    gains = {
+        name: {
+            seed: v - values[lora][seed] for seed, v in values[name].items() if seed in values[lora]
+        }
+        for name, lora in against.items()
+        if name not in loras
+    }
+    zero = {seed: 0.0 for own in values.values() for seed in own}
+    compared = compare_arms({"": zero, **gains}, "")
     rows = []
     for arm in report["arms"]:
         found = compared.get(arm["arm"])
@@ -62,13 +75,24 @@ def rows_of(report: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
+def _lora_of(arm: str, report: Mapping[str, Any]) -> str:
+    """The arm of plain LoRA that `arm` stands against."""
+    names = [each["arm"] for each in report["arms"]]
+    pattern, lora = LORAS.get(report["study"], ("", ""))
+    found = re.fullmatch(pattern, arm)
+    if found is not None and (name := found.expand(lora).removesuffix("-rate-")) in names:
+        return name
+    return str(report["baseline"])
+
+
 def studies_on_gpus() -> Iterator[tuple[str, list[Row]]]:
     """Every committed report of a GPU profile, by name, with its arms."""
     for _, report in read_reports(RESULTS):
         if report["profile"] != "embedded" and report["metric"].endswith("accuracy"):
-            seeds = max(len(arm["seeds"]) for arm in report["arms"])
+            rows = rows_of(report)
+            counts = [len(row.comparison.seeds) for row in rows]
             profile = "" if report["profile"] == "gpu" else f" {report['profile']}"
-            yield f"{report['study']}{profile}, {seeds} seeds", rows_of(report)
+            yield f"{report['study']}{profile}, {span(min(counts), max(counts))} seeds", rows
 
 
 def figure(studies: Sequence[tuple[str, list[Row]]]) -> Figure:
@@ -108,6 +132,8 @@ def _draw_row(axes: Axes, y: float, row: Row) -> None:
     colour, label = GREY, "not significantly different"
     if told:
         colour, label = (_BETTER, "better") if mean > 0 else (_WORSE, "worse")
+    if row.published is not None:
+        axes.plot(100 * row.published, y, "s", color=PAPER, ms=2.2, label="the paper")
     if mean < EDGES[0]:
         axes.plot(EDGES[0], y, "<", color=colour, ms=3)
         return
@@ -115,8 +141,6 @@ def _draw_row(axes: Axes, y: float, row: Row) -> None:
         axes.plot([100 * found.low, 100 * found.high], [y, y], color=colour, lw=0.9)
     face = colour if row.learns_phi else "white"
     axes.plot(mean, y, "o", color=colour, mfc=face, mew=0.8, ms=2.8, label=label)
-    if row.published is not None:
-        axes.plot(100 * row.published, y, "s", color=PAPER, ms=2.2, label="the paper")
     if told and mean > 0 and found.high is not None:
         axes.annotate(row.name, (100 * found.high, y), xytext=(3, 0), va="center", fontsize=5,
                       textcoords="offset points", color=colour)  # fmt: skip

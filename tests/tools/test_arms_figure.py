@@ -32,16 +32,29 @@ def test_differences_are_those_of_the_report(folder: str) -> None:
 def test_where_the_baseline_is_not_lora_arms_stand_against_lora() -> None:
     rows = {row.name: row for row in arms_figure.rows_of(report_of("robustness/gpu"))}
     assert "lora" not in rows and rows["default"].learns_phi
-    assert not rows["lora-rate-half"].learns_phi
+    assert "lora-rate-half" not in rows  # which stands against itself
+    assert_difference(report_of("robustness/gpu"), "default", "lora")
+    assert_difference(report_of("robustness/gpu"), "rate-half", "lora-rate-half")
 
 
-def test_each_size_of_a_model_has_its_own_lora() -> None:
-    report = report_of("model_scale/gpu")
+def assert_difference(report: dict, arm: str, lora: str) -> None:
     rows = {row.name: row for row in arms_figure.rows_of(report)}
-    seeds = {arm["arm"]: arm["seeds"] for arm in report["arms"]}
-    large = [seeds["large basis"][s] - seeds["large lora"][s] for s in seeds["large lora"]]
-    assert rows.keys() == {"small basis", "large basis"}
-    assert rows["large basis"].comparison.difference == pytest.approx(sum(large) / len(large))
+    seeds = {each["arm"]: each["seeds"] for each in report["arms"]}
+    gains = [seeds[arm][s] - seeds[lora][s] for s in seeds[lora]]
+    assert rows[arm].comparison.difference == pytest.approx(sum(gains) / len(gains))
+
+
+@pytest.mark.parametrize(
+    ("study", "arm", "lora"),
+    [
+        ("model_scale", "large basis", "large lora"),
+        ("base_rank", "r=64 alpha", "lora-64 alpha"),
+        ("base_rank", "r=4", "lora-4"),
+        ("learning_rate", "learning_rate=0.008", "lora 0.008"),
+    ],
+)
+def test_equal_sizes_ranks_and_rates_are_compared(study: str, arm: str, lora: str) -> None:
+    assert_difference(report_of(f"{study}/gpu"), arm, lora)
 
 
 def test_better_arms_are_named_and_far_ones_are_arrows() -> None:
@@ -59,7 +72,7 @@ def test_better_arms_are_named_and_far_ones_are_arrows() -> None:
     for axes in (left, right):
         assert [text.get_text() for text in axes.texts] == ["above"]
         marks = [line.get_marker() for line in axes.lines]
-        assert marks.count("<") == 1 and marks.count("s") == 2
+        assert marks.count("<") == 1 and marks.count("s") == 3
 
 
 def test_the_committed_figure_is_small_and_on_the_page() -> None:
