@@ -143,9 +143,10 @@ def test_an_end_of_what_was_tried_is_said_from_three_values_on() -> None:
     assert chosen(1.0, [1.0, 2.0, 3.0]) == {"train.learning_rate": "smallest"}
     assert chosen(3.0, [1.0, 2.0, 3.0]) == {"train.learning_rate": "largest"}
     assert chosen(2.0, [1.0, 2.0, 3.0]) == chosen(1.0, [1.0, 2.0]) == {}
-    words = tuple(({"adapter.start": each}, 0.5) for each in "abc")
-    assert Choice("a", {"adapter.start": "a"}, words).edges == {}
-    assert Choice("a", {}, words).edges == {}
+    for values in ("abc", ([1], [2], [1, 2])):
+        others = tuple(({"adapter.x": each}, 0.5) for each in values)
+        assert Choice("a", {"adapter.x": values[0]}, others).edges == {}
+    assert Choice("a", {}, others).edges == {}
 
 
 @pytest.mark.parametrize(

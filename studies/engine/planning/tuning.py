@@ -42,8 +42,8 @@ class Choice:
         """
         found: dict[str, str] = {}
         for path, value in self.settings.items():
-            tried = {settings[path] for settings, _ in self.scores}
-            if len(tried) > 2 and all(type(each) in (int, float) for each in tried):
+            tried = [settings[path] for settings, _ in self.scores]
+            if all(type(each) in (int, float) for each in tried) and len(set(tried)) > 2:
                 found |= {path: "smallest"} if value == min(tried) else {}
                 found |= {path: "largest"} if value == max(tried) else {}
         return found

@@ -169,8 +169,8 @@ def _doubts(choices: Sequence[Choice]) -> Iterator[str]:
     if close := sum(bool(choice.close) for choice in choices):
         yield (
             f"For {close} of {len(choices)} arms another value is within one standard error of the "
-            "chosen one (~ in the table of tuning): which is taken is a matter of chance, and what "
-            "that costs is part of the differences."
+            "chosen one (~ in the table of tuning): which is taken may be a matter of chance, and "
+            "what that costs is part of the differences."
         )
     ends: dict[str, list[str]] = {}
     for choice in choices:
