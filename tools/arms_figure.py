@@ -20,12 +20,12 @@ from tools.figures import shrink
 from tools.results_index import RESULTS, read_reports
 
 LORAS = {
-    "base_rank": (r"r=(\d+)(.*)", r"lora-\1\2"),
-    "learning_rate": (r"learning_rate=(.*)", r"lora \1"),
-    "model_scale": (r"(small|large) .*", r"\1 lora"),
-    "robustness": (r"(?:rate-(half|double)|.*)", r"lora-rate-\1"),
+    "base_rank": {r"r=(\d+)(.*)": r"lora-\1\2"},
+    "learning_rate": {r"learning_rate=(.*)": r"lora \1"},
+    "model_scale": {r"(small|large) .*": r"\1 lora"},
+    "robustness": {r"rate-(half|double)": r"lora-rate-\1", ".*": "lora"},
 }
-"""Which arms of a study stand against which LoRA, where that is not the baseline; others do too."""
+"""Study to patterns of arms, each with the LoRA that they stand against; others: the baseline."""
 EDGES = (-6.0, 6.0)
 """In points; what lies outside is drawn at the edge."""
 LEVEL = 0.05
@@ -78,10 +78,10 @@ def rows_of(report: Mapping[str, Any]) -> list[Row]:
 def _lora_of(arm: str, report: Mapping[str, Any]) -> str:
     """The arm of plain LoRA that `arm` stands against."""
     names = [each["arm"] for each in report["arms"]]
-    pattern, lora = LORAS.get(report["study"], ("", ""))
-    found = re.fullmatch(pattern, arm)
-    if found is not None and (name := found.expand(lora).removesuffix("-rate-")) in names:
-        return name
+    for pattern, lora in LORAS.get(report["study"], {}).items():
+        found = re.fullmatch(pattern, arm)
+        if found is not None and (name := found.expand(lora)) in names:
+            return name
     return str(report["baseline"])
 
 

@@ -59,9 +59,8 @@ def series(arms: Iterable[Arm], axis: str | None) -> list[list[Arm]]:
     for members in groups.values():
         members.sort(key=lambda arm: arm.x)
     longest = sorted(groups.values(), key=len, reverse=True)
-    with_baseline = [own for own in longest if any(arm.is_baseline for arm in own)]
-    ours = [own for own in longest if own not in with_baseline]
-    return ours[:1] + [own for own in longest if own not in ours[:1]]
+    first = next((own for own in longest if not any(arm.is_baseline for arm in own)), None)
+    return sorted(longest, key=lambda own: own is not first)
 
 
 def draw_baseline(outcome: Outcome, left: Axes, right: Axes, *, level: bool) -> None:
