@@ -55,7 +55,7 @@ baseline: lora
 
 objective: {metric: test/accuracy, direction: maximize, select_on: valid/accuracy}
 
-tune: {adapter.alpha: [8, 16], seeds: [100, 101]}
+tune: {adapter.alpha: [8, 16, 32], seeds: [100, 101], extend: 1}
 
 search:
   arm: slow

@@ -55,7 +55,7 @@ def run(tmp_path: Path, monkeypatch, capsys, without_figures):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(devices, "gpus", lambda: 0)
     monkeypatch.setattr(local, "LocalRunner", fake_trials.local_runner(tmp_path / "journal"))
-    monkeypatch.setattr(session, "_absent", lambda trials: [])
+    monkeypatch.setattr(session, "absent", lambda trials: [])
     monkeypatch.setattr(fetching.backbones, "fetch", lambda spec: None)
     monkeypatch.setattr(fetching.tasks, "fetch", lambda spec: None)
     script = fake_trials.SCRIPT.replace('["fake"]', '.get("fake", {})')

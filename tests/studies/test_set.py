@@ -164,7 +164,7 @@ def test_what_a_stage_chooses_is_refused_and_its_values_can_be_set(study) -> Non
 def test_seeds_can_be_set_where_a_study_tunes_with_seeds_of_its_own(study) -> None:
     study.write_text(TUNED.replace("  - {name: slow, set: {train.learning_rate: 1.0e-4}}\n", ""))
     loaded = load_study(study, settings=["seeds=[1, 2]"])
-    assert (loaded.seeds, loaded.tune["seeds"]) == ((1, 2), (9,))
+    assert (loaded.seeds, loaded.tune.seeds) == ((1, 2), (9,))
 
 
 def test_the_study_has_a_folder_and_keys_of_its_own(study) -> None:

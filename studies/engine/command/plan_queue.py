@@ -9,7 +9,7 @@ from studies.archives import ArchiveError
 from studies.engine.errors import StudyError
 from studies.engine.planning import runs
 from studies.engine.planning.plan_file import Plan
-from studies.engine.planning.tuning import Candidate, Choice, Tuning
+from studies.engine.planning.tuning import Candidate, Choice, Tuning, extension
 from studies.engine.records import Result, Trial
 from studies.engine.running.durations import Durations
 from studies.engine.running.protocols import Queue, Task
@@ -138,26 +138,29 @@ class PlanQueue(Queue):
         speed = f"{self._count} trials in {hours * 60:.1f} min, {self._count / hours:.0f} an hour"
         return "\n".join([*lines, *failures, speed])
 
-    def _add(self, plan: Plan, trial: Trial) -> None:
+    def _add(self, plan: Plan, trial: Trial) -> bool:
+        """Queue `trial` unless it has ended or is queued; whether it is new."""
         if _identity(trial) in self._results:
-            return
+            return False
         result = runs.result_of(trial, self._runs_dir)
         if result is not None and result.status == "failed" and self._retry_failed:
             result = None
         self._results[_identity(trial)] = result
         if result is not None:
             self._durations.note(trial, result.seconds)
-            return
+            return True
         metric = plan.metric_of.get(trial.task, plan.metric)
         task = Task(trial, runs.trial_dir(trial, self._runs_dir), metric, plan.budget)
         # seeds of a tuned arm before the plans that were named later
         bisect.insort(self._queued, task, key=lambda other: self._place(other.trial))
+        return True
 
     def _choose(self) -> None:
         """Add the seeds of every arm whose tuning trials have all ended."""
         for plan, trials, arms in zip(self._plans, self._trials, self._open, strict=True):
             for arm in list(arms):
-                choice = self._choice(plan, arm)
+                assert plan.tuning is not None
+                choice = self._choice(plan, plan.tuning, trials, arm)
                 if choice is None:
                     continue
                 arms.remove(arm)
@@ -166,21 +169,30 @@ class PlanQueue(Queue):
                     self._add(plan, trial)
                 values = ", ".join(f"{path} {value}" for path, value in choice.settings.items())
                 choice_text = "no value gave a result: the study's own"
-                if plan.tuning is not None and choice.score is not None:
+                if choice.score is not None:
                     metric = plan.tuning.select_on_of.get(choice.task, plan.tuning.select_on)
                     choice_text = f"{values} chosen ({metric} {choice.score:.4f})"
                 self._say(f"{plan.study} {choice.title}: {choice_text}")
 
-    def _choice(self, plan: Plan, arm: Sequence[Candidate]) -> Choice | None:
-        """What validation chooses for `arm`; None while its tuning trials run."""
-        assert plan.tuning is not None
-        tuning: Tuning = plan.tuning.model_copy(update={"arms": (tuple(arm),)})
+    def _choice(
+        self, plan: Plan, tuning: Tuning, trials: list[Trial], arm: Sequence[Candidate]
+    ) -> Choice | None:
+        """What validation chooses for `arm`; None while its tuning trials run.
+
+        Those that its results ask for beyond the listed values are queued, and added to `trials`.
+        """
         where = (plan.study, plan.profile)
-        choices = tuning.choices(lambda key: self._results.get((*where, key)))
-        if not choices:
-            return None
-        self._tried |= {(*where, key) for candidate in arm for key in candidate.scored_by}
-        return choices[0]
+        while True:
+            choice, asked = tuning.walk(arm, lambda key: self._results.get((*where, key)))
+            keys = {key for candidate in asked for key in candidate.scored_by}
+            more = [t for t in tuning.may_follow if t.key in keys and self._add(plan, t)]
+            if not more:
+                break
+            trials += more
+            self._say(extension(arm[-1].title, more))
+        if choice is not None:
+            self._tried |= {(*where, key) for key in keys}
+        return choice
 
     def _place(self, trial: Trial) -> int:
         """Where the trial's plan was named."""

@@ -17,9 +17,9 @@ from studies.engine.command.notices import Notices, Say
 from studies.engine.command.plan_table import plan_table
 from studies.engine.command.progress import Progress
 from studies.engine.command.report_cache import ReportCache
-from studies.engine.command.stages import SearchStage, SeedsStage, StudyStage, TuneStage
+from studies.engine.command.stages import SearchStage, SeedsStage, StudyStage, TuneStage, spend
 from studies.engine.command.standing import Standing
-from studies.engine.definition import checks, verify
+from studies.engine.definition import verify
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
 from studies.engine.labels import span
@@ -32,7 +32,7 @@ from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.running.events import Event, Stopped
 from studies.engine.running.protocols import Runner
 from studies.engine.tracking import mlflow_client
-from studies.engine.trials.fetching import fetch_for
+from studies.engine.trials.fetching import absent, fetch_for
 
 if TYPE_CHECKING:  # these take a second each
     from studies.engine.reporting.report import Report
@@ -96,7 +96,7 @@ class Session:
             self.notices.edits(stage, keep=False)
         self.notices.data(stage.to_fetch)
         self.notices.room(stage)
-        for name in sorted({trial.config["backbone"]["name"] for trial in _absent(stage.to_fetch)}):
+        for name in sorted({trial.config["backbone"]["name"] for trial in absent(stage.to_fetch)}):
             self._say(f"{name} is not on this machine yet: whether it fits its task, and has what "
                       "the arms adapt, is checked once it is fetched", "yellow")  # fmt: skip
         slots = functools.partial(slot_count, stage.selected)
@@ -124,24 +124,34 @@ class Session:
             self.notices.edits(before, keep=False)
         if before is not None and (before.missing or (retry and self._failed(before))):
             try:
-                self._train(before, make_runner, retry)
+                self._choose(before, make_runner, retry)
             except Stopped as stopped:
-                self._say(str(stopped), "red")
-                self.deliver(self.seeds(whole=True))
-                return INCOMPLETE
+                return self._incomplete(str(stopped), "red")
             if before.missing:
-                self._say(before.missing, "yellow")
-                self.deliver(self.seeds(whole=True))
-                return INCOMPLETE
+                return self._incomplete(before.missing, "yellow")
         seeds = self.seeds()
         self.notices.edits(seeds, keep=True)
         try:
             seeds = self._look_by_look(seeds, make_runner)
         except Stopped as stopped:
-            self._say(str(stopped), "red")
-            self.deliver(self.seeds(whole=True))
-            return INCOMPLETE
+            return self._incomplete(str(stopped), "red")
         return self._end(seeds)
+
+    def _incomplete(self, why: str, style: str) -> int:
+        """Say why the study goes no further, and deliver what is there."""
+        self._say(why, style)
+        self.deliver(self.seeds(whole=True))
+        return INCOMPLETE
+
+    def _choose(self, stage: StudyStage, make_runner: MakeRunner, retry: bool) -> None:
+        """Run the stage that chooses settings, and the values that `tune.extend` adds to it."""
+        began = time.monotonic()
+        self._train(stage, make_runner, retry)
+        while self.tuning is not None and (more := self.tuning.look()):
+            spend(self.tuning, began, more[0])
+            self._print(*more)
+            began = time.monotonic()
+            self._train(self.tuning, make_runner, retry=False)
 
     def _look_by_look(self, seeds: SeedsStage, make_runner: MakeRunner) -> SeedsStage:
         """Run `seeds` and, until the claims are decided, those that follow; the last stage."""
@@ -153,19 +163,13 @@ class Session:
             if after.look is None or seeds.look is None or after.look.number == seeds.look.number:
                 return after
             seeds, retry = after, False  # what fails again is not tried a third time
-            if seeds.hours is not None:
-                seeds.hours -= (time.monotonic() - began) / 3600
-                if seeds.hours <= 0:
-                    raise Stopped(f"{after.look.begins}: budget.max_hours is used up; run the same "
-                                  "command again to continue")  # fmt: skip
+            spend(seeds, began, after.look.begins)
 
     def report(self) -> int:
         """Report on what is there, and bring it to MLflow; trains nothing."""
         if self.before is not None and self.before.missing:
             self.notices.edits(self.before, keep=False)
-            self._say(self.before.missing, "yellow")
-            self.deliver(self.seeds(whole=True))
-            return INCOMPLETE
+            return self._incomplete(self.before.missing, "yellow")
         seeds = self.seeds()
         self.notices.edits(seeds, keep=True)
         return self._end(seeds)
@@ -175,11 +179,10 @@ class Session:
         self._refuse_open_search()
         if self.tuning is not None:
             self._import(source, self.tuning, last=False)
+            self.tuning.look()
             if self.tuning.missing:
                 self.notices.edits(self.tuning, keep=False)
-                self._say(self.tuning.missing, "yellow")
-                self.deliver(self.seeds(whole=True))
-                return INCOMPLETE
+                return self._incomplete(self.tuning.missing, "yellow")
         seeds = self.seeds()
         self.notices.edits(seeds, keep=True)
         cells = {trial.cell for trial in self.tuning.trials} if self.tuning is not None else set()
@@ -187,9 +190,7 @@ class Session:
         try:
             self._import(source, seeds, last=self.tuning is None or settled == cells)
         except Stopped as stopped:
-            self._say(str(stopped), "red")
-            self.deliver(self.seeds(whole=True))
-            return INCOMPLETE
+            return self._incomplete(str(stopped), "red")
         return self._end(self.seeds())
 
     def export(self, file: Path) -> int:
@@ -201,7 +202,8 @@ class Session:
         ):
             self.notices.edits(tuning, keep=False)
             trials = list(tuning.selected)
-            follow = plan_candidates(self._study, trials, self._options.plugins)
+            stage = [*trials, *tuning.may_follow]
+            follow = plan_candidates(self._study, stage, self._options.plugins)
         else:
             seeds = self.seeds()
             self.notices.edits(seeds, keep=False)
@@ -317,12 +319,12 @@ class Session:
         self.notices.data(left)
         self.notices.room(stage)
         if self._options.fetch:
-            absent = _absent(left)
+            unseen = absent(left)
             try:
                 fetch_for(left)
             except ArchiveError as error:
                 raise Stopped(str(error)) from error
-            if absent and (problems := verify.points_of(self._study)[1]):
+            if unseen and (problems := verify.points_of(self._study)[1]):
                 raise StudyError(*problems)
         standing = Standing(stage.metric_of, self._study.baseline, stage.selected)
         with (
@@ -391,8 +393,3 @@ class Session:
     def _print(self, *texts: str) -> None:
         for text in texts:
             self._out.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _absent(trials: Iterable[Trial]) -> list[Trial]:
-    """Those of `trials` whose backbone could not be looked at, as it is still to be fetched."""
-    return [trial for trial in trials if not checks.is_at_hand(trial.config["backbone"])]

@@ -1,5 +1,6 @@
 """The stages of a study: `search` or `tune` chooses settings, then `seeds` measures the arms."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -15,9 +16,10 @@ from studies.engine.planning import runs
 from studies.engine.planning.edits import Again
 from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.selection import only
-from studies.engine.planning.tuning import Choice
+from studies.engine.planning.tuning import Choice, extension
 from studies.engine.records import Result, Stage, Trial
 from studies.engine.reporting.search_outcome import SearchOutcome, gather
+from studies.engine.running.events import Stopped
 from studies.engine.searching import search
 
 if TYPE_CHECKING:
@@ -69,42 +71,62 @@ class StudyStage(Protocol):
 
 
 class TuneStage:
-    """Every arm tries the same values."""
+    """Every arm tries the same values, and what `tune.extend` gives it beyond them."""
 
     name: Stage = "tune"
     again = None
-    may_follow = ()
 
     def __init__(
         self, study: Study, plugins: Sequence[Path], runs_dir: Path, conditions: Sequence[str]
     ) -> None:
         """Raises `StudyError` where the study cannot be planned, or no trial meets `conditions`."""
         self._study, self._runs_dir = study, runs_dir
-        self.trials = plan_tuning(study, plugins)
+        self.hours = study.budget.max_hours
+        """How long new trials may be started."""
+        self._planned = plan_tuning(study, plugins)
         # a seed of the next stage says nothing of this one
         reported = [f"seed={seed}" for seed in study.seeds]
-        own = [c for c in conditions if c.replace(" ", "") not in reported]
-        self.selected = self.to_fetch = only(self.trials, own) if own else self.trials
-        self.total = len(self.selected)
-        self._tuning = plan_candidates(study, self.trials, plugins)
-        self._by_key = {trial.key: trial for trial in self.trials}
+        self._conditions = [c for c in conditions if c.replace(" ", "") not in reported]
+        self._tuning = plan_candidates(study, self._planned, plugins)
+        self._by_key = {trial.key: trial for trial in self._planned}
+        self.trials: list[Trial] = []
+        self.may_follow: list[Trial] = []
+        self.look()
+
+    def look(self) -> list[str]:
+        """Take in what results ask for by now: a line for each arm that gets more values."""
+        known = {trial.key for trial in self.trials}
+        walks = [self._tuning.walk(arm, self._result_of)[1] for arm in self._tuning.arms]
+        keys = {key for asked in walks for candidate in asked for key in candidate.scored_by}
+        self.trials = [trial for trial in self._planned if trial.key in keys]
+        self.may_follow = [trial for trial in self._planned if trial.key not in keys]
+        conditions = self._conditions
+        self.selected = only(self.trials, conditions) if conditions else self.trials
+        self.to_fetch, self.total = self.selected, len(self.selected)
+        more: dict[str, list[Trial]] = {}
+        for trial in self.selected:
+            if trial.key not in known:
+                more.setdefault(_called(trial), []).append(trial)
+        return [extension(title, trials) for title, trials in more.items()]
 
     def metric_of(self, task: str = "") -> str:
         """What is chosen by."""
         objective = self._study.objective_of(task)
         return objective.select_on or objective.metric
 
+    def _result_of(self, key: str) -> Result | None:
+        return runs.result_of(self._by_key[key], self._runs_dir)
+
     @property
     def choices(self) -> list[Choice]:
         """What validation chose, for the arms whose trials have all ended, on each task."""
-        return self._tuning.choices(lambda key: runs.result_of(self._by_key[key], self._runs_dir))
+        return self._tuning.choices(self._result_of)
 
     @property
     def open_cells(self) -> dict[tuple[str, str], str]:
         """The arms in question that have yet to choose, by arm and task, as they are called."""
         settled = {choice.cell for choice in self.choices}
-        names = {t.cell: f"{t.arm} on {t.task}" if t.task else t.arm for t in self.selected}
-        return {cell: name for cell, name in names.items() if cell not in settled}
+        return {t.cell: _called(t) for t in self.selected if t.cell not in settled}
 
     @property
     def missing(self) -> str:
@@ -119,9 +141,14 @@ class TuneStage:
         )  # fmt: skip
 
     def run(self, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent, say: Say) -> None:
-        """Run what is left; errors are those of `dispatch.run`."""
-        dispatch.run(self._study, self.selected, self._runs_dir, make_runner,
+        """Run what is left by now; errors are those of `dispatch.run`."""
+        dispatch.run(_within(self._study, self.hours), self.selected, self._runs_dir, make_runner,
                      retry_failed=retry_failed, on_event=on_event, say=say)  # fmt: skip
+
+
+def _called(trial: Trial) -> str:
+    """The trial's arm, and on which of several tasks, without the values that it tries."""
+    return f"{trial.arm} on {trial.task}" if trial.task else trial.arm
 
 
 class SearchStage:
@@ -284,7 +311,24 @@ class SeedsStage:
 
     def run(self, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent, say: Say) -> None:
         """Run what is left; errors are those of `dispatch.run`."""
-        budget = self._study.budget.model_copy(update={"max_hours": self.hours})
-        study = self._study.model_copy(update={"budget": budget})
-        dispatch.run(study, self.selected, self._runs_dir, make_runner,
+        dispatch.run(_within(self._study, self.hours), self.selected, self._runs_dir, make_runner,
                      retry_failed=retry_failed, on_event=on_event, say=say)  # fmt: skip
+
+
+def _within(study: Study, hours: float | None) -> Study:
+    """`study` with what is left of its `budget.max_hours`."""
+    budget = study.budget.model_copy(update={"max_hours": hours})
+    return study.model_copy(update={"budget": budget})
+
+
+def spend(stage: TuneStage | SeedsStage, began: float, what: str) -> None:
+    """Take the time since `began` from the hours of `stage`, which begins `what`.
+
+    Raises `Stopped` where none are left.
+    """
+    if stage.hours is not None:
+        stage.hours -= (time.monotonic() - began) / 3600
+        if stage.hours <= 0:
+            raise Stopped(
+                f"{what}: budget.max_hours is used up; run the same command again to continue"
+            )

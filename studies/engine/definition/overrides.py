@@ -130,8 +130,7 @@ def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
                 " of them; for others write a study file of your own"
             ))  # fmt: skip
         space = {} if study.search is None else study.search.space
-        tuned = study.tune.keys() - {"seeds"}  # those are its own, not of the arms
-        for section, chosen in (("tune", tuned), ("search.space", space)):
+        for section, chosen in (("tune", study.tuned), ("search.space", space)):
             for axis in chosen:
                 if overlap(key, axis):
                     message = f"the study chooses it: give {section}.{axis}=[VALUE] instead"

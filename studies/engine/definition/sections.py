@@ -1,10 +1,17 @@
-"""The sections `after` and `search` of a study."""
+"""The sections `after`, `tune` and `search` of a study."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WrapValidator, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from studies.sections import Bool, Float, Int, Line, Section
 
@@ -282,6 +289,63 @@ def _domain(given: Any) -> Domain:
     if not low < high or (log and low <= 0):
         raise ValueError(f"expected low < high{', both above 0 with log' * log}; got {given!r}")
     return Range(kind, low, high, log)
+
+
+class Tune(Section):
+    """The stage before the seeds in which every arm tries the same values; validation chooses.
+
+    Its other keys are dotted settings, each with a list of values; every combination is tried.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]
+
+    seeds: Annotated[
+        tuple[Annotated[Int, Field(ge=0)], ...], Field(min_length=1, examples=[[100, 101]])
+    ]
+    """Those of the stage, none of the study's own `seeds`."""
+    extend: Int = Field(0, ge=0, le=8)
+    """How many more values an arm may get beyond each end of a list, one at a time, while its best
+    is the last one. The list has at least three numbers above zero; each new one continues it by
+    the ratio of the two before."""
+
+    @property
+    def values(self) -> dict[str, tuple[Any, ...]]:
+        """What every arm tries, by dotted setting."""
+        return dict(self.__pydantic_extra__)
+
+    def beyond(self, path: str) -> tuple[float, ...]:
+        """What an arm may try of the setting `path` after its values, the nearest first."""
+        values = sorted(self.values[path]) if are_extended(self.values[path]) else []
+        ends = ((values[1], values[0]), (values[-2], values[-1])) if values else ()
+        return tuple(
+            value for before, last in ends for value in _continued(before, last, self.extend)
+        )
+
+    @model_validator(mode="after")
+    def _tries_something(self) -> "Tune":
+        if not self.values:
+            raise ValueError("nothing to tune: give a setting, e.g. train.learning_rate: [...]")
+        if self.extend and not any(map(are_extended, self.values.values())):
+            raise ValueError("`extend` continues lists of at least three numbers above zero: no "
+                             "setting has one")  # fmt: skip
+        return self
+
+
+def are_extended(values: tuple[Any, ...]) -> bool:
+    """Whether `values` have ends that a tuning can go beyond."""
+    numbers = all(type(value) in (int, float) and value > 0 for value in values)
+    return numbers and len(set(values)) > 2
+
+
+def _continued(before: float, last: float, count: int) -> Iterator[float]:
+    """Values that go on from `last` by its ratio to `before`; of whole numbers, while they are."""
+    whole = type(before) is type(last) is int
+    for _ in range(count):
+        before, last = last, float(f"{last * last / before:.6g}")
+        if whole and not last.is_integer():
+            return
+        yield int(last) if whole else last
 
 
 class SearchObjective(Section):

@@ -5,12 +5,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from studies.backbones import BackboneSpec
 from studies.engine.definition.arms import Arm, StudyTask
 from studies.engine.definition.contents import Contents
-from studies.engine.definition.sections import After, Search
+from studies.engine.definition.sections import After, Search, Tune
 from studies.engine.definition.seeds_rules import SeedList, Seeds, UntilDecided
 from studies.engine.definition.train import Train
 from studies.engine.definition.yaml_source import Entries, place_in
@@ -234,12 +241,10 @@ class StudyBody(Section):
     """The arm that all others are compared with, paired by seed."""
     objective: Objective
     """What is compared."""
-    tune: Annotated[
-        dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]],
-        Field(examples=[{"train.learning_rate": [1e-3, 4e-3], "seeds": [100]}]),
-    ] = {}
-    """Dotted settings and the values that every arm tries before `seeds`, and the `seeds` of that
-    stage; validation chooses."""
+    tune: Annotated[Tune | None, BeforeValidator(lambda given: None if given == {} else given)] = (
+        None
+    )
+    """The stage before `seeds` in which every arm tries the same values; null: none."""
     search: Search | None = None
     """A stage before `seeds` that searches the settings of one arm; validation chooses."""
     after: After | None = None
@@ -278,18 +283,6 @@ class StudyBody(Section):
             raise ValueError(f"expected two or more, got one: write task: {names[0]}")
         return tasks
 
-    @field_validator("tune")
-    @classmethod
-    def _tunes_with_seeds(cls, tune: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
-        if not tune:
-            return tune
-        seeds = tune.get("seeds", ())
-        if not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
-            raise ValueError(f"give the stage its own `seeds`, a list of numbers, got {seeds}")
-        if len(tune) == 1:
-            raise ValueError("nothing to tune: give a setting, e.g. train.learning_rate: [...]")
-        return tune
-
     @model_validator(mode="after")
     def _has_arms(self) -> "StudyBody":
         if not self.sweep and not self.arms:
@@ -321,6 +314,11 @@ class Study(StudyBody):
             return given
         growth = UntilDecided.model_validate(seeds)
         return given | {"seeds": growth.seeds, "growth": growth}
+
+    @property
+    def tuned(self) -> dict[str, tuple[Any, ...]]:
+        """What `tune` tries, by dotted setting; nothing where the study tunes nothing."""
+        return {} if self.tune is None else self.tune.values
 
     @property
     def until_decided(self) -> bool:

@@ -13,29 +13,42 @@ from studies.engine.definition.task_rules import Metrics, common
 from studies.engine.records import deciding
 
 
-def combinations(study: Study) -> list[dict[str, Any]]:
-    """Every combination of the values to be tried; none where the study tunes nothing."""
-    paths = [path for path in study.tune if path != "seeds"]
-    if not paths:
+def combinations(study: Study, *, beyond: bool = False) -> list[dict[str, Any]]:
+    """Every combination of the values to be tried; none where the study tunes nothing.
+
+    Args:
+        study: what to look at.
+        beyond: also, after these, the combinations that an arm may come to by `extend`.
+    """
+    tune = study.tune
+    if tune is None:
         return []
-    choices = itertools.product(*(study.tune[path] for path in paths))
-    return [dict(zip(paths, choice, strict=True)) for choice in choices]
+    listed = _product(tune.values)
+    if not beyond:
+        return listed
+    further = _product({path: (*tried, *tune.beyond(path)) for path, tried in tune.values.items()})
+    return listed + [settings for settings in further if settings not in listed]
+
+
+def _product(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
 
 
 def check(study: Study, points: Sequence[Point], metrics: Metrics, problems: Problems) -> None:
     """Report what the section `tune` cannot mean."""
-    if not study.tune:
+    if study.tune is None:
         return
-    for path, tried in study.tune.items():
+    for path, tried in {"seeds": study.tune.seeds, **study.tune.values}.items():
         where = ("tune", path)
         names = list(map(labels.short_value, tried))
         if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
             problems.at(f"each once, got {', '.join(repeated)} repeatedly (at six digits)", *where)
-        if path == "seeds":
-            if again := sorted(set(tried) & set(study.seeds)):
-                numbers = ", ".join(map(str, again))
-                problems.at(f"{numbers} of `seeds`: what is chosen must be tried anew", *where)
-            continue
+    if again := sorted({*study.tune.seeds} & {*study.seeds}):
+        numbers = ", ".join(map(str, again))
+        message = f"{numbers} of `seeds`: what is chosen must be tried anew"
+        problems.at(message, "tune", "seeds")
+    for path, tried in study.tune.values.items():
+        where = ("tune", path)
         if not is_choosable(path, problems, *where):
             continue
         if study.match is not None and path == "adapter.r":
@@ -44,11 +57,13 @@ def check(study: Study, points: Sequence[Point], metrics: Metrics, problems: Pro
             if path in point.places and path not in point.factors:
                 who = f"arm '{point.arm}'" if path in point.swept else f"task '{point.task}'"
                 problems.at(f"the {who} sets it itself: remove it there or here", *where)
-        for value in tried:
+        beyond = study.tune.beyond(path)
+        for value in (*tried, *beyond):
+            by = f"`extend` comes to {labels.short_value(value)}: " if value in beyond else ""
             for point in points:
                 said = f"the arm '{point.arm}' cannot have "
                 if why := refusal(point, path, value, checks.check_adapter_options, said):
-                    problems.at(why, *where)
+                    problems.at(f"{by}{why}", *where)
     for task in dict.fromkeys(task for _, task in metrics):
         _check_metric(study, task, common(metrics, task), problems)
     if not problems and any(point.factors for point in points):
@@ -58,7 +73,7 @@ def check(study: Study, points: Sequence[Point], metrics: Metrics, problems: Pro
 def _check_apart(study: Study, points: Sequence[Point], problems: Problems) -> None:
     """Report arms of which one may come to be the other, as they have multiples of one value."""
     known: dict[str, tuple[Point, str]] = {}
-    for settings in combinations(study):
+    for settings in combinations(study, beyond=True):
         for point in points:
             config = deciding(apply(point, settings).config)
             own = point, labels.short_settings(settings)

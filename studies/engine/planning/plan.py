@@ -49,13 +49,17 @@ def _with_seeds(
 
 
 def plan_tuning(study: Study, plugins: Sequence[str | Path] = ()) -> list[Trial]:
-    """The trials of the stage that chooses settings; none where the study tunes nothing."""
+    """The trials of the stage that chooses settings; none where the study tunes nothing.
+
+    After those of the listed values come those that an arm may ask for by `tune.extend`.
+    """
     points, make = prepared(study, plugins)
+    seeds = () if study.tune is None else study.tune.seeds
+    listed, every = combinations(study), combinations(study, beyond=True)
     return [
         make(seed, apply(point, settings), stage="tune", candidate=settings)
-        for seed, settings, point in itertools.product(
-            study.tune.get("seeds", ()), combinations(study), points
-        )
+        for batch in (listed, every[len(listed) :])
+        for seed, settings, point in itertools.product(seeds, batch, points)
     ]
 
 
@@ -68,7 +72,9 @@ def plan_candidates(
     it is the first of them.
     """
     points, make = prepared(study, plugins)
-    tried, seeds = combinations(study), len(study.tune["seeds"])
+    assert study.tune is not None, "asked only of a study that tunes"
+    listed, tried = combinations(study), combinations(study, beyond=True)
+    seeds = len(study.tune.seeds)
 
     def scored_by(cell: tuple[str, str], settings: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(t.key for t in stage if t.cell == cell and t.candidate == settings)
@@ -84,7 +90,10 @@ def plan_candidates(
         for cell, candidates in cells.items():
             own = tuple(trial for trial in trials if trial.cell == cell)
             known = scored_by(cell, settings) if settings else ()
-            candidates.append(Candidate(scored_by=known, trials=own, settings=settings))
+            beyond = bool(settings) and settings not in listed
+            candidates.append(
+                Candidate(scored_by=known, trials=own, settings=settings, beyond=beyond)
+            )
     chosen_on = {task: study.objective_of(task).select_on for _, task in cells}
     select_on = study.objective_of().select_on
     assert select_on is not None, "refused when the study was read"
@@ -93,6 +102,7 @@ def plan_candidates(
         select_on_of={task: each for task, each in chosen_on.items() if task and each is not None},
         direction=study.objective.direction,
         arms=tuple(map(tuple, cells.values())),
+        may_follow=tuple(t for t in stage if t.cell in cells and t.candidate not in listed),
     )
 
 

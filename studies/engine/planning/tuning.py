@@ -2,8 +2,9 @@
 
 `tune: {train.learning_rate: [1.0e-3, 4.0e-3], seeds: [100]}` runs arms × values × seeds as trials
 like any other, takes for each arm the values with the best mean of `objective.select_on`, and only
-then trains the seeds of the study with them. No arm gets more values or seeds than another, and the
-test set is not looked at. With several tasks every arm chooses on each of them by itself.
+then trains the seeds of the study with them. No arm gets more seeds than another, and the test set
+is not looked at. With several tasks every arm chooses on each of them by itself. An arm whose best
+is the smallest or largest value gets, by `extend`, one beyond it, until its best lies inside.
 """
 
 import math
@@ -14,7 +15,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from studies.engine.labels import short_settings
 from studies.engine.records import Record, Result, Trial
+
+ResultOf = Callable[[str], Result | None]
+"""From a trial's key to its result."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,13 @@ class Candidate(Record):
     """The arm's trials of the study's seeds."""
     settings: dict[str, Any]
     """The values, by dotted path; none in the last resort."""
+    beyond: bool = False
+    """Whether it is tried only once an arm's best is the value before it."""
+
+    @property
+    def title(self) -> str:
+        """The arm, and on which of several tasks."""
+        return self.trials[0].title
 
 
 class Tuning(Record):
@@ -85,14 +97,32 @@ class Tuning(Record):
     select_on_of: dict[str, str] = Field(default_factory=dict)
     """By task, where the study has several."""
 
-    def choices(self, result_of: Callable[[str], Result | None]) -> list[Choice]:
-        """A choice for each arm of which every tuning trial has a result; takes a trial's key."""
-        choices = []
-        for *tried, own in self.arms:
-            results = {key: result_of(key) for c in tried for key in c.scored_by}
-            if None not in results.values():
-                choices.append(self._choice(tried, own, results))
-        return choices
+    may_follow: tuple[Trial, ...] = ()
+    """Tuning trials of the candidates beyond those that are listed."""
+
+    def choices(self, result_of: ResultOf) -> list[Choice]:
+        """A choice for each arm of which every tuning trial has a result."""
+        choices = (self.walk(arm, result_of)[0] for arm in self.arms)
+        return [choice for choice in choices if choice is not None]
+
+    def walk(
+        self, arm: Sequence[Candidate], result_of: ResultOf
+    ) -> tuple[Choice | None, list[Candidate]]:
+        """What one of `arms` chooses, and the candidates that its results ask for.
+
+        While some of these have no result it chooses nothing.
+        """
+        *tried, own = arm
+        asked = [candidate for candidate in tried if not candidate.beyond]
+        while True:
+            results = {key: result_of(key) for each in asked for key in each.scored_by}
+            if None in results.values():
+                return None, asked
+            choice = self._choice(asked, own, results)
+            more = _beyond(tried, asked, choice.edges)
+            if not more:
+                return choice, asked
+            asked += more
 
     def _choice(
         self, tried: Sequence[Candidate], own: Candidate, results: Mapping[str, Result | None]
@@ -110,6 +140,26 @@ class Tuning(Record):
         pairs = tuple((c.settings, score) for c, score in zip(tried, scores, strict=True))
         chosen, arm = best.settings, own.trials[0].arm
         return Choice(arm, chosen, pairs, best.trials, task, tuple(close))
+
+
+def extension(title: str, trials: Sequence[Trial]) -> str:
+    """What is said when an arm's results ask for `trials` beyond the listed values."""
+    values = dict.fromkeys(short_settings(trial.candidate) for trial in trials)
+    return f"{title}: the best value so far is an end of the list; {', '.join(values)} is tried too"
+
+
+def _beyond(
+    tried: Sequence[Candidate], asked: Sequence[Candidate], edges: Mapping[str, str]
+) -> list[Candidate]:
+    """Those of `tried` with the next value at one of the `edges`, else with what was `asked`."""
+    known = {path: [each.settings[path] for each in asked] for path in asked[0].settings}
+    for path, end in edges.items():
+        sign = 1 if end == "largest" else -1
+        last = max(sign * value for value in known[path])
+        further = [v for each in tried if (v := sign * each.settings[path]) > last]
+        known[path] += [sign * min(further)] if further else []
+    reached = [c for c in tried if all(c.settings[path] in known[path] for path in known)]
+    return [candidate for candidate in reached if candidate not in asked]
 
 
 def _values(results: Sequence[Result | None], metric: str) -> list[float]:

@@ -164,6 +164,13 @@ def _range(numbers: Sequence[int]) -> str:
     return span(min(numbers), max(numbers))
 
 
+def _extended(choices: Sequence[Choice]) -> str:
+    """That some arms got values beyond those that all had."""
+    common = min(len(choice.scores) for choice in choices)
+    more = [f"`{choice.title}`" for choice in choices if len(choice.scores) > common]
+    return f" (beyond an end where the best was the last: {', '.join(more)})" if more else ""
+
+
 def _doubts(choices: Sequence[Choice]) -> Iterator[str]:
     """Where a choice may have been another."""
     if close := sum(bool(choice.close) for choice in choices):
@@ -204,8 +211,9 @@ def _choices(outcome: Outcome) -> Iterator[str]:
         untuned = f" No value gave a result for {left}: there it is the study's own."
         each = "each arm and task" if outcome.is_mean else "each arm"
         yield (
-            f"{tuned} was chosen for {each} on {chosen_on}, from the same values and with other "
-            f"seeds than those reported.{untuned if left else ''}"
+            f"{tuned} was chosen for {each} on {chosen_on}, from the same values"
+            f"{_extended(outcome.choices)} and with other seeds than those reported."
+            f"{untuned if left else ''}"
         )
         yield from _doubts(outcome.choices)
     elif search is not None and search.points:

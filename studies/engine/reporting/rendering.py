@@ -1,6 +1,7 @@
 """A study's outcome as Markdown and as a table for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -164,14 +165,19 @@ def _claims(outcome: Outcome) -> str:
 def _tuning(outcome: Outcome) -> str:
     if not outcome.choices:
         return ""
-    tried = [settings for settings, _ in outcome.choices[0].scores]
+    tried: list[Mapping[str, Any]] = []
+    for choice in outcome.choices:
+        tried += [settings for settings, _ in choice.scores if settings not in tried]
+    if all(type(v) in (int, float) for each in tried for v in each.values()):
+        tried.sort(key=lambda each: tuple(each.values()))
     names = short_names(tried[0])
     columns = [", ".join(f"{names[k]} {short_value(v)}" for k, v in each.items()) for each in tried]
     rows = []
     for choice in outcome.choices:
-        cells = [number(mean) for _, mean in choice.scores]
+        known = [settings for settings, _ in choice.scores]
+        cells = [number(choice.scores[known.index(s)][1]) if s in known else NONE for s in tried]
         marked = [f"**{c}**" if s == choice.settings else f"~ {c}" if s in choice.close else c
-                  for c, (s, _) in zip(cells, choice.scores, strict=True)]  # fmt: skip
+                  for c, s in zip(cells, tried, strict=True)]  # fmt: skip
         rows.append([choice.title, *marked])
     head = f"Mean {outcome.chosen_on} of the stage before the seeds; what was chosen is bold."
     if any(choice.close for choice in outcome.choices):

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 
 from studies import backbones, tasks
+from studies.engine.definition.checks import is_at_hand
 from studies.engine.records import Trial
 
 
@@ -17,6 +18,11 @@ def fetch_for(trials: Iterable[Trial]) -> None:
     for section, room in (("backbone", backbones), ("task", tasks)):
         for spec in sorted({json.dumps(config[section], sort_keys=True) for config in configs}):
             room.fetch(json.loads(spec))
+
+
+def absent(trials: Iterable[Trial]) -> list[Trial]:
+    """Those of `trials` whose backbone could not be looked at, as it is still to be fetched."""
+    return [trial for trial in trials if not is_at_hand(trial.config["backbone"])]
 
 
 def check_data(trials: Iterable[Trial]) -> list[str]:

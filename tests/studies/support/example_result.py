@@ -14,6 +14,6 @@ STUDY = SimpleNamespace(
     objective=SimpleNamespace(metric="test/accuracy"),
     objective_of=lambda task="": SimpleNamespace(metric="test/accuracy"),
     path=Path("s.yaml"),
-    tune={},
+    tuned={},
     search=None,
 )
