@@ -14,7 +14,7 @@ from studies.engine.command.stages import TuneStage
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.sections import Tune
 from studies.engine.planning import runs
-from studies.engine.planning.plan import plan_candidates, plan_tuning
+from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.plan_file import Plan, read_plan, write_plan
 from studies.engine.planning.tuning import Choice
 from studies.engine.records import Failure, Result, Trial, write_record
@@ -118,9 +118,9 @@ def _works_alike(study, folder: Path, rounds: list[list[Trial]], best) -> None:
     """A plan that is worked off elsewhere runs the same trials."""
     stage = TuneStage(study, (), folder / "empty", ())
     tuning = plan_candidates(study, [*stage.selected, *stage.may_follow])
-    plan = Plan(study=study.name, profile=study.profile, metric="test/accuracy",
+    whole = Plan(study=study.name, profile=study.profile, metric="test/accuracy",
                 budget=study.budget, trials=tuple(stage.selected), tuning=tuning)  # fmt: skip
-    write_plan(folder / "plan.json", plan)
+    write_plan(folder / "plan.json", whole)
     queue = PlanQueue([read_plan(folder / "plan.json")], folder / "far", False, Durations(), print)
     ended = []
     while queue.trials:
@@ -143,6 +143,33 @@ def test_a_value_beyond_the_end_that_fails_ends_the_walk(tmp_path: Path) -> None
     assert {rate(t) for t in stage.trials} == {1e-3, 2e-3, 4e-3, 8e-3} and stage.missing == ""
     assert {choice.settings[RATE] for choice in stage.choices} == {4e-3}
     assert all(not choice.edges for choice in stage.choices)
+
+
+def test_an_import_takes_the_seeds_of_arms_that_have_chosen(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(background, "deliver", lambda *a: None)
+    (tmp_path / "s.yaml").write_text(EXTENDED)
+    study, far = load_study(tmp_path / "s.yaml"), tmp_path / "far"
+    for trial in plan_tuning(study):
+        if rate(trial) in (1e-3, 2e-3, 4e-3):
+            good = rate(trial) == (2e-3 if trial.arm == "a" else 4e-3)
+            put(trial, far, 0.9 if good else 0.6)
+            write_record(runs.trial_dir(trial, far) / "trial.json", trial)
+    for trial in plan(study, (), TuneStage(study, (), far, ()).choices):
+        put(trial, far, 0.7)
+        write_record(runs.trial_dir(trial, far) / "trial.json", trial)
+    options = Options(runs_dir=tmp_path / "runs")
+    session = Session(study, options, Console(width=200), lambda text, style: print(text))
+    assert session.bring_in(far) == cli.INCOMPLETE
+    printed = capsys.readouterr().out
+    assert "tuning stage: 12 results taken, 0 known already, 0 refused, 4 of the next" in printed
+    assert "\n2 results taken, 0 known already, 0 refused\n" in printed
+    assert "the tuning stage has 2 trials without a result (lora)" in printed
+    only = Options(runs_dir=tmp_path / "other", only=("arm=lora",))
+    session = Session(study, only, Console(width=200), lambda text, style: print(text))
+    assert session.bring_in(far) == cli.INCOMPLETE
+    assert "has 2 trials without a result (lora)" in capsys.readouterr().out
 
 
 def test_the_table_of_tuning_has_what_some_arms_tried() -> None:

@@ -177,21 +177,24 @@ class Session:
     def bring_in(self, source: Path) -> int:
         """Take results that were found elsewhere, then report."""
         self._refuse_open_search()
+        missing, cells = "", set()
         if self.tuning is not None:
             self._import(source, self.tuning, last=False)
             self.tuning.look()
-            if self.tuning.missing:
+            missing, cells = self.tuning.missing, {trial.cell for trial in self.tuning.trials}
+            if missing:
                 self.notices.edits(self.tuning, keep=False)
-                return self._incomplete(self.tuning.missing, "yellow")
+                if not {t.cell for t in self.tuning.selected} - self.tuning.open_cells.keys():
+                    return self._incomplete(missing, "yellow")
         seeds = self.seeds()
-        self.notices.edits(seeds, keep=True)
-        cells = {trial.cell for trial in self.tuning.trials} if self.tuning is not None else set()
+        if not missing:
+            self.notices.edits(seeds, keep=True)
         settled = {choice.cell for choice in seeds.choices}
         try:
             self._import(source, seeds, last=self.tuning is None or settled == cells)
         except Stopped as stopped:
             return self._incomplete(str(stopped), "red")
-        return self._end(self.seeds())
+        return self._incomplete(missing, "yellow") if missing else self._end(self.seeds())
 
     def export(self, file: Path) -> int:
         """Write the trials that are still to be run to `file`; where they tune, all of them."""
@@ -354,12 +357,10 @@ class Session:
         taken, known = (
             sum(trial.key in ours for trial in each) for each in (imported.taken, imported.known)
         )
-        name = "" if last else "tuning stage: "
-        left = (
-            f", {len(imported.strangers)} of the next stage"
-            if imported.strangers and not last
-            else ""
-        )
+        tunes = stage is self.tuning
+        name = "tuning stage: " if tunes else ""
+        later = len(imported.strangers) if tunes else 0
+        left = f", {later} of the next stage" if later else ""
         self._print(f"{name}{taken} results taken, {known} known already, "
                     f"{len(refused)} refused{left}")  # fmt: skip
         for folder, reason in refused:
