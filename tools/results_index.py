@@ -17,11 +17,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from studies.engine.labels import duration
 from tools import figures
 from tools.pages import table_row
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 WORDS = ("confirmed", "refuted", "bounded", "not decided")
+COUNTS = ("arms × seeds", "done", "failed", *WORDS, "decided", "time")
 COPIED_FILES = ("report.md", "report.json", "*.png")
 TRIALS = "trials.tar.xz"
 """What the trials of a report were and found, so that the study can go on from there."""
@@ -109,8 +111,23 @@ def read_reports(results: Path) -> list[tuple[str, Mapping[str, Any]]]:
             report = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{file} is no report: {error}") from error
+        if (archive := file.with_name(TRIALS)).is_file():
+            report["time"] = time_of_trials(archive)
         reports.append((file.parent.relative_to(results).as_posix(), report))
     return reports
+
+
+def time_of_trials(archive: Path) -> tuple[float, int]:
+    """Seconds that the trials of `archive` took, added up, and how many ran at once at most."""
+    seconds, at_once = 0.0, 1
+    with tarfile.open(archive) as packed:
+        for entry in packed:
+            content = packed.extractfile(entry) if entry.name.endswith("result.json") else None
+            if content is not None:
+                result = json.load(content)
+                seconds += result["seconds"]
+                at_once = max(at_once, result["environment"].get("trials_at_once") or 1)
+    return seconds, at_once
 
 
 def index(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
@@ -120,10 +137,14 @@ def index(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         "",
         "Made by `python -m tools.results_index` from the reports in this folder; not "
         "to be edited by hand. Each study is repeated by "
-        "`python run_study.py studies/STUDY.yaml --profile PROFILE`.",
+        "`python run_study.py studies/STUDY.yaml --profile PROFILE`. Its time is that of all its "
+        "trials, of tuning too, added up, and how many of them ran at once on one or two GPUs. "
+        "Of older reports it is not known.",
         "",
-        f"| study | question | arms × seeds | done | failed | {' | '.join(WORDS)} |",
-        f"| --- | --- |{' ---: |' * (3 + len(WORDS))}",
+        *_shares(reports),
+        "",
+        table_row(["study", "question", *COUNTS]),
+        f"| --- | --- |{' ---: |' * len(COUNTS)}",
     ]
     for folder, report in reports:
         words = [claim["word"] for claim in report["claims"]]
@@ -133,15 +154,36 @@ def index(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         if tasks and not any(arm["keys"] for arm in report["arms"]):  # means, which no trial has
             size, tables = f"{size} × {len(tasks)}", list(tasks.values())
         count = sum(len(arm["seeds"]) for each in tables for arm in each["arms"])
-        counts = (words.count(word) for word in WORDS)
+        counts = [words.count(word) for word in WORDS]
+        decided = f"{sum(counts[:-1])} of {sum(counts)}"
+        seconds, at_once = report.get("time", (0, 0))
+        time = f"{duration(seconds)}, {at_once} at once" if at_once else "—"
         name = f"[{report['study']} ({report['profile']})]({folder}/report.md)"
         cells = [name, report["question"], size, str(count),
-                  str(len(report["failed"])), *map(str, counts)]  # fmt: skip
+                  str(len(report["failed"])), *map(str, counts), decided, time]  # fmt: skip
         lines.append(table_row(cells))
     for folder, report in reports:
         lines += ["", f"## [{report['study']} ({report['profile']})]({folder}/report.md)", ""]
         lines += [f"{report['question']}", "", *_verdicts(report), *_facts(report)]
     return "\n".join(lines) + "\n"
+
+
+def _shares(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """How many claims are decided, on GPUs and on CPUs."""
+    lines = []
+    for where, on_cpu in (("On GPUs", False), ("On CPU cores", True)):
+        words = [
+            claim["word"]
+            for _, report in reports
+            if all(str(each.get("device")).startswith("cpu") for each in report["environments"])
+            == on_cpu
+            for claim in report["claims"]
+        ]
+        if words:
+            decided = len(words) - words.count("not decided")
+            share = f"{decided} of {len(words)} claims are decided ({decided / len(words):.0%})"
+            lines.append(f"- {where} {share}.")
+    return lines
 
 
 def _verdicts(report: Mapping[str, Any]) -> list[str]:

@@ -28,7 +28,7 @@ CASES = [
     (1024, 1024, 128, "bfloat16", "hat", 0.5),
 ]
 QUICK = 2
-"""The first cases: a table, what is met most. The next has the most registers, and takes longest."""
+"""The first cases: a table, what is met most. The next has the most registers and takes longest."""
 
 
 @pytest.mark.slow
