@@ -172,6 +172,33 @@ def test_an_import_takes_the_seeds_of_arms_that_have_chosen(
     assert "has 2 trials without a result (lora)" in capsys.readouterr().out
 
 
+def test_a_plan_takes_along_what_its_tuning_has_found(tmp_path: Path, capsys) -> None:
+    (tmp_path / "s.yaml").write_text(EXTENDED)
+    study, here = load_study(tmp_path / "s.yaml"), tmp_path / "runs"
+    for trial in plan_tuning(study):
+        if trial.arm == "a" and rate(trial) in (1e-3, 2e-3, 4e-3):
+            put(trial, here, rate(trial))
+        elif trial.arm == "lora" and trial.seed == 7 and rate(trial) == 1e-3:
+            put(trial, here, None)
+
+    def exported(retry_failed: bool) -> tuple[str, list[str]]:
+        options = Options(runs_dir=here, retry_failed=retry_failed)
+        session = Session(study, options, Console(width=200), lambda *_: None)
+        assert session.export(tmp_path / "p.json") == cli.DONE
+        queue = PlanQueue(
+            [read_plan(tmp_path / "p.json")], tmp_path / "far", False, Durations(), print
+        )
+        assert len(queue.trials) == len({trial.key for trial in queue.trials})
+        return capsys.readouterr().out, [f"{t.arm} {rate(t):g} {t.seed}" for t in queue.trials]
+
+    said, queued = exported(retry_failed=False)
+    assert "7 trials, and then the seeds of 2 tuned arms written" in said
+    lora = [f"lora {each:g} {seed}" for seed in (7, 8) for each in (2e-3, 1e-3, 4e-3)]
+    assert sorted(queued) == sorted([*lora[:1], *lora[2:], "a 0.008 7", "a 0.008 8"])
+    said, queued = exported(retry_failed=True)
+    assert "8 trials" in said and sorted(queued) == sorted([*lora, "a 0.008 7", "a 0.008 8"])
+
+
 def test_the_table_of_tuning_has_what_some_arms_tried() -> None:
     scores = [({RATE: each}, 0.5 + each) for each in (0.1, 0.2, 0.3, 0.4)]
     choices = [Choice("a", {RATE: 0.2}, tuple(scores[:3])), Choice("b", {RATE: 0.4}, tuple(scores))]

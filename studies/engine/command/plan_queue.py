@@ -34,6 +34,10 @@ class PlanQueue(Queue):
         self._began, self._count = time.monotonic(), 0
         self._results: dict[tuple[str, str, str], Result | None] = {}
         """By study, profile and key."""
+        self._known = {
+            (p.study, p.profile, result.key): result for p in plans for result in p.results
+        }
+        """What was found where the plans were written."""
         self._tried: set[tuple[str, str, str]] = set()
         """Tuning trials of the arms that have chosen."""
         self._trials = [list(plan.trials) for plan in plans]
@@ -142,12 +146,14 @@ class PlanQueue(Queue):
         """Queue `trial` unless it has ended or is queued; whether it is new."""
         if _identity(trial) in self._results:
             return False
-        result = runs.result_of(trial, self._runs_dir)
+        own = runs.result_of(trial, self._runs_dir)
+        result = own or self._known.get(_identity(trial))
         if result is not None and result.status == "failed" and self._retry_failed:
             result = None
         self._results[_identity(trial)] = result
         if result is not None:
-            self._durations.note(trial, result.seconds)
+            if own is not None:  # another machine's time tells nothing of this one's
+                self._durations.note(trial, own.seconds)
             return True
         metric = plan.metric_of.get(trial.task, plan.metric)
         task = Task(trial, runs.trial_dir(trial, self._runs_dir), metric, plan.budget)

@@ -197,9 +197,9 @@ class Session:
         return self._incomplete(missing, "yellow") if missing else self._end(self.seeds())
 
     def export(self, file: Path) -> int:
-        """Write the trials that are still to be run to `file`; where they tune, all of them."""
+        """Write the trials that are still to be run to `file`, with the results that tuning has."""
         self._refuse_open_search()
-        tuning, follow = self.tuning, None
+        tuning, follow, known = self.tuning, None, dict[str, Result]()
         if tuning is not None and (
             tuning.missing or (self._options.retry_failed and self._failed(tuning))
         ):
@@ -207,6 +207,8 @@ class Session:
             trials = list(tuning.selected)
             stage = [*trials, *tuning.may_follow]
             follow = plan_candidates(self._study, stage, self._options.plugins)
+            stage += [trial for arm in follow.arms for each in arm for trial in each.trials]
+            known = runs.results_of(stage, self._runs_dir, failed=not self._options.retry_failed)
         else:
             seeds = self.seeds()
             self.notices.edits(seeds, keep=False)
@@ -222,10 +224,12 @@ class Session:
             budget=self._study.budget,
             trials=tuple(trials),
             tuning=follow,
+            results=tuple(known.values()),
         )
         write_plan(file, whole)
+        left = sum(trial.key not in known for trial in trials)
         more = f", and then the seeds of {len(follow.arms)} tuned arms" if follow else ""
-        self._print(f"{len(trials)} trials{more} written to {file}")
+        self._print(f"{left} trials{more} written to {file}")
         return DONE
 
     def deliver(self, seeds: SeedsStage) -> bool:

@@ -9,7 +9,7 @@ from studies.engine.definition.study import Budget
 from studies.engine.errors import StudyError
 from studies.engine.planning.tuning import Tuning
 from studies.engine.program import program
-from studies.engine.records import Record, Trial, write_record
+from studies.engine.records import Record, Result, Trial, write_record
 
 
 class Plan(Record):
@@ -26,6 +26,8 @@ class Plan(Record):
     trials: tuple[Trial, ...]
     tuning: Tuning | None = None
     """The seeds that follow where `trials` tune."""
+    results: tuple[Result, ...] = ()
+    """What these and their seeds had found where the plan was written; none of it runs again."""
 
 
 def write_plan(path: Path, plan: Plan) -> None:
