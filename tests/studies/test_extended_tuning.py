@@ -49,19 +49,31 @@ def rate(trial: Trial) -> float:
     return trial.config["train"]["learning_rate"]
 
 
-def test_lists_go_on_by_their_ratio_whole_numbers_while_they_are() -> None:
-    tune = {"train.learning_rate": [2e-3, 1e-3, 4e-3], "adapter.r": [4, 8, 12], "seeds": [0]}
-    tune |= {
-        "adapter.basis": ["sinc", "gaussian", "fourier"],
-        "train.weight_decay": [0.0, 0.1, 1.0],
-    }
-    extended = Tune.model_validate(tune | {"extend": 3})
-    assert extended.beyond(RATE) == (
-        5e-4, 2.5e-4, 1.25e-4, 8e-3, 1.6e-2, 3.2e-2
-    )  # fmt: skip
-    assert extended.beyond("adapter.r") == (2, 1, 18, 27)  # the next would be 0.5, and 40.5
-    assert extended.beyond("adapter.basis") == extended.beyond("train.weight_decay") == ()
-    assert Tune.model_validate(tune).beyond(RATE) == ()
+@pytest.mark.parametrize(
+    ("values", "beyond"),
+    [
+        ([2e-3, 1e-3, 4e-3], (5e-4, 2.5e-4, 1.25e-4, 8e-3, 1.6e-2, 3.2e-2)),
+        ([0.1, 0.2, 0.3], (0.05, 0.025, 0.0125, 0.45, 0.675, 1.0125)),
+        ([4, 8, 16], (2, 1, 32, 64, 128)),  # and not 0
+        ([5, 6, 7], (4, 3, 2, 8, 9, 10)),
+        ([2**20, 2**21, 2**22], (2**19, 2**18, 2**17, 2**23, 2**24, 2**25)),
+        ([1e-200, 1e-100, 1.0], (1e-300, 1e100, 1e200, 1e300)),
+        (["sinc", "hat", "fourier"], ()),
+        ([0.0, 0.1, 1.0], ()),
+        ([1e-3, 4e-3], ()),
+        ([[1], [2], [3]], ()),
+    ],
+)
+def test_lists_go_on_by_their_ratio(values: list, beyond: tuple) -> None:
+    tune = {"adapter.x": values, "seeds": [0]}
+    assert Tune.model_validate(tune | {"extend": 3}).beyond("adapter.x") == beyond
+    assert Tune.model_validate(tune).beyond("adapter.x") == ()
+
+
+def test_a_list_of_one_value_may_be_set_where_the_study_extends(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(EXTENDED)
+    study = load_study(tmp_path / "s.yaml", settings=[f"tune.{RATE}=[1e-3]"])
+    assert study.tune.extend == 2 and {rate(trial) for trial in plan_tuning(study)} == {1e-3}
 
 
 @pytest.mark.parametrize(
@@ -105,9 +117,11 @@ def test_an_arm_gets_values_beyond_an_end_until_its_best_lies_inside(
         assert choice.edges == ({RATE: end[arm]} if arm in end else {})
     lines = capsys.readouterr().out.splitlines()
     for arm, values in tried.items():
-        said = f"{arm}: the best value so far is an end of the list; learning_rate="
+        said = (
+            f"{arm}: its best value so far is the last of a list, so it also tries learning_rate="
+        )
         assert [line for line in lines if line.startswith(f"{arm}: ")] == [
-            f"{said}{value:g} is tried too" for value in values
+            f"{said}{value:g}" for value in values
         ]
     again = TuneStage(study, (), tmp_path, ())
     assert again.missing == "" and len(again.trials) == len(tuned[0]) + len(more)
@@ -145,31 +159,56 @@ def test_a_value_beyond_the_end_that_fails_ends_the_walk(tmp_path: Path) -> None
     assert all(not choice.edges for choice in stage.choices)
 
 
-def test_an_import_takes_the_seeds_of_arms_that_have_chosen(
+CLAIM = "claims: [{claim: a wins, arm: a, than: lora, expect: higher}]\n"
+
+
+def test_an_import_takes_seeds_before_every_arm_has_chosen(
     tmp_path: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.setattr(background, "deliver", lambda *a: None)
-    (tmp_path / "s.yaml").write_text(EXTENDED)
+    (tmp_path / "s.yaml").write_text(EXTENDED + CLAIM)
     study, far = load_study(tmp_path / "s.yaml"), tmp_path / "far"
     for trial in plan_tuning(study):
         if rate(trial) in (1e-3, 2e-3, 4e-3):
             good = rate(trial) == (2e-3 if trial.arm == "a" else 4e-3)
             put(trial, far, 0.9 if good else 0.6)
             write_record(runs.trial_dir(trial, far) / "trial.json", trial)
-    for trial in plan(study, (), TuneStage(study, (), far, ()).choices):
+    chosen = [Choice("a", {RATE: 2e-3}, ()), Choice("lora", {RATE: 4e-3}, ())]
+    for trial in plan(study, (), chosen):
         put(trial, far, 0.7)
         write_record(runs.trial_dir(trial, far) / "trial.json", trial)
-    options = Options(runs_dir=tmp_path / "runs")
-    session = Session(study, options, Console(width=200), lambda text, style: print(text))
-    assert session.bring_in(far) == cli.INCOMPLETE
+
+    def session(name: str, *only: str) -> Session:
+        options = Options(runs_dir=tmp_path / name, only=only)
+        return Session(study, options, Console(width=200), lambda text, style: print(text))
+
+    assert session("runs").bring_in(far) == cli.INCOMPLETE
     printed = capsys.readouterr().out
     assert "tuning stage: 12 results taken, 0 known already, 0 refused, 4 of the next" in printed
-    assert "\n2 results taken, 0 known already, 0 refused\n" in printed
+    assert "\n4 results taken, 0 known already, 0 refused\n" in printed
     assert "the tuning stage has 2 trials without a result (lora)" in printed
-    only = Options(runs_dir=tmp_path / "other", only=("arm=lora",))
-    session = Session(study, only, Console(width=200), lambda text, style: print(text))
+    assert len(list(tmp_path.rglob("runs/s/embedded/claims.json"))) == 1
+    for trial in plan_tuning(study):  # the next value is worse, so lora stays at 4e-3
+        if trial.arm == "lora" and rate(trial) == 8e-3:
+            put(trial, tmp_path / "runs", 0.6)
+    assert all(runs.result_of(t, tmp_path / "runs") for t in session("runs").seeds().trials)
+    assert session("other", "arm=lora").bring_in(far) == cli.INCOMPLETE
+    printed = capsys.readouterr().out
+    assert "tuning stage: 6 results taken" in printed and "has 2 trials without" in printed
+
+
+def test_results_beyond_that_are_not_asked_for_are_no_edit(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(background, "deliver", lambda *a: None)
+    (tmp_path / "s.yaml").write_text(EXTENDED)
+    study, far, lines = load_study(tmp_path / "s.yaml"), tmp_path / "far", list[str]()
+    for trial in plan_tuning(study):  # went beyond 4e-3 while 2e-3 had failed
+        if rate(trial) in (1e-3, 2e-3, 4e-3, 8e-3):
+            put(trial, far, 0.9 if rate(trial) == 2e-3 else 0.7)
+            write_record(runs.trial_dir(trial, far) / "trial.json", trial)
+    options = Options(runs_dir=tmp_path / "runs")
+    session = Session(study, options, Console(width=200), lambda text, style: lines.append(text))
     assert session.bring_in(far) == cli.INCOMPLETE
-    assert "has 2 trials without a result (lora)" in capsys.readouterr().out
+    assert not [line for line in lines if "edited" in line or "refused" in line]
 
 
 def test_a_plan_takes_along_what_its_tuning_has_found(tmp_path: Path, capsys) -> None:
@@ -199,11 +238,28 @@ def test_a_plan_takes_along_what_its_tuning_has_found(tmp_path: Path, capsys) ->
     assert "8 trials" in said and sorted(queued) == sorted([*lora, "a 0.008 7", "a 0.008 8"])
 
 
-def test_the_table_of_tuning_has_what_some_arms_tried() -> None:
-    scores = [({RATE: each}, 0.5 + each) for each in (0.1, 0.2, 0.3, 0.4)]
-    choices = [Choice("a", {RATE: 0.2}, tuple(scores[:3])), Choice("b", {RATE: 0.4}, tuple(scores))]
+def test_the_report_says_who_tried_more(tmp_path: Path) -> None:
+    scores = [({RATE: each}, 0.5 + each) for each in (0.2, 0.3, 0.4, 0.1)]
+    choices = [
+        Choice("a", {RATE: 0.3}, tuple(scores[:3])),
+        Choice("b", {RATE: 0.1}, tuple(scores), extended=True),
+    ]
     outcome = SimpleNamespace(choices=choices, chosen_on="valid/accuracy")
     rows = rendering._tuning(outcome).splitlines()
-    assert rows[4].count("learning_rate") == 4 and "0.7000** | 0.8000 | —" in rows[6]
-    assert remarks._extended(choices) == " (beyond an end where the best was the last: `b`)"
-    assert remarks._extended(choices[:1]) == ""
+    assert "Empty: no arm tries what lies further" in rows[2]
+    assert [cell.strip() for cell in rows[6].split("|")[2:6]] == [
+        "",
+        "0.7000",
+        "**0.8000**",
+        "0.9000",
+    ]
+    said = "; `b` also tried values beyond the end that was the best so far"
+    assert remarks._extended(choices) == said and remarks._extended(choices[:1]) == ""
+
+
+def test_columns_of_two_settings_rise(tmp_path: Path) -> None:
+    names = [("sinc", 2), ("hat", 2), ("sinc", 4), ("hat", 4), ("hat", 1)]
+    tried = [{"basis": basis, "r": r} for basis, r in names]
+    assert [(each["basis"], each["r"]) for each in rendering._in_order([*tried, tried[0]])] == [
+        ("sinc", 2), ("sinc", 4), ("hat", 1), ("hat", 2), ("hat", 4)
+    ]  # fmt: skip

@@ -155,7 +155,6 @@ def test_an_end_of_what_was_tried_is_said_from_three_values_on() -> None:
         (", seeds: [7, 8]", "", "s.yaml:8: tune.seeds: required, but not given"),
         ("[7, 8]", "[7, -8]", "s.yaml:8: tune.seeds[1]: expected at least 0, got -8"),
         ("seeds: [7, 8]", "seeds: [7], extend: 9", "tune.extend: expected at most 8, got 9"),
-        ("seeds: [7, 8]", "seeds: [7], extend: 1", "`extend` continues lists of at least three"),
         ("[1.0e-3, 1.0e-2], seeds: [7, 8]", "0.1, seeds: [7]", "expected a list, got 0.1"),
         (
             "train.learning_rate: [1.0e-3, 1.0e-2]",

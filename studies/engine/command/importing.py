@@ -7,7 +7,7 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -47,6 +47,16 @@ class Imported:
     """Folder and why."""
     strangers: list[tuple[Path, str]] = field(default_factory=list)
     """Refused because no trial has their key; a later stage may have it."""
+
+    def summary(self, keys: Collection[str], later: str) -> str:
+        """How many there are; taken and known are those of the trials with these `keys`.
+
+        `later` is what strangers belong to; empty where they are refused.
+        """
+        taken, known = (sum(t.key in keys for t in each) for each in (self.taken, self.known))
+        refused = len(self.refused) + (0 if later else len(self.strangers))
+        left = f", {len(self.strangers)} of {later}" if later and self.strangers else ""
+        return f"{taken} results taken, {known} known already, {refused} refused{left}"
 
 
 @contextmanager

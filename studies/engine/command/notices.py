@@ -45,6 +45,7 @@ class Notices:
                 lines += edits.remarks(
                     self._study, each.name, trials, self._runs_dir,
                     undecided=self._undecided() if each.name == "seeds" else (), again=each.again,
+                    possible=each.may_follow if each.name == "tune" else (),
                 )  # fmt: skip
         if stage is not self._before:
             lines += preregistration.remarks(self._study, self._runs_dir, keep=keep)

@@ -195,7 +195,8 @@ class PlanQueue(Queue):
             if not more:
                 break
             trials += more
-            self._say(extension(arm[-1].title, more))
+            if waiting := [t for t in more if self._results[_identity(t)] is None]:
+                self._say(f"{plan.study} {extension(arm[-1].title, waiting)}")
         if choice is not None:
             self._tried |= {(*where, key) for key in keys}
         return choice

@@ -105,6 +105,8 @@ class Session:
             arms, tasks = (len({getattr(t, n) for t in stage.selected}) for n in ("arm", "task"))
             on = f" on {tasks} tasks" if self._study.tasks else ""
             least, most = len(self._study.first_seeds), len(self._study.seeds)
+            if self.tuning.may_follow:
+                self._print("an arm whose best is the last of a list also tries values beyond it")
             self._print(f"then {arms} tuned arms{on} with {span(least, most)} seeds each")
         elif isinstance(stage, SeedsStage):
             self._print(*stage.planned)
@@ -148,7 +150,7 @@ class Session:
         began = time.monotonic()
         self._train(stage, make_runner, retry)
         while self.tuning is not None and (more := self.tuning.look()):
-            spend(self.tuning, began, more[0])
+            spend(self.tuning, began, "the tuning goes on")
             self._print(*more)
             began = time.monotonic()
             self._train(self.tuning, make_runner, retry=False)
@@ -182,13 +184,11 @@ class Session:
             self._import(source, self.tuning, last=False)
             self.tuning.look()
             missing, cells = self.tuning.missing, {trial.cell for trial in self.tuning.trials}
-            if missing:
+            if missing and not self.tuning.settled:
                 self.notices.edits(self.tuning, keep=False)
-                if not {t.cell for t in self.tuning.selected} - self.tuning.open_cells.keys():
-                    return self._incomplete(missing, "yellow")
+                return self._incomplete(missing, "yellow")
         seeds = self.seeds()
-        if not missing:
-            self.notices.edits(seeds, keep=True)
+        self.notices.edits(seeds, keep=True)
         settled = {choice.cell for choice in seeds.choices}
         try:
             self._import(source, seeds, last=self.tuning is None or settled == cells)
@@ -351,23 +351,21 @@ class Session:
 
     def _import(self, source: Path, stage: StudyStage, last: bool) -> None:
         """Take results of `stage`; those of unknown points are refused where it is the `last`."""
-        before = () if stage is self.before else self.earlier()
+        before, more = () if stage is self.before else self.earlier(), list[Trial]()
+        later = "" if last else "the next stage"
+        if self.tuning is not None and stage is not self.tuning:
+            before, more = [*before, *self.tuning.may_follow], self.tuning.seeds_to_come
+            later = later and "settings that no arm has chosen: import again then"
+        cells = {trial.cell for trial in (self.tuning or stage).selected}
+        trials = [*stage.trials, *stage.may_follow]
         with dispatch.owned(self._study, self._runs_dir):
-            trials = [*stage.trials, *stage.may_follow]
-            imported = import_results(self._study, [*before, *trials], source, self._runs_dir)
+            found = import_results(self._study, [*before, *trials, *more], source, self._runs_dir)
         dispatch.record(self._study, trials, self._runs_dir, self._complain)
-        refused = [*imported.refused, *(imported.strangers if last else ())]
-        ours = {trial.key for trial in (*stage.selected, *stage.may_follow)}
-        taken, known = (
-            sum(trial.key in ours for trial in each) for each in (imported.taken, imported.known)
-        )
-        tunes = stage is self.tuning
-        name = "tuning stage: " if tunes else ""
-        later = len(imported.strangers) if tunes else 0
-        left = f", {later} of the next stage" if later else ""
-        self._print(f"{name}{taken} results taken, {known} known already, "
-                    f"{len(refused)} refused{left}")  # fmt: skip
-        for folder, reason in refused:
+        name = "tuning stage: " if stage is self.tuning else ""
+        ours = {trial.key for trial in stage.selected}
+        ours |= {trial.key for trial in (*stage.may_follow, *more) if trial.cell in cells}
+        self._print(f"{name}{found.summary(ours, later)}")
+        for folder, reason in [*found.refused, *(found.strangers if last else ())]:
             self._complain(f"refused: {folder}: {reason}")
 
     def _refuse_open_search(self) -> None:

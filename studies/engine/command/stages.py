@@ -129,6 +129,18 @@ class TuneStage:
         return {t.cell: _called(t) for t in self.selected if t.cell not in settled}
 
     @property
+    def settled(self) -> bool:
+        """Whether an arm in question has chosen."""
+        return any(trial.cell not in self.open_cells for trial in self.selected)
+
+    @property
+    def seeds_to_come(self) -> list[Trial]:
+        """First seeds of the arms that have yet to choose, with each value that they may take."""
+        open_cells = self.open_cells
+        arms = [arm for arm in self._tuning.arms if arm[-1].trials[0].cell in open_cells]
+        return [trial for arm in arms for candidate in arm for trial in candidate.trials]
+
+    @property
     def missing(self) -> str:
         """Which trials of which arms have no result."""
         cells = self.open_cells

@@ -1,5 +1,6 @@
 """The sections `after`, `tune` and `search` of a study."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -306,8 +307,8 @@ class Tune(Section):
     """Those of the stage, none of the study's own `seeds`."""
     extend: Int = Field(0, ge=0, le=8)
     """How many more values an arm may get beyond each end of a list, one at a time, while its best
-    is the last one. The list has at least three numbers above zero; each new one continues it by
-    the ratio of the two before."""
+    is the last one. Each continues the list by the ratio of the two values before, whole numbers
+    rounded; only lists of at least three numbers above zero are continued."""
 
     @property
     def values(self) -> dict[str, tuple[Any, ...]]:
@@ -316,8 +317,13 @@ class Tune(Section):
 
     def beyond(self, path: str) -> tuple[float, ...]:
         """What an arm may try of the setting `path` after its values, the nearest first."""
-        values = sorted(self.values[path]) if are_extended(self.values[path]) else []
-        ends = ((values[1], values[0]), (values[-2], values[-1])) if values else ()
+        tried = self.values[path]
+        if len(set(map(str, tried))) < 3 or any(
+            type(v) not in (int, float) or v <= 0 for v in tried
+        ):
+            return ()
+        values = sorted(tried)
+        ends = ((values[1], values[0]), (values[-2], values[-1]))
         return tuple(
             value for before, last in ends for value in _continued(before, last, self.extend)
         )
@@ -326,26 +332,20 @@ class Tune(Section):
     def _tries_something(self) -> "Tune":
         if not self.values:
             raise ValueError("nothing to tune: give a setting, e.g. train.learning_rate: [...]")
-        if self.extend and not any(map(are_extended, self.values.values())):
-            raise ValueError("`extend` continues lists of at least three numbers above zero: no "
-                             "setting has one")  # fmt: skip
         return self
 
 
-def are_extended(values: tuple[Any, ...]) -> bool:
-    """Whether `values` have ends that a tuning can go beyond."""
-    numbers = all(type(value) in (int, float) and value > 0 for value in values)
-    return numbers and len(set(values)) > 2
-
-
 def _continued(before: float, last: float, count: int) -> Iterator[float]:
-    """Values that go on from `last` by its ratio to `before`; of whole numbers, while they are."""
+    """Values that go on from `last` by its ratio to `before`, as long as they differ."""
     whole = type(before) is type(last) is int
     for _ in range(count):
-        before, last = last, float(f"{last * last / before:.6g}")
-        if whole and not last.is_integer():
+        exact = last * (last / before)
+        if not math.isfinite(exact):
             return
-        yield int(last) if whole else last
+        before, last = last, round(exact) if whole else float(f"{exact:.6g}")
+        if last in (0, before):
+            return
+        yield last
 
 
 class SearchObjective(Section):

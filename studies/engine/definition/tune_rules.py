@@ -73,6 +73,7 @@ def check(study: Study, points: Sequence[Point], metrics: Metrics, problems: Pro
 def _check_apart(study: Study, points: Sequence[Point], problems: Problems) -> None:
     """Report arms of which one may come to be the other, as they have multiples of one value."""
     known: dict[str, tuple[Point, str]] = {}
+    listed = combinations(study)
     for settings in combinations(study, beyond=True):
         for point in points:
             config = deciding(apply(point, settings).config)
@@ -80,7 +81,8 @@ def _check_apart(study: Study, points: Sequence[Point], problems: Problems) -> N
             other = known.setdefault(json.dumps(config, sort_keys=True, default=repr), own)
             if other[0].cell != point.cell:
                 pair = " is ".join(f"'{each.arm}' with {tried}" for each, tried in (own, other))
-                problems.at(f"{pair}: try values that are no such multiples of others", "tune")
+                by = ", or lower `extend`" if settings not in listed else ""
+                problems.at(f"{pair}: try values that are no such multiples of others{by}", "tune")
                 return
 
 

@@ -27,17 +27,18 @@ def remarks(
     *,
     undecided: Collection[tuple[str, str]] = (),
     again: Again | None = None,
+    possible: Collection[Trial] = (),
 ) -> list[str]:
     """Lines about the finished trials of `stage`; none where nothing was edited.
 
     `trials` are those of every stage as they are now; nothing is said of arms and tasks that
     are `undecided`, whose trials of `stage` are not known yet. `again` knows what `trials` cannot
-    tell.
+    tell. `possible` ones may be asked for by results to come.
     """
     folder = runs.study_dir(study, runs_dir) / "trials"
     before = [t for t in finished(folder) if t.stage == stage and t.cell not in undecided]
     own = [trial for trial in trials if trial.stage == stage]
-    planned = {trial.key for trial in trials}
+    planned = {trial.key for trial in (*trials, *possible)}
     gone = [trial for trial in before if trial.key not in planned]
     lines = _left_out(study, gone, own, again or nearest(own), folder)
     if gone:

@@ -76,20 +76,20 @@ def plan_candidates(
     listed, tried = combinations(study), combinations(study, beyond=True)
     seeds = len(study.tune.seeds)
 
-    def scored_by(cell: tuple[str, str], settings: Mapping[str, Any]) -> tuple[str, ...]:
-        return tuple(t.key for t in stage if t.cell == cell and t.candidate == settings)
-
+    scores: dict[tuple[tuple[str, str], str], list[str]] = {}
+    for trial in stage:
+        scores.setdefault((trial.cell, repr(trial.candidate)), []).append(trial.key)
     cells: dict[tuple[str, str], list[Candidate]] = {
         cell: []
         for cell in dict.fromkeys(trial.cell for trial in stage)
-        if all(len(scored_by(cell, settings)) == seeds for settings in tried)
+        if all(len(scores.get((cell, repr(settings)), ())) == seeds for settings in tried)
     }
     for settings in (*tried, {}):
         chosen = dict.fromkeys(cells, settings)
         trials = _with_seeds(study, study.first_seeds, points, make, chosen)
         for cell, candidates in cells.items():
             own = tuple(trial for trial in trials if trial.cell == cell)
-            known = scored_by(cell, settings) if settings else ()
+            known = tuple(scores[cell, repr(settings)]) if settings else ()
             beyond = bool(settings) and settings not in listed
             candidates.append(
                 Candidate(scored_by=known, trials=own, settings=settings, beyond=beyond)

@@ -35,6 +35,8 @@ class Choice:
     """The arm's trials of the study's seeds, where they are known already."""
     task: str = ""
     """On which of several tasks; empty where the study has one alone."""
+    extended: bool = False
+    """Whether it tried values beyond those that all arms had."""
     close: tuple[Mapping[str, Any], ...] = ()
     """Other settings within one standard error of the chosen ones, paired over the stage's seeds:
     which of them is the best is a matter of chance."""
@@ -138,14 +140,16 @@ class Tuning(Record):
         close = [c.settings for c, each in zip(tried, values, strict=True)
                  if known and c is not best and _is_close(each, values[place])]  # fmt: skip
         pairs = tuple((c.settings, score) for c, score in zip(tried, scores, strict=True))
-        chosen, arm = best.settings, own.trials[0].arm
-        return Choice(arm, chosen, pairs, best.trials, task, tuple(close))
+        beyond = any(candidate.beyond for candidate in tried)
+        arm, chosen = own.trials[0].arm, best.settings
+        return Choice(arm, chosen, pairs, best.trials, task, beyond, tuple(close))
 
 
 def extension(title: str, trials: Sequence[Trial]) -> str:
     """What is said when an arm's results ask for `trials` beyond the listed values."""
     values = dict.fromkeys(short_settings(trial.candidate) for trial in trials)
-    return f"{title}: the best value so far is an end of the list; {', '.join(values)} is tried too"
+    tries = "; ".join(values)
+    return f"{title}: its best value so far is the last of a list, so it also tries {tries}"
 
 
 def _beyond(

@@ -165,10 +165,9 @@ def _range(numbers: Sequence[int]) -> str:
 
 
 def _extended(choices: Sequence[Choice]) -> str:
-    """That some arms got values beyond those that all had."""
-    common = min(len(choice.scores) for choice in choices)
-    more = [f"`{choice.title}`" for choice in choices if len(choice.scores) > common]
-    return f" (beyond an end where the best was the last: {', '.join(more)})" if more else ""
+    """Which arms got values beyond those that all had."""
+    more = ", ".join(f"`{choice.title}`" for choice in choices if choice.extended)
+    return more and f"; {more} also tried values beyond the end that was the best so far"
 
 
 def _doubts(choices: Sequence[Choice]) -> Iterator[str]:
@@ -211,9 +210,8 @@ def _choices(outcome: Outcome) -> Iterator[str]:
         untuned = f" No value gave a result for {left}: there it is the study's own."
         each = "each arm and task" if outcome.is_mean else "each arm"
         yield (
-            f"{tuned} was chosen for {each} on {chosen_on}, from the same values"
-            f"{_extended(outcome.choices)} and with other seeds than those reported."
-            f"{untuned if left else ''}"
+            f"{tuned} was chosen for {each} on {chosen_on}, from the same values and with other "
+            f"seeds than those reported{_extended(outcome.choices)}.{untuned if left else ''}"
         )
         yield from _doubts(outcome.choices)
     elif search is not None and search.points:

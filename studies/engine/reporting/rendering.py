@@ -165,24 +165,33 @@ def _claims(outcome: Outcome) -> str:
 def _tuning(outcome: Outcome) -> str:
     if not outcome.choices:
         return ""
-    tried: list[Mapping[str, Any]] = []
-    for choice in outcome.choices:
-        tried += [settings for settings, _ in choice.scores if settings not in tried]
-    if all(type(v) in (int, float) for each in tried for v in each.values()):
-        tried.sort(key=lambda each: tuple(each.values()))
+    tried = _in_order([settings for choice in outcome.choices for settings, _ in choice.scores])
     names = short_names(tried[0])
     columns = [", ".join(f"{names[k]} {short_value(v)}" for k, v in each.items()) for each in tried]
     rows = []
     for choice in outcome.choices:
         known = [settings for settings, _ in choice.scores]
-        cells = [number(choice.scores[known.index(s)][1]) if s in known else NONE for s in tried]
+        cells = [number(choice.scores[known.index(s)][1]) if s in known else "" for s in tried]
         marked = [f"**{c}**" if s == choice.settings else f"~ {c}" if s in choice.close else c
                   for c, s in zip(cells, tried, strict=True)]  # fmt: skip
         rows.append([choice.title, *marked])
     head = f"Mean {outcome.chosen_on} of the stage before the seeds; what was chosen is bold."
     if any(choice.close for choice in outcome.choices):
         head += " ~ is within one standard error of it, paired by seed."
+    if any(choice.extended for choice in outcome.choices):
+        head += " Empty: no arm tries what lies further from its best than the next value."
     return f"## Tuning\n\n{head}\n\n" + table(["arm", *columns], rows)
+
+
+def _in_order(tried: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Each of the settings once, numbers rising, others as they came."""
+    places: dict[str, list[Any]] = {path: [] for path in tried[0]}
+    for path, values in places.items():
+        values += [v for i, v in enumerate(each[path] for each in tried) if v not in values[:i]]
+        if all(type(value) in (int, float) for value in values):
+            values.sort()
+    once = [each for i, each in enumerate(tried) if each not in tried[:i]]
+    return sorted(once, key=lambda each: [places[path].index(v) for path, v in each.items()])
 
 
 def _every_seed(outcome: Outcome) -> str:
