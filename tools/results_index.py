@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write("".join(f"added {folder}\n" for folder in added))
     reports = read_reports(args.results)
     args.results.mkdir(parents=True, exist_ok=True)
-    (args.results / "INDEX.md").write_text(index(reports), encoding="utf-8")
+    (args.results / "INDEX.md").write_text(index(reports, args.results), encoding="utf-8")
     sys.stdout.write(f"{args.results / 'INDEX.md'}: {len(reports)} reports\n")
     return 0
 
@@ -111,8 +111,6 @@ def read_reports(results: Path) -> list[tuple[str, Mapping[str, Any]]]:
             report = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{file} is no report: {error}") from error
-        if (archive := file.with_name(TRIALS)).is_file():
-            report["time"] = time_of_trials(archive)
         reports.append((file.parent.relative_to(results).as_posix(), report))
     return reports
 
@@ -130,8 +128,8 @@ def time_of_trials(archive: Path) -> tuple[float, int]:
     return seconds, at_once
 
 
-def index(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """The index as Markdown."""
+def index(reports: Sequence[tuple[str, Mapping[str, Any]]], results: Path = RESULTS) -> str:
+    """The index of `reports`, whose folders are in `results`, as Markdown."""
     lines = [
         "# Results",
         "",
@@ -156,8 +154,10 @@ def index(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         count = sum(len(arm["seeds"]) for each in tables for arm in each["arms"])
         counts = [words.count(word) for word in WORDS]
         decided = f"{sum(counts[:-1])} of {sum(counts)}"
-        seconds, at_once = report.get("time", (0, 0))
-        time = f"{duration(seconds)}, {at_once} at once" if at_once else "—"
+        time, archive = "—", results / folder / TRIALS
+        if archive.is_file():
+            seconds, at_once = time_of_trials(archive)
+            time = f"{duration(seconds)}, {at_once} at once"
         name = f"[{report['study']} ({report['profile']})]({folder}/report.md)"
         cells = [name, report["question"], size, str(count),
                   str(len(report["failed"])), *map(str, counts), decided, time]  # fmt: skip

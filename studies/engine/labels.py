@@ -44,6 +44,11 @@ def short_settings(settings: Mapping[str, Any]) -> str:
     return " ".join(f"{names[path]}={short_value(value)}" for path, value in settings.items())
 
 
+def on_task(name: str, task: str) -> str:
+    """`name`, and on which of several tasks: `lora on sarcasm`."""
+    return f"{name} on {task}" if task else name
+
+
 def duration(seconds: float) -> str:
     """`seconds` as a person says it: 48 s, 12 min, 3 h 20 min."""
     if seconds < 90:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from tuned import STUDY, put, rate
 
 from studies.engine.command import cli, dispatch
 from studies.engine.command.plan_queue import PlanQueue
@@ -17,36 +18,15 @@ from studies.engine.planning import runs
 from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.plan_file import Plan, read_plan, write_plan
 from studies.engine.planning.tuning import Choice
-from studies.engine.records import Failure, Result, Trial, write_record
+from studies.engine.records import Result, Trial, write_record
 from studies.engine.reporting import remarks, rendering
 from studies.engine.running.durations import Durations
 from studies.engine.tracking import background
 
 RATE = "train.learning_rate"
-EXTENDED = """\
-name: s
-question: Which?
-adapter: {method: basis, basis: sinc, num_basis: 8}
-arms: [{name: a}, {name: lora, adapter: {method: lora}}]
-baseline: lora
-objective: {metric: test/accuracy, select_on: valid/accuracy}
-seeds: [0, 1]
-tune: {train.learning_rate: [2.0e-3, 1.0e-3, 4.0e-3], seeds: [7, 8], extend: 2}
-"""
-
-
-def put(trial: Trial, runs_dir: Path, valid: float | None) -> None:
-    if valid is None:
-        failure = Failure(kind="not_finite", message="lost")
-        result = Result(key=trial.key, status="failed", failure=failure)
-    else:
-        metrics = {"valid/accuracy": valid, "test/accuracy": 0.5}
-        result = Result(key=trial.key, status="done", metrics=metrics)
-    write_record(runs.trial_dir(trial, runs_dir) / "result.json", result)
-
-
-def rate(trial: Trial) -> float:
-    return trial.config["train"]["learning_rate"]
+EXTENDED = STUDY.replace(
+    "[1.0e-3, 1.0e-2], seeds: [7, 8]", "[2.0e-3, 1.0e-3, 4.0e-3], seeds: [7, 8], extend: 2"
+)
 
 
 @pytest.mark.parametrize(

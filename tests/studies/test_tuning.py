@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from refused import refusal
 from rich.console import Console
+from tuned import STUDY, put, rate
 
 from studies.engine.command import cli
 from studies.engine.command.session import Options, Session
@@ -14,21 +15,10 @@ from studies.engine.planning import edits, runs
 from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.selection import only
 from studies.engine.planning.tuning import Choice
-from studies.engine.records import Failure, Result, write_record
+from studies.engine.records import write_record
 from studies.engine.reporting.arm_facts import matched
 from studies.engine.tracking import background
 from studies.engine.trials.trial import run_trial
-
-STUDY = """\
-name: s
-question: Which?
-adapter: {method: basis, basis: sinc, num_basis: 8}
-arms: [{name: a}, {name: lora, adapter: {method: lora}}]
-baseline: lora
-objective: {metric: test/accuracy, select_on: valid/accuracy}
-seeds: [0, 1]
-tune: {train.learning_rate: [1.0e-3, 1.0e-2], seeds: [7, 8]}
-"""
 
 
 @pytest.fixture
@@ -38,25 +28,11 @@ def study(tmp_path: Path):
     return load_study(path)
 
 
-def put(trial, runs_dir: Path, valid: float | None, test: float = 0.5) -> None:
-    if valid is None:
-        failure = Failure(kind="not_finite", message="lost")
-        result = Result(key=trial.key, status="failed", failure=failure)
-    else:
-        metrics = {"valid/accuracy": valid, "test/accuracy": test}
-        result = Result(key=trial.key, status="done", metrics=metrics)
-    write_record(runs.trial_dir(trial, runs_dir) / "result.json", result)
-
-
 def choose(study, stage, runs_dir: Path):
     """What validation chose, by the results in `runs_dir`."""
     by_key = {trial.key: trial for trial in stage}
     tuning = plan_candidates(study, stage)
     return tuning.choices(lambda key: runs.result_of(by_key[key], runs_dir))
-
-
-def rate(trial) -> float:
-    return trial.config["train"]["learning_rate"]
 
 
 def test_a_rank_is_matched_or_tuned(tmp_path: Path) -> None:

@@ -179,16 +179,17 @@ class Session:
     def bring_in(self, source: Path) -> int:
         """Take results that were found elsewhere, then report."""
         self._refuse_open_search()
-        missing, cells = "", set()
+        missing = ""
         if self.tuning is not None:
             self._import(source, self.tuning, last=False)
             self.tuning.look()
-            missing, cells = self.tuning.missing, {trial.cell for trial in self.tuning.trials}
+            missing = self.tuning.missing
             if missing and not self.tuning.settled:
                 self.notices.edits(self.tuning, keep=False)
                 return self._incomplete(missing, "yellow")
         seeds = self.seeds()
         self.notices.edits(seeds, keep=True)
+        cells = {trial.cell for trial in self.tuning.trials} if self.tuning is not None else set()
         settled = {choice.cell for choice in seeds.choices}
         try:
             self._import(source, seeds, last=self.tuning is None or settled == cells)
@@ -208,7 +209,8 @@ class Session:
             stage = [*trials, *tuning.may_follow]
             follow = plan_candidates(self._study, stage, self._options.plugins)
             stage += [trial for arm in follow.arms for each in arm for trial in each.trials]
-            known = runs.results_of(stage, self._runs_dir, failed=not self._options.retry_failed)
+            again = "failed" if self._options.retry_failed else None
+            known = {t.key: r for t, r, _ in self._results(stage) if r.status != again}
         else:
             seeds = self.seeds()
             self.notices.edits(seeds, keep=False)
@@ -352,19 +354,19 @@ class Session:
     def _import(self, source: Path, stage: StudyStage, last: bool) -> None:
         """Take results of `stage`; those of unknown points are refused where it is the `last`."""
         before, more = () if stage is self.before else self.earlier(), list[Trial]()
-        later = "" if last else "the next stage"
-        if self.tuning is not None and stage is not self.tuning:
-            before, more = [*before, *self.tuning.may_follow], self.tuning.seeds_to_come
-            later = later and "settings that no arm has chosen: import again then"
+        name, later = "tuning stage: ", "the next stage"
+        if stage is not self.tuning:
+            name, later = "", "settings that no arm has chosen: import again then"
+            if self.tuning is not None:
+                before, more = [*before, *self.tuning.may_follow], self.tuning.seeds_to_come
         cells = {trial.cell for trial in (self.tuning or stage).selected}
         trials = [*stage.trials, *stage.may_follow]
         with dispatch.owned(self._study, self._runs_dir):
             found = import_results(self._study, [*before, *trials, *more], source, self._runs_dir)
         dispatch.record(self._study, trials, self._runs_dir, self._complain)
-        name = "tuning stage: " if stage is self.tuning else ""
         ours = {trial.key for trial in stage.selected}
         ours |= {trial.key for trial in (*stage.may_follow, *more) if trial.cell in cells}
-        self._print(f"{name}{found.summary(ours, later)}")
+        self._print(f"{name}{found.summary(ours, '' if last else later)}")
         for folder, reason in [*found.refused, *(found.strangers if last else ())]:
             self._complain(f"refused: {folder}: {reason}")
 

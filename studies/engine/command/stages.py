@@ -96,18 +96,18 @@ class TuneStage:
     def look(self) -> list[str]:
         """Take in what results ask for by now: a line for each arm that gets more values."""
         known = {trial.key for trial in self.trials}
-        walks = [self._tuning.walk(arm, self._result_of)[1] for arm in self._tuning.arms]
-        keys = {key for asked in walks for candidate in asked for key in candidate.scored_by}
-        self.trials = [trial for trial in self._planned if trial.key in keys]
-        self.may_follow = [trial for trial in self._planned if trial.key not in keys]
+        arms = self._tuning.arms if self._tuning.may_follow else ()
+        walks = [self._tuning.walk(arm, self._result_of)[1] for arm in arms]
+        asked = {key for candidates in walks for each in candidates for key in each.scored_by}
+        self.may_follow = [t for t in self._tuning.may_follow if t.key not in asked]
+        later = {trial.key for trial in self.may_follow}
+        self.trials = [trial for trial in self._planned if trial.key not in later]
         conditions = self._conditions
         self.selected = only(self.trials, conditions) if conditions else self.trials
         self.to_fetch, self.total = self.selected, len(self.selected)
-        more: dict[str, list[Trial]] = {}
-        for trial in self.selected:
-            if trial.key not in known:
-                more.setdefault(_called(trial), []).append(trial)
-        return [extension(title, trials) for title, trials in more.items()]
+        new = [trial for trial in self.selected if trial.key not in known]
+        return [extension(own.title, more) for *_, own in arms
+                if (more := [trial for trial in new if trial.cell == own.cell])]  # fmt: skip
 
     def metric_of(self, task: str = "") -> str:
         """What is chosen by."""
@@ -125,19 +125,19 @@ class TuneStage:
     @property
     def open_cells(self) -> dict[tuple[str, str], str]:
         """The arms in question that have yet to choose, by arm and task, as they are called."""
-        settled = {choice.cell for choice in self.choices}
-        return {t.cell: _called(t) for t in self.selected if t.cell not in settled}
+        cells = {t.cell for t in self.selected} - {choice.cell for choice in self.choices}
+        return {own.cell: own.title for *_, own in self._tuning.arms if own.cell in cells}
 
     @property
     def settled(self) -> bool:
         """Whether an arm in question has chosen."""
-        return any(trial.cell not in self.open_cells for trial in self.selected)
+        return len(self.open_cells) < len({trial.cell for trial in self.selected})
 
     @property
     def seeds_to_come(self) -> list[Trial]:
         """First seeds of the arms that have yet to choose, with each value that they may take."""
         open_cells = self.open_cells
-        arms = [arm for arm in self._tuning.arms if arm[-1].trials[0].cell in open_cells]
+        arms = [arm for arm in self._tuning.arms if arm[-1].cell in open_cells]
         return [trial for arm in arms for candidate in arm for trial in candidate.trials]
 
     @property
@@ -156,11 +156,6 @@ class TuneStage:
         """Run what is left by now; errors are those of `dispatch.run`."""
         dispatch.run(_within(self._study, self.hours), self.selected, self._runs_dir, make_runner,
                      retry_failed=retry_failed, on_event=on_event, say=say)  # fmt: skip
-
-
-def _called(trial: Trial) -> str:
-    """The trial's arm, and on which of several tasks, without the values that it tries."""
-    return f"{trial.arm} on {trial.task}" if trial.task else trial.arm
 
 
 class SearchStage:

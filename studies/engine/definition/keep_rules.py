@@ -15,9 +15,8 @@ TOGETHER = (KEEP, "train.patience", "train.eval_every", "train.max_steps")
 def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
     """Report where the best evaluation is to be kept and nothing says which is the best, or where
     a stage before the seeds would try what is no training."""
-    space: Mapping[str, Any] = study.search.space if study.search is not None else {}
     stages: dict[tuple[str, ...], Mapping[str, Any]]
-    stages = {("tune",): study.tuned, ("search", "space"): space}
+    stages = {("tune",): study.tuned, ("search", "space"): study.searched}
     tries = [where for where, tried in stages.items() if _has_best(tried.get(KEEP))]
     keeps = [point for point in points if point.config["train"].get("keep") == "best"]
     lost = [point for point in points if study.objective_of(point.task).select_on is None]

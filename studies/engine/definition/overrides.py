@@ -129,8 +129,7 @@ def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
                 f"the study compares values of {axis}: {values}. `--only {axis}=VALUE` runs one"
                 " of them; for others write a study file of your own"
             ))  # fmt: skip
-        space = {} if study.search is None else study.search.space
-        for section, chosen in (("tune", study.tuned), ("search.space", space)):
+        for section, chosen in (("tune", study.tuned), ("search.space", study.searched)):
             for axis in chosen:
                 if overlap(key, axis):
                     message = f"the study chooses it: give {section}.{axis}=[VALUE] instead"

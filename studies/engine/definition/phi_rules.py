@@ -76,9 +76,8 @@ def _not_loadable(point: Point) -> str | None:
 
 def _tried(study: Study, points: Sequence[Point]) -> Iterator[tuple[tuple[str, ...], str, Point]]:
     """The arms with each value that a stage tries on them, and where that stands."""
-    space: Mapping[str, Any] = study.search.space if study.search is not None else {}
     own = [p for p in points if study.search is not None and p.arm == study.search.arm]
-    stages: Stages = ((("tune",), study.tuned, points), (("search", "space"), space, own))
+    stages: Stages = ((("tune",), study.tuned, points), (("search", "space"), study.searched, own))
     for where, tried, arms in stages:
         for path, domain in tried.items():
             values = (domain.high,) if isinstance(domain, Range) else domain

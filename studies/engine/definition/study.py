@@ -321,6 +321,11 @@ class Study(StudyBody):
         return {} if self.tune is None else self.tune.values
 
     @property
+    def searched(self) -> Mapping[str, Any]:
+        """What `search` may try, by dotted setting; nothing where the study searches nothing."""
+        return {} if self.search is None else self.search.space
+
+    @property
     def until_decided(self) -> bool:
         """Whether only arms of claims that are open get more seeds than those of the first look."""
         return self.growth is not None

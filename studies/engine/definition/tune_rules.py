@@ -13,21 +13,18 @@ from studies.engine.definition.task_rules import Metrics, common
 from studies.engine.records import deciding
 
 
-def combinations(study: Study, *, beyond: bool = False) -> list[dict[str, Any]]:
-    """Every combination of the values to be tried; none where the study tunes nothing.
+def combinations(study: Study) -> list[dict[str, Any]]:
+    """Every combination of the values to be tried; none where the study tunes nothing."""
+    return [] if study.tune is None else _product(study.tune.values)
 
-    Args:
-        study: what to look at.
-        beyond: also, after these, the combinations that an arm may come to by `extend`.
-    """
-    tune = study.tune
+
+def further(study: Study) -> list[dict[str, Any]]:
+    """The combinations beyond these that an arm may come to by `extend`."""
+    tune, listed = study.tune, combinations(study)
     if tune is None:
         return []
-    listed = _product(tune.values)
-    if not beyond:
-        return listed
-    further = _product({path: (*tried, *tune.beyond(path)) for path, tried in tune.values.items()})
-    return listed + [settings for settings in further if settings not in listed]
+    every = _product({path: (*tried, *tune.beyond(path)) for path, tried in tune.values.items()})
+    return [settings for settings in every if settings not in listed]
 
 
 def _product(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -73,15 +70,15 @@ def check(study: Study, points: Sequence[Point], metrics: Metrics, problems: Pro
 def _check_apart(study: Study, points: Sequence[Point], problems: Problems) -> None:
     """Report arms of which one may come to be the other, as they have multiples of one value."""
     known: dict[str, tuple[Point, str]] = {}
-    listed = combinations(study)
-    for settings in combinations(study, beyond=True):
+    beyond = further(study)
+    for settings in (*combinations(study), *beyond):
         for point in points:
             config = deciding(apply(point, settings).config)
             own = point, labels.short_settings(settings)
             other = known.setdefault(json.dumps(config, sort_keys=True, default=repr), own)
             if other[0].cell != point.cell:
                 pair = " is ".join(f"'{each.arm}' with {tried}" for each, tried in (own, other))
-                by = ", or lower `extend`" if settings not in listed else ""
+                by = ", or lower `extend`" if settings in beyond else ""
                 problems.at(f"{pair}: try values that are no such multiples of others{by}", "tune")
                 return
 

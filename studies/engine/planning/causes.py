@@ -89,7 +89,7 @@ def _plugins(old: Trial, new: Trial) -> Iterator[Cause]:
 
 def _chosen_paths(study: Study) -> set[str]:
     """The settings that a stage before the seeds chooses, as `_differing` names them."""
-    paths = [*study.tuned, *(study.search.space if study.search is not None else ())]
+    paths = [*study.tuned, *study.searched]
     return {".".join(path.split(".")[:2]) for path in paths}
 
 

@@ -10,7 +10,7 @@ from studies.engine.definition import verify
 from studies.engine.definition.plugins import load_plugins, used_by
 from studies.engine.definition.points import Point, apply
 from studies.engine.definition.study import Study
-from studies.engine.definition.tune_rules import combinations
+from studies.engine.definition.tune_rules import combinations, further
 from studies.engine.errors import StudyError
 from studies.engine.planning.tuning import Candidate, Choice, Tuning
 from studies.engine.records import Trial
@@ -55,10 +55,9 @@ def plan_tuning(study: Study, plugins: Sequence[str | Path] = ()) -> list[Trial]
     """
     points, make = prepared(study, plugins)
     seeds = () if study.tune is None else study.tune.seeds
-    listed, every = combinations(study), combinations(study, beyond=True)
     return [
         make(seed, apply(point, settings), stage="tune", candidate=settings)
-        for batch in (listed, every[len(listed) :])
+        for batch in (combinations(study), further(study))
         for seed, settings, point in itertools.product(seeds, batch, points)
     ]
 
@@ -73,8 +72,8 @@ def plan_candidates(
     """
     points, make = prepared(study, plugins)
     assert study.tune is not None, "asked only of a study that tunes"
-    listed, tried = combinations(study), combinations(study, beyond=True)
-    seeds = len(study.tune.seeds)
+    beyond, seeds = further(study), len(study.tune.seeds)
+    tried = [*combinations(study), *beyond]
 
     scores: dict[tuple[tuple[str, str], str], list[str]] = {}
     for trial in stage:
@@ -90,9 +89,9 @@ def plan_candidates(
         for cell, candidates in cells.items():
             own = tuple(trial for trial in trials if trial.cell == cell)
             known = tuple(scores[cell, repr(settings)]) if settings else ()
-            beyond = bool(settings) and settings not in listed
+            last = settings in beyond
             candidates.append(
-                Candidate(scored_by=known, trials=own, settings=settings, beyond=beyond)
+                Candidate(scored_by=known, trials=own, settings=settings, beyond=last)
             )
     chosen_on = {task: study.objective_of(task).select_on for _, task in cells}
     select_on = study.objective_of().select_on
@@ -102,7 +101,7 @@ def plan_candidates(
         select_on_of={task: each for task, each in chosen_on.items() if task and each is not None},
         direction=study.objective.direction,
         arms=tuple(map(tuple, cells.values())),
-        may_follow=tuple(t for t in stage if t.cell in cells and t.candidate not in listed),
+        may_follow=tuple(t for t in stage if t.cell in cells and t.candidate in beyond),
     )
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -37,18 +37,6 @@ def result_of(trial: Trial, runs_dir: Path) -> Result | None:
     result = read_result(trial_dir(trial, runs_dir))
     own = result is not None and result.key == trial.key and not result.changed
     return result if own else None
-
-
-def results_of(
-    trials: Iterable[Trial], runs_dir: Path, *, failed: bool = True
-) -> dict[str, Result]:
-    """The results that `trials` have, by key; without those that `failed` if that is false."""
-    found = {trial.key: result_of(trial, runs_dir) for trial in trials}
-    return {
-        key: result
-        for key, result in found.items()
-        if result is not None and (failed or result.status != "failed")
-    }
 
 
 def value_of(result: Result | None, metric: str) -> float | None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from studies.engine.labels import short_settings
+from studies.engine.labels import on_task, short_settings
 from studies.engine.records import Record, Result, Trial
 
 ResultOf = Callable[[str], Result | None]
@@ -63,7 +63,7 @@ class Choice:
     @property
     def title(self) -> str:
         """The arm, and on which of several tasks."""
-        return f"{self.arm} on {self.task}" if self.task else self.arm
+        return on_task(self.arm, self.task)
 
     @property
     def score(self) -> float | None:
@@ -84,9 +84,14 @@ class Candidate(Record):
     """Whether it is tried only once an arm's best is the value before it."""
 
     @property
+    def cell(self) -> tuple[str, str]:
+        """Arm and task."""
+        return self.trials[0].cell
+
+    @property
     def title(self) -> str:
         """The arm, and on which of several tasks."""
-        return self.trials[0].title
+        return on_task(*self.cell)
 
 
 class Tuning(Record):
@@ -115,21 +120,21 @@ class Tuning(Record):
         While some of these have no result it chooses nothing.
         """
         *tried, own = arm
-        asked = [candidate for candidate in tried if not candidate.beyond]
-        while True:
-            results = {key: result_of(key) for each in asked for key in each.scored_by}
+        asked, results = list[Candidate](), dict[str, Result | None]()
+        more = [candidate for candidate in tried if not candidate.beyond]
+        while more:
+            asked += more
+            results |= {key: result_of(key) for each in more for key in each.scored_by}
             if None in results.values():
                 return None, asked
             choice = self._choice(asked, own, results)
             more = _beyond(tried, asked, choice.edges)
-            if not more:
-                return choice, asked
-            asked += more
+        return choice, asked
 
     def _choice(
         self, tried: Sequence[Candidate], own: Candidate, results: Mapping[str, Result | None]
     ) -> Choice:
-        task = own.trials[0].task
+        arm, task = own.cell
         metric = self.select_on_of.get(task, self.select_on)
         values = [_values([results[key] for key in c.scored_by], metric) for c in tried]
         scores = [statistics.fmean(own) if own else None for own in values]
@@ -141,8 +146,7 @@ class Tuning(Record):
                  if known and c is not best and _is_close(each, values[place])]  # fmt: skip
         pairs = tuple((c.settings, score) for c, score in zip(tried, scores, strict=True))
         beyond = any(candidate.beyond for candidate in tried)
-        arm, chosen = own.trials[0].arm, best.settings
-        return Choice(arm, chosen, pairs, best.trials, task, beyond, tuple(close))
+        return Choice(arm, best.settings, pairs, best.trials, task, beyond, tuple(close))
 
 
 def extension(title: str, trials: Sequence[Trial]) -> str:

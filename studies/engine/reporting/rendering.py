@@ -185,9 +185,8 @@ def _tuning(outcome: Outcome) -> str:
 
 def _in_order(tried: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Each of the settings once, numbers rising, others as they came."""
-    places: dict[str, list[Any]] = {path: [] for path in tried[0]}
-    for path, values in places.items():
-        values += [v for i, v in enumerate(each[path] for each in tried) if v not in values[:i]]
+    places = {path: [each[path] for each in tried] for path in tried[0]}
+    for values in places.values():
         if all(type(value) in (int, float) for value in values):
             values.sort()
     once = [each for i, each in enumerate(tried) if each not in tried[:i]]

@@ -161,8 +161,7 @@ class OptunaLedger(Queue):
         identity = study.contents.identity
         self._part = f"data-{identity}" if identity else ""
         self._study, self._storage = storage.study(study, self._part), storage.storage
-        searched = {} if study.search is None else study.search.space
-        self._paths = {*searched, *study.tuned}
+        self._paths = {*study.searched, *study.tuned}
         self._space: dict[str, BaseDistribution] = {}
         """Of the params, which are the settings at `_paths`."""
 

@@ -15,5 +15,5 @@ STUDY = SimpleNamespace(
     objective_of=lambda task="": SimpleNamespace(metric="test/accuracy"),
     path=Path("s.yaml"),
     tuned={},
-    search=None,
+    searched={},
 )
