@@ -104,6 +104,7 @@ budget: {per_trial_minutes: 10, retries: 1}
 
 profiles:
   gpu: {seeds: [0, 1, 2, 3, 4]}
+  smollm2: gpu
 """
 """Every section once, to read; `tune`, `search` and `match` are not for one study together, nor is
 `task` with a name, or `search`, or `published` with an `x`, beside `tasks`."""
@@ -140,7 +141,8 @@ _PROFILES = """\
 ## `profiles`
 
 What this study says differently under a profile, by the profile's name; every key but `name`,
-`question`, `plugins` and `claims`.
+`question`, `plugins` and `claims`. The name of another profile there stands for what the study
+says for that one.
 """
 
 

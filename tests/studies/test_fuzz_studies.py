@@ -89,4 +89,4 @@ def test_what_is_left_out_of_no_sweep_is_refused() -> None:
         "objective: {metric: test/accuracy}\nexclude: [{adapter.r: 8}]\n"
     )
     (problem,) = read(text.encode())
-    assert "exclude: leaves points out of `sweep`" in problem
+    assert "leaves out no point of the sweep" in problem

@@ -68,6 +68,13 @@ def test_exclude_leaves_points_out(planned) -> None:
     assert arms(trials) == ["r=4 num_basis=8", "r=8 num_basis=8", "r=8 num_basis=16", "lora"]
 
 
+def test_exclude_leaves_out_an_arm_by_its_name(planned) -> None:
+    unfit = "arms: [{name: unfit, adapter: {method: lora, r: none}}, "
+    study = "sweep: {adapter.r: [4, 8]}\nexclude: [r=4, unfit]\n" + LORA.replace("arms: [", unfit)
+    trials = planned(study)
+    assert arms(trials) == ["r=8", "lora"]
+
+
 def test_labels_are_whole_paths_where_the_last_parts_are_alike(planned) -> None:
     trials = planned("sweep: {task.name: [movie_sentences], backbone.name: [minilm]}\n" + LORA)
     assert arms(trials)[0] == "task.name=movie_sentences backbone.name=minilm"

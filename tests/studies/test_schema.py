@@ -135,6 +135,8 @@ def problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
          "good.yaml:3: budget.per_trial_minutes: expected more than 0, got -1"),
         ("question: Does it matter?", "question: x\nexclude: [{adapter.num_basis: 9}]",
          "good.yaml:3: exclude[0]: "),
+        ("question: Does it matter?", "question: x\nexclude: [lore]",
+         "good.yaml:3: exclude[0]: no arm is called 'lore'. Did you mean 'lora'?"),
         ("question: Does it matter?", "question: x\nplaces: {}", "good.yaml:3: places: unknown"),
         ("question: Does it matter?", "question: x\nprofile: gpu", "good.yaml:3: profile: unknown"),
         ("question: Does it matter?", "question: x\nplugins: [a.py]",
@@ -184,6 +186,10 @@ def problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("train: {epochs: 1}", "train: {epochs: -1}", "good.yaml:14: train.epochs: "),
         ("gpu: {seeds: [3, 4]}", "gpu: {seeds: []}", "good.yaml:15: seeds: "),
         ("gpu: {seeds: [3, 4]}", "gpu: [3, 4]", "good.yaml:15: profiles.gpu: expected a mapping"),
+        ("gpu: {seeds: [3, 4]}", "gpu: embeded",
+         "good.yaml:15: profiles.gpu: no profile that this study spells out is called 'embeded'. "
+         "Did you mean 'embedded'?"),
+        ("gpu: {seeds: [3, 4]}", "gpu: gpu", "good.yaml:15: profiles.gpu: no profile that"),
         (GOOD[GOOD.index("sweep") : GOOD.index("baseline")], "", "good.yaml:1: no arms: give"),
     ],
 )  # fmt: skip
@@ -242,6 +248,12 @@ def test_all_problems_are_listed_at_once_in_the_order_of_the_file(problems) -> N
 def test_an_unknown_profile_is_refused() -> None:
     with pytest.raises(StudyError, match=r"unknown profile 'embeded'\. Did you mean 'embedded'"):
         load_study(STUDIES[0], "embeded")
+
+
+def test_a_profile_may_say_what_another_says(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("good.yaml").write_text(GOOD.replace("gpu: {seeds: [3, 4]}", "gpu: embedded"))
+    assert load_study("good.yaml", "gpu").train.epochs == 1
 
 
 def test_layers_profile_study_and_the_studys_profile(tmp_path: Path, monkeypatch) -> None:

@@ -79,16 +79,51 @@ def expand(study: Study) -> tuple[list[Point], Problems]:
     """The arms of `study` on every task, sweep first, and every problem found in resolving them."""
     problems = Problems(study)
     points: list[Point] = []
+    left_out = _LeftOut(study)
     for i in range(max(1, len(study.tasks))):
         on = _Task(study, i, problems)
-        own = [*_swept_points(study, on, problems), *_hand_made_points(study, on, problems)]
+        own = [
+            *_swept_points(study, on, left_out, problems),
+            *_hand_made_points(study, on, left_out, problems),
+        ]
         reference = next((point for point in own if point.arm == study.baseline), None)
         if study.match is not None and reference is not None:
             for point in own:
                 if point is not reference:
                     point.config["match"] = dict(reference.config["adapter"])
         points += own
+    left_out.report_unused(problems)
     return points, problems
+
+
+class _LeftOut:
+    """The arms that `exclude` names or describes, and which of its entries did."""
+
+    def __init__(self, study: Study) -> None:
+        self._entries = study.exclude
+        self._unused = dict(enumerate(study.exclude))
+        self._arms: list[str] = []
+
+    def has(self, arm: str, swept: Mapping[str, Any]) -> bool:
+        """Whether `arm` is left out; `swept` are its settings of the sweep."""
+        self._arms.append(arm)
+        hits = [
+            i
+            for i, entry in enumerate(self._entries)
+            if (entry == arm if isinstance(entry, str) else _matches(entry, swept))
+        ]
+        for hit in hits:
+            self._unused.pop(hit, None)
+        return bool(hits)
+
+    def report_unused(self, problems: Problems) -> None:
+        """Report the entries that left nothing out."""
+        for i, entry in self._unused.items():
+            if isinstance(entry, str):
+                message = unlike(f"no arm is called '{entry}'", entry, self._arms, "Arms")
+            else:
+                message = f"{entry} leaves out no point of the sweep; give values that it has"
+            problems.at(message, "exclude", i)
 
 
 class _Task:
@@ -113,11 +148,10 @@ class _Task:
                     problems.at(message, *where, path)
 
 
-def _swept_points(study: Study, on: _Task, problems: Problems) -> Iterator[Point]:
+def _swept_points(
+    study: Study, on: _Task, left_out: _LeftOut, problems: Problems
+) -> Iterator[Point]:
     if not study.sweep:
-        if study.exclude:
-            message = "leaves points out of `sweep`, and there is none: remove it or give a sweep"
-            problems.at(message, "exclude")
         return
     for path in study.sweep:
         _check_path(path, problems, "sweep", path)
@@ -127,24 +161,22 @@ def _swept_points(study: Study, on: _Task, problems: Problems) -> Iterator[Point
         message = f"{arms:,} arms are too many, the limit is {MAX_ARMS:,}: shorten the lists"
         problems.at(message, "sweep")
         return
-    unused = dict(enumerate(study.exclude))
     for choice in itertools.product(*(enumerate(values) for values in study.sweep.values())):
         taken = dict(zip(study.sweep, choice, strict=True))
         swept = {path: value for path, (_, value) in taken.items()}
-        hits = [i for i, left_out in enumerate(study.exclude) if _matches(left_out, swept)]
-        for hit in hits:
-            unused.pop(hit, None)
-        if not hits:
-            places = {path: study.place("sweep", path, i) for path, (i, _) in taken.items()}
-            label, place = labels.short_settings(swept), study.place("sweep")
-            yield _point(study, on, label, {}, swept, place, places, problems)
-    for i, left_out in unused.items():
-        message = f"{left_out} leaves out no point of the sweep; give values that the sweep has"
-        problems.at(message, "exclude", i)
+        label, place = labels.short_settings(swept), study.place("sweep")
+        if left_out.has(label, swept):
+            continue
+        places = {path: study.place("sweep", path, i) for path, (i, _) in taken.items()}
+        yield _point(study, on, label, {}, swept, place, places, problems)
 
 
-def _hand_made_points(study: Study, on: _Task, problems: Problems) -> Iterator[Point]:
+def _hand_made_points(
+    study: Study, on: _Task, left_out: _LeftOut, problems: Problems
+) -> Iterator[Point]:
     for i, arm in enumerate(study.arms):
+        if left_out.has(arm.name, {}):
+            continue
         places = {f"adapter.{key}": study.place("arms", i, "adapter", key) for key in arm.adapter}
         places |= {path: study.place("arms", i, "set", path) for path in arm.set}
         for path in arm.set:
@@ -157,7 +189,7 @@ def _hand_made_points(study: Study, on: _Task, problems: Problems) -> Iterator[P
         yield _point(study, on, arm.name, arm.adapter, arm.set, where, places, problems)
 
 
-def _matches(left_out: dict[str, Any], swept: dict[str, Any]) -> bool:
+def _matches(left_out: Mapping[str, Any], swept: Mapping[str, Any]) -> bool:
     return bool(left_out) and all(
         path in swept and swept[path] == value for path, value in left_out.items()
     )

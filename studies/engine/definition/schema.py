@@ -87,6 +87,13 @@ def _section(tree: Entries, name: str) -> Entries:
     return section if isinstance(section, Entries) else Entries()
 
 
+def _spoken(source: Entries, profile: str) -> Entries:
+    """What the study says for `profile`, itself or by the name of another that says it."""
+    spoken = _section(source, "profiles")
+    other = spoken.get(profile)
+    return _section(spoken, other if isinstance(other, str) else profile)
+
+
 def _resolve(
     source: Entries, file: str, profile: str, problems: list[str], given: Mapping[str, Any]
 ) -> Study | None:
@@ -95,7 +102,7 @@ def _resolve(
     Keys in error are left out where that makes a study whose other parts can still be checked;
     else None.
     """
-    own = _section(_section(source, "profiles"), profile)
+    own = _spoken(source, profile)
     allowed = layers.part(own, {k: v for k, v in own.items() if k in IN_PROFILES})
     body = layers.part(source, {k: v for k, v in source.items() if k != "profiles"})
     merged = layers.overlay(layers.overlay(_profile(profile), body), allowed)
@@ -147,8 +154,13 @@ def _profile_section_problems(source: Entries) -> list[str]:
         place = f"{profiles.places[name]}: profiles.{name}"
         if name not in list_profiles():
             problems.append(f"{place}: {_unknown_profile(name)}")
-        elif content is None:
+        elif content is None or (
+            isinstance(content, str) and isinstance(profiles.get(content), Entries)
+        ):
             continue
+        elif isinstance(content, str) and (others := sorted(_mappings(profiles))):
+            wrong = f"no profile that this study spells out is called '{content}'"
+            problems.append(f"{place}: {unlike(wrong, content, others)}")
         elif not isinstance(content, Entries):
             problems.append(f"{place}: expected a mapping, got {content!r}")
         else:
@@ -159,6 +171,10 @@ def _profile_section_problems(source: Entries) -> list[str]:
                 place = f"{content.places[key]}: profiles.{name}.{key}"
                 problems.append(f"{place}: not allowed in a profile.{hint}")
     return problems
+
+
+def _mappings(profiles: Entries) -> list[str]:
+    return [name for name, content in profiles.items() if isinstance(content, Entries)]
 
 
 def _unknown_profile(name: str, quoted: str = "") -> str:

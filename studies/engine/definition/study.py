@@ -235,8 +235,11 @@ class StudyBody(Section):
     """Dotted settings and their values, or `{times: 0.5}`; every combination is an arm."""
     arms: tuple[Arm, ...] = ()
     """Arms written by hand, after those of `sweep`."""
-    exclude: Annotated[tuple[dict[str, Any], ...], Field(examples=[[{"adapter.r": 4}]])] = ()
-    """Combinations of `sweep` that are left out: dotted settings and the value of each."""
+    exclude: Annotated[
+        tuple[dict[str, Any] | Line, ...], Field(examples=[[{"adapter.r": 4}, "lora"]])
+    ] = ()
+    """What is left out: combinations of `sweep`, by dotted settings and the value of each, and arms
+    by their names, for a profile whose model they do not fit."""
     baseline: Annotated[Line, Field(examples=["lora"])]
     """The arm that all others are compared with, paired by seed."""
     objective: Objective
