@@ -102,6 +102,8 @@ def pack_trials(study_runs: Path, archive: Path) -> None:
 def read_reports(results: Path) -> list[tuple[str, Mapping[str, Any]]]:
     """Folder relative to `results` and content of each report, by study and profile.
 
+    Claims of arms that have no trial are under `untested` and not under `claims`.
+
     Raises:
         ValueError: a report.json is not JSON; the message names it.
     """
@@ -111,6 +113,11 @@ def read_reports(results: Path) -> list[tuple[str, Mapping[str, Any]]]:
             report = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{file} is no report: {error}") from error
+        known = {arm["arm"] for arm in report.get("arms", ())}
+        sorted_out: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
+        for claim in report["claims"]:
+            sorted_out[known.issuperset(claim.get("arms", ()))].append(claim)
+        report |= {"claims": sorted_out[True], "untested": sorted_out[False]}
         reports.append((file.parent.relative_to(results).as_posix(), report))
     return reports
 
@@ -189,6 +196,7 @@ def _shares(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
 def _verdicts(report: Mapping[str, Any]) -> list[str]:
     lines = [f"- **{c['word']}**: {c['claim']} — {_interval(c)}" for c in report["claims"]]
     lines = lines or ["- no claim was written before the run"]
+    lines += [f"- not tested: {c['claim']} — {c['note']}" for c in report.get("untested", ())]
     if report.get("claims_changed"):
         lines.append("- the claims were changed after results were there")
     if report.get("looks_changed"):

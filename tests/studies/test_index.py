@@ -36,12 +36,12 @@ def test_reports_are_copied_without_anything_else_and_indexed(runs_dir: Path, tm
     assert names == {"report.md", "report.json", "trials.tar.xz", *figures_of_all}
     text = (results / "INDEX.md").read_text()
     link = "[grid_size (embedded)](grid_size/embedded/report.md)"
-    counts = "5 × 3 | 14 | 1 | 1 | 1 | 0 | 1 | 2 of 3"
+    counts = "5 × 3 | 14 | 1 | 1 | 1 | 0 | 0 | 2 of 2"
     assert f"| {link} | Does the number of basis functions matter? | {counts} |" in text
     [verdict] = [line for line in text.splitlines() if line.startswith("- **confirmed**")]
     claim = json.loads((folder / "report.json").read_text())["claims"][0]
     assert f"{claim['difference']:+.4f} [{claim['low']:+.4f}, {claim['high']:+.4f}]" in verdict
-    assert "- **not decided**: no seed — no interval" in text
+    assert "- not tested: no seed — no interval: no finished seed in common" in text
     found = json.loads((folder / "report.json").read_text())
     found["claims"][2]["finding"] = "open at 3 of at most 6 seeds"
     told = index.index([("f", found)])
