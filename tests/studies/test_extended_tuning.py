@@ -6,19 +6,19 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
-from tuned import STUDY, put, rate
+from tuned import STUDY, put, rate, run_here, work_there
 
-from studies.engine.command import cli, dispatch
+from studies.engine.command import cli
 from studies.engine.command.plan_queue import PlanQueue
 from studies.engine.command.session import Options, Session
 from studies.engine.command.stages import TuneStage
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.sections import Tune
 from studies.engine.planning import runs
-from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
-from studies.engine.planning.plan_file import Plan, read_plan, write_plan
+from studies.engine.planning.plan import plan, plan_tuning
+from studies.engine.planning.plan_file import read_plan
 from studies.engine.planning.tuning import Choice
-from studies.engine.records import Result, Trial, write_record
+from studies.engine.records import Trial, write_record
 from studies.engine.reporting import remarks, rendering
 from studies.engine.running.durations import Durations
 from studies.engine.tracking import background
@@ -73,19 +73,11 @@ def test_an_arm_gets_values_beyond_an_end_until_its_best_lies_inside(
 ) -> None:
     (tmp_path / "s.yaml").write_text(EXTENDED)
     study = load_study(tmp_path / "s.yaml")
-    rounds: list[list[Trial]] = []
 
-    def run(study, trials, runs_dir, *_, **__) -> None:
-        waiting = [trial for trial in trials if runs.result_of(trial, runs_dir) is None]
-        rounds.append(waiting)
-        for trial in waiting:
-            put(trial, runs_dir, 0.9 - 0.1 * abs(math.log2(rate(trial) / best[trial.arm])))
+    def valid(trial: Trial) -> float:
+        return 0.9 - 0.1 * abs(math.log2(rate(trial) / best[trial.arm]))
 
-    monkeypatch.setattr(dispatch, "run", run)
-    monkeypatch.setattr(Session, "_end", lambda self, seeds: cli.DONE)
-    monkeypatch.setattr(background, "deliver", lambda *a: None)
-    session = Session(study, Options(runs_dir=tmp_path, fetch=False), Console(), print)
-    assert session.run(lambda *a: None) == cli.DONE
+    rounds, session = run_here(study, tmp_path, monkeypatch, valid)
     *tuned, seeds = rounds
     assert {t.stage for t in seeds} == {"seeds"} and len(tuned[0]) == 2 * 3 * 2
     more = [trial for each in tuned[1:] for trial in each]
@@ -105,27 +97,8 @@ def test_an_arm_gets_values_beyond_an_end_until_its_best_lies_inside(
         ]
     again = TuneStage(study, (), tmp_path, ())
     assert again.missing == "" and len(again.trials) == len(tuned[0]) + len(more)
-    _works_alike(study, tmp_path, rounds, best)
-
-
-def _works_alike(study, folder: Path, rounds: list[list[Trial]], best) -> None:
-    """A plan that is worked off elsewhere runs the same trials."""
-    stage = TuneStage(study, (), folder / "empty", ())
-    tuning = plan_candidates(study, [*stage.selected, *stage.may_follow])
-    whole = Plan(study=study.name, profile=study.profile, metric="test/accuracy",
-                budget=study.budget, trials=tuple(stage.selected), tuning=tuning)  # fmt: skip
-    write_plan(folder / "plan.json", whole)
-    queue = PlanQueue([read_plan(folder / "plan.json")], folder / "far", False, Durations(), print)
-    ended = []
-    while queue.trials:
-        task = queue.next(lambda task: True)
-        assert task is not None
-        value = 0.9 - 0.1 * abs(math.log2(rate(task.trial) / best[task.trial.arm]))
-        metrics = {"valid/accuracy": value, "test/accuracy": value}
-        queue.ended(task, Result(key=task.trial.key, status="done", metrics=metrics), False)
-        ended.append(task.trial.key)
+    ended = work_there(study, tmp_path, valid)
     assert sorted(ended) == sorted(trial.key for each in rounds for trial in each)
-    assert queue.total == queue.ended_count == len(ended) and queue.unfinished == 0
 
 
 def test_a_value_beyond_the_end_that_fails_ends_the_walk(tmp_path: Path) -> None:

@@ -185,18 +185,19 @@ class PlanQueue(Queue):
     ) -> Choice | None:
         """What validation chooses for `arm`; None while its tuning trials run.
 
-        Those that its results ask for beyond the listed values are queued, and added to `trials`.
+        Those that its results ask for beyond the first ones are queued, and added to `trials`.
         """
         where = (plan.study, plan.profile)
         while True:
             choice, asked = tuning.walk(arm, lambda key: self._results.get((*where, key)))
-            keys = {key for candidate in asked for key in candidate.scored_by}
+            keys = {*asked}
             more = [t for t in tuning.may_follow if t.key in keys and self._add(plan, t)]
             if not more:
                 break
-            trials += more
             if waiting := [t for t in more if self._results[_identity(t)] is None]:
-                self._say(f"{plan.study} {extension(arm[-1].title, waiting)}")
+                before = [t.candidate for t in trials if t.cell == arm[-1].cell]
+                self._say(f"{plan.study} {extension(arm[-1].title, waiting, before)}")
+            trials += more
         if choice is not None:
             self._tried |= {(*where, key) for key in keys}
         return choice

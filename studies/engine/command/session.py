@@ -105,8 +105,7 @@ class Session:
             arms, tasks = (len({getattr(t, n) for t in stage.selected}) for n in ("arm", "task"))
             on = f" on {tasks} tasks" if self._study.tasks else ""
             least, most = len(self._study.first_seeds), len(self._study.seeds)
-            if self.tuning.may_follow:
-                self._print("an arm whose best is the last of a list also tries values beyond it")
+            self._print(*self.tuning.further)
             self._print(f"then {arms} tuned arms{on} with {span(least, most)} seeds each")
         elif isinstance(stage, SeedsStage):
             self._print(*stage.planned)

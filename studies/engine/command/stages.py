@@ -1,7 +1,7 @@
 """The stages of a study: `search` or `tune` chooses settings, then `seeds` measures the arms."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -71,7 +71,7 @@ class StudyStage(Protocol):
 
 
 class TuneStage:
-    """Every arm tries the same values, and what `tune.extend` gives it beyond them."""
+    """Every arm tries the same values, and what `tune.extend` and `tune.race` give it beyond."""
 
     name: Stage = "tune"
     again = None
@@ -94,11 +94,11 @@ class TuneStage:
         self.look()
 
     def look(self) -> list[str]:
-        """Take in what results ask for by now: a line for each arm that gets more values."""
-        known = {trial.key for trial in self.trials}
+        """Take in what results ask for by now: a line for each arm that gets more trials."""
+        before = self.trials
+        known = {trial.key for trial in before}
         arms = self._tuning.arms if self._tuning.may_follow else ()
-        walks = [self._tuning.walk(arm, self._result_of)[1] for arm in arms]
-        asked = {key for candidates in walks for each in candidates for key in each.scored_by}
+        asked = {key for arm in arms for key in self._tuning.walk(arm, self._result_of)[1]}
         self.may_follow = [t for t in self._tuning.may_follow if t.key not in asked]
         later = {trial.key for trial in self.may_follow}
         self.trials = [trial for trial in self._planned if trial.key not in later]
@@ -106,7 +106,8 @@ class TuneStage:
         self.selected = only(self.trials, conditions) if conditions else self.trials
         self.to_fetch, self.total = self.selected, len(self.selected)
         new = [trial for trial in self.selected if trial.key not in known]
-        return [extension(own.title, more) for *_, own in arms
+        return [extension(own.title, more, [t.candidate for t in before if t.cell == own.cell])
+                for *_, own in arms
                 if (more := [trial for trial in new if trial.cell == own.cell])]  # fmt: skip
 
     def metric_of(self, task: str = "") -> str:
@@ -121,6 +122,16 @@ class TuneStage:
     def choices(self) -> list[Choice]:
         """What validation chose, for the arms whose trials have all ended, on each task."""
         return self._tuning.choices(self._result_of)
+
+    @property
+    def further(self) -> Iterator[str]:
+        """What results may yet ask for, in words."""
+        tune = self._study.tune
+        assert tune is not None, "made only for a study that tunes"
+        if self.may_follow and tune.extend:
+            yield "an arm whose best is the last of a list also tries values beyond it"
+        if self.may_follow and tune.race:
+            yield f"values that their seeds do not tell apart get more, up to {tune.race}"
 
     @property
     def open_cells(self) -> dict[tuple[str, str], str]:

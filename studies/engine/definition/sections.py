@@ -309,6 +309,16 @@ class Tune(Section):
     """How many more values an arm may get beyond each end of a list, one at a time, while its best
     is the last one. Each continues the list by the ratio of the two values before, whole numbers
     rounded; only lists of at least three numbers above zero are continued."""
+    race: Int = Field(0, ge=0, le=1000)
+    """How many seeds a value gets at most, those that follow the last one: an arm's values within
+    one standard error of its best get more, in rounds of twice as many, until one is left. 0: none
+    gets more than `seeds`."""
+
+    @property
+    def race_seeds(self) -> tuple[int, ...]:
+        """The seeds of the race, in their order."""
+        last = max(self.seeds)
+        return tuple(range(last + 1, last + 1 + max(0, self.race - len(self.seeds))))
 
     @property
     def values(self) -> dict[str, tuple[Any, ...]]:
@@ -332,6 +342,11 @@ class Tune(Section):
     def _tries_something(self) -> "Tune":
         if not self.values:
             raise ValueError("nothing to tune: give a setting, e.g. train.learning_rate: [...]")
+        if self.race and len(self.seeds) < 2:
+            raise ValueError("`race` needs two `seeds` at least: one says nothing of its spread")
+        if 0 < self.race <= len(self.seeds):
+            count = len(self.seeds)
+            raise ValueError(f"`race` is how many seeds there are at most, and `seeds` are {count}")
         return self
 
 

@@ -40,10 +40,12 @@ def check(study: Study, points: Sequence[Point], metrics: Metrics, problems: Pro
         names = list(map(labels.short_value, tried))
         if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
             problems.at(f"each once, got {', '.join(repeated)} repeatedly (at six digits)", *where)
-    if again := sorted({*study.tune.seeds} & {*study.seeds}):
-        numbers = ", ".join(map(str, again))
-        message = f"{numbers} of `seeds`: what is chosen must be tried anew"
-        problems.at(message, "tune", "seeds")
+    for key, own in (("seeds", study.tune.seeds), ("race", study.tune.race_seeds)):
+        if again := sorted({*own} & {*study.seeds}):
+            by = "comes to " * (key == "race")
+            numbers = ", ".join(map(str, again))
+            message = f"{by}{numbers} of `seeds`: what is chosen must be tried anew"
+            problems.at(message, "tune", key)
     for path, tried in study.tune.values.items():
         where = ("tune", path)
         if not is_choosable(path, problems, *where):

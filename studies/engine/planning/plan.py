@@ -51,13 +51,17 @@ def _with_seeds(
 def plan_tuning(study: Study, plugins: Sequence[str | Path] = ()) -> list[Trial]:
     """The trials of the stage that chooses settings; none where the study tunes nothing.
 
-    After those of the listed values come those that an arm may ask for by `tune.extend`.
+    After those of the listed values come those that an arm may ask for by `tune.extend`, then those
+    of `tune.race`.
     """
     points, make = prepared(study, plugins)
-    seeds = () if study.tune is None else study.tune.seeds
+    if study.tune is None:
+        return []
+    listed, beyond = combinations(study), further(study)
+    first, race = study.tune.seeds, study.tune.race_seeds
     return [
         make(seed, apply(point, settings), stage="tune", candidate=settings)
-        for batch in (combinations(study), further(study))
+        for seeds, batch in ((first, listed), (first, beyond), (race, [*listed, *beyond]))
         for seed, settings, point in itertools.product(seeds, batch, points)
     ]
 
@@ -72,7 +76,7 @@ def plan_candidates(
     """
     points, make = prepared(study, plugins)
     assert study.tune is not None, "asked only of a study that tunes"
-    beyond, seeds = further(study), len(study.tune.seeds)
+    beyond, first, race = further(study), len(study.tune.seeds), study.tune.race_seeds
     tried = [*combinations(study), *beyond]
 
     scores: dict[tuple[tuple[str, str], str], list[str]] = {}
@@ -81,7 +85,9 @@ def plan_candidates(
     cells: dict[tuple[str, str], list[Candidate]] = {
         cell: []
         for cell in dict.fromkeys(trial.cell for trial in stage)
-        if all(len(scores.get((cell, repr(settings)), ())) == seeds for settings in tried)
+        if all(
+            len(scores.get((cell, repr(settings)), ())) == first + len(race) for settings in tried
+        )
     }
     for settings in (*tried, {}):
         chosen = dict.fromkeys(cells, settings)
@@ -101,7 +107,10 @@ def plan_candidates(
         select_on_of={task: each for task, each in chosen_on.items() if task and each is not None},
         direction=study.objective.direction,
         arms=tuple(map(tuple, cells.values())),
-        may_follow=tuple(t for t in stage if t.cell in cells and t.candidate in beyond),
+        first=first,
+        may_follow=tuple(
+            t for t in stage if t.cell in cells and (t.candidate in beyond or t.seed in race)
+        ),
     )
 
 

@@ -7,6 +7,7 @@ from rich import box
 from rich.table import Table
 
 from studies.engine.labels import short_names, short_value
+from studies.engine.planning.tuning import Choice
 from studies.engine.reporting import task_tables
 from studies.engine.reporting.outcome import Arm, Outcome
 from studies.engine.reporting.remarks import reading, remarks
@@ -171,7 +172,7 @@ def _tuning(outcome: Outcome) -> str:
     rows = []
     for choice in outcome.choices:
         known = [settings for settings, _ in choice.scores]
-        cells = [number(choice.scores[known.index(s)][1]) if s in known else "" for s in tried]
+        cells = [_mean(choice, known.index(s)) if s in known else "" for s in tried]
         marked = [f"**{c}**" if s == choice.settings else f"~ {c}" if s in choice.close else c
                   for c, s in zip(cells, tried, strict=True)]  # fmt: skip
         rows.append([choice.title, *marked])
@@ -180,7 +181,16 @@ def _tuning(outcome: Outcome) -> str:
         head += " ~ is within one standard error of it, paired by seed."
     if any(choice.extended for choice in outcome.choices):
         head += " Empty: no arm tries what lies further from its best than the next value."
+    if any(choice.raced for choice in outcome.choices):
+        head += " In brackets: over how many seeds, where values that were close got more."
     return f"## Tuning\n\n{head}\n\n" + table(["arm", *columns], rows)
+
+
+def _mean(choice: Choice, i: int) -> str:
+    """The mean of the tried settings number `i`, and how many more seeds than others they had."""
+    count = choice.seeds[i] if choice.raced else 0
+    seeds = f" ({count})" if count > min(choice.seeds, default=0) else ""
+    return f"{number(choice.scores[i][1])}{seeds}"
 
 
 def _in_order(tried: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

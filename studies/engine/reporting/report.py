@@ -1,6 +1,7 @@
 """A study's report: Markdown, JSON and figures in one folder, the same for the same results."""
 
 import functools
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -212,7 +213,10 @@ def _as_data(outcome: Outcome) -> dict[str, Any]:
                 "arm": choice.arm,
                 "task": choice.task,
                 "chosen": choice.settings,
-                "scores": [{"settings": tried, "mean": mean} for tried, mean in choice.scores],
+                "scores": [
+                    {"settings": tried, "mean": mean, "seeds": seeds}
+                    for (tried, mean), seeds in itertools.zip_longest(choice.scores, choice.seeds)
+                ],
                 "close": choice.close,
             }
             for choice in outcome.choices

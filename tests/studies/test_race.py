@@ -1,0 +1,169 @@
+"""`tune.race`: more seeds for an arm's values that the seeds so far do not tell apart."""
+
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from tuned import STUDY, put, rate, run_here, work_there
+
+from studies.engine.command.stages import TuneStage
+from studies.engine.definition.schema import load_study
+from studies.engine.errors import StudyError
+from studies.engine.planning.plan import plan_candidates, plan_tuning
+from studies.engine.planning.tuning import Choice
+from studies.engine.records import Trial
+from studies.engine.reporting import rendering
+
+RATE = "train.learning_rate"
+RACED = STUDY.replace(
+    "[1.0e-3, 1.0e-2], seeds: [7, 8]", "[1.0e-3, 2.0e-3, 4.0e-3], seeds: [7, 8], race: 8"
+)
+FURTHER = RACED.replace("race: 8", "race: 8, extend: 2")
+SHARED = (0.010, -0.013, 0.004, 0.007, -0.001, -0.005, 0.012, 0.002)
+"""What a seed gives to every value."""
+
+
+def mean(trial: Trial, means: dict[float, float], noise: dict[float, tuple[float, ...]]) -> float:
+    """The mean of the trial's rate, with what its seed adds, to all rates and to its own."""
+    i, own = trial.seed - 7, noise.get(rate(trial), (0.0,) * 8)
+    return means.get(rate(trial), 0.5) + SHARED[i] + own[i]
+
+
+@pytest.mark.parametrize(
+    ("means", "noise", "seeds", "chosen"),
+    [
+        # clear at once: the seeds differ more than the values, but in all of them alike
+        ({1e-3: 0.80, 2e-3: 0.803, 4e-3: 0.80}, {}, {1e-3: 2, 2e-3: 2, 4e-3: 2}, 2e-3),
+        # at two seeds 1e-3 is ahead by less than its error, at four 2e-3 is ahead by more
+        (
+            {1e-3: 0.80, 2e-3: 0.80},
+            {2e-3: (0.01, -0.02, 0.03, 0.03, 0, 0, 0, 0)},
+            {1e-3: 4, 2e-3: 4, 4e-3: 2},
+            2e-3,
+        ),
+        # never told apart
+        (
+            {1e-3: 0.80, 2e-3: 0.80},
+            {2e-3: (0.01, -0.02, 0.03, -0.03, 0.01, -0.02, 0.03, -0.02)},
+            {1e-3: 8, 2e-3: 8, 4e-3: 2},
+            1e-3,
+        ),
+        # the same numbers to the bit: no seed would tell them apart
+        ({1e-3: 0.80, 2e-3: 0.80, 4e-3: 0.70}, {}, {1e-3: 2, 2e-3: 2, 4e-3: 2}, 1e-3),
+    ],
+)
+def test_close_values_get_more_seeds_until_one_is_left(
+    tmp_path: Path, monkeypatch, means, noise, seeds, chosen
+) -> None:
+    (tmp_path / "s.yaml").write_text(RACED)
+    study = load_study(tmp_path / "s.yaml")
+
+    def valid(trial: Trial) -> float:
+        if trial.arm == "lora":  # which needs no race
+            return 0.8 if rate(trial) == 2e-3 else 0.6
+        return mean(trial, means, noise)
+
+    rounds, session = run_here(study, tmp_path, monkeypatch, valid)
+    tuned = [trial for each in rounds[:-1] for trial in each]
+    assert Counter(rate(trial) for trial in tuned if trial.arm == "a") == seeds
+    assert Counter(rate(trial) for trial in tuned if trial.arm == "lora") == {
+        1e-3: 2, 2e-3: 2, 4e-3: 2
+    }  # fmt: skip
+    for trial in tuned:
+        assert trial.stage == "tune" and 7 <= trial.seed < 7 + seeds[rate(trial)]
+    a, lora = session.before.choices
+    assert (a.settings[RATE], lora.settings[RATE]) == (chosen, 2e-3)
+    assert dict(zip((each[RATE] for each, _ in a.scores), a.seeds, strict=True)) == seeds
+    for settings, score in a.scores:
+        own = [valid(t) for t in tuned if (t.arm, rate(t)) == ("a", settings[RATE])]
+        assert score == pytest.approx(sum(own) / len(own), rel=1e-12)
+    assert {rate(trial) for trial in rounds[-1]} == {chosen, 2e-3}
+    ended = work_there(study, tmp_path, valid)
+    assert sorted(ended) == sorted(trial.key for each in rounds for trial in each)
+
+
+def test_a_value_beyond_the_end_catches_up_with_the_race(tmp_path: Path, monkeypatch) -> None:
+    """At an end first what lies beyond is tried, then what is close gets more seeds."""
+    (tmp_path / "s.yaml").write_text(FURTHER)
+    study = load_study(tmp_path / "s.yaml")
+    means = {1e-3: 0.7, 2e-3: 0.80, 4e-3: 0.80, 8e-3: 0.801, 1.6e-2: 0.8}
+    noise = {
+        2e-3: (0.01, -0.02, -0.03, -0.03, 0, 0, 0, 0),
+        8e-3: (-0.02, 0.01, 0.03, 0.03, 0, 0, 0, 0),
+        1.6e-2: (0.01, -0.03, -0.03, -0.03, 0, 0, 0, 0),
+    }
+    rounds, session = run_here(study, tmp_path, monkeypatch, lambda t: mean(t, means, noise))
+    a, _ = session.before.choices
+    assert a.settings == {RATE: 8e-3} and not a.close and a.extended and a.raced
+    assert dict(zip((each[RATE] for each, _ in a.scores), a.seeds, strict=True)) == {
+        1e-3: 2, 2e-3: 4, 4e-3: 4, 8e-3: 4, 1.6e-2: 4
+    }  # fmt: skip
+    asked = [[(rate(t), t.seed) for t in each if t.arm == "a"] for each in rounds[1:-1]]
+    assert asked == [
+        [(8e-3, 7), (8e-3, 8)],
+        [(each, seed) for seed in (9, 10) for each in (2e-3, 4e-3, 8e-3)],
+        [(1.6e-2, 7), (1.6e-2, 8)],
+        [(1.6e-2, 9), (1.6e-2, 10)],
+    ]
+    ended = work_there(study, tmp_path, lambda t: mean(t, means, noise))
+    assert sorted(ended) == sorted(trial.key for each in rounds for trial in each)
+
+
+def test_a_value_that_fails_in_the_race_is_out(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(RACED)
+    study = load_study(tmp_path / "s.yaml")
+    noise = {2e-3: (0.01, -0.015, *[0.05] * 6)}
+    for trial in plan_tuning(study):
+        fails = (rate(trial), trial.seed) == (2e-3, 9)
+        put(trial, tmp_path, None if fails else mean(trial, {1e-3: 0.8, 2e-3: 0.8}, noise))
+    stage = TuneStage(study, (), tmp_path, ())
+    a, _ = stage.choices
+    assert a.settings == {RATE: 1e-3} and a.seeds == (4, 4, 2)
+    assert [score is None for _, score in a.scores] == [False, True, False]
+
+
+def test_less_is_better_where_the_study_says_so(tmp_path: Path) -> None:
+    text = RACED.replace("test/accuracy, select_on: valid/accuracy",
+                         "test/loss, select_on: valid/loss, direction: minimize")  # fmt: skip
+    (tmp_path / "s.yaml").write_text(text)
+    study = load_study(tmp_path / "s.yaml")
+    tuning = plan_candidates(study, plan_tuning(study))
+    noise = {2e-3: (-0.01, 0.02, -0.03, -0.03, 0, 0, 0, 0)}
+    trials = {trial.key: trial for trial in plan_tuning(study)}
+
+    def result_of(key: str) -> SimpleNamespace:
+        loss = mean(trials[key], {1e-3: 0.2, 2e-3: 0.2}, noise)
+        return SimpleNamespace(status="done", metrics={"valid/loss": loss})
+
+    choice, asked = tuning.walk(tuning.arms[0], result_of)
+    assert choice is not None and choice.settings == {RATE: 2e-3} and choice.seeds == (4, 4, 2)
+    assert len(asked) == 10
+    assert choice.score == pytest.approx(0.2 + sum(SHARED[:4]) / 4 - 0.05 / 4)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds: [7, 8], race: 8", "seeds: [7], race: 8", r"`race` needs two `seeds` at least"),
+        ("race: 8", "race: 2", r"`race` is how many seeds there are at most, and `seeds` are 2"),
+        ("race: 8", "race: -1", r"tune\.race: expected at least 0, got -1"),
+        ("seeds: [0, 1]", "seeds: [0, 12]", r"tune\.race: comes to 12 of `seeds`: what is chosen"),
+    ],
+)
+def test_a_race_that_means_nothing_is_refused(tmp_path: Path, old, new, message) -> None:
+    (tmp_path / "s.yaml").write_text(RACED.replace(old, new))
+    with pytest.raises(StudyError, match=message):
+        load_study(tmp_path / "s.yaml")
+
+
+def test_the_report_says_how_many_seeds_the_close_ones_had() -> None:
+    scores = tuple(({RATE: each}, 0.5 + each) for each in (0.1, 0.2, 0.3))
+    choices = [
+        Choice("a", {RATE: 0.2}, scores, seeds=(2, 8, 8), close=({RATE: 0.3},)),
+        Choice("b", {RATE: 0.1}, scores, seeds=(2, 2, 2)),
+    ]
+    rows = rendering._tuning(SimpleNamespace(choices=choices, chosen_on="valid/accuracy"))
+    assert "| 0.6000 | **0.7000 (8)** | ~ 0.8000 (8) |" in rows
+    assert "| **0.6000** | 0.7000 | 0.8000 |" in rows
+    assert "In brackets: over how many seeds, where values that were close got more." in rows
