@@ -40,7 +40,10 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what nobody asked for; in `addopts` it would be lost with the first `-m`."""
+    """Leave out what nobody asked for; in `addopts` it would be lost with the first `-m`.
+
+    What takes long is begun first.
+    """
     unasked = [name for name in ON_REQUEST if name not in config.option.markexpr]
     kept: list[pytest.Item] = []
     left_out: list[pytest.Item] = []
@@ -48,7 +51,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (left_out if any(map(item.get_closest_marker, unasked)) else kept).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = kept
+    # files that take long come first: begun last, one of them would leave the other cores idle
+    long = {item.path for item in kept if item.get_closest_marker("slow")}
+    items[:] = sorted(kept, key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session", autouse=True)
