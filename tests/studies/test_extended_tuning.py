@@ -13,7 +13,7 @@ from studies.engine.command.plan_queue import PlanQueue
 from studies.engine.command.session import Options, Session
 from studies.engine.command.stages import TuneStage
 from studies.engine.definition.schema import load_study
-from studies.engine.definition.sections import Tune
+from studies.engine.definition.tune import Tune
 from studies.engine.planning import runs
 from studies.engine.planning.plan import plan, plan_tuning
 from studies.engine.planning.plan_file import read_plan

@@ -17,9 +17,10 @@ from pydantic import (
 from studies.backbones import BackboneSpec
 from studies.engine.definition.arms import Arm, StudyTask
 from studies.engine.definition.contents import Contents
-from studies.engine.definition.sections import After, Search, Tune
+from studies.engine.definition.sections import After, Search
 from studies.engine.definition.seeds_rules import SeedList, Seeds, UntilDecided
 from studies.engine.definition.train import Train
+from studies.engine.definition.tune import Tune
 from studies.engine.definition.yaml_source import Entries, place_in
 from studies.engine.records import Keeps
 from studies.sections import Bool, Float, Int, Line, Section

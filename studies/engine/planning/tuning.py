@@ -226,7 +226,7 @@ class _Field:
 
 
 def extension(title: str, trials: Sequence[Trial], known: Collection[Mapping[str, Any]]) -> str:
-    """What is said when an arm's results ask for `trials`; `known` are the settings tried before."""
+    """What is said when results ask for `trials` of an arm that has tried the settings `known`."""
     tried = {short_settings(trial.candidate): trial.candidate in known for trial in trials}
     more = "; ".join(name for name, before in tried.items() if before)
     new = "; ".join(name for name, before in tried.items() if not before)
