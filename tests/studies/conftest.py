@@ -171,6 +171,7 @@ def fabricate(tmp_path):
         ),
         published=SimpleNamespace(table="table_15_grid_size", x="adapter.num_basis", rows={}),
         claims=(),
+        unasked=(),
         keep=(),
         arms=(SimpleNamespace(name="paper-start", note="the start as written"),),
         path=path,

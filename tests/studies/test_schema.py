@@ -256,6 +256,31 @@ def test_a_profile_may_say_what_another_says(tmp_path: Path, monkeypatch) -> Non
     assert load_study("good.yaml", "gpu").train.epochs == 1
 
 
+def test_an_arm_that_a_profile_leaves_out_takes_its_claims_along(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    claims = """claims:
+  - {claim: sixteen, arm: num_basis=16, than: lora, expect: higher}
+  - {claim: paper, arm: paper, than: lora, expect: higher}
+  - {claim: beyond, arm: num_basis=8, than: lora, beyond: {arm: paper, than: lora}, expect: lower}
+  - {claim: contrast, contrast: {paper: 1, lora: -1}, expect: higher}
+  - {claim: eight, arm: num_basis=8, than: lora, expect: upper}
+"""
+    text = GOOD.replace("gpu: {seeds: [3, 4]}", "gpu: {exclude: [paper]}") + claims
+    Path("good.yaml").write_text(text.replace("upper", "higher"))
+    study = load_study("good.yaml", "gpu")
+    assert [claim.claim for claim in study.claims] == ["sixteen", "eight"]
+    assert study.unasked == ("paper", "beyond", "contrast")
+    whole = load_study("good.yaml")
+    assert len(whole.claims) == 5 and whole.unasked == ()
+    Path("good.yaml").write_text(text)
+    with pytest.raises(StudyError) as caught:  # at the line where it stands
+        load_study("good.yaml", "gpu")
+    assert all("good.yaml:21: claims[" in line for line in caught.value.problems)
+    Path("good.yaml").write_text(text.replace("[paper]", "[lora]").replace("upper", "higher"))
+    with pytest.raises(StudyError, match=r"baseline: no arm is called 'lora'"):
+        load_study("good.yaml", "gpu")
+
+
 def test_layers_profile_study_and_the_studys_profile(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = GOOD + "train: {batch_size: 7, epochs: 9}\nadapter:\n  r: 3\n"

@@ -4,10 +4,11 @@ Mappings are merged key by key, everything else is replaced; each value keeps th
 came from.
 """
 
+from collections.abc import Set
 from typing import Any
 
 from studies.engine.definition import checks
-from studies.engine.definition.yaml_source import Entries
+from studies.engine.definition.yaml_source import Entries, Items
 
 NAMED = ("backbone", "task")
 """Sections that may be written as just a name, which then replaces the whole section."""
@@ -44,6 +45,28 @@ def part(tree: Entries, entries: dict[str, Any]) -> Entries:
     part = Entries(entries)
     part.places = {key: place for key, place in tree.places.items() if key in entries}
     return part
+
+
+def without_claims(tree: Entries, arms: Set[str]) -> tuple[Entries, tuple[str, ...]]:
+    """`tree` without the claims that name one of `arms`, and these claims in words."""
+    claims = tree.get("claims")
+    if not arms or not isinstance(claims, Items):
+        return tree, ()
+    asked = [i for i, claim in enumerate(claims) if arms.isdisjoint(_arms_of(claim))]
+    kept = Items(claims[i] for i in asked)
+    kept.places = {new: claims.places[old] for new, old in enumerate(asked)}
+    left = [claim for i, claim in enumerate(claims) if i not in asked]
+    return part(tree, {**tree, "claims": kept}), tuple(str(claim.get("claim")) for claim in left)
+
+
+def _arms_of(claim: Any) -> set[str]:
+    """The arms that a claim names by name, as it stands in the file."""
+    if not isinstance(claim, Entries):
+        return set()
+    gain, contrast = claim.get("beyond"), claim.get("contrast")
+    named = [each.get(key) for each in (claim, gain) if isinstance(each, Entries)
+             for key in ("arm", "than")]  # fmt: skip
+    return {each for each in (*named, *(contrast or ())) if isinstance(each, str)}
 
 
 def _merged(base: Entries, over: Entries) -> Entries:

@@ -107,6 +107,10 @@ def _resolve(
     body = layers.part(source, {k: v for k, v in source.items() if k != "profiles"})
     merged = layers.overlay(layers.overlay(_profile(profile), body), allowed)
     merged = overrides.laid_on(merged, given)
+    left_out = allowed.get("exclude")
+    listed = left_out if isinstance(left_out, list) else ()
+    names = {each for each in listed if isinstance(each, str)}
+    merged, unasked = layers.without_claims(merged, names)
     if merged.get("tasks"):
         problems += _named_twice(body) + _named_twice(allowed)
     data = plain(merged)
@@ -123,7 +127,7 @@ def _resolve(
             return None
     label = overrides.labelled(profile, given)
     study = Study(**dict(valid), profile=label, path=Path(file), set=plain(dict(given)))
-    study._tree = merged
+    study._tree, study._unasked = merged, unasked
     return study
 
 

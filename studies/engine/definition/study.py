@@ -240,7 +240,8 @@ class StudyBody(Section):
         tuple[dict[str, Any] | Line, ...], Field(examples=[[{"adapter.r": 4}, "lora"]])
     ] = ()
     """What is left out: combinations of `sweep`, by dotted settings and the value of each, and arms
-    by their names, for a profile whose model they do not fit."""
+    by their names. What a profile leaves out, as arms that do not fit its model, takes the claims
+    about it along."""
     baseline: Annotated[Line, Field(examples=["lora"])]
     """The arm that all others are compared with, paired by seed."""
     objective: Objective
@@ -309,6 +310,7 @@ class Study(StudyBody):
     """How seeds are added until the claims are decided; None: all are trained."""
     _tree: Entries = PrivateAttr(default_factory=Entries)
     """What the files say."""
+    _unasked: tuple[str, ...] = PrivateAttr(())
     _contents: Contents = PrivateAttr(default_factory=Contents)
 
     @model_validator(mode="before")
@@ -323,6 +325,11 @@ class Study(StudyBody):
     def tuned(self) -> dict[str, tuple[Any, ...]]:
         """What `tune` tries, by dotted setting; nothing where the study tunes nothing."""
         return {} if self.tune is None else self.tune.values
+
+    @property
+    def unasked(self) -> tuple[str, ...]:
+        """Claims about arms that the profile leaves out, and which it leaves out with them."""
+        return self._unasked
 
     @property
     def searched(self) -> Mapping[str, Any]:

@@ -126,6 +126,8 @@ class Outcome:
     """What the search for one arm's settings found."""
     settings: tuple[str, ...] = ()
     """What `--set` changed of the whole study, and in which arms not."""
+    unasked: tuple[str, ...] = ()
+    """Claims about arms that the profile leaves out."""
     changed: Changes = NO_CHANGES
     """What of claims, looks and seeds is not as it was before the first result."""
     looks: tuple[int, ...] = ()
@@ -218,6 +220,7 @@ def collect(
         choices=tuple(choices),
         search=search,
         settings=tuple(overrides.remarks(study)),
+        unasked=study.unasked,
         verdicts=tuple(verdicts),
         looks=tuple(map(len, looks)),
         tasks=tasks,

@@ -32,6 +32,8 @@ def _remarks(outcome: Outcome) -> Iterator[str]:
         yield f"The baseline `{outcome.baseline}` has no finished seed{on}: nothing is compared."
     if not outcome.is_mean:
         yield from _data(outcome)
+    for claim in outcome.unasked:
+        yield f"Not asked under this profile, which leaves out an arm of it: {claim}."
     yield from _environments(outcome)
     yield from _seeds(outcome)
     yield from _chance(outcome)
