@@ -195,8 +195,8 @@ def _shares(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
 
 def _verdicts(report: Mapping[str, Any]) -> list[str]:
     lines = [f"- **{c['word']}**: {c['claim']} — {_interval(c)}" for c in report["claims"]]
-    lines = lines or ["- no claim was written before the run"]
     lines += [f"- not tested: {c['claim']} — {c['note']}" for c in report.get("untested", ())]
+    lines = lines or ["- no claim was written before the run"]
     if report.get("claims_changed"):
         lines.append("- the claims were changed after results were there")
     if report.get("looks_changed"):

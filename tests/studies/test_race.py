@@ -49,8 +49,13 @@ def mean(trial: Trial, means: dict[float, float], noise: dict[float, tuple[float
             {1e-3: 8, 2e-3: 8, 4e-3: 2},
             1e-3,
         ),
-        # the same numbers to the bit: no seed would tell them apart
-        ({1e-3: 0.80, 2e-3: 0.80, 4e-3: 0.70}, {}, {1e-3: 2, 2e-3: 2, 4e-3: 2}, 1e-3),
+        # the same numbers by chance, at two seeds
+        (
+            {1e-3: 0.80, 2e-3: 0.80},
+            {2e-3: (0, 0, 0.01, 0.01, 0, 0, 0, 0)},
+            {1e-3: 4, 2e-3: 4, 4e-3: 2},
+            2e-3,
+        ),
     ],
 )
 def test_close_values_get_more_seeds_until_one_is_left(
@@ -119,8 +124,31 @@ def test_a_value_that_fails_in_the_race_is_out(tmp_path: Path) -> None:
         put(trial, tmp_path, None if fails else mean(trial, {1e-3: 0.8, 2e-3: 0.8}, noise))
     stage = TuneStage(study, (), tmp_path, ())
     a, _ = stage.choices
-    assert a.settings == {RATE: 1e-3} and a.seeds == (4, 4, 2)
-    assert [score is None for _, score in a.scores] == [False, True, False]
+    assert a.settings == {RATE: 1e-3} and a.seeds == (8, 2, 2)
+    assert all(score is not None for _, score in a.scores)
+
+
+def test_where_the_best_fail_in_the_race_their_first_seeds_count(tmp_path: Path) -> None:
+    """And not a value that is far behind, but which no race has asked for more."""
+    (tmp_path / "s.yaml").write_text(RACED)
+    study = load_study(tmp_path / "s.yaml")
+    noise = {2e-3: (0.01, -0.015, *[0.05] * 6)}
+    for trial in plan_tuning(study):
+        fails = rate(trial) != 4e-3 and trial.seed == 9
+        put(trial, tmp_path, None if fails else mean(trial, {1e-3: 0.8, 2e-3: 0.8}, noise))
+    stage = TuneStage(study, (), tmp_path, ())
+    a, _ = stage.choices
+    assert a.settings == {RATE: 1e-3} and a.seeds == (2, 2, 2)
+    assert len([t for t in stage.trials if t.arm == "a"]) == 4 + 4 + 2
+
+
+def test_what_learns_nothing_is_not_raced(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(RACED)
+    study = load_study(tmp_path / "s.yaml")
+    for trial in plan_tuning(study):
+        put(trial, tmp_path, 0.519)
+    stage = TuneStage(study, (), tmp_path, ())
+    assert {choice.seeds for choice in stage.choices} == {(2, 2, 2)}
 
 
 def test_less_is_better_where_the_study_says_so(tmp_path: Path) -> None:
@@ -147,6 +175,8 @@ def test_less_is_better_where_the_study_says_so(tmp_path: Path) -> None:
     [
         ("seeds: [7, 8], race: 8", "seeds: [7], race: 8", r"`race` needs two `seeds` at least"),
         ("race: 8", "race: 2", r"`race` is how many seeds there are at most, and `seeds` are 2"),
+        ("[7, 8]", "[7, 4294967296]", r"tune\.seeds\[1\]: expected less than"),
+        ("[7, 8]", "[4294967290, 4294967294]", r"`race` comes to seeds beyond the last, 42949"),
         ("race: 8", "race: -1", r"tune\.race: expected at least 0, got -1"),
         ("seeds: [0, 1]", "seeds: [0, 12]", r"tune\.race: comes to 12 of `seeds`: what is chosen"),
     ],
@@ -160,10 +190,12 @@ def test_a_race_that_means_nothing_is_refused(tmp_path: Path, old, new, message)
 def test_the_report_says_how_many_seeds_the_close_ones_had() -> None:
     scores = tuple(({RATE: each}, 0.5 + each) for each in (0.1, 0.2, 0.3))
     choices = [
-        Choice("a", {RATE: 0.2}, scores, seeds=(2, 8, 8), close=({RATE: 0.3},)),
-        Choice("b", {RATE: 0.1}, scores, seeds=(2, 2, 2)),
+        Choice("a", {RATE: 0.2}, scores, seeds=(2, 8, 8), close=({RATE: 0.3},), first=2),
+        Choice("b", {RATE: 0.1}, scores, seeds=(2, 2, 2), first=2),
+        Choice("c", {RATE: 0.1}, scores, seeds=(4, 4, 4), first=2),
     ]
     rows = rendering._tuning(SimpleNamespace(choices=choices, chosen_on="valid/accuracy"))
     assert "| 0.6000 | **0.7000 (8)** | ~ 0.8000 (8) |" in rows
     assert "| **0.6000** | 0.7000 | 0.8000 |" in rows
+    assert "| **0.6000 (4)** | 0.7000 (4) | 0.8000 (4) |" in rows
     assert "In brackets: over how many seeds, where values that were close got more." in rows

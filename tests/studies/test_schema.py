@@ -190,6 +190,8 @@ def problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
          "good.yaml:15: profiles.gpu: no profile that this study spells out is called 'embeded'. "
          "Did you mean 'embedded'?"),
         ("gpu: {seeds: [3, 4]}", "gpu: gpu", "good.yaml:15: profiles.gpu: no profile that"),
+        ("question: Does it matter?", "question: x\nexclude: [1]",
+         "good.yaml:3: exclude: expected names of arms and mappings of settings, got 1"),
         (GOOD[GOOD.index("sweep") : GOOD.index("baseline")], "", "good.yaml:1: no arms: give"),
     ],
 )  # fmt: skip
@@ -254,6 +256,10 @@ def test_a_profile_may_say_what_another_says(tmp_path: Path, monkeypatch) -> Non
     monkeypatch.chdir(tmp_path)
     Path("good.yaml").write_text(GOOD.replace("gpu: {seeds: [3, 4]}", "gpu: embedded"))
     assert load_study("good.yaml", "gpu").train.epochs == 1
+    nothing = "embedded:\n  gpu: embedded"
+    Path("good.yaml").write_text(GOOD.replace("embedded: {train: {epochs: 1}}", nothing).replace(
+        "  gpu: {seeds: [3, 4]}\n", ""))  # fmt: skip
+    assert load_study("good.yaml", "gpu").train.epochs == 3  # the shipped profile's
 
 
 def test_an_arm_that_a_profile_leaves_out_takes_its_claims_along(tmp_path, monkeypatch) -> None:

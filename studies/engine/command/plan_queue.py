@@ -39,6 +39,7 @@ class PlanQueue(Queue):
         }
         """What was found where the plans were written."""
         self._tried: set[tuple[str, str, str]] = set()
+        self._followers: dict[int, dict[tuple[str, str], dict[str, Trial]]] = {}
         """Tuning trials of the arms that have chosen."""
         self._trials = [list(plan.trials) for plan in plans]
         self._open = [list(plan.tuning.arms) if plan.tuning else [] for plan in plans]
@@ -191,7 +192,8 @@ class PlanQueue(Queue):
         while True:
             choice, asked = tuning.walk(arm, lambda key: self._results.get((*where, key)))
             keys = {*asked}
-            more = [t for t in tuning.may_follow if t.key in keys and self._add(plan, t)]
+            follow = self._may_follow(tuning).get(arm[-1].cell, {})
+            more = [t for key, t in follow.items() if key in keys and self._add(plan, t)]
             if not more:
                 break
             if waiting := [t for t in more if self._results[_identity(t)] is None]:
@@ -201,6 +203,14 @@ class PlanQueue(Queue):
         if choice is not None:
             self._tried |= {(*where, key) for key in keys}
         return choice
+
+    def _may_follow(self, tuning: Tuning) -> dict[tuple[str, str], dict[str, Trial]]:
+        """What the tuning may yet ask for, by arm and task and by key: hashing takes a while."""
+        if id(tuning) not in self._followers:
+            followers = self._followers[id(tuning)] = dict[tuple[str, str], dict[str, Trial]]()
+            for trial in tuning.may_follow:
+                followers.setdefault(trial.cell, {})[trial.key] = trial
+        return self._followers[id(tuning)]
 
     def _place(self, trial: Trial) -> int:
         """Where the trial's plan was named."""

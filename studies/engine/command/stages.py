@@ -128,10 +128,12 @@ class TuneStage:
         """What results may yet ask for, in words."""
         tune = self._study.tune
         assert tune is not None, "made only for a study that tunes"
-        if self.may_follow and tune.extend:
+        cells = self.open_cells
+        open_yet = [trial for trial in self.may_follow if trial.cell in cells]
+        if any(trial.seed not in tune.race_seeds for trial in open_yet):
             yield "an arm whose best is the last of a list also tries values beyond it"
-        if self.may_follow and tune.race:
-            yield f"values that their seeds do not tell apart get more, up to {tune.race}"
+        if len({repr(trial.candidate) for trial in open_yet if trial.seed in tune.race_seeds}) > 1:
+            yield f"values that their seeds do not tell apart get more of them, up to {tune.race}"
 
     @property
     def open_cells(self) -> dict[tuple[str, str], str]:

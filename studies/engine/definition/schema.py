@@ -158,13 +158,13 @@ def _profile_section_problems(source: Entries) -> list[str]:
         place = f"{profiles.places[name]}: profiles.{name}"
         if name not in list_profiles():
             problems.append(f"{place}: {_unknown_profile(name)}")
-        elif content is None or (
-            isinstance(content, str) and isinstance(profiles.get(content), Entries)
-        ):
+        elif content is None:
             continue
-        elif isinstance(content, str) and (others := sorted(_mappings(profiles))):
-            wrong = f"no profile that this study spells out is called '{content}'"
-            problems.append(f"{place}: {unlike(wrong, content, others)}")
+        elif isinstance(content, str):
+            others = sorted(name for name, each in profiles.items() if not isinstance(each, str))
+            if content not in others:
+                wrong = f"no profile that this study spells out is called '{content}'"
+                problems.append(f"{place}: {unlike(wrong, content, others) if others else wrong}")
         elif not isinstance(content, Entries):
             problems.append(f"{place}: expected a mapping, got {content!r}")
         else:
@@ -175,10 +175,6 @@ def _profile_section_problems(source: Entries) -> list[str]:
                 place = f"{content.places[key]}: profiles.{name}.{key}"
                 problems.append(f"{place}: not allowed in a profile.{hint}")
     return problems
-
-
-def _mappings(profiles: Entries) -> list[str]:
-    return [name for name, content in profiles.items() if isinstance(content, Entries)]
 
 
 def _unknown_profile(name: str, quoted: str = "") -> str:

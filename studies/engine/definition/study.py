@@ -275,6 +275,14 @@ class StudyBody(Section):
             raise ValueError(f"needs a `method`, e.g. lora, got {adapter.get('method')!r}")
         return adapter
 
+    @field_validator("exclude", mode="before")
+    @classmethod
+    def _names_or_describes_arms(cls, given: Any) -> Any:
+        for each in given if isinstance(given, list) else ():
+            if not each or not isinstance(each, str | dict):
+                raise ValueError(f"expected names of arms and mappings of settings, got {each!r}")
+        return given
+
     @field_validator("tasks")
     @classmethod
     def _tasks_differ(cls, tasks: tuple[StudyTask, ...]) -> tuple[StudyTask, ...]:

@@ -19,7 +19,8 @@ class Tune(Section):
     __pydantic_extra__: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]
 
     seeds: Annotated[
-        tuple[Annotated[Int, Field(ge=0)], ...], Field(min_length=1, examples=[[100, 101]])
+        tuple[Annotated[Int, Field(ge=0, lt=2**32)], ...],
+        Field(min_length=1, examples=[[100, 101]]),
     ]
     """Those of the stage, none of the study's own `seeds`."""
     extend: Int = Field(0, ge=0, le=8)
@@ -64,6 +65,8 @@ class Tune(Section):
         if 0 < self.race <= len(self.seeds):
             count = len(self.seeds)
             raise ValueError(f"`race` is how many seeds there are at most, and `seeds` are {count}")
+        if self.race_seeds and self.race_seeds[-1] >= 2**32:
+            raise ValueError(f"`race` comes to seeds beyond the last, {2**32 - 1}")
         return self
 
 

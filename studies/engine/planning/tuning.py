@@ -32,7 +32,7 @@ class Choice:
     settings: Mapping[str, Any]
     """Dotted settings; {} where no value gave a result, and the arm keeps the study's own."""
     scores: tuple[tuple[Mapping[str, Any], float | None], ...]
-    """Each combination of values with its mean over its seeds; None where one of them failed."""
+    """Each combination of values with its mean over its seeds; None where a first one failed."""
     trials: tuple[Trial, ...] = ()
     """The arm's trials of the study's seeds, where they are known already."""
     task: str = ""
@@ -43,12 +43,14 @@ class Choice:
     """Other settings within one standard error of the chosen ones, paired over the stage's seeds:
     which of them is the best is a matter of chance."""
     seeds: tuple[int, ...] = ()
-    """How many seeds each of `scores` is over; more than the stage's own where there was a race."""
+    """How many seeds each of `scores` is over."""
+    first: int = 0
+    """How many all values had before the race."""
 
     @property
     def raced(self) -> bool:
-        """Whether some values got more seeds than others."""
-        return len({*self.seeds}) > 1
+        """Whether some values got more seeds than the first ones."""
+        return any(count > self.first for count in self.seeds)
 
     @property
     def edges(self) -> dict[str, str]:
@@ -141,9 +143,9 @@ class Tuning(Record):
             results |= {key: result_of(key) for key in keys if key not in results}
             if None in results.values():
                 return None, keys
-            field = self._field(tried, counts, results)
+            field = self._field(tried, counts, results, first)
             choice = field.choice(tried, own)
-            more = field.further(tried, first, choice.edges)
+            more = field.further(tried, choice.edges)
             if not more:
                 return choice, keys
             counts |= more
@@ -153,31 +155,29 @@ class Tuning(Record):
         tried: Sequence[Candidate],
         counts: Mapping[int, int],
         results: Mapping[str, Result | None],
+        first: int,
     ) -> "_Field":
         metric = self.select_on_of.get(tried[0].cell[1], self.select_on)
         sign = 1 if self.direction == "maximize" else -1
-        return _Field(
-            {
-                i: [sign * v for v in _values([results[k] for k in tried[i].scored_by[:n]], metric)]
-                for i, n in counts.items()
-            },
-            counts,
-            sign,
-        )
+        values = dict[int, list[float]]()
+        for i, count in counts.items():
+            own = _values([results[key] for key in tried[i].scored_by[:count]], metric)
+            values[i] = [sign * value for value in own] if len(own) >= first else []
+        return _Field(values, counts, sign, first)
 
 
 class _Field:
     """The candidates of an arm that have been tried, by place, and how well each did by seed."""
 
     def __init__(
-        self, values: Mapping[int, list[float]], counts: Mapping[int, int], sign: int
+        self, values: Mapping[int, list[float]], counts: Mapping[int, int], sign: int, first: int
     ) -> None:
-        """`values` are the better the larger, and none of a candidate of which a seed failed."""
-        self._values, self._counts, self._sign = values, counts, sign
+        """`values` are the better the larger: of the `counts` asked for those before a failed seed,
+        and none of a candidate of which one of the `first` failed."""
+        self._values, self._counts, self._sign, self._first = values, counts, sign, first
         known = [(len(own), statistics.fmean(own), -i) for i, own in values.items() if own]
-        self._best = (
-            -max(known)[2] if known else None
-        )  # of the longest in the race; first of equals
+        # of those with the most seeds, and of equals the first
+        self._best = -max(known)[2] if known else None
         self._close = [i for i in values if self._is_close(i)]
 
     def choice(self, tried: Sequence[Candidate], own: Candidate) -> Choice:
@@ -192,23 +192,24 @@ class _Field:
             task,
             extended=any(tried[i].beyond for i in self._counts),
             close=tuple(tried[i].settings for i in self._close),
-            seeds=tuple(self._counts.values()),
+            seeds=tuple(len(self._values[i]) or n for i, n in self._counts.items()),
+            first=self._first,
         )
 
-    def further(
-        self, tried: Sequence[Candidate], first: int, edges: Mapping[str, str]
-    ) -> dict[int, int]:
+    def further(self, tried: Sequence[Candidate], edges: Mapping[str, str]) -> dict[int, int]:
         """Candidates to be tried with more seeds, by place: how many each gets; none at the end."""
         if self._best is None:
             return {}
         if beyond := _beyond(tried, [tried[i] for i in self._counts], edges):
-            return {tried.index(each): first for each in beyond}
+            return {tried.index(each): self._first for each in beyond}
         best = self._values[self._best]
-        rivals = [i for i in self._close if self._values[i] != best[: len(self._values[i])]]
+        # what does the same whatever the seed has learned nothing, and more seeds tell no more
+        rivals = [i for i in self._close if len({*best, *self._values[i]}) > 1]
         if behind := [i for i in rivals if self._counts[i] < len(best)]:
             return dict.fromkeys(behind, len(best))
         more = min(2 * len(best), len(tried[self._best].scored_by))
-        return dict.fromkeys([self._best, *rivals], more) if rivals and more > len(best) else {}
+        racing = [self._best, *rivals] if rivals else []
+        return {i: more for i in racing if self._counts[i] < more}
 
     def _mean(self, i: int) -> float | None:
         return self._sign * statistics.fmean(self._values[i]) if self._values[i] else None
@@ -228,13 +229,15 @@ class _Field:
 def extension(title: str, trials: Sequence[Trial], known: Collection[Mapping[str, Any]]) -> str:
     """What is said when results ask for `trials` of an arm that has tried the settings `known`."""
     tried = {short_settings(trial.candidate): trial.candidate in known for trial in trials}
-    more = "; ".join(name for name, before in tried.items() if before)
+    more = [name for name, before in tried.items() if before]
     new = "; ".join(name for name, before in tried.items() if not before)
     said = []
     if new:
         said.append(f"its best value so far is the last of a list, so it also tries {new}")
-    if more:
-        said.append(f"its seeds do not tell which is best of {more}, so these get more")
+    if len(more) > 1:
+        said.append(f"its seeds do not tell which is best of {'; '.join(more)}, so these get more")
+    elif more:
+        said.append(f"{more[0]} is close to its best, so it gets as many seeds")
     return f"{title}: {'; '.join(said)}"
 
 
@@ -253,11 +256,12 @@ def _beyond(
 
 
 def _values(results: Sequence[Result | None], metric: str) -> list[float]:
-    """`metric` of each seed; nothing where a seed failed."""
-    values = [
-        result.metrics.get(metric, math.nan)
-        for result in results
-        if result is not None and result.status == "done"
-    ]
-    whole = len(values) == len(results) and all(map(math.isfinite, values))
-    return values if whole else []
+    """`metric` of each seed before the first that failed."""
+    values = list[float]()
+    for result in results:
+        done = result is not None and result.status == "done"
+        value = result.metrics.get(metric, math.nan) if result is not None and done else math.nan
+        if not math.isfinite(value):
+            break
+        values.append(value)
+    return values

@@ -187,9 +187,9 @@ def _tuning(outcome: Outcome) -> str:
 
 
 def _mean(choice: Choice, i: int) -> str:
-    """The mean of the tried settings number `i`, and how many more seeds than others they had."""
+    """The mean of the tried settings number `i`; its seeds, where it had more than the first."""
     count = choice.seeds[i] if choice.raced else 0
-    seeds = f" ({count})" if count > min(choice.seeds, default=0) else ""
+    seeds = f" ({count})" if count > choice.first else ""
     return f"{number(choice.scores[i][1])}{seeds}"
 
 
