@@ -240,8 +240,7 @@ class StudyBody(Section):
         tuple[dict[str, Any] | Line, ...], Field(examples=[[{"adapter.r": 4}, "lora"]])
     ] = ()
     """What is left out: combinations of `sweep`, by dotted settings and the value of each, and arms
-    by their names. What a profile leaves out, as arms that do not fit its model, takes the claims
-    about it along."""
+    by their names. An arm that a profile leaves out takes the claims about it along."""
     baseline: Annotated[Line, Field(examples=["lora"])]
     """The arm that all others are compared with, paired by seed."""
     objective: Objective
