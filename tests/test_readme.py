@@ -282,11 +282,28 @@ objective: {metric: test/accuracy, select_on: valid/accuracy}
 adapter: {method: basis}
 train: {eval_every: 10}
 """
-TUNE, SEARCH, KEEP, PHI, AFTER, CLAIMS, SUMS, SEEDS, TASKS = blocks("yaml", page("studies.md"))
+PROFILES, TUNE, SEARCH, KEEP, PHI, AFTER, CLAIMS, SUMS, SEEDS, TASKS = blocks(
+    "yaml", page("studies.md")
+)
+PROFILES = PROFILES.replace("head-only", "phi")
 SEEDS += "sweep: {adapter.num_basis: [8, 64]}\n"
 (MATRIX,) = blocks("yaml", page("tasks.md"))
 _, QUESTIONS, OWN = blocks("yaml", page("how_to/own_data.md"))  # the first is followed
-PARTS = [TUNE, SEARCH, KEEP, PHI, AFTER, AFTER + CLAIMS, SUMS, SEEDS, TASKS, MATRIX, QUESTIONS, OWN]
+PARTS = [
+    PROFILES,
+    TUNE,
+    SEARCH,
+    KEEP,
+    PHI,
+    AFTER,
+    AFTER + CLAIMS,
+    SUMS,
+    SEEDS,
+    TASKS,
+    MATRIX,
+    QUESTIONS,
+    OWN,
+]
 
 
 @pytest.mark.parametrize("part", PARTS)
