@@ -283,7 +283,7 @@ def test_an_arm_that_a_profile_leaves_out_takes_its_claims_along(tmp_path, monke
         load_study("good.yaml", "gpu")
     assert all("good.yaml:21: claims[" in line for line in caught.value.problems)
     Path("good.yaml").write_text(text.replace("[paper]", "[lora]").replace("upper", "higher"))
-    with pytest.raises(StudyError, match=r"baseline: no arm is called 'lora'"):
+    with pytest.raises(StudyError, match=r"baseline: `exclude` leaves 'lora' out: keep it"):
         load_study("good.yaml", "gpu")
 
 

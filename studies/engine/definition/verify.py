@@ -105,7 +105,9 @@ def _check_names(study: Study, points: list[Point], problems: Problems) -> None:
             problems.add(point.place, "arms", f"{alike}{other} remove one")
     arms = dict.fromkeys(point.arm for point in points)
     if study.baseline not in arms and not (problems and not points):
-        problems.at(_no_arm(study.baseline, arms), "baseline")
+        left_out = study.baseline in study.exclude
+        message = f"`exclude` leaves '{study.baseline}' out: keep it, or name another arm"
+        problems.at(message if left_out else _no_arm(study.baseline, arms), "baseline")
 
 
 def _no_arm(name: str, arms: Iterable[str]) -> str:
