@@ -10,6 +10,7 @@ import tiny
 import torch
 from hypothesis import settings
 
+from basis_zoo import registry
 from studies.engine.running.packing import free_memory
 from studies.engine.trials.devices import cores
 
@@ -64,6 +65,17 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Iterator[Path]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE, str(next(folders)))
         yield folders
+
+
+@pytest.fixture(autouse=True)
+def own_registrations() -> Iterator[None]:
+    """What a test registers is gone after it, as in a new process."""
+    before = registry.foreign()
+    yield
+    for kind, name in registry.foreign() - before:
+        for each in registry._ALL:
+            if each._kind == kind:
+                each._members.pop(name, None)
 
 
 @pytest.fixture(autouse=True)

@@ -177,6 +177,8 @@ def _options_of_parts() -> Iterator[str]:
     for kind, (names, get) in kinds.items():
         for name in names:
             part = type(get(name))
+            if part.__module__.partition(".")[0] not in ("basis_zoo", "adapters"):
+                continue  # a plug-in's, which an installed package may bring along
             said = _documented(part).members
             for field in dataclasses.fields(part):
                 if field.name not in ("num_basis", "interval"):
