@@ -64,7 +64,8 @@ def found(runs_dir: Path) -> dict[str, tuple[str, dict[str, str]]]:
         for run, key, value in file.execute("SELECT run_uuid, key, value FROM tags"):
             tags.setdefault(run, {})[key] = value
         rows = file.execute("SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'")
-        return {run: (status, tags[run]) for run, status in rows if tags[run]["kind"] == "trial"}
+        known = [(run, status, tags.get(run, {})) for run, status in rows]  # a new run has none yet
+        return {run: (status, own) for run, status, own in known if own.get("kind") == "trial"}
 
 
 def assert_each_is_there_once(study, runs_dir: Path | None = None) -> None:
