@@ -297,7 +297,7 @@ def test_a_tie_is_broken_by_the_next_objective(finished) -> None:
 def test_pruned_points_are_no_equal_failures(lab, monkeypatch) -> None:
     monkeypatch.setattr(loop, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(search_ledger.Lagging, "reason", lambda self, run_dir: "it lags")
-    lab.seconds = 0.2
+    lab.seconds = 30.0  # unless it is pruned
     lab.write(STUDY + "  pruning: {points: 3}\n")
     lab.run(slot_count=2)
     assert len(history(lab)) == 8
