@@ -114,10 +114,9 @@ def read_reports(results: Path) -> list[tuple[str, Mapping[str, Any]]]:
         except ValueError as error:
             raise ValueError(f"{file} is no report: {error}") from error
         known = {arm["arm"] for arm in report.get("arms", ())}
-        sorted_out: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
-        for claim in report["claims"]:
-            sorted_out[known.issuperset(claim.get("arms", ()))].append(claim)
-        report |= {"claims": sorted_out[True], "untested": sorted_out[False]}
+        untested = [c for c in report["claims"] if not known.issuperset(c.get("arms", ()))]
+        tested = [claim for claim in report["claims"] if claim not in untested]
+        report |= {"claims": tested, "untested": untested}
         reports.append((file.parent.relative_to(results).as_posix(), report))
     return reports
 

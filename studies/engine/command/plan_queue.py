@@ -2,7 +2,7 @@
 
 import bisect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from studies.archives import ArchiveError
@@ -39,11 +39,12 @@ class PlanQueue(Queue):
         }
         """What was found where the plans were written."""
         self._tried: set[tuple[str, str, str]] = set()
-        self._followers: dict[int, dict[tuple[str, str], dict[str, Trial]]] = {}
         """Tuning trials of the arms that have chosen."""
         self._trials = [list(plan.trials) for plan in plans]
         self._open = [list(plan.tuning.arms) if plan.tuning else [] for plan in plans]
         """By plan: the arms that have yet to choose."""
+        self._may_follow = [_by_cell(plan.tuning) for plan in plans]
+        """By plan: what its arms may yet ask for."""
         for plan in plans:
             for trial in plan.trials:
                 self._add(plan, trial)
@@ -164,10 +165,11 @@ class PlanQueue(Queue):
 
     def _choose(self) -> None:
         """Add the seeds of every arm whose tuning trials have all ended."""
-        for plan, trials, arms in zip(self._plans, self._trials, self._open, strict=True):
+        of_plans = zip(self._plans, self._trials, self._open, self._may_follow, strict=True)
+        for plan, trials, arms, follow in of_plans:
             for arm in list(arms):
                 assert plan.tuning is not None
-                choice = self._choice(plan, plan.tuning, trials, arm)
+                choice = self._choice(plan, plan.tuning, trials, arm, follow.get(arm[-1].cell, {}))
                 if choice is None:
                     continue
                 arms.remove(arm)
@@ -182,17 +184,21 @@ class PlanQueue(Queue):
                 self._say(f"{plan.study} {choice.title}: {choice_text}")
 
     def _choice(
-        self, plan: Plan, tuning: Tuning, trials: list[Trial], arm: Sequence[Candidate]
+        self,
+        plan: Plan,
+        tuning: Tuning,
+        trials: list[Trial],
+        arm: Sequence[Candidate],
+        follow: Mapping[str, Trial],
     ) -> Choice | None:
         """What validation chooses for `arm`; None while its tuning trials run.
 
-        Those that its results ask for beyond the first ones are queued, and added to `trials`.
+        Those of `follow` that its results ask for are queued, and added to `trials`.
         """
         where = (plan.study, plan.profile)
         while True:
             choice, asked = tuning.walk(arm, lambda key: self._results.get((*where, key)))
             keys = {*asked}
-            follow = self._may_follow(tuning).get(arm[-1].cell, {})
             more = [t for key, t in follow.items() if key in keys and self._add(plan, t)]
             if not more:
                 break
@@ -204,17 +210,17 @@ class PlanQueue(Queue):
             self._tried |= {(*where, key) for key in keys}
         return choice
 
-    def _may_follow(self, tuning: Tuning) -> dict[tuple[str, str], dict[str, Trial]]:
-        """What the tuning may yet ask for, by arm and task and by key: hashing takes a while."""
-        if id(tuning) not in self._followers:
-            followers = self._followers[id(tuning)] = dict[tuple[str, str], dict[str, Trial]]()
-            for trial in tuning.may_follow:
-                followers.setdefault(trial.cell, {})[trial.key] = trial
-        return self._followers[id(tuning)]
-
     def _place(self, trial: Trial) -> int:
         """Where the trial's plan was named."""
         return self._names.index((trial.study, trial.profile))
+
+
+def _by_cell(tuning: Tuning | None) -> dict[tuple[str, str], dict[str, Trial]]:
+    """What `tuning` may yet ask for, by arm and task and then by key, which takes long to hash."""
+    cells: dict[tuple[str, str], dict[str, Trial]] = {}
+    for trial in () if tuning is None else tuning.may_follow:
+        cells.setdefault(trial.cell, {})[trial.key] = trial
+    return cells
 
 
 def _identity(trial: Trial) -> tuple[str, str, str]:

@@ -317,8 +317,8 @@ class Study(StudyBody):
     """How seeds are added until the claims are decided; None: all are trained."""
     _tree: Entries = PrivateAttr(default_factory=Entries)
     """What the files say."""
-    _unasked: tuple[str, ...] = PrivateAttr(())
     _contents: Contents = PrivateAttr(default_factory=Contents)
+    _unasked: tuple[str, ...] = PrivateAttr(())
 
     @model_validator(mode="before")
     @classmethod
