@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from basis_zoo.drawing.layout import finish, panels
 from basis_zoo.drawing.styles import GREY, INK, PAPER
@@ -143,7 +144,8 @@ def _draw_row(axes: Axes, y: float, row: Row) -> None:
     axes.plot(mean, y, "o", color=colour, mfc=face, mew=0.8, ms=2.8, label=label)
     if told and mean > 0 and found.high is not None:
         axes.annotate(row.name, (100 * found.high, y), xytext=(3, 0), va="center", fontsize=5,
-                      textcoords="offset points", color=colour)  # fmt: skip
+                      textcoords="offset points", color=colour, zorder=5,
+                      path_effects=[withStroke(linewidth=1.5, foreground="white")])  # fmt: skip
 
 
 def main() -> None:

@@ -46,6 +46,9 @@ def _forms(file: Path) -> Iterator[bytes]:
         resized = image.resize(size, Image.Resampling.LANCZOS)
         for colours in COLOURS:
             out = io.BytesIO()
-            palette = resized.quantize(colours, dither=Image.Dither.NONE)
+            # Not by the median cut, which gives rare colours, the small marks, to their neighbours.
+            palette = resized.quantize(
+                colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+            )
             palette.save(out, "PNG", optimize=True)
             yield out.getvalue()

@@ -52,6 +52,19 @@ def test_a_large_figure_keeps_its_colours_in_fewer_bytes(tmp_path: Path) -> None
     assert np.allclose(pixels[:, middle + 2 :].mean((0, 1)), (30, 160, 60), atol=4)
 
 
+def test_a_few_marks_keep_their_colour(tmp_path: Path) -> None:
+    file = tmp_path / "bars.png"
+    _noisy(file, 300)
+    with Image.open(file) as drawn:
+        drawn.paste((0, 90, 200, 255), (10, 10, 13, 13))
+        drawn.save(file)
+    figures.shrink(file, file.stat().st_size // 3)
+    with Image.open(file) as small:
+        middle = np.asarray(small.convert("RGB"), float)[round(11 * small.width / 300)]
+    blue = middle[round(11 * len(middle) / 300)]
+    assert np.allclose(blue, (0, 90, 200), atol=25)
+
+
 def test_a_small_figure_stays_and_one_that_stays_large_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "bars.png"
     before = _noisy(file, 100)
