@@ -282,7 +282,7 @@ objective: {metric: test/accuracy, select_on: valid/accuracy}
 adapter: {method: basis}
 train: {eval_every: 10}
 """
-PROFILES, TUNE, SEARCH, KEEP, PHI, AFTER, CLAIMS, SUMS, SEEDS, TASKS = blocks(
+PROFILES, TUNE, SEARCH, KEEP, PHI, AFTER, CLAIMS, SUMS, MEDIANS, SEEDS, TASKS = blocks(
     "yaml", page("studies.md")
 )
 PROFILES = PROFILES.replace("head-only", "phi")
@@ -298,6 +298,7 @@ PARTS = [
     AFTER,
     AFTER + CLAIMS,
     SUMS,
+    MEDIANS,
     SEEDS,
     TASKS,
     MATRIX,

@@ -174,6 +174,7 @@ def test_looks_spend_the_error_of_counts_too() -> None:
         ("arm: a, than: lora, relative: true, expect: lower", "relative: a claim about collapsed"),
         ("contrast: {a: 1, lora: -1}, expect: lower", "contrast: a claim about collapsed runs"),
         ("arm: a, than: lora, expect: lower, beyond: {arm: lora, than: a}", "beyond: a claim"),
+        ("arm: a, than: lora, expect: lower, statistic: median", "statistic: runs that collapsed"),
     ],
 )
 def test_claims_without_an_exact_test_are_refused(keys: str, why: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from studies.engine.planning import runs
 from studies.engine.planning.edits import finished
 from studies.engine.records import Result, Trial, value_of
 from studies.engine.reporting.over_tasks import means
+from studies.engine.verdicts.median import OF_FREEDOM, Median
 from studies.engine.verdicts.row_scores import Results
 from studies.engine.verdicts.samples import sample
 from studies.engine.verdicts.spread import Spread, pooled
@@ -64,7 +65,7 @@ def of_results(study: Study, trials: Sequence[Trial], runs_dir: Path) -> Spreads
         folder = runs.study_dir(study, runs_dir)
         raise StudyError(_nothing(study, folder, _values(*over_all)))
     claims = tuple(
-        _of_claim(total, *several.get(claim.task or "", over_all), study.baseline)
+        _of_claim(claim, total, *several.get(claim.task or "", over_all), study.baseline)
         for claim, total in _sums(study)
     )
     return Spreads(replace(whole, source=f"{whole.source}, in {runs_dir}"), claims)
@@ -104,11 +105,15 @@ def _values(results: Results, metric: str) -> dict[str, dict[int, float]]:
     }
 
 
-def _of_claim(total: WeightedSum, results: Results, metric: str, baseline: str) -> Spread | str:
+def _of_claim(
+    claim: ClaimRule, total: WeightedSum, results: Results, metric: str, baseline: str
+) -> Spread | str:
     """Of the number itself; else as differences from the baseline let expect."""
     own = sample(total, results, metric)
     if own.exact:
         return "none: the same for every seed"
+    if claim.statistic == "median" and own.n >= LEAST and (wide := Median.of(own.numbers).spread):
+        return Spread(wide, OF_FREEDOM * (own.n - 1), f"{own.n} seeds, by their quartiles")
     if isinstance(own.measured, Measured) and own.n >= LEAST:
         spread, freedom = own.measured.error * math.sqrt(own.n), own.measured.freedom
         return Spread(spread, freedom, f"{own.n} seeds")

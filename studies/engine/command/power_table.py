@@ -15,6 +15,7 @@ from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.records import Trial
 from studies.engine.verdicts.claims import seeds_if_none_collapses
 from studies.engine.verdicts.looks import shares
+from studies.engine.verdicts.median import AS_SPREAD
 from studies.engine.verdicts.power import (
     MOST,
     SHARE,
@@ -127,8 +128,9 @@ def _by_claim(study: Study, spreads: Sequence[Spread | str], level: float) -> Ta
             spread = _counted(claim, level * share)
         cells = [spread, *["—"] * (len(columns) - 2)] if isinstance(spread, str) else []
         if not isinstance(spread, str):
-            finds, bounds = _smallest(last, spread.value, level * share)
-            needs = _needs(claim, spread.value)[: 1 + fine]
+            wide = spread.value * (AS_SPREAD if claim.statistic == "median" else 1)
+            finds, bounds = _smallest(last, wide, level * share)
+            needs = _needs(claim, wide)[: 1 + fine]
             decided = (_words(study, level, *each) if each else "—" for each in needs)
             size = f"±{bounds}" if claim.expect.endswith("within") else finds
             cells = [_spread(spread), size, *decided]
@@ -190,6 +192,11 @@ def _claims_read(study: Study) -> list[str]:
         f"a claim is decided with so many seeds, or at the look of so many, in {SHARE:.0%} of "
         "studies; ± is the smallest bound on a claim `within`"
     ]
+    if any(claim.statistic == "median" for claim in study.claims):
+        lines.append(
+            "a median needs 1.6 times the seeds of a mean where differences are normal; a few "
+            "collapsed runs cost it none"
+        )
     if "predictions" in study.keep:
         lines.append(
             "all of it is over seeds alone: claims that are tested over test rows too (keep: "

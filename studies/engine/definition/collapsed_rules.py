@@ -24,6 +24,8 @@ def problems(
             message = "compares one arm with another or with a number: leave it out"
             yield key, f"a claim about collapsed runs {message}"
             return
+    if claim.statistic == "median":
+        yield "statistic", "runs that collapsed are counted, which has no median: leave it out"
     if isinstance(claim.than, str):
         for key in ("margin", "resolution"):
             if getattr(claim, key):

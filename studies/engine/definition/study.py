@@ -106,6 +106,8 @@ class ClaimRule(Section):
     """The metric that is taken of `than`; null: the same as of `arm`."""
     relative: Bool = False
     """Whether `margin` is a share of `than` instead of a difference."""
+    statistic: Literal["mean", "median"] = "mean"
+    """What is taken over seeds; a few collapsed runs move the mean, not the median."""
     task: Annotated[Line | None, Field(examples=["sarcasm"])] = None
     """One of several `tasks`; null: the mean over them, seed by seed."""
     beyond: Gain | None = None

@@ -27,8 +27,16 @@ from studies.engine.definition.study import ClaimRule
 from studies.engine.verdicts import power
 from studies.engine.verdicts.collapsed import Discordant, Share
 from studies.engine.verdicts.looks import Decision, Test, Word, decide, shares
+from studies.engine.verdicts.median import Median
 from studies.engine.verdicts.row_scores import Read, Results
-from studies.engine.verdicts.samples import SAME, Sample, arms_of, sample, sample_of_collapsed
+from studies.engine.verdicts.samples import (
+    SAME,
+    Sample,
+    arms_of,
+    of_median,
+    sample,
+    sample_of_collapsed,
+)
 from studies.engine.verdicts.statistics import Measured
 
 OPEN: Word = "not decided"
@@ -105,6 +113,7 @@ def rule(claim: ClaimRule, total: WeightedSum, metric: str, on: str = "") -> str
     bound = f"±{margin}" if "within" in expected else bound
     what = f"{claim.metric or metric} ({on})" if on else claim.metric or metric
     fine = "" if claim.resolution is None else f", to a resolution of {claim.resolution:g}"
+    what = f"{what}, median over seeds" if claim.statistic == "median" else what
     return f"{what}: {total.text} is {expected} {bound}{fine}"
 
 
@@ -134,7 +143,7 @@ class _Set:
             return 0.0
         return self.low if math.isfinite(self.low) else self.high
 
-    def test(self, d: Measured | Share | Discordant) -> Test:
+    def test(self, d: Measured | Median | Share | Discordant) -> Test:
         above, below = d.p_above, d.p_below
         if self.two_sided:
             inside = max(above(self.low), below(self.high))
@@ -151,31 +160,38 @@ class _Set:
         p["bounded"] = max(above(low), below(high))
         return Test(p, min(below(low), above(high)))
 
-    def one_side(self, d: Measured | Share, level: float) -> float:
+    def one_side(self, value: float, level: float) -> float:
         """The level of either end of the interval whose position decides at `level`."""
-        return level / 2 if self.two_sided and not self.low <= d.mean <= self.high else level
+        return level / 2 if self.two_sided and not self.low <= value <= self.high else level
 
-    def seeds_needed(self, d: Measured, n: int, level: float) -> int | None:
-        """Seeds, more than `n`, that would probably decide if mean and spread stay as seen."""
+    def seeds_needed(self, d: Measured | Median, value: float, n: int, level: float) -> int | None:
+        """Seeds, more than `n`, that would probably decide if `value` and spread stay as seen."""
         ends = [end for end in (self.low, self.high) if math.isfinite(end)]
-        side = self.one_side(d, level)
-        needed = [_needed(min(abs(d.mean - e) for e in ends), d, n, side)]
-        if (r := self.resolution) is not None:
+        nearest = min(ends, key=lambda end: abs(value - end))
+        needed = [_needed(nearest, value, d, n, self.one_side(value, level))]
+        if (r := self.resolution) is not None and abs(value - self.center) < r:
             # both sides must hold: of a mean in the middle either may fail
-            left = r - abs(d.mean - self.center)
-            needed.append(_needed(left, d, n, level, (1 + power.SHARE) / 2))
+            end = self.center + math.copysign(r, value - self.center)
+            needed.append(_needed(end, value, d, n, level, (1 + power.SHARE) / 2))
         counts = [max(count, n + 1) for count in needed if count is not None]
         return min(counts, default=None)
 
 
 def _needed(
-    gap: float, d: Measured, n: int, level: float, share: float = power.SHARE
+    end: float,
+    value: float,
+    d: Measured | Median,
+    n: int,
+    level: float,
+    share: float = power.SHARE,
 ) -> int | None:
-    """Seeds that would probably show `gap`, if the error with `n` is as seen.
+    """Seeds that would probably tell `value` from `end`, if the error with `n` is as seen.
 
     The part of the error that is of test rows stays: the more seeds, the more it counts.
     """
-    seeds = n
+    if isinstance(d, Median):
+        return power.seeds_needed(d.effect(end), level, share)
+    gap, seeds = abs(value - end), n
     while True:
         spread = math.sqrt((d.error**2 - d.of_rows) * n + d.of_rows * seeds)
         count = power.seeds_needed(gap / spread, level, share)
@@ -216,6 +232,8 @@ class _Claim:
         def sample_of(seeds: Sequence[int] | None = None) -> Sample:
             if claim.metric == COLLAPSED:
                 return sample_of_collapsed(total, own, seeds)
+            if claim.statistic == "median":
+                return of_median(sample(total, own, metric, seeds))
             each = () if claim.task else tuple(tasks.values())
             return sample(total, own, metric, seeds, each, read)
 
@@ -266,7 +284,7 @@ class _Claim:
         assert sample is not None, "a look that decides has a sample"
         look = self.sizes[at] if self.sizes else None
         verdict = replace(
-            self.blank, n=sample.n, look=look, difference=sample.mean, over=sample.over, note=""
+            self.blank, n=sample.n, look=look, difference=sample.value, over=sample.over, note=""
         )
         if sample.exact:
             verdict = self._known(verdict)
@@ -285,9 +303,17 @@ class _Claim:
         word: Word = "confirmed" if holds != s.negated else "refuted"
         return replace(verdict, word=word, low=d, high=d, level=1.0)
 
-    def _tested(self, verdict: Verdict, decision: Decision, d: Measured | Share) -> Verdict:
-        side = self.bounds.one_side(d, decision.level)
+    def _tested(
+        self, verdict: Verdict, decision: Decision, d: Measured | Median | Share
+    ) -> Verdict:
+        value = verdict.difference
+        assert value is not None, "what is tested has a value"
+        side = self.bounds.one_side(value, decision.level)
         low, high = d.interval(side)
+        if math.isinf(low):
+            least = math.ceil(math.log2(1 / side))
+            note = f"no interval: at {1 - 2 * side:.1%} one of a median takes {least} seeds"
+            return replace(verdict, note=note, seeds_needed=least)
         verdict = replace(verdict, word=decision.word, low=low, high=high, level=1 - 2 * side)
         if not verdict.open:
             return verdict
@@ -299,7 +325,7 @@ class _Claim:
         if isinstance(d, Share):  # of a share between 0 and 1 nothing is known for sure
             needed = None if d.count else seeds_if_none_collapses(self.claim, last, verdict.n + 1)
         else:
-            needed = self.bounds.seeds_needed(d, verdict.n, last)
+            needed = self.bounds.seeds_needed(d, value, verdict.n, last)
         return replace(verdict, seeds_needed=needed)
 
     def _findings(self, verdict: Verdict, sample: Sample) -> Iterator[str]:

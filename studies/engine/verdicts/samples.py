@@ -3,19 +3,21 @@
 import math
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from studies.engine.definition.contrasts import Term, WeightedSum
 from studies.engine.definition.sections import RANK_METRICS
 from studies.engine.records import value_of
 from studies.engine.verdicts.collapsed import Discordant, Share, has_collapsed
 from studies.engine.verdicts.crossed import crossed
+from studies.engine.verdicts.median import Median
 from studies.engine.verdicts.row_scores import NoRows, Read, Results, by_seed_and_row
 from studies.engine.verdicts.statistics import Measured, summarize
 
 RUNS = "runs"
 """What the interval or test of a claim about collapsed runs is about."""
 BOTH = "seeds and test rows"
+MEDIAN = "seeds alone: a median"
 SAME = "the difference is the same for every seed"
 
 
@@ -25,15 +27,18 @@ class Sample:
 
     n: int
     """Seeds that all arms share."""
-    mean: float | None
-    measured: Measured | Share | Discordant | None
-    """The mean as its test takes it; None where there can be no interval."""
+    value: float | None
+    """Their mean, or the statistic that the claim asks for."""
+    measured: Measured | Median | Share | Discordant | None
+    """The same as its test takes it; None where there can be no interval."""
     exact: bool
     """Whether it is a count, of which one value on all seeds is no accident."""
     note: str
     """Why there can be no interval."""
     over: str = ""
     """What the error is about: seeds and test rows, or seeds alone and why."""
+    numbers: tuple[float, ...] = ()
+    """The weighted sum at each seed."""
 
 
 def arms_of(total: WeightedSum) -> tuple[str, ...]:
@@ -83,7 +88,15 @@ def sample(
         tested, over = _with_rows(tested, summary.mean, total, on, list(values_of), read, size)
         note = "" if tested is not None else note
     mean = numbers[0] if exact else summary.mean
-    return Sample(summary.n, mean, tested, exact, zero or note, over)
+    return Sample(summary.n, mean, tested, exact, zero or note, over, tuple(numbers))
+
+
+def of_median(sample: Sample) -> Sample:
+    """The median of what `sample` has the mean of, over seeds alone."""
+    if sample.exact or sample.measured is None:
+        return sample
+    median = Median.of(sample.numbers)
+    return replace(sample, value=median.center, measured=median, over=MEDIAN)
 
 
 def shared_seeds(
