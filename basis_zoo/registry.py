@@ -27,7 +27,7 @@ SYNONYMS = {
     "alpha": "lora_alpha",
     "dropout": "lora_dropout",
     "target_modules": "modules targets target",
-    "num_basis": "g num_functions n_basis",
+    "num_basis": "g num_functions n_basis grid_size",
     "learning_rate": "lr",
     "batch_size": "batch bs per_device_train_batch_size train_batch_size",
     "eval_batch_size": "eval_batch per_device_eval_batch_size",

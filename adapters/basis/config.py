@@ -12,6 +12,7 @@ from adapters.basis.patterns import check_depth_start, check_phi_pattern
 from adapters.basis.phi_config import PHI_OPTIONS, PhiConfig
 from adapters.basis.sharing import LEVELS, SCOPES
 from adapters.peft_integration.model_card import WithCard
+from adapters.peft_integration.options import KnownOptions
 from adapters.peft_integration.registration import peft_type
 from adapters.placement.targets import check_blocks, check_layers
 from basis_zoo.registry import did_you_mean
@@ -29,7 +30,7 @@ adapted modules."""
 
 
 @dataclass
-class BasisConfig(WithCard, PeftConfig):
+class BasisConfig(KnownOptions, WithCard, PeftConfig):
     """LoRA factors seen through a learned scalar function (LR-LoRA, arXiv 2606.04325, eq. 4).
 
     The defaults are the paper's (section 4.1) except `start`: phi(x) - phi(0) with a small random

@@ -20,6 +20,7 @@ from adapters.basis.field_types import require
 from adapters.merging.layer import MergingLayer
 from adapters.peft_integration.fixes import sparing_heads
 from adapters.peft_integration.model_card import WithCard
+from adapters.peft_integration.options import KnownOptions
 from adapters.peft_integration.registration import peft_type
 from adapters.placement.inspection import computes_linear, reads_weight
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class UpdateConfig(WithCard, PeftConfig):
+class UpdateConfig(KnownOptions, WithCard, PeftConfig):
     """The options that all methods with this tuner have."""
 
     r: int = field(default=8, metadata={"help": "rank"})

@@ -187,3 +187,18 @@ def test_an_adapter_without_memory_waits_for_its_numbers(options):
     }
     set_peft_model_state_dict(model, saved, low_cpu_mem_usage=True)
     assert torch.equal(model(X), want)
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("lora_alpha", "Did you mean 'alpha'?"),
+        ("lora_dropout", "Did you mean 'dropout'?"),
+        ("grid_size", "Did you mean 'num_basis'?"),
+        ("zzz", "help(BasisConfig) lists its options"),
+    ],
+)
+def test_an_option_of_lora_is_called_by_its_name_here(option: str, hint: str) -> None:
+    with pytest.raises(TypeError, match=f"no option '{option}'") as caught:
+        BasisConfig(**{"r": 8, option: 1})
+    assert hint in str(caught.value)
