@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from studies.engine.definition.sections import RANKS
 from studies.engine.reporting.after_outcome import ArmAfter
-from studies.engine.reporting.tables import NONE, interval, number, table
+from studies.engine.reporting.tables import NONE, interval, number, section
 from studies.engine.verdicts.statistics import Estimate
 
 
@@ -17,14 +17,12 @@ def markdown(arms: Sequence[ArmAfter], metric: str, chosen_on: str = "") -> list
 
 
 def _para(arms: Sequence[ArmAfter], metric: str) -> str:
-    pruned = [arm for arm in arms if arm.curve]
-    if not pruned:
-        return ""
     head = ["arm", "kept", "parameters", f"{metric} [95 %]", "− trained [95 %]", "kept energy",
             "rank per layer"]  # fmt: skip
     rows = []
-    for arm in pruned:
-        rows.append([arm.arm, "trained", "", interval(arm.trained.estimate), "", "", ""])
+    for arm in arms:
+        if arm.curve:
+            rows.append([arm.arm, "trained", "", interval(arm.trained.estimate), "", "", ""])
         rows += [
             [
                 arm.arm,
@@ -43,32 +41,30 @@ def _para(arms: Sequence[ArmAfter], metric: str) -> str:
         "Energy is the share of the squared norm of all updates; ranks are mean ± standard "
         "deviation over the layers."
     )
-    return f"## Kept parameters\n\n{about}\n\n{table(head, rows)}"
+    return section("Kept parameters", about, head, rows)
 
 
 def _affine(arms: Sequence[ArmAfter], metric: str) -> str:
-    fitted = [(arm, arm.affine) for arm in arms if arm.affine is not None]
-    if not fitted:
-        return ""
     head = ["arm", "n", f"{metric} [95 %]", "with affine φ [95 %]", "− trained [95 %]",
             "non-affine share"]  # fmt: skip
     rows = [
         [
             arm.arm,
-            str(affine.summary.n),
+            str(arm.affine.summary.n),
             interval(arm.trained.estimate),
-            interval(affine.summary.estimate),
-            interval(affine.difference.estimate, "+"),
-            f"{affine.non_affine_share:.2%}",
+            interval(arm.affine.summary.estimate),
+            interval(arm.affine.difference.estimate, "+"),
+            f"{arm.affine.non_affine_share:.2%}",
         ]
-        for arm, affine in fitted
+        for arm in arms
+        if arm.affine is not None
     ]
     about = (
         "After training every φ was replaced by its best affine fit over the entries of BA of its "
         "module. The non-affine share is the part of φ that the fit loses, as a ratio of "
         "deviations, mean over modules."
     )
-    return f"## Affine φ\n\n{about}\n\n{table(head, rows)}"
+    return section("Affine φ", about, head, rows)
 
 
 def _ranks(arms: Sequence[ArmAfter]) -> str:
@@ -90,7 +86,7 @@ def _ranks(arms: Sequence[ArmAfter]) -> str:
         "Early and late are the mean stable rank in the first and the last third of the blocks; "
         "the rank counts singular values above the rounding of float32."
     )
-    return f"## Ranks\n\n{about}\n\n{table(head, rows)}" if rows else ""
+    return section("Ranks", about, head, rows)
 
 
 def _sizes(arms: Sequence[ArmAfter]) -> str:
@@ -114,7 +110,7 @@ def _sizes(arms: Sequence[ArmAfter]) -> str:
         "that of the least-squares line over depth, which is 0 in the first block and 1 in the "
         "last: what is gained on the way."
     )
-    return f"## Sizes of φ\n\n{about}\n\n{table(head, rows)}" if rows else ""
+    return section("Sizes of φ", about, head, rows)
 
 
 def _over_time(arms: Sequence[ArmAfter]) -> str:
@@ -129,13 +125,10 @@ def _over_time(arms: Sequence[ArmAfter]) -> str:
         "After steps of the training and at its end: means over all modules and over the seeds "
         "that had the step."
     )
-    return f"## In the course of training\n\n{about}\n\n{table(head, rows)}" if rows else ""
+    return section("In the course of training", about, head, rows)
 
 
 def _generalization(arms: Sequence[ArmAfter], metric: str) -> str:
-    measured = [(arm, arm.generalization) for arm in arms if arm.generalization is not None]
-    if not measured:
-        return ""
     name = metric.partition("/")[2]
     head = ["arm", "n", f"{name}, training rows [95 %]", f"{metric} [95 %]", "gap [95 %]"]
     rows = [
@@ -146,14 +139,15 @@ def _generalization(arms: Sequence[ArmAfter], metric: str) -> str:
             interval(arm.trained.estimate),
             interval(own.gap.estimate, "+"),
         ]
-        for arm, own in measured
+        for arm in arms
+        if (own := arm.generalization) is not None
     ]
     about = (
         "The trained model on as many training rows as there are test rows, or all where there are "
         "fewer, the same rows for every arm and seed. The gap is how much better it is there than "
         "on the test rows."
     )
-    return f"## Generalization\n\n{about}\n\n{table(head, rows)}"
+    return section("Generalization", about, head, rows)
 
 
 def _steps_to(arms: Sequence[ArmAfter], chosen_on: str) -> str:
@@ -174,7 +168,7 @@ def _steps_to(arms: Sequence[ArmAfter], chosen_on: str) -> str:
         "bound, marked ≥."
     )
     head = ["arm", "value", "seeds that had it", "steps [95 %]"]
-    return f"## Steps to a value\n\n{about}\n\n{table(head, rows)}" if rows else ""
+    return section("Steps to a value", about, head, rows)
 
 
 def _interval_of_steps(estimate: Estimate) -> str:
@@ -190,8 +184,6 @@ def _four(value: float | None) -> str:
 
 def _slice(arms: Sequence[ArmAfter]) -> str:
     sliced = [arm for arm in arms if arm.landscape]
-    if not sliced:
-        return ""
     steps = sorted({step for arm in sliced for step, _ in arm.landscape})
     rows = []
     for arm in sliced:
@@ -202,4 +194,4 @@ def _slice(arms: Sequence[ArmAfter]) -> str:
         "parameters, scaled to the norm of each row of each matrix (Li et al. 2018). Arms have "
         "different parameters: compare shapes within an arm, not heights between arms."
     )
-    return f"## Loss slice\n\n{about}\n\n{table(['arm', *(f'{s:g}' for s in steps)], rows)}"
+    return section("Loss slice", about, ["arm", *(f"{step:g}" for step in steps)], rows)

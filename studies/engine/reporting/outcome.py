@@ -149,6 +149,11 @@ class Outcome:
         return f"{self.metric}, mean over {len(self.tasks)} tasks" * self.is_mean or self.metric
 
     @property
+    def better(self) -> str:
+        """Which values are better: higher or lower."""
+        return "higher" if self.direction == "maximize" else "lower"
+
+    @property
     def chosen_on(self) -> str:
         """What choices are made on, each metric of several tasks once; empty where nothing is."""
         own = self.tasks.values() if self.is_mean else (self,)

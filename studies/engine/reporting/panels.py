@@ -83,11 +83,10 @@ def draw_baseline(outcome: Outcome, left: Axes, right: Axes, *, level: bool) -> 
 
 def name_axes(outcome: Outcome, left: Axes, right: Axes, values: str) -> None:
     """Titles, and what the axis of `values` (x or y) shows."""
-    better = "higher" if outcome.direction == "maximize" else "lower"
-    left.set(title=f"{outcome.title} ({better} is better)")
-    left.set(**{f"{values}label": outcome.metric})
-    right.set(title="difference from the baseline, paired by seed")
-    right.set(**{f"{values}label": f"Δ {outcome.metric}"})
+    label = f"{values}label"
+    left.set(title=f"{outcome.title} ({outcome.better} is better)", **{label: outcome.metric})
+    paired = "difference from the baseline, paired by seed"
+    right.set(title=paired, **{label: f"Δ {outcome.metric}"})
 
 
 def draw_series(

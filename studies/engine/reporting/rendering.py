@@ -3,15 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
 from studies.engine.labels import short_names, short_value
 from studies.engine.planning.tuning import Choice
 from studies.engine.reporting import task_tables
 from studies.engine.reporting.outcome import Arm, Outcome
 from studies.engine.reporting.remarks import reading, remarks
-from studies.engine.reporting.tables import NONE, interval, number, p_value, plain, table
+from studies.engine.reporting.tables import NONE, grid, interval, number, p_value, plain, table
 from studies.engine.verdicts.claims import Verdict
 from studies.engine.verdicts.statistics import Estimate
 
@@ -76,17 +73,12 @@ def terminal(outcome: Outcome) -> str:
             *_costs(arm),
             paper,
         ])  # fmt: skip
-    head, rows = _filled(head, rows)
-    table = Table(box=box.SIMPLE, pad_edge=False, title=None)
-    for name in head:
-        table.add_column(name, justify="left" if name.startswith(("arm", "finding")) else "right")
-    for row in rows:
-        table.add_row(*row)
+    filled = grid(*_filled(head, rows), left=("arm", "finding"))
     majority = "" if outcome.majority is None else f"; majority class {outcome.majority:.3f}"
     above = [
         f"{outcome.name} ({outcome.profile}): {outcome.question}",
         *(f"set for the whole study: {each}" for each in outcome.settings),
-        f"{outcome.title}, {_better(outcome)} is better{majority}",
+        f"{outcome.title}, {outcome.better} is better{majority}",
     ]
     below = []
     if (tested := _tested(outcome)) > 1:
@@ -99,7 +91,7 @@ def terminal(outcome: Outcome) -> str:
     for f in outcome.failed:
         on = f" on {f.task}" if f.task else ""
         below.append(f"failed: {f.arm}{on}, seed {f.seed}: {f.kind}: {f.message}")
-    return "\n".join(line.rstrip() for line in plain(*above, table, *below).splitlines())
+    return "\n".join(line.rstrip() for line in plain(*above, filled, *below).splitlines())
 
 
 def _set(outcome: Outcome) -> str:
@@ -138,7 +130,7 @@ def _results(outcome: Outcome) -> str:
     beside = "" if majority is None else f" Majority class of the test set: {majority:.4f}."
     filled = table(*_filled(head, rows))
     over = f", mean over {len(outcome.tasks)} tasks" if outcome.is_mean else ""
-    return f"`{outcome.metric}`{over}, {_better(outcome)} is better.{beside}\n\n{filled}"
+    return f"`{outcome.metric}`{over}, {outcome.better} is better.{beside}\n\n{filled}"
 
 
 def _difference(verdict: Verdict) -> str:
@@ -288,10 +280,6 @@ def _plus_minus(estimate: Estimate, sign: str = "") -> str:
 
 def _signed(value: float | None) -> str:
     return NONE if value is None else f"{value:+z.3f}"
-
-
-def _better(outcome: Outcome) -> str:
-    return "higher" if outcome.direction == "maximize" else "lower"
 
 
 def _plain(value: object) -> str:

@@ -1,9 +1,11 @@
 """Tables in Markdown and for the terminal, and numbers as their cells have them."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from io import StringIO
 
+from rich import box
 from rich.console import Console, RenderableType
+from rich.table import Table
 
 from studies.engine.verdicts.statistics import Estimate
 
@@ -35,6 +37,21 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = ["---:" if name in right else "---" for name in head]
     cells = [head, rule, *([c.replace("|", "\\|") for c in row] for row in rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def section(title: str, about: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A section of a report: what the table is `about`, then the table; empty without rows."""
+    return f"## {title}\n\n{about}\n\n{table(head, rows)}" if rows else ""
+
+
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]], left: Container[str]) -> Table:
+    """A table of rich, as wide as its content; columns not named in `left` are flush right."""
+    lines = Table(box=box.SIMPLE, pad_edge=False)
+    for name in head:
+        lines.add_column(name, justify="left" if name in left else "right")
+    for row in rows:
+        lines.add_row(*row)
+    return lines
 
 
 def plain(*lines: RenderableType) -> str:

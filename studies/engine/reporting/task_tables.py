@@ -1,11 +1,8 @@
 """Arms × tasks: means, differences from the baseline, and a test over the tasks."""
 
-from rich import box
-from rich.table import Table
-
 from studies import published
 from studies.engine.reporting.outcome import Outcome
-from studies.engine.reporting.tables import NONE, interval, number, p_value, plain, table
+from studies.engine.reporting.tables import NONE, grid, interval, number, p_value, plain, table
 from studies.engine.verdicts.statistics import Estimate
 
 ABOUT = (
@@ -58,17 +55,14 @@ def terminal(outcome: Outcome) -> str:
     """Means alone, as a plain table; empty where the study has one task without parts."""
     if not outcome.tasks:
         return ""
-    grid = Table(box=box.SIMPLE, pad_edge=False)
-    grid.add_column("arm")
-    for name in (*outcome.tasks, _whole(outcome), f"p over {_what(outcome)} (Holm)"):
-        grid.add_column(name, justify="right")
+    head = ["arm", *outcome.tasks, _whole(outcome), f"p over {_what(outcome)} (Holm)"]
+    rows = []
     for arm in outcome.arms:
         test = outcome.over_tasks.get(arm.name)
         means = [number(mean) for mean, *_ in _estimates(outcome, arm.name)]
-        grid.add_row(
-            arm.name, *means, number(arm.summary.mean), p_value(test.p_holm) if test else ""
-        )
-    return plain(grid)
+        p = p_value(test.p_holm) if test else ""
+        rows.append([arm.name, *means, number(arm.summary.mean), p])
+    return plain(grid(head, rows, left=("arm",)))
 
 
 def _what(outcome: Outcome) -> str:

@@ -86,14 +86,11 @@ def _heatmaps(anova: TwoFactors, outcome: Outcome) -> Figure:
         axes.set(xlabel=anova.factors[1], ylabel=anova.factors[0])
         axes.set_yticks(range(len(rows)), labels=rows)
         axes.set_xticks(range(len(columns)), labels=columns)
-    main = [f"{name}\n{_cell(e, False)}" for name, e in zip(rows, anova.row_effects, strict=True)]
-    left.set_yticklabels(main)
-    main = [
-        f"{name}\n{_cell(e, False)}" for name, e in zip(columns, anova.column_effects, strict=True)
-    ]
-    left.set_xticklabels(main)
-    better = "higher" if outcome.direction == "maximize" else "lower"
-    left.set_title(f"means of {outcome.metric} ({better} is better); below each level: main effect")
+    left.set_yticklabels(_with_effects(rows, anova.row_effects))
+    left.set_xticklabels(_with_effects(columns, anova.column_effects))
+    left.set_title(
+        f"means of {outcome.metric} ({outcome.better} is better); below each level: main effect"
+    )
     right.set_title("interaction: mean without both main effects")
     tests = "; ".join(f"{t.name} p {p_value(t.p)}" for t in anova.terms) or anova.note
     note = (
@@ -120,6 +117,10 @@ def _heat(axes: Axes, values: np.ndarray, colours: str, limits: tuple[float, flo
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
+
+
+def _with_effects(names: Sequence[str], effects: Sequence[Estimate]) -> list[str]:
+    return [f"{name}\n{_cell(effect, False)}" for name, effect in zip(names, effects, strict=True)]
 
 
 def _cell(estimate: Estimate, whole: bool) -> str:
