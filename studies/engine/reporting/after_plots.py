@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from basis_zoo.drawing.layout import finish, panels
 from basis_zoo.drawing.styles import INK
 from studies.engine.reporting.outcome import Outcome
-from studies.engine.reporting.panels import half, labels, nan_for_none, pair, styles, title
+from studies.engine.reporting.panels import half, labels, nan_for_none, styles, title
 
 
 def figures(outcome: Outcome) -> dict[str, Figure]:
@@ -21,7 +21,7 @@ def figures(outcome: Outcome) -> dict[str, Figure]:
 
 def _kept_parameters(outcome: Outcome) -> Figure:
     """The metric, and what of it is lost, against the parameters that PARA keeps."""
-    figure, left, right = pair()
+    figure, (left, right) = panels(2, height=4.0)
     looks, names = styles(outcome), labels(outcome)
     arms = [arm for arm in outcome.after if arm.curve]
     for place, arm in enumerate(arms):

@@ -1,18 +1,20 @@
 """Pieces that the figures of a study are drawn from: styles of its arms, marks, limits, titles."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from basis_zoo.drawing import layout
+from basis_zoo.drawing.layout import TEXT
 from basis_zoo.drawing.styles import GREY, INK, Style, arm_styles
 from studies.engine.labels import span
 from studies.engine.reporting.outcome import Arm, Outcome
 from studies.engine.trials.metrics_file import is_number
 from studies.engine.verdicts.statistics import Estimate
+
+Kept = TypeVar("Kept")
 
 
 def about(outcome: Outcome) -> str:
@@ -28,17 +30,23 @@ def title(outcome: Outcome, what: str) -> str:
     return f"{outcome.question}\n{what}; {about(outcome)}"
 
 
-def pair(height: float = 4.0, **options: Any) -> tuple[Figure, Axes, Axes]:
-    """A figure of two panels."""
-    figure, (left, right) = layout.panels(2, height=height, **options)
-    return figure, left, right
-
-
 def styles(outcome: Outcome) -> dict[str, Style]:
     """Arm to style, for all figures of a report; the arms of a numeric sweep on one scale."""
     sweeps = [{a.name: float(a.x) for a in own} for own in series(outcome.arms, outcome.axis)]
     swept = [sweep for sweep in sweeps if len(sweep) > 2]  # two values need no scale
     return arm_styles([arm.name for arm in outcome.arms], outcome.baseline, swept)
+
+
+def first_kept(
+    outcome: Outcome, trials_dir: Path, read: Callable[[Path], Kept | None]
+) -> dict[str, tuple[Path, Kept]]:
+    """Arm to the folder of its first trial that kept what `read` finds there, and to that."""
+    kept: dict[str, tuple[Path, Kept]] = {}
+    for arm in outcome.arms:
+        for folder in (trials_dir / arm.keys[seed] for seed in arm.values):
+            if arm.name not in kept and (found := read(folder)) is not None:
+                kept[arm.name] = folder, found
+    return kept
 
 
 def labels(outcome: Outcome) -> dict[str, str]:
@@ -112,7 +120,7 @@ def draw_series(
         edge, shape, shift = (low, "v", 9) if mean < low else (high, "^", -14)
         axes.plot(x, edge, shape, color=colour, ms=8, clip_on=False, zorder=4)
         axes.annotate(f"{mean:.3f}", (x, edge), xytext=(0, shift), ha="center",
-                      textcoords="offset points", color=colour, fontsize=layout.TEXT)  # fmt: skip
+                      textcoords="offset points", color=colour, fontsize=TEXT)  # fmt: skip
     alone = len(estimates) == 1
     axes.plot(*zip(*inside, strict=True) if inside else ((), ()), color=first.colour if alone
               else GREY, ls=first.dashes, marker=first.marker, ms=5, lw=1.2, label=label,

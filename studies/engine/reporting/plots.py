@@ -24,7 +24,6 @@ from studies.engine.reporting.panels import (
     half,
     labels,
     name_axes,
-    pair,
     series,
     styles,
     title,
@@ -84,7 +83,7 @@ def save(name: str, figure: Figure, folder: Path) -> tuple[Path, Path]:
 
 def _sweep(outcome: Outcome, places: Mapping[str, float], scale: str) -> Figure:
     """Arms along a numeric axis; each setting of everything else is a series of its own."""
-    figure, left, right = pair()
+    figure, (left, right) = panels(2, height=4.0)
     main, *_ = groups = series([a for a in outcome.arms if a.values], outcome.axis)
     arms = [a for own in groups if own is main or len(own) > 1 for a in own]
     arms += [outcome.reference] if outcome.reference else []
@@ -149,7 +148,7 @@ def _rows(outcome: Outcome) -> Figure:
     arms = [arm for arm in outcome.arms if arm.values]
     names = [wrapped(arm.name, TEXT, _WIDEST) for arm in arms]
     lines = sum(max(1.7, name.count("\n") + 1.0) for name in names)
-    figure, left, right = pair(height=max(1.9, 0.8 + 0.17 * lines), sharey=True)
+    figure, (left, right) = panels(2, height=max(1.9, 0.8 + 0.17 * lines), sharey=True)
     looks = styles(outcome)
     for y, arm in enumerate(arms):
         look = looks[arm.name]

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from basis_zoo.drawing.layout import finish
+from basis_zoo.drawing.layout import finish, panels
 from basis_zoo.drawing.styles import GREY, INK, PAPER
 from studies.engine.labels import short_names, short_value
 from studies.engine.reporting.outcome import Outcome
-from studies.engine.reporting.panels import nan_for_none, pair, styles, title
+from studies.engine.reporting.panels import nan_for_none, styles, title
 from studies.engine.reporting.search_outcome import FEW_POINTS, SearchOutcome, SearchPoint
 from studies.engine.reporting.tables import NONE, table
 
@@ -47,14 +47,14 @@ def figures(search: SearchOutcome, outcome: Outcome) -> dict[str, Figure]:
 
 def _front(search: SearchOutcome, outcome: Outcome) -> Figure:
     """Both splits against the second objective; the front is that of validation on both."""
-    figure, *panels = pair(sharey=True)
+    figure, (left, right) = panels(2, height=4.0, sharey=True)
     look = styles(outcome).get(search.arm)  # none before its seeds are trained
     own = PAPER if look is None else look.colour
     done = [point for point in search.points if point.values]
     sizes = [point.values[1] for point in done]
     for axes, metric, heights in (
-        (panels[0], search.metrics[0], {point.name: point.values[0] for point in done}),
-        (panels[1], search.reported, {p.name: p.reported for p in done if p.reported is not None}),
+        (left, search.metrics[0], {point.name: point.values[0] for point in done}),
+        (right, search.reported, {p.name: p.reported for p in done if p.reported is not None}),
     ):
         for points, marker, colour, label in (
             ([p for p in done if not p.on_front], "o", GREY, "point"),
@@ -76,7 +76,7 @@ def _front(search: SearchOutcome, outcome: Outcome) -> Figure:
     if outcome.reference is not None:
         (mean,) = nan_for_none([outcome.reference.summary.mean])
         name = f"{outcome.baseline}, mean over its seeds"
-        panels[1].axhline(mean, color=INK, ls="--", lw=1.2, label=name)
+        right.axhline(mean, color=INK, ls="--", lw=1.2, label=name)
     note = "Every point was trained once. The line joins the front of validation in both panels."
     return finish(figure, title(outcome, f"search of {len(done)} finished points"), note)
 

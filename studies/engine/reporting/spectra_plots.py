@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from basis_zoo.drawing.styles import arm_styles
 from studies.engine.definition.sections import BANDWIDTH_SIZES, SPECTRA
 from studies.engine.reporting.outcome import Outcome
-from studies.engine.reporting.panels import about, labels, styles
+from studies.engine.reporting.panels import about, first_kept, labels, styles
 
 if TYPE_CHECKING:
     from studies.engine.trials.spectra_file import Inside
@@ -36,13 +36,7 @@ def figures(outcome: Outcome, trials_dir: Path) -> dict[str, Figure]:
     from adapters.spectrum.plots import plot_depth, plot_phi, plot_spectra
     from studies.engine.trials.spectra_file import read_spectra
 
-    spectra: dict[str, Inside] = {}
-    folders: dict[str, Path] = {}
-    for arm in outcome.arms:
-        for folder in (trials_dir / arm.keys[seed] for seed in arm.values):
-            if (inside := read_spectra(folder)) is not None:
-                spectra[arm.name], folders[arm.name] = inside, folder
-                break
+    spectra = first_kept(outcome, trials_dir, read_spectra)
     if not spectra:
         return {}
     names, looks = labels(outcome), styles(outcome)
@@ -51,22 +45,21 @@ def figures(outcome: Outcome, trials_dir: Path) -> dict[str, Figure]:
         "styles": {names[arm]: look for arm, look in looks.items()},
         "about": f"one trial of each arm; {about(outcome)}",
     }
-    modules = {names[arm]: inside.modules for arm, inside in spectra.items()}
+    modules = {names[arm]: inside.modules for arm, (_, inside) in spectra.items()}
     drawings = {
         "stable_rank": plot_depth(modules, **drawn),
         "spectra": plot_spectra(modules, **drawn),
     }
-    curves = {names[arm]: inside.curves for arm, inside in spectra.items() if inside.curves}
+    curves = {names[arm]: inside.curves for arm, (_, inside) in spectra.items() if inside.curves}
     if curves:
         with_phi = {name: modules[name] for name in curves}
         drawings["utilization"] = plot_depth(with_phi, "utilization", **drawn)
         first = [curve.name for curve in next(iter(curves.values()))]
         alike = {n: c for n, c in curves.items() if [curve.name for curve in c] == first}
         drawings["phi"] = plot_phi(alike, **drawn)
-    for name, folder in folders.items():
+    for name, (folder, end) in spectra.items():
         title = f"one trial of {names[name]}; {about(outcome)}"
-        times = _times(folder, spectra[name])
-        drawings |= _over_time(title, _file(name), times)
+        drawings |= _over_time(title, _file(name), _times(folder, end))
     return drawings
 
 

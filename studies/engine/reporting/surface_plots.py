@@ -13,7 +13,7 @@ from basis_zoo.drawing.styles import INK
 from studies.archives.unpack import DAMAGED
 from studies.engine.definition.sections import SURFACE
 from studies.engine.reporting.outcome import Outcome
-from studies.engine.reporting.panels import labels, title
+from studies.engine.reporting.panels import first_kept, labels, title
 
 LEVELS = 12
 """Bands of a panel."""
@@ -26,16 +26,12 @@ def figures(outcome: Outcome, trials_dir: Path) -> dict[str, Figure]:
         outcome: Of the study.
         trials_dir: Holds `<key>/loss_surface.npz`.
     """
-    surfaces: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
-    for arm in outcome.arms:
-        candidates = (_read(trials_dir / arm.keys[seed] / SURFACE) for seed in arm.values)
-        if (surface := next(filter(None, candidates), None)) is not None:
-            surfaces[arm.name] = surface
+    surfaces = first_kept(outcome, trials_dir, _read)
     if not surfaces:
         return {}
     figure, axes_of = panels(len(surfaces), height=3.4)
     names = labels(outcome)
-    for axes, (name, (steps, loss)) in zip(axes_of, surfaces.items(), strict=True):
+    for axes, (name, (_, (steps, loss))) in zip(axes_of, surfaces.items(), strict=True):
         _draw(axes, steps, loss)
         axes.set(title=names[name], xlabel="second direction", ylabel="first direction")
     note = (
@@ -66,10 +62,10 @@ def _draw(axes: Axes, steps: NDArray[np.float64], loss: NDArray[np.float64]) -> 
     axes.grid(visible=False)
 
 
-def _read(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+def _read(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Steps and the loss at each pair; None where there is nothing whole, or no finite loss."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with np.load(folder / SURFACE, allow_pickle=False) as arrays:
             steps, loss = arrays["steps"], arrays["loss"]
     except (FileNotFoundError, KeyError, *DAMAGED):
         return None
