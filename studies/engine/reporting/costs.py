@@ -9,15 +9,13 @@ from studies.engine.records import Cost
 
 def median_cost(costs: Sequence[Cost]) -> Cost | None:
     """The median over seeds, of peak memory the largest; None where there is none."""
-    return _merged(
-        costs, lambda name: max if name == "peak_memory_bytes" else statistics.median_low
-    )
+    return _merged(costs, statistics.median_low, peak_memory_bytes=max)
 
 
 def mean_cost(costs: Sequence[Cost | None]) -> Cost | None:
     """The mean over tasks, counts rounded; None where a task has none."""
     known = [cost for cost in costs if cost is not None]
-    return _merged(known, lambda name: _mean) if len(known) == len(costs) else None
+    return _merged(known, _mean) if len(known) == len(costs) else None
 
 
 def _mean(values: Sequence[Any]) -> Any:
@@ -25,10 +23,12 @@ def _mean(values: Sequence[Any]) -> Any:
     return round(mean) if isinstance(values[0], int) else mean
 
 
-def _merged(costs: Sequence[Cost], merge_of: Callable[[str], Callable[..., Any]]) -> Cost | None:
-    """Each field merged over those of `costs` that have it."""
+def _merged(
+    costs: Sequence[Cost], merge: Callable[..., Any], **merge_of: Callable[..., Any]
+) -> Cost | None:
+    """Each field merged over those of `costs` that have it; `merge_of` is for single fields."""
     merged: dict[str, Any] = {}
     for name in Cost.model_fields if costs else ():
         known = [value for cost in costs if (value := getattr(cost, name)) is not None]
-        merged[name] = merge_of(name)(known) if known else None
+        merged[name] = merge_of.get(name, merge)(known) if known else None
     return Cost(**merged) if merged else None
