@@ -5,7 +5,7 @@ import hashlib
 import logging
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +14,11 @@ from urllib.request import url2pathname
 
 from studies import databases
 from studies.engine.errors import StudyError, masked
+from studies.engine.tracking.contents import Point
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient as MlflowClient  # for others: MLflow is imported here alone
-    from mlflow.entities import Metric, Param
-    from mlflow.entities import Run as Run
+    from mlflow.entities import Run
 
     from studies.engine.definition.study import Study
 
@@ -33,6 +33,8 @@ WORDS = ("databricks", "databricks-uc", "uc")
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 """Seconds and retries of a request, unless the user has set them; MLflow's own (120 and 7) let a
 dead server hold a study up for a quarter of an hour."""
+BATCH, PARAMS = 900, 100
+"""Metrics and params that a request carries; MLflow takes 1000 entries."""
 
 
 def _configure() -> None:
@@ -66,18 +68,30 @@ def failures() -> tuple[type[Exception], ...]:
     return MlflowException, OSError, sqlite3.Error
 
 
-def metric(name: str, value: float, moment: int, step: int) -> "Metric":
-    """A value of a curve; `moment` in milliseconds."""
-    from mlflow.entities import Metric
+def log(
+    client: "MlflowClient", run_id: str, points: Sequence[Point], params: Mapping[str, str]
+) -> None:
+    """Write values of metrics, and settings, into a run."""
+    from mlflow.entities import Metric, Param
 
-    return Metric(name, value, moment, step)
+    metrics = [Metric(*point) for point in points]
+    given = [Param(name, value) for name, value in params.items()]
+    for i in range(max(1, -(-len(metrics) // BATCH), -(-len(given) // PARAMS))):
+        client.log_batch(
+            run_id, metrics[i * BATCH : (i + 1) * BATCH], given[i * PARAMS : (i + 1) * PARAMS]
+        )
 
 
-def param(name: str, value: str) -> "Param":
-    """A setting of a run."""
-    from mlflow.entities import Param
-
-    return Param(name, value)
+def runs(client: "MlflowClient", experiment: str, query: str) -> "list[Run]":
+    """Every run of `experiment` that meets `query`."""
+    every: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment], query, page_token=token)
+        every += page
+        token = page.token
+        if not token:
+            return every
 
 
 def check_store(runs_dir: Path) -> None:

@@ -27,7 +27,7 @@ from studies.engine.definition.study import Study
 from studies.engine.errors import masked
 from studies.engine.program import program
 from studies.engine.records import ADAPTER, Result, Trial
-from studies.engine.tracking import contents, mlflow_client, requests, summaries
+from studies.engine.tracking import contents, mlflow_client, summaries
 from studies.engine.tracking.mlflow_client import VARIABLE
 from studies.engine.tracking.view import ARMS, LIMIT, Row, merged, row_of, views
 from studies.engine.trials.metrics_file import read_metrics
@@ -123,7 +123,7 @@ class TrackedStudy:
                 mlflow_client.prepare(own, self._say)
             self._client = mlflow_client.client_of(self._uri)
             self._experiment = self._open_experiment()
-            known = requests.runs(self._client, self._experiment, summaries.RUNS)
+            known = mlflow_client.runs(self._client, self._experiment, summaries.RUNS)
             self._summarized = bool(known)
         return self
 
@@ -250,7 +250,7 @@ class TrackedStudy:
         """Add what runs of earlier versions lack: settings, and that pruned is not failed."""
         params = contents.params(trial)
         if missing := {name: params[name] for name in params.keys() - run.params}:
-            requests.log(self._client, run.run_id, (), missing)
+            mlflow_client.log(self._client, run.run_id, (), missing)
         if run.status != contents.status(result):
             self._client.update_run(run.run_id, contents.status(result))
 
@@ -281,7 +281,7 @@ class TrackedStudy:
                 run.data.tags,
                 frozenset(run.data.params),
             )
-            for run in requests.runs(self._client, self._experiment, query)
+            for run in mlflow_client.runs(self._client, self._experiment, query)
         ]
 
     def _write_run(self, trial: Trial, result: Result, run_dir: Path, tags: dict[str, str]) -> _Run:
@@ -291,7 +291,7 @@ class TrackedStudy:
         run_id = self._client.create_run(
             self._experiment, start, tags, run_name=contents.run_name(trial)
         ).info.run_id
-        requests.log(self._client, run_id, points, params)
+        mlflow_client.log(self._client, run_id, points, params)
         self._client.log_text(run_id, yaml.safe_dump(trial.config, sort_keys=False), "config.yaml")
         self._client.log_text(run_id, trial.model_dump_json(indent=2), "trial.json")
         self._client.log_text(run_id, result.model_dump_json(indent=2), "result.json")
@@ -312,7 +312,7 @@ class TrackedStudy:
                 known[i] = self._tag(run, {ADAPTER: "kept"})
 
     def _write_summary(self, report: "Report") -> None:
-        known = requests.runs(self._client, self._experiment, "tags.kind = 'summary'")
+        known = mlflow_client.runs(self._client, self._experiment, "tags.kind = 'summary'")
         if known:
             run_id = known[0].info.run_id
         else:

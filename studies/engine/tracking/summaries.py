@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from studies.engine.reporting.outcome import Arm, Outcome
 from studies.engine.reporting.tables import interval
-from studies.engine.tracking import requests
+from studies.engine.tracking import mlflow_client
 from studies.engine.tracking.contents import RUN_NAME, TAG, Point, accepted, cut, settings
 from studies.engine.tracking.view import DIFFERENCE, INTERVAL, on_task
 
@@ -42,7 +42,7 @@ class Summary(NamedTuple):
 def write(client: "MlflowClient", experiment: str, wanted: Sequence[Summary]) -> None:
     """Make the arms' runs those `wanted`; one that is as it was stays."""
     left = {each.content: each for each in wanted}
-    for run in requests.runs(client, experiment, RUNS):
+    for run in mlflow_client.runs(client, experiment, RUNS):
         whole = run.info.status == "FINISHED"
         if not whole or left.pop(run.data.tags.get("content", ""), None) is None:
             client.delete_run(run.info.run_id)  # metrics and params cannot be written over
@@ -51,7 +51,7 @@ def write(client: "MlflowClient", experiment: str, wanted: Sequence[Summary]) ->
         tags = {**each.tags, "content": content}
         run_id = client.create_run(experiment, now, tags, run_name=each.name).info.run_id
         points = [point._replace(moment=now + point.moment) for point in each.points]
-        requests.log(client, run_id, points, each.params)
+        mlflow_client.log(client, run_id, points, each.params)
         client.set_terminated(run_id)
 
 
