@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,27 @@ def replacing(path: Path) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path` to write files to, which then takes the place of `path`.
+
+    As `replacing`, but one process alone may do so, and a reader may find no folder for a moment.
+    """
+    scratch = path.with_name(f".{path.name}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        yield scratch
+        for each in (*scratch.iterdir(), scratch):
+            sync(each)
+        shutil.rmtree(path, ignore_errors=True)
+        scratch.rename(path)
+        sync(path.parent)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

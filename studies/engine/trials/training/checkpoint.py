@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from studies.files import sync
+from studies.files import replacing_folder
 
 SCHEMA = 2
 """Version of these folders. 1 was of a training by transformers' Trainer."""
@@ -83,10 +83,8 @@ def save(
     Raises:
         OSError: it cannot be written, e.g. for want of space; what was there before stays.
     """
-    target, scratch = run_dir / f"checkpoint-{step}", run_dir / f".checkpoint-{step}"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
-    try:
+    target = run_dir / f"checkpoint-{step}"
+    with replacing_folder(target) as scratch:  # one of this step was refused when it was read
         try:
             save_file({name: t.contiguous() for name, t in tensors.items()}, scratch / TENSORS)
         except SafetensorError as error:  # its I/O errors carry text alone
@@ -104,14 +102,6 @@ def save(
         }
         manifest = json.dumps({**content, "sha256": _digest(content)}, indent=2)
         (scratch / MANIFEST).write_text(manifest, encoding="utf-8")
-        for path in (*scratch.iterdir(), scratch):
-            sync(path)
-        shutil.rmtree(target, ignore_errors=True)  # of this step, refused when it was read
-        scratch.rename(target)
-        sync(run_dir)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
     for old in _folders(run_dir)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
     return target
