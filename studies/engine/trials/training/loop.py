@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -77,8 +78,10 @@ def train(
     if may_capture and settings.capture == "auto":
         several = settings.gradient_accumulation > 1
         captured = cuda_graph.captured_steps(model, step, several, note)
-    parts = (model, loader, settings, step, captured, metrics, on_evaluate, best, saver)
-    loop = TrainingLoop(*parts, snapshots or Snapshots())
+    loop = TrainingLoop(
+        model, loader, settings, step, captured, metrics, on_evaluate, best, saver,
+        snapshots or Snapshots(),
+    )  # fmt: skip
     with (
         loop.progress.running(),
         saver.saved_when_preempted(),
@@ -104,40 +107,39 @@ def _prepare(model: nn.Module) -> torch.device:
     return device
 
 
+@dataclass(eq=False)
 class TrainingLoop:
     """One training; where the saver has a checkpoint, the rest of one."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loader: DataLoader[Any],
-        settings: Train,
-        step: OptimizerStep,
-        captured: CapturedSteps | None,
-        metrics: MetricsFile,
-        on_evaluate: Callable[[int], Mapping[str, float]],
-        best: Best | None,
-        saver: Saver,
-        snapshots: Snapshots,
-    ) -> None:
-        self.model, self.metrics, self.optimizer_step = model, metrics, step
-        self.progress, self.done = TrainingProgress(), 0
-        self._loader, self._settings, self._captured = loader, settings, captured
-        self._on_evaluate, self.best, self._saver = on_evaluate, best, saver
-        self.snapshots = snapshots
-        self._in_epoch = steps_in_epoch(settings, len(loader))
-        self._steps = total_steps(settings, len(loader))
-        waits = step.device.type == "cpu" or hooks.acts_on_the_host(model)
+    model: nn.Module
+    loader: DataLoader[Any]
+    settings: Train
+    optimizer_step: OptimizerStep
+    captured: CapturedSteps | None
+    metrics: MetricsFile
+    on_evaluate: Callable[[int], Mapping[str, float]]
+    best: Best | None
+    saver: Saver
+    snapshots: Snapshots
+    progress: TrainingProgress = field(default_factory=TrainingProgress)
+    done: int = 0
+    """Finished optimizer steps."""
+
+    def __post_init__(self) -> None:
+        settings, step, batches = self.settings, self.optimizer_step, len(self.loader)
+        self._in_epoch = steps_in_epoch(settings, batches)
+        self._steps = total_steps(settings, batches)
+        waits = step.device.type == "cpu" or hooks.acts_on_the_host(self.model)
         self.journal = Journal(
             self.progress,
-            metrics,
+            self.metrics,
             self._steps,
             at_once=1 if waits else READ_AT_ONCE,
             overflows=step.scaler is not None,
             penalties=tuple(settings.penalties),
         )
         self._phi = PhiSchedule(
-            model,
+            self.model,
             self._steps,
             bandwidth_to=settings.bandwidth_to,
             input_scale_to=settings.input_scale_to,
@@ -145,7 +147,7 @@ class TrainingLoop:
 
     def run(self) -> None:
         """Train to the end."""
-        self._saver.attach(self)
+        self.saver.attach(self)
         hooks.on_attach(self.model, self._steps)
         self._evaluate()  # where an earlier attempt was to
         epoch = self._batches(self.done // self._in_epoch, self.done % self._in_epoch)
@@ -159,7 +161,7 @@ class TrainingLoop:
                 with self.progress.running(on=False):
                     self.snapshots.take(self.model, self.done)
             self._evaluate()
-            self._saver.after_step()
+            self.saver.after_step()
         self.journal.read()
         fold_input_scales(self.model)
 
@@ -169,15 +171,15 @@ class TrainingLoop:
 
     def _batches(self, epoch: int, seen: int = 0) -> Iterator[list[Mapping[str, Tensor]]]:
         """The batches of each step of an epoch, but for the first `seen` steps."""
-        count, sampler = self._settings.gradient_accumulation, self._loader.batch_sampler
+        count, sampler = self.settings.gradient_accumulation, self.loader.batch_sampler
         assert isinstance(sampler, LengthGrouped)
         sampler.epoch, sampler.seen = epoch, seen * count
-        goes_on = self._saver.resumed is not None and self._saver.resumed.step == self.done
+        goes_on = self.saver.resumed is not None and self.saver.resumed.step == self.done
         if goes_on and not seen:
-            self._saver.restore_random()
-        batches = iter(self._loader)  # draws a random number, as it did when the epoch began
+            self.saver.restore_random()
+        batches = iter(self.loader)  # draws a random number, as it did when the epoch began
         if goes_on and seen:
-            self._saver.restore_random()
+            self.saver.restore_random()
         while group := list(itertools.islice(batches, count)):
             yield group
 
@@ -187,27 +189,27 @@ class TrainingLoop:
         # a batch of images has no tokens: its rows are counted
         self.progress.tokens += sum(b.get("input_ids", b["labels"]).numel() for b in batches)
         before = self.done - step.skipped
-        factor = rate_factor(self._settings, before, self._steps)
-        rate = step.set_rate(factor, phi=phi_is_trained(self._settings, before, self._steps))
+        factor = rate_factor(self.settings, before, self._steps)
+        rate = step.set_rate(factor, phi=phi_is_trained(self.settings, before, self._steps))
         self._phi.before_step()
         work, check = step.work(batches), None
-        if self._captured is None:
+        if self.captured is None:
             values = step.run(work.to(step.device))
         else:
-            values, check = self._captured.run(work)
+            values, check = self.captured.run(work)
         self.done += 1
         self.journal.add(self.done, values, rate, began, check)
-        if self._captured is None:
+        if self.captured is None:
             hooks.after_step(self.model, self.done)
             step.optimizer.zero_grad()
 
     def _evaluate(self) -> None:
         """Evaluate where it is time to and was not done; the end is evaluated anyway."""
-        every, evaluated = self._settings.eval_every, self.progress.evaluated
+        every, evaluated = self.settings.eval_every, self.progress.evaluated
         if every and self.done % every == 0 and evaluated < self.done < self._steps:
             self.journal.read()
-            with self.progress.running(on=False), self._saver.preemption.anywhere():
-                metrics = self._on_evaluate(self.done)
+            with self.progress.running(on=False), self.saver.preemption.anywhere():
+                metrics = self.on_evaluate(self.done)
             if self.best is not None:
                 with self.progress.running(on=False):
                     self.best.offer(self.model, self.done, metrics)

@@ -45,12 +45,8 @@ class TrainingProgress:
         if self._since is not None:
             self.seconds += time.perf_counter() - self._since
 
-    def state(self) -> dict[str, Any]:
-        """Every field, for `restore`."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
-
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Go on from the fields in `state`."""
         for each in fields(self):
             setattr(self, each.name, state[each.name])
 
