@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -133,16 +134,10 @@ def peak_memory_bytes() -> int:
     """Peak device memory on a GPU, peak resident memory of this process on a CPU."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    if sys.platform == "win32":
-        import psutil
-
-        return int(psutil.Process().memory_info().peak_wset)
     if sys.platform == "linux":
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         match = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
         if match:
             return int(match[1]) * 1024
-    import resource
-
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
