@@ -27,10 +27,9 @@ from studies.engine.definition.train import Train, total_steps
 from studies.engine.records import BestStep, Cost, Trial
 from studies.engine.trials import keeping, prepared_rows, seeds
 from studies.engine.trials.after import Subject, evaluate_after
-from studies.engine.trials.attaching import attached
+from studies.engine.trials.attaching import attached, matched
 from studies.engine.trials.environment import code_versions, device_name, peak_memory_bytes
 from studies.engine.trials.failures import NotFinite, is_out_of_memory
-from studies.engine.trials.matching import matched
 from studies.engine.trials.metrics_file import MetricsFile, read_metrics
 from studies.engine.trials.predictions import SPLIT, write_predictions
 from studies.engine.trials.preemption import Preemption
