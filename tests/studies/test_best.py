@@ -9,6 +9,7 @@ import torch
 
 from studies.engine.records import BestStep, Trial
 from studies.engine.trials.preemption import Preempted, Preemption
+from studies.engine.trials.ranks import Ranks
 from studies.engine.trials.training.best import Best
 from studies.engine.trials.training.loop import TrainingLoop
 from studies.engine.trials.training_run import TrainingRun
@@ -77,7 +78,7 @@ def kept_of(best: Best) -> tuple[int, float]:
 def test_the_first_best_is_kept_and_patience_counts_from_it(
     higher: bool, values: list[float], step: int, gives_up_at: int | None
 ) -> None:
-    best = Best("valid/x", higher=higher, patience=2, agreed=float)
+    best = Best("valid/x", higher=higher, patience=2)
     model, gave_up = torch.nn.Linear(1, 1), None
     for now, value in enumerate(values, start=1):
         torch.nn.init.constant_(model.weight, value)
@@ -230,7 +231,8 @@ def test_steps_that_are_replayed_keep_the_same(
     assert captured.metrics["valid/loss"] == pytest.approx(plain.metrics["valid/loss"], rel=1e-4)
 
 
-def test_the_first_processs_value_is_the_one_that_counts() -> None:
-    best = Best("valid/x", higher=True, patience=None, agreed=lambda value: 0.25)
+def test_the_first_processs_value_is_the_one_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ranks, "agreed", lambda self, value: 0.25)
+    best = Best("valid/x", higher=True, patience=None)
     best.offer(torch.nn.Linear(1, 1), 1, {"valid/x": 0.25000001, "valid/y": 1.0})
     assert kept_of(best) == (1, 0.25) and best.values == {"valid/x": 0.25, "valid/y": 1.0}

@@ -133,7 +133,11 @@ class TrainingRun:
         sizes = phi_sizes(self._model)
         with self._counted():
             progress, loader, last = self._train(micro_batch)
-        self._name_missing_steps(len(progress.losses))
+        if late := self._snapshots.missing:
+            findings.note(
+                f"after.spectra.steps: the training had {len(progress.losses)} steps, so there is "
+                f"nothing after {', '.join(map(str, late))}"
+            )
         finite = {name: value for name, value in last.items() if math.isfinite(value)}
         metrics = {"train/loss": progress.final_loss, **finite}
         if ranks().rank == 0:
@@ -237,15 +241,6 @@ class TrainingRun:
             self._metrics.close()
         return progress, loader, last
 
-    def _name_missing_steps(self, trained: int) -> None:
-        """Note the steps of which spectra were wanted, and which the training did not have."""
-        steps = self._after.steps if self._after is not None else ()
-        if late := [str(step) for step in steps if step not in self._snapshots.steps]:
-            self._findings.note(
-                f"after.spectra.steps: the training had {trained} steps, so there is nothing after "
-                f"{', '.join(late)}"
-            )
-
     def _saver(self) -> Saver:
         """What takes checkpoints, and says where to go on."""
         identity = Identity(self._trial.key, code_versions())
@@ -265,12 +260,7 @@ class TrainingRun:
             return None
         metric = self._config["select_on"]
         better = tasks.check(self._config["task"]).metrics[metric.removeprefix("valid/")]
-        return Best(
-            metric,
-            higher=better == "maximize",
-            patience=settings.patience,
-            agreed=ranks().agreed,
-        )
+        return Best(metric, higher=better == "maximize", patience=settings.patience)
 
     def _measured(self, progress: TrainingProgress, best: Best | None) -> dict[str, float]:
         """The metrics of the parameters that are kept, which the model has from here on."""

@@ -6,13 +6,14 @@ keeps what it would have kept.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from adapters.training.phi_schedule import fold_input_scales
 from studies.engine.records import BestStep
+from studies.engine.trials.ranks import ranks
 from studies.engine.trials.training import resuming
 
 PREFIX = "best."
@@ -26,19 +27,11 @@ class Best:
         metric: What is compared, `valid/<metric>`.
         higher: Whether more of it is better.
         patience: How many evaluations in a row may be no better; None: any number.
-        agreed: From this process's value to the one that all processes of the trial go by.
     """
 
-    def __init__(
-        self,
-        metric: str,
-        *,
-        higher: bool,
-        patience: int | None,
-        agreed: Callable[[float], float] = float,
-    ) -> None:
+    def __init__(self, metric: str, *, higher: bool, patience: int | None) -> None:
         self.metric = metric
-        self._higher, self._patience, self._agreed = higher, patience, agreed
+        self._higher, self._patience = higher, patience
         self._tensors: dict[str, Tensor] = {}
         self._step = self._worse = 0
         """The evaluation's step, 0 before the first; how many in a row were no better since."""
@@ -47,7 +40,7 @@ class Best:
 
     def offer(self, model: nn.Module, step: int, values: Mapping[str, float]) -> None:
         """Keep `model` as it is after `step`, where the evaluation that found `values` is best."""
-        value = self._agreed(values[self.metric])
+        value = ranks().agreed(values[self.metric])
         assert math.isfinite(value), "refused where it was measured"
         if self._step and not self._is_better(value):
             self._worse += 1
@@ -85,7 +78,5 @@ class Best:
 
     def load(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Go on from what `tensors` and `state` gave; of the former, others are passed over."""
-        self._tensors = {
-            name.removeprefix(PREFIX): t for name, t in tensors.items() if name.startswith(PREFIX)
-        }
+        self._tensors = resuming.below(PREFIX, tensors)
         self._step, self._worse, self.values = state["step"], state["worse"], state["values"]

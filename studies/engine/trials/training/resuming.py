@@ -61,7 +61,7 @@ def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         raise CheckpointError(f"it is another model's: {', '.join(sorted(odd)[:3])} does not fit")
     for name, tensor in given.items():
         _copy(here[name], tensor)
-    hooks.load_state(model, _below("method.", tensors))
+    hooks.load_state(model, below("method.", tensors))
 
 
 def _copy(target: Tensor, tensor: Tensor) -> None:
@@ -96,7 +96,7 @@ def load_optimizer(
 ) -> None:
     """Put `optimizer_state` back; groups and learning rates stay those of `optimizer`."""
     entries: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in state["numbers"].items()}
-    for name, tensor in _below("optimizer.", tensors).items():
+    for name, tensor in below("optimizer.", tensors).items():
         index, _, entry = name.partition(".")
         entries.setdefault(int(index), {})[entry] = tensor
     groups = optimizer.state_dict()["param_groups"]
@@ -121,7 +121,7 @@ def load_random(tensors: Mapping[str, Tensor], state: State) -> None:
     """Put `random_state` back."""
     torch.set_rng_state(tensors["random.torch"])
     if torch.cuda.is_available():
-        for index, each in _below("random.cuda.", tensors).items():
+        for index, each in below("random.cuda.", tensors).items():
             if int(index) < torch.cuda.device_count():
                 torch.cuda.set_rng_state(each, int(index))
     version, numbers, following = state["python"]
@@ -130,7 +130,8 @@ def load_random(tensors: Mapping[str, Tensor], state: State) -> None:
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
 
 
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    """Those of `tensors` whose names begin with `prefix`, by what follows."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 

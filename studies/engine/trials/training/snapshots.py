@@ -32,6 +32,11 @@ class Snapshots:
         """The steps of which there is a copy, rising."""
         return sorted(self._taken)
 
+    @property
+    def missing(self) -> list[int]:
+        """The steps that are named and of which there is no copy, rising."""
+        return sorted(self._steps - self._taken.keys())
+
     def wants(self, step: int) -> bool:
         """Whether `step` is one of those that are named."""
         return step in self._steps
@@ -65,7 +70,6 @@ class Snapshots:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from what `tensors` gave; others are passed over."""
         self._taken = {}
-        for name, tensor in tensors.items():
-            if name.startswith(PREFIX):
-                step, _, own = name.removeprefix(PREFIX).partition(".")
-                self._taken.setdefault(int(step), {})[own] = tensor
+        for name, tensor in resuming.below(PREFIX, tensors).items():
+            step, _, own = name.partition(".")
+            self._taken.setdefault(int(step), {})[own] = tensor
