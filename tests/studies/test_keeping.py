@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import adapters
 from studies import tasks
+from studies.engine.definition.sections import After
 from studies.engine.errors import StudyError
 from studies.engine.records import ADAPTER, Trial
 from studies.engine.trials import keeping
@@ -132,7 +133,7 @@ def test_a_kept_adapter_is_pruned_as_the_trial_pruned_it(trial_of: Any, tmp_path
 
     adapter, trained = trial.config["adapter"], result.metrics
     subject = Subject(model, adapter, trained, evaluate, lambda: model, trial.seed, tmp_path)
-    again = evaluate_after(after, subject)
+    again = evaluate_after(After.model_validate(after), subject)
     assert again == {name: result.metrics[name] for name in again} and len(again) > 8
     spectra = [(folder / "spectra.npz").stat().st_size for folder in (tmp_path, tmp_path / "run")]
     assert spectra[0] == spectra[1]

@@ -84,15 +84,14 @@ class Subject:
     """That the training could have had."""
 
 
-def evaluate_after(section: Mapping[str, Any], subject: Subject) -> dict[str, float]:
-    """The metrics that `section`, `after` of a configuration, asks for; see `After.names`.
+def evaluate_after(after: After, subject: Subject) -> dict[str, float]:
+    """The metrics that `after`, a section of a configuration, asks for; see `After.names`.
 
     There are none where they mean nothing.
 
     Raises:
         ValueError: The update is zero, or the weights are quantised.
     """
-    after = After.model_validate(section)
     metrics: dict[str, float] = {}
     model, adapter, evaluate = subject.model, subject.adapter, subject.evaluate
     if after.para is not None and checks.can_be_pruned(adapter):

@@ -142,7 +142,7 @@ class TrainingRun:
         metrics = {"train/loss": progress.final_loss, **finite}
         if ranks().rank == 0:
             self._keep(adapter, data)
-        if "after" in self._config:
+        if self._after is not None:
             with self._counted():
                 subject = Subject(
                     self._model, adapter, last, self._measure,
@@ -150,7 +150,7 @@ class TrainingRun:
                     self._trial.seed, self._run_dir, self._snapshots, sizes,
                     **self._of_training(data, processor, loader),
                 )  # fmt: skip
-                metrics |= evaluate_after(self._config["after"], subject)
+                metrics |= evaluate_after(self._after, subject)
         findings.metrics, findings.cost = metrics, self._cost(progress, loader)
 
     def _keep(self, adapter: dict[str, Any], data: tasks.TaskData) -> None:
