@@ -145,7 +145,7 @@ def test_a_full_disk_fails_the_trial_and_leaves_no_half_adapter(
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(keeping, "sync", full)
+    monkeypatch.setattr(keeping, "write_record", full)
     result = run_trial(trial_of("lora"), tmp_path)
     assert result.failure is not None and result.failure.kind == "disk_full"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "result.json"]

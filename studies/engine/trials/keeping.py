@@ -11,7 +11,6 @@ The folder gets its name when all of it is on the disk, and before result.json i
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from studies.engine.errors import StudyError
 from studies.engine.records import ABOUT, ADAPTER, Record, Trial, write_record
 from studies.engine.trials import seeds
 from studies.engine.trials.attaching import attached
-from studies.files import sync
+from studies.files import replacing_folder
 
 WEIGHTS, PLAIN = "adapter_model.safetensors", "trained.safetensors"
 """With PEFT's adapter, and without."""
@@ -50,34 +49,20 @@ class Trained(Record):
     """Name and hashes, see `studies.backbones.identity`."""
 
 
-def about(trial: Trial, adapter: dict[str, Any], head: Head, backbone: dict[str, Any]) -> Trained:
-    """What the model of `trial` is made of; `adapter` has its size chosen."""
-    return Trained(trial=trial, adapter=adapter, head=asdict(head), backbone=backbone)
-
-
 def save(model: nn.Module, about: Trained, run_dir: Path) -> None:
     """Write what `model` has learned to `run_dir`/adapter.
 
     Raises:
         OSError, safetensors.SafetensorError: it cannot be written, e.g. for want of space.
     """
-    target, scratch = run_dir / ADAPTER, run_dir / f".{ADAPTER}"
-    for old in (scratch, target):
-        shutil.rmtree(old, ignore_errors=True)
-    try:
+    target = run_dir / ADAPTER
+    shutil.rmtree(target, ignore_errors=True)  # of an earlier attempt
+    with replacing_folder(target) as scratch:
         if isinstance(model, PeftModel):
             model.save_pretrained(str(scratch), save_embedding_layers=RESIZED)
         else:
-            scratch.mkdir()
             save_file({n: t.contiguous() for n, t in tensors(model).items()}, scratch / PLAIN)
         write_record(scratch / ABOUT, about)
-        for path in (*scratch.iterdir(), scratch):
-            sync(path)
-        scratch.rename(target)
-        sync(run_dir)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
 
 
 def load(folder: Path, plugins: Sequence[str | Path] = ()) -> tuple[nn.Module, Any]:

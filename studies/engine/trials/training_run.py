@@ -7,8 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import asdict, dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -156,7 +156,8 @@ class TrainingRun:
     def _keep(self, adapter: dict[str, Any], data: tasks.TaskData) -> None:
         """Write down what the trial is to keep of the model that was tested just now."""
         if self._trial.keeps_adapter:
-            about = keeping.about(self._trial, adapter, self._head, self._findings.backbone)
+            about = keeping.Trained(trial=self._trial, adapter=adapter, head=asdict(self._head),
+                                    backbone=self._findings.backbone)  # fmt: skip
             keeping.save(self._model, about, self._run_dir)
         if "predictions" in self._trial.keep:
             rows = tasks.rows_hash(data, SPLIT)
