@@ -305,22 +305,16 @@ class TrainingRun:
 
     def _measure(self, *splits: str) -> dict[str, float]:
         """The metrics of `splits`, called `split/metric`."""
-        return {
-            f"{split}/{metric}": value
-            for split in splits
-            for metric, value in self._evaluate(split).items()
-        }
+        metrics: dict[str, float] = {}
+        for split in splits:
+            measured = self._fitting(partial(self._evaluate, split))
+            self._by_row[split] = measured.by_row
+            metrics |= {f"{split}/{name}": value for name, value in measured.metrics.items()}
+        return metrics
 
-    def _evaluate(self, split: str) -> dict[str, float]:
-        """The metrics of `split`."""
-
-        def evaluation(rows: int, half: torch.dtype | None) -> Measured:
-            with self._evaluated() as model:
-                return self._prepared.measure(model, split, rows, half)
-
-        measured = self._fitting(evaluation)
-        self._by_row[split] = measured.by_row
-        return measured.metrics
+    def _evaluate(self, split: str, rows: int, half: torch.dtype | None) -> Measured:
+        with self._evaluated() as model:
+            return self._prepared.measure(model, split, rows, half)
 
     def _fitting(self, evaluation: Callable[[int, torch.dtype | None], T]) -> T:
         """What `evaluation` finds with as many rows at once as fit; it gets the type of mixed

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import adapters
 from adapters.training.penalties import penalty_values
 from studies.engine.definition.train import Train
+from studies.engine.labels import counted
 from studies.engine.trials.failures import DoesNotFit, is_out_of_memory
 from studies.engine.trials.ranks import Ranks
 from studies.tasks.kinds.prepared import Outputs
@@ -230,9 +231,8 @@ class OptimizerStep:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            rows = len(part.labels)
-            word = "row" if rows == 1 else "rows"
-            raise DoesNotFit(f"{rows} {word} at once: {error}") from error
+            rows = counted(len(part.labels), "row")
+            raise DoesNotFit(f"{rows} at once: {error}") from error
 
     def gradients(self, part: Part, items: Tensor) -> Tensor:
         """Add the gradients of `part` to those there are; its share of the step's loss."""
