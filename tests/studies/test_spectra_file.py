@@ -10,9 +10,10 @@ import adapters
 from adapters.spectrum import phi_curves, spectra
 from studies import backbones
 from studies.engine.definition.schema import load_study
+from studies.engine.definition.sections import SPECTRA
 from studies.engine.planning.plan import plan
 from studies.engine.reporting.report import write_report
-from studies.engine.trials.spectra_file import NAME, read_spectra, write_spectra
+from studies.engine.trials.spectra_file import read_spectra, write_spectra
 from studies.engine.trials.trial import run_trial
 
 STUDY = """\
@@ -61,7 +62,7 @@ def test_a_file_that_is_not_whole_is_no_file(tiny_bert: Path, tmp_path: Path, ke
     assert read_spectra(tmp_path) is None
     model, _ = backbones.load(str(tiny_bert), ["a", "b"])
     write_spectra(adapters.attach(model, {"method": "lora", "target_modules": ["key"]}), tmp_path)
-    file = tmp_path / NAME
+    file = tmp_path / SPECTRA
     whole = file.read_bytes()
     for damaged in (whole[:keep], whole[:60] + b"\xff" * 30 + whole[90:]):
         file.write_bytes(damaged)
@@ -76,7 +77,7 @@ def test_the_report_draws_them(tiny_bert: Path, tiny_csv: Path, tmp_path: Path) 
     trials = plan(study)
     pairs = [(trial, run_trial(trial, tmp_path / "trials" / trial.key)) for trial in trials]
     assert all(result.status == "done" for _, result in pairs)
-    kept = {trial.arm for trial in trials if (tmp_path / "trials" / trial.key / NAME).is_file()}
+    kept = {trial.arm for trial in trials if (tmp_path / "trials" / trial.key / SPECTRA).is_file()}
     assert kept == {"lora", "phi", "ia3"}, "bitfit changes no matrix"
     measured = {
         trial.arm: {name for name in result.metrics if name.startswith("after/")}

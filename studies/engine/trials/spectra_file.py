@@ -24,7 +24,6 @@ from basis_zoo import PhiParameters
 from studies.archives.unpack import DAMAGED
 from studies.engine.definition.sections import SPECTRA
 
-NAME = SPECTRA
 _STEP = re.compile(r"spectra-(\d+)\.npz")
 POINTS = 101
 """At which each phi is kept, over the range of its own x."""
@@ -40,7 +39,7 @@ class Inside(NamedTuple):
 
 def name_of(step: int | None) -> str:
     """The file of what was trained, or of the model after `step`."""
-    return NAME if step is None else f"spectra-{step}.npz"
+    return SPECTRA if step is None else f"spectra-{step}.npz"
 
 
 def saved_steps(folder: Path) -> list[int]:
