@@ -151,7 +151,7 @@ def test_mlflow_may_fail_and_no_result_is_lost(study: Path, monkeypatch, capsys)
 
     monkeypatch.setattr(background, "Tracking", REAL_TRACKING)
     monkeypatch.setattr(background, "deliver", REAL_DELIVER)
-    monkeypatch.setattr(background.pages.TrackedStudy, "__enter__", refuse)
+    monkeypatch.setattr(background.pages.TrackedStudy, "open", refuse)
     assert cli.main(["s.yaml"]) == cli.INCOMPLETE
     printed = capsys.readouterr()
     assert "[3/3] done" in printed.out and "Report: " in printed.out
@@ -167,7 +167,7 @@ def test_a_trial_that_mlflow_refuses_is_offered_again_at_the_end(
     class Page:
         def __init__(self, *arguments) -> None: ...
 
-        def __enter__(self):
+        def open(self):
             return self
 
         def end_trial(self, *arguments) -> None:

@@ -176,11 +176,11 @@ def test_two_processes_that_track_one_trial_make_one_run(study) -> None:
     ready = threading.Barrier(2)
 
     def track() -> None:
-        with pages.TrackedStudy(study.study, study.runs_dir, pytest.fail) as page:
-            page.show_only(study.rows)  # what is known: no run
-            ready.wait(60)
-            for row in study.rows:
-                page.end_trial(*row)
+        page = pages.TrackedStudy(study.study, study.runs_dir, pytest.fail).open()
+        page.show_only(study.rows)  # what is known: no run
+        ready.wait(60)
+        for row in study.rows:
+            page.end_trial(*row)
 
     with ThreadPoolExecutor(2) as pool:
         for ended in [pool.submit(track) for _ in range(2)]:
@@ -189,14 +189,14 @@ def test_two_processes_that_track_one_trial_make_one_run(study) -> None:
 
 
 def test_a_run_that_another_process_writes_is_waited_for(study) -> None:
-    with pages.TrackedStudy(study.study, study.runs_dir, pytest.fail) as page:
-        writer = threading.Thread(target=page.end_trial, args=study.rows[0])
-        with locked(study.runs_dir / ".mlflow.lock"):
-            writer.start()
-            time.sleep(0.5)
-            assert found(study.runs_dir) == {}
-        writer.join()
-        assert len(found(study.runs_dir)) == 1
+    page = pages.TrackedStudy(study.study, study.runs_dir, pytest.fail).open()
+    writer = threading.Thread(target=page.end_trial, args=study.rows[0])
+    with locked(study.runs_dir / ".mlflow.lock"):
+        writer.start()
+        time.sleep(0.5)
+        assert found(study.runs_dir) == {}
+    writer.join()
+    assert len(found(study.runs_dir)) == 1
 
 
 def test_a_folder_of_any_name_holds_a_page(study, tmp_path: Path) -> None:

@@ -245,14 +245,14 @@ def test_a_renamed_arm_and_a_dropped_one_are_shown_as_such(tracked):
 
 def test_a_trial_that_mlflow_refused_is_taken_when_offered_again(tracked, monkeypatch):
     report = report_of(tracked)
-    with TrackedStudy(tracked.study, tracked.runs_dir, pytest.fail) as study:
-        with monkeypatch.context() as broken:
-            broken.setattr(study._client, "log_batch", lambda *a, **k: raise_disk_full())
-            with pytest.raises(TrackingError, match=r"disk is full.*--report tracks them"):
-                study.end_trial(*tracked.rows[0])
-        assert [run.info.status for run in runs(tracked)] == ["RUNNING"]
-        study.end_trial(*tracked.rows[0])
-        study.finish(report)
+    study = TrackedStudy(tracked.study, tracked.runs_dir, pytest.fail).open()
+    with monkeypatch.context() as broken:
+        broken.setattr(study._client, "log_batch", lambda *a, **k: raise_disk_full())
+        with pytest.raises(TrackingError, match=r"disk is full.*--report tracks them"):
+            study.end_trial(*tracked.rows[0])
+    assert [run.info.status for run in runs(tracked)] == ["RUNNING"]
+    study.end_trial(*tracked.rows[0])
+    study.finish(report)
     assert [run.info.status for run in runs(tracked)] == ["FINISHED"]
 
 
@@ -310,10 +310,10 @@ def test_views_are_written_again_for_twice_as_many_arms_and_at_the_end(fabricate
         fabricate.add(f"point {number}", [0.5])
     shutil.copy(mlflow_database, fabricate.runs_dir / "mlflow.db")
     shown = []
-    with TrackedStudy(fabricate.study, fabricate.runs_dir, pytest.fail) as study:
-        for row in fabricate.rows:
-            study.end_trial(*row)
-            shown.append(len(views(fabricate)["trials"]["groupsExpanded"]))
-        study.finish(None)
+    study = TrackedStudy(fabricate.study, fabricate.runs_dir, pytest.fail).open()
+    for row in fabricate.rows:
+        study.end_trial(*row)
+        shown.append(len(views(fabricate)["trials"]["groupsExpanded"]))
+    study.finish(None)
     assert shown == [1, 2, 2, 4, 4, 4, 4, 8, 8]
     assert len(views(fabricate)["trials"]["groupsExpanded"]) == 9

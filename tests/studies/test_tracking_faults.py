@@ -110,11 +110,11 @@ def test_requests_are_bounded_unless_the_user_says_otherwise(study, monkeypatch)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
     with fake_mlflow.FakeMlflow() as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
-        with pages.TrackedStudy(study.study, study.runs_dir, pytest.fail):
-            from mlflow import environment_variables as mlflow_settings
+        pages.TrackedStudy(study.study, study.runs_dir, pytest.fail).open()
+        from mlflow import environment_variables as mlflow_settings
 
-            assert mlflow_settings.MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 10
-            assert mlflow_settings.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() == 5
+        assert mlflow_settings.MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 10
+        assert mlflow_settings.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() == 5
 
 
 @pytest.mark.parametrize(

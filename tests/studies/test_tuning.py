@@ -215,7 +215,7 @@ def test_both_stages_run_and_the_report_says_what_was_chosen(
     monkeypatch.setattr(
         background, "deliver", lambda *a: background.pages.MlflowLink("", "http://server/#/x")
     )
-    monkeypatch.setattr(background.pages.TrackedStudy, "__enter__", _refuse)
+    monkeypatch.setattr(background.pages.TrackedStudy, "open", _refuse)
     text = TRAINED.format(bert=tiny_bert, csv=tiny_csv)
     text = text.replace(", {name: loha, adapter: {method: loha, r: 1}}", "")
     Path("s.yaml").write_text(text + "tune: {train.learning_rate: [1.0e-4, 0.02], seeds: [9]}\n")

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from studies.engine.definition.study import Study
@@ -48,12 +47,7 @@ class Tracking:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._leaving.set()
         self._queue.put(None)
         self._thread.join()
@@ -64,7 +58,7 @@ class Tracking:
 
     def _work(self) -> None:
         page = pages.TrackedStudy(self._study, self._runs_dir, self._say)
-        while not self._leaving.is_set() and not self._attempt(page.__enter__, ""):
+        while not self._leaving.is_set() and not self._attempt(page.open, ""):
             self._leaving.wait(RETRY_SECONDS)
         _import_what_the_report_needs()
         while not self._leaving.is_set():

@@ -18,7 +18,6 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import yaml
@@ -84,9 +83,9 @@ class _Run:
 class TrackedStudy:
     """A study being tracked, while its trials end one by one.
 
-        with TrackedStudy(study, runs_dir, say) as tracked:
-            tracked.end_trial(trial, result, run_dir)      # as often as there are trials
-            link = tracked.finish(report)
+        tracked = TrackedStudy(study, runs_dir, say).open()
+        tracked.end_trial(trial, result, run_dir)      # as often as there are trials
+        link = tracked.finish(report)
 
     Each call raises TrackingError where MLflow fails (a full disk, a server that is away); made
     again, it goes on from what MLflow has. Nothing is there twice, also where two processes track
@@ -112,7 +111,8 @@ class TrackedStudy:
         self._known: dict[str, list[_Run]] | None = None
         """Runs by point; None: to be asked of MLflow."""
 
-    def __enter__(self) -> "TrackedStudy":
+    def open(self) -> "TrackedStudy":
+        """Find or make the store and the study's experiment; this study, once that worked."""
         own = self._runs_dir / "mlflow.db"
         named = os.environ.get(VARIABLE)
         self._uri = named or mlflow_client.uri_of(own)
@@ -126,14 +126,6 @@ class TrackedStudy:
             known = mlflow_client.runs(self._client, self._experiment, summaries.RUNS)
             self._summarized = bool(known)
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._known = None
 
     def end_trial(self, trial: Trial, result: Result, run_dir: Path) -> None:
         """Make the run of a trial that ended, done or failed; again with the same is no new run.
@@ -366,24 +358,24 @@ def track_all(
     MLflow does not take is said, and the others are shown. Raises TrackingError where MLflow takes
     two of them in a row, or anything else, not.
     """
-    with TrackedStudy(study, runs_dir, say) as tracked:
-        tracked.show_only(trials)
-        alone: TrackingError | None = None
-        """Of the last trial, not said yet: the next tells whose fault it is."""
-        for trial, result, run_dir in trials:
-            try:
-                tracked.end_trial(trial, result, run_dir)
-            except TrialRefusedError as error:
-                say(str(error))
-            except TrackingError as error:
-                if alone is not None:
-                    raise
-                alone = error
-            else:
-                if alone is not None:
-                    say(str(alone))
-                alone = None
-        link = tracked.finish(report)
-        if alone is not None:
-            say(str(alone))
-        return link
+    tracked = TrackedStudy(study, runs_dir, say).open()
+    tracked.show_only(trials)
+    alone: TrackingError | None = None
+    """Of the last trial, not said yet: the next tells whose fault it is."""
+    for trial, result, run_dir in trials:
+        try:
+            tracked.end_trial(trial, result, run_dir)
+        except TrialRefusedError as error:
+            say(str(error))
+        except TrackingError as error:
+            if alone is not None:
+                raise
+            alone = error
+        else:
+            if alone is not None:
+                say(str(alone))
+            alone = None
+    link = tracked.finish(report)
+    if alone is not None:
+        say(str(alone))
+    return link
