@@ -16,7 +16,7 @@ import hashlib
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +70,7 @@ class _Run:
     point: str
     attempt: int
     status: str
-    tags: Mapping[str, str]
+    tags: dict[str, str]
     params: frozenset[str]
     """Names of its settings."""
 
@@ -230,13 +230,13 @@ class TrackedStudy:
                     known.append(self._write_run(trial, result, run_dir, tags))
         # the latest attempt is the one that counts, whichever was tracked last
         latest = max(known, key=lambda run: run.attempt).run_id
-        for i, run in enumerate(known):
-            superseded = str(run.run_id != latest).lower()
-            # an arm may have been renamed since
-            same = run.attempt == result.attempt
-            known[i] = self._tag(run, (tags if same else {}) | {"superseded": superseded})
-            if same:
-                self._complete(known[i], trial, result)
+        for run in known:
+            superseded = {"superseded": str(run.run_id != latest).lower()}
+            if run.attempt == result.attempt:
+                self._tag(run, tags | superseded)  # an arm may have been renamed since
+                self._complete(run, trial, result)
+            else:
+                self._tag(run, superseded)
 
     def _complete(self, run: _Run, trial: Trial, result: Result) -> None:
         """Add what runs of earlier versions lack: settings, and that pruned is not failed."""
@@ -246,12 +246,12 @@ class TrackedStudy:
         if run.status != contents.status(result):
             self._client.update_run(run.run_id, contents.status(result))
 
-    def _tag(self, run: _Run, tags: Mapping[str, str]) -> _Run:
-        """Write those of `tags` that `run` has not; the run with them."""
+    def _tag(self, run: _Run, tags: Mapping[str, str]) -> None:
+        """Write those of `tags` that `run` has not."""
         for name, value in tags.items():
             if run.tags.get(name) != value:
                 self._client.set_tag(run.run_id, name, value)
-        return replace(run, tags={**run.tags, **tags})
+                run.tags[name] = value
 
     def _index(self) -> dict[str, list[_Run]]:
         """The runs of every point."""
@@ -291,35 +291,34 @@ class TrackedStudy:
             self._client.log_artifact(run_id, str(run_dir / "log.txt"))
         status = contents.status(result)
         self._client.set_terminated(run_id, status, contents.later(start, result.seconds))
-        return _Run(run_id, trial.key, result.attempt, status, tags, frozenset(params))
+        return _Run(run_id, trial.key, result.attempt, status, dict(tags), frozenset(params))
 
     def _keep_adapter(self, trial: Trial, result: Result, run_dir: Path) -> None:
         """Make what the trial has trained an artifact, where that is asked for and it is none."""
         folder, known = run_dir / ADAPTER, self._index()[trial.key]
         if "mlflow" not in trial.keep or result.status != "done" or not folder.is_dir():
             return
-        for i, run in enumerate(known):
+        for run in known:
             if run.attempt == result.attempt and ADAPTER not in run.tags:
                 self._client.log_artifacts(run.run_id, str(folder), ADAPTER)
-                known[i] = self._tag(run, {ADAPTER: "kept"})
+                self._tag(run, {ADAPTER: "kept"})
 
     def _write_summary(self, report: "Report") -> None:
         known = mlflow_client.runs(self._client, self._experiment, "tags.kind = 'summary'")
-        if known:
-            run_id = known[0].info.run_id
-        else:
-            tags = self._about | {"kind": "summary"}
-            run_id = self._client.create_run(
-                self._experiment, tags=tags, run_name="summary"
-            ).info.run_id
-        self._client.set_tag(run_id, "spec_sha", self._spec_sha)
-        self._client.set_tag(run_id, "mlflow.note.content", report.note[:8000])
+        about = self._about | {"kind": "summary"}
+        run = (
+            known[0]
+            if known
+            else self._client.create_run(self._experiment, tags=about, run_name="summary")
+        )
+        run_id = run.info.run_id
+        tags = {"spec_sha": self._spec_sha, "mlflow.note.content": report.note[:8000]}
         if report.outcome.looks:
             verdicts = report.outcome.verdicts
-            still = f"{sum(each.open for each in verdicts)} of {len(verdicts)}"
-            look = max((each.look or 0 for each in verdicts), default=0)
-            for name, value in {"open_claims": still, "look": f"{look} seeds"}.items():
-                self._client.set_tag(run_id, name, value)
+            tags["open_claims"] = f"{sum(each.open for each in verdicts)} of {len(verdicts)}"
+            tags["look"] = f"{max((each.look or 0 for each in verdicts), default=0)} seeds"
+        for name, value in tags.items():
+            self._client.set_tag(run_id, name, value)
         for path in (report.markdown, report.json, *report.figures, self.study.path):
             self._client.log_artifact(run_id, str(path))
         self._client.set_terminated(run_id)
