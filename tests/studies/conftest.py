@@ -71,7 +71,7 @@ def trained_here(monkeypatch: pytest.MonkeyPatch) -> None:
 def without_figures() -> Iterator[pytest.MonkeyPatch]:
     """Reports are written without figures, which take most of their time, until it is undone."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("studies.engine.reporting.report._figures", lambda *arguments: [])
+        patch.setattr("studies.engine.reporting.report._figures", lambda *arguments: {})
         yield patch
 
 

@@ -43,7 +43,7 @@ def reported(
         return real(*arguments)
 
     monkeypatch.setattr(report, "write_report", write)
-    blank = [("comparison", Figure())]  # to draw takes most of the time of a report
+    blank = {"comparison": Figure()}  # to draw takes most of the time of a report
     monkeypatch.setattr(report, "_figures", lambda *arguments: blank)
 
     def command() -> tuple[int, str, bool]:

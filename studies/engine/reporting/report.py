@@ -39,6 +39,11 @@ from studies.files import write_text
 
 SCHEMA = 1
 """Version of `report.json`."""
+_OF_OUTCOME = ("question", "profile", "metric", "direction", "select_on", "baseline", "axis",
+               "majority", "over_tasks", "search", "after", "two_factors", "failed", "data",
+               "environments", "environment_of")  # fmt: skip
+_OF_ARM = ("note", "swept", "summary", "comparison", "cost", "collapsed", "published")
+"""Attributes of an outcome, and of an arm, that are in `report.json` by their own names."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class Draft:
     @functools.cached_property
     def figures(self) -> dict[str, Figure]:
         """Every figure by the name of its file."""
-        return dict(_figures(self.outcome, self.curves, self.trials_dir))
+        return _figures(self.outcome, self.curves, self.trials_dir)
 
     @functools.cached_property
     def markdown(self) -> str:
@@ -161,10 +166,8 @@ def write_report(
     ).write(out_dir)
 
 
-def _figures(
-    outcome: Outcome, curves: plots.Curves, trials_dir: Path
-) -> Sequence[tuple[str, Figure]]:
-    """Every figure with its file's name; arms beyond what can be told apart are left out."""
+def _figures(outcome: Outcome, curves: plots.Curves, trials_dir: Path) -> dict[str, Figure]:
+    """Every figure by its file's name; arms beyond what can be told apart are left out."""
     drawn, figures = outcome.for_figures(), {}
     if any(arm.values for arm in drawn.arms):
         figures["comparison"] = plots.plot_comparison(drawn)
@@ -179,7 +182,7 @@ def _figures(
         figures |= {f"{what}{end}": figure for what, figure in inside.items()}
     if outcome.search is not None:
         figures |= search_report.figures(outcome.search, drawn)
-    return list(figures.items())
+    return figures
 
 
 def _plain(value: Any) -> Any:
@@ -192,22 +195,14 @@ def _as_data(outcome: Outcome) -> dict[str, Any]:
     known, left_out = beyond_the_interval(outcome)
     return {
         "schema_version": SCHEMA,
+        **{name: getattr(outcome, name) for name in _OF_OUTCOME},
         "study": outcome.name,
-        "question": outcome.question,
-        "profile": outcome.profile,
-        "metric": outcome.metric,
-        "direction": outcome.direction,
-        "select_on": outcome.select_on,
-        "baseline": outcome.baseline,
-        "axis": outcome.axis,
         "published_table": outcome.table.name if outcome.table else None,
-        "majority": outcome.majority,
         "arms": _arms_as_data(outcome),
         "tasks": {
             name: {"metric": own.metric, "majority": own.majority, "arms": _arms_as_data(own)}
             for name, own in outcome.tasks.items()
         },
-        "over_tasks": outcome.over_tasks,
         "tuning": [
             {
                 "arm": choice.arm,
@@ -227,13 +222,6 @@ def _as_data(outcome: Outcome) -> dict[str, Any]:
         "seeds_added": outcome.changed.seeds,
         "published_known": known,
         "published_left_out": [arm.name for arm, *_ in left_out],
-        "search": outcome.search,
-        "after": outcome.after,
-        "two_factors": outcome.two_factors,
-        "failed": outcome.failed,
-        "data": outcome.data,
-        "environments": outcome.environments,
-        "environment_of": outcome.environment_of,
         "remarks": remarks(outcome),
         "reading": reading(outcome),
     }
@@ -242,18 +230,12 @@ def _as_data(outcome: Outcome) -> dict[str, Any]:
 def _arms_as_data(outcome: Outcome) -> list[dict[str, Any]]:
     return [
         {
+            **{name: getattr(arm, name) for name in _OF_ARM},
             "arm": arm.name,
             "baseline": arm.is_baseline,
-            "note": arm.note,
-            "swept": arm.swept,
             "seeds": {str(seed): value for seed, value in arm.values.items()},
             "keys": {str(seed): key for seed, key in arm.keys.items()},
-            "summary": arm.summary,
-            "comparison": arm.comparison,
             "finding": arm.comparison and arm.comparison.words(outcome.direction),
-            "cost": arm.cost,
-            "collapsed": arm.collapsed,
-            "published": arm.published,
         }
         for arm in outcome.arms
     ]
