@@ -1,5 +1,7 @@
 """Figures of what was evaluated after training: kept parameters, and the loss along a direction."""
 
+import math
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -58,14 +60,11 @@ def _landscape(outcome: Outcome) -> Figure:
     looks, names = styles(outcome), labels(outcome)
     for axes, arm in zip(axes_of, arms, strict=True):
         steps = [step for step, _ in arm.landscape]
-        summaries = [summary for _, summary in arm.landscape]
+        estimates = zip(*(summary.estimate for _, summary in arm.landscape), strict=True)
+        means, low, high = map(nan_for_none, estimates)
         look = looks[arm.arm]
-        axes.plot(steps, nan_for_none(s.mean for s in summaries), **look.line(len(steps)))
-        if all(s.low is not None for s in summaries):
-            low, high = (
-                nan_for_none(s.low for s in summaries),
-                nan_for_none(s.high for s in summaries),
-            )
+        axes.plot(steps, means, **look.line(len(steps)))
+        if not any(map(math.isnan, low)):
             axes.fill_between(steps, low, high, color=look.colour, alpha=0.15, lw=0)
         axes.axvline(0, color=INK, lw=1.0, ls=":")
         axes.set(title=names[arm.arm], xlabel="step, in norms of the parameters",

@@ -15,6 +15,8 @@ from studies.engine.trials.metrics_file import is_number
 from studies.engine.verdicts.statistics import Estimate
 
 Kept = TypeVar("Kept")
+BASELINE: dict[str, Any] = {"color": INK, "lw": 1.2, "ls": "--"}
+"""Of a line that stands for the baseline."""
 
 
 def about(outcome: Outcome) -> str:
@@ -74,12 +76,7 @@ def series(arms: Iterable[Arm], axis: str | None) -> list[list[Arm]]:
 def draw_baseline(outcome: Outcome, left: Axes, right: Axes, *, level: bool) -> None:
     """The baseline's mean with its interval on the left, 0 on the right; `level` or upright."""
     line, span = (Axes.axhline, Axes.axhspan) if level else (Axes.axvline, Axes.axvspan)
-    style: dict[str, Any] = {
-        "color": INK,
-        "lw": 1.2,
-        "ls": "--",
-        "label": f"{outcome.baseline} (baseline)",
-    }
+    style = BASELINE | {"label": f"{outcome.baseline} (baseline)"}
     arm = outcome.reference
     if arm is not None and arm.summary.mean is not None:
         _, low, high = arm.summary.estimate

@@ -1,4 +1,4 @@
-"""Figures of a study: the metric against what was swept, and learning curves.
+"""Figures of a study: the metric against what was swept, on each task, and learning curves.
 
 Every plot function draws on a `Figure` of its own (no pyplot, nothing global); `save` writes it as
 PNG and SVG, the same bytes for the same input.
@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from basis_zoo.drawing.layout import TEXT, finish, panels, wrapped
-from basis_zoo.drawing.styles import PAPER
+from basis_zoo.drawing.styles import PAPER, Style
 from studies.engine.reporting.outcome import Arm, Outcome
 from studies.engine.reporting.panels import (
+    BASELINE,
     draw_baseline,
     draw_series,
     fit,
@@ -39,8 +40,8 @@ OURS_LABEL, PAPER_LABEL = (
 )
 SEEDS: dict[str, Any] = {"alpha": 0.45, "ms": 4, "mew": 0}
 """Of the mark of one seed."""
-_WIDEST = 2.4
-"""Of an arm's name beside its row, in inches."""
+_WIDEST, _WIDEST_OF_TASKS = 2.4, 1.6
+"""Of an arm's name beside its row, in inches; of more than two panels the latter."""
 _ABOUT_INTERVALS = (
     "Bars: 95 % t intervals over seeds; small dots: every seed. Grey band: the baseline's interval."
 )
@@ -54,6 +55,29 @@ def plot_comparison(outcome: Outcome) -> Figure:
     """
     placed = _places(outcome)
     return _rows(outcome) if placed is None else _sweep(outcome, *placed)
+
+
+def plot_tasks(outcome: Outcome) -> Figure:
+    """Every arm's difference from the baseline: a panel a task and one of the whole, a row an arm.
+
+    An arm has one colour in all panels.
+    """
+    whole = f"mean over {len(outcome.tasks)} tasks" if outcome.is_mean else outcome.metric
+    outcomes = {whole: outcome, **outcome.tasks}
+    arms = [arm.name for arm in outcome.arms if not arm.is_baseline]
+    names = [wrapped(name, TEXT, _WIDEST_OF_TASKS) for name in arms]
+    height = max(1.6, 0.7 + 0.2 * sum(1 + name.count("\n") for name in names))
+    figure, axes = panels(len(outcomes), columns=4, height=height, sharey=True)
+    looks = styles(outcome)
+    for each, (name, own) in zip(axes, outcomes.items(), strict=True):
+        gains = {arm.name: arm.gain for arm in own.arms}
+        each.axvline(0, label=f"{outcome.baseline} (baseline)", **BASELINE)
+        for y, arm in enumerate(arms):
+            _draw_interval(each, y, gains.get(arm, (None, None, None)), looks[arm])
+        each.set(title=name, xlabel=f"Δ {own.metric}")
+    _name_rows(axes[0], names)
+    what = title(outcome, "every arm's difference from the baseline on each task")
+    return finish(figure, what, "Bars: 95 % t intervals over seeds, paired by seed.")
 
 
 def plot_learning_curves(outcome: Outcome, curves: Curves) -> Figure:
@@ -153,18 +177,29 @@ def _rows(outcome: Outcome) -> Figure:
     for y, arm in enumerate(arms):
         look = looks[arm.name]
         left.plot(list(arm.values.values()), [y] * len(arm.values), "o", color=look.colour, **SEEDS)
-        for axes, (mean, *ends) in ((left, arm.summary.estimate), (right, arm.gain)):
-            if mean is not None:
-                axes.errorbar(mean, y, xerr=half(*ends), fmt=look.marker, color=look.colour, ms=5.5,
-                              capsize=3)  # fmt: skip
+        _draw_interval(left, y, arm.summary.estimate, look)
+        _draw_interval(right, y, arm.gain, look)
         if (published := arm.published_difference) is not None:
             right.plot(published, y + 0.22, "s", color=PAPER, ms=5, label=PAPER_LABEL)
     draw_baseline(outcome, left, right, level=False)
-    left.set_yticks(range(len(arms)), labels=names)
-    left.set_ylim(len(arms) - 0.4, -0.6)
+    _name_rows(left, names)
     name_axes(outcome, left, right, "x")
     what = title(outcome, "every arm and its difference from the baseline")
     return finish(figure, what, _ABOUT_INTERVALS)
+
+
+def _draw_interval(axes: Axes, y: float, estimate: Estimate, look: Style) -> None:
+    """A mean with its interval in the row at `y`; nothing where it is not known."""
+    mean, *ends = estimate
+    if mean is not None:
+        axes.errorbar(mean, y, xerr=half(*ends), fmt=look.marker, color=look.colour, ms=5.5,
+                      capsize=3)  # fmt: skip
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """The first row on top."""
+    axes.set_yticks(range(len(names)), labels=names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
 
 
 def _places(outcome: Outcome) -> tuple[dict[str, float], str] | None:

@@ -26,7 +26,6 @@ from studies.engine.reporting import (
     search_report,
     spectra_plots,
     surface_plots,
-    task_plots,
     task_tables,
     two_factor_report,
 )
@@ -174,7 +173,9 @@ def _figures(outcome: Outcome, curves: plots.Curves, trials_dir: Path) -> dict[s
     figures |= two_factor_report.figures(drawn)
     if curves:
         figures["learning"] = plots.plot_learning_curves(drawn, curves)
-    figures |= task_plots.figures(drawn) | after_plots.figures(drawn)
+    if drawn.tasks and any(not arm.is_baseline for arm in drawn.arms):
+        figures["tasks"] = plots.plot_tasks(drawn)
+    figures |= after_plots.figures(drawn)
     for name, own in (drawn.tasks if drawn.is_mean else {"": drawn}).items():
         inside = spectra_plots.figures(own.for_figures(), trials_dir)
         inside |= surface_plots.figures(own.for_figures(), trials_dir)

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from basis_zoo.drawing.layout import finish, panels
-from basis_zoo.drawing.styles import GREY, INK, PAPER
+from basis_zoo.drawing.styles import GREY, PAPER
 from studies.engine.labels import short_names, short_value
 from studies.engine.reporting.outcome import Outcome
-from studies.engine.reporting.panels import nan_for_none, styles, title
+from studies.engine.reporting.panels import BASELINE, nan_for_none, styles, title
 from studies.engine.reporting.search_outcome import FEW_POINTS, SearchOutcome, SearchPoint
 from studies.engine.reporting.tables import NONE, table
 
@@ -76,7 +76,7 @@ def _front(search: SearchOutcome, outcome: Outcome) -> Figure:
     if outcome.reference is not None:
         (mean,) = nan_for_none([outcome.reference.summary.mean])
         name = f"{outcome.baseline}, mean over its seeds"
-        right.axhline(mean, color=INK, ls="--", lw=1.2, label=name)
+        right.axhline(mean, label=name, **BASELINE)
     note = "Every point was trained once. The line joins the front of validation in both panels."
     return finish(figure, title(outcome, f"search of {len(done)} finished points"), note)
 
