@@ -107,10 +107,6 @@ class Outcome:
     table: published.Table | None
     arms: tuple[Arm, ...]
     """The baseline first, then as the plan has them."""
-    choices: tuple[Choice, ...]
-    """What validation chose for the arms before the seeds; none where nothing was tuned."""
-    verdicts: tuple[Verdict, ...]
-    """On the study's claims, in their order."""
     failed: tuple[Failed, ...]
     data: tuple[Mapping[str, Any], ...]
     """What the trials trained on; one entry unless something is wrong."""
@@ -118,6 +114,10 @@ class Outcome:
     """Distinct environments of finished trials, without the host's name."""
     environment_of: Mapping[str, tuple[int, ...]]
     """Arm to indices into `environments`."""
+    choices: tuple[Choice, ...] = ()
+    """What validation chose for the arms before the seeds; none where nothing was tuned."""
+    verdicts: tuple[Verdict, ...] = ()
+    """On the study's claims, in their order."""
     after: tuple[ArmAfter, ...] = ()
     """What was evaluated after training."""
     notes: tuple[tuple[str, int, str], ...] = ()
@@ -274,8 +274,6 @@ def _of(
         axis=axis,
         table=table,
         arms=arms,
-        choices=(),
-        verdicts=(),
         failed=tuple(failed),
         data=distinct(result.data for _, result in done),
         environments=environments,
