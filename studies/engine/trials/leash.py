@@ -18,14 +18,18 @@ def leashed(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
 
 
-def main() -> None:
-    """Tie this process to its parent, then become the command."""
-    parent, command = int(sys.argv[1]), sys.argv[2:]
+def tie_to(parent: int) -> None:
+    """Have this process die with the one that started it, which is `parent`."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the leash was on
         sys.exit(1)
-    os.execv(command[0], command)
+
+
+def main() -> None:
+    """Tie this process to its parent, then become the command."""
+    tie_to(int(sys.argv[1]))
+    os.execv(sys.argv[2], sys.argv[2:])
 
 
 if __name__ == "__main__":

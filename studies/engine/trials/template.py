@@ -11,7 +11,6 @@ bitsandbytes does, the template begins anew and leaves imports to its workers.
 """
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
@@ -24,7 +23,7 @@ import warnings
 from collections.abc import Iterator
 
 from studies.engine.trials import worker
-from studies.engine.trials.leash import PR_SET_PDEATHSIG
+from studies.engine.trials.leash import tie_to
 
 NUMBER = struct.Struct("=q")
 """What a status holds: the process id and, after the end, the exit code as `subprocess` has it."""
@@ -102,9 +101,7 @@ class _Template:
         for descriptor in self._statuses.values():
             os.close(descriptor)
         os.setsid()  # a Ctrl-C is not for it, and its whole group can be ended
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != self._parent:
-            sys.exit(1)
+        tie_to(self._parent)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for descriptor, place in ((stdin, 0), (log, 1), (log, 2)):
             os.dup2(descriptor, place)
