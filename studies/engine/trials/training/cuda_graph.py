@@ -58,13 +58,9 @@ def pool_maker(device: torch.device) -> Callable[[], Callable[[], StepGraph]] | 
 
     None on a CPU, which has no such graphs.
     """
-    return new_pool if device.type == "cuda" else None
-
-
-def new_pool() -> Callable[[], StepGraph]:
-    """Makes graphs that share their memory."""
-    pool = torch.cuda.graph_pool_handle()
-    return lambda: CudaGraph(pool)
+    if device.type != "cuda":
+        return None
+    return lambda: functools.partial(CudaGraph, torch.cuda.graph_pool_handle())
 
 
 @functools.cache

@@ -4,7 +4,6 @@ Trained parameters, buffers that have changed, what a method remembers, the opti
 scale, and every source of random numbers. Frozen weights are made anew from the trial.
 """
 
-import json
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -113,8 +112,7 @@ def random_state() -> tuple[Tensors, State]:
         tensors |= {f"random.cuda.{i}": state for i, state in enumerate(states)}
     kind, keys, place, has_gauss, gauss = np.random.get_state(legacy=True)
     numbers = [str(kind), np.asarray(keys).tolist(), place, has_gauss, gauss]
-    state = {"python": random.getstate(), "numpy": numbers}
-    return _copied(tensors), json.loads(json.dumps(state))
+    return _copied(tensors), {"python": random.getstate(), "numpy": numbers}
 
 
 def load_random(tensors: Mapping[str, Tensor], state: State) -> None:
