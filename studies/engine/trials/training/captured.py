@@ -101,11 +101,9 @@ class CapturedSteps:
             return self._plainly(work), None
         if not self._several:
             capture = self._replayed(work, self._whole)
-            return (
-                (self._plainly(work), None)
-                if capture is None
-                else self._with_check(capture.values, capture)
-            )
+            if capture is None:
+                return self._plainly(work), None
+            return self._with_check(capture.values, capture)
         last = None
         for part in parts:
             last = self._replayed(part, self._gradients)

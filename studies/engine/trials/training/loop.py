@@ -78,10 +78,8 @@ def train(
     if may_capture and settings.capture == "auto":
         several = settings.gradient_accumulation > 1
         captured = cuda_graph.captured_steps(model, step, several, note)
-    loop = TrainingLoop(
-        model, loader, settings, step, captured, metrics, on_evaluate, best, saver,
-        snapshots or Snapshots(),
-    )  # fmt: skip
+    loop = TrainingLoop(model, loader, settings, step, captured, metrics, on_evaluate, best, saver,
+                        snapshots or Snapshots())  # fmt: skip
     with (
         loop.progress.running(),
         saver.saved_when_preempted(),
