@@ -14,10 +14,9 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
-from studies.engine.definition.points import Point, expand, value_at
+from studies.engine.definition.points import Point, expand, no_arm, value_at
 from studies.engine.definition.study import ClaimRule, Study, Trend
 from studies.engine.labels import short_value
-from studies.sections import unlike
 
 Where = tuple[str, ...]
 """Keys that lead from a claim down to what is meant."""
@@ -89,7 +88,7 @@ def problems(claim: ClaimRule, points: Sequence[Point]) -> Iterator[tuple[Where,
     named += [(("contrast", arm), arm) for arm in claim.contrast or ()]
     unknown = [(where, arm) for where, arm in named if isinstance(arm, str) and arm not in arms]
     for where, arm in unknown:
-        yield where, unlike(f"no arm is called '{arm}'", arm, arms, "Arms")
+        yield where, no_arm(arm, arms)
     if claim.trend is not None and not unknown:
         try:
             _trend(claim, claim.trend, points)

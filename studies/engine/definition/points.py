@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -75,55 +75,76 @@ class Point:
         return self.arm, self.task
 
 
+@dataclass(frozen=True)
+class _Written:
+    """An arm as the file has it."""
+
+    name: str
+    where: tuple[str | int, ...]
+    """Keys that lead to it."""
+    adapter: dict[str, Any]
+    settings: dict[str, Any]
+    places: dict[str, str]
+    """Dotted setting to where the arm sets it."""
+
+    def is_meant_by(self, entry: Mapping[str, Any] | str) -> bool:
+        """Whether `entry` of `exclude` names it, or describes it as a point of the sweep."""
+        if isinstance(entry, str):
+            return entry == self.name
+        return self.where == ("sweep",) and entry.items() <= self.settings.items()
+
+
 def expand(study: Study) -> tuple[list[Point], Problems]:
     """The arms of `study` on every task, sweep first, and every problem found in resolving them."""
     problems = Problems(study)
     points: list[Point] = []
-    left_out = _LeftOut(study)
+    arms = _not_excluded(study, [*_swept(study, problems), *_made_by_hand(study)], problems)
     for i in range(max(1, len(study.tasks))):
         on = _Task(study, i, problems)
-        own = [
-            *_swept_points(study, on, left_out, problems),
-            *_hand_made_points(study, on, left_out, problems),
-        ]
+        on.refuse(study.sweep, problems, "sweep")
+        own = [_point(study, on, arm, problems) for arm in arms]
         reference = next((point for point in own if point.arm == study.baseline), None)
         if study.match is not None and reference is not None:
             for point in own:
                 if point is not reference:
                     point.config["match"] = dict(reference.config["adapter"])
         points += own
-    left_out.report_unused(problems)
     return points, problems
 
 
-class _LeftOut:
-    """The arms that `exclude` names or describes, and which of its entries did."""
+def _swept(study: Study, problems: Problems) -> Iterator[_Written]:
+    for path in study.sweep:
+        _check_path(path, problems, "sweep", path)
+    arms = math.prod(len(values) for values in study.sweep.values())
+    if arms > MAX_ARMS:
+        message = f"{arms:,} arms are too many, the limit is {MAX_ARMS:,}: shorten the lists"
+        problems.at(message, "sweep")
+        return
+    choices = itertools.product(*(enumerate(values) for values in study.sweep.values()))
+    for choice in choices if study.sweep else ():
+        taken = dict(zip(study.sweep, choice, strict=True))
+        settings = {path: value for path, (_, value) in taken.items()}
+        places = {path: study.place("sweep", path, i) for path, (i, _) in taken.items()}
+        yield _Written(labels.short_settings(settings), ("sweep",), {}, settings, places)
 
-    def __init__(self, study: Study) -> None:
-        self._entries = study.exclude
-        self._unused = dict(enumerate(study.exclude))
-        self._arms: list[str] = []
 
-    def has(self, arm: str, swept: Mapping[str, Any]) -> bool:
-        """Whether `arm` is left out; `swept` are its settings of the sweep."""
-        self._arms.append(arm)
-        hits = [
-            i
-            for i, entry in enumerate(self._entries)
-            if (entry == arm if isinstance(entry, str) else _matches(entry, swept))
-        ]
-        for hit in hits:
-            self._unused.pop(hit, None)
-        return bool(hits)
+def _made_by_hand(study: Study) -> Iterator[_Written]:
+    for i, arm in enumerate(study.arms):
+        places = {f"adapter.{key}": study.place("arms", i, "adapter", key) for key in arm.adapter}
+        places |= {path: study.place("arms", i, "set", path) for path in arm.set}
+        yield _Written(arm.name, ("arms", i), arm.adapter, arm.set, places)
 
-    def report_unused(self, problems: Problems) -> None:
-        """Report the entries that left nothing out."""
-        for i, entry in self._unused.items():
-            if isinstance(entry, str):
-                message = unlike(f"no arm is called '{entry}'", entry, self._arms, "Arms")
-            else:
-                message = f"{entry} leaves out no point of the sweep; give values that it has"
-            problems.at(message, "exclude", i)
+
+def _not_excluded(study: Study, arms: list[_Written], problems: Problems) -> list[_Written]:
+    """Those of `arms` that `exclude` leaves; reports its entries that leave nothing out."""
+    hits = [[i for i, each in enumerate(study.exclude) if arm.is_meant_by(each)] for arm in arms]
+    for i in set(range(len(study.exclude))).difference(*hits):
+        if isinstance(entry := study.exclude[i], str):
+            message = no_arm(entry, [arm.name for arm in arms])
+        else:
+            message = f"{entry} leaves out no point of the sweep; give values that it has"
+        problems.at(message, "exclude", i)
+    return [arm for arm, hit in zip(arms, hits, strict=True) if not hit]
 
 
 class _Task:
@@ -148,51 +169,9 @@ class _Task:
                     problems.at(message, *where, path)
 
 
-def _swept_points(
-    study: Study, on: _Task, left_out: _LeftOut, problems: Problems
-) -> Iterator[Point]:
-    if not study.sweep:
-        return
-    for path in study.sweep:
-        _check_path(path, problems, "sweep", path)
-    on.refuse(study.sweep, problems, "sweep")
-    arms = math.prod(len(values) for values in study.sweep.values())
-    if arms > MAX_ARMS:
-        message = f"{arms:,} arms are too many, the limit is {MAX_ARMS:,}: shorten the lists"
-        problems.at(message, "sweep")
-        return
-    for choice in itertools.product(*(enumerate(values) for values in study.sweep.values())):
-        taken = dict(zip(study.sweep, choice, strict=True))
-        swept = {path: value for path, (_, value) in taken.items()}
-        label, place = labels.short_settings(swept), study.place("sweep")
-        if left_out.has(label, swept):
-            continue
-        places = {path: study.place("sweep", path, i) for path, (i, _) in taken.items()}
-        yield _point(study, on, label, {}, swept, place, places, problems)
-
-
-def _hand_made_points(
-    study: Study, on: _Task, left_out: _LeftOut, problems: Problems
-) -> Iterator[Point]:
-    for i, arm in enumerate(study.arms):
-        if left_out.has(arm.name, {}):
-            continue
-        places = {f"adapter.{key}": study.place("arms", i, "adapter", key) for key in arm.adapter}
-        places |= {path: study.place("arms", i, "set", path) for path in arm.set}
-        for path in arm.set:
-            _check_path(path, problems, "arms", i, "set", path)
-        on.refuse(
-            {f"adapter.{key}": value for key, value in arm.adapter.items()}, problems, "arms", i
-        )
-        on.refuse(arm.set, problems, "arms", i, "set")
-        where = study.place("arms", i)
-        yield _point(study, on, arm.name, arm.adapter, arm.set, where, places, problems)
-
-
-def _matches(left_out: Mapping[str, Any], swept: Mapping[str, Any]) -> bool:
-    return bool(left_out) and all(
-        path in swept and swept[path] == value for path, value in left_out.items()
-    )
+def no_arm(name: str, arms: Iterable[str]) -> str:
+    """That none of `arms` is called `name`."""
+    return unlike(f"no arm is called '{name}'", name, arms, "Arms")
 
 
 def _check_path(path: str, problems: Problems, *where: str | int) -> None:
@@ -223,18 +202,15 @@ def is_choosable(path: str, problems: Problems, *where: str | int) -> bool:
     return len(problems) == known
 
 
-def _point(
-    study: Study,
-    on: _Task,
-    name: str,
-    adapter: dict[str, Any],
-    own: dict[str, Any],
-    place: str,
-    places: dict[str, str],
-    problems: Problems,
-) -> Point:
-    """The arm `name` on a task: the study's configuration with `adapter` merged in and the
-    settings of the task, and its `own`, set."""
+def _point(study: Study, on: _Task, arm: _Written, problems: Problems) -> Point:
+    """`arm` on a task: the study's configuration with its adapter merged in and the settings of the
+    task, and its own, set."""
+    adapter, own = arm.adapter, arm.settings
+    if arm.where != ("sweep",):
+        for path in own:
+            _check_path(path, problems, *arm.where, "set", path)
+        on.refuse({f"adapter.{key}": value for key, value in adapter.items()}, problems, *arm.where)
+        on.refuse(own, problems, *arm.where, "set")
     config: dict[str, Any] = {
         "backbone": study.backbone.given(),
         "task": study.task.given(),
@@ -243,7 +219,7 @@ def _point(
         "split_seed": study.split_seed,
     }
     # the method first: another method forgets the options of the old one, then the rest is set
-    over, places = dict(adapter), on.places | places
+    over, places = dict(adapter), on.places | arm.places
     if "adapter.method" in (given := on.settings | own):
         over["method"] = given["adapter.method"]
     config["adapter"] = inherited(config["adapter"], over)
@@ -273,7 +249,8 @@ def _point(
                     continue  # told of the path already, see `_check_path`
                 problems.add(place_of(study, key, places), key, reason(each, model))
     changes = {f"adapter.{key}": value for key, value in adapter.items()} | own
-    return Point(name, changes, config, place, places, frozenset(refused), factors, on.name)
+    place = study.place(*arm.where)
+    return Point(arm.name, changes, config, place, places, frozenset(refused), factors, on.name)
 
 
 def _set_all(config: dict[str, Any], settings: Mapping[str, Any]) -> None:

@@ -5,11 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from basis_zoo.registry import did_you_mean
 from studies.engine.definition import checks
-from studies.engine.definition.points import Point, Problems, is_choosable, refusal
+from studies.engine.definition.points import Point, Problems, is_choosable, no_arm, refusal
 from studies.engine.definition.sections import Domain, Range, SearchObjective
 from studies.engine.definition.study import Study
 from studies.engine.records import Cost
-from studies.sections import unlike
 
 
 def size(space: Mapping[str, Domain]) -> float:
@@ -48,7 +47,7 @@ def check(
             problems.add(study.place("search", "objectives", i), f"search.objectives.{i}", message)
     arms = {point.arm: point for point in points}
     if search.arm not in arms:
-        problem(unlike(f"no arm is called '{search.arm}'", search.arm, arms, "Arms"), "arm")
+        problem(no_arm(search.arm, arms), "arm")
         return
     for path, domain in search.space.items():
         where = ("search", "space", path)

@@ -3,7 +3,7 @@
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from studies import published
@@ -18,7 +18,7 @@ from studies.engine.definition import (
     task_rules,
     tune_rules,
 )
-from studies.engine.definition.points import Point, Problems, expand, place_of
+from studies.engine.definition.points import Point, Problems, expand, no_arm, place_of
 from studies.engine.definition.study import Study
 from studies.engine.labels import short_value
 from studies.engine.records import deciding
@@ -107,11 +107,7 @@ def _check_names(study: Study, points: list[Point], problems: Problems) -> None:
     if study.baseline not in arms and not (problems and not points):
         left_out = study.baseline in study.exclude
         message = f"`exclude` leaves '{study.baseline}' out: keep it, or name another arm"
-        problems.at(message if left_out else _no_arm(study.baseline, arms), "baseline")
-
-
-def _no_arm(name: str, arms: Iterable[str]) -> str:
-    return unlike(f"no arm is called '{name}'", name, arms, "Arms")
+        problems.at(message if left_out else no_arm(study.baseline, arms), "baseline")
 
 
 def _check_tasks(
@@ -155,7 +151,7 @@ def _check_published(study: Study, points: list[Point], problems: Problems) -> N
     arms = [point.arm for point in points]
     for arm, value in study.published.rows.items():
         if arm not in arms:
-            problems.at(_no_arm(arm, arms), "published", "rows", arm)
+            problems.at(no_arm(arm, arms), "published", "rows", arm)
         if value is not None and value not in values:
             has = ", ".join(map(short_value, values))
             problems.at(f"no row for {short_value(value)}; it has {has}", "published", "rows", arm)
