@@ -1,6 +1,6 @@
 """What `keep` and `train.keep: best` need of a study: scores by row, and a metric to choose by."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from studies import tasks
@@ -15,9 +15,7 @@ TOGETHER = (KEEP, "train.patience", "train.eval_every", "train.max_steps")
 def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
     """Report where the best evaluation is to be kept and nothing says which is the best, or where
     a stage before the seeds would try what is no training."""
-    stages: dict[tuple[str, ...], Mapping[str, Any]]
-    stages = {("tune",): study.tuned, ("search", "space"): study.searched}
-    tries = [where for where, tried in stages.items() if _has_best(tried.get(KEEP))]
+    tries = [where for where, tried in study.chosen.items() if _has_best(tried.get(KEEP))]
     keeps = [point for point in points if point.config["train"].get("keep") == "best"]
     lost = [point for point in points if study.objective_of(point.task).select_on is None]
     if lost:  # another metric than of validation is refused elsewhere
@@ -26,7 +24,7 @@ def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
             problems.at(message, *where, KEEP)
         for point in [point for point in keeps if point in lost][:1]:
             problems.add(place_of(study, KEEP, point.places), KEEP, message)
-    for where, tried in stages.items() if tries or keeps else ():
+    for where, tried in study.chosen.items() if tries or keeps else ():
         if len(both := [path for path in TOGETHER if path in tried]) > 1:
             message = f"with train.keep: best, choose one of {', '.join(both)} and set the others"
             problems.at(message, *where, both[0])

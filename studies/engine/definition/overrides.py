@@ -129,10 +129,11 @@ def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
                 f"the study compares values of {axis}: {values}. `--only {axis}=VALUE` runs one"
                 " of them; for others write a study file of your own"
             ))  # fmt: skip
-        for section, chosen in (("tune", study.tuned), ("search.space", study.searched)):
+        for section, chosen in study.chosen.items():
             for axis in chosen:
                 if overlap(key, axis):
-                    message = f"the study chooses it: give {section}.{axis}=[VALUE] instead"
+                    given = ".".join((*section, axis))
+                    message = f"the study chooses it: give {given}=[VALUE] instead"
                     problems.add(PLACE, key, message)
         reach = _reach(key, points)
         if points and not reach.reached and not compared:

@@ -1,6 +1,6 @@
 """What `train` asks of phi, and the arms whose adapter has not what that needs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,9 +22,6 @@ NEEDS = {
     LOAD: LOAD,
 }
 """What settings of `train` need of an adapter where they are not the default."""
-
-
-Stages = tuple[tuple[tuple[str, ...], Mapping[str, Any], Sequence[Point]], ...]
 
 
 def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
@@ -76,9 +73,9 @@ def _not_loadable(point: Point) -> str | None:
 
 def _tried(study: Study, points: Sequence[Point]) -> Iterator[tuple[tuple[str, ...], str, Point]]:
     """The arms with each value that a stage tries on them, and where that stands."""
-    own = [p for p in points if study.search is not None and p.arm == study.search.arm]
-    stages: Stages = ((("tune",), study.tuned, points), (("search", "space"), study.searched, own))
-    for where, tried, arms in stages:
+    searched = [p for p in points if study.search is not None and p.arm == study.search.arm]
+    for where, tried in study.chosen.items():
+        arms = points if where == ("tune",) else searched
         for path, domain in tried.items():
             values = (domain.high,) if isinstance(domain, Range) else domain
             asks = path.partition(".")[2].partition(".")[0] in ("penalties", *NEEDS)

@@ -346,6 +346,11 @@ class Study(StudyBody):
         return {} if self.search is None else self.search.space
 
     @property
+    def chosen(self) -> dict[tuple[str, ...], Mapping[str, Any]]:
+        """What the stages before the seeds try, under the keys that lead to it in the file."""
+        return {("tune",): self.tuned, ("search", "space"): self.searched}
+
+    @property
     def until_decided(self) -> bool:
         """Whether only arms of claims that are open get more seeds than those of the first look."""
         return self.growth is not None

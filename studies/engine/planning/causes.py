@@ -57,12 +57,9 @@ def _files(old: Trial, new: Trial) -> Iterator[Cause]:
                 f"trained with a {file} that may have held something else, and again now, since "
                 "that cannot be told",
             )
-            continue
-        yield Cause(
-            f"{file} was changed",
-            f"trained with another content of {file}",
-            f"restore the old {file}",
-        )
+        else:
+            back = f"restore the old {file}"
+            yield Cause(f"{file} was changed", f"trained with another content of {file}", back)
 
 
 def _plugins(old: Trial, new: Trial) -> Iterator[Cause]:
@@ -73,24 +70,19 @@ def _plugins(old: Trial, new: Trial) -> Iterator[Cause]:
     for name in sorted({*then, *now}):
         if then.get(name) == now.get(name):
             continue
-        back = ""
+        plugin = f"plug-in {name}"
         if name not in now:
-            what, arm = "counts for arms that use it alone", f"trained with {name}"
+            yield Cause(f"{plugin} counts for arms that use it alone", f"trained with {name}")
         elif name not in then:
-            what, arm, back = "is used now", f"trained without {name}", f"leave {name} out"
+            yield Cause(f"{plugin} is used now", f"trained without {name}", f"leave {name} out")
         else:
-            what, arm, back = (
-                "was changed",
-                f"trained with another {name}",
-                f"restore the old {name}",
-            )
-        yield Cause(f"plug-in {name} {what}", arm, back)
+            back = f"restore the old {name}"
+            yield Cause(f"{plugin} was changed", f"trained with another {name}", back)
 
 
 def _chosen_paths(study: Study) -> set[str]:
     """The settings that a stage before the seeds chooses, as `_differing` names them."""
-    paths = [*study.tuned, *study.searched]
-    return {".".join(path.split(".")[:2]) for path in paths}
+    return {".".join(path.split(".")[:2]) for tried in study.chosen.values() for path in tried}
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any]) -> set[str]:

@@ -14,6 +14,5 @@ STUDY = SimpleNamespace(
     objective=SimpleNamespace(metric="test/accuracy"),
     objective_of=lambda task="": SimpleNamespace(metric="test/accuracy"),
     path=Path("s.yaml"),
-    tuned={},
-    searched={},
+    chosen={},
 )
