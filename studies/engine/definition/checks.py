@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from basis_zoo.registry import no_option, unknown
+from studies import backbones, tasks
 from studies.backbones.head import HeadKind
 from studies.engine.definition import answers
-from studies.tasks.task import HEADS
 
 OWN = ". One of your own: `plugins: [FILE.py]` or --plugin FILE"
 
@@ -176,17 +176,24 @@ def list_penalties() -> Sequence[str]:
     return tuple(_words()["penalties"])
 
 
+def _config_of(adapter: dict[str, Any]) -> Any:
+    """The PEFT configuration that the method makes of `adapter`; None where it cannot."""
+    import adapters
+
+    options = {option: value for option, value in adapter.items() if option != "method"}
+    try:
+        return adapters.get_method(adapter["method"]).build(options)
+    except ValueError:
+        return None
+
+
 @answers.once
 def lacks(adapter: dict[str, Any], need: str) -> str | None:
     """What the adapter has not that `need`, or the penalty of that name, asks for, and what to do;
     None where it has it, and where it cannot be built, which is said elsewhere."""
-    import adapters
     from adapters.training import needs, penalties
 
-    options = {option: value for option, value in adapter.items() if option != "method"}
-    try:
-        config = adapters.get_method(adapter["method"]).build(options)
-    except ValueError:
+    if (config := _config_of(adapter)) is None:
         return None
     penalty = need in penalties.list_penalties()
     return needs.lacks(config, penalties.get_penalty(need).need if penalty else need)
@@ -201,10 +208,7 @@ def phi_refusal(adapter: dict[str, Any], folder: str, content: str | None) -> st
     from adapters.training.needs import lacks
     from adapters.training.transfer import mismatch
 
-    options = {option: value for option, value in adapter.items() if option != "method"}
-    try:
-        config = adapters.get_method(adapter["method"]).build(options)
-    except ValueError:
+    if (config := _config_of(adapter)) is None:
         return None
     if not isinstance(config, adapters.BasisConfig):
         return lacks(config, "update")
@@ -280,17 +284,8 @@ def _check_form(form: str, options: Mapping[str, Any]) -> None:
         )
 
 
-def check_backbone(backbone: dict[str, Any]) -> None:
-    """Raises `ValueError` where `backbone` cannot be loaded."""
-    from studies import backbones
-
-    backbones.check(backbone)
-
-
 def check_fit(task: dict[str, Any], backbone: dict[str, Any]) -> bool:
     """True; raises `ValueError` where `backbone` is known and has not what `task` needs."""
-    from studies import backbones, tasks
-
     kind = _head_kind(task)
     backbones.check_fit(backbone, kind)
     if kind != "image_classes":
@@ -300,16 +295,12 @@ def check_fit(task: dict[str, Any], backbone: dict[str, Any]) -> bool:
 
 def is_at_hand(backbone: dict[str, Any]) -> bool:
     """Whether the backbone's configuration is on this machine, so that arms can be held to it."""
-    from studies import backbones
-
     is_matrix = backbones.check(backbone).kind == "matrix"
     return is_matrix or backbones.config_file(backbone) is not None
 
 
 def check_modules(backbone: dict[str, Any], task: dict[str, Any], adapter: dict[str, Any]) -> None:
     """Raises `ValueError` where `adapter` names modules that a backbone at hand does not have."""
-    from studies import backbones, tasks
-
     if backbones.check(backbone).kind == "matrix":
         shape = tasks.head(task, tasks.load(task)).shape
         assert shape is not None, "`check_fit` refuses every other task"
@@ -327,7 +318,6 @@ def _check_on_matrix(
     import torch
 
     import adapters
-    from studies import backbones
 
     if not changes_weights(adapter):
         raise ValueError(
@@ -348,16 +338,13 @@ def _check_on_matrix(
 
 
 def _head_kind(task: dict[str, Any]) -> HeadKind:
-    from studies import tasks
-
-    return HEADS[tasks.check(task).kind]
+    return tasks.HEADS[tasks.check(task).kind]
 
 
 @answers.once
 def _check_modules(file: str, content: str, kind: HeadKind, adapter: dict[str, Any]) -> None:
     """`content` is the file's, which decides the answer."""
     import adapters
-    from studies import backbones
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of transformers to the authors of models
@@ -371,13 +358,9 @@ def check_task(task: dict[str, Any]) -> Mapping[str, str]:
 
     Raises `ValueError` where the task cannot be loaded.
     """
-    from studies import tasks
-
     return tasks.check(task).metrics
 
 
 def training_rows(task: dict[str, Any]) -> int | None:
     """Rows that `task` trains on; None where that is known only once they are read."""
-    from studies import tasks
-
     return 1 if tasks.check(task).kind == "matrix" else task.get("train_rows")

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from studies import backbones, tasks
 from studies.engine.definition import saved_phi
 from studies.engine.errors import ChangedError
 from studies.engine.records import Trial
@@ -21,8 +22,6 @@ class Contents:
 
     def of(self, config: Mapping[str, Any]) -> dict[str, str]:
         """The sha256 of what each section of `config` reads; none where it is of this project."""
-        from studies import backbones, tasks
-
         digests = {}
         for section, room in (("backbone", backbones), ("task", tasks)):
             name = json.dumps([section, config[section]], sort_keys=True)

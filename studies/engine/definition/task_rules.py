@@ -21,9 +21,9 @@ def check_objectives(study: Study, metrics: Metrics, problems: Problems) -> None
         _check_mean(study, problems)
 
 
-def common(metrics: Metrics, task: str) -> dict[str, str]:
-    """The metrics that all arms report on `task`."""
-    first, *others = (each for (_, on), each in metrics.items() if on == task)
+def common(metrics: Metrics, task: str | None = None) -> dict[str, str]:
+    """The metrics that all arms report on `task`, or without one on all tasks."""
+    first, *others = (each for (_, on), each in metrics.items() if task in (None, on))
     return {name: way for name, way in first.items() if all(name in each for each in others)}
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from studies import published
+from studies import backbones, published
 from studies.engine.definition import (
     after_rules,
     checks,
@@ -35,10 +35,10 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
     _check_names(study, points, problems)
     overrides.check(study, points, problems)
     for point in points:
-        _ask(study, point, "backbone", checks.check_backbone, problems)
+        _ask(study, point, "backbone", backbones.check, problems)
         _ask(study, point, "adapter", checks.check_adapter_names, problems)
     by_cell = _check_tasks(study, points, problems)
-    metrics = None if by_cell is None else _common(by_cell)
+    metrics = None if by_cell is None else task_rules.common(by_cell)
     if by_cell is not None:
         task_rules.check_objectives(study, by_cell, problems)
         keep_rules.check_predictions(study, points, problems)
@@ -112,16 +112,10 @@ def _check_names(study: Study, points: list[Point], problems: Problems) -> None:
 
 def _check_tasks(
     study: Study, points: list[Point], problems: Problems
-) -> dict[tuple[str, str], Mapping[str, str]] | None:
+) -> task_rules.Metrics | None:
     """The metrics that each arm reports on each task; None where some task is not usable."""
     answers = {p.cell: _ask(study, p, "task", checks.check_task, problems) for p in points}
     return answers if answers and None not in answers.values() else None
-
-
-def _common(metrics: Mapping[tuple[str, str], Mapping[str, str]]) -> dict[str, str]:
-    """The metrics that all arms report on all tasks."""
-    first, *others = metrics.values()
-    return {name: way for name, way in first.items() if all(name in each for each in others)}
 
 
 def _check_published(study: Study, points: list[Point], problems: Problems) -> None:
