@@ -302,7 +302,7 @@ def importances(
 
 
 class Sampler:
-    """Optuna as `points.Sampler`: one row a point that was asked for."""
+    """Chooses the points of a search, and keeps what they found: one row a point asked for."""
 
     def __init__(self, study: Study, make: search.Make, storage: Storage) -> None:
         spec = search.search_of(study)
