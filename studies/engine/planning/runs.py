@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -10,6 +9,7 @@ from typing import Literal
 import psutil
 
 from studies import files
+from studies.engine import records
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
 from studies.engine.records import Result, Trial, read_result
@@ -40,11 +40,10 @@ def result_of(trial: Trial, runs_dir: Path) -> Result | None:
 
 
 def value_of(result: Result | None, metric: str) -> float | None:
-    """The finished trial's finite value of `metric`; None where there is none."""
+    """The finished trial's finite value of `metric` or `cost/<field>`; None where it has none."""
     if result is None or result.status != "done":
         return None
-    value = result.metrics.get(metric, math.nan)
-    return value if math.isfinite(value) else None
+    return records.value_of(result, metric)
 
 
 def state_of(trial: Trial, runs_dir: Path) -> State:

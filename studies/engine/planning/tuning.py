@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from studies.engine.labels import on_task, short_settings
+from studies.engine.planning import runs
 from studies.engine.records import Record, Result, Trial
 
 ResultOf = Callable[[str], Result | None]
@@ -259,9 +260,7 @@ def _values(results: Sequence[Result | None], metric: str) -> list[float]:
     """`metric` of each seed before the first that failed."""
     values = list[float]()
     for result in results:
-        done = result is not None and result.status == "done"
-        value = result.metrics.get(metric, math.nan) if result is not None and done else math.nan
-        if not math.isfinite(value):
+        if (value := runs.value_of(result, metric)) is None:
             break
         values.append(value)
     return values

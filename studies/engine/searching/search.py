@@ -22,7 +22,7 @@ from studies.engine.definition.sections import Domain, Range, Search
 from studies.engine.definition.study import Study
 from studies.engine.planning import runs
 from studies.engine.planning.plan import prepared
-from studies.engine.records import Result, Trial, read_trial, value_of
+from studies.engine.records import Result, Trial, read_trial
 
 Settings = Mapping[str, Any]
 Make = Callable[[int, Settings], Trial]
@@ -124,9 +124,7 @@ def _point_of(search: Search, trial: Trial) -> Trial | None:
 
 def values(search: Search, result: Result) -> list[float] | None:
     """The objectives of a finished point; None where it failed, was pruned or lacks one."""
-    if result.status != "done":
-        return None
-    objectives = [value_of(result, objective.metric) for objective in search.objectives]
+    objectives = [runs.value_of(result, objective.metric) for objective in search.objectives]
     known = [value for value in objectives if value is not None]
     return known if len(known) == len(objectives) else None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from studies.engine.definition.contrasts import Term, WeightedSum
 from studies.engine.definition.sections import RANK_METRICS
-from studies.engine.records import value_of
+from studies.engine.planning import runs
 from studies.engine.verdicts.collapsed import Discordant, Share, has_collapsed
 from studies.engine.verdicts.crossed import crossed
 from studies.engine.verdicts.median import Median
@@ -163,5 +163,4 @@ def _is_count(metric: str) -> bool:
 def _number(term: Term, results: Results, seed: int, metric: str) -> float | None:
     if not isinstance(term.of, str):
         return term.of
-    result = results[term.of][seed]
-    return value_of(result, term.metric or metric) if result.status == "done" else None
+    return runs.value_of(results[term.of][seed], term.metric or metric)
