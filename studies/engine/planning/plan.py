@@ -1,7 +1,7 @@
 """Arms × tasks × seeds as `Trial`s, for the seeds of a study and for the stage that tunes."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,18 +30,14 @@ def plan(
     """
     points, make = prepared(study, plugins)
     chosen = {choice.cell: choice.settings for choice in choices}
-    return _with_seeds(study, study.seeds, points, make, chosen)
+    points = [apply(point, chosen.get(point.cell, {})) for point in points]
+    return _with_seeds(study, study.seeds, points, make)
 
 
 def _with_seeds(
-    study: Study,
-    seeds: Sequence[int],
-    points: Sequence[Point],
-    make: Make,
-    settings: Mapping[tuple[str, str], Mapping[str, Any]],
+    study: Study, seeds: Sequence[int], points: Sequence[Point], make: Make
 ) -> list[Trial]:
-    """The trials of `seeds`, with the settings of the arms and tasks that have some."""
-    points = [apply(point, settings.get(point.cell, {})) for point in points]
+    """The trials of `seeds`, one seed after the other."""
     if study.after is not None:
         after = {"after": study.after.settings()}
         points = [replace(point, config=point.config | after) for point in points]
@@ -78,27 +74,21 @@ def plan_candidates(
     assert study.tune is not None, "asked only of a study that tunes"
     beyond, first, race = further(study), len(study.tune.seeds), study.tune.race_seeds
     tried = [*combinations(study), *beyond]
-
     scores: dict[tuple[tuple[str, str], str], list[str]] = {}
     for trial in stage:
         scores.setdefault((trial.cell, repr(trial.candidate)), []).append(trial.key)
-    cells: dict[tuple[str, str], list[Candidate]] = {
-        cell: []
-        for cell in dict.fromkeys(trial.cell for trial in stage)
-        if all(
-            len(scores.get((cell, repr(settings)), ())) == first + len(race) for settings in tried
+
+    def candidate(point: Point, settings: dict[str, Any]) -> Candidate:
+        return Candidate(
+            scored_by=tuple(scores.get((point.cell, repr(settings)), ())),
+            trials=tuple(_with_seeds(study, study.first_seeds, [apply(point, settings)], make)),
+            settings=settings,
+            beyond=settings in beyond,
         )
-    }
-    for settings in (*tried, {}):
-        chosen = dict.fromkeys(cells, settings)
-        trials = _with_seeds(study, study.first_seeds, points, make, chosen)
-        for cell, candidates in cells.items():
-            own = tuple(trial for trial in trials if trial.cell == cell)
-            known = tuple(scores[cell, repr(settings)]) if settings else ()
-            last = settings in beyond
-            candidates.append(
-                Candidate(scored_by=known, trials=own, settings=settings, beyond=last)
-            )
+
+    tunes = [[candidate(point, settings) for settings in (*tried, {})] for point in points]
+    arms = [arm for arm in tunes if all(len(c.scored_by) == first + len(race) for c in arm[:-1])]
+    cells = {arm[0].cell for arm in arms}
     chosen_on = {task: study.objective_of(task).select_on for _, task in cells}
     select_on = study.objective_of().select_on
     assert select_on is not None, "refused when the study was read"
@@ -106,7 +96,7 @@ def plan_candidates(
         select_on=select_on,
         select_on_of={task: each for task, each in chosen_on.items() if task and each is not None},
         direction=study.objective.direction,
-        arms=tuple(map(tuple, cells.values())),
+        arms=tuple(map(tuple, arms)),
         first=first,
         may_follow=tuple(
             t for t in stage if t.cell in cells and (t.candidate in beyond or t.seed in race)
