@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from bench.adapter.record import place
-from studies.engine.planning.plan_file import Plan, read_plan, write_plan
-from studies.engine.records import read_result
+from studies.engine.planning.plan_file import Plan, read_plan
+from studies.engine.records import read_result, write_record
 from studies.engine.trials import devices
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,7 +85,7 @@ def measure(plan: Plan, count: int) -> float:
     """Seconds in which `count` slots work off `plan`; all of its trials must end well."""
     with tempfile.TemporaryDirectory() as folder:
         path, runs = Path(folder) / "plan.json", Path(folder) / "runs"
-        write_plan(path, plan)
+        write_record(path, plan)
         command = [sys.executable, "-m", "studies.engine.work", path]
         command += ["--runs", runs, "--slots", str(count)]
         began = time.perf_counter()

@@ -15,8 +15,8 @@ import studies
 from studies import files
 from studies.engine.command import progress
 from studies.engine.planning import runs
-from studies.engine.planning.plan_file import Plan, write_plan
-from studies.engine.records import read_result
+from studies.engine.planning.plan_file import Plan
+from studies.engine.records import read_result, write_record
 from studies.engine.searching import search
 from studies.engine.trials import metrics_file
 from studies.tasks import rows_cache, token_cache
@@ -37,7 +37,7 @@ def test_every_kind_of_file_obeys_the_umask(tmp_path: Path, mode: int) -> None:
     files.write_text(tmp_path / "text", "ä")
     rows_cache.cached_rows(tmp_path / "rows", lambda: [Row(("a",), 1)])
     token_cache._write(tmp_path / "tokens", {"input_ids": [[1], [2, 3]]})
-    write_plan(tmp_path / "plan", Plan(study="s", profile="p", metric="m", budget={}, trials=()))
+    write_record(tmp_path / "plan", Plan(study="s", profile="p", metric="m", budget={}, trials=()))
     found = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     assert found == dict.fromkeys(("text", "rows", "tokens", "plan"), mode)
     assert (tmp_path / "text").read_text(encoding="utf-8") == "ä"

@@ -10,7 +10,8 @@ from example_result import TRIAL
 from python_path import environment
 
 from studies.engine.command import plan_queue, work
-from studies.engine.planning.plan_file import Plan, write_plan
+from studies.engine.planning.plan_file import Plan
+from studies.engine.records import write_record
 
 
 @pytest.mark.parametrize("module", ["studies", "studies.engine.work"])
@@ -35,7 +36,7 @@ def test_a_file_where_a_folder_should_be_is_one_message(
     tmp_path: Path, what, capsys, monkeypatch
 ) -> None:
     monkeypatch.setattr(plan_queue, "fetch_for", lambda trials: None)
-    write_plan(
+    write_record(
         tmp_path / "plan.json",
         Plan(study="s", profile="embedded", metric="m", budget={}, trials=(TRIAL,)),
     )

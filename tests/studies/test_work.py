@@ -18,7 +18,7 @@ from studies.engine.definition.schema import load_study
 from studies.engine.definition.study import Budget
 from studies.engine.planning import runs
 from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
-from studies.engine.planning.plan_file import Plan, read_plan, write_plan
+from studies.engine.planning.plan_file import Plan, read_plan
 from studies.engine.records import Trial, read_result, write_record
 from studies.engine.running.durations import Durations
 from studies.engine.tracking import background
@@ -135,7 +135,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_fails(
 ) -> None:
     whole = export("--only", "arm=lora")
     trials = [faked(whole.trials[0], killed=True), faked(whole.trials[1])]
-    write_plan(Path("plan.json"), whole.model_copy(update={"trials": tuple(trials)}))
+    write_record(Path("plan.json"), whole.model_copy(update={"trials": tuple(trials)}))
     assert work.main(["plan.json", "--runs", "far", "--slots", "1"]) == work.INCOMPLETE
     printed = capsys.readouterr().out
     assert "killed by SIGKILL" in printed
@@ -148,7 +148,7 @@ def test_a_trial_that_takes_too_long_is_ended(study: Path, fakes: None, capsys) 
         "budget": Budget(per_trial_minutes=0.001),
         "trials": (faked(whole.trials[0], seconds=60),),
     }
-    write_plan(Path("plan.json"), whole.model_copy(update=slow))
+    write_record(Path("plan.json"), whole.model_copy(update=slow))
     assert work.main(["plan.json", "--runs", "far"]) == work.INCOMPLETE
     assert "timeout: still running after 0.001 minutes" in capsys.readouterr().out
 
@@ -177,7 +177,7 @@ def test_a_signal_ends_the_workers_and_the_rest_is_run_later(study: Path) -> Non
     whole = export("--only", "arm=lora")
     long = [t.model_copy(update={"config": t.config | {"train": {"epochs": 1e4}}})
             for t in whole.trials]  # fmt: skip
-    write_plan(Path("plan.json"), whole.model_copy(update={"trials": tuple(long)}))
+    write_record(Path("plan.json"), whole.model_copy(update={"trials": tuple(long)}))
     process = subprocess.Popen(
         [sys.executable, "-m", "studies.engine.work", "plan.json", "--runs", "far", "--slots", "1"],
         env=environment(),
@@ -239,16 +239,16 @@ def test_a_plan_that_tunes_goes_on_with_the_seeds(study: Path, capsys, monkeypat
     assert "4 trials, and then the seeds of 2 tuned arms" in capsys.readouterr().out
     assert [len(candidates) for candidates in whole.tuning.arms] == [3, 3]
     assert len(export("--only", "arm=lora").tuning.arms) == 1
-    write_plan(Path("part.json"), whole.model_copy(update={"trials": whole.trials[:2]}))
+    write_record(Path("part.json"), whole.model_copy(update={"trials": whole.trials[:2]}))
     assert work.main(["part.json", "--runs", "far"]) == work.INCOMPLETE
     printed = capsys.readouterr().out
     assert "2 trials, 2 to run, then 4 of tuned arms" in printed
     assert "s (embedded)                                  1      1      4" in printed
-    write_plan(Path("plan.json"), whole)
+    write_record(Path("plan.json"), whole)
     as_later = {"study": "later", "arm": "plain", "stage": "seeds", "candidate": {}}
     renamed = [t.model_copy(update=as_later) for t in whole.trials if t.arm == "lora"]
     later = whole.model_copy(update={"study": "later", "trials": tuple(renamed), "tuning": None})
-    write_plan(Path("later.json"), later)
+    write_record(Path("later.json"), later)
     arguments = ["plan.json", "later.json", "--runs", "far", "--slots", "1"]
     assert work.main(arguments) == work.INCOMPLETE
     printed = capsys.readouterr().out

@@ -25,9 +25,9 @@ from studies.engine.errors import StudyError
 from studies.engine.labels import span
 from studies.engine.planning import preregistration, runs
 from studies.engine.planning.plan import plan_candidates
-from studies.engine.planning.plan_file import Plan, write_plan
+from studies.engine.planning.plan_file import Plan
 from studies.engine.planning.tuning import Choice
-from studies.engine.records import Result, Trial
+from studies.engine.records import Result, Trial, write_record
 from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.running.events import Event, Stopped
 from studies.engine.running.protocols import Runner
@@ -227,7 +227,7 @@ class Session:
             tuning=follow,
             results=tuple(known.values()),
         )
-        write_plan(file, whole)
+        write_record(file, whole)
         left = sum(trial.key not in known for trial in trials)
         more = f", and then the seeds of {len(follow.arms)} tuned arms" if follow else ""
         self._print(f"{left} trials{more} written to {file}")

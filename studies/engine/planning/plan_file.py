@@ -9,7 +9,7 @@ from studies.engine.definition.study import Budget
 from studies.engine.errors import StudyError
 from studies.engine.planning.tuning import Tuning
 from studies.engine.program import program
-from studies.engine.records import Record, Result, Trial, write_record
+from studies.engine.records import Record, Result, Trial
 
 
 class Plan(Record):
@@ -28,11 +28,6 @@ class Plan(Record):
     """The seeds that follow where `trials` tune."""
     results: tuple[Result, ...] = ()
     """What these and their seeds had found where the plan was written; none of it runs again."""
-
-
-def write_plan(path: Path, plan: Plan) -> None:
-    """Write `plan` to `path`, whole or not at all."""
-    write_record(path, plan)
 
 
 def read_plan(path: Path) -> Plan:

@@ -13,7 +13,7 @@ from studies.engine.command.stages import TuneStage
 from studies.engine.definition.study import Study
 from studies.engine.planning import runs
 from studies.engine.planning.plan import plan_candidates
-from studies.engine.planning.plan_file import Plan, read_plan, write_plan
+from studies.engine.planning.plan_file import Plan, read_plan
 from studies.engine.records import Failure, Result, Trial, write_record
 from studies.engine.running.durations import Durations
 from studies.engine.tracking import background
@@ -73,7 +73,7 @@ def work_there(study: Study, folder: Path, valid: Callable[[Trial], float | None
     tuning = plan_candidates(study, [*stage.selected, *stage.may_follow])
     whole = Plan(study=study.name, profile=study.profile, metric="test/accuracy",
                 budget=study.budget, trials=tuple(stage.selected), tuning=tuning)  # fmt: skip
-    write_plan(folder / "plan.json", whole)
+    write_record(folder / "plan.json", whole)
     queue = PlanQueue([read_plan(folder / "plan.json")], folder / "far", False, Durations(), print)
     ended = []
     while queue.trials:
