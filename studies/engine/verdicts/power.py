@@ -13,6 +13,7 @@ $m/\sigma$; levels are one-sided. Reference: Phillips, *Power of the two one-sid
 in bioequivalence* (1990).
 """
 
+import bisect
 import functools
 import math
 from collections.abc import Callable
@@ -112,13 +113,8 @@ def _fewest(power_of: Callable[[int], float], share: float) -> int | None:
     """Where `power_of`, which rises, first reaches `share`."""
     if power_of(MOST) < share:
         return None
-    low, high = 1, 2
-    while power_of(high) < share:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power_of(middle) >= share else (middle, high)
-    return high
+    counts = range(2, MOST)
+    return 2 + bisect.bisect_left(counts, share, key=power_of)
 
 
 def _smallest(power_of: Callable[[float], float]) -> float:
