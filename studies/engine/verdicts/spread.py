@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import scipy
 
 from studies.engine.labels import span
-from studies.engine.verdicts.statistics import summarize
+from studies.engine.verdicts.statistics import paired
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,9 @@ def pooled(values: Mapping[str, Mapping[int, float]], baseline: str) -> Spread |
     reference = values.get(baseline, {})
     spreads = {}
     for arm, own in values.items():
-        seeds = own.keys() & reference.keys()
-        if arm != baseline and len(seeds) > 1:
-            size = max(abs(v) for s in seeds for v in (own[s], reference[s]))
-            difference = summarize([own[s] - reference[s] for s in sorted(seeds)], size)
-            spreads[arm] = difference.n - 1, difference.std or 0.0
+        _, difference = paired(own, reference)
+        if arm != baseline and difference.std is not None:
+            spreads[arm] = difference.n - 1, difference.std
     if not any(std for _, std in spreads.values()):
         return None
     each = [freedom for freedom, _ in spreads.values()]

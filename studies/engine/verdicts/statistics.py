@@ -160,23 +160,25 @@ def t_test(sample: Measured) -> float:
     return 2 * min(sample.p_above(0.0), sample.p_below(0.0))
 
 
+def paired(
+    arm: Mapping[int, float], baseline: Mapping[int, float]
+) -> tuple[tuple[int, ...], Summary]:
+    """The seeds that both have, and `arm` minus `baseline` over these."""
+    seeds = tuple(sorted(arm.keys() & baseline.keys()))
+    size = max((abs(v) for s in seeds for v in (arm[s], baseline[s])), default=0.0)
+    return seeds, summarize([arm[s] - baseline[s] for s in seeds], size)
+
+
 def compare(arm: Mapping[int, float], baseline: Mapping[int, float]) -> Comparison:
     """`arm` minus `baseline`, paired by seed; both map seed to value.
 
     `p_holm` stays None: it needs all arms, see `compare_arms`. Raises ValueError for values that
     are not finite.
     """
-    seeds = tuple(sorted(arm.keys() & baseline.keys()))
-    size = max((abs(v) for s in seeds for v in (arm[s], baseline[s])), default=0.0)
-    differences = summarize([arm[s] - baseline[s] for s in seeds], size)
-    if differences.mean is None:
-        return Comparison(seeds, note="no seed in common with the baseline")
-    if (measured := differences.measured) is None:
-        reason = "one seed in common with the baseline"
-        if differences.n > 1:
-            reason = "the difference is the same for every seed"
-        return Comparison(seeds, differences.mean, note=reason)
-    return Comparison(seeds, *differences.estimate, t_test(measured))
+    seeds, differences = paired(arm, baseline)
+    notes = ("no seed in common with the baseline", "one seed in common with the baseline",
+             "the difference is the same for every seed")  # fmt: skip
+    return _tested(seeds, differences, notes[min(differences.n, 2)])
 
 
 def compare_arms(values: Mapping[str, Mapping[int, float]], baseline: str) -> dict[str, Comparison]:
@@ -197,16 +199,17 @@ def compare_over_tasks(differences: Mapping[str, Mapping[str, float]]) -> dict[s
     """
     comparisons = {}
     for arm, own in differences.items():
-        tasks, d = tuple(own), summarize(list(own.values()))
-        if d.low is None:
-            note = (
-                "the difference is the same for every task" if d.n > 1 else "fewer than two tasks"
-            )
-            comparisons[arm] = Comparison(tasks, d.mean, note=note)
-            continue
-        p = float(scipy.stats.ttest_1samp(list(own.values()), 0.0).pvalue)
-        comparisons[arm] = Comparison(tasks, d.mean, d.low, d.high, p)
+        d = summarize(list(own.values()))
+        note = "the difference is the same for every task" if d.n > 1 else "fewer than two tasks"
+        comparisons[arm] = _tested(tuple(own), d, note)
     return _corrected(comparisons)
+
+
+def _tested(units: tuple[int | str, ...], d: Summary, note: str) -> Comparison:
+    """The t test of the differences `d` of `units`; `note` says why where there is none."""
+    if d.measured is None:
+        return Comparison(units, d.mean, note=note)
+    return Comparison(units, *d.estimate, t_test(d.measured))
 
 
 def _corrected(comparisons: dict[str, Comparison]) -> dict[str, Comparison]:
