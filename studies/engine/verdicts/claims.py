@@ -317,16 +317,14 @@ class _Claim:
         verdict = replace(verdict, word=decision.word, low=low, high=high, level=1 - 2 * side)
         if not verdict.open:
             return verdict
-        center, (low, high) = self.bounds.center, d.interval(decision.level)
-        verdict, last = (
-            replace(verdict, bound=max(center - low, high - center)),
-            self._last_level(decision),
-        )
+        last = self._last_level(decision)
         if isinstance(d, Share):  # of a share between 0 and 1 nothing is known for sure
             needed = None if d.count else seeds_if_none_collapses(self.claim, last, verdict.n + 1)
         else:
             needed = self.bounds.seeds_needed(d, value, verdict.n, last)
-        return replace(verdict, seeds_needed=needed)
+        center, (low, high) = self.bounds.center, d.interval(decision.level)
+        bound = max(center - low, high - center)
+        return replace(verdict, bound=bound, seeds_needed=needed)
 
     def _findings(self, verdict: Verdict, sample: Sample) -> Iterator[str]:
         margin = bool(self.bounds.center)
