@@ -101,7 +101,7 @@ def judge(
     What `read` gives of trials that keep their scores by row makes claims that are about means of
     them tests over seeds and test rows.
     """
-    every = [_Claim.of(claim, results, metric, points, tasks, looks, read) for claim in claims]
+    every = [_Claim(claim, results, metric, points, tasks, looks, read) for claim in claims]
     decisions = iter(decide([c.tests for c in every if c.is_tested], max(len(looks), 1)))
     return [c.verdict(next(decisions) if c.is_tested else None) for c in every]
 
@@ -117,20 +117,14 @@ def rule(claim: ClaimRule, total: WeightedSum, metric: str, on: str = "") -> str
     return f"{what}: {total.text} is {expected} {bound}{fine}"
 
 
-@dataclass(frozen=True)
 class _Set:
     """The open interval that a claim, or its opposite where `negated`, is about."""
 
-    low: float
-    high: float
-    negated: bool
-    resolution: float | None
-
-    @classmethod
-    def of(cls, claim: ClaimRule) -> "_Set":
+    def __init__(self, claim: ClaimRule) -> None:
         word, m = claim.expect.removeprefix("not_"), claim.margin
-        ends = {"within": (-m, m), "higher": (m, math.inf), "lower": (-math.inf, -m)}[word]
-        return cls(*ends, claim.expect.startswith("not_"), claim.resolution)
+        ends = {"within": (-m, m), "higher": (m, math.inf), "lower": (-math.inf, -m)}
+        self.low, self.high = ends[word]
+        self.negated, self.resolution = claim.expect.startswith("not_"), claim.resolution
 
     @property
     def two_sided(self) -> bool:
@@ -200,22 +194,11 @@ def _needed(
         seeds = count
 
 
-@dataclass(frozen=True)
 class _Claim:
     """A claim with what was measured of it at each look."""
 
-    claim: ClaimRule
-    bounds: _Set
-    blank: Verdict
-    """What is known of it before any look."""
-    sizes: tuple[int, ...]
-    """Seeds of each look; none of a study with a list of seeds."""
-    samples: tuple[Sample | None, ...]
-    """None where arms of the claim have not ended some seed of the look."""
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         claim: ClaimRule,
         results: Results,
         metric: str,
@@ -223,7 +206,10 @@ class _Claim:
         tasks: Mapping[str, tuple[Results, str]],
         looks: Sequence[Sequence[int]],
         read: Read | None,
-    ) -> "_Claim":
+    ) -> None:
+        self.claim, self.bounds = claim, _Set(claim)
+        self.sizes = tuple(map(len, looks))
+        """Seeds of each look; none of a study with a list of seeds."""
         total = weighted_sum(claim, points)
         own, metric = tasks.get(claim.task or "", (results, metric))
         arms = arms_of(total)
@@ -237,18 +223,18 @@ class _Claim:
             each = () if claim.task else tuple(tasks.values())
             return sample(total, own, metric, seeds, each, read)
 
-        samples = tuple(sample_of(seeds) if ended.issuperset(seeds) else None for seeds in looks)
+        self.samples = [sample_of(seeds) if ended.issuperset(seeds) else None for seeds in looks]
+        """None where arms of the claim have not ended some seed of the look."""
         text = rule(claim, total, metric, claim.task or ("mean over tasks" if tasks else ""))
-        sizes = tuple(map(len, looks))
-        at_most = sizes[-1] if sizes else None
-        note = ""
-        if sizes:
-            late = [f"`{arm}`" for arm in arms if not set(own.get(arm, {})).issuperset(looks[0])]
-            note = f"the first look, at {sizes[0]} seeds, waits for {', '.join(late)}"
-        blank = Verdict(claim.claim, text, OPEN, 0, arms=arms, task=claim.task, at_most=at_most,
-                        resolution=claim.resolution, note=note)  # fmt: skip
-        samples = samples or (sample_of(),)
-        return cls(claim, _Set.of(claim), blank, sizes, samples)
+        self.blank = Verdict(claim.claim, text, OPEN, 0, arms=arms, task=claim.task,
+                             resolution=claim.resolution)  # fmt: skip
+        """What is known of it before any look."""
+        if not looks:
+            self.samples = [sample_of()]
+            return
+        late = [f"`{arm}`" for arm in arms if not set(own.get(arm, {})).issuperset(looks[0])]
+        note = f"the first look, at {self.sizes[0]} seeds, waits for {', '.join(late)}"
+        self.blank = replace(self.blank, at_most=self.sizes[-1], note=note)
 
     @property
     def exact(self) -> int | None:
@@ -366,7 +352,7 @@ def seeds_if_none_collapses(claim: ClaimRule, level: float, least: int = 1) -> i
     compared with a number, if no run collapses; None where 10,000 do not.
     """
     assert isinstance(claim.than, float | int), "two arms have no such number"
-    bounds = _Set.of(claim)
+    bounds = _Set(claim)
     return next(
         (
             n
