@@ -10,13 +10,12 @@ $$w_i = \frac{x_i - \bar x}{\sum_j (x_j - \bar x)^2}$$
 import json
 import math
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
 from studies.engine.definition.points import Point, expand, no_arm, value_at
 from studies.engine.definition.study import ClaimRule, Study, Trend
-from studies.engine.labels import short_value
+from studies.engine.labels import flat, short_value
 
 Where = tuple[str, ...]
 """Keys that lead from a claim down to what is meant."""
@@ -173,7 +172,11 @@ def _series(trend: Trend, points: Sequence[Point], arm: str | None) -> dict[str,
     for point in points:
         if value_at(point.config, trend.over) is not None:
             groups.setdefault(_rest(point, trend.over), []).append(point)
-    candidates = [g for g in groups.values() if (len(g) > 2 if arm is None else _has(g, arm))]
+    candidates = [
+        group
+        for group in groups.values()
+        if (len(group) > 2 if arm is None else any(point.arm == arm for point in group))
+    ]
     if len(candidates) > 1:
         examples = " or ".join(f"arm: {group[0].arm}" for group in candidates)
         raise NoTrend(
@@ -191,24 +194,14 @@ def _series(trend: Trend, points: Sequence[Point], arm: str | None) -> dict[str,
     series = {point.arm: value_at(point.config, trend.over) for point in group}
     for name, value in series.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise NoTrend(
-                f"a slope needs numbers, and the arm '{name}' has {trend.over}: "
-                f"{short_value(value)}",
-                "over",
-            )
+            has = f"the arm '{name}' has {trend.over}: {short_value(value)}"
+            raise NoTrend(f"a slope needs numbers, and {has}", "over")
     return {name: float(value) for name, value in series.items()}
-
-
-def _has(group: Sequence[Point], arm: str) -> bool:
-    return any(point.arm == arm for point in group)
 
 
 def _rest(point: Point, path: str) -> str:
     """The configuration of `point` without the setting at `path`."""
-    config = deepcopy({key: value for key, value in point.config.items() if key != "match"})
-    *above, last = path.split(".")
-    inner: Any = config
-    for key in above:
-        inner = inner[key]
-    del inner[last]
-    return json.dumps(config, sort_keys=True, default=repr)
+    without = (f"{path}.", "match.")
+    settings = flat(point.config).items()
+    rest = {key: value for key, value in settings if not f"{key}.".startswith(without)}
+    return json.dumps(rest, sort_keys=True, default=repr)
