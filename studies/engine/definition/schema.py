@@ -126,8 +126,9 @@ def _resolve(
         except ValidationError:  # what was left out was needed
             return None
     label = overrides.labelled(profile, given)
-    study = Study(**dict(valid), profile=label, path=Path(file), set=plain(dict(given)))
-    study._tree, study._unasked = merged, unasked
+    about = {"profile": label, "path": Path(file), "set": plain(dict(given)), "unasked": unasked}
+    study = Study(**dict(valid), **about)
+    study._tree = merged
     return study
 
 

@@ -315,12 +315,13 @@ class Study(StudyBody):
     """Dotted settings of the whole study from the command line."""
     seeds: SeedList
     """All that may be trained, in order."""
+    unasked: tuple[str, ...] = ()
+    """Claims about arms that the profile leaves out, and which it leaves out with them."""
     growth: UntilDecided | None = None
     """How seeds are added until the claims are decided; None: all are trained."""
     _tree: Entries = PrivateAttr(default_factory=Entries)
     """What the files say."""
     _contents: Contents = PrivateAttr(default_factory=Contents)
-    _unasked: tuple[str, ...] = PrivateAttr(())
 
     @model_validator(mode="before")
     @classmethod
@@ -334,11 +335,6 @@ class Study(StudyBody):
     def tuned(self) -> dict[str, tuple[Any, ...]]:
         """What `tune` tries, by dotted setting; nothing where the study tunes nothing."""
         return {} if self.tune is None else self.tune.values
-
-    @property
-    def unasked(self) -> tuple[str, ...]:
-        """Claims about arms that the profile leaves out, and which it leaves out with them."""
-        return self._unasked
 
     @property
     def searched(self) -> Mapping[str, Any]:
