@@ -70,13 +70,9 @@ def changes(study: Study, runs_dir: Path) -> Changes:
     other = any(then.get(key) != now.get(key) for key in ("tasks", *then))
     if study.until_decided:  # earlier versions noted no seeds, and knew lists alone
         return Changes(had_claims and other, had_claims and spread != now["seeds"])
-    had_looks = isinstance(spread, dict)
     listed = spread if isinstance(spread, list) else study.seeds
-    return Changes(
-        had_claims and other,
-        had_claims and had_looks,
-        () if had_looks else tuple(seed for seed in study.seeds if seed not in listed),
-    )
+    added = tuple(seed for seed in study.seeds if seed not in listed)
+    return Changes(had_claims and other, had_claims and isinstance(spread, dict), added)
 
 
 def _now(study: Study) -> dict[str, Any]:
