@@ -138,77 +138,74 @@ class Tuning(Record):
         *tried, own = arm
         first = self.first or max((len(each.scored_by) for each in tried), default=0)
         counts = {i: first for i, each in enumerate(tried) if not each.beyond}
+        metric = self.select_on_of.get(own.cell[1], self.select_on)
+        sign = 1 if self.direction == "maximize" else -1
         results = dict[str, Result | None]()
         while True:
             keys = [key for i, count in counts.items() for key in tried[i].scored_by[:count]]
             results |= {key: result_of(key) for key in keys if key not in results}
             if None in results.values():
                 return None, keys
-            field = self._field(tried, counts, results, first)
-            choice = field.choice(tried, own)
-            more = field.further(tried, choice.edges)
+            values = dict[int, list[float]]()
+            for i, count in counts.items():
+                found = _values([results[key] for key in tried[i].scored_by[:count]], metric)
+                values[i] = [sign * value for value in found] if len(found) >= first else []
+            field = _Field(tried, values, counts, sign, first)
+            choice = field.choice(own)
+            more = field.further(choice.edges)
             if not more:
                 return choice, keys
             counts |= more
-
-    def _field(
-        self,
-        tried: Sequence[Candidate],
-        counts: Mapping[int, int],
-        results: Mapping[str, Result | None],
-        first: int,
-    ) -> "_Field":
-        metric = self.select_on_of.get(tried[0].cell[1], self.select_on)
-        sign = 1 if self.direction == "maximize" else -1
-        values = dict[int, list[float]]()
-        for i, count in counts.items():
-            own = _values([results[key] for key in tried[i].scored_by[:count]], metric)
-            values[i] = [sign * value for value in own] if len(own) >= first else []
-        return _Field(values, counts, sign, first)
 
 
 class _Field:
     """The candidates of an arm that have been tried, by place, and how well each did by seed."""
 
     def __init__(
-        self, values: Mapping[int, list[float]], counts: Mapping[int, int], sign: int, first: int
+        self,
+        tried: Sequence[Candidate],
+        values: Mapping[int, list[float]],
+        counts: Mapping[int, int],
+        sign: int,
+        first: int,
     ) -> None:
         """`values` are the better the larger: of the `counts` asked for those before a failed seed,
         and none of a candidate of which one of the `first` failed."""
-        self._values, self._counts, self._sign, self._first = values, counts, sign, first
+        self._tried, self._values, self._counts = tried, values, counts
+        self._sign, self._first = sign, first
         known = [(len(own), statistics.fmean(own), -i) for i, own in values.items() if own]
         # of those with the most seeds, and of equals the first
         self._best = -max(known)[2] if known else None
         self._close = [i for i in values if self._is_close(i)]
 
-    def choice(self, tried: Sequence[Candidate], own: Candidate) -> Choice:
+    def choice(self, own: Candidate) -> Choice:
         """The best; `own`, the arm as the study has it, where none gave a result."""
         arm, task = own.cell
-        best = own if self._best is None else tried[self._best]
+        best = own if self._best is None else self._tried[self._best]
         return Choice(
             arm,
             best.settings,
-            tuple((tried[i].settings, self._mean(i)) for i in self._counts),
+            tuple((self._tried[i].settings, self._mean(i)) for i in self._counts),
             best.trials,
             task,
-            extended=any(tried[i].beyond for i in self._counts),
-            close=tuple(tried[i].settings for i in self._close),
+            extended=any(self._tried[i].beyond for i in self._counts),
+            close=tuple(self._tried[i].settings for i in self._close),
             seeds=tuple(len(self._values[i]) or n for i, n in self._counts.items()),
             first=self._first,
         )
 
-    def further(self, tried: Sequence[Candidate], edges: Mapping[str, str]) -> dict[int, int]:
+    def further(self, edges: Mapping[str, str]) -> dict[int, int]:
         """Candidates to be tried with more seeds, by place: how many each gets; none at the end."""
         if self._best is None:
             return {}
-        if beyond := _beyond(tried, [tried[i] for i in self._counts], edges):
-            return {tried.index(each): self._first for each in beyond}
+        if beyond := _beyond(self._tried, self._counts, edges):
+            return dict.fromkeys(beyond, self._first)
         best = self._values[self._best]
         # what does the same whatever the seed has learned nothing, and more seeds tell no more
         rivals = [i for i in self._close if len({*best, *self._values[i]}) > 1]
         if behind := [i for i in rivals if self._counts[i] < len(best)]:
             return dict.fromkeys(behind, len(best))
-        more = min(2 * len(best), len(tried[self._best].scored_by))
+        more = min(2 * len(best), len(self._tried[self._best].scored_by))
         racing = [self._best, *rivals] if rivals else []
         return {i: more for i in racing if self._counts[i] < more}
 
@@ -243,17 +240,20 @@ def extension(title: str, trials: Sequence[Trial], known: Collection[Mapping[str
 
 
 def _beyond(
-    tried: Sequence[Candidate], asked: Sequence[Candidate], edges: Mapping[str, str]
-) -> list[Candidate]:
-    """Those of `tried` with the next value at one of the `edges`, else with what was `asked`."""
-    known = {path: [each.settings[path] for each in asked] for path in asked[0].settings}
+    tried: Sequence[Candidate], asked: Collection[int], edges: Mapping[str, str]
+) -> list[int]:
+    """Places in `tried` of the next value at one of the `edges`, else with what was `asked`."""
+    known = {path: [tried[i].settings[path] for i in asked] for path in tried[0].settings}
     for path, end in edges.items():
         sign = 1 if end == "largest" else -1
         last = max(sign * value for value in known[path])
         further = [v for each in tried if (v := sign * each.settings[path]) > last]
         known[path] += [sign * min(further)] if further else []
-    reached = [c for c in tried if all(c.settings[path] in known[path] for path in known)]
-    return [candidate for candidate in reached if candidate not in asked]
+    return [
+        i
+        for i, candidate in enumerate(tried)
+        if i not in asked and all(candidate.settings[path] in known[path] for path in known)
+    ]
 
 
 def _values(results: Sequence[Result | None], metric: str) -> list[float]:
