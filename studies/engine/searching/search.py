@@ -21,8 +21,9 @@ from studies.engine.definition.points import Point, apply
 from studies.engine.definition.sections import Domain, Range, Search
 from studies.engine.definition.study import Study
 from studies.engine.planning import runs
+from studies.engine.planning.edits import finished
 from studies.engine.planning.plan import prepared
-from studies.engine.records import Result, Trial, read_trial
+from studies.engine.records import Result, Trial
 
 Settings = Mapping[str, Any]
 Make = Callable[[int, Settings], Trial]
@@ -90,11 +91,8 @@ def history(study: Study, make: Make, runs_dir: Path) -> list[tuple[Trial, Resul
     """
     search = search_of(study)
     ended = []
-    for file in (runs.study_dir(study, runs_dir) / "trials").glob("*/trial.json"):
-        try:
-            trial = _point_of(search, read_trial(file.parent))
-        except (OSError, ValueError):  # no record of a trial, so no point
-            continue
+    for each in finished(runs.study_dir(study, runs_dir) / "trials"):
+        trial = _point_of(search, each)
         if trial is None or trial.point is None:
             continue
         if make(trial.point, trial.candidate).key != trial.key:
