@@ -1,7 +1,8 @@
 """The section `tune`: values that every arm tries before the seeds, and what it may get more."""
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, model_validator
@@ -43,6 +44,18 @@ class Tune(Section):
         """What every arm tries, by dotted setting."""
         return dict(self.__pydantic_extra__)
 
+    @property
+    def listed(self) -> list[dict[str, Any]]:
+        """Every combination of these values."""
+        return _combinations(self.values)
+
+    @property
+    def further(self) -> list[dict[str, Any]]:
+        """The combinations beyond these that an arm may come to by `extend`."""
+        known, values = self.listed, self.values
+        every = _combinations({path: (*values[path], *self.beyond(path)) for path in values})
+        return [settings for settings in every if settings not in known]
+
     def beyond(self, path: str) -> tuple[float, ...]:
         """What an arm may try of the setting `path` after its values, the nearest first."""
         tried = self.values[path]
@@ -68,6 +81,10 @@ class Tune(Section):
         if self.race_seeds and self.race_seeds[-1] >= 2**32:
             raise ValueError(f"`race` comes to seeds beyond the last, {2**32 - 1}")
         return self
+
+
+def _combinations(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
 
 
 def _continued(before: float, last: float, count: int) -> Iterator[float]:

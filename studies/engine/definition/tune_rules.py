@@ -1,34 +1,15 @@
 """What the section `tune` may say: every arm can have every value, and validation chooses."""
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from studies.engine import labels
 from studies.engine.definition import checks
 from studies.engine.definition.points import Point, Problems, apply, is_choosable, refusal
 from studies.engine.definition.study import Study
 from studies.engine.definition.task_rules import Metrics, common
+from studies.engine.definition.tune import Tune
 from studies.engine.records import deciding
-
-
-def combinations(study: Study) -> list[dict[str, Any]]:
-    """Every combination of the values to be tried; none where the study tunes nothing."""
-    return [] if study.tune is None else _product(study.tune.values)
-
-
-def further(study: Study) -> list[dict[str, Any]]:
-    """The combinations beyond these that an arm may come to by `extend`."""
-    tune, listed = study.tune, combinations(study)
-    if tune is None:
-        return []
-    every = _product({path: (*tried, *tune.beyond(path)) for path, tried in tune.values.items()})
-    return [settings for settings in every if settings not in listed]
-
-
-def _product(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    return [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
 
 
 def check(study: Study, points: Sequence[Point], metrics: Metrics, problems: Problems) -> None:
@@ -66,14 +47,14 @@ def check(study: Study, points: Sequence[Point], metrics: Metrics, problems: Pro
     for task in dict.fromkeys(task for _, task in metrics):
         _check_metric(study, task, common(metrics, task), problems)
     if not problems and any(point.factors for point in points):
-        _check_apart(study, points, problems)
+        _check_apart(study.tune, points, problems)
 
 
-def _check_apart(study: Study, points: Sequence[Point], problems: Problems) -> None:
+def _check_apart(tune: Tune, points: Sequence[Point], problems: Problems) -> None:
     """Report arms of which one may come to be the other, as they have multiples of one value."""
     known: dict[str, tuple[Point, str]] = {}
-    beyond = further(study)
-    for settings in (*combinations(study), *beyond):
+    beyond = tune.further
+    for settings in (*tune.listed, *beyond):
         for point in points:
             config = deciding(apply(point, settings).config)
             own = point, labels.short_settings(settings)

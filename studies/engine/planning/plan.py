@@ -10,7 +10,6 @@ from studies.engine.definition import verify
 from studies.engine.definition.plugins import load_plugins, used_by
 from studies.engine.definition.points import Point, apply
 from studies.engine.definition.study import Study
-from studies.engine.definition.tune_rules import combinations, further
 from studies.engine.errors import StudyError
 from studies.engine.planning.tuning import Candidate, Choice, Tuning
 from studies.engine.records import Trial
@@ -53,7 +52,7 @@ def plan_tuning(study: Study, plugins: Sequence[str | Path] = ()) -> list[Trial]
     points, make = prepared(study, plugins)
     if study.tune is None:
         return []
-    listed, beyond = combinations(study), further(study)
+    listed, beyond = study.tune.listed, study.tune.further
     first, race = study.tune.seeds, study.tune.race_seeds
     return [
         make(seed, apply(point, settings), stage="tune", candidate=settings)
@@ -72,8 +71,8 @@ def plan_candidates(
     """
     points, make = prepared(study, plugins)
     assert study.tune is not None, "asked only of a study that tunes"
-    beyond, first, race = further(study), len(study.tune.seeds), study.tune.race_seeds
-    tried = [*combinations(study), *beyond]
+    beyond, first, race = study.tune.further, len(study.tune.seeds), study.tune.race_seeds
+    tried = [*study.tune.listed, *beyond]
     scores: dict[tuple[tuple[str, str], str], list[str]] = {}
     for trial in stage:
         scores.setdefault((trial.cell, repr(trial.candidate)), []).append(trial.key)
