@@ -9,7 +9,6 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from studies.engine.definition import checks, layers
@@ -58,8 +57,8 @@ def parsed(given: Sequence[str]) -> dict[str, Any]:
                 f"own. To be set: {', '.join(SETTABLE)}"
             )
         if section not in SETTABLE:
-            known = {own: model for own, model in SECTIONS.items() if model is not None}
-            where = [f"{own}.{key}" for own, model in known.items() if key in model.model_fields]
+            models = SECTIONS.items()
+            where = [f"{own}.{key}" for own, model in models if model and key in model.model_fields]
             if where:
                 raise StudyError(f"--set {key}: unknown key. Did you mean {' or '.join(where)}?")
             raise StudyError(unlike(f"--set {key}: unknown key", section, SETTABLE, "To be set"))
@@ -122,7 +121,8 @@ def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
     """Report settings that a stage or the sweep sets too, and those that reach no arm."""
     for key in study.set:
         axes = [axis for axis in study.sweep if overlap(key, axis)]
-        compared = [axis for axis in axes if not _has_multiples(study, axis)]
+        # multiples are of what is set here, so they go with it
+        compared = [axis for axis in axes if not all(map(is_multiple, study.sweep[axis]))]
         for axis in compared:
             values = ", ".join(map(short_value, study.sweep[axis]))
             problems.add(PLACE, key, (
@@ -135,14 +135,9 @@ def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
                     given = ".".join((*section, axis))
                     message = f"the study chooses it: give {given}=[VALUE] instead"
                     problems.add(PLACE, key, message)
-        reach = _reach(key, points)
+        reach = _Reach(key, points)
         if points and not reach.reached and not compared:
             problems.add(PLACE, key, _reaches_none(key, reach, points))
-
-
-def _has_multiples(study: Study, axis: str) -> bool:
-    """Whether all that `sweep` has for `axis` are multiples of what the study has there."""
-    return all(map(is_multiple, study.sweep[axis]))
 
 
 def _reaches_none(key: str, reach: "_Reach", points: Sequence[Point]) -> str:
@@ -159,7 +154,7 @@ def remarks(study: Study) -> list[str]:
     """A line for each setting: what it is, and which arms and tasks it leaves as they are."""
     lines, points = [], expand(study)[0] if study.set else []
     for key, value in study.set.items():
-        reach = _reach(key, points)
+        reach = _Reach(key, points)
         but = [f"{_names(reach.arms)}, which {_itself(reach.arms)}"] if reach.arms else []
         but += [f"{_names(reach.other)}, whose method has no such option"] if reach.other else []
         if reach.tasks:
@@ -181,30 +176,25 @@ def _names(arms: Iterable[str]) -> str:
     return ", ".join(f"'{arm}'" for arm in arms)
 
 
-@dataclass(frozen=True)
 class _Reach:
     """What `key` comes to: names, each once."""
 
-    reached: Collection[str]
-    """Arms that have it, or a multiple of it, on some task."""
-    arms: Collection[str]
-    """Arms that set it themselves."""
-    tasks: Collection[str]
-    """Tasks that set it themselves."""
-    other: Collection[str]
-    """Arms whose method does not know it."""
-
-
-def _reach(key: str, points: Sequence[Point]) -> _Reach:
-    reached, arms, tasks, other = (dict[str, None]() for _ in range(4))
-    for point in points:
-        own = [p for p in point.places if overlap(key, p) and p not in point.factors]
-        if any(path in point.swept for path in own):
-            arms[point.arm] = None
-        elif own:
-            tasks[point.task] = None
-        elif layers.takes(point.config["adapter"].get("method"), key):
-            reached[point.arm] = None
-        else:
-            other[point.arm] = None
-    return _Reach(reached, arms, tasks, other)
+    def __init__(self, key: str, points: Sequence[Point]) -> None:
+        self.reached = dict[str, None]()
+        """Arms that have it, or a multiple of it, on some task."""
+        self.arms = dict[str, None]()
+        """Arms that set it themselves."""
+        self.tasks = dict[str, None]()
+        """Tasks that set it themselves."""
+        self.other = dict[str, None]()
+        """Arms whose method does not know it."""
+        for point in points:
+            own = [p for p in point.places if overlap(key, p) and p not in point.factors]
+            if any(path in point.swept for path in own):
+                self.arms[point.arm] = None
+            elif own:
+                self.tasks[point.task] = None
+            elif layers.takes(point.config["adapter"].get("method"), key):
+                self.reached[point.arm] = None
+            else:
+                self.other[point.arm] = None
