@@ -11,11 +11,10 @@ from studies.engine.definition import (
     after_rules,
     checks,
     claim_rules,
-    keep_rules,
     overrides,
-    phi_rules,
     search_rules,
     task_rules,
+    train_rules,
     tune_rules,
 )
 from studies.engine.definition.points import Point, Problems, expand, no_arm, place_of
@@ -41,14 +40,14 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
     metrics = None if by_cell is None else task_rules.common(by_cell)
     if by_cell is not None:
         task_rules.check_objectives(study, by_cell, problems)
-        keep_rules.check_predictions(study, points, problems)
+        train_rules.check_predictions(study, points, problems)
     _check_published(study, points, problems)
     claim_rules.check(study, points, by_cell, problems, refused)
-    keep_rules.check(study, points, problems)
+    train_rules.check_best(study, points, problems)
     if not problems and not refused:
         for point in points:
             _ask(study, point, "adapter", checks.check_adapter_options, problems)
-        phi_rules.check(study, points, problems)
+        train_rules.check_phi(study, points, problems)
     if points and metrics is not None and not problems:
         after_rules.check(study, points, metrics, problems)
         search_rules.check(study, points, metrics, problems)
