@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from studies.engine.command.power_spread import of_results, stated
-from studies.engine.definition.collapsed_rules import COLLAPSED
+from studies.engine.definition.claim_rules import COLLAPSED
 from studies.engine.definition.points import expand
 from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.records import Trial

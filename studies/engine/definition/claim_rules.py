@@ -3,16 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from basis_zoo.registry import did_you_mean
-from studies.engine.definition import checks, collapsed_rules, contrasts
-from studies.engine.definition.collapsed_rules import COLLAPSED
+from studies.engine.definition import checks, contrasts
 from studies.engine.definition.points import Point, Problems
 from studies.engine.definition.study import ClaimRule, Study
-from studies.engine.definition.task_rules import Metrics
+from studies.engine.definition.task_rules import COSTS, Metrics
 from studies.engine.records import Cost
 from studies.sections import unlike
+from studies.tasks.metrics import has_chance_level
 
-SPLITS = ("valid", "test")
-COSTS = tuple(f"cost/{name}" for name in Cost.model_fields)
+COLLAPSED = "collapsed"
+"""A claim's metric that no trial reports: the share of runs that fell to chance."""
 
 
 def check(
@@ -50,7 +50,7 @@ def check(
         if wrong or metrics is None:
             continue
         if claim.metric == COLLAPSED:
-            for key, message in collapsed_rules.problems(claim, study, meant, metrics):
+            for key, message in _about_collapsed(claim, study, meant, metrics):
                 problems.at(message, "claims", i, key)
             continue
         for key, message in _in_points(claim, study):
@@ -66,7 +66,7 @@ def check(
 def reported(study: Study, point: Point, metrics: Mapping[str, str]) -> list[str]:
     """Every metric that a trial of `point` has, where its task has `metrics`; costs as well."""
     adapter = point.config["adapter"]
-    names = ["train/loss", *(f"{split}/{name}" for split in SPLITS for name in metrics)]
+    names = ["train/loss", *(f"{split}/{name}" for split in ("valid", "test") for name in metrics)]
     names += [*checks.monitored(adapter), *COSTS]
     if study.after is not None:
         pruned, phi = checks.can_be_pruned(adapter), checks.has_phi(adapter)
@@ -85,6 +85,56 @@ def _compared(claim: ClaimRule, points: Sequence[Point]) -> Iterator[tuple[str, 
         arms = [t.of for t in terms if isinstance(t.of, str) and t.metric == metric]
         if metric is not None:
             yield key, metric, arms
+
+
+def _about_collapsed(
+    claim: ClaimRule, study: Study, points: Sequence[Point], metrics: Metrics
+) -> Iterator[tuple[str, str]]:
+    """Keys of a `claim` about collapsed runs without an exact test, with why; it is about `points`
+    that report `metrics`."""
+    for key in ("contrast", "trend", "beyond", "relative", "than_metric"):
+        if getattr(claim, key):
+            message = "compares one arm with another or with a number: leave it out"
+            yield key, f"a claim about collapsed runs {message}"
+            return
+    if claim.statistic == "median":
+        yield "statistic", "runs that collapsed are counted, which has no median: leave it out"
+    if isinstance(claim.than, str):
+        for key in ("margin", "resolution"):
+            if getattr(claim, key):
+                message = "two arms' shares of collapsed runs have no exact test with a margin"
+                yield (
+                    key,
+                    (
+                        f"{message}: leave it out, say higher or lower, or compare each arm with a "
+                        "number"
+                    ),
+                )
+    elif claim.than is not None and not 0 <= claim.than <= 1:
+        yield "than", f"a share of runs is from 0 to 1, got {claim.than:g}"
+    elif claim.than is not None and not claim.expect.endswith("within"):
+        end = claim.than + claim.margin * (1 if claim.expect.endswith("higher") else -1)
+        # `not_higher` is tested below the end, and `not_lower` above it
+        none_below = claim.expect in ("lower", "not_higher") and end <= 0
+        none_above = claim.expect in ("higher", "not_lower") and end >= 1
+        if not 0 <= round(end, 12) <= 1:
+            yield "margin", f"a share of runs is from 0 to 1, and with the margin {end:g}"
+        elif none_below or none_above:
+            than = f"{claim.expect.replace('_', ' ')} than {int(none_above)}"
+            message = f"no number of runs shows a share that is {than}"
+            yield "than", f"{message}: say near it, by `expect: within` and a `margin`"
+    if study.tasks and claim.task is None:
+        names = ", ".join(task.name for task in study.tasks)
+        yield "metric", f"runs collapse on one task: say by `task` on which, of {names}"
+        return
+    lacking = [point for point in points if not has_chance_level(metrics[point.cell])]
+    if lacking:
+        name, known = lacking[0].config["task"]["name"], ", ".join(metrics[lacking[0].cell])
+        message = (
+            "a run is collapsed where its accuracy is that of always giving one answer, and the "
+            f"task {name} has no such level ({known}): claim something of another metric"
+        )
+        yield "metric", message
 
 
 def _in_points(claim: ClaimRule, study: Study) -> Iterator[tuple[str, str]]:

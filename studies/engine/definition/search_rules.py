@@ -8,7 +8,7 @@ from studies.engine.definition import checks
 from studies.engine.definition.points import Point, Problems, is_choosable, no_arm, refusal
 from studies.engine.definition.sections import Domain, Range, SearchObjective
 from studies.engine.definition.study import Study
-from studies.engine.records import Cost
+from studies.engine.definition.task_rules import COSTS
 
 
 def size(space: Mapping[str, Domain]) -> float:
@@ -64,7 +64,7 @@ def _refused(objective: SearchObjective, first: bool, metrics: Mapping[str, str]
     """Why the search cannot go by `objective`; the `first` one chooses."""
     metric, direction = objective.metric, objective.direction
     valid = [f"valid/{name}" for name in metrics]
-    known = [*valid, *(f"cost/{name}" for name in Cost.model_fields)]
+    known = [*valid, *COSTS]
     if metric.startswith("test/"):
         yield f"choices are made on validation, never on test: valid/{metric[5:]}"
     elif metric not in (valid if first else known):

@@ -4,10 +4,13 @@ from collections.abc import Iterator, Mapping
 
 from studies.engine.definition.points import Problems
 from studies.engine.definition.study import Study
+from studies.engine.records import Cost
 from studies.sections import unlike
 
 Metrics = Mapping[tuple[str, str], Mapping[str, str]]
 """The metrics that each arm reports on each task, and which way is better."""
+COSTS = tuple(f"cost/{name}" for name in Cost.model_fields)
+"""What every trial reports beside them."""
 
 
 def check_objectives(study: Study, metrics: Metrics, problems: Problems) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from studies.engine.definition.collapsed_rules import COLLAPSED
+from studies.engine.definition.claim_rules import COLLAPSED
 from studies.engine.definition.contrasts import WeightedSum, weighted_sum
 from studies.engine.definition.points import Point
 from studies.engine.definition.seeds_rules import MOST
@@ -353,14 +353,10 @@ def seeds_if_none_collapses(claim: ClaimRule, level: float, least: int = 1) -> i
     """
     assert isinstance(claim.than, float | int), "two arms have no such number"
     bounds = _Set(claim)
-    return next(
-        (
-            n
-            for n in range(least, MOST + 1)
-            if min(bounds.test(Share(0, n, claim.than)).p.values()) <= level
-        ),
-        None,
-    )
+    for n in range(least, MOST + 1):
+        if min(bounds.test(Share(0, n, claim.than)).p.values()) <= level:
+            return n
+    return None
 
 
 def _rounded_up(value: float) -> str:
