@@ -63,7 +63,7 @@ class Storage:
                     if notice := databases.set_aside_broken(self._file, "version_info"):
                         say(f"{notice}; it is made again from the trials' folders")
                     if not self._file.exists():
-                        databases.make(self._file, _create)
+                        databases.make(self._file, lambda file: _sqlite(file).engine.dispose())
                     self.storage: BaseStorage = _sqlite(self._file)
                 return
             try:
@@ -124,11 +124,6 @@ class _Connection(sqlite3.Connection):
         super().__init__(*arguments, **options)
         self.execute("PRAGMA journal_mode = WAL")
         self.execute("PRAGMA synchronous = NORMAL")
-
-
-def _create(file: Path) -> None:
-    """Make the tables in `file`."""
-    _sqlite(file).engine.dispose()
 
 
 def _sqlite(file: Path) -> RDBStorage:
