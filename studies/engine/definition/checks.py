@@ -21,6 +21,8 @@ OWN = ". One of your own: `plugins: [FILE.py]` or --plugin FILE"
 class Words(TypedDict):
     """The names that an adapter section may use, and which methods are of which kind."""
 
+    names: dict[str, list[str]]
+    """All that are registered, by what they are of: method, form, basis, grid, start, penalty."""
     common: Sequence[str]
     options: dict[str, Sequence[str]]
     """By method, as `ignored`."""
@@ -34,11 +36,6 @@ class Words(TypedDict):
     """Basis family by method, of those that fix it."""
     plain: list[str]
     """Families without bandwidths."""
-    basis: list[str]
-    grid: list[str]
-    start: list[str]
-    penalties: list[str]
-    form: list[str]
     unmergeable: list[str]
     """Forms that change no weight."""
 
@@ -48,25 +45,30 @@ def _words() -> Words:
     return _read_words(_registered() if "adapters" in sys.modules else None)
 
 
-def _registered() -> list[list[str]]:
+def _registered() -> dict[str, list[str]]:
     """All names that there are by now: families and methods of one's own may come at any time."""
     import adapters
     import basis_zoo
     from adapters.training.penalties import list_penalties
 
-    lists = (basis_zoo.list_bases, basis_zoo.list_grids, basis_zoo.list_starts)
-    sources = (adapters.list_methods, adapters.list_forms, *lists, list_penalties)
-    return [names() for names in sources]
+    return {
+        "method": adapters.list_methods(),
+        "form": adapters.list_forms(),
+        "basis": basis_zoo.list_bases(),
+        "grid": basis_zoo.list_grids(),
+        "start": basis_zoo.list_starts(),
+        "penalty": list_penalties(),
+    }
 
 
 @answers.once
-def _read_words(registered: list[list[str]] | None) -> Words:
+def _read_words(registered: dict[str, list[str]] | None) -> Words:
     import adapters
-    import basis_zoo
-    from adapters.training.penalties import list_penalties
 
-    methods = [adapters.get_method(name) for name in adapters.list_methods()]
+    names = registered or _registered()
+    methods = [adapters.get_method(name) for name in names["method"]]
     return {
+        "names": names,
         "common": adapters.COMMON_OPTIONS,
         "options": {method.name: method.options() for method in methods},
         "ignored": {method.name: sorted(method.ignored) for method in methods},
@@ -79,14 +81,9 @@ def _read_words(registered: list[list[str]] | None) -> Words:
         ],
         "monitored": adapters.MONITORED,
         "families": {m.name: m.fixed["basis"] for m in methods if "basis" in m.fixed},
-        "plain": [name for name in basis_zoo.list_bases() if not _has_bandwidths(name)],
-        "basis": basis_zoo.list_bases(),
-        "grid": basis_zoo.list_grids(),
-        "start": basis_zoo.list_starts(),
-        "penalties": list_penalties(),
-        "form": adapters.list_forms(),
+        "plain": [name for name in names["basis"] if not _has_bandwidths(name)],
         "unmergeable": [
-            name for name in adapters.list_forms() if not adapters.get_form_class(name).mergeable
+            name for name in names["form"] if not adapters.get_form_class(name).mergeable
         ],
     }
 
@@ -122,13 +119,9 @@ def check_adapter_names(adapter: Mapping[str, Any]) -> None:
     for option in adapter:
         if option not in ("method", *options_of(method)):
             raise ValueError(no_option(f"method {method!r}", option, options))
-    for option, kind, known in (
-        ("basis", "basis family", words["basis"]),
-        ("grid", "grid", words["grid"]),
-        ("start", "start", words["start"]),
-        ("form", "form", words["form"]),
-    ):
-        name = adapter.get(option)
+    for option in ("basis", "grid", "start", "form"):
+        kind = "basis family" if option == "basis" else option
+        name, known = adapter.get(option), words["names"][option]
         if method in words["phi"] and isinstance(name, str) and name not in known:
             raise ValueError(unknown(kind, name, known) + OWN)
 
@@ -173,7 +166,7 @@ def has_bandwidths(adapter: Mapping[str, Any]) -> bool:
 
 def list_penalties() -> Sequence[str]:
     """The penalties that `train.penalties` may name."""
-    return tuple(_words()["penalties"])
+    return tuple(_words()["names"]["penalty"])
 
 
 def _config_of(adapter: dict[str, Any]) -> Any:
