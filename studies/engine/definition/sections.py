@@ -144,8 +144,7 @@ class After(Section):
 
     @model_validator(mode="after")
     def _asks_something(self) -> "After":
-        parts = [name for name in type(self).model_fields if getattr(self, name)]
-        if not parts:
+        if not any(getattr(self, name) for name in type(self).model_fields):
             raise ValueError(
                 "nothing to evaluate: give `para`, `affine: true`, `landscape`, `spectra: true`, "
                 "`loss_surface`, `generalization: true` or `steps_to`"
