@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import scipy
 
 from studies.engine.records import Result
-from studies.engine.verdicts.statistics import Estimate
 from studies.tasks.metrics import has_chance_level
 
 
@@ -106,11 +105,6 @@ class Collapsed:
     """Ends of the exact 95 % interval of the share."""
     mean_without: float | None
     """Mean of the objective over the runs that did not collapse; None where there is none."""
-
-    @property
-    def estimate(self) -> Estimate:
-        """The share with its interval."""
-        return self.count / self.n, self.low, self.high
 
 
 def has_collapsed(result: Result) -> bool | None:
