@@ -43,7 +43,7 @@ def check(
         meant = [point for point in points if claim.task in (None, point.task)]
         own = list({point.arm: point for point in meant[::-1]}.values())[::-1]  # each arm once
         wrong = list(contrasts.problems(claim, own))
-        if claim.trend is not None and claim.trend.over in study.tuned:
+        if claim.trend and study.tune and claim.trend.over in study.tune.values:
             wrong.append((("trend", "over"), "`tune` chooses it: nobody knows yet what arms have"))
         for where, message in wrong:
             problems.at(message, "claims", i, *where)

@@ -332,19 +332,11 @@ class Study(StudyBody):
         return given | {"seeds": growth.seeds, "growth": growth}
 
     @property
-    def tuned(self) -> dict[str, tuple[Any, ...]]:
-        """What `tune` tries, by dotted setting; nothing where the study tunes nothing."""
-        return {} if self.tune is None else self.tune.values
-
-    @property
-    def searched(self) -> Mapping[str, Any]:
-        """What `search` may try, by dotted setting; nothing where the study searches nothing."""
-        return {} if self.search is None else self.search.space
-
-    @property
     def chosen(self) -> dict[tuple[str, ...], Mapping[str, Any]]:
         """What the stages before the seeds try, under the keys that lead to it in the file."""
-        return {("tune",): self.tuned, ("search", "space"): self.searched}
+        tuned = {} if self.tune is None else self.tune.values
+        searched = {} if self.search is None else self.search.space
+        return {("tune",): tuned, ("search", "space"): searched}
 
     @property
     def until_decided(self) -> bool:

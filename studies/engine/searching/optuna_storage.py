@@ -156,7 +156,7 @@ class OptunaLedger(Queue):
         identity = study.contents.identity
         self._part = f"data-{identity}" if identity else ""
         self._study, self._storage = storage.study(study, self._part), storage.storage
-        self._paths = {*study.searched, *study.tuned}
+        self._paths = set[str]().union(*study.chosen.values())
         self._space: dict[str, BaseDistribution] = {}
         """Of the params, which are the settings at `_paths`."""
 
