@@ -56,7 +56,7 @@ SYNONYMS = {
 
 
 def did_you_mean(name: object, names: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the one of `names` that is meant or nearest, or nothing.
+    """` Did you mean 'x'?` for what of `names` is meant or nearest, or nothing.
 
     Case does not count. Of a dotted name, such as train.lr, the last part may be a synonym.
     """
@@ -67,8 +67,12 @@ def did_you_mean(name: object, names: Iterable[str]) -> str:
         f"{before}{dot}{own}" for own, others in SYNONYMS.items() if last in others.split()
     )
     close = [each for each in translations if each in spelled]
-    close = close or difflib.get_close_matches(text, spelled, n=1)
-    return f" Did you mean {spelled[close[0]]!r}?" if close else ""
+    if not close:
+        near = difflib.get_close_matches(text, spelled, n=3)
+        ratios = [difflib.SequenceMatcher(None, each, text).ratio() for each in near]
+        close = [each for each, ratio in zip(near, ratios, strict=True) if ratio == ratios[0]]
+    meant = " or ".join(repr(spelled[each]) for each in close)
+    return f" Did you mean {meant}?" if meant else ""
 
 
 def unknown(kind: str, name: object, names: Iterable[str]) -> str:

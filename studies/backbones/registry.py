@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from basis_zoo.registry import Registry
+from basis_zoo.registry import Registry, did_you_mean
 from studies.archives import Archive, is_cached, unpacked_folder
 from studies.archives import fetch as fetch_archive
 from studies.archives.contents import content_of
@@ -232,6 +232,7 @@ def _kind(name: str) -> Kind:
     if _HUB_ID.fullmatch(name):
         return "hub"
     raise ValueError(
-        f"{_BACKBONES.unknown(name)}. Of a matrix: {', '.join(list_matrix_backbones())}. "
+        f"{_BACKBONES.unknown(name)}. Of a matrix: {', '.join(list_matrix_backbones())}."
+        f"{did_you_mean(name, list_matrix_backbones())} "
         f"A hub id has the form owner/name; a local folder starts with ./ or /"
     )

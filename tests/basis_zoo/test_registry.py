@@ -47,6 +47,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(words: Registry[str]) -> N
         ("lroa", ["lora", "full"], " Did you mean 'lora'?"),
         ("LORA", ["lora"], " Did you mean 'lora'?"),
         ("Qwen/qwen2", ["Qwen/Qwen2"], " Did you mean 'Qwen/Qwen2'?"),
+        ("sink", ["sine", "sinc", "sinter"], " Did you mean 'sine' or 'sinc'?"),
         (5, ["lora"], ""),
         ("something", [], ""),
     ],

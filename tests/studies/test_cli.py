@@ -208,7 +208,6 @@ def test_bad_input_gives_exit_code_2_and_one_message(study, capsys, arguments, m
     "arguments",
     [
         ["s.yaml", "--slots", "0"],
-        ["s.yaml", "--profile", "x"],
         ["s.yaml", "--plan", "--report"],
         ["s.yaml", "--plan", "--report", "--export-plan", "plan.json"],
         ["s.yaml", "--report", "--import", "far"],
@@ -219,6 +218,21 @@ def test_bad_arguments_give_exit_code_2(study: Path, arguments: list[str], capsy
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["s.yaml", "--profile", "gpus"], "unknown profile 'gpus'. Did you mean 'gpu'?"),
+        (["ss.yaml", "--plan"], "ss.yaml: there is no such file. Did you mean 's.yaml'?"),
+        (["nowhere/s.yaml", "--plan"], "nowhere/s.yaml: there is no such file"),
+    ],
+)
+def test_a_name_in_error_is_answered_by_the_nearest(
+    study: Path, arguments, message, capsys
+) -> None:
+    assert cli.main(arguments) == cli.BAD_INPUT
+    assert message in capsys.readouterr().err
 
 
 def test_what_cannot_be_fetched_is_said_and_nothing_is_started(study, monkeypatch, capsys) -> None:

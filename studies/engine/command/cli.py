@@ -67,7 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("study", help="study file, e.g. studies/grid_size.yaml, the name of a shipped study, e.g. "
         "grid_size, or `list` for their names")  # fmt: skip
-    add("--profile", choices=list_profiles(), default="embedded", help="default: embedded")
+    add("--profile", default="embedded",
+        help=f"default: embedded; there are {', '.join(list_profiles())}")  # fmt: skip
     add("--set", action="append", default=[], metavar="KEY=VALUE",
         help="a setting of the whole study, e.g. adapter.start=paper; arms that set it themselves "
         "keep their own; repeatable")  # fmt: skip

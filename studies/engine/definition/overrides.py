@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from basis_zoo.registry import SYNONYMS
 from studies.engine.definition import checks, layers
 from studies.engine.definition.points import (
     SECTIONS,
@@ -57,8 +58,13 @@ def parsed(given: Sequence[str]) -> dict[str, Any]:
                 f"own. To be set: {', '.join(SETTABLE)}"
             )
         if section not in SETTABLE:
-            models = SECTIONS.items()
-            where = [f"{own}.{key}" for own, model in models if model and key in model.model_fields]
+            meant = {key, *(name for name, others in SYNONYMS.items() if key in others.split())}
+            where = [
+                f"{own}.{name}"
+                for own, model in SECTIONS.items()
+                for name in (model.model_fields if model else ())
+                if name in meant
+            ]
             if where:
                 raise StudyError(f"--set {key}: unknown key. Did you mean {' or '.join(where)}?")
             raise StudyError(unlike(f"--set {key}: unknown key", section, SETTABLE, "To be set"))

@@ -94,7 +94,8 @@ def _load(file: Path, planned: str | None) -> Plugin:
         content = file.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise StudyError(f"plug-in {file}: cannot be read: {reason}") from None
+        looked = "" if file.is_absolute() else f" (looked for {file.absolute()})"
+        raise StudyError(f"plug-in {file}: cannot be read: {reason}{looked}") from None
     digest = hashlib.sha256(content).hexdigest()
     if planned not in (None, digest):
         raise ChangedError(

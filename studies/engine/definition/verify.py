@@ -189,7 +189,7 @@ def _blamed(message: str, options: Mapping[str, Any], own: list[str]) -> str | N
     One that it names as an option or in backticks, else a quoted one that the arm itself sets
     (`own`), else one whose value it quotes, else any quoted one.
     """
-    quoted = re.findall(r"['\"]([^'\"]+)['\"]", message)
+    quoted = re.findall(r"['\"]([^'\"]+)['\"]", message.partition(" Did you mean ")[0])
     named = re.findall(r"option ['\"]([^'\"]+)['\"]", message) + re.findall(r"`([^`]+)`", message)
     by_value = [k for q in quoted for k, v in options.items() if isinstance(v, str) and v == q]
     mine = [name for name in quoted if name in own]

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from basis_zoo.registry import did_you_mean
 from studies.engine.errors import StudyError
 
 Location = tuple[str | int, ...]
@@ -167,11 +168,21 @@ def display_path(path: Path) -> str:
         return str(path)
 
 
+def _nearest(path: Path) -> str:
+    """What `path` may mean of what lies beside it."""
+    try:
+        names = [each.name for each in path.parent.iterdir() if each.suffix == path.suffix]
+    except OSError:
+        return ""
+    hint = did_you_mean(path.name, names)
+    return f".{hint}" if hint else ""
+
+
 def _text(path: Path, name: str) -> str:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise StudyError(f"{name}: there is no such file") from None
+        raise StudyError(f"{name}: there is no such file{_nearest(path)}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StudyError(f"{name}: cannot be read: {reason}") from None
