@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from studies.engine.definition import schema
+from studies.engine.errors import StudyError
 from studies.engine.planning.plan import plan
 from studies.engine.records import Trial
 from studies.engine.trials.trial import run_trial
@@ -21,6 +22,8 @@ ASKED_FOR = (
 COMMON = ("gpu", "smollm2", "paper")
 EVERYWHERE = ("methods", "glue", "vision", "commonsense")
 """Studies that tell what is wrong with a profile; the others are planned under all when slow."""
+OF_TEXTS = ("model_scale", "relative", "several")
+"""Studies that name tasks or models of text themselves."""
 PLANS = [
     pytest.param(
         path,
@@ -31,6 +34,7 @@ PLANS = [
     for path in STUDIES
     for profile in schema.list_profiles()
     if profile != "embedded"  # those that are trained are planned under it
+    and not (profile == "vision" and path.stem in OF_TEXTS)
 ]
 
 
@@ -41,6 +45,12 @@ def test_the_studies_are_there() -> None:
 @pytest.mark.parametrize(("path", "profile"), PLANS)
 def test_a_shipped_study_is_planned_under_every_profile(path: Path, profile: str) -> None:
     planned(path, profile)
+
+
+@pytest.mark.parametrize("name", OF_TEXTS)
+def test_a_study_of_texts_is_refused_where_the_model_reads_images(name: str) -> None:
+    with pytest.raises(StudyError, match=r"and this task needs a (vision|language) model"):
+        planned(schema.PROFILES.parent / f"{name}.yaml", "vision")
 
 
 def planned(path: Path, profile: str) -> list[Trial]:
