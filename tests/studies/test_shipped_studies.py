@@ -49,8 +49,13 @@ def test_a_shipped_study_is_planned_under_every_profile(path: Path, profile: str
 
 @pytest.mark.parametrize("name", OF_TEXTS)
 def test_a_study_of_texts_is_refused_where_the_model_reads_images(name: str) -> None:
-    with pytest.raises(StudyError, match=r"and this task needs a (vision|language) model"):
+    with pytest.raises(
+        StudyError, match=r"and this task needs a (vision|language) model"
+    ) as caught:
         planned(schema.PROFILES.parent / f"{name}.yaml", "vision")
+    profiles = "studies/profiles/vision.yaml" in str(caught.value)
+    assert profiles == (name != "model_scale")
+    assert profiles == ("the profile's: the study may set `backbone` itself" in str(caught.value))
 
 
 def planned(path: Path, profile: str) -> list[Trial]:

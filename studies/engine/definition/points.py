@@ -12,8 +12,10 @@ from pydantic import ValidationError
 from studies.backbones import BackboneSpec
 from studies.engine import labels
 from studies.engine.definition.layers import NAMED, inherited, takes
+from studies.engine.definition.shipped import PROFILES
 from studies.engine.definition.study import Study
 from studies.engine.definition.train import Train
+from studies.engine.definition.yaml_source import display_path
 from studies.sections import NamedSection, Section, dotted, reason, unlike
 from studies.tasks import TaskSpec
 
@@ -43,6 +45,8 @@ class Problems(list[str]):
     def add(self, place: str, key: str, message: str) -> None:
         """Add a line unless it is there already."""
         line = f"{place}: {key}: {' '.join(message.split())}"
+        if place.startswith(display_path(PROFILES)):
+            line += f" (the profile's: the study may set `{key}` itself)"
         if line not in self:
             self.append(line)
 
