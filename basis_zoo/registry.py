@@ -55,6 +55,9 @@ SYNONYMS = {
 """What a name is called elsewhere, in PEFT, in transformers or in short."""
 
 
+MOST_HINTS = 3
+
+
 def did_you_mean(name: object, names: Iterable[str]) -> str:
     """` Did you mean 'x'?` for what of `names` is meant or nearest, or nothing.
 
@@ -68,10 +71,10 @@ def did_you_mean(name: object, names: Iterable[str]) -> str:
     )
     close = [each for each in translations if each in spelled]
     if not close:
-        near = difflib.get_close_matches(text, spelled, n=3)
-        ratios = [difflib.SequenceMatcher(None, each, text).ratio() for each in near]
-        close = [each for each, ratio in zip(near, ratios, strict=True) if ratio == ratios[0]]
-    meant = " or ".join(repr(spelled[each]) for each in close)
+        near = difflib.get_close_matches(text, spelled, n=len(spelled) or 1)
+        ratios = {each: difflib.SequenceMatcher(None, each, text).ratio() for each in near}
+        close = [each for each in spelled if ratios.get(each) == max(ratios.values(), default=1)]
+    meant = " or ".join(repr(spelled[each]) for each in close[:MOST_HINTS])
     return f" Did you mean {meant}?" if meant else ""
 
 

@@ -15,7 +15,7 @@ from studies.engine.reporting.outcome import Arm, Outcome
 TRIAL = ["arm", "task", "seed", "stage", "status"]
 """First columns of `trials`; settings, metrics and costs follow, and `ABOUT` last."""
 ABOUT = ["seconds", "failure", "key", "folder"]
-CLAIM = ["claim", "rule", "verdict", "n", "look", "difference", "low", "high", "level",
+CLAIM = ["claim", "rule", "statistic", "verdict", "n", "look", "difference", "low", "high", "level",
          "resolution", "bound", "seeds_needed", "at_most", "task", "over", "finding", "note",
          "arms"]  # fmt: skip
 """Columns of `claims`."""

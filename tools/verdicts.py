@@ -48,7 +48,8 @@ def _numbers(claim: Mapping[str, Any]) -> Iterator[str]:
     if claim["low"] is None:
         yield claim["note"] or ""
     else:
-        yield f"{claim['difference']:+.4f} [{claim['low']:+.4f}, {claim['high']:+.4f}]"
+        of = "median " if claim.get("statistic") == "median" else ""
+        yield f"{of}{claim['difference']:+.4f} [{claim['low']:+.4f}, {claim['high']:+.4f}]"
     yield str(claim["n"])
 
 

@@ -1,6 +1,6 @@
 """Configurations whose options are asked for by name."""
 
-import dataclasses
+import inspect
 from typing import Any, Self
 
 from basis_zoo.registry import did_you_mean
@@ -14,9 +14,13 @@ class KnownOptions:
     """
 
     def __new__(cls, *args: Any, **options: Any) -> Self:  # noqa: D102
-        names = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
-        for name in options:
-            if name not in names:
-                hint = did_you_mean(name, names) or f" help({cls.__name__}) lists its options"
-                raise TypeError(f"{cls.__name__} has no option {name!r}.{hint}")
+        parameters = inspect.signature(cls.__init__).parameters
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        for name in () if takes_any else options:
+            if name not in parameters:
+                hint = did_you_mean(name, parameters) or f" help({cls.__name__}) lists its options"
+                # Python's words, by which PEFT knows a file that a later version has saved
+                raise TypeError(
+                    f"{cls.__name__} got an unexpected keyword argument {name!r}.{hint}"
+                )
         return super().__new__(cls)

@@ -48,6 +48,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(words: Registry[str]) -> N
         ("LORA", ["lora"], " Did you mean 'lora'?"),
         ("Qwen/qwen2", ["Qwen/Qwen2"], " Did you mean 'Qwen/Qwen2'?"),
         ("sink", ["sine", "sinc", "sinter"], " Did you mean 'sine' or 'sinc'?"),
+        ("arm1", ["arm2", "arm3", "arm4", "arm5"], " Did you mean 'arm2' or 'arm3' or 'arm4'?"),
         (5, ["lora"], ""),
         ("something", [], ""),
     ],

@@ -10,9 +10,9 @@ from scipy import stats
 
 from studies.engine.definition.study import ClaimRule
 from studies.engine.records import Cost, Result
-from studies.engine.verdicts import power
+from studies.engine.verdicts import sign_power
 from studies.engine.verdicts.claims import judge
-from studies.engine.verdicts.median import AS_SPREAD, Median
+from studies.engine.verdicts.median import Median
 
 NUMBERS = st.lists(st.integers(-6, 6).map(float), min_size=1, max_size=40)
 
@@ -59,15 +59,40 @@ def test_numbers_that_equal_the_margin_but_for_rounding_speak_for_neither_side()
     assert median.p_above(0.005) == median.p_below(0.005) == 1.0
 
 
-def test_of_normal_numbers_spread_and_effect_are_those_of_a_t_test() -> None:
-    values = np.random.default_rng(0).normal(0.3, 1.0, 200_000)
-    median = Median.of(values.tolist())
-    assert median.spread == pytest.approx(1.0, rel=0.01)
-    # for small effects a test of signs needs pi / 2 times the seeds
-    small = Median.of((values / 3).tolist()).effect(0.09)
-    signs, mean = (power.seeds_needed(e, 0.01) for e in (small, 0.01 / (1 / 3) / AS_SPREAD))
-    assert signs is not None and mean is not None
-    assert signs == pytest.approx(mean, rel=0.1)
+@pytest.mark.parametrize("n", [3, 4, 5, 8, 12, 40])
+def test_of_normal_numbers_the_spread_is_their_standard_deviation(n: int) -> None:
+    samples = np.random.default_rng(n).normal(3.0, 2.0, (8_000, n))
+    assert np.mean([Median.of(s).spread for s in samples]) == pytest.approx(2.0, rel=0.03)
+
+
+@pytest.mark.parametrize(("q", "level"), [(0.9, 0.0067), (0.95, 1e-4), (0.7, 0.05), (0.6, 0.01)])
+def test_so_many_seeds_are_needed_as_decide_in_most_studies(q: float, level: float) -> None:
+    n = sign_power.seeds_for(q, level)
+    assert n is not None
+
+    def power(n: int) -> float:
+        counts = np.arange(n + 1)
+        decides = stats.binom.sf(counts - 1, n, 0.5) <= level
+        return float(stats.binom.pmf(counts, n, q)[decides].sum())
+
+    assert power(n) >= 0.8 > max(map(power, range(1, n)))
+
+
+def test_what_is_found_and_bounded_with_so_many_seeds() -> None:
+    rng, n, level = np.random.default_rng(2), 30, 0.01
+    found, bound = sign_power.detectable(n, level), sign_power.boundable(n, level)
+    shifted = [Median.of(x) for x in rng.normal(found, 1.0, (2_000, n))]
+    assert np.mean([m.p_above(0.0) <= level for m in shifted]) == pytest.approx(0.8, abs=0.03)
+    still = [Median.of(x) for x in rng.normal(0.0, 1.0, (2_000, n))]
+    inside = [max(m.p_above(-bound), m.p_below(bound)) <= level for m in still]
+    assert 0.78 < np.mean(inside) < 0.84
+    assert sign_power.seeds_to_bound(bound * 1.001, level) == n
+    assert sign_power.seeds_needed(found * 1.001, level) <= n
+    few = sign_power.fewest(level)
+    assert sign_power.detectable(few - 1, level) == sign_power.boundable(few - 1, level) == math.inf
+    assert math.isfinite(sign_power.detectable(few, level))
+    assert sign_power.seeds_needed(0.0, level) is None
+    assert sign_power.seeds_to_bound(0.0, level) is None
 
 
 SEEDS = 20
@@ -127,7 +152,7 @@ def test_every_word_can_be_of_a_median(fields: dict, word: str) -> None:
 def test_too_few_seeds_for_an_interval_say_how_many_it_takes() -> None:
     rule = claim(statistic="median", expect="higher")
     [verdict] = judge([rule], results(a=BETTER[:4], b=BASE[:4]), "test/accuracy")
-    assert (verdict.word, verdict.low, verdict.seeds_needed) == ("not decided", None, 5)
+    assert (verdict.word, verdict.low, verdict.seeds_needed) == ("not decided", None, None)
     assert verdict.note == "no interval: at 90.0% one of a median takes 5 seeds"
     [verdict] = judge([rule], results(a=BETTER[:5], b=BASE[:5]), "test/accuracy")
     assert verdict.word == "confirmed"
@@ -137,3 +162,18 @@ def test_a_cost_without_chance_is_known_as_it_is_of_the_mean() -> None:
     rule = claim(statistic="median", expect="not_higher", metric="cost/phi_parameters")
     [verdict] = judge([rule], results(a=BETTER, b=BASE), "test/accuracy")
     assert (verdict.word, verdict.level) == ("confirmed", 1.0)
+
+
+def test_a_median_that_is_the_margin_is_open_and_bounds_nothing() -> None:
+    rule = claim(statistic="median", expect="higher")
+    [verdict] = judge([rule], results(a=[0.7] * 19 + [0.71], b=[0.7] * 20), "test/accuracy")
+    assert (verdict.word, verdict.difference, verdict.bound) == ("not decided", 0.0, None)
+    near = claim(statistic="median", expect="higher", margin=0.01)
+    [verdict] = judge([near], results(a=[0.71] * 19 + [0.72], b=[0.7] * 20), "test/accuracy")
+    assert (verdict.word, verdict.bound) == ("not decided", None)
+
+
+def test_the_statistic_is_said() -> None:
+    claims = [claim(expect="higher", statistic=which) for which in ("mean", "median")]
+    found = judge(claims, results(a=BETTER, b=BASE), "test/accuracy")
+    assert [verdict.statistic for verdict in found] == ["mean", "median"]

@@ -20,6 +20,8 @@ from studies.engine.verdicts.statistics import Measured
 
 LEAST = 3
 """Seeds that all arms of a claim share before their own spread is taken."""
+LEAST_OF_MEDIAN = 5
+"""The same of a claim about a median, by whose quartiles it is taken."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ def _of_claim(
     own = sample(total, results, metric)
     if own.exact:
         return "none: the same for every seed"
-    if claim.statistic == "median" and own.n >= LEAST and (wide := Median.of(own.numbers).spread):
+    enough = own.n >= LEAST_OF_MEDIAN
+    if claim.statistic == "median" and enough and (wide := Median.of(own.numbers).spread):
         return Spread(wide, OF_FREEDOM * (own.n - 1), f"{own.n} seeds, by their quartiles")
     if isinstance(own.measured, Measured) and own.n >= LEAST:
         spread, freedom = own.measured.error * math.sqrt(own.n), own.measured.freedom

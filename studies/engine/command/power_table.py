@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -13,18 +14,10 @@ from studies.engine.definition.claim_rules import COLLAPSED
 from studies.engine.definition.points import expand
 from studies.engine.definition.study import ClaimRule, Study
 from studies.engine.records import Trial
+from studies.engine.verdicts import power, sign_power
 from studies.engine.verdicts.claims import seeds_if_none_collapses
 from studies.engine.verdicts.looks import shares
-from studies.engine.verdicts.median import AS_SPREAD
-from studies.engine.verdicts.power import (
-    MOST,
-    SHARE,
-    boundable,
-    detectable,
-    one_sided_level,
-    seeds_needed,
-    seeds_to_bound,
-)
+from studies.engine.verdicts.power import MOST, SHARE, one_sided_level
 from studies.engine.verdicts.spread import Spread
 from studies.engine.verdicts.statistics import ALPHA
 
@@ -85,12 +78,12 @@ def _by_seeds(study: Study, spread: float, level: float) -> Table:
     return table
 
 
-def _smallest(n: int, spread: float, level: float) -> tuple[str, str]:
+def _smallest(n: int, spread: float, level: float, tests: ModuleType = power) -> tuple[str, str]:
     """What `n` seeds find, and what they bound where there is nothing to find."""
-    if n < 2:
+    smallest, bound = (of(n, level) * spread for of in (tests.detectable, tests.boundable))
+    if math.isinf(smallest):
         return "none", "none"
     digits = max(0, 1 - math.floor(math.log10(spread / 4)))  # two of what most seeds find
-    smallest, bound = (of(n, level) * spread for of in (detectable, boundable))
     return f"{smallest:.{digits}f}", f"{bound:.{digits}f}"
 
 
@@ -128,9 +121,9 @@ def _by_claim(study: Study, spreads: Sequence[Spread | str], level: float) -> Ta
             spread = _counted(claim, level * share)
         cells = [spread, *["—"] * (len(columns) - 2)] if isinstance(spread, str) else []
         if not isinstance(spread, str):
-            wide = spread.value * (AS_SPREAD if claim.statistic == "median" else 1)
-            finds, bounds = _smallest(last, wide, level * share)
-            needs = _needs(claim, wide)[: 1 + fine]
+            tests = sign_power if claim.statistic == "median" else power
+            finds, bounds = _smallest(last, spread.value, level * share, tests)
+            needs = _needs(claim, spread.value, tests)[: 1 + fine]
             decided = (_words(study, level, *each) if each else "—" for each in needs)
             size = f"±{bounds}" if claim.expect.endswith("within") else finds
             cells = [_spread(spread), size, *decided]
@@ -157,7 +150,7 @@ def _spread(spread: Spread) -> str:
 
 
 def _needs(
-    claim: ClaimRule, spread: float
+    claim: ClaimRule, spread: float, tests: ModuleType
 ) -> tuple[tuple[str, Needed] | None, tuple[str, Needed] | None]:
     """The word on a claim whose number is truly 0, or truly the resolution beyond the margin.
 
@@ -168,13 +161,15 @@ def _needs(
         confirmed, refuted = refuted, confirmed
     margin, resolution = claim.margin / spread, (claim.resolution or 0.0) / spread
     if claim.expect.endswith("within"):
-        return (confirmed, lambda level: seeds_to_bound(margin, level)), None
+        return (confirmed, lambda level: tests.seeds_to_bound(margin, level)), None
     some: tuple[str, Needed] | None = None
     if resolution:
-        some = confirmed, lambda level: seeds_needed(resolution, level)
+        some = confirmed, lambda level: tests.seeds_needed(resolution, level)
     if margin:
-        return (refuted, lambda level: seeds_needed(margin, level)), some
-    bound = ("bounded", lambda level: seeds_to_bound(resolution, level)) if resolution else None
+        return (refuted, lambda level: tests.seeds_needed(margin, level)), some
+    bound = (
+        ("bounded", lambda level: tests.seeds_to_bound(resolution, level)) if resolution else None
+    )
     return bound, some
 
 
@@ -194,8 +189,8 @@ def _claims_read(study: Study) -> list[str]:
     ]
     if any(claim.statistic == "median" for claim in study.claims):
         lines.append(
-            "a median needs 1.6 times the seeds of a mean where differences are normal; a few "
-            "collapsed runs cost it none"
+            "a claim about a median is planned as if differences were normal; a collapsed run is "
+            "one seed against the arm, however deep it falls"
         )
     if "predictions" in study.keep:
         lines.append(

@@ -107,7 +107,7 @@ class ClaimRule(Section):
     relative: Bool = False
     """Whether `margin` is a share of `than` instead of a difference."""
     statistic: Literal["mean", "median"] = "mean"
-    """What is taken over seeds; a few collapsed runs move the mean, not the median."""
+    """What is taken over seeds; a few collapsed runs move the mean far, the median little."""
     task: Annotated[Line | None, Field(examples=["sarcasm"])] = None
     """One of several `tasks`; null: the mean over them, seed by seed."""
     beyond: Gain | None = None

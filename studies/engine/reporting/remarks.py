@@ -145,8 +145,9 @@ def _about_claims(outcome: Outcome) -> Iterator[str]:
         yield (
             "A claim is confirmed where the interval of its difference lies where the rule says, "
             "refuted where it lies wholly elsewhere, bounded where it lies within the claim's "
-            "resolution of the margin, else not decided. Intervals of claims are t intervals "
-            "paired by seed, at the level that a claim has by Holm's step-down and by the share "
+            "resolution of the margin, else not decided. Intervals of claims are t intervals, "
+            "of a median those of the sign test, paired by seed, at the level that a claim has by "
+            "Holm's step-down and by the share "
             f"of its look, so that all verdicts together err in at most {ALPHA:.0%} of studies "
             "(docs/statistics.md)."
         )

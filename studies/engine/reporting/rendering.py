@@ -136,7 +136,8 @@ def _results(outcome: Outcome) -> str:
 def _difference(verdict: Verdict) -> str:
     """The difference with its interval, or why there is none, and what it does not tell."""
     about = (verdict.difference, verdict.low, verdict.high)
-    text = verdict.note or f"{interval(about, '+')} at {verdict.level:.1%}"
+    of = "" if verdict.statistic == "mean" else f"{verdict.statistic} "
+    text = verdict.note or f"{of}{interval(about, '+')} at {verdict.level:.1%}"
     return "; ".join(filter(None, (text, verdict.finding)))
 
 

@@ -24,10 +24,10 @@ from studies.engine.definition.contrasts import WeightedSum, weighted_sum
 from studies.engine.definition.points import Point
 from studies.engine.definition.seeds_rules import MOST
 from studies.engine.definition.study import ClaimRule
-from studies.engine.verdicts import power
+from studies.engine.verdicts import power, sign_power
 from studies.engine.verdicts.collapsed import Discordant, Share
 from studies.engine.verdicts.looks import Decision, Test, Word, decide, shares
-from studies.engine.verdicts.median import Median
+from studies.engine.verdicts.median import ROUNDING, Median
 from studies.engine.verdicts.row_scores import Read, Results
 from studies.engine.verdicts.samples import (
     SAME,
@@ -61,6 +61,8 @@ class Verdict:
     """Why there is no interval; empty where there is one."""
     arms: tuple[str, ...] = ()
     """Those that it compares."""
+    statistic: str = "mean"
+    """What `difference` is over the seeds."""
     task: str | None = None
     """The one of several tasks that it is about; None: their mean, or the only one."""
     look: int | None = None
@@ -184,7 +186,7 @@ def _needed(
     The part of the error that is of test rows stays: the more seeds, the more it counts.
     """
     if isinstance(d, Median):
-        return power.seeds_needed(d.effect(end), level, share)
+        return sign_power.seeds_for(d.share(end), level, share)
     gap, seeds = abs(value - end), n
     while True:
         spread = math.sqrt((d.error**2 - d.of_rows) * n + d.of_rows * seeds)
@@ -227,7 +229,7 @@ class _Claim:
         """None where arms of the claim have not ended some seed of the look."""
         text = rule(claim, total, metric, claim.task or ("mean over tasks" if tasks else ""))
         self.blank = Verdict(claim.claim, text, OPEN, 0, arms=arms, task=claim.task,
-                             resolution=claim.resolution)  # fmt: skip
+                             resolution=claim.resolution, statistic=claim.statistic)  # fmt: skip
         """What is known of it before any look."""
         if not looks:
             self.samples = [sample_of()]
@@ -297,9 +299,9 @@ class _Claim:
         side = self.bounds.one_side(value, decision.level)
         low, high = d.interval(side)
         if math.isinf(low):
-            least = math.ceil(math.log2(1 / side))
+            least = sign_power.fewest(side)
             note = f"no interval: at {1 - 2 * side:.1%} one of a median takes {least} seeds"
-            return replace(verdict, note=note, seeds_needed=least)
+            return replace(verdict, note=note)
         verdict = replace(verdict, word=decision.word, low=low, high=high, level=1 - 2 * side)
         if not verdict.open:
             return verdict
@@ -310,6 +312,8 @@ class _Claim:
             needed = self.bounds.seeds_needed(d, value, verdict.n, last)
         center, (low, high) = self.bounds.center, d.interval(decision.level)
         bound = max(center - low, high - center)
+        if bound <= ROUNDING:  # a median that is the margin itself
+            return replace(verdict, seeds_needed=needed)
         return replace(verdict, bound=bound, seeds_needed=needed)
 
     def _findings(self, verdict: Verdict, sample: Sample) -> Iterator[str]:

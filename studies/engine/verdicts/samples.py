@@ -93,9 +93,11 @@ def sample(
 
 def of_median(sample: Sample) -> Sample:
     """The median of what `sample` has the mean of, over seeds alone."""
-    if sample.exact or sample.measured is None:
+    if sample.exact or not sample.numbers:
         return sample
     median = Median.of(sample.numbers)
+    if sample.measured is None:
+        return replace(sample, value=median.center)
     return replace(sample, value=median.center, measured=median, over=MEDIAN)
 
 

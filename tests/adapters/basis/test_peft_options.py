@@ -1,8 +1,12 @@
 """Options of LoRA that PEFT itself carries out, for our adapters."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from peft import (
+    PeftConfig,
     PeftModel,
     get_peft_model,
     get_peft_model_state_dict,
@@ -13,6 +17,7 @@ from torch import nn
 
 from adapters import BasisConfig
 from adapters.export import to_lora
+from adapters.methods.builtin.abba import AbbaConfig
 from tests.adapters.older import saved_by
 
 
@@ -199,6 +204,15 @@ def test_an_adapter_without_memory_waits_for_its_numbers(options):
     ],
 )
 def test_an_option_of_lora_is_called_by_its_name_here(option: str, hint: str) -> None:
-    with pytest.raises(TypeError, match=f"no option '{option}'") as caught:
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{option}'") as caught:
         BasisConfig(**{"r": 8, option: 1})
     assert hint in str(caught.value)
+
+
+def test_a_setting_of_a_later_version_is_left_out_as_peft_does(tmp_path: Path) -> None:
+    AbbaConfig(r=2).save_pretrained(str(tmp_path))
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"future_option": 3}))
+    with pytest.warns(UserWarning, match="future_option"):
+        again = PeftConfig.from_pretrained(str(tmp_path))
+    assert isinstance(again, AbbaConfig) and again.r == 2
