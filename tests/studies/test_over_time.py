@@ -162,7 +162,7 @@ def test_a_study_with_steps_is_planned(tmp_path: Path) -> None:
         ("{name: movie_sentences, train_rows: 480}\nadapter",
          "movie_sentences\nprofiles: {embedded: {task: {train_rows: 320}}}\nadapter",
          "has 40 steps, got 60"),
-        ("step_20", "step_30", "Did you mean 'after/spectra/step_60/all/amplitude_norm'?"),
+        ("step_20", "step_30", "Did you mean 'after/spectra/step_20/all/amplitude_norm' or "),
         ("arm: phi\n", "arm: lora\n", "the trials of the arm 'lora' report no"),
         ("step_60/all/amplitude_norm", "step_60/all/bandwidth_mean_slop", "Did you mean"),
     ],

@@ -113,7 +113,8 @@ pathlib.Path(sys.argv[1], os.environ["BASIS_ZOO_RANK"] + "-slept").touch()
 def test_one_process_that_fails_ends_the_others(tmp_path: Path) -> None:
     assert ranks.launch(3, [sys.executable, "-c", SLEEPER, str(tmp_path), "1"]) == 9
     assert not list(tmp_path.glob("*-slept"))
-    assert not any(lives(int(path.read_text())) for path in tmp_path.iterdir())
+    pids = [path.read_text() for path in tmp_path.iterdir()]
+    assert not any(lives(int(pid)) for pid in pids if pid)  # one may have ended before it wrote
 
 
 def test_no_process_outlives_the_launcher(tmp_path: Path) -> None:
