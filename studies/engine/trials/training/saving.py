@@ -10,17 +10,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
+
+from torch import nn
 
 from studies.engine.trials.environment import device_name, peak_memory_bytes
+from studies.engine.trials.metrics_file import MetricsFile
 from studies.engine.trials.preemption import Preempted, Preemption
 from studies.engine.trials.training import checkpoint, resuming
+from studies.engine.trials.training.best import Best
 from studies.engine.trials.training.checkpoint import Identity
-
-if TYPE_CHECKING:  # which takes checkpoints
-    from studies.engine.trials.training.loop import TrainingLoop
+from studies.engine.trials.training.journal import Journal
+from studies.engine.trials.training.progress import TrainingProgress
+from studies.engine.trials.training.snapshots import Snapshots
+from studies.engine.trials.training.step import OptimizerStep
 
 METRICS = "metrics.jsonl"
+
+
+class Training(Protocol):
+    """What a checkpoint is taken of, between two steps."""
+
+    model: nn.Module
+    optimizer_step: OptimizerStep
+    progress: TrainingProgress
+    metrics: MetricsFile
+    journal: Journal
+    best: Best | None
+    snapshots: Snapshots
+    done: int
+    """Finished optimizer steps."""
 
 
 class Saver:
@@ -44,7 +63,7 @@ class Saver:
         self._last = time.monotonic()
         self._saved = self.resumed.step if self.resumed else 0
 
-    def attach(self, training: "TrainingLoop") -> None:
+    def attach(self, training: Training) -> None:
         """Watch `training`, and make it go on from `checkpoint`, all but its random numbers."""
         self._training = training
         self._buffers = resuming.versions(training.model)
