@@ -103,6 +103,7 @@ def test_load_reads_the_same_from_name_file_and_folder_and_writes_nothing(
     found: studies.Findings, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
     monkeypatch.setattr(local, "LocalRunner", no_runner)
+    assert not list((folder / "runs").glob("optuna.db-*")), "the run has closed it"
     before = files(folder / "runs")
     for given_study in (STUDY, "runs/small/small.yaml", "runs/small", Path("runs/small/embedded")):
         again = studies.load(given_study)

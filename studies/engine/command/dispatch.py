@@ -118,5 +118,5 @@ def _storage(study: Study, runs_dir: Path, say: Say) -> "Iterator[Storage]":
 
     with owned(study, runs_dir):
         storage = Storage(runs_dir, os.environ.get(STORAGE_VARIABLE), say)
-        with storage.explained():
+        with contextlib.closing(storage), storage.explained():
             yield storage

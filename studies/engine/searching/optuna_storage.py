@@ -71,6 +71,12 @@ class Storage:
             except (ImportError, ValueError) as error:
                 raise StudyError(f"BASIS_ZOO_STORAGE {self.name}: {masked(str(error))}") from None
 
+    def close(self) -> None:
+        """Close the file: a process that goes on, such as a notebook, leaves nothing beside it."""
+        if isinstance(self.storage, RDBStorage):
+            self.storage.remove_session()
+            self.storage.engine.dispose()
+
     @contextlib.contextmanager
     def explained(self, *more: type[Exception]) -> Iterator[None]:
         """Turn the storage's trouble, and `more`, into `Stopped`, with what to do."""
