@@ -76,7 +76,7 @@ def follow(text: str, cwd: Path) -> None:
 
 def pattern(line: str) -> str:
     """Without what differs from machine to machine: numbers, and the spaces that align them."""
-    return re.sub(r"[-+−]?\d[\d.e-]*", "#", re.sub(r"\s+", " ", line))
+    return re.sub(r"[-+−]?\d[\d.,e-]*", "#", re.sub(r"\s+", " ", line))
 
 
 TUTORIAL = page("tutorial.md")

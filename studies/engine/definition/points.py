@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,7 +16,6 @@ from studies.engine.definition.layers import NAMED, inherited, takes
 from studies.engine.definition.shipped import PROFILES
 from studies.engine.definition.study import Study
 from studies.engine.definition.train import Train
-from studies.engine.definition.yaml_source import display_path
 from studies.sections import NamedSection, Section, dotted, reason, unlike
 from studies.tasks import TaskSpec
 
@@ -45,7 +45,8 @@ class Problems(list[str]):
     def add(self, place: str, key: str, message: str) -> None:
         """Add a line unless it is there already."""
         line = f"{place}: {key}: {' '.join(message.split())}"
-        if place.startswith(display_path(PROFILES)):
+        # by its last parts: a file that was read before is shown as from the folder of that time
+        if Path(place.rpartition(":")[0]).parts[-3:-1] == PROFILES.parts[-2:]:
             line += f" (the profile's: the study may set `{key}` itself)"
         if line not in self:
             self.append(line)
