@@ -55,7 +55,10 @@ SYNONYMS = {
 """What a name is called elsewhere, in PEFT, in transformers or in short."""
 
 
+NEAR = 0.6
+"""How alike a name must be to be meant, by `difflib`."""
 MOST_HINTS = 3
+"""Names that are shown where several are as near."""
 
 
 def did_you_mean(name: object, names: Iterable[str]) -> str:
@@ -71,9 +74,9 @@ def did_you_mean(name: object, names: Iterable[str]) -> str:
     )
     close = [each for each in translations if each in spelled]
     if not close:
-        near = difflib.get_close_matches(text, spelled, n=len(spelled) or 1)
-        ratios = {each: difflib.SequenceMatcher(None, each, text).ratio() for each in near}
-        close = [each for each in spelled if ratios.get(each) == max(ratios.values(), default=1)]
+        ratios = {each: difflib.SequenceMatcher(None, each, text).ratio() for each in spelled}
+        nearest = max(ratios.values(), default=0.0)
+        close = [each for each, ratio in ratios.items() if ratio == nearest >= NEAR]
     meant = " or ".join(repr(spelled[each]) for each in close[:MOST_HINTS])
     return f" Did you mean {meant}?" if meant else ""
 

@@ -134,7 +134,7 @@ def _by_claim(study: Study, spreads: Sequence[Spread | str], level: float) -> Ta
 def _counted(claim: ClaimRule, level: float) -> str:
     """What a claim about collapsed runs needs, whose exact test has no spread."""
     if isinstance(claim.than, str):
-        alone = math.ceil(math.log2(1 / level))
+        alone = sign_power.fewest(level)  # McNemar's test is one of signs
         return f"none, runs are counted: decided where one arm alone collapses with {alone} seeds"
     needed = seeds_if_none_collapses(claim, level)
     if needed is None:

@@ -103,13 +103,8 @@ def _about_collapsed(
         for key in ("margin", "resolution"):
             if getattr(claim, key):
                 message = "two arms' shares of collapsed runs have no exact test with a margin"
-                yield (
-                    key,
-                    (
-                        f"{message}: leave it out, say higher or lower, or compare each arm with a "
-                        "number"
-                    ),
-                )
+                remedy = "leave it out, say higher or lower, or compare each arm with a number"
+                yield key, f"{message}: {remedy}"
     elif claim.than is not None and not 0 <= claim.than <= 1:
         yield "than", f"a share of runs is from 0 to 1, got {claim.than:g}"
     elif claim.than is not None and not claim.expect.endswith("within"):

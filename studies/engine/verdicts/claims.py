@@ -312,9 +312,8 @@ class _Claim:
             needed = self.bounds.seeds_needed(d, value, verdict.n, last)
         center, (low, high) = self.bounds.center, d.interval(decision.level)
         bound = max(center - low, high - center)
-        if bound <= ROUNDING:  # a median that is the margin itself
-            return replace(verdict, seeds_needed=needed)
-        return replace(verdict, bound=bound, seeds_needed=needed)
+        known = bound > ROUNDING  # else a median that is the margin itself
+        return replace(verdict, bound=bound if known else None, seeds_needed=needed)
 
     def _findings(self, verdict: Verdict, sample: Sample) -> Iterator[str]:
         margin = bool(self.bounds.center)

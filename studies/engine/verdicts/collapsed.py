@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import scipy
 
 from studies.engine.records import Result
+from studies.engine.verdicts.statistics import at_least
 from studies.tasks.metrics import has_chance_level
 
 
@@ -40,7 +41,7 @@ class Share:
         share = self._share(center)
         if share < 0 or not self.count:
             return 0.0 if share < 0 else 1.0
-        return _at_least(self.count, self.n, min(share, 1.0))
+        return at_least(self.count, self.n, min(share, 1.0))
 
     def p_below(self, center: float) -> float:
         """One-sided p of the exact test that the true share is at least `than` + `center`."""
@@ -81,16 +82,11 @@ class Discordant:
         """
         if center:
             raise ValueError(f"McNemar's test is of no difference, got {center}")
-        return _at_least(self.first, self.first + self.second, 0.5)
+        return at_least(self.first, self.first + self.second, 0.5)
 
     def p_below(self, center: float) -> float:
         """One-sided p of McNemar's exact test that the first collapses no less than the second."""
         return Discordant(self.second, self.first, self.n).p_above(center)
-
-
-def _at_least(count: int, n: int, share: float) -> float:
-    """P(X ≥ count) of n draws."""
-    return float(scipy.special.bdtrc(count - 1, n, share)) if count else 1.0
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import scipy
+from studies.engine.verdicts import sign_power
+from studies.engine.verdicts.statistics import at_least
 
 OF_FREEDOM = 0.37
 """Of the degrees of freedom of a standard deviation, what that of `spread` is worth."""
@@ -57,23 +58,22 @@ class Median:
 
     def p_above(self, center: float) -> float:
         """One-sided p of the test that the true median is at most `center`."""
-        return _heads(self._above(center), len(self.values))
+        return at_least(self._above(center), len(self.values), 0.5)
 
     def p_below(self, center: float) -> float:
         """One-sided p of the test that the true median is at least `center`."""
-        return _heads(self._below(center), len(self.values))
+        return at_least(self._below(center), len(self.values), 0.5)
 
     def interval(self, level: float) -> tuple[float, float]:
         """Ends of the interval that leaves the true median out on one side with at most `level`.
 
         Infinite where there are too few seeds for such an interval.
         """
-        n, outside = len(self.values), -1
-        while scipy.special.bdtr(outside + 1, n, 0.5) <= level:
-            outside += 1
-        if outside < 0:
+        n = len(self.values)
+        k = sign_power.critical(n, level)
+        if k is None:
             return -math.inf, math.inf
-        return self.values[outside], self.values[n - 1 - outside]
+        return self.values[n - k], self.values[k - 1]
 
     def share(self, end: float) -> float:
         """The share of numbers on the median's side of `end`, as of one more that counts half."""
@@ -84,8 +84,3 @@ class Median:
 
     def _below(self, center: float) -> int:
         return sum(v < center - ROUNDING for v in self.values)
-
-
-def _heads(count: int, n: int) -> float:
-    """P(X ≥ count) of n throws of a fair coin."""
-    return float(scipy.special.bdtrc(count - 1, n, 0.5)) if count else 1.0

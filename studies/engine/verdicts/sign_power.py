@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import scipy
 
 from studies.engine.verdicts.power import MOST, SHARE
+from studies.engine.verdicts.statistics import at_least
 
 
 def fewest(level: float) -> int:
@@ -20,12 +21,20 @@ def fewest(level: float) -> int:
     return math.ceil(math.log2(1 / level))
 
 
+def critical(n: int, level: float) -> int | None:
+    """The smallest number of `n` seeds that decides at `level`; None where not even all do."""
+    k = n + 1
+    while k > 0 and at_least(k - 1, n, 0.5) <= level:
+        k -= 1
+    return k if k <= n else None
+
+
 def seeds_for(q: float, level: float, share: float = SHARE) -> int | None:
     """The fewest seeds that decide in `share` of studies, of which each is on one side with `q`.
 
     None where even `MOST` do not.
     """
-    return _first(level, lambda n, k: _at_least(k, n, q) >= share) if q > 0.5 else None
+    return _first(level, lambda n, k: at_least(k, n, q) >= share) if q > 0.5 else None
 
 
 def seeds_needed(effect: float, level: float) -> int | None:
@@ -38,12 +47,12 @@ def seeds_to_bound(margin: float, level: float) -> int | None:
     beyond = float(scipy.special.ndtr(-margin))
     if margin <= 0:
         return None
-    return _first(level, lambda n, k: 2 * _at_least(n - k + 1, n, beyond) <= 1 - SHARE)
+    return _first(level, lambda n, k: 2 * at_least(n - k + 1, n, beyond) <= 1 - SHARE)
 
 
 def detectable(n: int, level: float) -> float:
     """As `power.detectable`, of normal numbers; inf with too few seeds."""
-    k = _critical(n, level)
+    k = critical(n, level)
     if k is None:
         return math.inf
     return float(scipy.special.ndtri(scipy.special.betaincinv(k, n - k + 1, SHARE)))
@@ -51,28 +60,19 @@ def detectable(n: int, level: float) -> float:
 
 def boundable(n: int, level: float) -> float:
     """As `power.boundable`, of normal numbers; inf with too few seeds."""
-    k = _critical(n, level)
+    k = critical(n, level)
     if k is None:
         return math.inf
     return -float(scipy.special.ndtri(scipy.special.betaincinv(n - k + 1, k, (1 - SHARE) / 2)))
-
-
-def _at_least(k: int, n: int, q: float) -> float:
-    """P(X ≥ k) of n draws."""
-    return float(scipy.special.bdtrc(k - 1, n, q)) if k > 0 else 1.0
 
 
 def _numbers(level: float) -> Iterator[tuple[int, int]]:
     """How many of n seeds decide, for every n up to `MOST`."""
     k = fewest(level)
     for n in range(k, MOST + 1):
-        if _at_least(k, n, 0.5) > level:
+        if at_least(k, n, 0.5) > level:
             k += 1  # one more seed takes no more than one more
         yield n, k
-
-
-def _critical(n: int, level: float) -> int | None:
-    return next((k for m, k in _numbers(level) if m == n), None)
 
 
 def _first(level: float, enough: Callable[[int, int], bool]) -> int | None:

@@ -155,6 +155,11 @@ def t_quantile(share: float, freedom: float) -> float:
     return float(scipy.special.stdtrit(freedom, share))
 
 
+def at_least(count: int, n: int, share: float) -> float:
+    """P(X ≥ count) of n draws that each hit with probability `share`."""
+    return float(scipy.special.bdtrc(count - 1, n, share)) if count > 0 else 1.0
+
+
 def t_test(sample: Measured) -> float:
     """Two-sided p of the t test that the true mean is 0."""
     return 2 * min(sample.p_above(0.0), sample.p_below(0.0))
