@@ -95,6 +95,14 @@ def test_what_makes_a_result_another_trials_is_said(tmp_path: Path, theirs, reas
     assert why.endswith(reason.format(key=other.key)) and not found.taken
 
 
+def test_an_archive_of_another_study_is_refused_in_a_few_lines(tmp_path: Path) -> None:
+    found = importing.Imported(strangers=[(tmp_path / str(n), f"no {n}") for n in range(200)])
+    lines = list(found.refusals(later=""))
+    assert lines[0] == f"refused: {tmp_path / '0'}: no 0" and len(lines) == 6
+    assert lines[-1] == "refused: 195 more of which the plan has no point"
+    assert list(found.refusals(later="the next stage")) == []
+
+
 def test_files_are_taken_with_our_permissions(tmp_path: Path) -> None:
     folder = tmp_path / "far" / "x"
     (folder / "more" / "checkpoint-3").mkdir(parents=True)

@@ -34,6 +34,8 @@ LARGEST_ARCHIVE = 2**31
 """Bytes that an archive may hold; results of a study without their curves take a hundredth."""
 SKIPPED = ("attempt-*", "*checkpoint-*", "result.json", "trial.json", "pid", ".*")
 """Entries of a trial's folder that are not taken along."""
+MOST_STRANGERS = 5
+"""Results of unknown points that are named; the archive of another study has hundreds."""
 
 
 @dataclass
@@ -57,6 +59,14 @@ class Imported:
         refused = len(self.refused) + (0 if later else len(self.strangers))
         left = f", {len(self.strangers)} of {later}" if later and self.strangers else ""
         return f"{taken} results taken, {known} known already, {refused} refused{left}"
+
+    def refusals(self, later: str) -> Iterator[str]:
+        """Lines that say what was refused and why; `later` as in `summary`."""
+        strangers = [] if later else self.strangers
+        for folder, reason in [*self.refused, *strangers[:MOST_STRANGERS]]:
+            yield f"refused: {folder}: {reason}"
+        if len(strangers) > MOST_STRANGERS:
+            yield f"refused: {len(strangers) - MOST_STRANGERS} more of which the plan has no point"
 
 
 @contextmanager

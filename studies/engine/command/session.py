@@ -365,9 +365,10 @@ class Session:
         dispatch.record(self._study, trials, self._runs_dir, self._complain)
         ours = {trial.key for trial in stage.selected}
         ours |= {trial.key for trial in (*stage.may_follow, *more) if trial.cell in cells}
-        self._print(f"{name}{found.summary(ours, '' if last else later)}")
-        for folder, reason in [*found.refused, *(found.strangers if last else ())]:
-            self._complain(f"refused: {folder}: {reason}")
+        later = "" if last else later
+        self._print(f"{name}{found.summary(ours, later)}")
+        for line in found.refusals(later):
+            self._complain(line)
 
     def _refuse_open_search(self) -> None:
         if self.search is not None and self.search.missing:
