@@ -1,5 +1,6 @@
 """`tune.race`: more seeds for an arm's values that the seeds so far do not tell apart."""
 
+import statistics
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from studies.engine.errors import StudyError
 from studies.engine.planning.plan import plan_candidates, plan_tuning
 from studies.engine.planning.tuning import Choice
 from studies.engine.records import Trial
-from studies.engine.reporting import rendering
+from studies.engine.reporting import remarks, rendering
 
 RATE = "train.learning_rate"
 RACED = STUDY.replace(
@@ -170,9 +171,63 @@ def test_less_is_better_where_the_study_says_so(tmp_path: Path) -> None:
     assert choice.score == pytest.approx(0.2 + sum(SHARED[:4]) / 4 - 0.05 / 4)
 
 
+ONE_AT_CHANCE = {2e-3: (0.01, 0.01, 0.01, -0.3, 0.01, 0.01, 0.01, 0.01)}
+"""2e-3 is better by a point with every seed but one."""
+
+
+@pytest.mark.parametrize(
+    ("tune", "noise", "chosen", "seeds"),
+    [
+        ("[7, 8, 9, 10, 11]", ONE_AT_CHANCE, 1e-3, (5, 5, 5)),
+        ("[7, 8, 9, 10, 11], statistic: median", ONE_AT_CHANCE, 2e-3, (5, 5, 5)),
+        # 1 of 2 wins, then 3 of 4 (a surplus of 2, the root of 4), then 7 of 8
+        ("[7, 8], race: 8, statistic: median", {2e-3: (0.01, -0.3, *[0.01] * 6)}, 2e-3, (8, 8, 2)),
+        # 1 of 2 wins, then 2 of 4, and never more than half
+        ("[7, 8], race: 8, statistic: median", {2e-3: (0.1, -0.01) * 4}, 2e-3, (8, 8, 2)),
+        # 2 of 2 wins are enough
+        ("[7, 8], race: 8, statistic: median", {2e-3: (0.01, 0.02, *[-1] * 6)}, 2e-3, (2, 2, 2)),
+    ],
+)
+def test_the_median_is_not_moved_by_one_run_at_chance(
+    tmp_path: Path, tune: str, noise, chosen: float, seeds: tuple[int, ...]
+) -> None:
+    (tmp_path / "s.yaml").write_text(RACED.replace("[7, 8], race: 8", tune))
+    study = load_study(tmp_path / "s.yaml")
+    trials = {trial.key: trial for trial in plan_tuning(study)}
+
+    def result_of(key: str) -> SimpleNamespace:
+        value = mean(trials[key], {1e-3: 0.8, 2e-3: 0.8}, noise)
+        return SimpleNamespace(status="done", metrics={"valid/accuracy": value})
+
+    tuning = plan_candidates(study, list(trials.values()))
+    choice, asked = tuning.walk(tuning.arms[0], result_of)
+    assert choice is not None and choice.settings == {RATE: chosen} and choice.seeds == seeds
+    center = statistics.median if "median" in tune else statistics.fmean
+    own = [mean(trials[key], {1e-3: 0.8, 2e-3: 0.8}, noise) for key in asked
+           if rate(trials[key]) == chosen]  # fmt: skip
+    assert choice.score == pytest.approx(center(own))
+    head = rendering._tuning(SimpleNamespace(choices=[choice], chosen_on="valid/accuracy"))
+    assert ("Median valid/accuracy" in head) == ("median" in tune)
+
+
+@pytest.mark.parametrize(
+    ("claims", "chosen_by", "warned"),
+    [("median", "mean", True), ("median", "median", False), ("mean", "mean", False)],
+)
+def test_claims_about_medians_warn_of_choices_by_the_mean(claims, chosen_by, warned) -> None:
+    choice = Choice("a", {RATE: 0.1}, (({RATE: 0.1}, 0.5),), statistic=chosen_by)
+    outcome = SimpleNamespace(
+        metric="test/accuracy", chosen_on="valid/accuracy", select_on="valid/accuracy",
+        search=None, best_steps=(), is_mean=False, choices=[choice],
+        verdicts=[SimpleNamespace(statistic=claims)],
+    )  # fmt: skip
+    assert any("tune.statistic: median" in line for line in remarks._choices(outcome)) == warned
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("race: 8", "statistic: mode", r"tune\.statistic: expected .*mean.*median"),
         ("seeds: [7, 8], race: 8", "seeds: [7], race: 8", r"`race` needs two `seeds` at least"),
         ("race: 8", "race: 2", r"`race` is how many seeds there are at most, and `seeds` are 2"),
         ("[7, 8]", "[7, 4294967296]", r"tune\.seeds\[1\]: expected less than"),

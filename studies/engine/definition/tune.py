@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -32,6 +32,11 @@ class Tune(Section):
     """How many seeds a value gets at most, those that follow the last one: an arm's values within
     one standard error of its best get more, in rounds of twice as many, until one is left. 0: none
     gets more than `seeds`."""
+
+    statistic: Literal["mean", "median"] = "mean"
+    """By what of its seeds a value is chosen. `median` suits claims about medians: one run that
+    falls to chance then hardly moves the choice, and values are close where wins and losses, paired
+    by seed, differ by at most the root of their number, the standard error of a fair coin."""
 
     @property
     def race_seeds(self) -> tuple[int, ...]:

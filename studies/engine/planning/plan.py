@@ -95,6 +95,7 @@ def plan_candidates(
         select_on=select_on,
         select_on_of={task: each for task, each in chosen_on.items() if task and each is not None},
         direction=study.objective.direction,
+        statistic=study.tune.statistic,
         arms=tuple(map(tuple, arms)),
         first=first,
         may_follow=tuple(

@@ -1,8 +1,9 @@
 """The stage before the seeds: every arm tries the same values, and validation chooses one.
 
 `tune: {train.learning_rate: [1.0e-3, 4.0e-3], seeds: [100]}` runs arms × values × seeds as trials
-like any other, takes for each arm the values with the best mean of `objective.select_on`, and only
-then trains the seeds of the study with them. The test set is not looked at. With several tasks
+like any other, takes for each arm the values with the best mean (or median, `statistic`) of
+`objective.select_on`, and only then trains the seeds of the study with them. The test set is not
+looked at. With several tasks
 every arm chooses on each of them by itself. An arm whose best is the smallest or largest value
 gets, by `extend`, one beyond it, until its best lies inside. By `race` an arm's values that its
 seeds do not tell apart get more seeds, round by round, until one is left (racing, as Maron and
@@ -33,7 +34,8 @@ class Choice:
     settings: Mapping[str, Any]
     """Dotted settings; {} where no value gave a result, and the arm keeps the study's own."""
     scores: tuple[tuple[Mapping[str, Any], float | None], ...]
-    """Each combination of values with its mean over its seeds; None where a first one failed."""
+    """Each combination of values with its mean over its seeds, or their median; None where a first
+    one failed."""
     trials: tuple[Trial, ...] = ()
     """The arm's trials of the study's seeds, where they are known already."""
     task: str = ""
@@ -47,6 +49,8 @@ class Choice:
     """How many seeds each of `scores` is over."""
     first: int = 0
     """How many all values had before the race."""
+    statistic: Literal["mean", "median"] = "mean"
+    """Of its seeds, by which a combination was chosen."""
 
     @property
     def raced(self) -> bool:
@@ -79,7 +83,7 @@ class Choice:
 
     @property
     def score(self) -> float | None:
-        """The mean of what was chosen."""
+        """The mean, or the median, of what was chosen."""
         return next((score for settings, score in self.scores if settings == self.settings), None)
 
 
@@ -112,6 +116,8 @@ class Tuning(Record):
 
     select_on: str
     direction: Literal["maximize", "minimize"]
+    statistic: Literal["mean", "median"] = "mean"
+    """Of its seeds, by which an arm takes its values."""
     arms: tuple[tuple[Candidate, ...], ...]
     """By arm and task; the last candidate of each is the last resort."""
     select_on_of: dict[str, str] = Field(default_factory=dict)
@@ -150,7 +156,7 @@ class Tuning(Record):
             for i, count in counts.items():
                 found = _values([results[key] for key in tried[i].scored_by[:count]], metric)
                 values[i] = [sign * value for value in found] if len(found) >= first else []
-            field = _Field(tried, values, counts, sign, first)
+            field = _Field(tried, values, counts, sign, first, self.statistic)
             choice = field.choice(own)
             more = field.further(choice.edges)
             if not more:
@@ -168,12 +174,14 @@ class _Field:
         counts: Mapping[int, int],
         sign: int,
         first: int,
+        statistic: Literal["mean", "median"],
     ) -> None:
         """`values` are the better the larger: of the `counts` asked for those before a failed seed,
         and none of a candidate of which one of the `first` failed."""
         self._tried, self._values, self._counts = tried, values, counts
-        self._sign, self._first = sign, first
-        known = [(len(own), statistics.fmean(own), -i) for i, own in values.items() if own]
+        self._sign, self._first, self._statistic = sign, first, statistic
+        self._center = statistics.median if statistic == "median" else statistics.fmean
+        known = [(len(own), self._center(own), -i) for i, own in values.items() if own]
         # of those with the most seeds, and of equals the first
         self._best = -max(known)[2] if known else None
         self._close = [i for i in values if self._is_close(i)]
@@ -185,13 +193,14 @@ class _Field:
         return Choice(
             arm,
             best.settings,
-            tuple((self._tried[i].settings, self._mean(i)) for i in self._counts),
+            tuple((self._tried[i].settings, self._score(i)) for i in self._counts),
             best.trials,
             task,
             extended=any(self._tried[i].beyond for i in self._counts),
             close=tuple(self._tried[i].settings for i in self._close),
             seeds=tuple(len(self._values[i]) or n for i, n in self._counts.items()),
             first=self._first,
+            statistic=self._statistic,
         )
 
     def further(self, edges: Mapping[str, str]) -> dict[int, int]:
@@ -209,8 +218,8 @@ class _Field:
         racing = [self._best, *rivals] if rivals else []
         return {i: more for i in racing if self._counts[i] < more}
 
-    def _mean(self, i: int) -> float | None:
-        return self._sign * statistics.fmean(self._values[i]) if self._values[i] else None
+    def _score(self, i: int) -> float | None:
+        return self._sign * self._center(self._values[i]) if self._values[i] else None
 
     def _is_close(self, i: int) -> bool:
         """Whether the best is not better by more than a standard error, on the seeds they share.
@@ -221,6 +230,9 @@ class _Field:
             return False
         pairs = zip(self._values[self._best], self._values[i], strict=False)
         ahead = [best - value for best, value in pairs]
+        if self._statistic == "median":
+            wins, losses = (sum(sign * each > 0 for each in ahead) for sign in (1, -1))
+            return wins - losses <= math.sqrt(wins + losses)
         return statistics.fmean(ahead) <= statistics.stdev(ahead) / math.sqrt(len(ahead))
 
 

@@ -217,6 +217,12 @@ def _choices(outcome: Outcome) -> Iterator[str]:
             f"seeds than those reported{_extended(outcome.choices)}.{untuned if left else ''}"
         )
         yield from _doubts(outcome.choices)
+        medians = any(verdict.statistic == "median" for verdict in outcome.verdicts)
+        if medians and outcome.choices[0].statistic == "mean":
+            yield (
+                f"Claims are about the median, and {tuned} was chosen by the mean, which one run "
+                "that falls to chance moves: `tune.statistic: median` chooses by the median."
+            )
     elif search is not None and search.points:
         searched = ", ".join(f"`{path}`" for path in search.points[0].settings)
         yield (

@@ -165,13 +165,16 @@ def _tuning(outcome: Outcome) -> str:
     rows = []
     for choice in outcome.choices:
         known = [settings for settings, _ in choice.scores]
-        cells = [_mean(choice, known.index(s)) if s in known else "" for s in tried]
+        cells = [_score(choice, known.index(s)) if s in known else "" for s in tried]
         marked = [f"**{c}**" if s == choice.settings else f"~ {c}" if s in choice.close else c
                   for c, s in zip(cells, tried, strict=True)]  # fmt: skip
         rows.append([choice.title, *marked])
-    head = f"Mean {outcome.chosen_on} of the stage before the seeds; what was chosen is bold."
+    median = outcome.choices[0].statistic == "median"
+    name = "Median" if median else "Mean"
+    head = f"{name} {outcome.chosen_on} of the stage before the seeds; what was chosen is bold."
     if any(choice.close for choice in outcome.choices):
-        head += " ~ is within one standard error of it, paired by seed."
+        by = "by wins and losses, " if median else ""
+        head += f" ~ is within one standard error of it, {by}paired by seed."
     if any(choice.extended for choice in outcome.choices):
         head += " Empty: no arm tries what lies further from its best than the next value."
     if any(choice.raced for choice in outcome.choices):
@@ -179,8 +182,8 @@ def _tuning(outcome: Outcome) -> str:
     return f"## Tuning\n\n{head}\n\n" + table(["arm", *columns], rows)
 
 
-def _mean(choice: Choice, i: int) -> str:
-    """The mean of the tried settings number `i`; its seeds, where it had more than the first."""
+def _score(choice: Choice, i: int) -> str:
+    """What the tried settings number `i` came to; of how many seeds, if of more than the first."""
     count = choice.seeds[i] if choice.raced else 0
     seeds = f" ({count})" if count > choice.first else ""
     return f"{number(choice.scores[i][1])}{seeds}"
