@@ -86,6 +86,13 @@ def padded(
     return torch.from_numpy(filled)
 
 
+def real_tokens(
+    rows: Sequence[Sequence[int]], lengths: Sequence[int] = (), side: str = "right"
+) -> Tensor:
+    """The attention mask that goes with `padded`: (rows, length) int64, 1 for what is no fill."""
+    return padded([[1] * len(row) for row in rows], 0, lengths, side)
+
+
 class Pad:
     """Collates rows as their tokenizer pads them, without asking it again for each batch."""
 

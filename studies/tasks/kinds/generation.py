@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from studies.tasks.encoding import padded, real_tokens
+
 
 def generate(
     model: nn.Module,
@@ -30,29 +32,23 @@ def generate(
     encoded = tokenizer(list(prompts), return_attention_mask=False)["input_ids"]
     room = max(1, max_length - max_new_tokens)
     order = sorted(range(len(prompts)), key=lambda place: -len(encoded[place]))
-    sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {}
     answers = [""] * len(prompts)
     for start in range(0, len(order), batch_size):
         places = order[start : start + batch_size]
         rows = [encoded[place][-room:] for place in places]
-        longest = max(map(len, rows))
-        padding = [longest - len(row) for row in rows]
-        ids = torch.tensor(
-            [[tokenizer.pad_token_id] * n + row for n, row in zip(padding, rows, strict=True)],
-            device=device,
-        )
-        mask = (
-            torch.arange(longest, device=device) >= torch.tensor(padding, device=device)[:, None]
-        ).long()
+        ids = padded(rows, tokenizer.pad_token_id, side="left").to(device)
         written = write(
             input_ids=ids,
-            attention_mask=mask,
+            attention_mask=real_tokens(rows, side="left").to(device),
             max_new_tokens=max_new_tokens,
             num_beams=beams,
             pad_token_id=tokenizer.pad_token_id,
-            **({"do_sample": False, "temperature": None, "top_p": None, "top_k": None} | sampling),
+            do_sample=temperature > 0,
+            temperature=temperature if temperature > 0 else None,
+            top_p=None,
+            top_k=None,
         )
-        texts = tokenizer.batch_decode(written[:, longest:], skip_special_tokens=True)
+        texts = tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)
         for place, text in zip(places, texts, strict=True):
             answers[place] = text.strip()
     return answers

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from studies.tasks.encoding import padded, real_tokens
 from studies.tasks.kinds.tokens import Tokens, arguments_of
 
 MIN_SHARED = 2
@@ -105,25 +106,25 @@ class _Forward:
     def plainly(self, batch: list[_Question]) -> list[float]:
         """Scores of questions with one choice each."""
         texts = [question.context + question.choices[0][:-1] for question in batch]
-        ids, mask = self._left(texts)
+        ids, mask = self._tensors(texts, "left")
         longest = max(len(question.choices[0]) - 1 for question in batch)
         logits = self._run(ids, mask, _positions(mask), longest).logits[:, -longest:]
-        return _scores(logits, [question.choices[0][1:] for question in batch], left=True)
+        return _scores(logits, [question.choices[0][1:] for question in batch], "left")
 
     def with_shared_context(self, batch: list[_Question]) -> list[float]:
         """Scores of questions with several choices: contexts first, then every choice."""
-        ids, mask = self._left([question.context for question in batch])
+        ids, mask = self._tensors([question.context for question in batch], "left")
         cache = self._run(ids, mask, _positions(mask), 1, DynamicCache()).past_key_values
         counts = torch.tensor([len(q.choices) for q in batch], device=self._device)
         rows = torch.repeat_interleave(torch.arange(len(batch), device=self._device), counts)
         cache.batch_select_indices(rows)
         choices = [choice for question in batch for choice in question.choices]
-        right, right_mask = self._right([choice[:-1] for choice in choices])
+        right, right_mask = self._tensors([choice[:-1] for choice in choices], "right")
         start = mask.sum(dim=1)[rows, None]
         positions = start + torch.arange(right.shape[1], device=self._device)
         full = torch.cat([mask[rows], right_mask], dim=1)
         logits = self._run(right, full, positions, right.shape[1], cache).logits
-        return _scores(logits, [choice[1:] for choice in choices], left=False)
+        return _scores(logits, [choice[1:] for choice in choices], "right")
 
     def _run(
         self,
@@ -141,22 +142,10 @@ class _Forward:
             extra["logits_to_keep"] = keep
         return self._model(input_ids=ids, attention_mask=mask, **extra)
 
-    def _left(self, texts: list[list[int]]) -> tuple[Tensor, Tensor]:
-        longest = max(map(len, texts))
-        return self._tensors([[self._pad] * (longest - len(t)) + t for t in texts], texts, True)
-
-    def _right(self, texts: list[list[int]]) -> tuple[Tensor, Tensor]:
-        longest = max(map(len, texts))
-        return self._tensors([t + [self._pad] * (longest - len(t)) for t in texts], texts, False)
-
-    def _tensors(
-        self, padded: list[list[int]], texts: list[list[int]], left: bool
-    ) -> tuple[Tensor, Tensor]:
-        ids = torch.tensor(padded, device=self._device)
-        lengths = torch.tensor([len(text) for text in texts], device=self._device)[:, None]
-        places = torch.arange(ids.shape[1], device=self._device)
-        real = places >= ids.shape[1] - lengths if left else places < lengths
-        return ids, real.long()
+    def _tensors(self, texts: list[list[int]], side: str) -> tuple[Tensor, Tensor]:
+        """(texts, length) tokens, padded on that side, and their mask."""
+        ids, mask = padded(texts, self._pad, side=side), real_tokens(texts, side=side)
+        return ids.to(self._device), mask.to(self._device)
 
 
 def _positions(mask: Tensor) -> Tensor:
@@ -164,16 +153,10 @@ def _positions(mask: Tensor) -> Tensor:
     return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
-def _scores(logits: Tensor, targets: list[list[int]], left: bool) -> list[float]:
-    """Sums over each row's targets; `left` says that rows end together, else they begin so."""
-    length = logits.shape[1]
-    index = torch.zeros(logits.shape[:2], dtype=torch.long)
-    real = torch.zeros(logits.shape[:2], dtype=torch.bool)
-    for row, target in enumerate(targets):
-        where = slice(length - len(target), length) if left else slice(0, len(target))
-        index[row, where] = torch.tensor(target)
-        real[row, where] = True
-    index, real = index.to(logits.device), real.to(logits.device)
+def _scores(logits: Tensor, targets: list[list[int]], side: str) -> list[float]:
+    """Sums over each row's targets, of which the longest has as many as there are logits."""
+    index = padded(targets, 0, side=side).to(logits.device)
+    real = real_tokens(targets, side=side).to(logits.device)
     # log_softmax of the whole vocabulary in float32 would double the largest tensor there is
     chosen = logits.gather(2, index[..., None])[..., 0].float()
     logs = chosen - torch.logsumexp(logits.float(), dim=-1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from studies.tasks.encoding import Encoded, Example, padded
+from studies.tasks.encoding import Encoded, Example, padded, real_tokens
 from studies.tasks.kinds.prepared import Outputs
 from studies.tasks.token_cache import tokenise
 
@@ -79,7 +79,7 @@ class PadLessons:
         ids = [example["input_ids"] for example in examples]
         return {
             "input_ids": padded(ids, self.pad_token, lengths),
-            "attention_mask": padded([[1] * len(row) for row in ids], 0, lengths),
+            "attention_mask": real_tokens(ids, lengths),
             "labels": padded([example["labels"] for example in examples], IGNORED, lengths),
         }
 
