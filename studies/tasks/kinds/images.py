@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from studies.backbones.conversion import require
 from studies.tasks.encoding import Example, Examples, spare_workers
-from studies.tasks.kinds.prepared import Prepared, evaluating
+from studies.tasks.kinds.prepared import Prepared, evaluating, outputs_of
 from studies.tasks.metrics import Measured, named_classification_metrics
 from studies.tasks.rows import Picture
 from studies.tasks.spec import TaskSpec
@@ -74,21 +73,16 @@ class Images(Prepared):
         self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None
     ) -> Measured:
         """The metrics that the task declares."""
-        data, outputs, labels = self._splits[split], [], []
-        with evaluating(model, autocast) as device:
-            for batch in DataLoader(
-                data,
-                batch_size,
-                collate_fn=partial(self._batch, augment=False),
-                num_workers=spare_workers(),
-                generator=torch.Generator(),  # it would draw from the training's
-            ):
-                labels.append(batch.pop("labels").numpy())
-                logits = model(pixel_values=batch["pixel_values"].to(device)).logits
-                outputs.append(logits.double())  # read at the end: until then nobody waits
-        return named_classification_metrics(
-            self._names, torch.cat(outputs).cpu().numpy(), np.concatenate(labels)
+        batches = DataLoader(
+            self._splits[split],
+            batch_size,
+            collate_fn=partial(self._batch, augment=False),
+            num_workers=spare_workers(),
+            generator=torch.Generator(),  # it would draw from the training's
         )
+        with evaluating(model, autocast) as device:
+            outputs, labels = outputs_of(model, batches, device)
+        return named_classification_metrics(self._names, outputs, labels)
 
     def _batch(self, examples: Sequence[Example], augment: bool) -> dict[str, Tensor]:
         from PIL import Image

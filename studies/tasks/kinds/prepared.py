@@ -1,11 +1,13 @@
 """A task's rows made ready for one model: all that a training loop needs to know of a task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -76,6 +78,18 @@ class Prepared(ABC):
     ) -> dict[str, float]:
         """The metrics alone that `measure` gives."""
         return self.measure(model, split, batch_size, autocast).metrics
+
+
+def outputs_of(
+    model: nn.Module, batches: Iterable[dict[str, Tensor]], device: torch.device
+) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """The logits of all batches, in float64, and their labels, in the order of the batches."""
+    outputs, labels = [], []
+    for batch in batches:
+        labels.append(batch.pop("labels").numpy())
+        logits = model(**{key: value.to(device) for key, value in batch.items()}).logits
+        outputs.append(logits.double())  # read at the end: until then nobody waits
+    return torch.cat(outputs).cpu().numpy(), np.concatenate(labels)
 
 
 @contextmanager

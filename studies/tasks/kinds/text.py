@@ -9,7 +9,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from studies.tasks.encoding import Encoded, Example, Pad, encode, eval_batches, eval_order
-from studies.tasks.kinds.prepared import Outputs, Prepared, evaluating
+from studies.tasks.kinds.prepared import Outputs, Prepared, evaluating, outputs_of
 from studies.tasks.metrics import Measured, correlation_metrics, named_classification_metrics
 from studies.tasks.rows import Row
 from studies.tasks.spec import TaskSpec
@@ -37,15 +37,11 @@ class TextClassification(Prepared):
         self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None
     ) -> Measured:
         """The metrics that the task declares."""
-        data, outputs, labels = self._splits[split], [], []
+        data = self._splits[split]
         with evaluating(model, autocast) as device:
-            for batch in eval_batches(
-                data, self._pad, batch_size, few_lengths=device.type == "cuda"
-            ):
-                labels.append(batch.pop("labels").numpy())
-                logits = model(**{key: value.to(device) for key, value in batch.items()}).logits
-                outputs.append(logits.double())  # read at the end: until then nobody waits
-        scored = self._scored(torch.cat(outputs).cpu().numpy(), np.concatenate(labels))
+            few = device.type == "cuda"
+            batches = eval_batches(data, self._pad, batch_size, few_lengths=few)
+            scored = self._scored(*outputs_of(model, batches, device))
         places = np.argsort(eval_order(data))  # metrics stay sums in the order of the batches
         by_row = {name: tuple(rows[places] for rows in own) for name, own in scored.by_row.items()}
         return Measured(scored.metrics, by_row)
