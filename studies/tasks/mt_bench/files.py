@@ -1,7 +1,7 @@
 """Questions and the growing files of answers and grades: JSON Lines, appended to, resumable."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,19 +47,7 @@ def read_done(file: Path, key: str) -> dict[int, Any]:
     """
     if not file.is_file():
         return {}
-    done = {}
-    lines = file.read_text(encoding="utf-8").split("\n")
-    for place, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            if place == len(lines) - 1:
-                break
-            raise ValueError(f"{file}, line {place + 1} is no JSON: {error}") from error
-        done[int(record["question_id"])] = record[key]
-    return done
+    return {int(record["question_id"]): record[key] for _, record in _lines(file, grows=True)}
 
 
 def append(file: Path, record: Mapping[str, Any]) -> None:
@@ -74,12 +62,16 @@ def append(file: Path, record: Mapping[str, Any]) -> None:
         stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
 
 
-def _lines(file: Path) -> list[tuple[int, dict[str, Any]]]:
-    lines = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
-        if line.strip():
-            try:
-                lines.append((number, json.loads(line)))
-            except ValueError as error:
-                raise ValueError(f"{file}, line {number} is no JSON: {error}") from error
-    return lines
+def _lines(file: Path, *, grows: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The records of a file with their lines; where it `grows`, the last line may be cut short."""
+    lines = file.read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            if grows and number == len(lines):
+                return
+            raise ValueError(f"{file}, line {number} is no JSON: {error}") from error
+        yield number, record
