@@ -1,6 +1,7 @@
 """The model's answers, turn after turn, several conversations at a time."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -30,12 +31,10 @@ def write_answers(
     """Append the answers that `out` lacks, and return how many that were."""
     done = read_done(out, "turns")
     left = [question for question in questions if question.number not in done]
-    left.sort(key=lambda q: (TEMPERATURES.get(q.category, 0.0), len(q.turns)))
-    for batch in _alike(left, batch_size):
-        temperature = TEMPERATURES.get(batch[0].category, 0.0)
+    for (temperature, turns), batch in _alike(left, batch_size):
         torch.manual_seed(seed + batch[0].number)
         answers: list[list[str]] = [[] for _ in batch]
-        for turn in range(len(batch[0].turns)):
+        for turn in range(turns):
             prompts = [
                 conversation(tokenizer, question.turns[: turn + 1], given)
                 for question, given in zip(batch, answers, strict=True)
@@ -79,18 +78,15 @@ def conversation(
     return "\n\n".join(parts)
 
 
-def _alike(questions: Sequence[Question], size: int) -> list[list[Question]]:
-    """Batches of one temperature and number of turns."""
-    batches: list[list[Question]] = []
-    for question in questions:
-        last = batches[-1] if batches else []
-        same = last and _kind(last[0]) == _kind(question) and len(last) < size
-        if same:
-            last.append(question)
-        else:
-            batches.append([question])
-    return batches
+def _alike(
+    questions: Sequence[Question], size: int
+) -> Iterator[tuple[tuple[float, int], list[Question]]]:
+    """Batches of one temperature and number of turns, beside these two."""
 
+    def kind(question: Question) -> tuple[float, int]:
+        return TEMPERATURES.get(question.category, 0.0), len(question.turns)
 
-def _kind(question: Question) -> tuple[float, int]:
-    return TEMPERATURES.get(question.category, 0.0), len(question.turns)
+    for own, group in itertools.groupby(sorted(questions, key=kind), kind):
+        alike = list(group)
+        for start in range(0, len(alike), size):
+            yield own, alike[start : start + size]
