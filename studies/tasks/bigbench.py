@@ -6,6 +6,8 @@ compares adapters with each other; it is never the ground of a leaderboard claim
 
 import json
 import random
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,7 @@ def choices_of(example: dict[str, Any]) -> tuple[list[str], int]:
     """Choices of an example with `target_scores`, and the place of the best."""
     scores = example["target_scores"]
     choices = list(scores)
-    return choices, max(range(len(choices)), key=lambda place: scores[choices[place]])
+    return choices, choices.index(max(choices, key=scores.__getitem__))
 
 
 def tidy(text: str) -> str:
@@ -84,8 +86,21 @@ def tidy(text: str) -> str:
     return text.strip().rstrip(".").strip()
 
 
-def shuffled(right: str, wrong: list[str], name: str) -> tuple[list[str], int]:
-    """Choices in an order that depends on `name` alone, and the place of the right one."""
-    choices = list(dict.fromkeys([right, *wrong]))
-    random.Random(name).shuffle(choices)
-    return choices, choices.index(right)
+def questions(folder: Path, name: str, given: str) -> Iterator[tuple[str, str, list[str], int]]:
+    """What is `given` (Fact, Context), question, choices and the right one's place, of a task.
+
+    The order of the choices depends on the question alone.
+    """
+    form = re.compile(
+        rf"{given}:\s*(.*?)\s*\n\s*Question:\s*(.*?)\s*\n\s*Correct Answer:\s*(.*)$", re.S
+    )
+    for example in examples(folder, name):
+        match = form.match(example["input"])
+        if match is None:
+            continue
+        said, question, right = match[1], match[2], tidy(match[3])
+        targets = example["target"]
+        wrong = map(tidy, [targets] if isinstance(targets, str) else targets)
+        choices = list(dict.fromkeys([right, *wrong]))
+        random.Random(question).shuffle(choices)
+        yield said, question, choices, choices.index(right)

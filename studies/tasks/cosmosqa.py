@@ -4,18 +4,14 @@ Huang et al., *Cosmos QA: machine reading comprehension with contextual commonse
 EMNLP 2019. Questions about one story stay in one split.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from studies.tasks.bigbench import BIGBENCH, LICENCE, examples, shuffled, tidy
+from studies.tasks.bigbench import BIGBENCH, LICENCE, questions
 from studies.tasks.packaged import PackagedTask
 from studies.tasks.rows import AnyRow, Item, words_of
 
 FILE = "subtask025_cosmosqa_incorrect_answer_generation"
-_INPUT = re.compile(
-    r"Context:\s*(.*?)\s*\n\s*Question:\s*(.*?)\s*\n\s*Correct Answer:\s*(.*)$", re.S
-)
 
 
 class CosmosQA(PackagedTask):
@@ -31,15 +27,7 @@ class CosmosQA(PackagedTask):
 
     def read(self, folders: Sequence[Path]) -> list[AnyRow]:
         """Every question with its story."""
-        items: list[AnyRow] = []
-        for example in examples(folders[0], FILE):
-            match = _INPUT.match(example["input"])
-            if match is None:
-                continue
-            story, question, right = match.groups()
-            targets = example["target"]
-            wrong = [tidy(t) for t in ([targets] if isinstance(targets, str) else targets)]
-            choices, gold = shuffled(tidy(right), wrong, question)
-            context = f"{story}\nQuestion: {question}\nAnswer:"
-            items.append(Item.of(context, choices, gold, group=words_of(story)))
-        return items
+        return [
+            Item.of(f"{story}\nQuestion: {question}\nAnswer:", choices, gold, group=words_of(story))
+            for story, question, choices, gold in questions(folders[0], FILE, "Context")
+        ]

@@ -5,16 +5,14 @@ that the archive prints with each question is left out: it says the answer. Ques
 one fact stay in one split.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from studies.tasks.bigbench import BIGBENCH, LICENCE, examples, shuffled, tidy
+from studies.tasks.bigbench import BIGBENCH, LICENCE, questions
 from studies.tasks.packaged import PackagedTask
 from studies.tasks.rows import AnyRow, Item, words_of
 
 FILE = "subtask042_qasc_incorrect_option_generation"
-_INPUT = re.compile(r"Fact:\s*(.*?)\s*\n\s*Question:\s*(.*?)\s*\n\s*Correct Answer:\s*(.*)$", re.S)
 
 
 class Qasc(PackagedTask):
@@ -31,15 +29,7 @@ class Qasc(PackagedTask):
 
     def read(self, folders: Sequence[Path]) -> list[AnyRow]:
         """Every question."""
-        items: list[AnyRow] = []
-        for example in examples(folders[0], FILE):
-            match = _INPUT.match(example["input"])
-            if match is None:
-                continue
-            fact, question, right = match.groups()
-            targets = example["target"]
-            wrong = [tidy(t) for t in ([targets] if isinstance(targets, str) else targets)]
-            choices, gold = shuffled(tidy(right), wrong, question)
-            context = f"Question: {question}\nAnswer:"
-            items.append(Item.of(context, choices, gold, group=words_of(fact)))
-        return items
+        return [
+            Item.of(f"Question: {question}\nAnswer:", choices, gold, group=words_of(fact))
+            for fact, question, choices, gold in questions(folders[0], FILE, "Fact")
+        ]
