@@ -15,17 +15,16 @@ names counts and answers that name none are reported as `unparsed`. Accuracy is 
 over the eight sets.
 """
 
-import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from studies.archives import cache_folder
 from studies.tasks.metrics import multiple_choice_names
-from studies.tasks.rows import AnyRow, Item, words_of
+from studies.tasks.rows import Item, words_of
 from studies.tasks.spec import TaskSpec
-from studies.tasks.splits import check_disjoint, clean, split_pool
+from studies.tasks.splits import check_disjoint, clean_beside, sampled, split_pool
 from studies.tasks.table_files import read_records
 from studies.tasks.task import Task, TaskData, TaskInfo
 
@@ -82,23 +81,15 @@ class Commonsense(Task):
         `test_rows` counts rows of each set. The test sets are taken as they are.
         """
         folder = _folder(spec)
-        test = tuple(
-            item
-            for part in PARTS
-            for item in _sample(list(_items(_find(folder, part, "test.json"), part)), spec)
-        )
-        tested = {item.identity_in(words_of) for item in test}
-        cleaned, removed = clean(_items(_find(folder, f"{self._mixture}.json"), ""), words_of)
-        pool = [item for item in cleaned if item.identity_in(words_of) not in tested]
+        sets = (list(_items(_find(folder, part, "test.json"), part)) for part in PARTS)
+        test = tuple(i for own in sets for i in sampled(own, spec.test_rows, "commonsense"))
+        mixture = _items(_find(folder, f"{self._mixture}.json"), "")
+        pool, removed = clean_beside(test, mixture, words_of)
         valid = min(VALID_ROWS, len(pool) // 10) if spec.valid_rows is None else spec.valid_rows
-        splits = split_pool(
-            pool, spec.model_copy(update={"test_rows": 0, "valid_rows": valid}), split_seed
-        )
-        splits = {"train": splits["train"], "valid": splits["valid"], "test": test}
+        asked = spec.model_copy(update={"test_rows": 0, "valid_rows": valid})
+        splits = {**split_pool(pool, asked, split_seed), "test": test}
         check_disjoint(splits)
-        return TaskData(
-            self.info(spec), (), splits, {**removed, "in_test": len(cleaned) - len(pool)}
-        )
+        return TaskData(self.info(spec), (), splits, removed)
 
 
 def training_prompt(instruction: str) -> str:
@@ -162,13 +153,6 @@ def _item(record: Mapping[str, Any], part: str) -> Item:
 def _plain(part: str) -> str:
     """A part's name as metrics spell it."""
     return part.lower().replace("-", "_")
-
-
-def _sample(items: list[Item], spec: TaskSpec) -> Sequence[AnyRow]:
-    """The first `test_rows` of a fixed shuffle, or all."""
-    if spec.test_rows is None or spec.test_rows >= len(items):
-        return items
-    return random.Random("commonsense").sample(items, spec.test_rows)
 
 
 def _local_folder(spec: TaskSpec) -> Path | None:

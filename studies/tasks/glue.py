@@ -8,7 +8,6 @@ Rows come from the hub (`nyu-mll/glue`), or from the folder `task.data` with fil
 `validation.*` (MNLI: `validation_matched.*`) of the same columns.
 """
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from studies.tasks.metrics import CLASSIFICATION, CORRELATION
 from studies.tasks.places import split_of, tables_below
 from studies.tasks.rows import Row, words_of
 from studies.tasks.spec import TaskSpec
-from studies.tasks.splits import check_disjoint, clean, split_pool
+from studies.tasks.splits import check_disjoint, clean_beside, sampled, split_pool
 from studies.tasks.table_files import read_records
 from studies.tasks.task import Direction, Task, TaskData, TaskInfo
 
@@ -68,17 +67,12 @@ class Glue(Task):
                 f"task: {spec.name} needs a split {missing[0]!r}; found {list(tables)}"
             )
         tested = self._rows(spec, tables[self.test_split])
-        test = tuple(self._sample(tested, spec))
-        test_texts = {row.identity_in(words_of) for row in tested}
-        cleaned, removed = clean(self._rows(spec, tables["train"]), words_of)
-        pool = [row for row in cleaned if row.identity_in(words_of) not in test_texts]
+        pool, removed = clean_beside(tested, self._rows(spec, tables["train"]), words_of)
         valid = max(1, len(pool) // 10) if spec.valid_rows is None else spec.valid_rows
-        splits = split_pool(
-            pool, spec.model_copy(update={"test_rows": 0, "valid_rows": valid}), split_seed
-        )
-        splits = {"train": splits["train"], "valid": splits["valid"], "test": test}
+        asked = spec.model_copy(update={"test_rows": 0, "valid_rows": valid})
+        test = sampled(tested, spec.test_rows, "glue")
+        splits = {**split_pool(pool, asked, split_seed), "test": test}
         check_disjoint(splits)
-        removed = {**removed, "in_test": len(cleaned) - len(pool)}
         return TaskData(self.info(spec), self.labels, splits, removed)
 
     def _metrics(self) -> dict[str, Direction]:
@@ -114,11 +108,6 @@ class Glue(Task):
             f"task: {spec.name} has a label {label!r}; it must be 0 to {len(self.labels) - 1} or "
             f"one of {', '.join(self.labels)}"
         )
-
-    def _sample(self, rows: Sequence[Row], spec: TaskSpec) -> Sequence[Row]:
-        if spec.test_rows is None or spec.test_rows >= len(rows):
-            return rows
-        return random.Random("glue").sample(list(rows), spec.test_rows)
 
 
 def _files(folder: str) -> dict[str, Path]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from studies.tasks.rows import AnyRow, Exchange, Form, plain
 from studies.tasks.spec import TaskSpec
-from studies.tasks.task import TaskData
+from studies.tasks.task import R, TaskData
 
 SPLITS = ("train", "valid", "test")
 FEW, SHOWN = 5, 8
@@ -61,6 +61,23 @@ def contradicted(rows: Iterable[AnyRow]) -> set[str]:
     labels: dict[str, str] = {}
     pairs = ((row.identity_in(plain), row.label_in(plain)) for row in rows)
     return {key for key, label in pairs if labels.setdefault(key, label) != label}
+
+
+def clean_beside(
+    tested: Iterable[AnyRow], rows: Iterable[AnyRow], form: Form
+) -> tuple[list[AnyRow], dict[str, int]]:
+    """`clean` for `rows` to train on: those that a test set has too are removed as in_test."""
+    taken = {row.identity_in(form) for row in tested}
+    cleaned, removed = clean(rows, form)
+    left = [row for row in cleaned if row.identity_in(form) not in taken]
+    return left, {**removed, "in_test": len(cleaned) - len(left)}
+
+
+def sampled(rows: Sequence[R], count: int | None, name: str) -> tuple[R, ...]:
+    """`count` rows, the same for the same `name`; for None or too many all, in their order."""
+    if count is None or count >= len(rows):
+        return tuple(rows)
+    return tuple(random.Random(name).sample(rows, count))
 
 
 def split_pool(
