@@ -27,8 +27,6 @@ CLASSIFICATION: dict[str, Direction] = {
     "loss": "minimize",
 }
 """What is measured of classes as a rule, and which way each is better."""
-
-
 CORRELATION: dict[str, Direction] = {
     "pearson": "maximize",
     "spearman": "maximize",
@@ -62,10 +60,8 @@ def named_classification_metrics(
     if "f1" in names:
         metrics["f1"] = _f1(predicted == 1, labels == 1)
     if "matthews" in names:
-        a, b = (x[:, None] == classes for x in (predicted, labels))
-        a, b = (x - x.mean(axis=0) for x in (a.astype(float), b.astype(float)))
-        scale = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
-        metrics["matthews"] = float(np.sum(a * b)) / scale if scale else 0.0
+        one_hot = ((x[:, None] == classes).astype(np.float64) for x in (predicted, labels))
+        metrics["matthews"] = _correlation(*one_hot)
     return Measured(
         {name: metrics[name] for name in names},
         {name: (rows,) for name, rows in by_row.items() if name in names},
@@ -86,15 +82,16 @@ def correlation_metrics(outputs: NDArray[np.float64], labels: NDArray[np.float64
 
     errors = (outputs - labels) ** 2
     metrics = {
-        "pearson": _pearson(outputs, labels),
-        "spearman": _pearson(rankdata(outputs), rankdata(labels)),
+        "pearson": _correlation(outputs, labels),
+        "spearman": _correlation(rankdata(outputs), rankdata(labels)),
         "loss": float(np.mean(errors)),
     }
     return Measured(metrics, {"loss": (errors,)})
 
 
-def _pearson(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    x, y = x - x.mean(), y - y.mean()
+def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Pearson's of two columns, Gorodkin's of several; 0 where either is constant."""
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
     scale = float(np.sqrt(np.sum(x * x) * np.sum(y * y)))
     return float(np.sum(x * y)) / scale if scale else 0.0
 
