@@ -25,21 +25,17 @@ def _columns(least: int, most: int | None, what: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _label_names() -> BeforeValidator:
+def _label_names(given: Any) -> Any:
     """Takes two or more names, numbers or truth values, as labels are written in files."""
-
-    def check(given: Any) -> Any:
-        if given is None:
-            return None
-        several = isinstance(given, list | tuple) and len(given) > 1
-        if not several or not all(isinstance(name, str | int | float) for name in given):
-            raise ValueError(f"expected a list of two or more labels, got {given!r}")
-        names = tuple(str(name).strip() for name in given)
-        if len(set(names)) < len(names) or "" in names:
-            raise ValueError(f"expected labels that differ, none empty, got {given!r}")
-        return names
-
-    return BeforeValidator(check)
+    if given is None:
+        return None
+    several = isinstance(given, list | tuple) and len(given) > 1
+    if not several or not all(isinstance(name, str | int | float) for name in given):
+        raise ValueError(f"expected a list of two or more labels, got {given!r}")
+    names = tuple(str(name).strip() for name in given)
+    if len(set(names)) < len(names) or "" in names:
+        raise ValueError(f"expected labels that differ, none empty, got {given!r}")
+    return names
 
 
 class TaskSpec(NamedSection):
@@ -64,7 +60,9 @@ class TaskSpec(NamedSection):
     label: Text = "label"
     """Column of the label, for tables and hub data sets."""
     labels: Annotated[
-        tuple[str, ...] | None, _label_names(), Field(examples=[["negative", "positive"]])
+        tuple[str, ...] | None,
+        BeforeValidator(_label_names),
+        Field(examples=[["negative", "positive"]]),
     ] = None
     """The classes of a table or hub data set, in order; labels that differ from one in case, or in
     how a number or truth value is written, count as it. Null: as found, one spelling a class."""
