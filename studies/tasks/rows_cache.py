@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from studies.archives import Archive, cache_folder
+from studies.archives import Archive, cache_folder, tag_of
 from studies.archives.files import say_damaged
 from studies.files import replacing
 from studies.tasks.rows import AnyRow, Exchange, Item, Picture, Row
@@ -22,9 +22,7 @@ from studies.tasks.rows import AnyRow, Exchange, Item, Picture, Row
 
 def rows_file(task: str, version: int, archives: Sequence[Archive]) -> Path:
     """Where the rows are, or will be; another version of the reader is another file."""
-    pins = [m.sha256 for archive in archives for m in archive.members]
-    tag = hashlib.sha256(":".join([str(version), *pins]).encode()).hexdigest()[:8]
-    return cache_folder() / "rows" / f"{task}-{tag}.jsonl.gz"
+    return cache_folder() / "rows" / f"{task}-{tag_of(version, archives)}.jsonl.gz"
 
 
 def cached_rows(file: Path, make: Callable[[], Sequence[AnyRow]]) -> list[AnyRow]:
