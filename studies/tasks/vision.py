@@ -14,12 +14,11 @@ from typing import Any
 from studies.backbones.head import Head
 from studies.tasks.hub import load_tables, local_files
 from studies.tasks.metrics import CLASSIFICATION
+from studies.tasks.places import SPLITS
 from studies.tasks.rows import Picture
 from studies.tasks.spec import TaskSpec
-from studies.tasks.splits import check_disjoint
+from studies.tasks.splits import VALID_SHARE, check_disjoint
 from studies.tasks.task import HEADS, Task, TaskData, TaskInfo
-
-VALID_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,7 @@ class HubImages(Task):
         """
         image, label = ("image", "label") if spec.data else (self.image, self.label)
         tables = load_tables(spec.data or self.hub)
-        aliases = {"dev": "validation", "val": "validation", "valid": "validation"}
-        named = {aliases.get(name, name): table for name, table in tables.items()}
+        named = {SPLITS.get(name, name): table for name, table in tables.items()}
         test = named.get("test", named.get("validation"))
         if "train" not in named or test is None:
             raise ValueError(
@@ -74,7 +72,7 @@ class HubImages(Task):
                 raise ValueError(f"task: {spec.name} has no column {column!r}: {test.column_names}")
         names = tuple(test.features[label].names)
         draw = random.Random(split_seed)
-        valid = named["validation"] if "test" in named and "validation" in named else None
+        valid = named.get("validation") if "test" in named else None
         chosen = draw.sample(range(len(named["train"])), len(named["train"]))
         splits: dict[str, tuple[Picture, ...]] = {
             "test": _read(test, image, label, _pick(draw, len(test), spec.test_rows))
