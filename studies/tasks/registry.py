@@ -38,21 +38,19 @@ def get_task(name: str) -> Task:
     if is_table(name):
         return TableFile()
     path = local_path(name)
-    if path is None and _HUB_ID.fullmatch(name):
+    if path.is_dir() if path is not None else _HUB_ID.fullmatch(name):
         return HubDataset()
-    if path is not None and path.is_dir():
-        return HubDataset()
-    if path is not None and path.is_file():
+    if path is None:
+        raise ValueError(
+            f"{_TASKS.unknown(name)}. Besides: a file ({', '.join(SUFFIXES)}), a folder that "
+            "exists, a hub id owner/name, or what a plug-in registers"
+        )
+    if path.is_file():
         raise ValueError(
             f"task: {name} is no table: its name must end in one of {', '.join(SUFFIXES)} "
             "(text also compressed: .csv.gz); save it as one of them"
         )
-    if path is not None:
-        raise ValueError(f"task: no such file or folder {name}")
-    raise ValueError(
-        f"{_TASKS.unknown(name)}. Besides: a file ({', '.join(SUFFIXES)}), a folder that exists, "
-        f"a hub id owner/name, or what a plug-in registers"
-    )
+    raise ValueError(f"task: no such file or folder {name}")
 
 
 def parse(spec: str | Mapping[str, Any]) -> TaskSpec:
