@@ -29,13 +29,10 @@ class HubDataset(Task):
     def info(self, spec: TaskSpec) -> TaskInfo:
         """Describe the task; columns are checked when the rows are loaded."""
         path = local_path(spec.name)
-        return describe_columns(
-            spec,
-            licence="see the data set's card" if path is None else "not stated",
-            source=f"datasets.load_dataset({spec.name!r})"
-            if path is None
-            else f"folder {path.name}",
-        )
+        if path is not None:
+            return describe_columns(spec, licence="not stated", source=f"folder {path.name}")
+        source = f"datasets.load_dataset({spec.name!r})"
+        return describe_columns(spec, licence="see the data set's card", source=source)
 
     def is_local(self, spec: TaskSpec) -> bool:
         """Whether it is a folder."""
@@ -44,7 +41,7 @@ class HubDataset(Task):
     def files(self, spec: TaskSpec) -> Mapping[str, Path]:
         """Those of a folder."""
         path = local_path(spec.name)
-        tables = split_files(path) if path is not None and path.is_dir() else {}
+        tables = split_files(path) if path is not None else {}
         return {file.name: file for file in tables.values()} or local_files(spec.name)
 
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
