@@ -62,16 +62,15 @@ class DrawnMatrix(MatrixTask):
         Raises:
             ValueError: an option of another target is given, or a rank that the shape has not.
         """
-        _refuse_others(spec, ("scale", *self.options))
+        own = ("scale", *self.options)
+        _refuse_others(spec, own)
         shape = spec.shape or DEFAULT
         if spec.rank is not None and spec.rank > min(shape):
             raise ValueError(
                 f"task: `rank` {spec.rank} is more than `shape` {list(shape)} can have"
             )
-        given = {name: getattr(spec, name) for name in ("scale", *self.options)}
-        options = ", ".join(
-            f"{name} {value:g}" for name, value in given.items() if value is not None
-        )
+        given = ((name, getattr(spec, name)) for name in own)
+        options = ", ".join(f"{name} {value:g}" for name, value in given if value is not None)
         source = f"{self.source}; {shape[0]} x {shape[1]}, {options}"
         return _info(spec, "none needed: drawn by the trial's seed", source)
 
@@ -167,8 +166,8 @@ def _refuse_others(spec: TaskSpec, own: tuple[str, ...]) -> None:
     """Raise ValueError for an option that means nothing to this target."""
     for option in OPTIONS:
         if option in spec.model_fields_set and option not in own:
-            options = f"it has {', '.join(f'`{name}`' for name in own)}" if own else "it has none"
-            raise ValueError(f"task: `{option}` means nothing to {spec.name}: {options}")
+            options = ", ".join(f"`{name}`" for name in own)
+            raise ValueError(f"task: `{option}` means nothing to {spec.name}: it has {options}")
 
 
 def _info(spec: TaskSpec, licence: str, source: str) -> TaskInfo:
