@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from studies.archives.contents import files_below
 from studies.tasks.table_files import is_table, suffix_of
 from studies.tasks.values import SHOWN
 
@@ -56,10 +57,9 @@ def tables_below(folder: Path) -> Sequence[Path]:
     """The table files of a folder and those in it, without what is hidden or describes the rows."""
     return [
         file
-        for file in sorted(folder.rglob("*"))
+        for name, file in files_below(folder).items()
         if is_table(file.name)
-        and file.is_file()
-        and not any(part.startswith((".", "__")) for part in file.relative_to(folder).parts)
+        and not any(part.startswith("__") for part in name.split("/"))
         and not (suffix_of(file.name) == ".json" and split_of(file) in _CARDS)
     ]
 
