@@ -1,7 +1,7 @@
 """Tasks whose rows come out of package archives."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -11,7 +11,7 @@ from studies.tasks.rows import AnyRow, words_of
 from studies.tasks.rows_cache import cached_rows, rows_file
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import check_disjoint, clean, split_pool
-from studies.tasks.task import Direction, Kind, Task, TaskData, TaskInfo
+from studies.tasks.task import Kind, Task, TaskData, TaskInfo
 
 
 class PackagedTask(Task):
@@ -52,10 +52,11 @@ class PackagedTask(Task):
                 "fewer in `task` (what a study leaves out, its profile sets)"
             )
         packages = ", ".join(archive.requirement for archive in self.archives)
+        choices = self.kind == "multiple_choice"
         return TaskInfo(
             name=spec.name,
             kind=self.kind,
-            metrics=self._metrics(spec),
+            metrics=multiple_choice_names(spec.evaluate) if choices else CLASSIFICATION,
             licence=self.licence,
             source=f"{packages} ({self.source})",
             rows=self.rows,
@@ -91,8 +92,3 @@ class PackagedTask(Task):
         own = {"train_rows": train, "valid_rows": valid, "test_rows": test}
         missing = {key: rows for key, rows in own.items() if getattr(spec, key) is None}
         return spec.model_copy(update=missing)
-
-    def _metrics(self, spec: TaskSpec) -> Mapping[str, Direction]:
-        if self.kind == "multiple_choice":
-            return multiple_choice_names(spec.evaluate)
-        return CLASSIFICATION
