@@ -123,7 +123,25 @@ class BackboneSpec(NamedSection):
         Raises:
             ValueError: an unknown name, or a folder without a model.
         """
-        return _kind(self.name)
+        if self.name in _BACKBONES:
+            return "packaged"
+        if self.name in list_matrix_backbones():
+            return "matrix"
+        folder = Path(self.name).expanduser()
+        if (folder / "config.json").is_file():
+            return "folder"  # also one that could be a hub id: transformers takes it too
+        if self.name.startswith((".", "/", "~")) or Path(self.name).is_absolute():
+            raise ValueError(
+                f"backbone: {self.name} is no folder with a config.json "
+                f"(looked in {folder.resolve()}); save one with `save_pretrained`"
+            )
+        if _HUB_ID.fullmatch(self.name):
+            return "hub"
+        raise ValueError(
+            f"{_BACKBONES.unknown(self.name)}. Of a matrix: {', '.join(list_matrix_backbones())}."
+            f"{did_you_mean(self.name, list_matrix_backbones())} "
+            f"A hub id has the form owner/name; a local folder starts with ./ or /"
+        )
 
 
 def check(spec: str | Mapping[str, Any]) -> BackboneSpec:
@@ -133,7 +151,7 @@ def check(spec: str | Mapping[str, Any]) -> BackboneSpec:
         ValueError: unknown name or key, a folder that does not exist, a value out of range.
     """
     checked = BackboneSpec.read("backbone", spec)
-    if _kind(checked.name) == "matrix":
+    if checked.kind == "matrix":
         odd = sorted(checked.model_fields_set - {"name", "dtype"})
         if any(getattr(checked, key) not in (None, False) for key in odd):
             raise ValueError(
@@ -214,25 +232,3 @@ def _files(folder: str) -> dict[str, Path]:
         for file in sorted(Path(folder).expanduser().iterdir())
         if file.is_file() and not file.name.startswith(".") and file.suffix != ".md"
     }
-
-
-def _kind(name: str) -> Kind:
-    if name in _BACKBONES:
-        return "packaged"
-    if name in list_matrix_backbones():
-        return "matrix"
-    folder = Path(name).expanduser()
-    if (folder / "config.json").is_file():
-        return "folder"  # also one that could be a hub id: transformers takes it too
-    if name.startswith((".", "/", "~")) or Path(name).is_absolute():
-        raise ValueError(
-            f"backbone: {name} is no folder with a config.json "
-            f"(looked in {folder.resolve()}); save one with `save_pretrained`"
-        )
-    if _HUB_ID.fullmatch(name):
-        return "hub"
-    raise ValueError(
-        f"{_BACKBONES.unknown(name)}. Of a matrix: {', '.join(list_matrix_backbones())}."
-        f"{did_you_mean(name, list_matrix_backbones())} "
-        f"A hub id has the form owner/name; a local folder starts with ./ or /"
-    )
