@@ -68,13 +68,9 @@ def _cleaned(
                 removed[where] += 1
         splits[name], counts = clean(free, conflicting=conflicting)
         removed.update(counts)
-        home |= dict.fromkeys((row.identity for row in splits[name]), _role(name, splits))
+        role = "in_valid" if name == "validation" and "test" in own else "in_test"
+        home |= dict.fromkeys((row.identity for row in splits[name]), role)
     return splits, dict(removed)
-
-
-def _role(name: str, before: Mapping[str, object]) -> str:
-    """Why a row of a later split is left out that is also in this one."""
-    return "in_valid" if name == "validation" and "test" in before else "in_test"
 
 
 def _split(
