@@ -130,7 +130,7 @@ class BackboneSpec(NamedSection):
         folder = Path(self.name).expanduser()
         if (folder / "config.json").is_file():
             return "folder"  # also one that could be a hub id: transformers takes it too
-        if self.name.startswith((".", "/", "~")) or Path(self.name).is_absolute():
+        if self.name.startswith((".", "/", "~")):
             raise ValueError(
                 f"backbone: {self.name} is no folder with a config.json "
                 f"(looked in {folder.resolve()}); save one with `save_pretrained`"
