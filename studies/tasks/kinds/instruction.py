@@ -9,10 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from studies.tasks.encoding import Encoded
 from studies.tasks.kinds.lessons import TrainedOnLessons
 from studies.tasks.kinds.prepared import evaluating
-from studies.tasks.kinds.tokens import (
-    IGNORED,
-    lessons,
-)
+from studies.tasks.kinds.tokens import IGNORED, lessons
 from studies.tasks.metrics import Measured
 from studies.tasks.rows import Exchange
 from studies.tasks.spec import TaskSpec
@@ -45,14 +42,10 @@ class Instruction(TrainedOnLessons):
         total = count = 0.0
         with evaluating(model, autocast) as device:
             for start in range(0, len(order), batch_size):
-                batch = self._pad([data[place] for place in order[start : start + batch_size]])
-                tokens = int((batch["labels"][:, 1:] != IGNORED).sum())
-                output = model(
-                    input_ids=batch["input_ids"].to(device),
-                    attention_mask=batch["attention_mask"].to(device),
-                )
-                labels = batch["labels"].to(device)
-                total += float(self.loss(output, labels, 1))
-                count += tokens
+                padded = self._pad([data[place] for place in order[start : start + batch_size]])
+                batch = {name: tensor.to(device) for name, tensor in padded.items()}
+                labels = batch.pop("labels")
+                total += float(self.loss(model(**batch), labels, 1))
+                count += int((labels[:, 1:] != IGNORED).sum())
         loss = total / max(1.0, count)
         return Measured({"loss": loss, "perplexity": math.exp(min(loss, 700.0))}, {})

@@ -21,10 +21,7 @@ from studies.tasks.kinds.generation import generate
 from studies.tasks.kinds.lessons import TrainedOnLessons
 from studies.tasks.kinds.prepared import evaluating
 from studies.tasks.kinds.scoring import log_likelihoods
-from studies.tasks.kinds.tokens import (
-    encode_pairs,
-    lessons,
-)
+from studies.tasks.kinds.tokens import encode_pairs, lessons
 from studies.tasks.metrics import Measured, Rows
 from studies.tasks.rows import Item
 from studies.tasks.spec import TaskSpec
