@@ -14,7 +14,6 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
-    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -28,6 +27,12 @@ from studies.backbones.matrix_model import MatrixModel, MatrixShape
 from studies.backbones.registry import BackboneSpec, check, get_backbone
 
 Processor = PreTrainedTokenizerBase | BaseImageProcessor | None
+_MODELS: Mapping[HeadKind, Any] = {
+    "text_classes": AutoModelForSequenceClassification,
+    "text_score": AutoModelForSequenceClassification,
+    "language_model": AutoModelForCausalLM,
+    "image_classes": AutoModelForImageClassification,
+}
 
 
 def load_model(
@@ -50,19 +55,20 @@ def load_model(
     source = source_of(checked)
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     refuse_misfit(checked.name, wanted.kind, config)
-    if wanted.kind == "image_classes":
-        return _image_classifier(checked, wanted, source, config)
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    if wanted.kind == "language_model":
-        model = AutoModelForCausalLM.from_pretrained(source, **_options(checked))
-    else:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            source, **_options(checked), **_classes(wanted)
-        )
-    if tokenizer.pad_token_id is None:  # decoders such as GPT-2 and Llama pad with their end token
-        tokenizer.pad_token = tokenizer.eos_token
-    model.config.pad_token_id = tokenizer.pad_token_id
-    return model, tokenizer
+    images = wanted.kind == "image_classes"
+    takes = AutoImageProcessor if images else AutoTokenizer
+    processor = takes.from_pretrained(source, trust_remote_code=False)
+    if images and config.model_type == "clip":
+        from studies.backbones.clip import load_clip_classifier
+
+        return load_clip_classifier(source, wanted, _options(checked)), processor
+    kind = _MODELS[wanted.kind]
+    model = kind.from_pretrained(source, **_options(checked), **_classes(wanted))
+    if not images:
+        if processor.pad_token_id is None:  # decoders such as GPT-2 pad with their end token
+            processor.pad_token = processor.eos_token
+        model.config.pad_token_id = processor.pad_token_id
+    return model, processor
 
 
 def skeleton(file: Path, head: HeadKind) -> PreTrainedModel | None:
@@ -71,15 +77,10 @@ def skeleton(file: Path, head: HeadKind) -> PreTrainedModel | None:
     None for a CLIP classifier, whose head is made of the text encoder's weights.
     """
     config = AutoConfig.from_pretrained(file, trust_remote_code=False)
-    kinds = {
-        "image_classes": AutoModelForImageClassification,
-        "language_model": AutoModelForCausalLM,
-    }
-    kind = kinds.get(head, AutoModelForSequenceClassification)
     if head == "image_classes" and config.model_type == "clip":
         return None
     with torch.device("meta"):
-        model: PreTrainedModel = kind.from_config(config, trust_remote_code=False)
+        model: PreTrainedModel = _MODELS[head].from_config(config, trust_remote_code=False)
     return model
 
 
@@ -99,22 +100,10 @@ def _matrix(checked: BackboneSpec, head: Head) -> nn.Module:
     return model.to(getattr(torch, checked.dtype))
 
 
-def _image_classifier(
-    checked: BackboneSpec, head: Head, source: str, config: PretrainedConfig
-) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    processor = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
-    if config.model_type == "clip":
-        from studies.backbones.clip import load_clip_classifier
-
-        return load_clip_classifier(source, head, _options(checked)), processor
-    model = AutoModelForImageClassification.from_pretrained(
-        source, **_options(checked), **_classes(head)
-    )
-    return model, processor
-
-
 def _classes(head: Head) -> dict[str, Any]:
-    """Arguments for a model with an untrained head."""
+    """Arguments for a model with an untrained head; a language model comes with its own."""
+    if head.kind == "language_model":
+        return {}
     if head.kind == "text_score":
         return {"num_labels": 1, "problem_type": "regression"}
     return {
