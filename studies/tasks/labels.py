@@ -4,7 +4,7 @@ import functools
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
 from studies.tasks.rows import AnyRow, plain
@@ -78,20 +78,16 @@ def check_spelling(info: TaskInfo, spec: TaskSpec, rows: Sequence[AnyRow]) -> No
     for several in spellings.values():
         if len(several) > 1:
             counts = " and ".join(f"{label!r} ({times[label]} rows)" for label in several)
-            names = _as_yaml(each[0] for each in spellings.values())
+            names = ", ".join(_word(each[0]) for each in spellings.values())
             raise ValueError(
                 f"task: column {spec.label!r} of {spec.name} has {counts}: write one class in one "
-                f"way, or list the classes: `task.labels: {names}` takes these as one, a list "
+                f"way, or list the classes: `task.labels: [{names}]` takes these as one, a list "
                 "with each of them as several"
             )
 
 
-def _as_yaml(names: Iterable[str]) -> str:
-    """The list as it can be written into a study: quoted but for plain words."""
-    return f"[{', '.join(map(_word, names))}]"
-
-
 def _word(name: str) -> str:
+    """The class as it can be written into a study's list: quoted but for plain words."""
     import yaml
 
     if re.fullmatch(r"[^\W\d_][\w ]*", name) and yaml.safe_load(name) == name:  # not no or null
