@@ -52,9 +52,9 @@ class Approximation(Prepared):
             inputs = torch.eye(self._target.shape[1], device=device)
             update = model(inputs=inputs).logits.double().cpu().T
         error = float((update - self._target).square().sum() / self._target.double().square().sum())
-        values = torch.linalg.svdvals(update) if update.isfinite().all() else update[:0, 0]
-        if not len(values):
+        if not update.isfinite().all():
             return Measured({"error": error}, {})
+        values = torch.linalg.svdvals(update)
         metrics = {
             "error": error,
             "explained": 1 - error,
