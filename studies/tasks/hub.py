@@ -135,7 +135,7 @@ def load_tables(place: str) -> Any:
 def local_files(place: str) -> dict[str, Path]:
     """The files of which `load_tables` makes a data set; {} where it is none of this machine."""
     path = local_path(place)
-    return files_below(path) if path is not None and path.is_dir() else {}
+    return files_below(path) if path is not None else {}
 
 
 def _name(names: Sequence[str], label: int | None) -> str | None:
