@@ -1,6 +1,6 @@
 """What a task's description and its tokens tell of the data, in words for a reader."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from studies.tasks.rows import AnyRow, Exchange, Item, Row
@@ -58,25 +58,21 @@ def truncated(spec: TaskSpec, data: TaskData, tokenizer: Any) -> dict[str, float
         return {}
     shares = {}
     for split, rows in data.splits.items():
-        long = _too_long(spec, data, split, rows, tokenizer)
-        if long:
+        if long := _too_long(spec, data, split, tokenizer):
             shares[split] = round(long / len(rows), 5)
     return shares
 
 
-def _too_long(
-    spec: TaskSpec, data: TaskData, split: str, rows: Sequence[AnyRow], tokenizer: Any
-) -> int:
-    """How many of `rows` do not fit."""
+def _too_long(spec: TaskSpec, data: TaskData, split: str, tokenizer: Any) -> int:
+    """How many rows of `split` do not fit."""
     most = spec.max_length
     ends = data.info.kind == "instruction" or (split == "train" and data.info.answers_end)
     if data.info.kind == "multiple_choice":
         most += split != "train"  # the last token of a scored choice is no input
-    texts = [_texts(row, split) for row in rows]
     long = [
         (place, each)
-        for place, several in enumerate(texts)
-        for each in several
+        for place, row in enumerate(data.splits[split])
+        for each in _texts(row, split)
         if sum(len(text.encode()) for text in each) + _SPECIAL > most
     ]
     if not long:
