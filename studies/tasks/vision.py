@@ -111,8 +111,7 @@ def _read(table: Any, image: str, label: str, places: Sequence[int]) -> tuple[Pi
     for record in part:
         data = record[image]["bytes"]
         if data is None:
-            with open(record[image]["path"], "rb") as file:
-                data = file.read()
+            data = Path(record[image]["path"]).read_bytes()
         rows.append(Picture(data, names[record[label]]))
     return tuple(rows)
 
