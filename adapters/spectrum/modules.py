@@ -13,12 +13,7 @@ from adapters.basis.layers import BasisLayer
 from adapters.export.svd import of_product
 from adapters.export.updates import LayerUpdate, layer_updates
 from adapters.placement.module_names import block_of, short_kind
-from adapters.spectrum.measures import (
-    effective_rank,
-    numerical_rank,
-    singular_values,
-    stable_rank,
-)
+from adapters.spectrum.measures import effective_rank, numerical_rank, singular_values, stable_rank
 from adapters.spectrum.usage import (
     effective_degree,
     grid_occupancy,

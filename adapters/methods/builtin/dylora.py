@@ -9,12 +9,7 @@ from torch import Tensor, nn
 
 from adapters.basis.field_types import require
 from adapters.methods.registry import Method, register_method
-from adapters.methods.tuner import (
-    FactoredUpdate,
-    UpdateConfig,
-    UpdateLinear,
-    UpdateModel,
-)
+from adapters.methods.tuner import FactoredUpdate, UpdateConfig, UpdateLinear, UpdateModel
 from adapters.peft_integration.registration import register_with_peft
 from adapters.training.hooks import Hooks, register_hooks
 

@@ -10,12 +10,7 @@ from torch import Tensor, nn
 from adapters.basis.field_types import require
 from adapters.methods.random_bank import bank
 from adapters.methods.registry import Method, register_method
-from adapters.methods.tuner import (
-    FactoredUpdate,
-    UpdateConfig,
-    UpdateLinear,
-    UpdateModel,
-)
+from adapters.methods.tuner import FactoredUpdate, UpdateConfig, UpdateLinear, UpdateModel
 from adapters.peft_integration.registration import register_with_peft
 
 
