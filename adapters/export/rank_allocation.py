@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from adapters.basis.field_types import require
 from adapters.export.updates import LayerUpdate
 
 _FIRST_GUESS = 32
@@ -50,22 +51,22 @@ def allocate(
     if not sum(update.energy for update in updates) > 0:
         raise ValueError("all updates are zero: train the adapter before exporting it")
     if rank is not None:
-        _require(isinstance(rank, int) and rank >= 1, "rank", "an integer >= 1", rank)
+        require(isinstance(rank, int) and rank >= 1, "rank", "an integer >= 1", rank)
         return [min(rank, update.largest_rank) for update in updates]
     if energy is not None:
-        _require(0 < energy <= 1, "energy", "a share in (0, 1]", energy)
+        require(0 < energy <= 1, "energy", "a share in (0, 1]", energy)
         goal = energy * sum(update.energy for update in updates)
         return _pool(updates, lambda values, costs: _by_energy(values, goal))
     if budget is not None:
         if isinstance(budget, float):
             share = 0 < budget <= 1 and reference is not None
-            _require(share, "budget", "parameters as an integer, or a share in (0, 1]", budget)
+            require(share, "budget", "parameters as an integer, or a share in (0, 1]", budget)
             budget = int(budget * (reference or 0))
-        _require(budget > 0, "budget", "positive", budget)
+        require(budget > 0, "budget", "positive", budget)
         room = budget
         return _pool(updates, lambda values, costs: _by_budget(values, costs, room))
     assert threshold is not None
-    _require(threshold > 0, "threshold", "positive", threshold)
+    require(threshold > 0, "threshold", "positive", threshold)
     return _pool(updates, lambda values, costs: _by_threshold(values, threshold))
 
 
@@ -111,8 +112,3 @@ def _by_threshold(values: Tensor, threshold: float) -> tuple[int, float]:
 
 def _after(values: Tensor, count: int) -> float:
     return float(values[count]) if count < len(values) else 0.0
-
-
-def _require(condition: bool, name: str, expected: str, value: object) -> None:
-    if not condition:
-        raise ValueError(f"`{name}` must be {expected}, got {value!r}")

@@ -16,6 +16,8 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
+from adapters.basis.field_types import require
+
 
 def _nothing(model: nn.Module, config: Any, count: int) -> None:
     pass
@@ -72,8 +74,7 @@ def on_attach(model: nn.Module, total_steps: int) -> None:
     Raises:
         ValueError: `total_steps` is too small for a method's schedule, or less than 1.
     """
-    if total_steps < 1:
-        raise ValueError(f"`total_steps` must be at least 1, got {total_steps}")
+    require(total_steps >= 1, "total_steps", "at least 1", total_steps)
     for config, hooks in _active(model):
         hooks.on_attach(model, config, total_steps)
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from adapters.basis.field_types import require
 from adapters.methods.registry import Method, register_method
 from adapters.methods.tuner import FactoredUpdate, UpdateConfig, UpdateLinear, UpdateModel
 from adapters.peft_integration.registration import register_with_peft
@@ -42,11 +43,9 @@ class LoraXsUpdate(FactoredUpdate):
     def __init__(self, base: nn.Linear, config: LoraXsConfig) -> None:
         super().__init__(base, config)
         weight, r = base.weight.detach(), config.r
-        if r > min(weight.shape):
-            raise ValueError(
-                f"`r` must be at most {min(weight.shape)}, the number of singular vectors of a "
-                f"weight of shape {tuple(weight.shape)}, got {r}"
-            )
+        most, shape = min(weight.shape), tuple(weight.shape)
+        where = f"at most {most}, the number of singular vectors of a weight of shape {shape}"
+        require(r <= most, "r", where, r)
         self.r_matrix = nn.Parameter(torch.empty(r, r))
         nn.init.normal_(self.r_matrix, std=config.std)
         u, a = weight.new_empty(weight.shape[0], r), weight.new_empty(r, weight.shape[1])
