@@ -6,7 +6,7 @@ from typing import Any
 import peft
 from peft import PeftConfig
 
-from adapters.basis.field_types import check_field_types, require
+from adapters.basis.field_types import check_field_types, require, require_one_of
 from adapters.basis.form_checks import check_forms
 from adapters.basis.patterns import check_depth_start, check_phi_pattern
 from adapters.basis.phi_config import PHI_OPTIONS, PhiConfig
@@ -222,12 +222,12 @@ class BasisConfig(KnownOptions, WithCard, PeftConfig):
         check_layers(self.layers)
         if not self.from_file:
             check_blocks(self.target_modules, self.layers_to_transform, self.layers_pattern)
-        _one_of("sharing", self.sharing, LEVELS)
-        _one_of("sharing_scope", self.sharing_scope, SCOPES)
-        _one_of("bias", self.bias, BIASES)
-        _one_of("path", self.path, PATHS)
-        _one_of("rounding", self.rounding, ROUNDINGS)
-        _one_of("gradient_dtype", self.gradient_dtype, GRADIENT_DTYPES)
+        require_one_of("sharing", self.sharing, LEVELS)
+        require_one_of("sharing_scope", self.sharing_scope, SCOPES)
+        require_one_of("bias", self.bias, BIASES)
+        require_one_of("path", self.path, PATHS)
+        require_one_of("rounding", self.rounding, ROUNDINGS)
+        require_one_of("gradient_dtype", self.gradient_dtype, GRADIENT_DTYPES)
         if self.rounding == "stochastic" and self.path == "split":
             raise ValueError(
                 "`rounding` 'stochastic' rounds W', which `path` 'split' does not form: "
@@ -249,9 +249,3 @@ class BasisConfig(KnownOptions, WithCard, PeftConfig):
     def phi(self) -> PhiConfig:
         """The options of phi, as one value."""
         return PhiConfig(**{name: getattr(self, name) for name in PHI_OPTIONS})
-
-
-def _one_of(name: str, value: str, options: tuple[str, ...]) -> None:
-    if value not in options:
-        hint = did_you_mean(str(value), options)
-        raise ValueError(f"`{name}` must be one of {', '.join(options)}, got {value!r}.{hint}")

@@ -6,6 +6,8 @@ import types
 import typing
 from typing import Any
 
+from basis_zoo.registry import did_you_mean
+
 _LIKE = {float: (float, int), list: (list, tuple, set), tuple: (tuple, list), Any: (object,)}
 """What is accepted for a type, since JSON has neither tuples nor sets."""
 
@@ -32,6 +34,13 @@ def require(condition: bool, name: str, expected: str, value: Any) -> None:
     """Raise ValueError for the option `name` unless `condition` holds."""
     if not condition:
         raise ValueError(f"`{name}` must be {expected}, got {value!r}")
+
+
+def require_one_of(name: str, value: str, options: tuple[str, ...]) -> None:
+    """Raise ValueError with the nearest of `options` unless the option `name` is one of them."""
+    if value not in options:
+        hint = did_you_mean(value, options)
+        raise ValueError(f"`{name}` must be one of {', '.join(options)}, got {value!r}.{hint}")
 
 
 @functools.cache

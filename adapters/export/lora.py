@@ -12,10 +12,10 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from adapters.basis.field_types import require_one_of
 from adapters.basis.weighted_sums import sums_of
 from adapters.export.rank_allocation import allocate
 from adapters.export.updates import LayerUpdate, layer_updates
-from basis_zoo.registry import did_you_mean
 
 _PREFIX = "base_model.model."
 WHOLE = ("refuse", "keep", "leave_out")
@@ -107,12 +107,7 @@ class LoraExport:
         Raises:
             ValueError: There are such modules, and they are refused.
         """
-        if modules_to_save not in WHOLE:
-            hint = did_you_mean(modules_to_save, WHOLE)
-            options = ", ".join(WHOLE)
-            raise ValueError(
-                f"`modules_to_save` must be one of {options}, got {modules_to_save!r}.{hint}"
-            )
+        require_one_of("modules_to_save", modules_to_save, WHOLE)
         if self.whole and modules_to_save == "refuse":
             raise ValueError(
                 f"the adapter trains {', '.join(self.config.modules_to_save or self.whole)} whole, "
