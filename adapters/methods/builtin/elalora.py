@@ -67,10 +67,8 @@ class ElaloraUpdate(FactoredUpdate):
     def __init__(self, base: nn.Linear, config: ElaloraConfig) -> None:
         super().__init__(base, config)
         (out, n), places = base.weight.shape, config.places
-        self.a, self.b = (
-            nn.Parameter(torch.empty(places, n)),
-            nn.Parameter(torch.empty(out, places)),
-        )
+        self.a = nn.Parameter(torch.empty(places, n))
+        self.b = nn.Parameter(torch.empty(out, places))
         self.e = nn.Parameter(torch.zeros(places))
         nn.init.normal_(self.a, std=0.02)
         nn.init.normal_(self.b, std=0.02)
