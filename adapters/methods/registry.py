@@ -79,9 +79,8 @@ class Method:
             return []
         hidden = {"peft_type", "task_type", "auto_mapping", "peft_version", "inference_mode"}
         hidden |= {"base_model_name_or_path", "revision", "schema_version", *self.fixed}
-        back = {ours for ours in self.renamed.values()}
-        fields = [f.name for f in dataclasses.fields(self.config)]
-        own = (f for f in fields if f not in hidden | back)
+        own = {f.name for f in dataclasses.fields(self.config)} - hidden
+        own -= set(self.renamed.values())
         return sorted({*own, *self.renamed, *self.resolved} - self.ignored)
 
     def build(self, options: dict[str, Any]) -> PeftConfig | None:
