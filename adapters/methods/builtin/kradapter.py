@@ -1,7 +1,6 @@
 """KRAdapter: the Khatri-Rao product of two small matrices, of full rank."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -82,11 +81,6 @@ class KRAdapterModel(UpdateModel):
     tuner_layer_cls = KRAdapterLinear
 
 
-def rows(smallest_side: int) -> Sequence[int]:
-    """Rows of U that fit all layers; the count falls from first to last."""
-    return range(1, math.isqrt(smallest_side) + 1)
-
-
 register_with_peft("kradapter", KRAdapterConfig, KRAdapterModel)
 register_method(
     Method(
@@ -95,7 +89,7 @@ register_method(
         renamed={"rows": "r", "scaling": "alpha"},
         ignored=frozenset({"r", "alpha"}),
         size="rows",
-        sizes=rows,
+        sizes=lambda smallest_side: range(1, math.isqrt(smallest_side) + 1),
         formula="scaling (U ⊙ V), Khatri-Rao product of U (k₁, small) and V (⌈large / k₁⌉, small)",
         source="Albert et al., arXiv 2508.00230; PaulAlbert31/KRAdapter",
         note="has no r and no alpha; rows is k₁, 0 means the root of the larger side, which trains "

@@ -33,11 +33,6 @@ LARGEST = 4096
 """Most bases that matching takes: the bank has 2 k r max(in, out) numbers."""
 
 
-def bases(smallest_side: int) -> list[int]:
-    """Numbers of bases that matching may choose from."""
-    return list(range(1, LARGEST + 1))
-
-
 class NolaUpdate(FactoredUpdate):
     r"""$\Delta W = \frac{\alpha}{r} B A$, $A = A_0 + \sum_i a_i A_i$, $B = \sum_i b_i B_i$.
 
@@ -91,7 +86,7 @@ register_method(
         "nola",
         NolaConfig,
         size="num_basis",
-        sizes=bases,
+        sizes=lambda smallest_side: range(1, LARGEST + 1),
         low_rank=True,
         formula=r"(alpha / r) (Σ bᵢ Bᵢ) (A₀ + Σ aᵢ Aᵢ)",
         source="Koohpayegani et al., arXiv 2310.02556; UCDvision/NOLA",

@@ -7,12 +7,6 @@ from adapters.methods.registry import Method, register_method
 LARGEST_RANK = 1024
 """The largest of the paper's experiments; a rank beyond the width adds cost more than capacity."""
 
-
-def ranks(smallest_side: int) -> list[int]:
-    """Ranks that matching may choose from."""
-    return list(range(1, LARGEST_RANK + 1))
-
-
 register_method(
     Method(
         "vera",
@@ -20,7 +14,7 @@ register_method(
         renamed={"dropout": "vera_dropout"},
         ignored=frozenset({"alpha"}),
         defaults={"save_projection": False},
-        sizes=ranks,
+        sizes=lambda smallest_side: range(1, LARGEST_RANK + 1),
         formula="diag(b) B diag(d) A; A, B random and shared",
         source="Kopiczko et al., arXiv 2310.11454; PEFT",
         note="r here is 256 to 1024 in the paper, far above LoRA's: set it, or match parameters; "
