@@ -42,17 +42,23 @@ def short_kind(name: str) -> str:
     return kind_of(below)
 
 
+def last_blocks(names: list[str]) -> dict[str, int]:
+    """For each stack that the modules `names` lie in, the highest index of their blocks."""
+    last: dict[str, int] = {}
+    for block in map(block_of, names):
+        if block is not None:
+            last[block.stack] = max(last.get(block.stack, 0), block.index)
+    return last
+
+
 def depths(names: list[str]) -> dict[str, float]:
     """For each module, where its block stands among the adapted blocks of its stack: 0 to 1.
 
     Modules outside all blocks, and those of a stack with a single block, are at 0.
     """
+    last = last_blocks(names)
     blocks = {name: block_of(name) for name in names}
-    highest: dict[str, int] = {}
-    for block in blocks.values():
-        if block is not None:
-            highest[block.stack] = max(highest.get(block.stack, 0), block.index)
     return {
-        name: 0.0 if block is None else block.index / max(highest[block.stack], 1)
+        name: 0.0 if block is None else block.index / max(last[block.stack], 1)
         for name, block in blocks.items()
     }

@@ -20,7 +20,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from adapters.placement.module_names import block_of, kind_of
+from adapters.placement.module_names import block_of, kind_of, last_blocks
 from basis_zoo.registry import did_you_mean
 
 WORDS = ("attention", "mlp", "qkv", "gate_up", "all")
@@ -289,7 +289,7 @@ def _nearest(name: str, present: Sequence[str], words: Sequence[str]) -> str:
 
 
 def _require_blocks(indices: list[int], linear: list[str]) -> None:
-    last = _last_blocks(linear)
+    last = last_blocks(linear)
     for index in indices:
         if not any(-end - 1 <= index <= end for end in last.values()):
             raise ValueError(
@@ -298,15 +298,6 @@ def _require_blocks(indices: list[int], linear: list[str]) -> None:
             )
 
 
-def _last_blocks(linear: list[str]) -> dict[str, int]:
-    """The last index of each stack of blocks."""
-    last: dict[str, int] = {}
-    for block in map(block_of, linear):
-        if block is not None:
-            last[block.stack] = max(last.get(block.stack, 0), block.index)
-    return last
-
-
 def _blocks(linear: list[str]) -> str:
-    last = _last_blocks(linear)
+    last = last_blocks(linear)
     return ", ".join(f"{stack} (0 to {index})" for stack, index in last.items()) or "no stack"
