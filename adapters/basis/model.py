@@ -5,7 +5,7 @@ import re
 from typing import Any, cast
 
 from peft import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, replicate_layers
+from peft.tuners.tuners_utils import BaseTuner, replicate_layers
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.other import get_pattern_key
 from peft.utils.quantization_utils import get_quantization_kwargs
@@ -25,7 +25,7 @@ from adapters.basis.tied_embeddings import adapt_as_one, save_as_one, share_adap
 from adapters.basis.weighted_sums import sums_of, weigh, weighted_config
 from adapters.peft_integration.registration import register_with_peft
 from adapters.placement.heads import heads
-from adapters.placement.inspection import reads_weight
+from adapters.placement.inspection import base_of, reads_weight
 from adapters.placement.module_names import depths
 from adapters.placement.name_checks import check_names
 from adapters.placement.targets import expand_words, has_words, placed
@@ -135,7 +135,7 @@ class BasisModel(BaseTuner):
         parameter_name: str | None = None,
         **optional_kwargs: Any,
     ) -> None:
-        base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        base = base_of(target)
         if isinstance(base, nn.MultiheadAttention) and parameter_name is None:
             self._adapt_attention(
                 peft_config, adapter_name, target, target_name, parent, current_key
@@ -174,8 +174,7 @@ class BasisModel(BaseTuner):
         key: str,
     ) -> None:
         """`nn.MultiheadAttention`: its output projection, then the joint one of its inputs."""
-        inner = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
-        base = cast(nn.MultiheadAttention, inner)
+        base = cast(nn.MultiheadAttention, base_of(target))
         if not base._qkv_same_embed_dim:
             raise ValueError(
                 f"cannot adapt {key!r}: its queries, keys and values have unlike sizes; name its "

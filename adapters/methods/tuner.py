@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from peft import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,7 +22,7 @@ from adapters.peft_integration.fixes import sparing_heads
 from adapters.peft_integration.model_card import WithCard
 from adapters.peft_integration.options import KnownOptions
 from adapters.peft_integration.registration import peft_type
-from adapters.placement.inspection import computes_linear, reads_weight
+from adapters.placement.inspection import base_of, computes_linear, reads_weight
 
 if TYPE_CHECKING:
     from adapters.torch_types import ModulesOf
@@ -227,7 +227,7 @@ class UpdateModel(BaseTuner):
         if isinstance(target, self.tuner_layer_cls):
             target.update_layer(adapter_name, peft_config)
             return
-        base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        base = base_of(target)
         if not (isinstance(base, nn.Linear) and computes_linear(base)):
             raise ValueError(
                 f"cannot adapt {current_key!r} of type {type(base).__name__}: expected nn.Linear, "

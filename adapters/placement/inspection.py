@@ -6,6 +6,7 @@ import inspect
 import re
 from typing import Any
 
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.quantization_utils import (
     ForwardOnlyQuantizationBackend,
     QuantizationBackend,
@@ -30,6 +31,11 @@ def quantization_backend(base: nn.Module, options: dict[str, Any]) -> Quantizati
         return resolve_quantization_backend(base, **options)
     except ValueError:  # torchao outside transformers: W can be read, not quantised anew
         return ForwardOnlyQuantizationBackend("torchao")
+
+
+def base_of(module: nn.Module) -> nn.Module:
+    """The module below all adapters on `module`; itself where there are none."""
+    return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
 
 
 def computes_linear(module: nn.Module) -> bool:

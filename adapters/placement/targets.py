@@ -20,6 +20,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from adapters.placement.inspection import base_of
 from adapters.placement.module_names import block_of, kind_of, last_blocks
 from basis_zoo.registry import did_you_mean
 
@@ -179,18 +180,14 @@ def adaptable(model: nn.Module) -> list[str]:
 
 
 def _is_linear(module: nn.Module) -> bool:
-    base = _base(module)
+    base = base_of(module)
     sized = isinstance(getattr(base, "in_features", None), int)
     linear = isinstance(base, Conv1D) or (sized and hasattr(base, "out_features"))
     return linear or _is_attention(base)
 
 
 def _is_attention(module: nn.Module) -> bool:
-    return isinstance(_base(module), nn.MultiheadAttention)
-
-
-def _base(module: nn.Module) -> nn.Module:
-    return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+    return isinstance(base_of(module), nn.MultiheadAttention)
 
 
 def matches(model: nn.Module, target: str, names: Iterable[str]) -> set[str]:

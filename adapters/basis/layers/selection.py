@@ -6,7 +6,7 @@ from torch import nn
 from adapters.basis.layers.base import BasisLayer
 from adapters.basis.layers.linear import BasisLinear
 from adapters.basis.layers.parameter import BasisParameter, ParamWrapper
-from adapters.placement.inspection import computes_linear
+from adapters.placement.inspection import base_of, computes_linear
 
 
 def choose_layer(module: nn.Module, parameter_name: str | None) -> type[BasisLayer] | None:
@@ -16,7 +16,7 @@ def choose_layer(module: nn.Module, parameter_name: str | None) -> type[BasisLay
         module: What is to be adapted, which may carry adapters of another method.
         parameter_name: The parameter that the user named, of any module; None for its weight.
     """
-    base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+    base = base_of(module)
     name = parameter_name or "weight"
     if parameter_name is None and computes_linear(base):
         return BasisLinear
