@@ -182,7 +182,7 @@ def penalty_values(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
             "the adapters that it is the sum of"
         )
     known = getattr(model, "peft_config", {})
-    configs = [known.get(name) for name in {place.adapter: None for place in places}]
+    configs = [known.get(name) for name in dict.fromkeys(place.adapter for place in places)]
     found: dict[str, Tensor] = {}
     for name, penalty in {name: get_penalty(name) for name in names}.items():
         if why := next(filter(None, (lacks(c, penalty.need) for c in configs or [None])), None):
