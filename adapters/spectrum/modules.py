@@ -1,7 +1,7 @@
 """The spectrum of every adapted module, for our own adapters and PEFT's."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,9 +118,7 @@ def _module(update: LayerUpdate, values: Tensor) -> ModuleSpectrum:
         of_factors = of_product(b, a).s.cpu() if len(a) else None
         rank = 0.0 if of_factors is None else stable_rank(of_factors)
         usage = PhiUsage(largest, rank, *shares)
-    return ModuleSpectrum(
-        update.name, described.kind, index, update.shape, values, of_factors, usage
-    )
+    return replace(described, product_values=of_factors, usage=usage)
 
 
 def table(modules: list[ModuleSpectrum]) -> str:
