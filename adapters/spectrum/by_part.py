@@ -1,7 +1,7 @@
 """How ranks and sizes of phi are spread over the model: by part and by depth."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -9,13 +9,6 @@ from adapters.placement.module_names import block_of, depths
 from adapters.placement.targets import matches
 from adapters.spectrum.modules import ModuleSpectrum
 from adapters.spectrum.sizes import SIZES, phi_sizes
-
-MEASURES: Mapping[str, Callable[[ModuleSpectrum], float]] = {
-    "stable_rank": lambda module: module.stable_rank,
-    "effective_rank": lambda module: module.effective_rank,
-    "rank": lambda module: float(module.rank),
-}
-
 
 Values = Mapping[str, Mapping[str, float]]
 """Numbers of modules: what each is called, by the module's name."""
@@ -76,7 +69,10 @@ def rank_statistics(model: nn.Module, modules: Sequence[ModuleSpectrum]) -> dict
     `part_statistics` of `stable_rank`, `effective_rank` and `rank`; `all/raised_share` is the share
     of modules whose phi has raised the stable rank of B A.
     """
-    values = {m.name: {name: of(m) for name, of in MEASURES.items()} for m in modules}
+    values = {
+        m.name: {"stable_rank": m.stable_rank, "effective_rank": m.effective_rank, "rank": m.rank}
+        for m in modules
+    }
     numbers = part_statistics(model, values)
     raised = [m.stable_rank > m.usage.product_stable_rank for m in modules if m.usage is not None]
     return numbers | ({"all/raised_share": statistics.fmean(raised)} if raised else {})
