@@ -12,7 +12,7 @@ from adapters.basis.patterns import check_depth_start, check_phi_pattern
 from adapters.basis.phi_config import PHI_OPTIONS, PhiConfig
 from adapters.basis.sharing import LEVELS, SCOPES
 from adapters.peft_integration.model_card import WithCard
-from adapters.peft_integration.options import KnownOptions
+from adapters.peft_integration.options import KnownOptions, as_sets
 from adapters.peft_integration.registration import peft_type
 from adapters.placement.targets import check_blocks, check_layers
 from basis_zoo.registry import did_you_mean
@@ -198,10 +198,7 @@ class BasisConfig(KnownOptions, WithCard, PeftConfig):
         self.peft_type = peft_type("basis")
         self.interval = self.phi.interval
         check_field_types(self, BasisConfig)
-        if isinstance(self.target_modules, list | tuple):
-            self.target_modules = set(self.target_modules)  # type: ignore[assignment]  # PEFT keeps a set
-        if isinstance(self.exclude_modules, list | tuple):
-            self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]  # PEFT keeps a set
+        as_sets(self)
         for option in ("target_modules", "exclude_modules", "modules_to_save"):
             names = getattr(self, option) or []
             listed_names = [names] if isinstance(names, str) else names

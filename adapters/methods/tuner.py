@@ -20,7 +20,7 @@ from adapters.basis.field_types import require
 from adapters.merging.layer import MergingLayer
 from adapters.peft_integration.fixes import sparing_heads
 from adapters.peft_integration.model_card import WithCard
-from adapters.peft_integration.options import KnownOptions
+from adapters.peft_integration.options import KnownOptions, as_sets
 from adapters.peft_integration.registration import peft_type
 from adapters.placement.inspection import base_of, computes_linear, reads_weight
 
@@ -60,10 +60,7 @@ class UpdateConfig(KnownOptions, WithCard, PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]  # PEFT's
         self.peft_type = peft_type(self.method)
-        if isinstance(self.target_modules, list | tuple):
-            self.target_modules = set(self.target_modules)  # type: ignore[assignment]  # PEFT keeps a set
-        if isinstance(self.exclude_modules, list | tuple):
-            self.exclude_modules = set(self.exclude_modules)  # type: ignore[assignment]  # PEFT keeps a set
+        as_sets(self)
         least = self.least_r
         require(isinstance(self.r, int) and self.r >= least, "r", f"an integer >= {least}", self.r)
         require(self.alpha > 0, "alpha", "positive", self.alpha)

@@ -1,9 +1,17 @@
-"""Configurations whose options are asked for by name."""
+"""What our PEFT configurations make of their options."""
 
 import inspect
 from typing import Any, Self
 
 from basis_zoo.registry import did_you_mean
+
+
+def as_sets(config: Any) -> None:
+    """Make sets of the lists of modules in `config`, as PEFT keeps them."""
+    for option in ("target_modules", "exclude_modules"):
+        names = getattr(config, option)
+        if isinstance(names, list | tuple):
+            setattr(config, option, set(names))
 
 
 class KnownOptions:
