@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.basis.sharing import Borrower
+from adapters.placement.module_names import IN_PEFT
 
 MAX_NAMES = 3
 """Names in a message."""
@@ -26,7 +27,7 @@ def without_copies(
         for number, lender in module.lenders.items() if isinstance(module, Borrower) else ():
             if not name.endswith(f".{adapter}"):
                 continue
-            for prefix in ("", "base_model.model."):  # which the names in a file always have
+            for prefix in ("", IN_PEFT):  # which the names in a file always have
                 copy, own = (
                     f"{prefix}{n.removesuffix(f'.{adapter}')}.{number}"
                     for n in (name, names[id(lender)])

@@ -16,8 +16,8 @@ from adapters.basis.field_types import require_one_of
 from adapters.basis.weighted_sums import sums_of
 from adapters.export.rank_allocation import allocate
 from adapters.export.updates import LayerUpdate, layer_updates
+from adapters.placement.module_names import IN_PEFT
 
-_PREFIX = "base_model.model."
 WHOLE = ("refuse", "keep", "leave_out")
 """What may become of modules that were trained whole."""
 _MUTATING = ("pissa", "corda", "olora", "loftq", "lora_ga")
@@ -91,8 +91,8 @@ class LoraExport:
         """The tensors of the LoRA layers alone."""
         state = {}
         for name, pair in self.pairs.items():
-            state[f"{_PREFIX}{name}.lora_A.weight"] = pair.a
-            state[f"{_PREFIX}{name}.lora_B.weight"] = pair.b
+            state[f"{IN_PEFT}{name}.lora_A.weight"] = pair.a
+            state[f"{IN_PEFT}{name}.lora_B.weight"] = pair.b
         return state
 
     def save(self, folder: str | Path, modules_to_save: str = "refuse") -> Path:
@@ -240,7 +240,7 @@ def _whole(model: nn.Module, adapter: str, updates: list[LayerUpdate]) -> dict[s
     """What the file holds beside the adapter's own numbers."""
     if adapter in sums_of(model, adapter):
         return {}  # a weighted sum is of updates alone
-    own = tuple(f"{_PREFIX}{update.name}." for update in updates)
+    own = tuple(f"{IN_PEFT}{update.name}." for update in updates)
     state = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
     return {name: t for name, t in state.items() if not name.startswith(own)}
 

@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from adapters.basis.layers import BasisLayer, BasisParameter
 from adapters.export.svd import Factors, leading, of_product
+from adapters.placement.module_names import IN_PEFT
 
 
 class LayerUpdate(ABC):
@@ -112,7 +113,7 @@ def layer_updates(model: nn.Module, adapter: str = "default") -> list[LayerUpdat
     updates = []
     for name, layer in model.named_modules():
         if isinstance(layer, BaseTunerLayer) and adapter in layer._get_available_adapters():
-            updates.append(_update(name.removeprefix("base_model.model."), layer, adapter))
+            updates.append(_update(name.removeprefix(IN_PEFT), layer, adapter))
     if not updates:
         raise ValueError(f"no layer of {type(model).__name__} carries an adapter {adapter!r}")
     return updates

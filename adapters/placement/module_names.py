@@ -7,6 +7,9 @@ Transformers keep their blocks in numbered lists, so the first number in a name 
 
 from typing import NamedTuple
 
+IN_PEFT = "base_model.model."
+"""What PEFT puts before the names of a model's modules, on the adapted model and in files."""
+
 
 class Block(NamedTuple):
     """A numbered block of a model."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from adapters.placement.module_names import block_of, depths
+from adapters.placement.module_names import IN_PEFT, block_of, depths
 from adapters.placement.targets import matches
 from adapters.spectrum.modules import ModuleSpectrum
 from adapters.spectrum.sizes import SIZES, phi_sizes
@@ -24,7 +24,7 @@ def part_statistics(model: nn.Module, values: Values) -> dict[str, float]:
     belongs to is left out, and so is a slope where all are in one block.
     """
     depth = depths(list(values))
-    adapted = {name: name.removeprefix("base_model.model.") for name, _ in model.named_modules()}
+    adapted = {name: name.removeprefix(IN_PEFT) for name, _ in model.named_modules()}
     names = [name for name, own in adapted.items() if own in depth]
     attention = {adapted[name] for name in matches(model, "attention", names)}
     parts = {

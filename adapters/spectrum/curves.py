@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.basis.layers import BasisLayer
-from adapters.placement.module_names import block_of, short_kind
+from adapters.placement.module_names import IN_PEFT, block_of, short_kind
 from adapters.spectrum.sizes import sizes_of
 from adapters.spectrum.usage import phis
 from basis_zoo import PhiParameters
@@ -47,7 +47,7 @@ def phi_curves(
     curves = []
     for name, layer in model.named_modules():
         if isinstance(layer, BasisLayer) and adapter in layer.basis_phi:
-            name = name.removeprefix("base_model.model.")
+            name = name.removeprefix(IN_PEFT)
             block = block_of(name)
             index = None if block is None else block.index
             of_copies = phis(layer, adapter)

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from adapters.basis.layers import BasisLayer
+from adapters.placement.module_names import IN_PEFT
 from basis_zoo import PhiParameters
 
 SIZES = ("amplitude_norm", "bandwidth_norm", "bandwidth_mean")
@@ -32,7 +33,7 @@ def phi_sizes(model: nn.Module, adapter: str = "default") -> dict[str, dict[str,
     Empty for methods without phi. No update is made, so this takes little time.
     """
     phis = {
-        name.removeprefix("base_model.model."): layer.member(adapter)[2]
+        name.removeprefix(IN_PEFT): layer.member(adapter)[2]
         for name, layer in model.named_modules()
         if isinstance(layer, BasisLayer) and adapter in layer.basis_phi
     }

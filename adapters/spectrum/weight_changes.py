@@ -9,7 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from adapters.export.updates import DenseUpdate
 from adapters.merging.base_weights import weight_of
-from adapters.placement.module_names import block_of
+from adapters.placement.module_names import IN_PEFT, block_of
 from adapters.placement.targets import adaptable
 
 
@@ -45,7 +45,6 @@ def weight_changes(
     Args:
         before: The model as it was, unadapted; it is only read.
     """
-    start = "base_model.model."
     modules_before = dict(before.named_modules())
     modules = dict(model.named_modules())
     names = [
@@ -55,7 +54,7 @@ def weight_changes(
     ]
     if not names:
         names = [name for name in adaptable(model) if block_of(name) is not None]
-    own = {name: name.removeprefix(start) for name in names}
+    own = {name: name.removeprefix(IN_PEFT) for name in names}
     return [
         WeightChange(own[name], modules[name], adapter, modules_before[own[name]]) for name in names
     ]

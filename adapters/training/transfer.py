@@ -11,14 +11,13 @@ from torch import Tensor, nn
 
 from adapters.basis.config import BasisConfig
 from adapters.basis.layers import BasisLayer
-from adapters.placement.module_names import kind_of
+from adapters.placement.module_names import IN_PEFT, kind_of
 from adapters.training.needs import lacks
 
 WEIGHTS = "adapter_model.safetensors"
 ALIKE = ("form", "form_options", "phi_pattern", "basis", "basis_options", "num_basis", "interval",
          "grid", "linear", "extrapolation", "sharing", "sharing_scope")  # fmt: skip
 """Options that decide what the numbers of a phi mean, and which modules hold them."""
-_IN_FILES = "base_model.model."
 
 
 def mismatch(config: PeftConfig | None, saved: str | Path) -> str | None:
@@ -66,7 +65,7 @@ def load_phi(model: nn.Module, saved: str | Path, adapter: str = "default") -> N
         raise ValueError(f"the model cannot have the phi in {saved}: it has {why}")
     numbers: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for name, tensor in load_file(Path(saved) / WEIGHTS).items():
-        module, _, number = name.removeprefix(_IN_FILES).partition(".basis_phi.")
+        module, _, number = name.removeprefix(IN_PEFT).partition(".basis_phi.")
         numbers[number][module] = tensor
     shared = mine.sharing != "none" and mine.sharing_scope == "all"
     found: list[tuple[Tensor, Tensor]] = []
@@ -76,7 +75,7 @@ def load_phi(model: nn.Module, saved: str | Path, adapter: str = "default") -> N
         phi = layer.basis_phi[adapter]
         own = (*phi.named_parameters(recurse=False), *phi.named_buffers(recurse=False))
         for number, tensor in own:  # what is borrowed is the lender's to load
-            module = name.removeprefix(_IN_FILES)
+            module = name.removeprefix(IN_PEFT)
             value = _counterpart(numbers[number], module, shared)
             if value is None or value.shape != tensor.shape:
                 has = "no" if value is None else f"a {tuple(value.shape)}"
