@@ -5,9 +5,8 @@ A form is checked with a family and a scope, on one small layer whose numbers ar
 
 import copy
 import tempfile
-import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from adapters.forms import Form, Operands, PhiFunction, get_form
 from adapters.forms.start_check import NUMBERS
 from basis_zoo.conformance import ConformanceError, Outcome
 from basis_zoo.conformance.check import at_most, require
+from basis_zoo.conformance.run import outcome_of
 
 _OUT, _IN, _RANK, _ROWS = 24, 16, 3, 7
 _STARTS: tuple[dict[str, Any], ...] = (
@@ -312,13 +312,6 @@ def run_checks(form: str, device: str = "cpu", **options: Any) -> list[Outcome]:
     for check in CHECKS:
         if check is check_oracle and where in ("row", "column"):
             continue  # an oracle has one phi; the layer is checked block by block
-        began = time.perf_counter()
-        try:
-            passed, detail = True, check(subject)
-        except ConformanceError as error:
-            passed, detail = False, str(error)
-        except Exception as error:  # a form is someone else's code: what it raises is a finding
-            passed, detail = False, f"{type(error).__name__}: {error}"
         name = check.__name__.removeprefix("check_")
-        outcomes.append(Outcome(name, where, passed, detail, time.perf_counter() - began))
+        outcomes.append(outcome_of(name, where, partial(check, subject)))
     return outcomes

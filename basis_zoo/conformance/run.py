@@ -3,6 +3,7 @@
 import functools
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from basis_zoo.basis import Basis, get_basis, get_basis_class
@@ -66,14 +67,19 @@ def run_checks(basis: Basis, *, all_grids: bool = True, slow: bool = True) -> li
 
 def run_one(check: Check, basis: Basis, grid: Grid) -> Outcome:
     """Run one check on one grid."""
+    return outcome_of(check.name, grid.name, lambda: check(Subject(basis, grid)))
+
+
+def outcome_of(name: str, where: str, run: Callable[[], str]) -> Outcome:
+    """What the check `name` found: `run` returns what it measured, or raises."""
     began = time.perf_counter()
     try:
-        passed, detail = True, check(Subject(basis, grid))
+        passed, detail = True, run()
     except ConformanceError as error:
         passed, detail = False, str(error)
-    except Exception as error:  # a family is someone else's code: whatever it raises is a finding
+    except Exception as error:  # it runs someone else's code: whatever that raises is a finding
         passed, detail = False, f"{type(error).__name__}: {error}"
-    return Outcome(check.name, grid.name, passed, detail, time.perf_counter() - began)
+    return Outcome(name, where, passed, detail, time.perf_counter() - began)
 
 
 def undeclared(basis: Basis) -> list[str]:
