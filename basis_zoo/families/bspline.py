@@ -124,14 +124,14 @@ class BSpline(LinearBasis):
 
         k, n = self.degree, self.num_basis
         if self.knots == "clamped":
-            t = np.r_[[grid[0]] * k, grid, [grid[-1]] * k]
+            left, right = np.repeat(grid[0], k), np.repeat(grid[-1], k)
+        else:
+            steps = np.arange(1, k + 1)
+            left = grid[0] - steps[::-1] * (grid[1] - grid[0])
+            right = grid[-1] + steps * (grid[-1] - grid[-2])
+        t = np.r_[left, grid, right]
+        if self.knots == "clamped" or k == 0:
             design: Array = interpolate.BSpline(t, np.eye(n), k)(x)
-            return design
-        steps = np.arange(1, k + 1)
-        left, right = grid[0] - steps[::-1] * (grid[1] - grid[0]), steps * (grid[-1] - grid[-2])
-        t = np.r_[left, grid, grid[-1] + right]
-        if k == 0:
-            design = interpolate.BSpline(t, np.eye(n), k)(x)
             return design
         pieces = [interpolate.BSpline.basis_element(t[i : i + k + 2], False) for i in range(n)]
         design = np.nan_to_num(np.stack([p(x) for p in pieces], axis=-1))
