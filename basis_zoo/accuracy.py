@@ -62,13 +62,14 @@ def oracle_errors(s: Subject) -> tuple[float, float]:
     low, high = s.basis.interval
     x = x[(x >= low) & (x <= high)]
     p = s.numbers
-    p = PhiParameters(*(q.float().double() for q in p))
     numbers = (q.numpy() for q in (x, p.amplitude, p.grid, p.bandwidth))
     want = torch.from_numpy(s.basis.phi_oracle(*numbers))
     single = s.phi(x.float(), PhiParameters(*(q.float() for q in p)))
     scale = s.scale(x, p)
-    errors = ((value.double() - want).abs().max().item() / scale for value in (s.phi(x, p), single))
-    return next(errors), next(errors)
+    in_double, in_single = (
+        (value.double() - want).abs().max().item() / scale for value in (s.phi(x, p), single)
+    )
+    return in_double, in_single
 
 
 def condition(s: Subject) -> float:
