@@ -12,7 +12,8 @@ COLUMNS = ("family", "smooth", "order", "reads", "support", "parity", "outside",
 
 def describe(basis: Basis) -> dict[str, str]:
     """What a family declares, one short text for each of `COLUMNS`."""
-    inputs = [word for word, count in _input_counts(basis) if count]
+    counts = {"grid": basis.num_points, "bandwidth": basis.num_bandwidths}
+    inputs = [word for word, count in counts.items() if count]
     support = basis.support
     return {
         "family": basis.name,
@@ -24,10 +25,6 @@ def describe(basis: Basis) -> dict[str, str]:
         "outside": basis.extrapolation,
         "claims": ", ".join(sorted(c.name.lower() for c in basis.claims)) or "-",
     }
-
-
-def _input_counts(basis: Basis) -> tuple[tuple[str, int], ...]:
-    return ("grid", basis.num_points), ("bandwidth", basis.num_bandwidths)
 
 
 def _smoothness(smoothness: float) -> str:
