@@ -1,6 +1,5 @@
 """The numbers behind the pictures: functions on grids, fits to targets, errors against G."""
 
-import dataclasses
 import math
 from collections.abc import Callable
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from basis_zoo.basis import Basis, LinearBasis, get_basis_class
+from basis_zoo.conformance.subject import resized
 from basis_zoo.fit import fit_amplitudes
 from basis_zoo.grids import get_grid
 from basis_zoo.nonlinearity import Nonlinearity, spacing_bandwidth
@@ -29,8 +29,7 @@ _SAMPLES = 2000  # for the quantile grid: as peaked at 0 as the entries of a pro
 
 def sized(name: str, count: int) -> Basis:
     """The family with its own options and `count` functions, or as many as it needs."""
-    basis = get_basis_class(name)()
-    return dataclasses.replace(basis, num_basis=max(count, basis.min_basis))
+    return resized(get_basis_class(name)(), count)
 
 
 def bandwidths(basis: Basis, points: Tensor) -> Tensor:
