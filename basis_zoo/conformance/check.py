@@ -40,11 +40,6 @@ class Check:
     slow: bool
     """Whether it takes more than a second."""
 
-    @property
-    def property_in_words(self) -> str:
-        """The property in words."""
-        return (self.run.__doc__ or "").strip().splitlines()[0]
-
     def __call__(self, subject: Subject) -> str:
         """Run it."""
         return self.run(subject)
