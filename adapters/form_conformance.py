@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from adapters.basis.config import BasisConfig
 from adapters.basis.layers import BasisLayer
 from adapters.forms import Form, Operands, PhiFunction, get_form
-from adapters.forms.start_check import NUMBERS
 from basis_zoo.conformance import ConformanceError, Outcome
 from basis_zoo.conformance.check import at_most, require
 from basis_zoo.conformance.run import outcome_of
+from basis_zoo.nonlinearity import NUMBERS
 
 _OUT, _IN, _RANK, _ROWS = 24, 16, 3, 7
 _STARTS: tuple[dict[str, Any], ...] = (

@@ -14,6 +14,8 @@ from basis_zoo.phi import Phi, PhiParameters
 from basis_zoo.starts import Start
 from basis_zoo.sums import SumBasis
 
+NUMBERS = ("amplitude", "raw_bandwidth", "raw_grid", "line")
+"""Every number of a phi that may be trained, in the order of `Nonlinearity.numbers`."""
 _POINTS = 33
 """Points of the interval at which a new phi must be able to learn."""
 _LEARNING: set[tuple[Phi, Grid, Start, tuple[str, ...]]] = set()
@@ -145,7 +147,7 @@ class Nonlinearity(nn.Module):
         nn.Module.__init__(phi)
         phi.phi, phi.grid_rule, phi.copies = self.phi, self.grid_rule, 1
         phi.start_residual = self.start_residual
-        for name in ("amplitude", "raw_bandwidth", "raw_grid", "line"):
+        for name in NUMBERS:
             number = getattr(self, name)
             own = number.detach()[index] if number.ndim > 1 else number.detach()
             phi._own(name, own.clone(), number.requires_grad)

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from adapters.forms import Form, Operands, PhiFunction, get_form
-from adapters.forms.start_check import NUMBERS
 from basis_zoo import Nonlinearity, get_basis, get_grid, get_start
 from basis_zoo.drawing.layout import finish, panels
 from basis_zoo.drawing.styles import BASELINE, Style
+from basis_zoo.nonlinearity import NUMBERS
 from tools.figures import shrink
 
 FORMS: dict[str, str] = {

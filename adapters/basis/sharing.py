@@ -32,6 +32,7 @@ from torch import nn
 
 from adapters.placement.module_names import block_of, kind_of
 from basis_zoo import InputScale, Nonlinearity
+from basis_zoo.nonlinearity import NUMBERS
 
 if TYPE_CHECKING:
     from adapters.torch_types import ModulesOf
@@ -41,7 +42,7 @@ _SHARED = {
     "grid": ("raw_grid",),
     "bandwidth": ("raw_bandwidth",),
     "amplitude": ("amplitude",),
-    "all": ("amplitude", "raw_bandwidth", "raw_grid", "line"),
+    "all": NUMBERS,
 }
 LEVELS = tuple(_SHARED)
 """What may be shared."""

@@ -8,9 +8,8 @@ from torch import Tensor
 from adapters.forms.form import Form, Operands
 from adapters.forms.phi_function import PhiFunction
 from basis_zoo import Nonlinearity
+from basis_zoo.nonlinearity import NUMBERS
 
-NUMBERS = ("amplitude", "raw_bandwidth", "raw_grid", "line")
-"""Every number of a phi that may be trained."""
 _OUT, _IN, _RANK = 5, 4, 2
 _SMALL = 1e-6
 

@@ -14,10 +14,10 @@ from adapters.basis.layers.numbers import AdapterNumbers, Execution
 from adapters.basis.layers.scaling import Scaling
 from adapters.basis.layers.term import Frozen, Term, forget_frozen
 from adapters.basis.sharing import Blocks, blocks_of, copied
-from adapters.forms.start_check import NUMBERS
 from adapters.merging.base_weights import execution_device, weight_here
 from adapters.merging.layer import MergingLayer
 from basis_zoo import InputScale, Nonlinearity
+from basis_zoo.nonlinearity import NUMBERS
 from basis_zoo.proxy import Proxy
 
 if TYPE_CHECKING:
