@@ -95,10 +95,9 @@ class Nonlinearity(nn.Module):
         omega = _bandwidth(bandwidth, basis, points)
         raw_grid = to_float32("grid", self._raw_grid(points))
         raw_bandwidth = to_float32("bandwidth", inverse_softplus(omega))
-        in_force = _in_order(raw_grid) if self.grid_is_learned else raw_grid
         # a start fits the numbers that are stored, not those that were asked for
         stored = F.softplus(raw_bandwidth)
-        values = start.values(basis, in_force.double(), stored.double(), linear)
+        values = start.values(basis, self._grid(raw_grid).double(), stored.double(), linear)
         self.start_residual = values.residual
         line = torch.tensor([values.slope, values.offset], dtype=torch.float64)
         self._own("amplitude", to_float32("amplitude", values.amplitude), train_amplitude)
@@ -185,10 +184,17 @@ class Nonlinearity(nn.Module):
             return points
         return torch.cat([points[:1], inverse_softplus(points.diff())])
 
+    def _grid(self, raw: Tensor) -> Tensor:
+        """The points that `_raw_grid` has made `raw` of, (*batch, num_points)."""
+        if not self.grid_is_learned:
+            return raw
+        first = raw[..., :1]
+        return torch.cat([first, first + F.softplus(raw[..., 1:]).cumsum(-1)], dim=-1)
+
     @property
     def grid(self) -> Tensor:
         """The grid points in force, (num_points,)."""
-        return _in_order(self.raw_grid) if self.grid_is_learned else self.raw_grid
+        return self._grid(self.raw_grid)
 
     @property
     def bandwidth(self) -> Tensor:
@@ -209,7 +215,7 @@ class Nonlinearity(nn.Module):
             batch = torch.broadcast_shapes(*(n.shape[:-1] for n in wide))
             wide = [n.expand(*batch, n.shape[-1]) for n in wide]
         amplitude, raw_bandwidth, raw_grid, line = wide
-        grid = _in_order(raw_grid) if self.grid_is_learned else raw_grid
+        grid = self._grid(raw_grid)
         slope, offset = line.unbind(-1)
         return PhiParameters(amplitude, F.softplus(raw_bandwidth), grid, slope, offset)
 
@@ -262,12 +268,6 @@ class Nonlinearity(nn.Module):
     def extra_repr(self) -> str:
         """The family and what is trained."""
         return f"{self.phi}, trained={[n for n, _ in self.named_parameters()]}"
-
-
-def _in_order(raw: Tensor) -> Tensor:
-    """The first point and softplus gaps as increasing points, (*batch, n)."""
-    first = raw[..., :1]
-    return torch.cat([first, first + F.softplus(raw[..., 1:]).cumsum(-1)], dim=-1)
 
 
 def _bandwidth(value: float | str, basis: Basis, points: Tensor) -> Tensor:
