@@ -307,7 +307,7 @@ def run_checks(form: str, device: str = "cpu", **options: Any) -> list[Outcome]:
     Raises:
         ValueError: The options cannot be used together.
     """
-    subject, outcomes = Subject(form, **options), []
+    subject, outcomes = Subject(form, device, **options), []
     where = options.get("sharing_scope", "module")
     for check in CHECKS:
         if check is check_oracle and where in ("row", "column"):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from adapters import form_conformance
 from adapters.__main__ import main
-from adapters.form_conformance import run_checks
+from adapters.form_conformance import Subject, layer_of, run_checks
 from adapters.forms import FactoredForm, Form, list_forms, register_form
 from adapters.forms.form import _FORMS
 from basis_zoo import list_bases
@@ -90,6 +91,18 @@ def test_every_scope_conforms(form, scope, level, basis):
     skipped = {"counts"} if level != "all" else set()  # which the level decides
     failed = _failed(form, **options)
     assert not failed.keys() - skipped, failed
+
+
+def test_the_device_that_is_asked_for_is_checked(monkeypatch):
+    def check_where(subject: Subject) -> str:
+        weight = layer_of(subject.model()).base_layer.weight
+        return f"{subject.x.device} {weight.device}"
+
+    monkeypatch.setattr(form_conformance, "CHECKS", (check_where,))
+    (outcome,) = run_checks("elementwise", device="meta")
+    assert outcome.detail == "meta meta"
+    with pytest.raises(RuntimeError, match="device string: gpu"):
+        run_checks("elementwise", device="gpu")
 
 
 @pytest.fixture
