@@ -133,12 +133,12 @@ class AdapterNumbers(MergingLayer):
 
     def points(self, adapter: str) -> Tensor:
         """The x that phi is asked at, with the input scale: flat, or (copies, n)."""
-        of, run = self.operands(adapter), self.execution[adapter]
-        phi = self.owner(adapter).basis_phi[adapter]
+        of, run, owner = self.operands(adapter), self.execution[adapter], self.owner(adapter)
+        phi, scale = owner.basis_phi[adapter], owner.input_scale(adapter)
         if run.form.elementwise and phi.copies > 1:
             x = of.b @ of.a
-            return (x.T if run.columns else x).reshape(phi.copies, -1) * self.input_scale(adapter)
-        return run.form.points(of) * self.owner(adapter).input_scale(adapter)
+            return (x.T if run.columns else x).reshape(phi.copies, -1) * scale
+        return run.form.points(of) * scale
 
     def numbers(self, adapter: str) -> list[Tensor]:
         """Every tensor that the proxy of `adapter` depends on."""

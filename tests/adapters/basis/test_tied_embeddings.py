@@ -40,6 +40,22 @@ def test_tied_embeddings_are_adapted_as_one(family, names, tmp_path):
     assert plain.config.tie_word_embeddings
 
 
+@pytest.mark.parametrize("scope", ["module", "row", "column"])
+def test_phi_is_asked_at_the_same_points_by_both_tied_embeddings(family, scope):
+    _, base = tied_llama(family)
+    names = ["embed_tokens", "lm_head"]
+    options = {"sharing": "all", "sharing_scope": scope, "input_scale": 5.0}
+    model = get_peft_model(
+        base, config(target_modules=names, ensure_weight_tying=True, b_std=0.1, **options)
+    )
+    one, other = model.base_model.model.model.embed_tokens, model.base_model.model.lm_head
+    member = one.member("default")  # with the input scale on B
+    product = member.b @ member.a
+    x = product.T if scope == "column" else product
+    for layer in (one, other):
+        torch.testing.assert_close(layer.points("default").flatten(), x.flatten())
+
+
 def test_tied_embeddings_are_trained_whole_as_one(family):
     _, base = tied_llama(family)
     options = {"modules_to_save": ["lm_head"], "target_modules": ["q_proj"]}
