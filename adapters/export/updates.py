@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from typing import Any, cast
 
 import torch
+from peft.tuners.adalora.layer import AdaLoraLayer
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
@@ -79,14 +80,11 @@ class DenseUpdate(LayerUpdate):
 
 
 class LoraUpdate(LayerUpdate):
-    """A product of factors, decomposed by its r x r core (PARA)."""
+    """A product of factors, LoRA's or AdaLoRA's, decomposed by its r x r core (PARA)."""
 
     def __init__(self, name: str, layer: LoraLayer, adapter: str) -> None:
         super().__init__(name, layer, adapter)
-        # `_update` has looked at their weights
-        b, a = (cast(nn.Linear, factor[adapter]) for factor in (layer.lora_B, layer.lora_A))
-        self.b: Tensor = b.weight.detach() * layer.scaling[adapter]
-        self.a = a.weight.detach()
+        self.b, self.a = (factor.detach() for factor in _factors(layer, adapter))
         self.shape = (self.b.shape[0], self.a.shape[1])
         self._decomposition = of_product(self.b, self.a)
         self.energy = float(self._decomposition.s.square().sum())
@@ -102,6 +100,14 @@ class LoraUpdate(LayerUpdate):
 
     def _decompose(self, count: int) -> Factors:
         return of_product(self.b, self.a)
+
+
+def _factors(layer: LoraLayer, adapter: str) -> tuple[Tensor, Tensor]:
+    """B with the scale, (out, r), and A (r, in); `_update` has looked at their kinds."""
+    b, a, scale = (cast(Any, of[adapter]) for of in (layer.lora_B, layer.lora_A, layer.scaling))
+    if isinstance(layer, AdaLoraLayer):
+        return b * scale / (layer.ranknum[adapter] + 1e-5), a * layer.lora_E[adapter]
+    return b.weight * scale, a.weight
 
 
 def layer_updates(model: nn.Module, adapter: str = "default") -> list[LayerUpdate]:
@@ -124,7 +130,7 @@ def _update(name: str, layer: BaseTunerLayer, adapter: str) -> LayerUpdate:
         variant = getattr(layer, "lora_variant", {}).get(adapter)
         # LoRA on a parameter of its own, such as experts kept as one tensor, has that one's name
         matrix = adapter in layer.lora_A and getattr(layer, "parameter_name", None) is None
-        plain = matrix and layer.lora_A[adapter].weight.ndim == 2
+        plain = matrix and not hasattr(layer.get_base_layer(), "kernel_size")
         if variant is not None or not plain:
             other = "an embedding, a convolution or a parameter of several matrices"
             what = type(variant).__name__ if plain else other

@@ -123,6 +123,7 @@ PRIVATE_NAMES = (
     Private("peft.tuners.adalora.layer", "RankAllocator.exp_avg_ipt", "adalora: resuming"),
     Private("peft.tuners.adalora.layer", "RankAllocator.exp_avg_unc", "adalora: resuming"),
     Private("peft.tuners.adalora.layer", "AdaLoraLayer.ranknum", "adalora: kept from training"),
+    Private("peft.tuners.adalora.layer", "AdaLoraLayer.lora_E", "export: AdaLoRA's factors"),
     Private("peft.tuners.adalora.model", "AdaLoraModel.rankallocator", "adalora: resuming"),
     Private("torch", "Tensor._version", "fitting: whether a tensor was changed in place"),
     Private(

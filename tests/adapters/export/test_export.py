@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, VeraConfig, get_peft_model
+from peft import AdaLoraConfig, LoraConfig, PeftModel, VeraConfig, get_peft_model
 
+import adapters
 from adapters import BasisConfig
 from adapters.export import LayerUpdate, accuracy_curve, allocate, layer_updates, to_lora
 from adapters.export.svd import leading, of_product
@@ -192,6 +193,44 @@ def test_other_methods_of_peft_export_too(family):
     model = get_peft_model(bert.model(), config).eval()
     export = to_lora(model, rank=32)
     assert export.relative_error < 1e-3
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])  # Conv1D holds (in, out)
+def test_adalora_is_exported_with_the_ranks_that_it_has_left(family, tmp_path, name):
+    f = family(name)
+    torch.manual_seed(2)
+    options = {"r": 1, "init_r": 6, "alpha": 3.0, "tinit": 1, "tfinal": 1}
+    options |= {"method": "adalora", "target_modules": "attention"}
+    model = adapters.attach(f.model(), options)
+    adapters.on_attach(model, 4)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    for step in range(1, 5):
+        model(**f.batch()).loss.backward()
+        optimizer.step()
+        adapters.after_step(model, step)
+        optimizer.zero_grad()
+    want = f.output(model)
+    model.save_pretrained(tmp_path / "adalora")  # without the ranks that are gone
+    saved = PeftModel.from_pretrained(f.model(), tmp_path / "adalora")
+    ranks = [len(update.a) for update in layer_updates(saved)]
+    assert sum(ranks) == len(ranks) and min(ranks) == 0 and max(ranks) > 1
+    for adalora in (model, saved):
+        to_lora(adalora, rank=6).save(tmp_path / "lora", modules_to_save="keep")
+        lora = PeftModel.from_pretrained(f.model(), tmp_path / "lora")
+        torch.testing.assert_close(f.output(lora), want)
+        for update in layer_updates(adalora.double()):
+            delta = update.layer.get_delta_weight("default").detach()
+            delta = delta.T if name == "gpt2" else delta
+            u, s, v = update.leading(6)
+            torch.testing.assert_close((u * s) @ v.T, delta, rtol=1e-10, atol=1e-14)
+            assert update.energy == pytest.approx(float(delta.square().sum()), rel=1e-10)
+
+
+def test_adalora_on_a_convolution_is_refused():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 2))
+    config = AdaLoraConfig(target_modules=["0"], total_step=9, init_lora_weights=False)
+    with pytest.raises(ValueError, match="'0' is LoRA on an embedding, a convolution"):
+        to_lora(get_peft_model(model, config), rank=1)
 
 
 # ---- files

@@ -8,7 +8,9 @@ import torch
 from peft import PeftModel
 
 import adapters
+from adapters.export import layer_updates, to_lora
 from adapters.peft_integration.fixes import guard_heads
+from adapters.spectrum import spectra
 from tests.adapters.methods.shipped import SHIPPED
 
 COMMON = {"r": 4, "alpha": 8.0, "target_modules": ["query", "value"]}
@@ -32,6 +34,7 @@ RATE = {
     "randlora_paper": 0.1,
 }
 WRAPPED = [name for name in adapters.list_methods() if name not in PLAIN]
+LOW_RANK = [name for name in WRAPPED if adapters.get_method(name).low_rank]
 MERGEABLE = [name for name in WRAPPED if adapters.get_method(name).mergeable]
 STEPS = 4
 OWN = ("abba", "aurora", "dylora", "elalora", "kradapter", "lora_xs", "nola", "randlora_paper")
@@ -122,6 +125,26 @@ def test_merged_model_has_the_same_outputs_or_says_why_not(family, name):
     merged = adapters.merge_and_unload(model)
     assert not any("base_layer" in key for key in merged.state_dict())
     torch.testing.assert_close(roberta.output(merged), want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_an_update_of_low_rank_is_exported_as_it_is_merged(family, tmp_path, name):
+    bert = family("bert")
+    model = attached(bert, name)
+    train(model, bert.batch(), name)
+    want, most = bert.output(model), 2 * COMMON["r"]  # where ranks move, a layer has more than r
+    to_lora(model, rank=most).save(tmp_path, modules_to_save="keep")
+    again = PeftModel.from_pretrained(bert.model(), tmp_path)
+    torch.testing.assert_close(bert.output(again), want, rtol=1e-4, atol=1e-6)
+    updates, of_modules = layer_updates(model), spectra(model)
+    weights = [update.layer.get_base_layer().weight.double().clone() for update in updates]
+    model.merge_adapter()
+    for update, before, module in zip(updates, weights, of_modules, strict=True):
+        merged = update.layer.get_base_layer().weight.double() - before
+        torch.testing.assert_close(update.dense().double(), merged, rtol=1e-4, atol=1e-7)
+        values = torch.linalg.svdvals(update.dense().double())
+        torch.testing.assert_close(module.values, values, rtol=1e-4, atol=1e-7)
+        assert module.rank <= most
 
 
 def test_models_without_an_adapter_merge_to_themselves(family):
