@@ -110,8 +110,6 @@ def resolve(model: nn.Module, targets: Targets, layers: Layers = "all") -> list[
     if not targets:
         raise ValueError(f"`layers` {layers!r} needs `target_modules`, such as 'all'; got none")
     linear = adaptable(model)
-    if isinstance(layers, list):
-        _require_blocks(layers, linear)
     if isinstance(targets, str) and not has_words(targets):
         pattern = r".*\.\d+\..*" if targets == "all-linear" else targets
         chosen = {name for name in linear if re.fullmatch(pattern, name)}
@@ -126,9 +124,13 @@ def resolve(model: nn.Module, targets: Targets, layers: Layers = "all") -> list[
     if missing:
         raise ValueError(no_match(model, "target_modules", missing, linear))
     outside = outside_adapters(model)
-    names = [name for name in outside if name in chosen and _in_layers(name, layers, linear)]
+    stacked = chosen.union(linear)
+    last = last_blocks([name for name in outside if name in stacked])
+    if isinstance(layers, list):
+        _require_blocks(layers, last)
+    names = [name for name in outside if name in chosen and _in_layers(name, layers, last)]
     if chosen and not names:
-        raise ValueError(f"`layers` {layers!r} leaves none of the blocks of {_blocks(linear)}")
+        raise ValueError(f"`layers` {layers!r} leaves none of the blocks of {_blocks(last)}")
     return names
 
 
@@ -236,14 +238,13 @@ def _is_in_attention(model: nn.Module, name: str) -> bool:
     return False
 
 
-def _in_layers(name: str, layers: Layers, linear: list[str]) -> bool:
+def _in_layers(name: str, layers: Layers, last: dict[str, int]) -> bool:
     if layers == "all":
         return True
     block = block_of(name)
     if block is None:
         return False
-    in_stack = [other for other in map(block_of, linear) if other and other.stack == block.stack]
-    count = 1 + max(other.index for other in in_stack)
+    count = 1 + last[block.stack]
     if layers in ("odd", "even"):
         return block.index % 2 == (layers == "odd")
     if isinstance(layers, str):
@@ -285,16 +286,14 @@ def _nearest(name: str, present: Sequence[str], words: Sequence[str]) -> str:
     return did_you_mean(name, [*(".".join(k.split(".")[-parts:]) for k in present), *words])
 
 
-def _require_blocks(indices: list[int], linear: list[str]) -> None:
-    last = last_blocks(linear)
+def _require_blocks(indices: list[int], last: dict[str, int]) -> None:
     for index in indices:
         if not any(-end - 1 <= index <= end for end in last.values()):
             raise ValueError(
                 f"block {index} of `layers` or `layers_to_transform` is in no stack of the model, "
-                f"which has {_blocks(linear)}"
+                f"which has {_blocks(last)}"
             )
 
 
-def _blocks(linear: list[str]) -> str:
-    last = last_blocks(linear)
+def _blocks(last: dict[str, int]) -> str:
     return ", ".join(f"{stack} (0 to {index})" for stack, index in last.items()) or "no stack"

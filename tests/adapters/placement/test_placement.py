@@ -65,7 +65,7 @@ def test_every_word_on_every_family(every_family):
         assert {n for n in linear if "shared_expert_gate" not in n} == attention | mlp
 
 
-@pytest.mark.parametrize(
+CHOICES = pytest.mark.parametrize(
     ("layers", "indices"),
     [
         ("all", [0, 1, 2, 3, 4]),
@@ -77,12 +77,28 @@ def test_every_word_on_every_family(every_family):
         ([2], [2]),
     ],
 )
+
+
+@CHOICES
 def test_layers(layers, indices):
     model = nn.ModuleDict(
         {"blocks": nn.ModuleList(nn.ModuleDict({"fc1": nn.Linear(2, 2)}) for _ in range(5))}
     )
     names = resolve(model, ["fc1"], layers)
     assert names == [f"blocks.{i}.fc1" for i in indices]
+
+
+@CHOICES
+@pytest.mark.parametrize("linear", [0, 3])
+def test_layers_count_blocks_without_linear_layers_too(layers, indices, linear):
+    blocks = [nn.ModuleDict({"conv": nn.Conv1d(2, 2, 1)}) for _ in range(5)]
+    for block in blocks[:linear]:
+        block["fc1"] = nn.Linear(2, 2)
+    model = nn.ModuleDict({"blocks": nn.ModuleList(blocks)})
+    names = resolve(model, ["conv"], layers)
+    assert names == [f"blocks.{i}.conv" for i in indices]
+    with pytest.raises(ValueError, match=r"block 5 .* which has blocks \(0 to 4\)"):
+        resolve(model, ["conv"], [5])
 
 
 @pytest.mark.parametrize("layers", ["some", "first_last_0", [], ["a"], "first_last_x"])
