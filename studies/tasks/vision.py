@@ -1,8 +1,9 @@
 """Image classification sets of the hub, or of a local folder with one folder a class.
 
 `task.data` is then read as datasets' imagefolder: `train/<class>/*.png`, `test/<class>/*.png`.
-Test is the set's own; valid is cut from train where the set has none. Rows are chosen by number
-before any image is read, so a part of ImageNet does not need all of it in memory.
+Test is the set's own; valid is cut from train where the set has none. What test has too is left
+out of both, what valid has too out of train. Rows are chosen by number before any image is read, so
+a part of ImageNet does not need all of it in memory.
 """
 
 import random
@@ -56,7 +57,8 @@ class HubImages(Task):
         """Choose and read the images.
 
         Raises:
-            ValueError: a split or column is missing, or there are too few rows.
+            ValueError: a split or column is missing, or there are too few rows, or none that no
+                other split has.
         """
         image, label = ("image", "label") if spec.data else (self.image, self.label)
         tables = load_tables(spec.data or self.hub)
@@ -74,27 +76,38 @@ class HubImages(Task):
         draw = random.Random(split_seed)
         valid = named.get("validation") if "test" in named else None
         chosen = draw.sample(range(len(named["train"])), len(named["train"]))
-        splits: dict[str, tuple[Picture, ...]] = {
-            "test": _read(test, image, label, _pick(draw, len(test), spec.test_rows))
-        }
+        tested = _read(test, image, label, _pick(draw, len(test), spec.test_rows))
         if valid is None:
             count = spec.valid_rows or max(1, round(VALID_SHARE * len(chosen)))
-            splits["valid"] = _read(named["train"], image, label, chosen[:count])
+            held_out = _read(named["train"], image, label, chosen[:count])
             chosen = chosen[count:]
         else:
-            picked = _pick(draw, len(valid), spec.valid_rows)
-            splits["valid"] = _read(valid, image, label, picked)
+            held_out = _read(valid, image, label, _pick(draw, len(valid), spec.valid_rows))
         count = len(chosen) if spec.train_rows is None else spec.train_rows
         if not 0 < count <= len(chosen):
             raise ValueError(
                 f"task: {spec.name}: asked for train_rows {count}, but {len(chosen)} are left"
             )
-        taken = {p.identity for name in ("test", "valid") for p in splits[name]}
-        train = _read(named["train"], image, label, chosen[:count])
-        splits["train"] = tuple(p for p in train if p.identity not in taken)
+        read = _read(named["train"], image, label, chosen[:count])
+        held, free = _beside(tested, held_out), _beside(tested, read)
+        splits = {"train": _beside(held, free), "valid": held, "test": tested}
+        for name, rows in splits.items():
+            if not rows:
+                raise ValueError(
+                    f"task: no row of {name} is left of {spec.name}: each is also in another split"
+                )
         check_disjoint(splits)
-        removed = {"in_test": count - len(splits["train"])}
+        removed = {
+            "in_test": len(held_out) - len(held) + len(read) - len(free),
+            "in_valid": len(free) - len(splits["train"]),
+        }
         return TaskData(self.info(spec), names, splits, removed)
+
+
+def _beside(taken: Sequence[Picture], rows: Sequence[Picture]) -> tuple[Picture, ...]:
+    """Those of `rows` that are not in `taken` too."""
+    identities = {picture.identity for picture in taken}
+    return tuple(picture for picture in rows if picture.identity not in identities)
 
 
 def _pick(draw: random.Random, size: int, count: int | None) -> list[int]:

@@ -135,6 +135,29 @@ def test_a_folder_is_read_as_the_hubs_sets_are(folder: Path) -> None:
     assert tasks.describe(again) == tasks.describe(data)
 
 
+def test_what_is_in_test_is_in_no_other_part_whatever_the_seed(folder: Path) -> None:
+    for seed in range(6):  # the image that train shares with test is drawn for valid by some
+        data = tasks.load({"name": "pets", "data": str(folder), "valid_rows": 20}, seed)
+        assert len(data.splits["train"] + data.splits["valid"]) == 59
+        assert data.removed == {"in_test": 1, "in_valid": 0}
+
+
+def test_images_of_a_valid_of_its_own_are_left_out_too(folder: Path) -> None:
+    (folder / "validation" / "red").mkdir(parents=True)
+    for number in (2, 1000, 2000):  # of train, of test, of neither
+        (folder / "validation" / "red" / f"{number}.png").write_bytes(png("red", number))
+    data = tasks.load({"name": "pets", "data": str(folder)})
+    assert (len(data.splits["train"]), len(data.splits["valid"])) == (58, 2)
+    assert data.removed == {"in_test": 2, "in_valid": 1}
+
+
+def test_a_part_that_test_has_altogether_is_refused(folder: Path) -> None:
+    (folder / "validation" / "red").mkdir(parents=True)
+    (folder / "validation" / "red" / "0.png").write_bytes(png("red", 1000))
+    with pytest.raises(ValueError, match=r"no row of valid is left of pets: each is also"):
+        tasks.load({"name": "pets", "data": str(folder)})
+
+
 @pytest.mark.parametrize("augment", [False, True])
 def test_a_vision_transformer_learns_colours(
     tiny_vit: Path, folder: Path, tmp_path: Path, augment: bool
