@@ -14,7 +14,7 @@ from studies import backbones, tasks
 from studies.tasks.mt_bench.__main__ import main
 from studies.tasks.mt_bench.answers import conversation, write_answers
 from studies.tasks.mt_bench.endpoint import Endpoint, EndpointError
-from studies.tasks.mt_bench.files import read_done, read_questions
+from studies.tasks.mt_bench.files import append, read_done, read_questions
 from studies.tasks.mt_bench.judge import grade_of
 
 KEY = "sk-a-secret-of-this-test"
@@ -238,6 +238,16 @@ def test_answers_are_written_turn_after_turn_and_resumed(
     out.write_text("".join(f"{line}\n" for line in out.read_text().splitlines()[:1]))
     assert write_answers(model, tokenizer, asked, out, **options) == 2
     assert read_done(out, "turns") == done
+
+
+def test_a_last_line_cut_inside_a_character_is_written_again(tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    for number in (81, 101):
+        append(out, {"question_id": number, "turns": ["é"]})
+    out.write_bytes(out.read_bytes().removesuffix(b'\xa9"]}\n'))
+    assert read_done(out, "turns") == {81: ["é"]}
+    append(out, {"question_id": 102, "turns": ["é"]})
+    assert read_done(out, "turns") == {81: ["é"], 102: ["é"]}
 
 
 def test_the_second_turn_sees_the_first(tiny_llama: Path) -> None:

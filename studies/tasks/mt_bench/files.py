@@ -64,7 +64,7 @@ def append(file: Path, record: Mapping[str, Any]) -> None:
 
 def _lines(file: Path, *, grows: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
     """The records of a file with their lines; where it `grows`, the last line may be cut short."""
-    lines = file.read_text(encoding="utf-8").split("\n")
+    lines = file.read_bytes().split(b"\n")  # a cut may leave half a character
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
