@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,25 @@ def test_a_last_line_cut_inside_a_character_is_written_again(tmp_path: Path) -> 
     assert read_done(out, "turns") == {81: ["é"]}
     append(out, {"question_id": 102, "turns": ["é"]})
     assert read_done(out, "turns") == {81: ["é"], 102: ["é"]}
+
+
+@pytest.mark.parametrize(
+    "line", ["5", "null", '["turns"]', '{"turns": ["x"]}', '{"question_id": null, "turns": ["x"]}']
+)
+def test_a_line_that_is_no_object_with_a_number_is_named(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "file.jsonl"
+    file.write_text(f"{json.dumps(QUESTIONS[0])}\n{line}\n")
+    for read in (read_questions, partial(read_done, key="turns")):
+        with pytest.raises(ValueError, match="line 2: needs a JSON object with a question_id"):
+            read(file)
+
+
+def test_answers_that_are_given_as_grades_are_refused(
+    questions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", "--grades", f"a={questions}", "--questions", str(questions)]) == 1
+    said = capsys.readouterr().err
+    assert said == f"error: {questions}, line 1: needs grades, has question_id, category, turns\n"
 
 
 def test_the_second_turn_sees_the_first(tiny_llama: Path) -> None:

@@ -27,8 +27,8 @@ def read_questions(file: Path) -> list[Question]:
     questions = []
     for number, record in _lines(file):
         turns = record.get("turns")
-        if "question_id" not in record or not isinstance(turns, list) or not turns:
-            raise ValueError(f"{file}, line {number}: needs question_id and a list of turns")
+        if not isinstance(turns, list) or not turns:
+            raise ValueError(f"{file}, line {number}: needs a list of turns")
         questions.append(
             Question(
                 int(record["question_id"]),
@@ -44,10 +44,18 @@ def read_done(file: Path, key: str) -> dict[int, Any]:
     """question_id -> what `key` holds, for every whole line; {} where there is no file yet.
 
     A last line cut short by an interruption is passed over and written again.
+
+    Raises:
+        ValueError: another line is no JSON object with `question_id` and `key`.
     """
     if not file.is_file():
         return {}
-    return {int(record["question_id"]): record[key] for _, record in _lines(file, grows=True)}
+    done = {}
+    for number, record in _lines(file, grows=True):
+        if key not in record:
+            raise ValueError(f"{file}, line {number}: needs {key}, has {', '.join(record)}")
+        done[int(record["question_id"])] = record[key]
+    return done
 
 
 def append(file: Path, record: Mapping[str, Any]) -> None:
@@ -74,4 +82,9 @@ def _lines(file: Path, *, grows: bool = False) -> Iterator[tuple[int, dict[str, 
             if grows and number == len(lines):
                 return
             raise ValueError(f"{file}, line {number} is no JSON: {error}") from error
+        if not (isinstance(record, dict) and isinstance(record.get("question_id"), int | str)):
+            raise ValueError(
+                f"{file}, line {number}: needs a JSON object with a question_id, got "
+                f"{str(record)[:80]}"
+            )
         yield number, record
