@@ -262,6 +262,12 @@ def test_a_line_that_is_no_object_with_a_number_is_named(tmp_path: Path, line: s
             read(file)
 
 
+def test_a_category_of_null_is_none(tmp_path: Path) -> None:
+    (tmp_path / "question.jsonl").write_text(json.dumps(QUESTIONS[0] | {"category": None}))
+    (question,) = read_questions(tmp_path / "question.jsonl")
+    assert question.category == ""
+
+
 def test_answers_that_are_given_as_grades_are_refused(
     questions: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

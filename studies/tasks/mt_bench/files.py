@@ -32,7 +32,7 @@ def read_questions(file: Path) -> list[Question]:
         questions.append(
             Question(
                 int(record["question_id"]),
-                str(record.get("category", "")),
+                str(record.get("category") or ""),
                 tuple(map(str, turns)),
                 tuple(map(str, record.get("reference") or ())),
             )
