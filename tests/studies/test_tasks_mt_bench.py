@@ -251,6 +251,14 @@ def test_a_last_line_cut_inside_a_character_is_written_again(tmp_path: Path) -> 
     assert read_done(out, "turns") == {81: ["é"], 102: ["é"]}
 
 
+def test_a_last_line_without_its_end_is_done_and_stays(tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    out.write_text('{"question_id": 81, "turns": ["x"]}')
+    assert read_done(out, "turns") == {81: ["x"]}
+    append(out, {"question_id": 101, "turns": ["y"]})
+    assert read_done(out, "turns") == {81: ["x"], 101: ["y"]}
+
+
 @pytest.mark.parametrize(
     "line", ["5", "null", '["turns"]', '{"turns": ["x"]}', '{"question_id": null, "turns": ["x"]}']
 )

@@ -59,14 +59,17 @@ def read_done(file: Path, key: str) -> dict[int, Any]:
 
 
 def append(file: Path, record: Mapping[str, Any]) -> None:
-    """Add one line; a line cut short before it is removed."""
+    """Add one line; a line cut short before it is removed, one that lacks its end alone is kept."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+b") as stream:
         stream.seek(0)
-        text = stream.read()
-        whole = text.rfind(b"\n") + 1
-        if whole != len(text):
-            stream.truncate(whole)
+        last = stream.read().rpartition(b"\n")[2]
+        try:
+            json.loads(last)
+        except ValueError:
+            stream.truncate(stream.tell() - len(last))
+        else:
+            stream.write(b"\n")
         stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
 
 
