@@ -62,7 +62,7 @@ class Alpaca(Task):
 def alpaca_prompt(instruction: str, given: str = "") -> str:
     """What stands before the response."""
     template = _WITH_INPUT if given.strip() else _WITHOUT_INPUT
-    return template.replace("{instruction}", instruction).replace("{input}", given)
+    return template.format(instruction=instruction, input=given)
 
 
 def exchange_of(record: Mapping[str, Any]) -> Exchange:

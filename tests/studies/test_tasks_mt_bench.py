@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from studies import backbones, tasks
+from studies.tasks.alpaca import alpaca_prompt
 from studies.tasks.mt_bench.__main__ import main
 from studies.tasks.mt_bench.answers import conversation, write_answers
 from studies.tasks.mt_bench.endpoint import Endpoint, EndpointError
@@ -308,3 +309,9 @@ def test_alpaca_rows_with_and_without_input(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text(json.dumps([{"instruction": "x"}]))
     with pytest.raises(ValueError, match="a row needs a text under 'output'"):
         tasks.load({"name": "alpaca", "data": str(tmp_path / "bad.json")})
+
+
+def test_braces_of_an_instruction_stay_in_alpacas_prompt() -> None:
+    prompt = alpaca_prompt("Write the template {input} in bold", "{instruction}")
+    assert "### Instruction:\nWrite the template {input} in bold\n" in prompt
+    assert "### Input:\n{instruction}\n" in prompt
