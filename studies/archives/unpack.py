@@ -34,7 +34,10 @@ def unpack(archive: Archive, file: Path, folder: Path) -> None:
         ArchiveError: a member is missing, is no regular file, or does not match size and sha256.
         OSError: `folder` cannot be written, e.g. the disk is full.
     """
-    left = {m.source[0]: m for m in archive.members if len(m.source) == 1}
+    left: dict[str, list[Member]] = {}
+    for member in archive.members:
+        if len(member.source) == 1:
+            left.setdefault(member.source[0], []).append(member)
     if left and not zipfile.is_zipfile(file):
         _in_one_pass(archive, file, folder, left)
     for member in archive.members:
@@ -43,7 +46,7 @@ def unpack(archive: Archive, file: Path, folder: Path) -> None:
                 _write(archive, member, stream, _target(folder, member))
 
 
-def _in_one_pass(archive: Archive, file: Path, folder: Path, left: dict[str, Member]) -> None:
+def _in_one_pass(archive: Archive, file: Path, folder: Path, left: dict[str, list[Member]]) -> None:
     """Write plain members as they come by, and take them out of `left`.
 
     Looking a name up in a compressed tar reads all of it: minutes for many members.
@@ -54,8 +57,11 @@ def _in_one_pass(archive: Archive, file: Path, folder: Path, left: dict[str, Mem
                 continue  # what remains in `left` is looked up, and refused, by name
             content = outer.extractfile(entry)
             assert content is not None
-            member = left.pop(entry.name)
-            _copy(content, member, _target(folder, member), archive.filename)
+            first, *others = left.pop(entry.name)
+            _copy(content, first, _target(folder, first), archive.filename)
+            for other in others:  # the stream is past it
+                with (folder / first.target).open("rb") as written:
+                    _copy(written, other, _target(folder, other), archive.filename)
             if not left:
                 return
 

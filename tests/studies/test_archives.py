@@ -10,6 +10,7 @@ import os
 import tarfile
 import threading
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -206,6 +207,19 @@ def test_missing_member_is_named(index: Index) -> None:
 def test_target_outside_the_folder_is_refused(target: str) -> None:
     with pytest.raises(ValueError, match="relative path below the cache folder"):
         Member(("a",), target, 1, "0" * 64)
+
+
+@pytest.mark.parametrize("pack", [zipped, tar])
+def test_one_file_of_an_archive_goes_to_several_targets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Callable[[dict[str, bytes]], bytes]
+) -> None:
+    monkeypatch.setenv("BASIS_ZOO_CACHE", str(tmp_path / "cache"))
+    content = pack({"rows.txt": ROWS})
+    (tmp_path / "twice-1.tar.gz").write_bytes(content)
+    one, two = (Member(("rows.txt",), t, len(ROWS), sha256(ROWS)) for t in ("a.txt", "b/c.txt"))
+    archive = Archive("twice", "1", "twice-1.tar.gz", len(content), sha256(content), (one, two))
+    folder = fetch(archive, Sources(indexes=(), find_links=(str(tmp_path),)))
+    assert left_in(folder) == ["a.txt", "b/c.txt"] and is_cached(archive)
 
 
 def test_link_inside_an_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
