@@ -30,9 +30,11 @@ def words_of(text: str) -> str:
     """A looser form: letters and digits alone, without case, width, space and punctuation.
 
     Groups are named by it, and shipped tasks are cleaned by it: their rows stay what they were.
+    Alike in `plain` is alike here: `check_disjoint` refuses the one after cleaning by the other.
     """
+    text = plain(text)
     words = re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
-    return words or text.strip()
+    return words or text
 
 
 class Row(NamedTuple):

@@ -85,6 +85,12 @@ def test_texts_of_punctuation_alone_stay_apart() -> None:
     assert words_of("!!!") != words_of("???")
 
 
+@pytest.mark.parametrize("texts", [("! ?", "!  ?"), ("\u03b0", "\u03ab\u0301")])
+def test_what_is_left_by_words_has_no_two_texts_that_are_a_leak(texts: tuple[str, str]) -> None:
+    kept, _ = clean([Row(text, "a") for text in texts], words_of)
+    check_disjoint({str(place): [row] for place, row in enumerate(kept)})
+
+
 def test_the_split_depends_on_its_seed_alone() -> None:
     first, again, other = (split_pool(POOL, SPEC, seed) for seed in (0, 0, 1))
     assert first == again != other
