@@ -291,7 +291,7 @@ def test_a_shipped_study_is_found_by_its_name_from_any_folder(study: Path, capsy
     assert cli.main(["s", "--plan"]) == cli.BAD_INPUT
     assert "s: no study of this name ships; the file here: s.yaml" in capsys.readouterr().err
     assert cli.main(["grid_size", "--plan"]) == cli.DONE
-    assert "27 trials: 27 waiting" in capsys.readouterr().out
+    assert "15 trials: 15 waiting" in capsys.readouterr().out
     assert not Path("runs").exists()
 
 
