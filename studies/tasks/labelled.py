@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from studies.tasks.labels import check_none_lost, check_spelling, class_names
 from studies.tasks.rows import AnyRow
 from studies.tasks.spec import TaskSpec
-from studies.tasks.splits import VALID_SHARE, check_disjoint, clean, contradicted, split_pool
+from studies.tasks.splits import (
+    VALID_SHARE,
+    apart_from,
+    check_disjoint,
+    clean,
+    contradicted,
+    split_pool,
+)
 from studies.tasks.task import TaskData, TaskInfo
 
 _ORDER = ("test", "validation", "train")
@@ -83,8 +90,7 @@ def _split(
     chosen: dict[str, tuple[AnyRow, ...]] = {}
 
     def take(name: str, source: str, count: int | None) -> None:
-        taken = {row.identity for rows in chosen.values() for row in rows}
-        free = [row for row in pools[source] if row.identity not in taken]
+        free = apart_from((row for rows in chosen.values() for row in rows), pools[source])
         if not free or (count or 1) > len(free):
             used = len(pools[source]) - len(free)
             after = f", {used} of which are used" if used else ""

@@ -11,11 +11,13 @@ import json
 import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from studies.tasks.rows import AnyRow, Exchange, Form, plain
 from studies.tasks.spec import TaskSpec
-from studies.tasks.task import R, TaskData
+from studies.tasks.task import TaskData
+
+R = TypeVar("R", bound=AnyRow)
 
 SPLITS = ("train", "valid", "test")
 FEW, SHOWN = 5, 8
@@ -67,10 +69,15 @@ def clean_beside(
     tested: Iterable[AnyRow], rows: Iterable[AnyRow], form: Form
 ) -> tuple[list[AnyRow], dict[str, int]]:
     """`clean` for `rows` to train on: those that a test set has too are removed as in_test."""
-    taken = {row.identity_in(form) for row in tested}
     cleaned, removed = clean(rows, form)
-    left = [row for row in cleaned if row.identity_in(form) not in taken]
+    left = apart_from(tested, cleaned, form)
     return left, {**removed, "in_test": len(cleaned) - len(left)}
+
+
+def apart_from(taken: Iterable[AnyRow], rows: Iterable[R], form: Form = plain) -> list[R]:
+    """Those of `rows` whose identity in `form` is none of those `taken`."""
+    identities = {row.identity_in(form) for row in taken}
+    return [row for row in rows if row.identity_in(form) not in identities]
 
 
 def sampled(rows: Sequence[R], count: int | None, name: str) -> tuple[R, ...]:

@@ -18,7 +18,7 @@ from studies.tasks.metrics import CLASSIFICATION
 from studies.tasks.places import SPLITS
 from studies.tasks.rows import Picture
 from studies.tasks.spec import TaskSpec
-from studies.tasks.splits import VALID_SHARE, check_disjoint
+from studies.tasks.splits import VALID_SHARE, apart_from, check_disjoint
 from studies.tasks.task import HEADS, Task, TaskData, TaskInfo
 
 
@@ -89,8 +89,8 @@ class HubImages(Task):
                 f"task: {spec.name}: asked for train_rows {count}, but {len(chosen)} are left"
             )
         read = _read(named["train"], image, label, chosen[:count])
-        held, free = _beside(tested, held_out), _beside(tested, read)
-        splits = {"train": _beside(held, free), "valid": held, "test": tested}
+        held, free = (apart_from(tested, rows) for rows in (held_out, read))
+        splits = {"train": tuple(apart_from(held, free)), "valid": tuple(held), "test": tested}
         for name, rows in splits.items():
             if not rows:
                 raise ValueError(
@@ -102,12 +102,6 @@ class HubImages(Task):
             "in_valid": len(free) - len(splits["train"]),
         }
         return TaskData(self.info(spec), names, splits, removed)
-
-
-def _beside(taken: Sequence[Picture], rows: Sequence[Picture]) -> tuple[Picture, ...]:
-    """Those of `rows` that are not in `taken` too."""
-    identities = {picture.identity for picture in taken}
-    return tuple(picture for picture in rows if picture.identity not in identities)
 
 
 def _pick(draw: random.Random, size: int, count: int | None) -> list[int]:
