@@ -23,7 +23,7 @@ from studies.engine.definition.train import Train
 from studies.engine.definition.tune import Tune
 from studies.engine.definition.yaml_source import Entries, place_in
 from studies.engine.records import Keeps
-from studies.sections import Bool, Float, Int, Line, Section
+from studies.sections import Bool, Float, Int, Line, Section, Statistic
 from studies.tasks import TaskSpec
 
 MEAN = "mean"
@@ -106,7 +106,7 @@ class ClaimRule(Section):
     """The metric that is taken of `than`; null: the same as of `arm`."""
     relative: Bool = False
     """Whether `margin` is a share of `than` instead of a difference."""
-    statistic: Literal["mean", "median"] = "mean"
+    statistic: Statistic = "mean"
     """What is taken over seeds; a few collapsed runs move the mean far, the median little."""
     task: Annotated[Line | None, Field(examples=["sarcasm"])] = None
     """One of several `tasks`; null: the mean over them, seed by seed."""

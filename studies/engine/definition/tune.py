@@ -3,11 +3,11 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, model_validator
 
-from studies.sections import Int, Section
+from studies.sections import Int, Section, Statistic
 
 
 class Tune(Section):
@@ -33,7 +33,7 @@ class Tune(Section):
     one standard error of its best get more, in rounds of twice as many, until one is left. 0: none
     gets more than `seeds`."""
 
-    statistic: Literal["mean", "median"] = "mean"
+    statistic: Statistic = "mean"
     """By what of its seeds a value is chosen. `median` suits claims about medians: one run that
     falls to chance then hardly moves the choice, and values are close where wins and losses, paired
     by seed, differ by at most the root of their number, the standard error of a fair coin."""

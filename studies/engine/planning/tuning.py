@@ -3,11 +3,10 @@
 `tune: {train.learning_rate: [1.0e-3, 4.0e-3], seeds: [100]}` runs arms × values × seeds as trials
 like any other, takes for each arm the values with the best mean (or median, `statistic`) of
 `objective.select_on`, and only then trains the seeds of the study with them. The test set is not
-looked at. With several tasks
-every arm chooses on each of them by itself. An arm whose best is the smallest or largest value
-gets, by `extend`, one beyond it, until its best lies inside. By `race` an arm's values that its
-seeds do not tell apart get more seeds, round by round, until one is left (racing, as Maron and
-Moore 1994 have it).
+looked at. With several tasks every arm chooses on each of them by itself. An arm whose best is the
+smallest or largest value gets, by `extend`, one beyond it, until its best lies inside. By `race` an
+arm's values that its seeds do not tell apart get more seeds, round by round, until one is left
+(racing, as Maron and Moore 1994 have it).
 """
 
 import math
@@ -21,6 +20,7 @@ from pydantic import Field
 from studies.engine.labels import on_task, short_settings
 from studies.engine.planning import runs
 from studies.engine.records import Record, Result, Trial
+from studies.sections import Statistic
 
 ResultOf = Callable[[str], Result | None]
 """From a trial's key to its result."""
@@ -49,7 +49,7 @@ class Choice:
     """How many seeds each of `scores` is over."""
     first: int = 0
     """How many all values had before the race."""
-    statistic: Literal["mean", "median"] = "mean"
+    statistic: Statistic = "mean"
     """Of its seeds, by which a combination was chosen."""
 
     @property
@@ -116,7 +116,7 @@ class Tuning(Record):
 
     select_on: str
     direction: Literal["maximize", "minimize"]
-    statistic: Literal["mean", "median"] = "mean"
+    statistic: Statistic = "mean"
     """Of its seeds, by which an arm takes its values."""
     arms: tuple[tuple[Candidate, ...], ...]
     """By arm and task; the last candidate of each is the last resort."""
@@ -174,7 +174,7 @@ class _Field:
         counts: Mapping[int, int],
         sign: int,
         first: int,
-        statistic: Literal["mean", "median"],
+        statistic: Statistic,
     ) -> None:
         """`values` are the better the larger: of the `counts` asked for those before a failed seed,
         and none of a candidate of which one of the `first` failed."""
