@@ -16,6 +16,7 @@ from studies.engine.records import Trial
 from studies.engine.trials.training.batches import train_loader
 from studies.engine.trials.trial import run_trial
 from studies.tasks import packaged
+from studies.tasks.kinds import images
 
 Image = pytest.importorskip("PIL.Image")
 CLASSES = ("blue", "green", "red")
@@ -192,13 +193,42 @@ def test_image_size_decides_the_number_of_patches(tiny_vit: Path, folder: Path) 
     assert prepared.collate([prepared.train[0]])["pixel_values"].shape == (1, 3, 8, 8)
 
 
+def test_pixels_that_find_room_are_made_once_and_are_those_made_batch_by_batch(
+    tiny_vit: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {"name": "pets", "data": str(folder), "train_rows": 40}
+    data = tasks.load(spec)
+    _, processor = backbones.load(str(tiny_vit), tasks.head(spec, data))
+    calls: list[int] = []
+
+    def counted(**given: Any) -> Any:
+        calls.append(len(given["images"]))
+        return processor(**given)
+
+    counted.size = processor.size
+    monkeypatch.setattr(images, "AT_ONCE", 7)
+    kept = tasks.prepare(spec, data, counted)
+    some = [kept.train[place] for place in (len(kept.train) - 1, 0, 7)]
+    first, again = ([kept.collate(some), *kept._in_order("test", 4)] for _ in range(2))
+    monkeypatch.setattr(images, "MOST_KEPT", 0)
+    fresh = tasks.prepare(spec, data, processor)
+    for *batches, made in zip(
+        first, again, [fresh.collate(some), *fresh._in_order("test", 4)], strict=True
+    ):
+        for batch in batches:
+            assert torch.equal(batch["pixel_values"], made["pixel_values"])
+            assert torch.equal(batch["labels"], made["labels"])
+    assert sum(calls) == len(kept.train) + len(data.splits["test"]), "each image once"
+    assert not kept.slow_batches and fresh.slow_batches
+
+
 def test_clip_starts_as_its_own_zero_shot_classifier(tiny_clip: Path) -> None:
     from transformers import AutoTokenizer, CLIPModel
 
     prompts = ("a photo of a {}.", "art of the {}.")
     model, processor = backbones.load(str(tiny_clip), Head("image_classes", CLASSES, prompts))
-    images = [Image.open(io.BytesIO(png(label, 5))) for label in CLASSES]
-    pixels = processor(images=images, return_tensors="pt")["pixel_values"]
+    pictures = [Image.open(io.BytesIO(png(label, 5))) for label in CLASSES]
+    pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
     clip, tokenizer = CLIPModel.from_pretrained(tiny_clip), AutoTokenizer.from_pretrained(tiny_clip)
     tokenizer.pad_token = tokenizer.eos_token
     with torch.no_grad():

@@ -2,11 +2,12 @@
 
 import io
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -21,11 +22,17 @@ from studies.tasks.task import TaskData
 
 CROP_AREA = (0.5, 1.0)
 """Share of an image's area that a random crop keeps."""
+MOST_KEPT = 2**31
+"""Bytes of pixels that a process keeps, at most: each slot has a process."""
+SHARE_KEPT = 1 / 32
+"""Of the memory that is free, at most."""
+AT_ONCE = 256
+"""Images that are decoded together."""
 
 
 @dataclass(frozen=True)
 class Pictures(Examples):
-    """Images as examples; they are decoded, and augmented, when a batch is made."""
+    """Images as examples; they are decoded when a batch is made."""
 
     rows: Sequence[Picture]
     classes: dict[str, int]
@@ -44,9 +51,12 @@ class Pictures(Examples):
 
 
 class Images(Prepared):
-    """One class for each image; the loss is cross-entropy."""
+    """One class for each image; the loss is cross-entropy.
 
-    slow_batches = True
+    Pixels are made once for all trials of a process, where they find room and are not augmented:
+    decoding takes longer than a small model's steps on a GPU.
+    """
+
     evaluates_plainly = True
 
     def __init__(self, spec: TaskSpec, data: TaskData, processor: Any) -> None:
@@ -61,30 +71,71 @@ class Images(Prepared):
                 self._size = {"size": side}
         classes = {label: place for place, label in enumerate(data.labels)}
         self._splits = {name: Pictures(data.rows(name, Picture), classes) for name in data.splits}
+        self._kept: dict[str, Tensor | None] = {}
         self.train = self._splits["train"]
+        self.slow_batches = self._augment or self._pixels_of("train") is None
 
     def collate(
         self, examples: Sequence[Example], lengths: Sequence[int] = ()
     ) -> dict[str, Tensor]:
         """(batch, 3, height, width) pixels and (batch,) labels, augmented where asked for."""
-        return self._batch(examples, augment=self._augment)
+        kept = None if self._augment else self._pixels_of("train")
+        if kept is None:
+            return self._batch(examples, augment=self._augment)
+        return {"pixel_values": kept[[e["index"] for e in examples]], "labels": _labels(examples)}
 
     def measure(
         self, model: nn.Module, split: str, batch_size: int, autocast: torch.dtype | None = None
     ) -> Measured:
         """The metrics that the task declares."""
-        batches = DataLoader(
-            self._splits[split],
-            batch_size,
-            collate_fn=partial(self._batch, augment=False),
-            num_workers=spare_workers(),
-            generator=torch.Generator(),  # it would draw from the training's
-        )
+        batches = self._in_order(split, batch_size)
         with evaluating(model, autocast) as device:
             outputs, labels = outputs_of(model, batches, device)
         return named_classification_metrics(self._names, outputs, labels)
 
+    def _in_order(self, split: str, batch_size: int) -> Iterable[dict[str, Tensor]]:
+        """The batches of a split, which nothing augments."""
+        examples, kept = self._splits[split], self._pixels_of(split)
+        if kept is None:
+            return DataLoader(
+                examples,
+                batch_size,
+                collate_fn=partial(self._batch, augment=False),
+                num_workers=spare_workers(),
+                generator=torch.Generator(),  # it would draw from the training's
+            )
+        places = range(0, len(examples), batch_size)
+        labels = _labels([examples[place] for place in range(len(examples))]).split(batch_size)
+        return (
+            {"pixel_values": kept[start : start + batch_size], "labels": part}
+            for start, part in zip(places, labels, strict=True)
+        )
+
+    def _pixels_of(self, split: str) -> Tensor | None:
+        """(rows, 3, height, width) pixels that nothing augments; None where they find no room."""
+        if split not in self._kept:
+            self._kept[split] = self._decoded(self._splits[split])
+        return self._kept[split]
+
+    def _decoded(self, pictures: Pictures) -> Tensor | None:
+        room = min(MOST_KEPT, int(SHARE_KEPT * psutil.virtual_memory().available))
+        room -= sum(kept.nbytes for kept in self._kept.values() if kept is not None)
+        pixels: Tensor | None = None
+        for start in range(0, len(pictures), AT_ONCE):
+            end = min(start + AT_ONCE, len(pictures))
+            part = self._pixels([pictures[place] for place in range(start, end)], augment=False)
+            if pixels is None:
+                if len(pictures) * part[0].nbytes > room:
+                    return None
+                pixels = part.new_empty((len(pictures), *part.shape[1:]))
+            pixels[start:end] = part
+        return pixels
+
     def _batch(self, examples: Sequence[Example], augment: bool) -> dict[str, Tensor]:
+        return {"pixel_values": self._pixels(examples, augment), "labels": _labels(examples)}
+
+    def _pixels(self, examples: Sequence[Example], augment: bool) -> Tensor:
+        """(examples, 3, height, width), as the model's processor makes them."""
         from PIL import Image
 
         images = [Image.open(io.BytesIO(e["image"])).convert("RGB") for e in examples]
@@ -92,8 +143,13 @@ class Images(Prepared):
             # by the batch's rows: the same in every process, and another in every epoch
             draw = random.Random(str([e["index"] for e in examples]))
             images = [crop_and_flip(image, draw) for image in images]
-        pixels = self._processor(images=images, return_tensors="pt", **self._size)["pixel_values"]
-        return {"pixel_values": pixels, "labels": torch.tensor([e["labels"] for e in examples])}
+        made = self._processor(images=images, return_tensors="pt", **self._size)
+        pixels: Tensor = made["pixel_values"]
+        return pixels
+
+
+def _labels(examples: Sequence[Example]) -> Tensor:
+    return torch.tensor([example["labels"] for example in examples])
 
 
 def crop_and_flip(image: Any, draw: random.Random) -> Any:
