@@ -15,12 +15,15 @@ import pytest
 from studies.engine.command import cli
 from studies.engine.definition import plugins
 from studies.engine.records import Cost, Failure, Result, Trial, write_record
-from studies.engine.running import local
+from studies.engine.running import forking, local
 from studies.engine.tracking import mlflow_client
 from studies.engine.trials import devices
 
 if TYPE_CHECKING:
     from lab import Lab
+
+OF_A_TEST = ("BASIS_ZOO_CACHE", "PYTEST_CURRENT_TEST")
+"""Variables that every test has of its own."""
 
 
 @pytest.fixture
@@ -53,6 +56,23 @@ def lab(tmp_path: Path, empty_database: Path) -> "Lab":
     (tmp_path / "runs").mkdir()
     shutil.copy(empty_database, tmp_path / "runs")
     return Lab(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def one_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests share the process that workers are forked from, which takes seconds to start.
+
+    Of what differs between tests it reads nothing, and each worker gets its own test's.
+    """
+
+    def serves(rested: forking.Template, other: forking.Template) -> bool:
+        kept = [
+            {name: value for name, value in one._environment.items() if name not in OF_A_TEST}
+            for one in (rested, other)
+        ]
+        return kept[0] == kept[1]
+
+    monkeypatch.setattr(forking.Template, "serves", serves)
 
 
 @pytest.fixture
