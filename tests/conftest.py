@@ -1,5 +1,6 @@
 """A tiny random BERT with a tokenizer, and a task in a CSV file that it can learn in seconds."""
 
+import gc
 import itertools
 import os
 from collections.abc import Iterator
@@ -55,6 +56,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # files that take long come first: begun last, one of them would leave the other cores idle
     long = {item.path for item in kept if item.get_closest_marker("slow")}
     items[:] = sorted(kept, key=lambda item: item.path not in long)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: collecting garbage looks through it no more."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Libraries complain of what is left at the end."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -82,8 +82,8 @@ def pattern(line: str) -> str:
 TUTORIAL = page("tutorial.md")
 THOROUGH = pytest.mark.thorough
 MARKS = {"cluster": pytest.mark.ray} | dict.fromkeys(
-    # an installed package is given the code of `extending`, below
-    ("compile", "export", "extending", "gpu", "own_data", "own_model"),
+    # the notebook goes the tutorial's way; an installed package is given the code of `extending`
+    ("compile", "export", "extending", "gpu", "own_data", "own_model", "tutorial"),
     THOROUGH,
 )
 """Markers of the pages that take longest to follow."""
@@ -147,6 +147,11 @@ print(*sorted(kind for kind, _ in foreign()), sep=", ")
 def test_an_installed_package_offers_parts_of_every_kind(folder: Path, packages: Path) -> None:
     kinds = run(sys.executable, "-c", REGISTERED, cwd=folder, packages=packages)
     assert kinds.strip() == "backbone, basis family, form, grid, method, start, task"
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+def test_trials_use_the_parts_of_an_installed_package(folder: Path, packages: Path) -> None:
     study, named = re.subn(r"plugins:\n(  - .*\n)+", "", (folder / "mine.yaml").read_text())
     assert named == 1
     (folder / "mine.yaml").write_text(study.replace("seeds: [0, 1]", "seeds: [0]"))

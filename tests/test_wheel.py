@@ -113,6 +113,7 @@ def test_every_command_helps(module: str, run) -> None:
     assert f"usage: python -m {module}" in run(sys.executable, "-m", module, "--help")
 
 
+@pytest.mark.thorough
 def test_a_shipped_study_runs_by_name(site: Path, tmp_path: Path, run) -> None:
     (tmp_path / "script.py").write_text(RUN)
     *_, versions, told = run(sys.executable, "script.py").splitlines()

@@ -102,6 +102,7 @@ def test_a_gpu_is_measured_until_steps_are_captured(
     assert packing.probe(arms[0]).config["train"]["max_steps"] > WARM_UP + 2
 
 
+@pytest.mark.thorough
 def test_an_arm_that_cannot_be_measured_leaves_the_default(make: Any, tmp_path: Path) -> None:
     said: list[str] = []
     broken = make(task={"name": "no-such.csv"})

@@ -111,7 +111,7 @@ def code_hash(packages: Iterable[str], sources: Iterable[str]) -> str | None:
 
     None where it is not known.
     """
-    if importlib.metadata.entry_points(group=plugins.GROUP):  # an installed one may be under work
+    if plugins.installed():  # one may be under work
         return None
     about = hashlib.sha256(f"{platform.python_version()} {plugins.loaded()}".encode())
     try:

@@ -8,7 +8,10 @@ import torch._dynamo.testing
 from peft import get_peft_model
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.modeling_outputs import CausalLMOutput
 
 from adapters import BasisConfig
 from adapters.ops import operators
@@ -26,8 +29,38 @@ def llama(**options) -> nn.Module:
         vocab_size=20, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
         num_attention_heads=4, num_key_value_heads=2, use_cache=False,
     )  # fmt: skip
+    return adapted(LlamaForCausalLM(config), **options)
+
+
+class Small(nn.Module):
+    """Predicts tokens as Llama does; what is asked of no model in particular is compiled sooner."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(20, 32), nn.Linear(32, 20)
+        self.q_proj, self.v_proj = nn.Linear(32, 32), nn.Linear(32, 32)
+        self.checkpointed = False
+
+    def forward(self, input_ids: Tensor, labels: Tensor | None = None) -> CausalLMOutput:
+        x = self.embedding(input_ids)
+        y = checkpoint(self.body, x, use_reentrant=False) if self.checkpointed else self.body(x)
+        logits = self.head(y)
+        if labels is None:
+            return CausalLMOutput(logits=logits)
+        return CausalLMOutput(cross_entropy(logits.flatten(0, 1), labels.flatten()), logits)
+
+    def body(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.q_proj(x)) * self.v_proj(x)
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return adapted(Small(), target_modules=["q_proj"])
+
+
+def adapted(model: nn.Module, **options) -> nn.Module:
     options = {"target_modules": LINEAR, "r": 4, "alpha": 8, **options}
-    model = get_peft_model(LlamaForCausalLM(config), BasisConfig(**options)).train()
+    model = get_peft_model(model, BasisConfig(**options)).train()
     spread(model, 0.3)
     return model
 
@@ -88,7 +121,7 @@ def test_the_body_is_one_full_graph_for_inductor():
 def test_training_steps_follow_eagers_without_compiling_again():
     told = []
     for compiled in (False, True):
-        model = llama(target_modules=["q_proj"])
+        model = small()
         called = torch.compile(model, backend="aot_eager") if compiled else model
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=1e-2)
@@ -126,7 +159,7 @@ def test_compiled_passes_find_their_proxies_where_they_lay():
 
 
 def test_a_backward_pass_whose_proxies_were_written_since_raises():
-    model = llama()
+    model = small()
     called = torch.compile(model, backend="aot_eager")
     late = called(input_ids=IDS, labels=IDS).loss
     for p in model.parameters():
@@ -137,7 +170,7 @@ def test_a_backward_pass_whose_proxies_were_written_since_raises():
 
 
 def test_only_another_kind_of_proxy_is_compiled_anew():
-    model = llama(target_modules=["q_proj"])
+    model = small()
     called = torch.compile(model, backend="aot_eager")
     for size in (0.1, 0.11, 0.12):
         spread(model, size)
@@ -151,7 +184,7 @@ def test_only_another_kind_of_proxy_is_compiled_anew():
 
 
 def test_lengths_may_differ():
-    model = llama(target_modules=["q_proj"])
+    model = small()
     called = torch.compile(model, backend="aot_eager")
     for length in (8, 5, 7):
         same(step(model, called, IDS[:, :length]), step(model, model, IDS[:, :length]))
@@ -159,6 +192,15 @@ def test_lengths_may_differ():
 
 
 def test_with_gradient_checkpointing():
+    model = small()
+    want = step(model, model)
+    model.get_base_model().checkpointed = True
+    same(step(model, torch.compile(model, backend="aot_eager")), want)
+    assert graphs() == 1 and not counters["graph_break"]
+
+
+@pytest.mark.thorough
+def test_with_the_gradient_checkpointing_of_transformers():
     model = llama(target_modules=["q_proj"])
     want = step(model, model)
     model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
@@ -166,7 +208,7 @@ def test_with_gradient_checkpointing():
 
 
 def test_merged_disabled_and_other_adapters():
-    model = llama(target_modules=["q_proj"])
+    model = small()
     config = BasisConfig(target_modules=["v_proj"], r=2, start="paper")
     model.add_adapter("other", config)
     model.eval()
@@ -245,7 +287,7 @@ def test_a_trained_base_is_trained(trained):
 
 def test_phi_without_a_proxy_is_evaluated_outside_the_graph(monkeypatch):
     monkeypatch.setattr(operators, "can_be_operator", lambda _: False)
-    model = llama(target_modules=["q_proj"])
+    model = small()
     want = step(model, model)
     with pytest.warns(UserWarning, match="outside the compiled graph, since phi has no proxy"):
         same(step(model, torch.compile(model, backend="aot_eager")), want)
