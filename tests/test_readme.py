@@ -17,8 +17,11 @@ from pathlib import Path
 
 import pytest
 
+import adapters
+import basis_zoo
 from studies.engine.command import cli
 from studies.engine.definition.schema import load_study
+from studies.engine.definition.shipped import shipped_studies
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -168,16 +171,9 @@ def test_adapter_block_runs(
     assert "trainable params" in capsys.readouterr().out
 
 
-COUNTS = """
-import adapters, basis_zoo
-from studies.engine.definition.shipped import shipped_studies as studies
-print(len(basis_zoo.list_bases()), "families,", len(adapters.list_methods()), "methods", end=" ")
-print("and", len(studies()), "studies", end="")
-"""
-
-
-def test_there_is_as_much_as_the_readme_says(tmp_path: Path) -> None:
-    shipped = run(sys.executable, "-c", COUNTS, cwd=tmp_path)
+def test_there_is_as_much_as_the_readme_says() -> None:
+    families, methods = len(basis_zoo.list_bases()), len(adapters.list_methods())
+    shipped = f"{families} families, {methods} methods and {len(shipped_studies())} studies"
     assert shipped in " ".join(README.split()), shipped
     assert page("results.md").partition("\n\n")[2].startswith(shipped.partition(" and ")[2])
 

@@ -108,6 +108,7 @@ def test_the_script_lists_and_plans_studies_by_name(site: Path, run) -> None:
     assert "waiting" in run(*script, "grid_size", "--plan")
 
 
+@pytest.mark.thorough  # tests/studies/test_quick.py asks the same without a wheel
 @pytest.mark.parametrize("module", MODULES)
 def test_every_command_helps(module: str, run) -> None:
     assert f"usage: python -m {module}" in run(sys.executable, "-m", module, "--help")

@@ -83,6 +83,7 @@ def test_names_a_second_plan_and_a_name_in_error_need_nothing_heavy(commands) ->
         assert message in output, word
 
 
+@pytest.mark.thorough
 def test_a_plug_in_of_a_family_needs_torch_alone(commands) -> None:
     folder: Path = commands.folder
     (folder / "own.py").write_text(

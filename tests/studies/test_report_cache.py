@@ -66,6 +66,7 @@ def test_the_text_is_the_same_either_way(reported: Reported) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_it_needs_nothing_heavy(reported: Reported) -> None:
     assert reported()[0] == cli.DONE
 
