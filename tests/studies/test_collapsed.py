@@ -217,3 +217,22 @@ def test_the_report_tells_shares_and_means_with_and_without(fabricate: Any) -> N
     fabricate.study.claims = (ClaimRule.model_validate(rule | {"expect": "lower"}),)
     told = rendering.terminal(collect(fabricate.study, fabricate.pairs))
     assert "not decided: steadier (`lora` alone collapsed with 0 of 5 seeds, `phi` alone" in told
+
+
+def test_an_open_claim_about_means_says_what_the_seeds_without_a_collapsed_run_say() -> None:
+    gains = [0.010, 0.020, 0.030, 0.015, 0.025]
+    found = {
+        "a": {seed: run(0.8 + gain) for seed, gain in enumerate(gains)} | {5: run(0.6)},
+        "lora": {seed: run(0.8) for seed in range(6)},
+    }
+    asked = {"metric": None, "than": "lora", "expect": "higher"}
+    opened = verdict(found, **asked)
+    assert opened.word == "not decided" and opened.n == 6
+    low, high = stats.t.interval(opened.level, 4, stats.tmean(gains), stats.sem(gains))
+    told = f"{stats.tmean(gains):+.4f} [{low:+.4f}, {high:+.4f}] without the seed at which an arm"
+    assert told in opened.finding and low > 0
+    with_two = {arm: own | {6: run(0.6)} for arm, own in found.items()}
+    assert "without 2 seeds at which" in verdict(with_two, **asked).finding
+    del found["a"][5]
+    assert "without" not in verdict(found, **asked).finding
+    assert "without" not in verdict(with_two, **asked | {"statistic": "median"}).finding

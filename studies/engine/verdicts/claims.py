@@ -25,7 +25,7 @@ from studies.engine.definition.points import Point
 from studies.engine.definition.seeds_rules import MOST
 from studies.engine.definition.study import ClaimRule
 from studies.engine.verdicts import power, sign_power
-from studies.engine.verdicts.collapsed import Discordant, Share
+from studies.engine.verdicts.collapsed import Discordant, Share, has_collapsed
 from studies.engine.verdicts.looks import Decision, Test, Word, decide, shares
 from studies.engine.verdicts.median import ROUNDING, Median
 from studies.engine.verdicts.row_scores import Read, Results
@@ -36,6 +36,7 @@ from studies.engine.verdicts.samples import (
     of_median,
     sample,
     sample_of_collapsed,
+    shared_seeds,
 )
 from studies.engine.verdicts.statistics import Measured
 
@@ -225,6 +226,13 @@ class _Claim:
             each = () if claim.task else tuple(tasks.values())
             return sample(total, own, metric, seeds, each, read)
 
+        def without_collapsed(at: int) -> tuple[int, Sample]:
+            """How many seeds there are at which an arm collapsed, and the sample without them."""
+            seeds = shared_seeds(arms, own, looks[at] if looks else None)
+            kept = [s for s in seeds if not any(has_collapsed(own[arm][s]) for arm in arms)]
+            return len(seeds) - len(kept), sample(total, own, metric, kept)
+
+        self.without_collapsed = without_collapsed
         self.samples = [sample_of(seeds) if ended.issuperset(seeds) else None for seeds in looks]
         """None where arms of the claim have not ended some seed of the look."""
         text = rule(claim, total, metric, claim.task or ("mean over tasks" if tasks else ""))
@@ -282,7 +290,8 @@ class _Claim:
             verdict = replace(verdict, word=decision.word, note=sample.note)
         else:
             verdict = self._tested(verdict, decision, sample.measured)
-        return replace(verdict, finding="; ".join(self._findings(verdict, sample)))
+        found = [*self._findings(verdict, sample), *self._if_none_had_collapsed(verdict, at)]
+        return replace(verdict, finding="; ".join(found))
 
     def _known(self, verdict: Verdict) -> Verdict:
         d, s = verdict.difference, self.bounds
@@ -341,6 +350,20 @@ class _Claim:
         if verdict.look is not None:
             state = "open" if verdict.open else "decided"
             yield f"{state} at {verdict.look} of at most {verdict.at_most} seeds"
+
+    def _if_none_had_collapsed(self, verdict: Verdict, at: int) -> Iterator[str]:
+        """What the other seeds say where collapsed runs may be why the claim is open."""
+        if not verdict.open or verdict.level is None or self.claim.metric is not None:
+            return
+        count, rest = self.without_collapsed(at)
+        if not count or self.claim.statistic != "mean" or not isinstance(rest.measured, Measured):
+            return
+        low, high = rest.measured.interval((1 - verdict.level) / 2)
+        seeds = "the seed" if count == 1 else f"{count} seeds"
+        yield (
+            f"{rest.value:+.4f} [{low:+.4f}, {high:+.4f}] without {seeds} at which an arm "
+            "collapsed, which decides nothing"
+        )
 
     def _last_level(self, decision: Decision) -> float:
         """The level of the last look, of which more seeds than there are would have the share."""
