@@ -233,6 +233,25 @@ def test_an_open_claim_about_means_says_what_the_seeds_without_a_collapsed_run_s
     assert told in opened.finding and low > 0
     with_two = {arm: own | {6: run(0.6)} for arm, own in found.items()}
     assert "without 2 seeds at which" in verdict(with_two, **asked).finding
+    diverged = {"a": found["a"] | {5: run(0.6, **DIVERGED)}, "lora": found["lora"]}
+    assert "without" not in verdict(diverged, **asked).finding, "it is in no mean"
     del found["a"][5]
     assert "without" not in verdict(found, **asked).finding
     assert "without" not in verdict(with_two, **asked | {"statistic": "median"}).finding
+
+
+def test_a_run_that_collapsed_on_one_task_counts_on_the_mean_over_tasks() -> None:
+    easy = {"a": {s: run(0.9) for s in range(6)}, "lora": {s: run(0.8) for s in range(6)}}
+    hard = {"a": {s: run(0.8 + s / 1000) for s in range(6)}, "lora": easy["lora"]}
+    hard["a"][0] = run(0.5)
+
+    def mean(arm: str, seed: int) -> Result:
+        both = [task[arm][seed].metrics["test/accuracy"] for task in (easy, hard)]
+        return Result(key="k", status="done", metrics={"test/accuracy": sum(both) / 2})
+
+    over = {arm: {seed: mean(arm, seed) for seed in range(6)} for arm in easy}
+    claim = ClaimRule.model_validate({"claim": "c", "arm": "a", "than": "lora", "expect": "higher"})
+    tasks = {"easy": (easy, "test/accuracy"), "hard": (hard, "test/accuracy")}
+    [opened] = judge([claim], over, "test/accuracy", tasks=tasks)
+    assert opened.word == "not decided"
+    assert "without the seed at which an arm collapsed" in opened.finding

@@ -226,11 +226,12 @@ class _Claim:
             each = () if claim.task else tuple(tasks.values())
             return sample(total, own, metric, seeds, each, read)
 
-        def without_collapsed(at: int) -> tuple[int, Sample]:
-            """How many seeds there are at which an arm collapsed, and the sample without them."""
+        def without_collapsed(at: int) -> Sample:
+            """The sample without seeds at which a run of an arm, on whichever task, collapsed."""
+            runs = [own] if claim.task or not tasks else [each for each, _ in tasks.values()]
             seeds = shared_seeds(arms, own, looks[at] if looks else None)
-            kept = [s for s in seeds if not any(has_collapsed(own[arm][s]) for arm in arms)]
-            return len(seeds) - len(kept), sample(total, own, metric, kept)
+            fallen = {s for s in seeds for r in runs for a in arms if has_collapsed(r[a][s])}
+            return sample(total, own, metric, set(seeds) - fallen)
 
         self.without_collapsed = without_collapsed
         self.samples = [sample_of(seeds) if ended.issuperset(seeds) else None for seeds in looks]
@@ -355,7 +356,8 @@ class _Claim:
         """What the other seeds say where collapsed runs may be why the claim is open."""
         if not verdict.open or verdict.level is None or self.claim.metric is not None:
             return
-        count, rest = self.without_collapsed(at)
+        rest = self.without_collapsed(at)
+        count = verdict.n - rest.n
         if not count or self.claim.statistic != "mean" or not isinstance(rest.measured, Measured):
             return
         low, high = rest.measured.interval((1 - verdict.level) / 2)
