@@ -317,3 +317,25 @@ def test_views_are_written_again_for_twice_as_many_arms_and_at_the_end(fabricate
     study.finish(None)
     assert shown == [1, 2, 2, 4, 4, 4, 4, 8, 8]
     assert len(views(fabricate)["trials"]["groupsExpanded"]) == 9
+
+
+def test_an_mlflow_of_shorter_tags_gets_what_fits(tracked, monkeypatch):
+    """Before 3.16 an experiment's tag had 5,000 characters: every page was refused."""
+    from mlflow.store.tracking import sqlalchemy_store
+    from mlflow.utils import validation
+
+    before = sqlalchemy_store._validate_experiment_tag
+    asked = []
+
+    def checked(key, value):
+        asked.append(len(value))
+        with monkeypatch.context() as patch:
+            patch.setattr(validation, "MAX_EXPERIMENT_TAG_VAL_LENGTH", 5_000)
+            before(key, value)
+
+    monkeypatch.setattr(sqlalchemy_store, "_validate_experiment_tag", checked)
+    tracked.study.question = "Does it? " * 1_000
+    track(tracked)
+    assert max(asked) > 5_000  # the page was offered whole
+    assert "params.`adapter.num_basis`" in views(tracked)["arms"]["selectedColumns"]
+    assert len(store(tracked)[1].tags["mlflow.note.content"]) == 5_000

@@ -28,7 +28,7 @@ from studies.engine.program import program
 from studies.engine.records import ADAPTER, Result, Trial
 from studies.engine.tracking import contents, mlflow_client, summaries
 from studies.engine.tracking.mlflow_client import VARIABLE
-from studies.engine.tracking.view import ARMS, LIMIT, Row, merged, row_of, views
+from studies.engine.tracking.view import ARMS, EARLIER_LIMIT, LIMIT, Row, merged, row_of, views
 from studies.engine.trials.metrics_file import read_metrics
 from studies.files import locked
 
@@ -106,6 +106,8 @@ class TrackedStudy:
         self._about = {"study": study.name, "profile": study.profile}
         self._rows: dict[tuple[str, str], Row] = {}
         """What the views are to know of the trials, by label and task."""
+        self._limit = LIMIT
+        """Of the experiment's tags, in characters."""
         self._viewed = 0
         """How many of these they know."""
         self._known: dict[str, list[_Run]] | None = None
@@ -149,8 +151,7 @@ class TrackedStudy:
                 with locked(self._lock):
                     self._write_summary(report)
                     self._write_arms(report)
-                    note = report.note[:LIMIT]
-                    self._client.set_experiment_tag(self._experiment, "mlflow.note.content", note)
+                    self._describe(lambda limit: {"mlflow.note.content": report.note[:limit]})
             self._write_views()
         return self.link
 
@@ -330,18 +331,31 @@ class TrackedStudy:
         self._summarized = True
 
     def _write_views(self) -> None:
-        tags = views(
-            self.study.objective,
-            merged(self._rows),
-            summarized=self._summarized,
-            whole=self.study.objective_of(),
-            tasks=self.study.compared(),
-        )
+        def tags(limit: int) -> dict[str, str]:
+            found = views(
+                self.study.objective,
+                merged(self._rows),
+                summarized=self._summarized,
+                whole=self.study.objective_of(),
+                tasks=self.study.compared(),
+                limit=limit,
+            )
+            return {f"mlflow.sharedViewState.{key}": tag for key, tag in found.items()}
+
         with locked(self._lock):  # MLflow inserts a new tag without looking: two at once fail
-            for key, tag in tags.items():
-                name = f"mlflow.sharedViewState.{key}"
-                self._client.set_experiment_tag(self._experiment, name, tag)
+            self._describe(tags)
         self._viewed = len(self._rows)
+
+    def _describe(self, tags: Callable[[int], Mapping[str, str]]) -> None:
+        """Write tags of the experiment, made for the most characters that this MLflow takes."""
+        try:
+            for name, tag in tags(self._limit).items():
+                self._client.set_experiment_tag(self._experiment, name, tag)
+        except self._failures as error:
+            if self._limit == EARLIER_LIMIT or not self._is_refusal(error):
+                raise
+            self._limit = EARLIER_LIMIT
+            self._describe(tags)
 
 
 def track_all(

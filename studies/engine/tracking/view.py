@@ -18,8 +18,8 @@ from studies.engine.records import Result, Trial
 from studies.engine.tracking import charts
 from studies.engine.tracking.contents import accepted
 
-LIMIT = 20_000
-"""Characters that an experiment's tag may have."""
+LIMIT, EARLIER_LIMIT = 20_000, 5_000
+"""Characters that an experiment's tag may have, in MLflow from 3.16 on and before."""
 ARMS, TRIALS = "arms", "trials"
 """Keys of the views of summary runs and of trials; a stage's view has the stage's name."""
 NAMES = {"search": "Search", "tune": "Tuning"}
@@ -102,10 +102,12 @@ def views(
     summarized: bool,
     whole: Objective | None = None,
     tasks: Mapping[str, Objective] = MappingProxyType({}),
+    limit: int = LIMIT,
 ) -> dict[str, str]:
     """The tag of each view by its key; `rows` by label, `summarized` once arms have runs.
 
-    Of several `tasks`, or parts, each has its objective, and the `whole` of them has one.
+    Of several `tasks`, or parts, each has its objective, and the `whole` of them has one. A tag has
+    at most `limit` characters.
     """
     seeds = {label: row for label, row in rows.items() if row.stage == "seeds"}
     visible = seeds or rows
@@ -119,7 +121,7 @@ def views(
         states[stage] = (NAMES[stage], _stage(each, stage, own))
     now = int(time.time() * 1000)
     return {
-        key: _tag(name, state, now - place)  # the menu shows the latest first
+        key: _tag(name, state, now - place, limit)  # the menu shows the latest first
         for place, (key, (name, state)) in enumerate(states.items())
     }
 
@@ -271,8 +273,8 @@ def _state(
     }
 
 
-def _tag(name: str, state: Mapping[str, Any], moment: int) -> str:
-    """The tag of a view; what a tag cannot hold is left out, what is least missed first."""
+def _tag(name: str, state: Mapping[str, Any], moment: int, limit: int) -> str:
+    """The tag of a view; what `limit` characters cannot hold is left out, least missed first."""
     less: Sequence[Mapping[str, Any]] = (
         {"groupsExpanded": {}},
         charts.laid_out({}, ()),
@@ -284,6 +286,6 @@ def _tag(name: str, state: Mapping[str, Any], moment: int) -> str:
             content |= each
         about = {"name": name, "createdAt": moment, "updatedAt": moment}
         text = json.dumps(content | about | {"state": json.dumps(content)})
-        if len(text) <= LIMIT:
+        if len(text) <= limit:
             return text
     return "{}"
