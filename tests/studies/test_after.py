@@ -14,7 +14,7 @@ from studies.engine.errors import StudyError
 from studies.engine.planning.plan import plan, plan_tuning
 from studies.engine.records import Result, Trial
 from studies.engine.reporting.after_outcome import gather
-from studies.engine.reporting.report import write_report
+from studies.engine.reporting.report import draft, write_report
 from studies.engine.trials.landscape import filter_normalised, moved
 from studies.engine.trials.trial import run_trial
 from studies.engine.verdicts.claims import judge
@@ -249,6 +249,25 @@ def test_the_report_has_a_curve_with_intervals(fabricate) -> None:
     names = {path.name for path in report.figures}
     assert {"kept_parameters.png", "landscape.svg"} <= names
     assert "![kept_parameters.png](kept_parameters.png)" in text
+
+
+@pytest.mark.parametrize("kept", [(1000.0, 0.0), (0.0,)])
+def test_a_share_for_which_no_singular_value_is_left_has_no_place_in_the_figure(
+    fabricate, kept
+) -> None:
+    fabricate.add("lora", [0.70, 0.72, 0.74]).add("phi", [0.71, 0.73, 0.72])
+    for i, (trial, result, folder) in enumerate(fabricate.rows):
+        more = {
+            f"after/para_{1 / 2**place:g}/{name}": value
+            for place, parameters in enumerate(kept)
+            for name, value in {"parameters": parameters, "kept_energy": 0.5, "rank_mean": 1.0,
+                                "rank_spread": 0.0, "test/accuracy": 0.5}.items()
+        }  # fmt: skip
+        metrics = result.metrics | more
+        fabricate.rows[i] = (trial, result.model_copy(update={"metrics": metrics}), folder)
+    report = draft(fabricate.study, fabricate.pairs, fabricate.out_dir.parent / "trials")
+    assert ("kept_parameters" in report.figures) == any(kept)
+    assert "| phi | 0.5 | 0 |" in report.markdown or not any(kept)
 
 
 def test_the_affine_fit_is_that_of_least_squares(tiny_bert: Path) -> None:

@@ -14,7 +14,7 @@ from studies.engine.reporting.panels import half, labels, nan_for_none, styles, 
 def figures(outcome: Outcome) -> dict[str, Figure]:
     """Figures by file name; none where nothing was evaluated after training."""
     drawn = {}
-    if any(arm.curve for arm in outcome.after):
+    if any(point.parameters for arm in outcome.after for point in arm.curve):
         drawn["kept_parameters"] = _kept_parameters(outcome)
     if any(arm.landscape for arm in outcome.after):
         drawn["landscape"] = _landscape(outcome)
@@ -29,20 +29,22 @@ def _kept_parameters(outcome: Outcome) -> Figure:
     for place, arm in enumerate(arms):
         # intervals of arms of one size would lie on each other
         shift = 1 + 0.03 * (place - (len(arms) - 1) / 2)
-        x = [point.parameters * shift for point in arm.curve]
+        curve = [point for point in arm.curve if point.parameters]  # 0 has no place on a log axis
+        x = [point.parameters * shift for point in curve]
         look = looks[arm.arm]
         style = look.line(1) | {"ms": 4.5, "capsize": 3, "label": names[arm.arm]}
         for axes, estimates in (
-            (left, [point.summary.estimate for point in arm.curve]),
-            (right, [point.difference.estimate for point in arm.curve]),
+            (left, [point.summary.estimate for point in curve]),
+            (right, [point.difference.estimate for point in curve]),
         ):
             ends = [half(low, high) or 0.0 for _, low, high in estimates]
             means = nan_for_none(mean for mean, *_ in estimates)
             axes.errorbar(x, means, yerr=ends, **style)
         left.axhline(*nan_for_none([arm.trained.mean]), color=look.colour, lw=1.0, ls=":")
     right.axhline(0, color=INK, lw=1.0, ls=":")
+    sizes = {round(point.parameters) for arm in arms for point in arm.curve} - {0}
     for axes in (left, right):
-        _log_ticks(axes, sorted({round(point.parameters) for arm in arms for point in arm.curve}))
+        _log_ticks(axes, sorted(sizes))
     left.set(title=outcome.metric, ylabel=outcome.metric)
     right.set(title="difference from the arm as trained, paired by seed",
               ylabel=f"Δ {outcome.metric}")  # fmt: skip
