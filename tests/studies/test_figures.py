@@ -310,6 +310,22 @@ def test_a_search_is_drawn_before_its_arm_is_trained(fabricate):
     assert outside(figure) == [] and "chosen for phi" in lines_of(figure)
 
 
+def test_arms_whose_files_would_be_called_alike_keep_theirs(fabricate, monkeypatch, tmp_path):
+    start = "num_basis=64 learning_rate=0.001 start=paper bandwidth=spacing grid=uniform"
+    names = [f"{start} basis={basis}" for basis in ("sinc", "hat")] + ["φ", "ψ", "unnamed 2"]
+    fabricate.add("lora", [0.5])
+    for i, name in enumerate(names):
+        fabricate.add(name, [0.5], {"adapter.r": i})
+    outcome = collect(fabricate.study, fabricate.pairs)
+    monkeypatch.setattr(spectra_file, "read_spectra", lambda folder, step=None: inside(step or 0))
+    for arm in outcome.arms:
+        (tmp_path / arm.keys[0]).mkdir()
+        (tmp_path / arm.keys[0] / SPECTRA).touch()
+        (tmp_path / arm.keys[0] / spectra_file.name_of(1)).touch()
+    found = spectra_plots.figures(outcome, tmp_path)
+    assert len([name for name in found if name.startswith("stable_rank_over_time")]) == 6
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(2, 2), (9, 4), (12, 11)])
 def test_a_heatmap_holds_its_texts(fabricate, rows, columns):
     fabricate.study.published = None

@@ -1,6 +1,8 @@
 """Pieces that the figures of a study are drawn from: styles of its arms, marks, limits, titles."""
 
+import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,6 +51,16 @@ def first_kept(
             if arm.name not in kept and (found := read(folder)) is not None:
                 kept[arm.name] = folder, found
     return kept
+
+
+def file_names(names: Iterable[str], odd: str) -> dict[str, str]:
+    """Each of `names` as a part of a file's, without what matches `odd`; no two have the same."""
+    files: dict[str, str] = {}
+    for name in names:
+        plain = re.sub(odd, "_", name).strip("_")[:60] or "unnamed"
+        numbered = itertools.chain((plain,), (f"{plain}_{i}" for i in itertools.count(2)))
+        files[name] = next(file for file in numbered if file not in files.values())
+    return files
 
 
 def labels(outcome: Outcome) -> dict[str, str]:

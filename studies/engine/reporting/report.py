@@ -3,7 +3,6 @@
 import functools
 import itertools
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from studies.engine.reporting import (
     two_factor_report,
 )
 from studies.engine.reporting.outcome import Outcome, Pairs, collect
+from studies.engine.reporting.panels import file_names
 from studies.engine.reporting.remarks import beyond_the_interval, reading, remarks
 from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.trials.metrics_file import is_number, read_metrics
@@ -176,11 +176,12 @@ def _figures(outcome: Outcome, curves: plots.Curves, trials_dir: Path) -> dict[s
     if drawn.tasks and any(not arm.is_baseline for arm in drawn.arms):
         figures["tasks"] = plots.plot_tasks(drawn)
     figures |= after_plots.figures(drawn)
-    for name, own in (drawn.tasks if drawn.is_mean else {"": drawn}).items():
+    tasks = drawn.tasks if drawn.is_mean else {}
+    ends = {name: f"_{file}" for name, file in file_names(tasks, odd=r"[^-\w]+").items()}
+    for name, own in (tasks or {"": drawn}).items():
         inside = spectra_plots.figures(own.for_figures(), trials_dir)
         inside |= surface_plots.figures(own.for_figures(), trials_dir)
-        end = "_" * bool(name) + re.sub(r"[^-\w]+", "_", name)
-        figures |= {f"{what}{end}": figure for what, figure in inside.items()}
+        figures |= {f"{what}{ends.get(name, '')}": figure for what, figure in inside.items()}
     if outcome.search is not None:
         figures |= search_report.figures(outcome.search, drawn)
     return figures

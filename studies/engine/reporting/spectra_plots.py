@@ -3,7 +3,6 @@
 Of an arm that was also looked at in its training there are figures with a line for each time.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from basis_zoo.drawing.styles import arm_styles
 from studies.engine.definition.sections import BANDWIDTH_SIZES, SPECTRA
 from studies.engine.reporting.outcome import Outcome
-from studies.engine.reporting.panels import about, first_kept, labels, styles
+from studies.engine.reporting.panels import about, file_names, first_kept, labels, styles
 
 if TYPE_CHECKING:
     from studies.engine.trials.spectra_file import Inside
@@ -57,9 +56,9 @@ def figures(outcome: Outcome, trials_dir: Path) -> dict[str, Figure]:
         first = [curve.name for curve in next(iter(curves.values()))]
         alike = {n: c for n, c in curves.items() if [curve.name for curve in c] == first}
         drawings["phi"] = plot_phi(alike, **drawn)
-    for name, (folder, end) in spectra.items():
+    for name, file in file_names(spectra, odd=r"[^A-Za-z0-9.=]+").items():
         title = f"one trial of {names[name]}; {about(outcome)}"
-        drawings |= _over_time(title, _file(name), _times(folder, end))
+        drawings |= _over_time(title, file, _times(*spectra[name]))
     return drawings
 
 
@@ -105,8 +104,3 @@ def _over_time(
         sizes = [size for size in ("amplitude_norm", BANDWIDTH_SIZES[-1]) if size in has]
         drawings[f"sizes_over_time_{file}"] = plot_depth(curves, *sizes, **drawn)
     return drawings
-
-
-def _file(arm: str) -> str:
-    """The arm's name as a part of a file's."""
-    return re.sub(r"[^A-Za-z0-9.=]+", "_", arm).strip("_")[:60] or "arm"
