@@ -118,6 +118,14 @@ def test_labels_of_near_places_do_not_run_into_each_other(fabricate):
     assert [tick.get_text() for tick in left.get_xticklabels()] == ["0.0005", "0.008"]
 
 
+def test_labels_of_places_are_the_values(fabricate):
+    fabricate.study.published = None
+    for v in (64, 256, 1024, 4096):
+        fabricate.add(f"x={v}", [0.7, 0.8], {"adapter.x": v})
+    left = plots.plot_comparison(outcome_of(fabricate)).axes[0]
+    assert [tick.get_text() for tick in left.get_xticklabels()] == ["64", "256", "1024", "4096"]
+
+
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_few_seeds_draw_without_intervals(fabricate, seeds, tmp_path):
     fabricate.add("lora", [0.7] * seeds).add("a", [0.8] * seeds, {"adapter.num_basis": 8})

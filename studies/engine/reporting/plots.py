@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from basis_zoo.drawing.layout import TEXT, finish, panels, wrapped
 from basis_zoo.drawing.styles import PAPER, Style
+from studies.engine.labels import short_value
 from studies.engine.reporting.outcome import Arm, Outcome
 from studies.engine.reporting.panels import (
     BASELINE,
@@ -134,7 +135,7 @@ def _sweep(outcome: Outcome, places: Mapping[str, float], scale: str) -> Figure:
                              label=f"{arm.name}: {arm.summary.mean:.3f}")  # fmt: skip
     if paper:
         right.plot(*zip(*paper, strict=True), "s:", color=PAPER, ms=5, lw=1.4, label=PAPER_LABEL)
-    ticks = {places[a.name]: f"{a.x:.3g}" for members in groups for a in members}
+    ticks = {places[a.name]: short_value(a.x) for members in groups for a in members}
     for axes in (left, right):
         _name_places(axes, ticks, outcome.axis or "", scale)
     name_axes(outcome, left, right, "y")
