@@ -358,13 +358,14 @@ def test_the_best_evaluations_are_told_by_their_steps(fabricate):
     fabricate.add("lora", [0.7, 0.71])
     assert "train.keep" not in report_of(fabricate)[1]
     for (trial, result, folder), step in zip(list(fabricate.rows), (20, 40), strict=True):
-        kept = BestStep(step=step, metric="valid/loss", value=0.5, trained=60)
+        metric = f"valid/{'loss' if step == 20 else 'matthews'}"  # of several tasks each has one
+        kept = BestStep(step=step, metric=metric, value=0.5, trained=60)
         place = fabricate.rows.index((trial, result, folder))
         fabricate.rows[place] = (trial, result.model_copy(update={"kept": kept}), folder)
     _, markdown, _ = report_of(fabricate)
     assert (
-        "2 trials are measured with the parameters of their best `valid/loss` (train.keep: best): "
-        "of step 20 to 40 where 60 were trained."
+        "2 trials are measured with the parameters of their best `valid/loss` or `valid/matthews` "
+        "(train.keep: best): of step 20 to 40 where 60 were trained."
     ) in markdown
 
 

@@ -202,10 +202,11 @@ def _choices(outcome: Outcome) -> Iterator[str]:
         )
     if outcome.best_steps:
         steps, trained = ([getattr(k, n) for k in outcome.best_steps] for n in ("step", "trained"))
+        by = " or ".join(dict.fromkeys(f"`{kept.metric}`" for kept in outcome.best_steps))
         yield (
-            f"{len(outcome.best_steps)} trials are measured with the parameters of their best "
-            f"`{outcome.best_steps[0].metric}` (train.keep: best): of step {_range(steps)} where "
-            f"{_range(trained)} were trained. On validation they look better than they are."
+            f"{len(outcome.best_steps)} trials are measured with the parameters of their best {by} "
+            f"(train.keep: best): of step {_range(steps)} where {_range(trained)} were trained. "
+            "On validation they look better than they are."
         )
     if outcome.choices:
         tuned = ", ".join(f"`{path}`" for path in outcome.choices[0].scores[0][0])
