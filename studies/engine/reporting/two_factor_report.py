@@ -94,9 +94,9 @@ def _heatmaps(anova: TwoFactors, outcome: Outcome) -> Figure:
     right.set_title("interaction: mean without both main effects")
     tests = "; ".join(f"{t.name} p {p_value(t.p)}" for t in anova.terms) or anova.note
     note = (
-        f"Means over the {len(anova.seeds)} seeds that all combinations have. Effects with 95 % "
-        "intervals are from a linear model with the seeds as blocks; a star: the interval leaves "
-        f"out 0. F tests: {tests}."
+        f"Means over the {counted(len(anova.seeds), 'seed')} that all combinations have. Effects "
+        "with 95 % intervals are from a linear model with the seeds as blocks; a star: the "
+        f"interval leaves out 0. F tests: {tests}."
     )
     if anova.uneven:
         note += f" Rough: the seeds of {anova.uneven} spread far more than the others."
