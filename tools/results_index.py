@@ -208,10 +208,17 @@ def _verdicts(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def difference(claim: Mapping[str, Any]) -> str:
+    """The number that a claim is about, with its interval, or why there is none."""
+    if claim["low"] is None:
+        return str(claim["note"])
+    of = "median " if claim.get("statistic") == "median" else ""
+    return f"{of}{claim['difference']:+.4f} [{claim['low']:+.4f}, {claim['high']:+.4f}]"
+
+
 def _interval(claim: Mapping[str, Any]) -> str:
-    sentence = claim["note"]
+    sentence = difference(claim)
     if claim["low"] is not None:
-        sentence = f"{claim['difference']:+.4f} [{claim['low']:+.4f}, {claim['high']:+.4f}]"
         sentence += f" at {claim['level']:.1%}, {claim['n']} seeds"
     return "; ".join(filter(None, (sentence, claim.get("finding"))))
 

@@ -5,12 +5,12 @@ python -m tools.verdicts docs/results.md      # write the tables of that page an
 
 import argparse
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tools.pages import table_row
-from tools.results_index import RESULTS, WORDS, read_reports
+from tools.results_index import RESULTS, WORDS, difference, read_reports
 
 BEGIN, END = "<!-- verdicts: begin -->\n", "<!-- verdicts: end -->"
 _HEAD = (
@@ -40,17 +40,8 @@ def tables(folder: Path) -> str:
 
 def _row(at: str, report: Mapping[str, Any], claim: Mapping[str, Any], folder: Path) -> str:
     link = os.path.relpath(RESULTS / at / "report.md", folder)
-    cells = [claim["claim"], *_numbers(claim), f"[{report['study']} ({report['profile']})]({link})"]
-    return table_row(cells)
-
-
-def _numbers(claim: Mapping[str, Any]) -> Iterator[str]:
-    if claim["low"] is None:
-        yield claim["note"] or ""
-    else:
-        of = "median " if claim.get("statistic") == "median" else ""
-        yield f"{of}{claim['difference']:+.4f} [{claim['low']:+.4f}, {claim['high']:+.4f}]"
-    yield str(claim["n"])
+    report_link = f"[{report['study']} ({report['profile']})]({link})"
+    return table_row([claim["claim"], difference(claim), claim["n"], report_link])
 
 
 if __name__ == "__main__":

@@ -121,3 +121,12 @@ def test_trials_of_several_tasks_are_counted() -> None:
     text = index.index([("approximation/embedded", report)])
     assert "| 9 × 5 × 5 | 225 | 0 |" in text
     assert "- On CPU cores 10 of 10 claims are decided (100%).\n" in text and "GPUs 1" not in text
+
+
+def test_a_claim_about_a_median_says_so() -> None:
+    report = json.loads((index.RESULTS / "typical_run/gpu/report.json").read_text())
+    verdicts = [line for line in index.index([("f", report)]).splitlines() if " at 99." in line]
+    assert verdicts and all(
+        (" — median " in line) == (claim["statistic"] == "median")
+        for line, claim in zip(verdicts, report["claims"], strict=True)
+    )
