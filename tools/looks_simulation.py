@@ -28,9 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from studies.engine.reporting.tables import table
 from studies.engine.verdicts.looks import shares
 from studies.engine.verdicts.statistics import ALPHA
 from studies.files import write_text
+from tools.pages import replaced
 
 Array = NDArray[Any]
 RESOLUTION = 0.005
@@ -247,7 +249,7 @@ def tables(studies: int) -> Iterator[str]:
             for design in DESIGNS:
                 outcome = simulate(world, design, studies)
                 rows.append([f"{spread:.1%}", f"{d:.2%}", design.name, *outcome.cells()])
-    yield _table(["spread", "true difference", "seeds, looks", *head], rows)
+    yield table(["spread", "true difference", "seeds, looks", *head], rows)
     yield "How the error is spent over the looks 5, 10, 20, 40; three claims, one baseline:"
     rows = []
     for name, share in SPENDING.items():
@@ -259,17 +261,17 @@ def tables(studies: int) -> Iterator[str]:
                 row.append(f"{outcome.words.sum():.0%}, {outcome.seeds:.1f}")
         rows.append(row)
     cells = [f"{s:.1%}, {d:.1%}" for s in (0.006, 0.012) for d in (0, RESOLUTION, 2 * RESOLUTION)]
-    yield _table(["shares; spread, difference:", *cells], rows)
+    yield table(["shares; spread, difference:", *cells], rows)
     yield "Other numbers of claims, other arms, other noise; the looks 5, 10, 20, 40:"
     rows = []
     for name, world in others().items():
         rows.append([name, *simulate(world, OURS, studies).cells()])
-    yield _table(["studies", *head], rows)
+    yield table(["studies", *head], rows)
     yield "The same with one look at 40 seeds, where Holm's step-down has no looks to share with:"
     rows = []
     for name, world in others().items():
         rows.append([name, *simulate(world, DESIGNS[1], studies).cells()])
-    yield _table(["studies", *head], rows)
+    yield table(["studies", *head], rows)
 
 
 def others() -> dict[str, World]:
@@ -299,11 +301,6 @@ def others() -> dict[str, World]:
     }
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the tables into the page; the exit code."""
     parser = argparse.ArgumentParser(
@@ -313,9 +310,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--studies", type=int, default=20_000)
     args = parser.parse_args(arguments)
     text = args.page.read_text(encoding="utf-8")
-    before, after = text[: text.index(BEGIN)], text[text.index(END) :]
     body = "\n\n".join(tables(args.studies))
-    write_text(args.page, f"{before}{BEGIN}\n\n{body}\n\n{after}")
+    write_text(args.page, replaced(text, BEGIN, f"\n\n{body}\n\n", END))
     sys.stdout.write(f"{args.page}\n")
     return 0
 

@@ -18,6 +18,16 @@ def prose(text: str, indent: str = "") -> str:
     )
 
 
+def replaced(page: str, begin: str, body: str, end: str) -> str:
+    """`page` with `body` in place of what stands between its marks `begin` and `end`.
+
+    Raises:
+        ValueError: It lacks a mark.
+    """
+    start = page.index(begin) + len(begin)
+    return f"{page[:start]}{body}{page[page.index(end, start) :]}"
+
+
 def write_page(tool: str, page: Callable[[], str], home: str) -> None:
     """Write what `page` returns to the file that the command line names.
 

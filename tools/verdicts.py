@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tools.pages import table_row
+from tools.pages import replaced, table_row
 from tools.results_index import RESULTS, WORDS, difference, read_reports
 
 BEGIN, END = "<!-- verdicts: begin -->\n", "<!-- verdicts: end -->"
@@ -20,9 +20,7 @@ _HEAD = (
 
 def with_tables(page: str, folder: Path) -> str:
     """`page`, which lies in `folder`, with the tables of today's reports between its marks."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return "".join([before, BEGIN, tables(folder), END, after])
+    return replaced(page, BEGIN, tables(folder), END)
 
 
 def tables(folder: Path) -> str:

@@ -66,6 +66,7 @@ COLUMNS = ("LoRA passes", "count", "passed", "names", "cannot hold", "failed", "
 
 def report(lora: Mapping[str, Any], basis: Mapping[str, Any]) -> tuple[str, int]:
     """Each row that fails, then counts by file and by reason, and shares; how many failed."""
+    from studies.engine.reporting.tables import table
     from tools.peft_tests.rules import cannot, exclusion_reason
 
     counts: dict[str, Counter[str]] = {}
@@ -86,20 +87,16 @@ def report(lora: Mapping[str, Any], basis: Mapping[str, Any]) -> tuple[str, int]
         elif outcome not in ("passed", "not run"):
             lines.append(f"{outcome} {name}: {ours['reason']}")
     total = sum(counts.values(), Counter[str]())
-    rows = [[file, *(here[column] for column in COLUMNS)] for file, here in sorted(counts.items())]
-    rows.append(["all", *(total[column] for column in COLUMNS)])
-    lines += _table(["file", *COLUMNS], rows)
-    lines += _table(["", "reason", "rows"], [[*key, n] for key, n in sorted(reasons.items())])
+    counts = dict(sorted(counts.items())) | {"all": total}
+    rows = [[file, *(str(here[column]) for column in COLUMNS)] for file, here in counts.items()]
+    named = [[*key, str(n)] for key, n in sorted(reasons.items())]
+    lines += ["", table(["file", *COLUMNS], rows), ""]
+    lines += ["", table(["", "reason", "rows"], named), ""]
     for what, names in (("the rows that count", 0), ("those, without names", total["names"])):
         out_of = total["count"] - names
         share = 100 * total["passed"] / max(out_of, 1)
         lines.append(f"{total['passed']} of {out_of} ({what}): {share:.1f} %")
     return "\n".join(lines) + "\n", total["failed"]
-
-
-def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return ["", *(f"| {' | '.join(map(str, cells))} |" for cells in lines), ""]
 
 
 if __name__ == "__main__":
