@@ -3,10 +3,8 @@
 python -m tools.arms_figure docs/arms.png
 """
 
-import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
@@ -18,6 +16,7 @@ from basis_zoo.drawing.styles import GREY, INK, PAPER
 from studies.engine.labels import span
 from studies.engine.verdicts.statistics import Comparison, compare_arms
 from tools.figures import shrink
+from tools.pages import asked_file
 from tools.results_index import RESULTS, read_reports
 
 LORAS = {
@@ -148,16 +147,7 @@ def _draw_row(axes: Axes, y: float, row: Row) -> None:
                       path_effects=[withStroke(linewidth=1.5, foreground="white")])  # fmt: skip
 
 
-def main() -> None:
-    """Write the figure."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.arms_figure", description="Draw docs/arms.png anew."
-    )
-    parser.add_argument("file", type=Path, help="docs/arms.png in this repository")
-    file = parser.parse_args().file
+if __name__ == "__main__":
+    file = asked_file("arms_figure", "docs/arms.png")
     figure(list(studies_on_gpus())).savefig(file)
     shrink(file)
-
-
-if __name__ == "__main__":
-    main()

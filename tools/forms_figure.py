@@ -3,8 +3,6 @@
 python -m tools.forms_figure docs/forms.png
 """
 
-import argparse
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -18,6 +16,7 @@ from basis_zoo.drawing.layout import finish, panels
 from basis_zoo.drawing.styles import BASELINE, Style
 from basis_zoo.nonlinearity import NUMBERS
 from tools.figures import shrink
+from tools.pages import asked_file
 
 FORMS: dict[str, str] = {
     "elementwise": "φ(BA)",
@@ -141,16 +140,7 @@ def _draw_spectrum(axes: Axes, label: str, matrix: Tensor, style: Style) -> None
     axes.set(yscale="log", ylim=(FLOOR, 1.8), xlim=(0, SIZE + 1), xticks=[1, 12, 24])
 
 
-def main() -> None:
-    """Write the figure."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.forms_figure", description="Draw docs/forms.png anew."
-    )
-    parser.add_argument("file", type=Path, help="docs/forms.png in this repository")
-    file = parser.parse_args().file
+if __name__ == "__main__":
+    file = asked_file("forms_figure", "docs/forms.png")
     figure().savefig(file)
     shrink(file)
-
-
-if __name__ == "__main__":
-    main()

@@ -28,16 +28,16 @@ def replaced(page: str, begin: str, body: str, end: str) -> str:
     return f"{page[:start]}{body}{page[page.index(end, start) :]}"
 
 
-def write_page(tool: str, page: Callable[[], str], home: str) -> None:
-    """Write what `page` returns to the file that the command line names.
-
-    Args:
-        tool: The module's name in `tools`.
-        page: Makes the page's text.
-        home: Where the page lies in this repository.
-    """
+def asked_file(tool: str, home: str) -> Path:
+    """The file that the command line of `tools.<tool>` names, which lies at `home` here."""
     parser = argparse.ArgumentParser(
         prog=f"python -m tools.{tool}", description=f"Write {home} anew."
     )
     parser.add_argument("file", type=Path, help=f"{home} in this repository")
-    parser.parse_args().file.write_text(page(), encoding="utf-8")
+    file: Path = parser.parse_args().file
+    return file
+
+
+def write_page(tool: str, page: Callable[[], str], home: str) -> None:
+    """Write what `page` returns to the file that the command line names, see `asked_file`."""
+    asked_file(tool, home).write_text(page(), encoding="utf-8")

@@ -3,13 +3,12 @@
 python -m tools.verdicts docs/results.md      # write the tables of that page anew
 """
 
-import argparse
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tools.pages import replaced, table_row
+from tools.pages import asked_file, replaced, table_row
 from tools.results_index import RESULTS, WORDS, difference, read_reports
 
 BEGIN, END = "<!-- verdicts: begin -->\n", "<!-- verdicts: end -->"
@@ -43,9 +42,5 @@ def _row(at: str, report: Mapping[str, Any], claim: Mapping[str, Any], folder: P
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.verdicts", description="Write the tables of verdicts anew."
-    )
-    parser.add_argument("file", type=Path, help="docs/results.md in this repository")
-    file: Path = parser.parse_args().file
+    file = asked_file("verdicts", "docs/results.md")
     file.write_text(with_tables(file.read_text("utf-8"), file.resolve().parent), encoding="utf-8")
