@@ -89,7 +89,8 @@ def studies_on_gpus() -> Iterator[tuple[str, list[Row]]]:
     """Every committed report of a GPU profile, by name, with its arms."""
     for _, report in read_reports(RESULTS):
         if report["profile"] != "embedded" and report["metric"].endswith("accuracy"):
-            rows = rows_of(report)
+            if not (rows := rows_of(report)):
+                continue  # no arm has a seed in common with LoRA
             counts = [len(row.comparison.seeds) for row in rows]
             profile = "" if report["profile"] == "gpu" else f" {report['profile']}"
             yield f"{report['study']}{profile}, {span(min(counts), max(counts))} seeds", rows
@@ -134,8 +135,9 @@ def _draw_row(axes: Axes, y: float, row: Row) -> None:
         colour, label = (_BETTER, "better") if mean > 0 else (_WORSE, "worse")
     if row.published is not None:
         axes.plot(100 * row.published, y, "s", color=PAPER, ms=2.2, label="the paper")
-    if mean < EDGES[0]:
-        axes.plot(EDGES[0], y, "<", color=colour, ms=3)
+    if not EDGES[0] <= mean <= EDGES[1]:
+        edge, arrow = (EDGES[0], "<") if mean < 0 else (EDGES[1], ">")
+        axes.plot(edge, y, arrow, color=colour, ms=3, clip_on=False)
         return
     if found.low is not None and found.high is not None:
         axes.plot([100 * found.low, 100 * found.high], [y, y], color=colour, lw=0.9)

@@ -75,6 +75,24 @@ def test_better_arms_are_named_and_far_ones_are_arrows() -> None:
         assert marks.count("<") == 1 and marks.count("s") == 3
 
 
+def test_an_arm_far_above_is_an_arrow_too() -> None:
+    compared = arms_figure.compare_arms(
+        {"lora": {0: 0.5, 1: 0.51}, "far": {0: 0.7, 1: 0.72}, "near": {0: 0.51, 1: 0.51}}, "lora"
+    )
+    rows = [Row(name, found, True, None) for name, found in compared.items()]
+    left, _ = arms_figure.figure([("a", rows), ("b", rows)]).axes
+    places = {line.get_marker(): line.get_xdata()[0] for line in left.lines}
+    assert places[">"] == arms_figure.EDGES[1] and abs(places["o"]) < 1
+
+
+def test_a_report_without_a_comparison_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = report_of("methods/gpu")
+    alone = report | {"arms": [arm for arm in report["arms"] if arm["baseline"]]}
+    monkeypatch.setattr(arms_figure, "read_reports", lambda _: [("a", alone), ("b", report)])
+    [(name, _)] = arms_figure.studies_on_gpus()
+    assert name.startswith("methods, ")
+
+
 def test_the_committed_figure_is_small_and_on_the_page() -> None:
     assert 0 < FIGURE.stat().st_size <= LARGEST
     assert "](arms.png)" in (FIGURE.parent / "results.md").read_text(encoding="utf-8")
