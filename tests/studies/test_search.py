@@ -1,5 +1,6 @@
 """The search: its points once each whatever is killed, its choice, its report, its refusals."""
 
+import contextlib
 import json
 import math
 import shutil
@@ -145,6 +146,22 @@ def test_killed_between_asking_for_a_known_point_and_dropping_it(finished, files
     assert states.count("COMPLETE") == 8 + files_gone and "RUNNING" not in states
     assert lab.noted("start").count(trial.key) == 1 + files_gone
     assert len(history(lab)) == 8
+
+
+def test_killed_while_asking_for_a_known_point_leaves_it_to_nobody_else(finished) -> None:
+    lab = finished
+    storage = optuna_storage.Storage(lab.runs_dir)
+    (one, _), (other, _), *_ = history(lab)
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as killed:
+        killed.setattr(optuna.Study, "ask", kill)
+        with contextlib.suppress(KeyboardInterrupt):
+            optuna_storage.Sampler(lab.study, lab.make, storage).ask(1, one.candidate)
+    row = optuna_storage.Sampler(lab.study, lab.make, storage).ask(2, other.candidate)
+    assert rows(lab)[row.number].params == row.settings == other.candidate
 
 
 def test_the_database_is_made_again_from_the_files(finished) -> None:

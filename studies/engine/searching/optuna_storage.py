@@ -338,7 +338,15 @@ class Sampler:
         Until it is kept it is none of `rows`, and who starts after a crash does not find it.
         """
         if settings is not None:
-            self._study.enqueue_trial(dict(settings))
+            # in one step: after a kill, whoever asks next would be given a row that waits
+            given = create_trial(
+                state=TrialState.RUNNING,
+                params=dict(settings),
+                distributions=self._distributions,
+            )
+            identity = self._storage.create_new_trial(self._id, given)
+            number = self._storage.get_trial_number_from_id(identity)
+            return points.Proposal(number, point, dict(settings), True)
         with warnings.catch_warnings():  # a search needs no heartbeats: one command runs it
             warnings.simplefilter("ignore", UserWarning)
             trial = self._study.ask(self._distributions)
