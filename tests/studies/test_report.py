@@ -132,6 +132,13 @@ def test_a_failed_trial_is_listed_with_its_message(grid_study):
     assert row_of(every_seed, "G=64")[2] == "failed"
 
 
+def test_a_failed_seed_0_is_named(fabricate):
+    fabricate.add("lora", [0.70, 0.72]).add("a", [0.71, 0.73], {"adapter.r": 4}, failed=(0,))
+    _, markdown, _ = report_of(fabricate)
+    assert "| arm | seed | kind | message | attempt |" in markdown
+    assert "| a | 0 | out_of_memory | ran out \\| use a smaller batch | 1 |" in markdown
+
+
 @pytest.mark.parametrize(
     ("train", "remedy"),
     [

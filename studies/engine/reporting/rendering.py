@@ -1,6 +1,6 @@
 """A study's outcome as Markdown and as a table for the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from studies.engine.labels import short_names, short_value
@@ -217,7 +217,7 @@ def _failed(outcome: Outcome) -> str:
         for f in outcome.failed
     ]
     head = ["arm", "task", "seed", "kind", "message", "attempt"]
-    return "## Failed trials\n\n" + table(*_filled(head, rows))
+    return "## Failed trials\n\n" + table(*_filled(head, rows, nothing=("",)))
 
 
 def _data(outcome: Outcome) -> str:
@@ -256,9 +256,11 @@ def _tested(outcome: Outcome) -> int:
     return sum(comparison.p is not None for comparison in compared)
 
 
-def _filled(head: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    """The columns that say something of an arm."""
-    used = [i for i in range(len(head)) if any(row[i] not in ("", NONE, "0") for row in rows)]
+def _filled(
+    head: list[str], rows: list[list[str]], nothing: Collection[str] = ("", NONE, "0")
+) -> tuple[list[str], list[list[str]]]:
+    """The columns in which not every cell is one that says `nothing`."""
+    used = [i for i in range(len(head)) if any(row[i] not in nothing for row in rows)]
     used = used if rows else list(range(len(head)))
     return [head[i] for i in used], [[row[i] for i in used] for row in rows]
 
