@@ -33,7 +33,7 @@ from studies.engine.planning import runs
 from studies.engine.records import Result, Trial
 from studies.engine.running.events import Event, Stopped
 from studies.engine.running.protocols import Queue, Task
-from studies.engine.searching import params, points, search
+from studies.engine.searching import params, search
 from studies.engine.trials.seeds import derive
 
 INTERRUPTED = "interrupted before it had a result; queued again"
@@ -322,17 +322,17 @@ class Sampler:
             if "ordinal" not in row.user_attrs:  # cut off before it was kept
                 self._study.tell(row.number, state=TrialState.FAIL)
 
-    def rows(self) -> list[points.Proposal]:
+    def rows(self) -> list[search.Proposal]:
         """Every point that was asked for."""
         return [
-            points.Proposal(
+            search.Proposal(
                 row.number, row.user_attrs["ordinal"], row.params, row.state is TrialState.RUNNING
             )
             for row in self._study.get_trials(deepcopy=False)
             if "ordinal" in row.user_attrs
         ]
 
-    def ask(self, point: int, settings: search.Settings | None = None) -> points.Proposal:
+    def ask(self, point: int, settings: search.Settings | None = None) -> search.Proposal:
         """A new row, running: with `settings` of ours, else of the sampler's choice.
 
         Until it is kept it is none of `rows`, and who starts after a crash does not find it.
@@ -346,13 +346,13 @@ class Sampler:
             )
             identity = self._storage.create_new_trial(self._id, given)
             number = self._storage.get_trial_number_from_id(identity)
-            return points.Proposal(number, point, dict(settings), True)
+            return search.Proposal(number, point, dict(settings), True)
         with warnings.catch_warnings():  # a search needs no heartbeats: one command runs it
             warnings.simplefilter("ignore", UserWarning)
             trial = self._study.ask(self._distributions)
-        return points.Proposal(trial.number, point, trial.params, True)
+        return search.Proposal(trial.number, point, trial.params, True)
 
-    def keep(self, row: points.Proposal) -> None:
+    def keep(self, row: search.Proposal) -> None:
         """The point of the asked `row` is to be run."""
         identity = self._storage.get_trial_id_from_study_id_trial_number(self._id, row.number)
         self._storage.set_trial_user_attr(identity, "ordinal", row.point)

@@ -2,9 +2,9 @@
 
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 from studies.engine.definition.study import Study
 from studies.engine.planning import runs
@@ -15,47 +15,11 @@ from studies.engine.searching import search
 from studies.engine.searching.pruning import Lagging
 from studies.engine.trials.seeds import derive
 
+if TYPE_CHECKING:  # Optuna takes a while
+    from studies.engine.searching.optuna_storage import Sampler
+
 REPEATS = 5
 """Times that a sampler may ask for known points before one is drawn by chance."""
-
-
-class Proposal(NamedTuple):
-    """A point that a sampler asked for."""
-
-    number: int
-    point: int
-    """Which point of the search it is, from 1; the same point asked again keeps it."""
-    settings: dict[str, Any]
-    running: bool
-    """Whether the sampler waits for what it found."""
-
-
-class Sampler(Protocol):
-    """Chooses points, and keeps what they found."""
-
-    def rows(self) -> list[Proposal]:
-        """Every point that was asked for."""
-
-    def ask(self, point: int, settings: search.Settings | None = None) -> Proposal:
-        """A new row, running: with `settings` of ours, else of the sampler's choice.
-
-        Until it is kept it is none of `rows`, and who starts after a crash does not find it.
-        """
-
-    def keep(self, row: Proposal) -> None:
-        """The point of the asked `row` is to be run."""
-
-    def tell(self, number: int, values: Sequence[float] | None, pruned: bool = False) -> None:
-        """The objectives of a running row; None where it failed, or was `pruned`."""
-
-    def add(
-        self,
-        point: int,
-        settings: search.Settings,
-        values: Sequence[float] | None,
-        pruned: bool = False,
-    ) -> None:
-        """A row for a point that ended without the sampler's knowledge; otherwise as `tell`."""
 
 
 class SearchLedger:
@@ -65,7 +29,7 @@ class SearchLedger:
     under its own row, so each point is run once and counts once.
     """
 
-    def __init__(self, study: Study, make: search.Make, runs_dir: Path, sampler: Sampler) -> None:
+    def __init__(self, study: Study, make: search.Make, runs_dir: Path, sampler: "Sampler") -> None:
         self._study, self._make, self._runs_dir, self._sampler = study, make, runs_dir, sampler
         self._spec = spec = search.search_of(study)
         self._pruner = None if spec.pruning is None else Lagging(spec)

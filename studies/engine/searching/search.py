@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from studies.engine.definition.points import Point, apply
 from studies.engine.definition.sections import Domain, Range, Search
@@ -28,6 +28,17 @@ from studies.engine.records import Result, Trial
 Settings = Mapping[str, Any]
 Make = Callable[[int, Settings], Trial]
 """From a point's number and settings to its trial."""
+
+
+class Proposal(NamedTuple):
+    """A point that a sampler asked for."""
+
+    number: int
+    point: int
+    """Which point of the search it is, from 1; the same point asked again keeps it."""
+    settings: dict[str, Any]
+    running: bool
+    """Whether the sampler waits for what it found."""
 
 
 def plan_search(study: Study, plugins: Sequence[str | Path] = ()) -> Make:
