@@ -190,6 +190,16 @@ def test_only_the_plug_ins_that_an_arm_uses_are_part_of_its_trials(planned) -> N
     assert alone[-1].key == planned("sweep: {adapter.basis: [sinc]}\n" + LORA)[-1].key
 
 
+def test_a_plug_in_with_a_penalty_is_part_of_the_trials_that_name_it(planned) -> None:
+    Path("penalty.py").write_text(
+        "from adapters.training.penalties import register_penalty\n"
+        "register_penalty('my_penalty', need='factors')(lambda places: [])\n"
+    )
+    arms = "arms: [{name: lora}, {name: own, set: {train.penalties: {my_penalty: 0.1}}}]\n"
+    trials = planned(arms, (Path("penalty.py"),))
+    assert {trial.arm: len(trial.plugins) for trial in trials} == {"lora": 0, "own": 1}
+
+
 def test_a_study_names_its_plug_ins_by_their_paths_from_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

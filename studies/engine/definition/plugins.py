@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -42,15 +42,15 @@ _IMPORTED: dict[str, Plugin] = {}
 """By the name of its module."""
 
 
-def used_by(config: Any, plugins: Sequence[Plugin]) -> tuple[Plugin, ...]:
+def used_by(config: Mapping[str, Any], plugins: Sequence[Plugin]) -> tuple[Plugin, ...]:
     """Those of `plugins` that a trial with `config` uses, in their order.
 
-    These are the ones whose names `config` has, the ones that register nothing, and the ones whose
-    names stand in the text of these.
+    These are the ones whose names `config` has, penalties' among them, the ones that register
+    nothing, and the ones whose names stand in the text of these.
     """
     if not plugins:
         return ()
-    known = set(_texts(config))
+    known = {*_texts(config), *config["train"].get("penalties", ())}
     used: set[Plugin] = set()
     while more := {p for p in plugins if p not in used and (not p.names or p.names & known)}:
         used |= more
