@@ -236,6 +236,8 @@ def planned(folder: Path, tiny_bert: Path, tiny_csv: Path, **sections: Any) -> l
         ({"train": {"penalties": {"roughness": 1e-4}}},
          "train.penalties.roughness: the adapter of the arm 'lora' has no update s φ(BA)"),
         ({"train": {"penalties": {"roughnes": 1e-4}}}, "Did you mean 'roughness'?"),
+        ({"train": {"penalties": {"bandwidths": 1e-4}}}, "unknown penalty 'bandwidths'"),
+        ({"train": {"penalties": {"load_phi": 1e-4}}}, "unknown penalty 'load_phi'"),
         ({"train": {"penalties": {"roughness": -1}}}, "expected at least 0, got -1"),
         ({"train": {"phi_rate": 0.5}}, "train.phi_rate: the adapter of the arm 'lora' has no"),
         ({"train": {"bandwidth_to": 2.0}}, "the adapter of the arm 'lora' has no update"),

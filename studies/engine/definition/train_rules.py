@@ -68,11 +68,11 @@ def check_phi(study: Study, points: Sequence[Point], problems: Problems) -> None
     for point in points:
         for setting, need in _asked(point.config["train"]):
             key = f"train.{setting}"
-            if why := _refusal(point, need):
+            if why := _refusal(point, setting, need):
                 problems.add(place_of(study, key, point.places), key, why)
     for where, path, point in _tried(study, points):
-        for _, need in _asked(point.config["train"]) if not problems else ():
-            if why := _refusal(point, need):
+        for setting, need in _asked(point.config["train"]) if not problems else ():
+            if why := _refusal(point, setting, need):
                 problems.at(why, *where, path)
 
 
@@ -85,11 +85,11 @@ def _asked(train: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _refusal(point: Point, need: str) -> str | None:
-    if need == LOAD:
+def _refusal(point: Point, setting: str, need: str) -> str | None:
+    if setting == LOAD:
         return _not_loadable(point)
     known = checks.list_penalties()
-    if need not in (*known, *NEEDS.values()):
+    if setting not in NEEDS and need not in known:
         return unknown("penalty", need, known) + checks.OWN
     why = checks.lacks(point.config["adapter"], need)
     return why and (
