@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_ray
 import pytest
@@ -26,6 +27,7 @@ from studies.engine.running import slots
 from studies.engine.running.cluster import node_check
 from studies.engine.running.cluster.actor import Node
 from studies.engine.running.events import Stopped
+from studies.engine.running.protocols import Task
 
 pytestmark = pytest.mark.slow
 
@@ -309,6 +311,16 @@ def test_a_cluster_that_asks_for_a_token_says_which_setting_is_missing(monkeypat
     with pytest.raises(StudyError, match="set RAY_AUTH_MODE=token"):
         with ray_runner.connected("host:1"):
             pass
+
+
+def test_to_end_a_trial_that_has_ended_by_itself_is_nothing() -> None:
+    """The first trials fail alike in one look: of the third the others that run are ended."""
+    cluster = SimpleNamespace(has_gpus=False, nodes={}, refused={})
+    runner = ray_runner.RayRunner(cluster, 4)
+    (trial,) = make_trials({})
+    task = Task(trial, Path("nowhere"), "test/accuracy", make_study().budget)
+    runner.end(task)
+    runner.kill(task)
 
 
 def test_a_trial_does_not_get_the_token_of_the_cluster(monkeypatch) -> None:

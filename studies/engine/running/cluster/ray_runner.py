@@ -240,12 +240,12 @@ class RayRunner:
 
     def end(self, task: Task) -> None:
         """Ask the trial to save and end."""
-        self._slot_of(task).call("end")
+        if slot := self._slot_of(task):
+            slot.call("end")
 
     def kill(self, task: Task) -> None:
         """End the trial now."""
-        slot = self._slot_of(task)
-        if not slot.killed:
+        if (slot := self._slot_of(task)) and not slot.killed:
             slot.killed, slot.heard = True, time.monotonic()
             slot.call("kill")
 
@@ -329,8 +329,9 @@ class RayRunner:
         if self._cluster.answers():
             ray.kill(slot.actor)
 
-    def _slot_of(self, task: Task) -> Actor:
-        return next(slot for slot in self._slots if slot.task is task)
+    def _slot_of(self, task: Task) -> Actor | None:
+        """None where the trial has ended by itself."""
+        return next((slot for slot in self._slots if slot.task is task), None)
 
 
 def slots_on(node: Node, has_gpus: bool, gpus_per_trial: int, slots_per_gpu: int) -> int:
