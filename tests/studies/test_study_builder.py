@@ -50,5 +50,8 @@ def test_plugins_are_written_by_their_paths_from_the_file(
     paths = [(file.parent / name).resolve() for name in read_yaml(file)["plugins"]]
     assert paths == [(tmp_path / "own.py").resolve(), Path("/else/more.py")]
     assert read_yaml(file)["plugins"][0] == "../../own.py"
+    one = studies.Study("s", plugins="own.py").to_yaml("s.yaml")
+    assert read_yaml(one)["plugins"] == "own.py"  # which is refused as it is in a file
+    assert read_yaml(studies.Study("s", plugins=[1]).to_yaml("s.yaml"))["plugins"] == [1]
     with pytest.raises(StudyError, match="name: 's' must be the file's name, 't'"):
         study.to_yaml("t.yaml")

@@ -30,8 +30,12 @@ class Study:
         """
         self.name = name
         self._sections = {key: plain_data(value, key) for key, value in sections.items()}
-        files = self._sections.get("plugins") or ()
-        self._plugins = [Path(file).expanduser().resolve() for file in files]
+        files = self._sections.get("plugins")
+        if isinstance(files, list):  # what is none is refused when it is read
+            self._sections["plugins"] = [
+                Path(file).expanduser().resolve() if isinstance(file, str) else file
+                for file in files
+            ]
 
     def to_yaml(self, path: str | Path) -> Path:
         """Write the study to the file `path`, whose name is its own with `.yaml`.
@@ -53,8 +57,10 @@ class Study:
 
     def _text(self, folder: Path) -> str:
         tree = {"name": self.name, **self._sections}
-        if self._plugins:
-            tree["plugins"] = [os.path.relpath(file, folder) for file in self._plugins]
+        if isinstance(files := tree.get("plugins"), list):
+            tree["plugins"] = [
+                os.path.relpath(file, folder) if isinstance(file, Path) else file for file in files
+            ]
         return as_yaml(tree)
 
     def __repr__(self) -> str:
