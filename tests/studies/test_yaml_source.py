@@ -1,10 +1,19 @@
 """YAML with places: what it reads as what, and what it refuses where."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from studies.engine.definition.yaml_source import parse_scalar, place_in, plain, read_yaml
+from studies.engine.definition import yaml_source
+from studies.engine.definition.shipped import STUDIES
+from studies.engine.definition.yaml_source import (
+    parse_scalar,
+    parse_value,
+    place_in,
+    plain,
+    read_yaml,
+)
 from studies.engine.errors import StudyError
 
 
@@ -105,3 +114,33 @@ def test_all_problems_are_listed(tmp_path: Path) -> None:
     with pytest.raises(StudyError) as caught:
         read_yaml(written(tmp_path, "a: 1\na: 2\nb: .inf\n"))
     assert len(caught.value.problems) == 2
+
+
+def with_places(value: Any) -> Any:
+    """`value` with the places of what is in it."""
+    if not isinstance(value, dict | list):
+        return type(value), value
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    return type(value), [(key, value.places[key], with_places(each)) for key, each in pairs]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(file.read_text(encoding="utf-8") for file in sorted(STUDIES.glob("*.yaml"))),
+        "a: |\n  x\n\n   y\nb: >-\n  x\n  y\n? c\n: [1e-3, 'it''s', \"\\x41\\u2028\", http://x:1]\n",
+        "a: x\n  y # no\r\nb: {c: , 'd':1, e f: [g,],}\u0085c: \U0001f600\n---x: 1\n...\n",
+        "a: b\n\ufeffc: d",
+    ],
+    ids=lambda text: text.partition("\n")[0][:20],
+)
+def test_the_fast_reader_reads_the_same(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = with_places(parse_value(text, "x"))
+    monkeypatch.setattr(yaml_source, "_Fast", yaml_source._Loader)
+    assert with_places(parse_value(text, "x")) == fast
+
+
+@pytest.mark.parametrize("text", ["{a: b?c}", "{a?: b}", "a:\tb", "\udc80"])
+def test_what_the_fast_reader_takes_alone_is_refused(text: str) -> None:
+    with pytest.raises(StudyError):
+        parse_value(text, "x")

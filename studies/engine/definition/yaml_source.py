@@ -5,6 +5,7 @@ keys are always text, and what only makes a study hard to read is refused: dupli
 aliases, tags, numbers that are not finite.
 """
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping
@@ -75,6 +76,26 @@ for _tag, _pattern, _first in (
     ),
 ):
     _Loader.add_implicit_resolver(_PREFIX + _tag, re.compile(_pattern), _first)
+
+
+class _Fast(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads what is right as `_Loader` does, by libyaml in a tenth of the time."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+    depth = values = 0
+
+    def descend_resolver(self, parent: yaml.Node | None, index: Any) -> None:
+        if self.depth > MAX_DEPTH or self.values > MAX_VALUES:
+            raise yaml.YAMLError
+        self.depth += 1
+        self.values += 1
+
+    def ascend_resolver(self) -> None:
+        self.depth -= 1
+
+
+_UNLIKE = re.compile(r"[&*!\t\ufeff]|\?(?!$)", re.MULTILINE)
+"""What `_Loader` refuses, everywhere or in places, and `_Fast` takes."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -198,6 +219,9 @@ def _text(path: Path, name: str) -> str:
 
 
 def _compose(text: str, name: str) -> yaml.Node | None:
+    if not _UNLIKE.search(text):
+        with contextlib.suppress(yaml.YAMLError, UnicodeError):  # `_Loader` says why
+            return yaml.compose(text, Loader=_Fast)
     try:
         return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
