@@ -306,6 +306,9 @@ def test_the_table_counts_states_and_estimates(planned, tmp_path: Path) -> None:
     text = console.export_text()
     assert "9 trials: 1 done, 1 failed, 1 running, 6 waiting" in text
     assert "about 2 min left on 2 slots" in text  # 7 × 30 s / 2
+    result = Result(key=done.key, status="done", seconds=60.0)
+    last = estimate([(done, result), (running, None)], lambda: 2)
+    assert last == "about 60 s left on 1 slot"
 
 
 def test_the_name_of_a_study_is_on_one_line_above_a_narrow_table(planned, tmp_path: Path) -> None:

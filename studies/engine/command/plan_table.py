@@ -84,6 +84,6 @@ def estimate(known: Sequence[tuple[Trial, Result | None]], slots: Callable[[], i
     every = [each for times in seconds.values() for each in times]
     if not every:
         return "no finished trial yet: no estimate"
-    count = slots()
+    count = min(slots(), len(left))
     total = sum(statistics.median(seconds.get(trial.cell, every)) for trial in left) / count
-    return f"about {duration(total)} left on {count} slot{'s' if count > 1 else ''}"
+    return f"about {duration(total)} left on {counted(count, 'slot')}"
