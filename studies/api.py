@@ -81,8 +81,8 @@ def run(
     request = _request(study, runs, profile, seeds, set, plugins)
     count = None if slots is None else _slot_count(slots)
     out, say = cli.consoles()
-    for line in overrides.remarks(request.study):
-        say(f"set {line}", "yellow")
+    for line in overrides.notices(request.study, "set"):
+        say(line, "yellow")
     session = Session(request.study, request.options(tuple(only), retry_failed), out, say)
     runner = functools.partial(cli.local_runner, count, request.runs_dir, request.study, say)
     try:

@@ -20,7 +20,7 @@ from python_path import environment
 from trains_here import TrainsHere
 
 import studies
-from studies import frames, tasks
+from studies import api, frames, tasks
 from studies.engine.command import cli
 from studies.engine.errors import StudyError
 from studies.engine.records import Result
@@ -229,6 +229,15 @@ def test_a_model_is_the_trained_one(found: studies.Findings) -> None:
     error = np.square(weight.detach().numpy() - target).sum() / np.square(target).sum()
     own = found.trials.query("arm == 'sinc' and seed == 1")
     assert own["test/error"].item() == pytest.approx(error, rel=1e-4)
+
+
+def test_a_claim_that_a_profile_does_not_ask_is_said(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(api.Session, "run", lambda *arguments: 0)
+    profiles = {"gpu": {"exclude": ["sinc"]}}
+    study = studies.Study("unasked", **{**STUDY._sections, "profiles": profiles})
+    studies.run(study, profile="gpu", runs="unasked")
+    assert "not asked under this profile" in (said := capsys.readouterr().err)
+    assert said.strip().endswith("sinc is nearer")
 
 
 @pytest.mark.parametrize(

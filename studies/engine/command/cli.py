@@ -146,10 +146,8 @@ def _run(given: argparse.Namespace, out: "Console", say: "Say") -> int:
         fetch=given.ray in (None, "local"),
     )
     session = Session(study, options, out, say)
-    for line in overrides.remarks(study):
-        say(f"--set {line}", "yellow")
-    for claim in study.unasked:
-        say(f"not asked under this profile, which leaves out an arm of it: {claim}", "yellow")
+    for line in overrides.notices(study, "--set"):
+        say(line, "yellow")
     if given.plan:
         return session.plan(lambda trials: _slots(given.slots, study, len(trials)))
     if given.power:

@@ -156,6 +156,13 @@ def _reaches_none(key: str, reach: "_Reach", points: Sequence[Point]) -> str:
     return unlike(f"no method of the study has an option '{option}'", option, options)
 
 
+def notices(study: Study, option: str) -> list[str]:
+    """What is said before a study runs: what `option` set, and claims that are not asked."""
+    leaves = "not asked under this profile, which leaves out an arm of it"
+    lines = [f"{option} {line}" for line in remarks(study)]
+    return lines + [f"{leaves}: {claim}" for claim in study.unasked]
+
+
 def remarks(study: Study) -> list[str]:
     """A line for each setting: what it is, and which arms and tasks it leaves as they are."""
     lines, points = [], expand(study)[0] if study.set else []
