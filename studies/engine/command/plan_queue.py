@@ -110,9 +110,8 @@ class PlanQueue(Queue):
     def metric_of(self, trial: Trial) -> str:
         """What is shown of a finished trial: of a tuning trial never its test set."""
         plan = self._plans[self._place(trial)]
-        tunes = trial.stage == "tune" and plan.tuning is not None
-        if tunes and plan.tuning:
-            return plan.tuning.select_on_of.get(trial.task, plan.tuning.select_on)
+        if trial.stage == "tune" and plan.tuning is not None:
+            return plan.tuning.metric_of(trial.task)
         return plan.metric_of.get(trial.task, plan.metric)
 
     def ended(self, task: Task, result: Result, again: bool) -> None:
@@ -179,7 +178,7 @@ class PlanQueue(Queue):
                 values = ", ".join(f"{path} {value}" for path, value in choice.settings.items())
                 choice_text = "no value gave a result: the study's own"
                 if choice.score is not None:
-                    metric = plan.tuning.select_on_of.get(choice.task, plan.tuning.select_on)
+                    metric = plan.tuning.metric_of(choice.task)
                     choice_text = f"{values} chosen ({metric} {choice.score:.4f})"
                 self._say(f"{plan.study} {choice.title}: {choice_text}")
 

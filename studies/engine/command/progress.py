@@ -130,24 +130,15 @@ class Progress:
         rows = []
         for _, (event, since) in sorted(list(self._running.items())):
             done, latest = _latest(event.run_dir / "metrics.jsonl")
-            seconds = duration(time.monotonic() - since)
-            rows.append((event.trial, seconds, _steps(event.trial, done), latest))
+            trial, seconds = event.trial, duration(time.monotonic() - since)
+            rows.append((trial.title, str(trial.seed), seconds, _steps(trial, done), latest))
         if not rows:
             return None
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        columns = {"step": any(row[2] for row in rows), "latest": any(row[3] for row in rows)}
-        for column in (
-            "running",
-            "seed",
-            "time",
-            *(name for name, used in columns.items() if used),
-        ):
-            table.add_column(column)
-        for trial, seconds, step, latest in rows:
-            more = [
-                cell for cell, used in zip((step, latest), columns.values(), strict=True) if used
-            ]
-            table.add_row(Text(trial.title), str(trial.seed), seconds, *more)
+        names = ("running", "seed", "time", "step", "latest")
+        used = [i for i in range(len(names)) if any(row[i] for row in rows)]
+        table = Table(*(names[i] for i in used), box=None, pad_edge=False, header_style="dim")
+        for row in rows:
+            table.add_row(*(Text(row[i]) for i in used))
         return table
 
 

@@ -129,6 +129,10 @@ class Tuning(Record):
     may_follow: tuple[Trial, ...] = ()
     """Tuning trials of the candidates beyond those that are listed, and of the race."""
 
+    def metric_of(self, task: str) -> str:
+        """What is chosen by on `task`."""
+        return self.select_on_of.get(task, self.select_on)
+
     def choices(self, result_of: ResultOf) -> list[Choice]:
         """A choice for each arm of which every tuning trial has a result."""
         choices = (self.walk(arm, result_of)[0] for arm in self.arms)
@@ -144,7 +148,7 @@ class Tuning(Record):
         *tried, own = arm
         first = self.first or max((len(each.scored_by) for each in tried), default=0)
         counts = {i: first for i, each in enumerate(tried) if not each.beyond}
-        metric = self.select_on_of.get(own.cell[1], self.select_on)
+        metric = self.metric_of(own.cell[1])
         sign = 1 if self.direction == "maximize" else -1
         results = dict[str, Result | None]()
         while True:

@@ -158,9 +158,11 @@ class Loop:
         reason = running.reason
         if reason is not None and reason.kind == "timeout":
             reason = attempts.timeout(task)  # it may have saved meanwhile
-        seconds = time.monotonic() - running.began
-        result = attempts.judged(task, running.attempt, exit_, reason, running.started, seconds)
-        self._record(running, result)
+        self._record(running, self._judged(running, exit_, reason))
+
+    def _judged(self, running: _Running, exit_: Exit, reason: Failure | None) -> Result:
+        seconds, attempt = time.monotonic() - running.began, running.attempt
+        return attempts.judged(running.task, attempt, exit_, reason, running.started, seconds)
 
     def _record(self, running: _Running, result: Result) -> None:
         task = running.task
@@ -259,12 +261,7 @@ class Loop:
         runs.release(task.run_dir)
         result = read_result(task.run_dir)
         if result is not None and result.key == task.trial.key and result.status == "done":
-            exit_ = Exit()
-            seconds = time.monotonic() - running.began
-            self._record(
-                running,
-                attempts.judged(task, running.attempt, exit_, None, running.started, seconds),
-            )
+            self._record(running, self._judged(running, Exit(), None))
             return
         (task.run_dir / "result.json").unlink(missing_ok=True)  # it was not its own fault
         self._give_back(running)
