@@ -17,7 +17,7 @@ from studies.engine.command.notices import Notices, Say
 from studies.engine.command.plan_table import plan_table
 from studies.engine.command.progress import Progress
 from studies.engine.command.report_cache import ReportCache
-from studies.engine.command.stages import SearchStage, SeedsStage, StudyStage, TuneStage, spend
+from studies.engine.command.stages import SearchStage, SeedsStage, StudyStage, TuneStage
 from studies.engine.command.standing import Standing
 from studies.engine.definition import verify
 from studies.engine.definition.study import Study
@@ -149,7 +149,7 @@ class Session:
         began = time.monotonic()
         self._train(stage, make_runner, retry)
         while self.tuning is not None and (more := self.tuning.look()):
-            spend(self.tuning, began, "the tuning goes on")
+            self.tuning.spend(began, "the tuning goes on")
             self._print(*more)
             began = time.monotonic()
             self._train(self.tuning, make_runner, retry=False)
@@ -164,7 +164,7 @@ class Session:
             if after.look is None or seeds.look is None or after.look.number == seeds.look.number:
                 return after
             seeds, retry = after, False  # what fails again is not tried a third time
-            spend(seeds, began, after.look.begins)
+            seeds.spend(began, after.look.begins)
 
     def report(self) -> int:
         """Report on what is there, and bring it to MLflow; trains nothing."""

@@ -70,19 +70,46 @@ class StudyStage(Protocol):
         """Run what is left; errors are those of `dispatch.run`."""
 
 
-class TuneStage:
+class _TrialStage:
+    """A stage whose trials are known beforehand, and what is left of its `budget.max_hours`."""
+
+    again = None
+    selected: Sequence[Trial]
+
+    def __init__(self, study: Study, runs_dir: Path) -> None:
+        self._study, self._runs_dir = study, runs_dir
+        self._hours = study.budget.max_hours
+
+    def run(self, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent, say: Say) -> None:
+        """Run what is left by now; errors are those of `dispatch.run`."""
+        budget = self._study.budget.model_copy(update={"max_hours": self._hours})
+        study = self._study.model_copy(update={"budget": budget})
+        dispatch.run(study, self.selected, self._runs_dir, make_runner,
+                     retry_failed=retry_failed, on_event=on_event, say=say)  # fmt: skip
+
+    def spend(self, began: float, what: str) -> None:
+        """Take the time since `began` from its hours, as it begins `what`.
+
+        Raises `Stopped` where none are left.
+        """
+        if self._hours is not None:
+            self._hours -= (time.monotonic() - began) / 3600
+            if self._hours <= 0:
+                raise Stopped(
+                    f"{what}: budget.max_hours is used up; run the same command again to continue"
+                )
+
+
+class TuneStage(_TrialStage):
     """Every arm tries the same values, and what `tune.extend` and `tune.race` give it beyond."""
 
     name: Stage = "tune"
-    again = None
 
     def __init__(
         self, study: Study, plugins: Sequence[Path], runs_dir: Path, conditions: Sequence[str]
     ) -> None:
         """Raises `StudyError` where the study cannot be planned, or no trial meets `conditions`."""
-        self._study, self._runs_dir = study, runs_dir
-        self.hours = study.budget.max_hours
-        """How long new trials may be started."""
+        super().__init__(study, runs_dir)
         self._planned = plan_tuning(study, plugins)
         # a seed of the next stage says nothing of this one
         reported = [f"seed={seed}" for seed in study.seeds]
@@ -164,11 +191,6 @@ class TuneStage:
             f"the tuning stage has {waiting} trials without a result ({arms}): run all "
             "trials of these arms first, or name the other arms by --only 'arm=NAME'"
         )  # fmt: skip
-
-    def run(self, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent, say: Say) -> None:
-        """Run what is left by now; errors are those of `dispatch.run`."""
-        dispatch.run(_within(self._study, self.hours), self.selected, self._runs_dir, make_runner,
-                     retry_failed=retry_failed, on_event=on_event, say=say)  # fmt: skip
 
 
 class SearchStage:
@@ -262,12 +284,11 @@ def _importances(
     return importances(spec, points)
 
 
-class SeedsStage:
+class SeedsStage(_TrialStage):
     """Every arm is trained with the study's seeds, with the settings that were chosen for it."""
 
     name: Stage = "seeds"
     missing = ""
-    again = None
 
     def __init__(
         self,
@@ -278,9 +299,7 @@ class SeedsStage:
         before: StudyStage | None,
     ) -> None:
         """Raises `StudyError` where the study cannot be planned, or no trial meets `conditions`."""
-        self._study, self._runs_dir = study, runs_dir
-        self.hours = study.budget.max_hours
-        """How long new trials may be started."""
+        super().__init__(study, runs_dir)
         self.choices = [] if before is None else before.choices
         self.trials = reached = plan(study, plugins, self.choices)
         untuned: dict[str, None] = {}
@@ -328,27 +347,3 @@ class SeedsStage:
 
         read = row_reader(self._study, runs.study_dir(self._study, self._runs_dir) / "trials")
         return collect(self._study, pairs, read=read).verdicts
-
-    def run(self, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent, say: Say) -> None:
-        """Run what is left; errors are those of `dispatch.run`."""
-        dispatch.run(_within(self._study, self.hours), self.selected, self._runs_dir, make_runner,
-                     retry_failed=retry_failed, on_event=on_event, say=say)  # fmt: skip
-
-
-def _within(study: Study, hours: float | None) -> Study:
-    """`study` with what is left of its `budget.max_hours`."""
-    budget = study.budget.model_copy(update={"max_hours": hours})
-    return study.model_copy(update={"budget": budget})
-
-
-def spend(stage: TuneStage | SeedsStage, began: float, what: str) -> None:
-    """Take the time since `began` from the hours of `stage`, which begins `what`.
-
-    Raises `Stopped` where none are left.
-    """
-    if stage.hours is not None:
-        stage.hours -= (time.monotonic() - began) / 3600
-        if stage.hours <= 0:
-            raise Stopped(
-                f"{what}: budget.max_hours is used up; run the same command again to continue"
-            )
