@@ -1,21 +1,25 @@
 """The stage before the seeds, and sizes matched to the baseline."""
 
+import contextlib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from refused import refusal
 from rich.console import Console
 from tuned import STUDY, put, rate
 
-from studies.engine.command import cli
+from studies.engine.command import cli, dispatch, hours
 from studies.engine.command.session import Options, Session
 from studies.engine.definition.schema import load_study
+from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
 from studies.engine.planning import edits, runs
 from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.selection import only
 from studies.engine.planning.tuning import Choice
-from studies.engine.records import write_record
+from studies.engine.records import Trial, write_record
 from studies.engine.reporting.arm_facts import matched
 from studies.engine.tracking import background
 from studies.engine.trials.trial import run_trial
@@ -272,3 +276,28 @@ def test_trials_of_an_earlier_version_are_no_renamed_arms(study, tmp_path: Path)
         [],
         [],
     ]
+
+
+def test_the_hours_of_the_budget_are_those_of_both_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(STUDY + "budget: {max_hours: 3}\n")
+    moments = iter([0.0, 4.0, 4.0, 4.0])
+    clock = SimpleNamespace(monotonic=lambda: 3600 * next(moments))
+    monkeypatch.setattr(hours, "time", clock)
+    monkeypatch.setattr(Session, "deliver", lambda *arguments: True)
+    given: list[float | None] = []
+
+    def run(study: Study, trials: list[Trial], runs_dir: Path, *_: Any, **__: Any) -> None:
+        given.append(study.budget.max_hours)
+        for trial in trials:
+            put(trial, runs_dir, rate(trial))
+
+    monkeypatch.setattr(dispatch, "run", run)
+    monkeypatch.setattr(background, "Tracking", lambda *arguments: contextlib.nullcontext())
+    said: list[str] = []
+    session = Session(load_study(path), Options(runs_dir=tmp_path, fetch=False), Console(),
+                      lambda text, style: said.append(text))  # fmt: skip
+    assert session.run(lambda *a: None) == cli.INCOMPLETE
+    assert given == [3.0] and said[-1].startswith("the seeds: budget.max_hours is used up")

@@ -1,7 +1,6 @@
 """One command on one study: plan, run, export, import or report, over the study's stages."""
 
 import functools
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.console import Console, RenderableType
 from studies.archives import ArchiveError
 from studies.engine.command import dispatch
 from studies.engine.command.exits import DONE, INCOMPLETE
+from studies.engine.command.hours import Hours
 from studies.engine.command.importing import import_results
 from studies.engine.command.notices import Notices, Say
 from studies.engine.command.plan_table import plan_table
@@ -41,7 +41,6 @@ if TYPE_CHECKING:  # these take a second each
 MakeRunner = Callable[[Sequence[Trial], int], Runner]
 """From the trials of a stage, and how many of them are left, to what runs them."""
 
-
 Reported = tuple[
     Sequence[tuple[Trial, Result]], Sequence[Choice], SearchOutcome | None, preregistration.Changes
 ]
@@ -68,6 +67,7 @@ class Session:
         mlflow_client.check_store(options.runs_dir)
         self._study, self._options, self._out, self._say = study, options, out, say
         self._runs_dir = options.runs_dir
+        self._hours = Hours(study.budget.max_hours)
         self.search = self.tuning = None
         if study.search is not None:
             self.search = SearchStage(study, options.plugins, self._runs_dir)
@@ -146,25 +146,24 @@ class Session:
 
     def _choose(self, stage: StudyStage, make_runner: MakeRunner, retry: bool) -> None:
         """Run the stage that chooses settings, and the values that `tune.extend` adds to it."""
-        began = time.monotonic()
         self._train(stage, make_runner, retry)
         while self.tuning is not None and (more := self.tuning.look()):
-            self.tuning.spend(began, "the tuning goes on")
+            self._hours.check("the tuning goes on")
             self._print(*more)
-            began = time.monotonic()
             self._train(self.tuning, make_runner, retry=False)
 
     def _look_by_look(self, seeds: SeedsStage, make_runner: MakeRunner) -> SeedsStage:
         """Run `seeds` and, until the claims are decided, those that follow; the last stage."""
-        began, retry = time.monotonic(), self._options.retry_failed
+        retry = self._options.retry_failed
         while True:
+            if any(self._state(trial) == "waiting" for trial in seeds.selected):
+                self._hours.check(*seeds.begins or ["the seeds"])
             self._print(*seeds.begins)
             self._train(seeds, make_runner, retry)
             after = self.seeds()
             if after.look is None or seeds.look is None or after.look.number == seeds.look.number:
                 return after
             seeds, retry = after, False  # what fails again is not tried a third time
-            seeds.spend(began, after.look.begins)
 
     def report(self) -> int:
         """Report on what is there, and bring it to MLflow; trains nothing."""
@@ -336,6 +335,7 @@ class Session:
                 raise StudyError(*problems)
         standing = Standing(stage.metric_of, self._study.baseline, stage.selected)
         with (
+            self._hours.spent(),
             background.Tracking(self._study, self._runs_dir, self._complain) as page,
             Progress(self._out, stage.total, stage.metric_of, standing) as progress,
         ):
@@ -348,7 +348,7 @@ class Session:
                     page.end_trial(event.trial, event.result, event.run_dir)
 
             make = functools.partial(make_runner, stage.selected)
-            stage.run(make, retry, on_event, self._complain)
+            stage.run(self._hours.left, make, retry, on_event, self._complain)
 
     def _import(self, source: Path, stage: StudyStage, last: bool) -> None:
         """Take results of `stage`; those of unknown points are refused where it is the `last`."""

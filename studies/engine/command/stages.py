@@ -1,6 +1,5 @@
 """The stages of a study: `search` or `tune` chooses settings, then `seeds` measures the arms."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -19,7 +18,6 @@ from studies.engine.planning.selection import only
 from studies.engine.planning.tuning import Choice, extension
 from studies.engine.records import Result, Stage, Trial
 from studies.engine.reporting.search_outcome import SearchOutcome, gather
-from studies.engine.running.events import Stopped
 from studies.engine.searching import search
 
 if TYPE_CHECKING:
@@ -66,38 +64,35 @@ class StudyStage(Protocol):
     def again(self) -> Again | None:
         """What a trial that was run would be now, where `trials` do not tell."""
 
-    def run(self, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent, say: Say) -> None:
-        """Run what is left; errors are those of `dispatch.run`."""
+    def run(
+        self, hours: float | None, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent,
+        say: Say,
+    ) -> None:  # fmt: skip
+        """Run what is left, for `hours`; errors are those of `dispatch.run`."""
 
 
 class _TrialStage:
-    """A stage whose trials are known beforehand, and what is left of its `budget.max_hours`."""
+    """A stage whose trials are known beforehand."""
 
     again = None
     selected: Sequence[Trial]
 
     def __init__(self, study: Study, runs_dir: Path) -> None:
         self._study, self._runs_dir = study, runs_dir
-        self._hours = study.budget.max_hours
 
-    def run(self, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent, say: Say) -> None:
-        """Run what is left by now; errors are those of `dispatch.run`."""
-        budget = self._study.budget.model_copy(update={"max_hours": self._hours})
-        study = self._study.model_copy(update={"budget": budget})
-        dispatch.run(study, self.selected, self._runs_dir, make_runner,
+    def run(
+        self, hours: float | None, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent,
+        say: Say,
+    ) -> None:  # fmt: skip
+        """Run what is left by now, for `hours`; errors are those of `dispatch.run`."""
+        dispatch.run(_within(self._study, hours), self.selected, self._runs_dir, make_runner,
                      retry_failed=retry_failed, on_event=on_event, say=say)  # fmt: skip
 
-    def spend(self, began: float, what: str) -> None:
-        """Take the time since `began` from its hours, as it begins `what`.
 
-        Raises `Stopped` where none are left.
-        """
-        if self._hours is not None:
-            self._hours -= (time.monotonic() - began) / 3600
-            if self._hours <= 0:
-                raise Stopped(
-                    f"{what}: budget.max_hours is used up; run the same command again to continue"
-                )
+def _within(study: Study, hours: float | None) -> Study:
+    """`study` with what is left of its `budget.max_hours`."""
+    budget = study.budget.model_copy(update={"max_hours": hours})
+    return study.model_copy(update={"budget": budget})
 
 
 class TuneStage(_TrialStage):
@@ -241,9 +236,12 @@ class SearchStage:
             return "no point of the search is done: repair the cause and use --retry-failed"
         return ""
 
-    def run(self, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent, say: Say) -> None:
-        """Run the points that are left; errors are those of `dispatch.run`."""
-        dispatch.run_search(self._study, self._make, self._runs_dir, make_runner,
+    def run(
+        self, hours: float | None, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent,
+        say: Say,
+    ) -> None:  # fmt: skip
+        """Run the points that are left, for `hours`; errors are those of `dispatch.run`."""
+        dispatch.run_search(_within(self._study, hours), self._make, self._runs_dir, make_runner,
                             retry_failed=retry_failed, on_event=on_event, say=say)  # fmt: skip
 
     def again(self, old: Trial) -> Trial | None:
