@@ -60,18 +60,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m studies.engine.work",
         description="Run the trials of exported plans; the same command again runs what is left.",
     )
-    parser.add_argument("plans", type=Path, nargs="+", help="files of `--export-plan`")
-    parser.add_argument("--runs", type=Path, required=True, help="folder for the results")
-    parser.add_argument(
-        "--slots",
-        type=slots.count_given,
+    add = parser.add_argument
+    add("plans", type=Path, nargs="+", help="files of `--export-plan`")
+    add("--runs", type=Path, required=True, help="folder for the results")
+    add("--slots", type=slots.count_given,
         help="trials at once: a number, or auto to measure how many fit into memory; default: one "
-        "a GPU, without a GPU one a core",
-    )
-    parser.add_argument(
-        "--minutes", type=float, help="start nothing that would probably end later than this"
-    )
-    parser.add_argument("--retry-failed", action="store_true", help="run failed trials again")
+        "a GPU, without a GPU one a core")  # fmt: skip
+    add("--minutes", type=float, help="start nothing that would probably end later than this")
+    add("--retry-failed", action="store_true", help="run failed trials again")
     return parser
 
 

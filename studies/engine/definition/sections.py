@@ -1,10 +1,12 @@
 """The sections `after` and `search` of a study."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     WrapValidator,
@@ -35,22 +37,22 @@ _CHANGES = ("_start", "_change")
 PARTS = ("all", "attention", "mlp")
 
 
+def _differ(what: str, numbers: tuple[float, ...]) -> tuple[float, ...]:
+    names = [f"{number:g}" for number in numbers]
+    if len(set(names)) < len(names):
+        raise ValueError(f"each {what} once, got {', '.join(names)}")
+    return numbers
+
+
 class Para(Section):
     """Ranks cut after training, by one threshold over all layers (PARA, arXiv 2604.27796)."""
 
     kept: Annotated[
         tuple[Annotated[Float, Field(gt=0, le=1)], ...],
         Field(min_length=1, examples=[[1.0, 0.5, 0.25]]),
+        AfterValidator(functools.partial(_differ, "share")),
     ]
     """Shares of the trained parameters that are kept, each evaluated."""
-
-    @field_validator("kept")
-    @classmethod
-    def _shares_differ(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
-        names = [f"{share:g}" for share in shares]
-        if len(set(names)) < len(names):
-            raise ValueError(f"each share once, got {', '.join(names)}")
-        return shares
 
 
 class Landscape(Section):
@@ -137,7 +139,10 @@ class After(Section):
     """The task's metrics on as many training rows as there are test rows, and how much better they
     are than on the test rows."""
     steps_to: Annotated[
-        tuple[Float, ...], BeforeValidator(_one_or_several), Field(examples=[[0.8, 0.85]])
+        tuple[Float, ...],
+        BeforeValidator(_one_or_several),
+        AfterValidator(functools.partial(_differ, "value")),
+        Field(examples=[[0.8, 0.85]]),
     ] = ()
     """Values of `objective.select_on`, one or several: after how many steps of the training an
     evaluation first had it, or a better one."""
@@ -150,14 +155,6 @@ class After(Section):
                 "`loss_surface`, `generalization: true` or `steps_to`"
             )
         return self
-
-    @field_validator("steps_to")
-    @classmethod
-    def _values_differ(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        names = [f"{value:g}" for value in values]
-        if len(set(names)) < len(names):
-            raise ValueError(f"each value once, got {', '.join(names)}")
-        return values
 
     def settings(self) -> dict[str, Any]:
         """The section as a part of a trial's configuration, and so of its key.
