@@ -73,9 +73,8 @@ class Session:
             self.search = SearchStage(study, options.plugins, self._runs_dir)
         elif study.tune:
             self.tuning = TuneStage(study, options.plugins, self._runs_dir, options.only)
-        before = self.search or self.tuning
-        self.before: StudyStage | None = before
-        self.notices = Notices(study, options.plugins, self._runs_dir, before, say)
+        self.before = self.search or self.tuning
+        self.notices = Notices(study, options.plugins, self._runs_dir, self.before, say)
         """What a person is told of the study, each thing once."""
 
     def seeds(self, *, whole: bool = False) -> SeedsStage:

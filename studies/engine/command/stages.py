@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -12,7 +12,6 @@ from studies.engine.command.dispatch import MakeRunner, OnEvent, Say
 from studies.engine.definition.sections import Search
 from studies.engine.definition.study import Study
 from studies.engine.planning import runs
-from studies.engine.planning.edits import Again
 from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.selection import only
 from studies.engine.planning.tuning import Choice, extension
@@ -22,53 +21,6 @@ from studies.engine.searching import search
 
 if TYPE_CHECKING:
     from studies.engine.verdicts.claims import Verdict
-
-
-class StudyStage(Protocol):
-    """A stage that knows its trials."""
-
-    name: Stage
-
-    def metric_of(self, task: str = "") -> str:
-        """What is shown of a finished trial of `task`; without one, of all trials together."""
-
-    @property
-    def trials(self) -> Sequence[Trial]:
-        """Every trial of the stage that is known by now."""
-
-    @property
-    def selected(self) -> Sequence[Trial]:
-        """Those that this command is about."""
-
-    @property
-    def may_follow(self) -> Sequence[Trial]:
-        """Trials that are asked for only if results want them."""
-
-    @property
-    def to_fetch(self) -> Sequence[Trial]:
-        """Trials that need every model and every data set of the stage."""
-
-    @property
-    def total(self) -> int:
-        """How many trials this command is about."""
-
-    @property
-    def choices(self) -> list[Choice]:
-        """What has been chosen for arms."""
-
-    @property
-    def missing(self) -> str:
-        """What has to be done before the next stage; empty where it can follow."""
-
-    @property
-    def again(self) -> Again | None:
-        """What a trial that was run would be now, where `trials` do not tell."""
-
-    def run(
-        self, hours: float | None, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent,
-        say: Say,
-    ) -> None:  # fmt: skip
-        """Run what is left, for `hours`; errors are those of `dispatch.run`."""
 
 
 class _TrialStage:
@@ -294,7 +246,7 @@ class SeedsStage(_TrialStage):
         plugins: Sequence[Path],
         runs_dir: Path,
         conditions: Sequence[str],
-        before: StudyStage | None,
+        before: SearchStage | TuneStage | None,
     ) -> None:
         """Raises `StudyError` where the study cannot be planned, or no trial meets `conditions`."""
         super().__init__(study, runs_dir)
@@ -345,3 +297,10 @@ class SeedsStage(_TrialStage):
 
         read = row_reader(self._study, runs.study_dir(self._study, self._runs_dir) / "trials")
         return collect(self._study, pairs, read=read).verdicts
+
+
+StudyStage = SearchStage | TuneStage | SeedsStage
+"""A stage knows its `trials` by now, those that this command is about (`selected`, `total`), those
+that need every model and data set (`to_fetch`), those that results may yet ask for (`may_follow`),
+what was chosen for arms (`choices`), what is `missing` before the next stage, and what a trial that
+was run would be now where `trials` do not tell (`again`)."""
