@@ -12,8 +12,8 @@ import torch
 from hypothesis import settings
 
 from basis_zoo import registry
-from studies.engine.running.packing import free_memory
 from studies.engine.trials.devices import cores
+from studies.memory import free_memory
 
 # the same examples in every run; another draw: --hypothesis-profile=default
 settings.register_profile("repeatable", derandomize=True)

@@ -17,12 +17,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from studies.engine.records import Record, Trial, write_record
 from studies.engine.running import slots
 from studies.engine.running.attempts import last_line
 from studies.engine.trials import devices
+from studies.memory import free_memory
 
 STEPS, STEPS_ON_GPU = 3, 16
 """So many are trained; a GPU needs some more until it captures them, which takes memory."""
@@ -119,20 +118,6 @@ def visible(table: str, names: str | None, count: int) -> list[int]:
             if row[0] == name.strip() or (len(name) > 3 and row[1].startswith(name.strip()))
         ]
     return [int(row[2]) * 2**20 for row in rows][:count]
-
-
-def free_memory() -> int:
-    """Bytes of memory that can be had without swapping, within the limit of a container."""
-    free = psutil.virtual_memory().available
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        used = int((group / "memory.current").read_text(encoding="ascii"))
-        lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
-    except FileNotFoundError:
-        return free
-    cache = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
-    return free if limit == "max" else min(free, int(limit) - used + cache)
 
 
 def measure(arms: Sequence[Trial], identity: str = "") -> Peak:

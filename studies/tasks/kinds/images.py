@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from studies.backbones.conversion import require
+from studies.memory import free_memory
 from studies.tasks.encoding import Example, Examples, spare_workers
 from studies.tasks.kinds.prepared import Prepared, evaluating, outputs_of
 from studies.tasks.metrics import Measured, named_classification_metrics
@@ -104,12 +104,9 @@ class Images(Prepared):
                 num_workers=spare_workers(),
                 generator=torch.Generator(),  # it would draw from the training's
             )
-        places = range(0, len(examples), batch_size)
-        labels = _labels([examples[place] for place in range(len(examples))]).split(batch_size)
-        return (
-            {"pixel_values": kept[start : start + batch_size], "labels": part}
-            for start, part in zip(places, labels, strict=True)
-        )
+        labels = _labels([examples[place] for place in range(len(examples))])
+        parts = zip(kept.split(batch_size), labels.split(batch_size), strict=True)
+        return ({"pixel_values": pixels, "labels": own} for pixels, own in parts)
 
     def _pixels_of(self, split: str) -> Tensor | None:
         """(rows, 3, height, width) pixels that nothing augments; None where they find no room."""
@@ -118,7 +115,7 @@ class Images(Prepared):
         return self._kept[split]
 
     def _decoded(self, pictures: Pictures) -> Tensor | None:
-        room = min(MOST_KEPT, int(SHARE_KEPT * psutil.virtual_memory().available))
+        room = min(MOST_KEPT, int(SHARE_KEPT * free_memory()))
         room -= sum(kept.nbytes for kept in self._kept.values() if kept is not None)
         pixels: Tensor | None = None
         for start in range(0, len(pictures), AT_ONCE):
