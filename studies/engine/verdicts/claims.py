@@ -231,7 +231,7 @@ class _Claim:
             runs = [own] if claim.task or not tasks else [each for each, _ in tasks.values()]
             seeds = shared_seeds(arms, own, looks[at] if looks else None)
             fallen = {s for s in seeds for r in runs for a in arms if has_collapsed(r[a][s])}
-            return sample(total, own, metric, set(seeds) - fallen)
+            return sample_of([s for s in seeds if s not in fallen])
 
         self.without_collapsed = without_collapsed
         self.samples = [sample_of(seeds) if ended.issuperset(seeds) else None for seeds in looks]
@@ -354,11 +354,12 @@ class _Claim:
 
     def _if_none_had_collapsed(self, verdict: Verdict, at: int) -> Iterator[str]:
         """What the other seeds say where collapsed runs may be why the claim is open."""
-        if not verdict.open or verdict.level is None or self.claim.metric is not None:
+        about_the_mean = self.claim.metric is None and self.claim.statistic == "mean"
+        if not verdict.open or verdict.level is None or not about_the_mean:
             return
         rest = self.without_collapsed(at)
         count = verdict.n - rest.n
-        if not count or self.claim.statistic != "mean" or not isinstance(rest.measured, Measured):
+        if not count or not isinstance(rest.measured, Measured):
             return
         low, high = rest.measured.interval((1 - verdict.level) / 2)
         seeds = "the seed" if count == 1 else f"{count} seeds"
