@@ -22,9 +22,14 @@ class Hours:
         if self.left is not None:
             self.left -= (time.monotonic() - began) / 3600
 
+    @property
+    def used_up(self) -> bool:
+        """Whether nothing more is begun."""
+        return self.left is not None and self.left <= 0
+
     def check(self, what: str) -> None:
-        """Raise `Stopped` where none are left for `what` begins."""
-        if self.left is not None and self.left <= 0:
+        """Raise `Stopped` where none are left for `what`, which would begin now."""
+        if self.used_up:
             raise Stopped(
                 f"{what}: budget.max_hours is used up; run the same command again to continue"
             )

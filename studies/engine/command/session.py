@@ -155,8 +155,9 @@ class Session:
         """Run `seeds` and, until the claims are decided, those that follow; the last stage."""
         retry = self._options.retry_failed
         while True:
-            if any(self._state(trial) == "waiting" for trial in seeds.selected):
-                self._hours.check(*seeds.begins or ["the seeds"])
+            waiting = (self._state(trial) == "waiting" for trial in seeds.selected)
+            if self._hours.used_up and any(waiting):  # else no result need be read for it
+                self._hours.check("".join(seeds.begins) or "the seeds")
             self._print(*seeds.begins)
             self._train(seeds, make_runner, retry)
             after = self.seeds()
