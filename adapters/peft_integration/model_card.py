@@ -86,7 +86,7 @@ def write_model_card(model: nn.Module, folder: str | Path, adapter: str = "defau
 
     Raises:
         ValueError: The adapter belongs to no method of this package, or a README.md that is no
-            model card (one without metadata) is in the way.
+            model card (one without metadata, or not in UTF-8) is in the way.
     """
     config = getattr(model, "peft_config", {}).get(adapter)
     if not isinstance(config, WithCard):
@@ -143,9 +143,12 @@ def push_to_hub(
 
 
 def _write(config: PeftConfig, folder: Path) -> bool:
-    """Whether there is a card now; a README.md without metadata is left alone."""
+    """Whether there is a card now; a README.md without metadata, or not in UTF-8, is left alone."""
     file = folder / "README.md"
-    if file.exists() and not file.read_text(encoding="utf-8").startswith("---"):
+    try:
+        if file.exists() and not file.read_text(encoding="utf-8").startswith("---"):
+            return False
+    except UnicodeDecodeError:
         return False
     card = ModelCard.load(file) if file.exists() else ModelCard("---\nlibrary_name: peft\n---\n")
     if not card.data.get("base_model"):  # PEFT writes an empty one, which the hub refuses

@@ -75,11 +75,12 @@ def test_saving_again_keeps_a_user_s_words(saved):
     assert file.read_text().index("# Mine") < file.read_text().index(BEGIN)
 
 
-def test_a_file_that_is_no_card_is_left_alone(saved, tmp_path):
+@pytest.mark.parametrize("mine", [b"# My project\n", "---\ntags: [é]\n---\n".encode("latin-1")])
+def test_a_file_that_is_no_card_is_left_alone(mine, saved, tmp_path):
     model, _ = saved
-    (tmp_path / "README.md").write_text("# My project\n")
+    (tmp_path / "README.md").write_bytes(mine)
     model.peft_config["default"].save_pretrained(tmp_path)
-    assert (tmp_path / "README.md").read_text() == "# My project\n"
+    assert (tmp_path / "README.md").read_bytes() == mine
     with pytest.raises(ValueError, match=r"README.md is no model card: choose another folder"):
         adapters.write_model_card(model, tmp_path)
 
