@@ -47,8 +47,8 @@ def run(
     profile: str = "embedded",
     seeds: Sequence[int] | Mapping[str, Any] | None = None,
     set: Mapping[str, Any] | None = None,
-    plugins: Sequence[str | Path] = (),
-    only: Sequence[str] = (),
+    plugins: str | Path | Sequence[str | Path] = (),
+    only: str | Sequence[str] = (),
     retry_failed: bool = False,
     slots: int | str | None = None,
 ) -> "Findings":
@@ -64,7 +64,7 @@ def run(
         set: Dotted settings of the whole study and their values, as `--set`.
         plugins: Python files that register families, forms, methods, tasks or other parts, beside
             those that the study names.
-        only: Conditions such as `arm=lora`: only these trials are run.
+        only: A condition such as `arm=lora`, or several: only these trials are run.
         retry_failed: Whether failed trials are run again.
         slots: How many trials run at once, or auto; None: one a GPU, without a GPU one a core.
 
@@ -83,7 +83,12 @@ def run(
     out, say = cli.consoles()
     for line in overrides.notices(request.study, "set"):
         say(line, "yellow")
-    session = Session(request.study, request.options(tuple(only), retry_failed), out, say)
+    session = Session(
+        request.study,
+        request.options((only,) if isinstance(only, str) else tuple(only), retry_failed),
+        out,
+        say,
+    )
     runner = functools.partial(cli.local_runner, count, request.runs_dir, request.study, say)
     try:
         session.run(runner)
@@ -99,7 +104,7 @@ def load(
     profile: str = "embedded",
     seeds: Sequence[int] | Mapping[str, Any] | None = None,
     set: Mapping[str, Any] | None = None,
-    plugins: Sequence[str | Path] = (),
+    plugins: str | Path | Sequence[str | Path] = (),
 ) -> "Findings":
     """What `study` has found so far in `runs`; trains nothing, and writes no report.
 
@@ -257,7 +262,7 @@ def _request(
     profile: str,
     seeds: Sequence[int] | Mapping[str, Any] | None,
     given: Mapping[str, Any] | None,
-    plugins: Sequence[str | Path],
+    plugins: str | Path | Sequence[str | Path],
 ) -> _Request:
     """The study that is meant, validated as the command does; raises `StudyError` otherwise."""
     settings = [_setting(key, value) for key, value in (given or {}).items()]
@@ -274,7 +279,7 @@ def _request(
         file = find_study(str(study))
     if seeds is not None:
         settings.append(_setting("seeds", seeds))
-    files = tuple(map(Path, plugins))
+    files = tuple(map(Path, [plugins] if isinstance(plugins, str | Path) else plugins))
     with answers.cache():
         return _Request(load_study(file, profile, files, settings), runs_dir, files)
 

@@ -95,7 +95,7 @@ def test_what_has_a_result_is_not_trained_again(
     monkeypatch.setattr(local, "LocalRunner", no_runner)
     assert studies.run(STUDY).trials.equals(found.trials)
     assert cli.main(["runs/small/small.yaml"]) == cli.DONE
-    assert studies.run(STUDY, only=["arm=sinc"], slots=2).arms.equals(found.arms)
+    assert studies.run(STUDY, only="arm=sinc", slots=2).arms.equals(found.arms)
     assert "small (embedded): Which?" in capsys.readouterr().out
 
 
