@@ -34,7 +34,7 @@ _ROW, _GAP = 1.0, 2.0
 _NOTE = (
     "Points: differences in accuracy, paired by seed, with 95 % intervals. Coloured where "
     f"p < {LEVEL} after Holm's correction over the study's arms. Filled marks learn a φ, hollow "
-    f"ones do not. Arrows: arms below {EDGES[0]:g} points, most of them at chance. The same runs "
+    f"ones do not. Arrows: more than {EDGES[1]:g} points away, most arms at chance. The same runs "
     "of LoRA and of LR-LoRA stand in many studies, so studies are not independent."
 )
 
@@ -133,11 +133,9 @@ def _draw_row(axes: Axes, y: float, row: Row) -> None:
     colour, label = GREY, "not significantly different"
     if told:
         colour, label = (_BETTER, "better") if mean > 0 else (_WORSE, "worse")
-    if row.published is not None:
+    if row.published is not None and not _beyond(axes, y, 100 * row.published, PAPER):
         axes.plot(100 * row.published, y, "s", color=PAPER, ms=2.2, label="the paper")
-    if not EDGES[0] <= mean <= EDGES[1]:
-        edge, arrow = (EDGES[0], "<") if mean < 0 else (EDGES[1], ">")
-        axes.plot(edge, y, arrow, color=colour, ms=3, clip_on=False)
+    if _beyond(axes, y, mean, colour):
         return
     if found.low is not None and found.high is not None:
         axes.plot([100 * found.low, 100 * found.high], [y, y], color=colour, lw=0.9)
@@ -147,6 +145,15 @@ def _draw_row(axes: Axes, y: float, row: Row) -> None:
         axes.annotate(row.name, (100 * found.high, y), xytext=(3, 0), va="center", fontsize=5,
                       textcoords="offset points", color=colour, zorder=5,
                       path_effects=[withStroke(linewidth=1.5, foreground="white")])  # fmt: skip
+
+
+def _beyond(axes: Axes, y: float, points: float, colour: str) -> bool:
+    """Draw an arrow at the edge beyond which `points` lie; False where they lie within."""
+    if EDGES[0] <= points <= EDGES[1]:
+        return False
+    edge, arrow = (EDGES[0], "<") if points < 0 else (EDGES[1], ">")
+    axes.plot(edge, y, arrow, color=colour, ms=3, clip_on=False)
+    return True
 
 
 if __name__ == "__main__":

@@ -56,14 +56,17 @@ def add_reports(runs_dir: Path, results: Path) -> list[Path]:
     added = []
     for source in sorted(runs_dir.glob("*/*/report/report.json")):
         target = results / source.parts[-4] / source.parts[-3]
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
+        staged = target.with_name(f".{target.name}")  # what was there stays until this is whole
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
         for pattern in COPIED_FILES:
             for file in sorted(source.parent.glob(pattern)):
-                copied = Path(shutil.copyfile(file, target / file.name))
+                copied = Path(shutil.copyfile(file, staged / file.name))
                 if copied.suffix == ".png":
-                    _shrink(copied, target / "report.md")
-        pack_trials(source.parents[1], target / TRIALS)
+                    _shrink(copied, staged / "report.md")
+        pack_trials(source.parents[1], staged / TRIALS)
+        shutil.rmtree(target, ignore_errors=True)
+        staged.rename(target)
         added.append(target)
     return added
 
@@ -213,7 +216,7 @@ def difference(claim: Mapping[str, Any]) -> str:
     if claim["low"] is None:
         return str(claim["note"])
     of = "median " if claim.get("statistic") == "median" else ""
-    return f"{of}{claim['difference']:+.4f} [{claim['low']:+.4f}, {claim['high']:+.4f}]"
+    return f"{of}{claim['difference']:+z.4f} [{claim['low']:+z.4f}, {claim['high']:+z.4f}]"
 
 
 def _interval(claim: Mapping[str, Any]) -> str:

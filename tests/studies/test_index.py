@@ -52,6 +52,28 @@ def test_reports_are_copied_without_anything_else_and_indexed(runs_dir: Path, tm
 
 
 @pytest.mark.slow
+def test_what_was_there_stays_where_trials_cannot_be_packed(
+    runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "grid_size" / "embedded"
+    folder.mkdir(parents=True)
+    (folder / "report.md").write_text("earlier")
+
+    def full(*_: Path) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(index, "pack_trials", full)
+    with pytest.raises(OSError, match="No space"):
+        index.main(["--add", str(runs_dir), "--results", str(tmp_path)])
+    assert (folder / "report.md").read_text() == "earlier"
+
+
+def test_a_difference_of_nothing_has_no_minus() -> None:
+    claim = {"low": -0.00001, "difference": -0.00002, "high": 0.1}
+    assert index.difference(claim) == "+0.0000 [+0.0000, +0.1000]"
+
+
+@pytest.mark.slow
 def test_a_study_goes_on_from_the_trials_beside_its_report(
     runs_dir: Path, grid_study, tmp_path: Path
 ) -> None:

@@ -79,10 +79,14 @@ def test_an_arm_far_above_is_an_arrow_too() -> None:
     compared = arms_figure.compare_arms(
         {"lora": {0: 0.5, 1: 0.51}, "far": {0: 0.7, 1: 0.72}, "near": {0: 0.51, 1: 0.51}}, "lora"
     )
-    rows = [Row(name, found, True, None) for name, found in compared.items()]
+    rows = [
+        Row(name, found, True, -0.099 if name == "near" else None)
+        for name, found in compared.items()
+    ]
     left, _ = arms_figure.figure([("a", rows), ("b", rows)]).axes
     places = {line.get_marker(): line.get_xdata()[0] for line in left.lines}
     assert places[">"] == arms_figure.EDGES[1] and abs(places["o"]) < 1
+    assert places["<"] == arms_figure.EDGES[0] and "s" not in places  # the paper's figure
 
 
 def test_a_report_without_a_comparison_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
