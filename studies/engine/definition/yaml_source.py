@@ -26,40 +26,11 @@ MAX_DEPTH = 32
 MAX_VALUES = 2_000
 """Keys included; reading takes time in proportion to them."""
 
-TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
-
 _PREFIX = "tag:yaml.org,2002:"
 
 
 class _Loader(yaml.SafeLoader):
-    """A SafeLoader that resolves plain scalars by YAML 1.2's core schema and knows no aliases."""
-
-    depth = 0
-    values = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]  # types-PyYAML leaves it out
-        refused = None
-        if getattr(event, "anchor", None) is not None:
-            refused = "anchors and aliases are not allowed: write the value out"
-        elif getattr(event, "tag", None) is not None:
-            refused = f"tags such as {event.tag!r} are not allowed"
-        elif self.depth > MAX_DEPTH:
-            refused = TOO_DEEP
-        elif self.values > MAX_VALUES:
-            refused = f"more than {MAX_VALUES:,} values; `sweep` lists need fewer than `arms`"
-        if refused:
-            raise yaml.composer.ComposerError(None, None, refused, event.start_mark)
-        self.depth += 1
-        self.values += 1
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    def fetch_flow_collection_start(self, kind: Any) -> None:
-        if self.flow_level > MAX_DEPTH:  # the scanner runs a thousand characters ahead
-            raise yaml.scanner.ScannerError(None, None, TOO_DEEP, self.get_mark())
-        super().fetch_flow_collection_start(kind)
+    """A SafeLoader that resolves plain scalars by YAML 1.2's core schema."""
 
 
 # https://yaml.org/spec/1.2.2/#103-core-schema
@@ -82,20 +53,10 @@ class _Fast(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc
     """Reads what is right as `_Loader` does, by libyaml in a tenth of the time."""
 
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
-    depth = values = 0
-
-    def descend_resolver(self, parent: yaml.Node | None, index: Any) -> None:
-        if self.depth > MAX_DEPTH or self.values > MAX_VALUES:
-            raise yaml.YAMLError
-        self.depth += 1
-        self.values += 1
-
-    def ascend_resolver(self) -> None:
-        self.depth -= 1
 
 
-_UNLIKE = re.compile(r"[&*!\t\ufeff]|\?(?!$)", re.MULTILINE)
-"""What `_Loader` refuses, everywhere or in places, and `_Fast` takes."""
+_UNLIKE = re.compile(r"[\t\ufeff]|\?(?!$)", re.MULTILINE)
+"""What `_Loader` refuses in places, and `_Fast` takes."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -221,9 +182,9 @@ def _text(path: Path, name: str) -> str:
 def _compose(text: str, name: str) -> yaml.Node | None:
     if not _UNLIKE.search(text):
         with contextlib.suppress(yaml.YAMLError, UnicodeError):  # `_Loader` says why
-            return yaml.compose(text, Loader=_Fast)
+            return _checked(text, _Fast)
     try:
-        return yaml.compose(text, Loader=_Loader)
+        return _checked(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -232,6 +193,28 @@ def _compose(text: str, name: str) -> yaml.Node | None:
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise StudyError(f"{name}:{line}: not text: character #x{error.character:04x}") from None
+
+
+def _checked(text: str, loader: Any) -> yaml.Node | None:
+    """What `text` holds; raises an error of `yaml` also where it is more than YAML has to be."""
+    depth = values = 0
+    event: Any
+    for event in yaml.parse(text, Loader=loader):
+        refused = None
+        if getattr(event, "anchor", None) is not None:
+            refused = "anchors and aliases are not allowed: write the value out"
+        elif getattr(event, "tag", None) is not None:
+            refused = f"tags such as {event.tag!r} are not allowed"
+        elif depth > MAX_DEPTH:
+            refused = f"nested more than {MAX_DEPTH} levels deep"
+        elif values > MAX_VALUES:
+            refused = f"more than {MAX_VALUES:,} values; `sweep` lists need fewer than `arms`"
+        if refused:
+            raise yaml.composer.ComposerError(None, None, refused, event.start_mark)
+        values += isinstance(event, yaml.NodeEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+    return yaml.compose(text, Loader=loader)
 
 
 def _place(node: yaml.Node, name: str) -> str:
