@@ -10,7 +10,7 @@ from refused import refusal
 from rich.console import Console
 from tuned import STUDY, put, rate
 
-from studies.engine.command import cli, dispatch, hours
+from studies.engine.command import cli, dispatch, session
 from studies.engine.command.session import Options, Session
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.study import Study
@@ -246,8 +246,8 @@ def test_trials_of_a_tuning_stage_under_way_are_on_the_page(
     monkeypatch.setattr(background, "deliver", lambda *a: delivered.append(a[1:3]))
     first, *_ = plan_tuning(study)
     put(first, tmp_path, 0.7)
-    session = Session(study, Options(runs_dir=tmp_path), Console(), lambda text, style: None)
-    assert session.report() == cli.INCOMPLETE
+    opened = Session(study, Options(runs_dir=tmp_path), Console(), lambda text, style: None)
+    assert opened.report() == cli.INCOMPLETE
     [([(trial, result, _)], report)] = delivered
     assert (trial, result.status, report) == (first, "done", None)
 
@@ -285,7 +285,7 @@ def test_the_hours_of_the_budget_are_those_of_both_stages(
     path.write_text(STUDY + "budget: {max_hours: 3}\n")
     moments = iter([0.0, 4.0, 4.0, 4.0])
     clock = SimpleNamespace(monotonic=lambda: 3600 * next(moments))
-    monkeypatch.setattr(hours, "time", clock)
+    monkeypatch.setattr(session, "time", clock)
     monkeypatch.setattr(Session, "deliver", lambda *arguments: True)
     given: list[float | None] = []
 
@@ -297,7 +297,7 @@ def test_the_hours_of_the_budget_are_those_of_both_stages(
     monkeypatch.setattr(dispatch, "run", run)
     monkeypatch.setattr(background, "Tracking", lambda *arguments: contextlib.nullcontext())
     said: list[str] = []
-    session = Session(load_study(path), Options(runs_dir=tmp_path, fetch=False), Console(),
+    opened = Session(load_study(path), Options(runs_dir=tmp_path, fetch=False), Console(),
                       lambda text, style: said.append(text))  # fmt: skip
-    assert session.run(lambda *a: None) == cli.INCOMPLETE
+    assert opened.run(lambda *a: None) == cli.INCOMPLETE
     assert given == [3.0] and said[-1].startswith("the seeds: budget.max_hours is used up")

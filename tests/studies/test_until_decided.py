@@ -12,7 +12,7 @@ from typing import Any
 import fake_trials
 import pytest
 
-from studies.engine.command import cli, hours, work
+from studies.engine.command import cli, session, work
 from studies.engine.reporting import report
 from studies.engine.running import local
 from studies.engine.tracking import background
@@ -234,7 +234,7 @@ def test_the_hours_of_the_budget_are_those_of_all_looks(
 ) -> None:
     moments = iter(range(0, 100, 2))
     clock = SimpleNamespace(monotonic=lambda: 3600 * next(moments))
-    monkeypatch.setattr(hours, "time", clock)
+    monkeypatch.setattr(session, "time", clock)
     told = run(study=STUDY + "budget: {max_hours: 3}\n", high=UNCLEAR)
     assert told[0] == cli.INCOMPLETE and "budget.max_hours is used up" in told[2]
     assert "look 3 of 3: 1 of 2 claims is open after 6 seeds: 6 more for lora, high" in told[2]

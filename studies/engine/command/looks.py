@@ -67,7 +67,9 @@ class Look:
 
     @property
     def begins(self) -> str:
-        """Why there is this look, and what it runs."""
+        """Why there is this look, and what it runs; "" where it has ended."""
+        if self.ended:
+            return ""
         trials = f"{counted(len(self.missing), 'trial')} now, at most {self.at_most} in all"
         if not self.before:
             return f"{self.name}: {self.size} seeds of every arm; {trials}"

@@ -1,17 +1,17 @@
 """One command on one study: plan, run, export, import or report, over the study's stages."""
 
 import functools
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 
 from studies.archives import ArchiveError
 from studies.engine.command import dispatch
 from studies.engine.command.exits import DONE, INCOMPLETE
-from studies.engine.command.hours import Hours
 from studies.engine.command.importing import import_results
 from studies.engine.command.notices import Notices, Say
 from studies.engine.command.plan_table import plan_table
@@ -34,8 +34,7 @@ from studies.engine.running.protocols import Runner
 from studies.engine.tracking import mlflow_client
 from studies.engine.trials.fetching import absent, fetch_for
 
-if TYPE_CHECKING:  # these take a second each
-    from studies.engine.reporting.report import Report
+if TYPE_CHECKING:  # which takes a second
     from studies.engine.tracking.background import EndedTrial
 
 MakeRunner = Callable[[Sequence[Trial], int], Runner]
@@ -67,7 +66,8 @@ class Session:
         mlflow_client.check_store(options.runs_dir)
         self._study, self._options, self._out, self._say = study, options, out, say
         self._runs_dir = options.runs_dir
-        self._hours = Hours(study.budget.max_hours)
+        self._hours = study.budget.max_hours
+        """What is left of them; all stages and looks share them."""
         self.search = self.tuning = None
         if study.search is not None:
             self.search = SearchStage(study, options.plugins, self._runs_dir)
@@ -86,52 +86,46 @@ class Session:
     def plan(self, slot_count: Callable[[Sequence[Trial]], int]) -> int:
         """Show what would run; starts nothing."""
         if self.search is not None:
-            self._show(self.search.summary())
-        if self.tuning is not None and self.tuning.missing:
-            stage: StudyStage = self.tuning
-            self.notices.edits(stage, keep=False)
-        else:
-            stage = self.seeds()
-            self.notices.edits(stage, keep=False)
+            self._out.print(self.search.summary())
+        tuning = self.tuning if self.tuning is not None and self.tuning.missing else None
+        stage: StudyStage = tuning or self.seeds()
+        self.notices.edits(stage, keep=False)
         self.notices.data(stage.to_fetch)
         self.notices.room(stage)
         for name in sorted({trial.config["backbone"]["name"] for trial in absent(stage.to_fetch)}):
             self._say(f"{name} is not on this machine yet: whether it fits its task, and has what "
                       "the arms adapt, is checked once it is fetched", "yellow")  # fmt: skip
-        slots = functools.partial(slot_count, stage.selected)
-        self._show(plan_table(stage.selected, self._runs_dir, slots))
-        if stage is self.tuning:
+        own = stage.selected
+        self._out.print(plan_table(own, self._runs_dir, lambda: slot_count(own)))
+        if tuning is not None:
             arms, tasks = (len({getattr(t, n) for t in stage.selected}) for n in ("arm", "task"))
             on = f" on {tasks} tasks" if self._study.tasks else ""
             least, most = len(self._study.first_seeds), len(self._study.seeds)
-            self._print(*self.tuning.further)
+            self._print(*tuning.further)
             self._print(f"then {arms} tuned arms{on} with {span(least, most)} seeds each")
         elif isinstance(stage, SeedsStage):
-            self._print(*stage.planned)
+            self._print(stage.look.plan if stage.look else "")
         return DONE
 
     def power(self, spread: float | None) -> int:
         """Show what numbers of seeds would find, by `spread` or that of results; trains nothing."""
         from studies.engine.command.power_table import power_table  # with scipy
 
-        self._show(power_table(self._study, self.seeds().selected, self._runs_dir, spread))
+        self._out.print(power_table(self._study, self.seeds().selected, self._runs_dir, spread))
         return DONE
 
     def run(self, make_runner: MakeRunner) -> int:
         """Run what is left of every stage, then report."""
-        before, retry = self.before, self._options.retry_failed
-        if before is not None:
-            self.notices.edits(before, keep=False)
-        if before is not None and (before.missing or (retry and self._failed(before))):
-            try:
-                self._choose(before, make_runner, retry)
-            except Stopped as stopped:
-                return self._incomplete(str(stopped), "red")
-            if before.missing:
-                return self._incomplete(before.missing, "yellow")
-        seeds = self.seeds()
-        self.notices.edits(seeds, keep=True)
+        before = self.before
         try:
+            if before is not None:
+                self.notices.edits(before, keep=False)
+                if self._is_due(before):
+                    self._choose(before, make_runner)
+                if before.missing:
+                    return self._incomplete(before.missing, "yellow")
+            seeds = self.seeds()
+            self.notices.edits(seeds, keep=True)
             seeds = self._look_by_look(seeds, make_runner)
         except Stopped as stopped:
             return self._incomplete(str(stopped), "red")
@@ -143,11 +137,11 @@ class Session:
         self.deliver(self.seeds(whole=True))
         return INCOMPLETE
 
-    def _choose(self, stage: StudyStage, make_runner: MakeRunner, retry: bool) -> None:
+    def _choose(self, stage: StudyStage, make_runner: MakeRunner) -> None:
         """Run the stage that chooses settings, and the values that `tune.extend` adds to it."""
-        self._train(stage, make_runner, retry)
+        self._train(stage, make_runner, self._options.retry_failed)
         while self.tuning is not None and (more := self.tuning.look()):
-            self._hours.check("the tuning goes on")
+            self._check_hours("the tuning goes on")
             self._print(*more)
             self._train(self.tuning, make_runner, retry=False)
 
@@ -155,15 +149,23 @@ class Session:
         """Run `seeds` and, until the claims are decided, those that follow; the last stage."""
         retry = self._options.retry_failed
         while True:
-            waiting = (self._state(trial) == "waiting" for trial in seeds.selected)
-            if self._hours.used_up and any(waiting):  # else no result need be read for it
-                self._hours.check("".join(seeds.begins) or "the seeds")
-            self._print(*seeds.begins)
+            begins = seeds.look.begins if seeds.look else ""
+            self._check_hours(begins or "the seeds", seeds.selected)
+            self._print(begins)
             self._train(seeds, make_runner, retry)
             after = self.seeds()
             if after.look is None or seeds.look is None or after.look.number == seeds.look.number:
                 return after
             seeds, retry = after, False  # what fails again is not tried a third time
+
+    def _check_hours(self, what: str, trials: Sequence[Trial] | None = None) -> None:
+        """Raise `Stopped` where no hours are left for `what`, or those of `trials` that wait."""
+        if self._hours is None or self._hours > 0:
+            return
+        if trials is None or any(self._state(trial) == "waiting" for trial in trials):
+            raise Stopped(
+                f"{what}: budget.max_hours is used up; run the same command again to continue"
+            )
 
     def report(self) -> int:
         """Report on what is there, and bring it to MLflow; trains nothing."""
@@ -199,9 +201,7 @@ class Session:
         """Write the trials that are still to be run to `file`, with the results that tuning has."""
         self._refuse_open_search()
         tuning, follow, known = self.tuning, None, dict[str, Result]()
-        if tuning is not None and (
-            tuning.missing or (self._options.retry_failed and self._failed(tuning))
-        ):
+        if tuning is not None and self._is_due(tuning):
             self.notices.edits(tuning, keep=False)
             trials = list(tuning.selected)
             stage = [*trials, *tuning.may_follow]
@@ -214,7 +214,7 @@ class Session:
             self.notices.edits(seeds, keep=False)
             states = {"waiting", "running"} | ({"failed"} if self._options.retry_failed else set())
             trials = [t for t in seeds.selected if runs.state_of(t, self._runs_dir) in states]
-            self._print(*seeds.planned)
+            self._print(seeds.look.plan if seeds.look else "")
         self.notices.data(trials)
         whole = Plan(
             study=self._study.name,
@@ -239,12 +239,12 @@ class Session:
         """
         # a trial may be of both stages, or of two arms that a search has made one
         trials = [*self.earlier(), *seeds.trials]
-        unique = {(trial.key, trial.arm): trial for trial in trials}
-        results = self._results(unique.values())
+        trials = [*{(trial.key, trial.arm): trial for trial in trials}.values()]
+        results = self._results(trials)
         if not results:
-            self._say(f"no trial of {self._study.name} has a result yet: nothing to report", "red")
+            self._complain(f"no trial of {self._study.name} has a result yet: nothing to report")
             return False
-        cache = ReportCache(self._study, [*unique.values()], self._runs_dir)
+        cache = ReportCache(self._study, trials, self._runs_dir)
         if texts := cache.texts():
             self._print(*texts)
             return True
@@ -260,25 +260,22 @@ class Session:
             complaints.append(message)
             self._complain(message)
 
-        report = self._report(seeds)
+        report = None
+        if (reported := self.reported(seeds)) is not None:
+            from studies.engine.reporting.report import write_report
+
+            pairs, folder = reported[0], runs.study_dir(self._study, self._runs_dir)
+            report = write_report(
+                self._study, pairs, folder / "report", folder / "trials", *reported[1:]
+            )
         texts = [] if report is None else [f"{report.text}\nReport: {report.markdown}"]
         self._print(*texts)
         link = background.deliver(self._study, results, report, self._runs_dir, complain)
-        if link is None:
-            return False
-        self._print(link.text)
-        if not complaints:
-            cache.keep([*texts, link.text])
-        return True
-
-    def _report(self, seeds: SeedsStage) -> "Report | None":
-        """Write the report of the seeds and the search; None where neither has begun."""
-        if (reported := self.reported(seeds)) is None:
-            return None
-        from studies.engine.reporting.report import write_report
-
-        folder, (pairs, *_) = runs.study_dir(self._study, self._runs_dir), reported
-        return write_report(self._study, pairs, folder / "report", folder / "trials", *reported[1:])
+        if link is not None:
+            self._print(link.text)
+            if not complaints:
+                cache.keep([*texts, link.text])
+        return link is not None
 
     def reported(self, seeds: SeedsStage) -> Reported | None:
         """What a report of the seeds and the search is made from; None where neither has begun."""
@@ -304,18 +301,16 @@ class Session:
     def _end(self, seeds: SeedsStage) -> int:
         """Report, and say what is missing."""
         complete = self.deliver(seeds)
-        self._print(*seeds.stands)
+        self._print(seeds.look.stands if seeds.look else "")
         states = [self._state(trial) for trial in seeds.selected]
         failed, waiting = states.count("failed"), states.count("waiting")
         if failed or waiting:
-            why = [f"{failed + waiting} of {len(states)} trials have no result"]
-            if failed:
-                again = "once the cause is repaired, --retry-failed runs them again"
-                why.append(f"{failed} failed: {again}")
-            if waiting:
-                runs_them = "the same command without --report or --import runs them"
-                why.append(f"{waiting} not run yet: {runs_them}")
-            self._complain("; ".join(why))
+            why = f"{failed + waiting} of {len(states)} trials have no result"
+            again = f"; {failed} failed: once the cause is repaired, --retry-failed runs them again"
+            rest = (
+                f"; {waiting} not run yet: the same command without --report or --import runs them"
+            )
+            self._complain(f"{why}{again * bool(failed)}{rest * bool(waiting)}")
         return INCOMPLETE if failed or waiting or not complete else DONE
 
     def _train(self, stage: StudyStage, make_runner: MakeRunner, retry: bool) -> None:
@@ -334,8 +329,8 @@ class Session:
             if unseen and (problems := verify.points_of(self._study)[1]):
                 raise StudyError(*problems)
         standing = Standing(stage.metric_of, self._study.baseline, stage.selected)
+        began = time.monotonic()
         with (
-            self._hours.spent(),
             background.Tracking(self._study, self._runs_dir, self._complain) as page,
             Progress(self._out, stage.total, stage.metric_of, standing) as progress,
         ):
@@ -347,8 +342,15 @@ class Session:
                 if event.result is not None:
                     page.end_trial(event.trial, event.result, event.run_dir)
 
-            make = functools.partial(make_runner, stage.selected)
-            stage.run(self._hours.left, make, retry, on_event, self._complain)
+            budget = self._study.budget.model_copy(update={"max_hours": self._hours})
+            within = self._study.model_copy(update={"budget": budget})
+            work = functools.partial(dispatch.run, within, stage.selected)
+            if isinstance(stage, SearchStage):
+                work = functools.partial(dispatch.run_search, within, stage.make)
+            work(self._runs_dir, functools.partial(make_runner, stage.selected),
+                 retry_failed=retry, on_event=on_event, say=self._complain)  # fmt: skip
+        if self._hours is not None:
+            self._hours -= (time.monotonic() - began) / 3600
 
     def _import(self, source: Path, stage: StudyStage, last: bool) -> None:
         """Take results of `stage`; those of unknown points are refused where it is the `last`."""
@@ -377,8 +379,10 @@ class Session:
                 "its search is complete, then its seeds can be exported"
             )
 
-    def _failed(self, stage: StudyStage) -> bool:
-        return any(self._state(trial) == "failed" for trial in stage.selected)
+    def _is_due(self, stage: StudyStage) -> bool:
+        """Whether something of `stage` is to run, or to run again."""
+        failed = (self._state(trial) == "failed" for trial in stage.selected)
+        return bool(stage.missing) or (self._options.retry_failed and any(failed))
 
     def _state(self, trial: Trial) -> str:
         """done, failed or waiting; without a value of the objective nothing is done."""
@@ -386,15 +390,11 @@ class Session:
         if result is None:
             return "waiting"
         metric = self._study.objective_of(trial.task).metric
-        done = runs.value_of(result, metric) is not None
-        return "done" if done else "failed"
+        return "failed" if runs.value_of(result, metric) is None else "done"
 
     def _complain(self, message: str) -> None:
         self._say(message, "red")
 
-    def _show(self, what: RenderableType) -> None:
-        self._out.print(what)
-
     def _print(self, *texts: str) -> None:
-        for text in texts:
+        for text in filter(None, texts):
             self._out.print(text, markup=False, highlight=False, soft_wrap=True)

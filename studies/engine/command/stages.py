@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import RenderableType
 from rich.text import Text
 
-from studies.engine.command import dispatch, looks
-from studies.engine.command.dispatch import MakeRunner, OnEvent, Say
+from studies.engine.command import looks
 from studies.engine.definition.sections import Search
 from studies.engine.definition.study import Study
 from studies.engine.planning import runs
@@ -23,40 +22,17 @@ if TYPE_CHECKING:
     from studies.engine.verdicts.claims import Verdict
 
 
-class _TrialStage:
-    """A stage whose trials are known beforehand."""
-
-    again = None
-    selected: Sequence[Trial]
-
-    def __init__(self, study: Study, runs_dir: Path) -> None:
-        self._study, self._runs_dir = study, runs_dir
-
-    def run(
-        self, hours: float | None, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent,
-        say: Say,
-    ) -> None:  # fmt: skip
-        """Run what is left by now, for `hours`; errors are those of `dispatch.run`."""
-        dispatch.run(_within(self._study, hours), self.selected, self._runs_dir, make_runner,
-                     retry_failed=retry_failed, on_event=on_event, say=say)  # fmt: skip
-
-
-def _within(study: Study, hours: float | None) -> Study:
-    """`study` with what is left of its `budget.max_hours`."""
-    budget = study.budget.model_copy(update={"max_hours": hours})
-    return study.model_copy(update={"budget": budget})
-
-
-class TuneStage(_TrialStage):
+class TuneStage:
     """Every arm tries the same values, and what `tune.extend` and `tune.race` give it beyond."""
 
     name: Stage = "tune"
+    again = None
 
     def __init__(
         self, study: Study, plugins: Sequence[Path], runs_dir: Path, conditions: Sequence[str]
     ) -> None:
         """Raises `StudyError` where the study cannot be planned, or no trial meets `conditions`."""
-        super().__init__(study, runs_dir)
+        self._study, self._runs_dir = study, runs_dir
         self._planned = plan_tuning(study, plugins)
         # a seed of the next stage says nothing of this one
         reported = [f"seed={seed}" for seed in study.seeds]
@@ -150,7 +126,8 @@ class SearchStage:
         """Raises `StudyError` where the study cannot be planned."""
         self._study, self._runs_dir = study, runs_dir
         self._spec = search.search_of(study)
-        self._make = search.plan_search(study, plugins)
+        self.make = search.plan_search(study, plugins)
+        """Makes the trial of a point."""
         self.total = self._spec.trials
 
     def metric_of(self, task: str = "") -> str:
@@ -162,15 +139,13 @@ class SearchStage:
         """The points that have ended."""
         return [trial for trial, _ in self._history()]
 
-    @property
-    def selected(self) -> list[Trial]:
-        """The same: a search is run as a whole."""
-        return self.trials
+    selected = trials
+    """A search is run as a whole."""
 
     @property
     def to_fetch(self) -> list[Trial]:
         """One point, whatever it is: a search is about settings of adapter and training."""
-        return [self._make(1, search.lowest(self._spec))]
+        return [self.make(1, search.lowest(self._spec))]
 
     @property
     def choices(self) -> list[Choice]:
@@ -188,18 +163,10 @@ class SearchStage:
             return "no point of the search is done: repair the cause and use --retry-failed"
         return ""
 
-    def run(
-        self, hours: float | None, make_runner: MakeRunner, retry_failed: bool, on_event: OnEvent,
-        say: Say,
-    ) -> None:  # fmt: skip
-        """Run the points that are left, for `hours`; errors are those of `dispatch.run`."""
-        dispatch.run_search(_within(self._study, hours), self._make, self._runs_dir, make_runner,
-                            retry_failed=retry_failed, on_event=on_event, say=say)  # fmt: skip
-
     def again(self, old: Trial) -> Trial | None:
         """What the point would be now; None where another arm is searched."""
         known = old.arm == self._spec.arm and old.candidate.keys() == self._spec.space.keys()
-        return self._make(old.point or 0, old.candidate) if known else None
+        return self.make(old.point or 0, old.candidate) if known else None
 
     def summary(self) -> RenderableType:
         """How many points there are, for `--plan`."""
@@ -223,7 +190,7 @@ class SearchStage:
         return gather(self._study, self._history(), _importances)
 
     def _history(self) -> list[tuple[Trial, Result]]:
-        return search.history(self._study, self._make, self._runs_dir)
+        return search.history(self._study, self.make, self._runs_dir)
 
 
 def _importances(
@@ -234,10 +201,11 @@ def _importances(
     return importances(spec, points)
 
 
-class SeedsStage(_TrialStage):
+class SeedsStage:
     """Every arm is trained with the study's seeds, with the settings that were chosen for it."""
 
     name: Stage = "seeds"
+    again = None
     missing = ""
 
     def __init__(
@@ -249,7 +217,7 @@ class SeedsStage(_TrialStage):
         before: SearchStage | TuneStage | None,
     ) -> None:
         """Raises `StudyError` where the study cannot be planned, or no trial meets `conditions`."""
-        super().__init__(study, runs_dir)
+        self._study, self._runs_dir = study, runs_dir
         self.choices = [] if before is None else before.choices
         self.trials = reached = plan(study, plugins, self.choices)
         untuned: dict[str, None] = {}
@@ -275,21 +243,6 @@ class SeedsStage(_TrialStage):
     def metric_of(self, task: str = "") -> str:
         """What is compared."""
         return self._study.objective_of(task).metric
-
-    @property
-    def begins(self) -> list[str]:
-        """Why there is this look at the claims, where they are looked at several times."""
-        return [] if self.look is None or self.look.ended else [self.look.begins]
-
-    @property
-    def planned(self) -> list[str]:
-        """What this look is to run, where there are several."""
-        return [] if self.look is None else [self.look.plan]
-
-    @property
-    def stands(self) -> list[str]:
-        """What is decided by now, and what is open, where claims are looked at several times."""
-        return [] if self.look is None else [self.look.stands]
 
     def _judge(self, pairs: Sequence[tuple[Trial, Result]]) -> "Sequence[Verdict]":
         from studies.engine.reporting.outcome import collect  # with scipy
