@@ -12,44 +12,36 @@ def check(
     study: Study, points: Sequence[Point], metrics: Mapping[str, str], problems: Problems
 ) -> None:
     """Report evaluations that no arm can have; `metrics` are those of the task."""
-    if (after := study.after) is not None:
-        quantised = any("quantization" in point.config["backbone"] for point in points)
-        rules = [
-            ("para", after.para is not None, checks.can_be_pruned, "adds a matrix to the weight"),
-            ("affine", after.affine, checks.has_phi, "has a phi"),
-        ]
-        for key, wanted, fits, what in rules:
-            if wanted and not any(fits(point.config["adapter"]) for point in points):
-                problems.at(f"no arm {what}", "after", key)
-            if wanted and quantised:
-                message = "needs weights that are not quantised: remove backbone.quantization"
-                problems.at(message, "after", key)
-        if after.spectra and quantised:
-            adapters = ((point.arm, point.config["adapter"]) for point in points)
-            other = [arm for arm, a in adapters if checks.needs_weights(a)]
-            if other:
-                message = f"the ranks of '{other[0]}' need weights that are not quantised: remove "
-                problems.at(f"{message}backbone.quantization or the arm", "after", "spectra")
-        if after.generalization and not metrics:
-            problems.at("needs a metric that all arms report", "after", "generalization")
-        if after.landscape is not None and "loss" not in metrics:
-            problems.at("needs a task that reports a loss", "after", "landscape")
-        _check_steps(study, points, problems)
-        if after.steps_to:
-            _check_evaluations(study, points, problems)
-
-
-def _check_steps(study: Study, points: Sequence[Point], problems: Problems) -> None:
-    """Report steps after the last of an arm's training, where their number is known by now."""
-    if study.after is None or not study.after.steps:
+    if (after := study.after) is None:
         return
-    last = study.after.steps[-1]
-    for point in points:
-        steps = known_steps(point)
-        if steps is not None and last > steps:
-            message = f"the training of the arm '{point.arm}' has {steps} steps, got {last}"
+    quantised = any("quantization" in point.config["backbone"] for point in points)
+    adapters = [(point.arm, checks.traits(point.config["adapter"])) for point in points]
+    rules = {
+        "para": (any(each.pruned for _, each in adapters), "adds a matrix to the weight"),
+        "affine": (any(each.phi for _, each in adapters), "has a phi"),
+    }
+    for key, (fits, what) in rules.items():
+        if getattr(after, key) and not fits:
+            problems.at(f"no arm {what}", "after", key)
+        if getattr(after, key) and quantised:
+            message = "needs weights that are not quantised: remove backbone.quantization"
+            problems.at(message, "after", key)
+    other = [arm for arm, each in adapters if each.needs_weights]
+    if after.spectra and quantised and other:
+        message = f"the ranks of '{other[0]}' need weights that are not quantised: remove "
+        problems.at(f"{message}backbone.quantization or the arm", "after", "spectra")
+    if after.generalization and not metrics:
+        problems.at("needs a metric that all arms report", "after", "generalization")
+    if after.landscape is not None and "loss" not in metrics:
+        problems.at("needs a task that reports a loss", "after", "landscape")
+    known = ((point.arm, known_steps(point)) for point in points if after.steps)
+    for arm, steps in known:
+        if steps is not None and after.steps[-1] > steps:
+            message = f"the training of the arm '{arm}' has {steps} steps, got {after.steps[-1]}"
             problems.at(f"{message}: leave it out, or train longer", "after", "spectra", "steps")
-            return
+            break
+    if after.steps_to:
+        _check_evaluations(study, points, problems)
 
 
 def _check_evaluations(study: Study, points: Sequence[Point], problems: Problems) -> None:

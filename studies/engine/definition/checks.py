@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from basis_zoo.registry import no_option, unknown
 from studies import backbones, tasks
@@ -19,25 +19,37 @@ OWN = ". One of your own: `plugins: [FILE.py]` or --plugin FILE"
 
 
 class Words(TypedDict):
-    """The names that an adapter section may use, and which methods are of which kind."""
+    """The names that an adapter section may use, and what methods, families and forms are."""
 
     names: dict[str, list[str]]
     """All that are registered, by what they are of: method, form, basis, grid, start, penalty."""
     common: Sequence[str]
-    options: dict[str, Sequence[str]]
-    """By method, as `ignored`."""
-    ignored: dict[str, Sequence[str]]
-    pruned: list[str]
-    """Methods, as `changing` and `phi`."""
-    changing: list[str]
-    phi: list[str]
     monitored: Sequence[str]
-    families: dict[str, str]
-    """Basis family by method, of those that fix it."""
+    methods: dict[str, dict[str, Any]]
+    """By method: `options`, `ignored`, whether it is `pruned`, `changed` and `phi` as in `Traits`,
+    and the basis `family` that it fixes."""
     plain: list[str]
     """Families without bandwidths."""
     unmergeable: list[str]
     """Forms that change no weight."""
+
+
+class Traits(NamedTuple):
+    """What an adapter does to a model."""
+
+    pruned: bool = False
+    """It adds a matrix to the weight, so that PARA can follow."""
+    phi: bool = False
+    """Its update is s phi(BA), phi trained or fixed."""
+    bandwidths: bool = False
+    """Its phi has bandwidths."""
+    changed: bool = False
+    """It changes matrices of the model, so that the change has a rank."""
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether the update is known only by what the weights were and have become."""
+        return self.changed and not self.pruned
 
 
 def _words() -> Words:
@@ -66,21 +78,22 @@ def _read_words(registered: dict[str, list[str]] | None) -> Words:
     import adapters
 
     names = registered or _registered()
-    methods = [adapters.get_method(name) for name in names["method"]]
     return {
         "names": names,
         "common": adapters.COMMON_OPTIONS,
-        "options": {method.name: method.options() for method in methods},
-        "ignored": {method.name: sorted(method.ignored) for method in methods},
-        "pruned": [method.name for method in methods if method.convertible],
-        "changing": [method.name for method in methods if method.changes_weights],
-        "phi": [
-            method.name
-            for method in methods
-            if method.config is not None and issubclass(method.config, adapters.BasisConfig)
-        ],
         "monitored": adapters.MONITORED,
-        "families": {m.name: m.fixed["basis"] for m in methods if "basis" in m.fixed},
+        "methods": {
+            method.name: {
+                "options": method.options(),
+                "ignored": sorted(method.ignored),
+                "pruned": method.convertible,
+                "changed": method.changes_weights,
+                "phi": method.config is not None
+                and issubclass(method.config, adapters.BasisConfig),
+                "family": method.fixed.get("basis"),
+            }
+            for method in map(adapters.get_method, names["method"])
+        },
         "plain": [name for name in names["basis"] if not _has_bandwidths(name)],
         "unmergeable": [
             name for name in names["form"] if not adapters.get_form_class(name).mergeable
@@ -104,64 +117,42 @@ def common_options() -> Sequence[str]:
 
 def options_of(method: Any) -> Sequence[str]:
     """The options that `method` takes; none of an unknown one."""
+    known = _words()["methods"].get(method)
+    return () if known is None else ("dropout", *known["options"], *known["ignored"])
+
+
+def traits(adapter: Mapping[str, Any]) -> Traits:
+    """What `adapter` does to a model; nothing where its method is unknown."""
     words = _words()
-    if method not in words["options"]:
-        return ()
-    return ("dropout", *words["options"][method], *words["ignored"][method])
+    if (method := words["methods"].get(adapter.get("method", ""))) is None:
+        return Traits()
+    changed = method["changed"] and adapter.get("form") not in words["unmergeable"]
+    family = method["family"] or adapter.get("basis", "sinc")
+    bandwidths = method["phi"] and family not in words["plain"]
+    return Traits(changed and method["pruned"], method["phi"], bandwidths, changed)
 
 
 def check_adapter_names(adapter: Mapping[str, Any]) -> None:
     """Raises `ValueError` where no method, option, family, grid or start is called as it says."""
     words, method = _words(), adapter.get("method")
-    if method not in words["options"]:
-        raise ValueError(unknown("method", method, words["options"]) + OWN)
-    options = words["options"][method]
+    if method not in words["methods"]:
+        raise ValueError(unknown("method", method, words["methods"]) + OWN)
+    options, phi = words["methods"][method]["options"], words["methods"][method]["phi"]
     for option in adapter:
         if option not in ("method", *options_of(method)):
             raise ValueError(no_option(f"method {method!r}", option, options))
     for option in ("basis", "grid", "start", "form"):
         kind = "basis family" if option == "basis" else option
         name, known = adapter.get(option), words["names"][option]
-        if method in words["phi"] and isinstance(name, str) and name not in known:
+        if phi and isinstance(name, str) and name not in known:
             raise ValueError(unknown(kind, name, known) + OWN)
-
-
-def can_be_pruned(adapter: Mapping[str, Any]) -> bool:
-    """Whether the method adds a matrix to the weight, so that PARA can follow."""
-    return adapter.get("method") in _words()["pruned"] and changes_weights(adapter)
-
-
-def changes_weights(adapter: Mapping[str, Any]) -> bool:
-    """Whether the method changes matrices of the model, so that the change has a rank."""
-    words = _words()
-    changes = adapter.get("method") in words["changing"]
-    return changes and adapter.get("form") not in words["unmergeable"]
-
-
-def needs_weights(adapter: Mapping[str, Any]) -> bool:
-    """Whether the update is known only by what the weights were and have become."""
-    return changes_weights(adapter) and not can_be_pruned(adapter)
 
 
 def monitored(adapter: Mapping[str, Any]) -> Sequence[str]:
     """What a trial reports of its phi beside the task's metrics, by name."""
-    if not has_phi(adapter):
-        return ()
-    names = _words()["monitored"]
-    of_update = names if changes_weights(adapter) else [n for n in names if "update/" not in n]
-    return tuple(of_update)
-
-
-def has_phi(adapter: Mapping[str, Any]) -> bool:
-    """Whether the method's update is s phi(BA), phi trained or fixed."""
-    return adapter.get("method") in _words()["phi"]
-
-
-def has_bandwidths(adapter: Mapping[str, Any]) -> bool:
-    """Whether the method's phi has bandwidths."""
-    words = _words()
-    family = words["families"].get(adapter.get("method", ""), adapter.get("basis", "sinc"))
-    return has_phi(adapter) and family not in words["plain"]
+    own = traits(adapter)
+    names = _words()["monitored"] if own.phi else ()
+    return [name for name in names if own.changed or "update/" not in name]
 
 
 def list_penalties() -> Sequence[str]:
@@ -312,7 +303,7 @@ def _check_on_matrix(
 
     import adapters
 
-    if not changes_weights(adapter):
+    if not traits(adapter).changed:
         raise ValueError(
             f"method {adapter['method']!r} changes no weight, and the task is a matrix"
         )

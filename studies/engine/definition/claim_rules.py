@@ -69,11 +69,7 @@ def reported(study: Study, point: Point, metrics: Mapping[str, str]) -> list[str
     names = ["train/loss", *(f"{split}/{name}" for split in ("valid", "test") for name in metrics)]
     names += [*checks.monitored(adapter), *COSTS]
     if study.after is not None:
-        pruned, phi = checks.can_be_pruned(adapter), checks.has_phi(adapter)
-        changed, bandwidths = checks.changes_weights(adapter), checks.has_bandwidths(adapter)
-        names += study.after.names(
-            metrics, pruned=pruned, phi=phi, bandwidths=bandwidths, changed=changed
-        )
+        names += study.after.names(metrics, **checks.traits(adapter)._asdict())
     return names
 
 

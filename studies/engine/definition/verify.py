@@ -68,11 +68,12 @@ def _check_models(study: Study, points: list[Point], problems: Problems) -> None
     checked: set[str] = set()
     for point in points:
         backbone, task, adapter = (point.config[s] for s in ("backbone", "task", "adapter"))
+        phi = checks.traits(adapter).phi
         words = [
             {key: value for key, value in section.items() if type(value) not in (int, float)}
-            for section in ((task, adapter) if checks.has_phi(adapter) else (task,))
+            for section in ((task, adapter) if phi else (task,))
         ]
-        whole = {} if checks.has_phi(adapter) else adapter
+        whole = {} if phi else adapter
         alike = json.dumps([backbone, whole, words], sort_keys=True, default=repr)
         if alike in checked:
             continue

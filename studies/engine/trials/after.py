@@ -93,12 +93,12 @@ def evaluate_after(after: After, subject: Subject) -> dict[str, float]:
         ValueError: The update is zero, or the weights are quantised.
     """
     metrics: dict[str, float] = {}
-    model, adapter, evaluate = subject.model, subject.adapter, subject.evaluate
-    if after.para is not None and checks.can_be_pruned(adapter):
+    model, evaluate, traits = subject.model, subject.evaluate, checks.traits(subject.adapter)
+    if after.para is not None and traits.pruned:
         metrics |= _pruned(model, after.para, evaluate)
-    if after.affine and checks.has_phi(adapter):
+    if after.affine and traits.phi:
         metrics |= _affine(model, subject.trained, evaluate)
-    if after.spectra and checks.changes_weights(adapter):
+    if after.spectra and traits.changed:
         metrics |= _spectra(subject)
     if after.landscape is not None:
         metrics |= _line(subject, after.landscape)
@@ -146,7 +146,7 @@ def _affine(model: nn.Module, trained: Mapping[str, float], evaluate: Evaluate) 
 
 def _spectra(subject: Subject) -> dict[str, float]:
     """Ranks and sizes of what was trained, and of what it was after each step that was copied."""
-    before = subject.before() if checks.needs_weights(subject.adapter) else None
+    before = subject.before() if checks.traits(subject.adapter).needs_weights else None
     metrics = _inside(subject, before)
     with subject.snapshots.each(subject.model) as steps:
         for step in steps:
