@@ -2,7 +2,7 @@
 
 import bisect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from studies.archives import ArchiveError
@@ -43,8 +43,12 @@ class PlanQueue(Queue):
         self._trials = [list(plan.trials) for plan in plans]
         self._open = [list(plan.tuning.arms) if plan.tuning else [] for plan in plans]
         """By plan: the arms that have yet to choose."""
-        self._may_follow = [_by_cell(plan.tuning) for plan in plans]
-        """By plan: what its arms may yet ask for."""
+        self._may_follow = {
+            _identity(trial): trial
+            for plan in plans
+            for trial in (plan.tuning.may_follow if plan.tuning else ())
+        }
+        """What arms may yet ask for."""
         for plan in plans:
             for trial in plan.trials:
                 self._add(plan, trial)
@@ -143,10 +147,10 @@ class PlanQueue(Queue):
         speed = f"{self._count} trials in {hours * 60:.1f} min, {self._count / hours:.0f} an hour"
         return "\n".join([*lines, *failures, speed])
 
-    def _add(self, plan: Plan, trial: Trial) -> bool:
-        """Queue `trial` unless it has ended or is queued; whether it is new."""
+    def _add(self, plan: Plan, trial: Trial) -> None:
+        """Queue `trial` unless it has ended or is queued."""
         if _identity(trial) in self._results:
-            return False
+            return
         own = runs.result_of(trial, self._runs_dir)
         result = own or self._known.get(_identity(trial))
         if result is not None and result.status == "failed" and self._retry_failed:
@@ -155,21 +159,18 @@ class PlanQueue(Queue):
         if result is not None:
             if own is not None:  # another machine's time tells nothing of this one's
                 self._durations.note(trial, own.seconds)
-            return True
+            return
         metric = plan.metric_of.get(trial.task, plan.metric)
         task = Task(trial, runs.trial_dir(trial, self._runs_dir), metric, plan.budget)
         # seeds of a tuned arm before the plans that were named later
         bisect.insort(self._queued, task, key=lambda other: self._place(other.trial))
-        return True
 
     def _choose(self) -> None:
         """Add the seeds of every arm whose tuning trials have all ended."""
-        of_plans = zip(self._plans, self._trials, self._open, self._may_follow, strict=True)
-        for plan, trials, arms, follow in of_plans:
+        for plan, trials, arms in zip(self._plans, self._trials, self._open, strict=True):
             for arm in list(arms):
                 assert plan.tuning is not None
-                choice = self._choice(plan, plan.tuning, trials, arm, follow.get(arm[-1].cell, {}))
-                if choice is None:
+                if (choice := self._choice(plan, plan.tuning, trials, arm)) is None:
                     continue
                 arms.remove(arm)
                 trials += choice.trials
@@ -183,43 +184,32 @@ class PlanQueue(Queue):
                 self._say(f"{plan.study} {choice.title}: {choice_text}")
 
     def _choice(
-        self,
-        plan: Plan,
-        tuning: Tuning,
-        trials: list[Trial],
-        arm: Sequence[Candidate],
-        follow: Mapping[str, Trial],
+        self, plan: Plan, tuning: Tuning, trials: list[Trial], arm: Sequence[Candidate]
     ) -> Choice | None:
         """What validation chooses for `arm`; None while its tuning trials run.
 
-        Those of `follow` that its results ask for are queued, and added to `trials`.
+        Those that its results ask for are queued, and added to `trials`.
         """
         where = (plan.study, plan.profile)
         while True:
-            choice, asked = tuning.walk(arm, lambda key: self._results.get((*where, key)))
-            keys = {*asked}
-            more = [t for key, t in follow.items() if key in keys and self._add(plan, t)]
-            if not more:
+            choice, keys = tuning.walk(arm, lambda key: self._results.get((*where, key)))
+            asked = {(*where, key) for key in keys}
+            if not (new := asked - self._results.keys()):
                 break
+            more = [trial for identity, trial in self._may_follow.items() if identity in new]
+            for trial in more:
+                self._add(plan, trial)
             if waiting := [t for t in more if self._results[_identity(t)] is None]:
                 before = [t.candidate for t in trials if t.cell == arm[-1].cell]
                 self._say(f"{plan.study} {extension(arm[-1].title, waiting, before)}")
             trials += more
         if choice is not None:
-            self._tried |= {(*where, key) for key in keys}
+            self._tried |= asked
         return choice
 
     def _place(self, trial: Trial) -> int:
         """Where the trial's plan was named."""
         return self._names.index((trial.study, trial.profile))
-
-
-def _by_cell(tuning: Tuning | None) -> dict[tuple[str, str], dict[str, Trial]]:
-    """What `tuning` may yet ask for, by arm and task and then by key, which takes long to hash."""
-    cells: dict[tuple[str, str], dict[str, Trial]] = {}
-    for trial in () if tuning is None else tuning.may_follow:
-        cells.setdefault(trial.cell, {})[trial.key] = trial
-    return cells
 
 
 def _identity(trial: Trial) -> tuple[str, str, str]:

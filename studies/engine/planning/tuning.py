@@ -158,8 +158,10 @@ class Tuning(Record):
                 return None, keys
             values = dict[int, list[float]]()
             for i, count in counts.items():
-                found = _values([results[key] for key in tried[i].scored_by[:count]], metric)
-                values[i] = [sign * value for value in found] if len(found) >= first else []
+                found = [runs.value_of(results[k], metric) for k in tried[i].scored_by[:count]]
+                ended = found.index(None) if None in found else count  # at the first that failed
+                known = [sign * value for value in found[:ended] if value is not None]
+                values[i] = known if len(known) >= first else []
             field = _Field(tried, values, counts, sign, first, self.statistic)
             choice = field.choice(own)
             more = field.further(choice.edges)
@@ -168,73 +170,71 @@ class Tuning(Record):
             counts |= more
 
 
+@dataclass
 class _Field:
     """The candidates of an arm that have been tried, by place, and how well each did by seed."""
 
-    def __init__(
-        self,
-        tried: Sequence[Candidate],
-        values: Mapping[int, list[float]],
-        counts: Mapping[int, int],
-        sign: int,
-        first: int,
-        statistic: Statistic,
-    ) -> None:
-        """`values` are the better the larger: of the `counts` asked for those before a failed seed,
-        and none of a candidate of which one of the `first` failed."""
-        self._tried, self._values, self._counts = tried, values, counts
-        self._sign, self._first, self._statistic = sign, first, statistic
-        self._center = statistics.median if statistic == "median" else statistics.fmean
-        known = [(len(own), self._center(own), -i) for i, own in values.items() if own]
+    tried: Sequence[Candidate]
+    values: Mapping[int, list[float]]
+    """The better the larger: those before a failed seed, none where one of the `first` failed."""
+    counts: Mapping[int, int]
+    """How many each was asked for."""
+    sign: int
+    first: int
+    statistic: Statistic
+
+    def __post_init__(self) -> None:
+        self.center = statistics.median if self.statistic == "median" else statistics.fmean
+        known = [(len(own), self.center(own), -i) for i, own in self.values.items() if own]
         # of those with the most seeds, and of equals the first
-        self._best = -max(known)[2] if known else None
-        self._close = [i for i in values if self._is_close(i)]
+        self.best = -max(known)[2] if known else None
+        self.close = [i for i in self.values if self._is_close(i)]
 
     def choice(self, own: Candidate) -> Choice:
         """The best; `own`, the arm as the study has it, where none gave a result."""
         arm, task = own.cell
-        best = own if self._best is None else self._tried[self._best]
+        best = own if self.best is None else self.tried[self.best]
         return Choice(
             arm,
             best.settings,
-            tuple((self._tried[i].settings, self._score(i)) for i in self._counts),
+            tuple(
+                (self.tried[i].settings, self.sign * self.center(own) if own else None)
+                for i, own in self.values.items()
+            ),
             best.trials,
             task,
-            extended=any(self._tried[i].beyond for i in self._counts),
-            close=tuple(self._tried[i].settings for i in self._close),
-            seeds=tuple(len(self._values[i]) or n for i, n in self._counts.items()),
-            first=self._first,
-            statistic=self._statistic,
+            extended=any(self.tried[i].beyond for i in self.counts),
+            close=tuple(self.tried[i].settings for i in self.close),
+            seeds=tuple(len(self.values[i]) or n for i, n in self.counts.items()),
+            first=self.first,
+            statistic=self.statistic,
         )
 
     def further(self, edges: Mapping[str, str]) -> dict[int, int]:
         """Candidates to be tried with more seeds, by place: how many each gets; none at the end."""
-        if self._best is None:
+        if self.best is None:
             return {}
-        if beyond := _beyond(self._tried, self._counts, edges):
-            return dict.fromkeys(beyond, self._first)
-        best = self._values[self._best]
+        if beyond := _beyond(self.tried, self.counts, edges):
+            return dict.fromkeys(beyond, self.first)
+        best = self.values[self.best]
         # what does the same whatever the seed has learned nothing, and more seeds tell no more
-        rivals = [i for i in self._close if len({*best, *self._values[i]}) > 1]
-        if behind := [i for i in rivals if self._counts[i] < len(best)]:
+        rivals = [i for i in self.close if len({*best, *self.values[i]}) > 1]
+        if behind := [i for i in rivals if self.counts[i] < len(best)]:
             return dict.fromkeys(behind, len(best))
-        more = min(2 * len(best), len(self._tried[self._best].scored_by))
-        racing = [self._best, *rivals] if rivals else []
-        return {i: more for i in racing if self._counts[i] < more}
-
-    def _score(self, i: int) -> float | None:
-        return self._sign * self._center(self._values[i]) if self._values[i] else None
+        more = min(2 * len(best), len(self.tried[self.best].scored_by))
+        racing = [self.best, *rivals] if rivals else []
+        return {i: more for i in racing if self.counts[i] < more}
 
     def _is_close(self, i: int) -> bool:
         """Whether the best is not better by more than a standard error, on the seeds they share.
 
         One seed tells nothing.
         """
-        if self._best is None or self._best == i or len(self._values[i]) < 2:
+        if self.best is None or self.best == i or len(self.values[i]) < 2:
             return False
-        pairs = zip(self._values[self._best], self._values[i], strict=False)
+        pairs = zip(self.values[self.best], self.values[i], strict=False)
         ahead = [best - value for best, value in pairs]
-        if self._statistic == "median":
+        if self.statistic == "median":
             wins, losses = (sum(sign * each > 0 for each in ahead) for sign in (1, -1))
             return wins - losses <= math.sqrt(wins + losses)
         return statistics.fmean(ahead) <= statistics.stdev(ahead) / math.sqrt(len(ahead))
@@ -270,13 +270,3 @@ def _beyond(
         for i, candidate in enumerate(tried)
         if i not in asked and all(candidate.settings[path] in known[path] for path in known)
     ]
-
-
-def _values(results: Sequence[Result | None], metric: str) -> list[float]:
-    """`metric` of each seed before the first that failed."""
-    values = list[float]()
-    for result in results:
-        if (value := runs.value_of(result, metric)) is None:
-            break
-        values.append(value)
-    return values
