@@ -3,7 +3,7 @@
 import os
 import shutil
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from studies.engine.definition.study import Study
@@ -29,7 +29,8 @@ def room(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[str]:
     if not left:
         return []
     known = {trial.key: used for trial in trials if (used := _size_on_disk(trial, runs_dir))}
-    sizes = [size for trial in _one_of_each(left) if (size := _bytes(trial, trials, known))]
+    arms = {trial.cell: trial for trial in left}.values()
+    sizes = [size for trial in arms if (size := _bytes(trial, trials, known))]
     many = counted(len(left), "trial")
     if not sizes:
         return [
@@ -38,9 +39,12 @@ def room(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[str]:
         ]
     copies = 2 if "mlflow" in study.keep and not os.environ.get(VARIABLE) else 1
     total = round(statistics.fmean(sizes) * len(left) * copies)
-    free = shutil.disk_usage(_existing(runs_dir)).free
+    folder = runs_dir.resolve()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    each = span(_amount(min(sizes)), _amount(max(sizes)))
     needed = (
-        f"{many} keep{'s' if len(left) == 1 else ''} about {_range(sizes)} each, "
+        f"{many} keep{'s' if len(left) == 1 else ''} about {each} each, "
         f"{_amount(total)} in all{', in the folders and in MLflow' if copies == 2 else ''}"
     )
     if free - MIN_FREE_BYTES < total:
@@ -54,30 +58,27 @@ def room(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[str]:
 
 def lacking(trials: Sequence[Trial], runs_dir: Path) -> list[str]:
     """Which of `trials` are done and lack what they are to keep, and what to do about it."""
-    keep = [trial for trial in trials if trial.keep and _done(trial, runs_dir)]
-    adapters = [trial for trial in keep if trial.keeps_adapter]
-    predictions = [trial for trial in keep if "predictions" in trial.keep]
-    return [
-        *_lacking(adapters, Path(ADAPTER, ABOUT), "adapter", "it was", runs_dir),
-        *_lacking(predictions, Path(PREDICTIONS), "predictions", "they were", runs_dir),
-    ]
-
-
-def _lacking(
-    done: Sequence[Trial], file: Path, what: str, were: str, runs_dir: Path
-) -> Iterator[str]:
-    bare = [trial for trial in done if not (runs.trial_dir(trial, runs_dir) / file).is_file()]
-    if not bare:
-        return
-    arms = ", ".join(dict.fromkeys(trial.arm for trial in bare))
-    keys = " ".join(trial.key for trial in bare[:MOST_SHOWN])
-    more = f" and {len(bare) - MOST_SHOWN} more" if len(bare) > MOST_SHOWN else ""
-    yield (
-        f"keep: {len(bare)} of {len(done)} finished trials have no {what}: they were trained "
-        f"without `keep`, or {were} removed ({arms}). Their results stay. To train them again and "
-        f"keep {were.split()[0].replace('they', 'them')}, remove their folders in "
-        f"{runs.trial_dir(bare[0], runs_dir).parent} ({keys}{more}) and run the same command"
-    )
+    done = [trial for trial in trials if trial.keep and _done(trial, runs_dir)]
+    files = (
+        ([t for t in done if t.keeps_adapter], Path(ADAPTER, ABOUT), "adapter", "it was", "it"),
+        ([t for t in done if "predictions" in t.keep], Path(PREDICTIONS), "predictions",
+         "they were", "them"),
+    )  # fmt: skip
+    lines = []
+    for kept, file, what, were, them in files:
+        bare = [trial for trial in kept if not (runs.trial_dir(trial, runs_dir) / file).is_file()]
+        if bare:
+            arms = ", ".join(dict.fromkeys(trial.arm for trial in bare))
+            keys = " ".join(trial.key for trial in bare[:MOST_SHOWN])
+            more = f" and {len(bare) - MOST_SHOWN} more" if len(bare) > MOST_SHOWN else ""
+            lines.append(
+                f"keep: {len(bare)} of {len(kept)} finished trials have no {what}: they were "
+                f"trained without `keep`, or {were} removed ({arms}). Their results stay. To train "
+                f"them again and keep {them}, remove their folders in "
+                f"{runs.trial_dir(bare[0], runs_dir).parent} ({keys}{more}) and run the same "
+                "command"
+            )
+    return lines
 
 
 def _bytes(trial: Trial, trials: Sequence[Trial], known: dict[str, int]) -> int | None:
@@ -88,10 +89,6 @@ def _bytes(trial: Trial, trials: Sequence[Trial], known: dict[str, int]) -> int 
     return expected_bytes(trial) or max(known.values(), default=None)
 
 
-def _one_of_each(trials: Sequence[Trial]) -> list[Trial]:
-    return list({trial.cell: trial for trial in trials}.values())
-
-
 def _size_on_disk(trial: Trial, runs_dir: Path) -> int:
     folder = runs.trial_dir(trial, runs_dir) / ADAPTER
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -99,16 +96,6 @@ def _size_on_disk(trial: Trial, runs_dir: Path) -> int:
 
 def _done(trial: Trial, runs_dir: Path) -> bool:
     return runs.state_of(trial, runs_dir) == "done"
-
-
-def _existing(folder: Path) -> Path:
-    """`folder`, or the nearest above it that is there."""
-    folder = folder.resolve()
-    return next(path for path in (folder, *folder.parents) if path.exists())
-
-
-def _range(sizes: Sequence[int]) -> str:
-    return span(_amount(min(sizes)), _amount(max(sizes)))
 
 
 def _amount(size: float) -> str:

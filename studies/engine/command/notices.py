@@ -57,17 +57,18 @@ class Notices:
         """Say what the study's seeds will keep on the disk; refuse what has no room there."""
         if not self._study.keep:
             return
-        chosen = isinstance(stage, SeedsStage)
-        trials = stage.selected if chosen else self._first_seeds()
-        for line in keep_checks.room(self._study, trials, self._runs_dir):
-            if line not in self._printed:
-                self._say(line, "dim")
-            self._printed.append(line)
+        if isinstance(stage, SeedsStage):
+            trials = stage.selected
+        else:  # the seeds that every arm has
+            every, first = plan(self._study, self._plugins), self._study.first_seeds
+            trials = [trial for trial in every if trial.seed in first]
+        self._once(keep_checks.room(self._study, trials, self._runs_dir), "dim")
 
-    def _first_seeds(self) -> list[Trial]:
-        """The trials of the seeds that every arm has."""
-        every = plan(self._study, self._plugins)
-        return [trial for trial in every if trial.seed in self._study.first_seeds]
+    def _once(self, lines: Sequence[str], style: str) -> None:
+        for line in lines:
+            if line not in self._printed:
+                self._say(line, style)
+        self._printed += lines
 
     def data(self, trials: Sequence[Trial]) -> None:
         """Check all rows of the user's own files; say what a split hides and what ends training."""
@@ -76,11 +77,7 @@ class Notices:
         except Exception as error:  # a reader's mistake about a strange file is the user's too
             named = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise StudyError(f"{self._study.place('task')}: {named}{error}") from error
-        lines += unreached(trials)
-        for line in lines:
-            if line not in self._printed:
-                self._say(line, "yellow")
-        self._printed += lines
+        self._once([*lines, *unreached(trials)], "yellow")
 
     def _undecided(self) -> set[tuple[str, str]]:
         """Arms and tasks whose seeds are not known before their tuning, or the search, ended."""
