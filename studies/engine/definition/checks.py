@@ -52,7 +52,7 @@ class Traits(NamedTuple):
         return self.changed and not self.pruned
 
 
-def _words() -> Words:
+def words() -> Words:
     """The names that an adapter section may use, so that most mistakes are found without torch."""
     return _read_words(_registered() if "adapters" in sys.modules else None)
 
@@ -110,54 +110,44 @@ def _has_bandwidths(family: str) -> bool:
         return True
 
 
-def common_options() -> Sequence[str]:
-    """Adapter options that every method understands."""
-    return tuple(_words()["common"])
-
-
 def options_of(method: Any) -> Sequence[str]:
     """The options that `method` takes; none of an unknown one."""
-    known = _words()["methods"].get(method)
+    known = words()["methods"].get(method)
     return () if known is None else ("dropout", *known["options"], *known["ignored"])
 
 
 def traits(adapter: Mapping[str, Any]) -> Traits:
     """What `adapter` does to a model; nothing where its method is unknown."""
-    words = _words()
-    if (method := words["methods"].get(adapter.get("method", ""))) is None:
+    known = words()
+    if (method := known["methods"].get(adapter.get("method", ""))) is None:
         return Traits()
-    changed = method["changed"] and adapter.get("form") not in words["unmergeable"]
+    changed = method["changed"] and adapter.get("form") not in known["unmergeable"]
     family = method["family"] or adapter.get("basis", "sinc")
-    bandwidths = method["phi"] and family not in words["plain"]
+    bandwidths = method["phi"] and family not in known["plain"]
     return Traits(changed and method["pruned"], method["phi"], bandwidths, changed)
 
 
 def check_adapter_names(adapter: Mapping[str, Any]) -> None:
     """Raises `ValueError` where no method, option, family, grid or start is called as it says."""
-    words, method = _words(), adapter.get("method")
-    if method not in words["methods"]:
-        raise ValueError(unknown("method", method, words["methods"]) + OWN)
-    options, phi = words["methods"][method]["options"], words["methods"][method]["phi"]
+    known, method = words(), adapter.get("method")
+    if method not in known["methods"]:
+        raise ValueError(unknown("method", method, known["methods"]) + OWN)
+    options, phi = known["methods"][method]["options"], known["methods"][method]["phi"]
     for option in adapter:
         if option not in ("method", *options_of(method)):
             raise ValueError(no_option(f"method {method!r}", option, options))
     for option in ("basis", "grid", "start", "form"):
         kind = "basis family" if option == "basis" else option
-        name, known = adapter.get(option), words["names"][option]
-        if phi and isinstance(name, str) and name not in known:
-            raise ValueError(unknown(kind, name, known) + OWN)
+        name, names = adapter.get(option), known["names"][option]
+        if phi and isinstance(name, str) and name not in names:
+            raise ValueError(unknown(kind, name, names) + OWN)
 
 
 def monitored(adapter: Mapping[str, Any]) -> Sequence[str]:
     """What a trial reports of its phi beside the task's metrics, by name."""
     own = traits(adapter)
-    names = _words()["monitored"] if own.phi else ()
+    names = words()["monitored"] if own.phi else ()
     return [name for name in names if own.changed or "update/" not in name]
-
-
-def list_penalties() -> Sequence[str]:
-    """The penalties that `train.penalties` may name."""
-    return tuple(_words()["names"]["penalty"])
 
 
 def _config_of(adapter: dict[str, Any]) -> Any:

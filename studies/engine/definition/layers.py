@@ -29,7 +29,7 @@ def inherited(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """What an adapter section takes over from `base`: all, or for another method what all share."""
     if "method" not in over or over["method"] == base.get("method"):
         return dict(base)
-    common = checks.common_options()
+    common = checks.words()["common"]
     return {key: value for key, value in base.items() if key in common}
 
 

@@ -348,12 +348,12 @@ def set_path(mapping: Any, keys: list[str], value: Any) -> None:
     mapping[keys[-1]] = value
 
 
-def value_at(config: Mapping[str, Any], path: str) -> Any:
-    """The setting at the dotted `path` of a configuration; None where it is not set."""
+def value_at(config: Mapping[str, Any], path: str, otherwise: Any = None) -> Any:
+    """The setting at the dotted `path` of a configuration; `otherwise` where it is not set."""
     value: Any = config
     for part in path.split("."):
         if not isinstance(value, Mapping) or part not in value:
-            return None
+            return otherwise
         value = value[part]
     return value
 

@@ -88,7 +88,7 @@ def _asked(train: dict[str, Any]) -> list[tuple[str, str]]:
 def _refusal(point: Point, setting: str, need: str) -> str | None:
     if setting == LOAD:
         return _not_loadable(point)
-    known = checks.list_penalties()
+    known = checks.words()["names"]["penalty"]
     if setting not in NEEDS and need not in known:
         return unknown("penalty", need, known) + checks.OWN
     why = checks.lacks(point.config["adapter"], need)

@@ -36,7 +36,8 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
     for point in points:
         _ask(study, point, "backbone", backbones.check, problems)
         _ask(study, point, "adapter", checks.check_adapter_names, problems)
-    by_cell = _check_tasks(study, points, problems)
+    answers = {p.cell: _ask(study, p, "task", checks.check_task, problems) for p in points}
+    by_cell = answers if answers and None not in answers.values() else None
     metrics = None if by_cell is None else task_rules.common(by_cell)
     if by_cell is not None:
         task_rules.check_objectives(study, by_cell, problems)
@@ -110,14 +111,6 @@ def _check_names(study: Study, points: list[Point], problems: Problems) -> None:
         problems.at(message if left_out else no_arm(study.baseline, arms), "baseline")
 
 
-def _check_tasks(
-    study: Study, points: list[Point], problems: Problems
-) -> task_rules.Metrics | None:
-    """The metrics that each arm reports on each task; None where some task is not usable."""
-    answers = {p.cell: _ask(study, p, "task", checks.check_task, problems) for p in points}
-    return answers if answers and None not in answers.values() else None
-
-
 def _check_published(study: Study, points: list[Point], problems: Problems) -> None:
     if study.published is None:
         return
@@ -173,15 +166,10 @@ def _ask(
         own = [path.partition(".")[2] for path in point.places if path.startswith(f"{section}.")]
         blamed = _blamed(message, given, own)
         key = f"{section}.{blamed}" if blamed else section
-        place = place_of(study, key, point.places) if blamed else _first(point, section, study)
-        problems.add(place, key, message)
+        touched = (place for path, place in point.places.items() if path.startswith(section))
+        first = next(touched, study.place(section))
+        problems.add(place_of(study, key, point.places) if blamed else first, key, message)
         return None
-
-
-def _first(point: Point, section: str, study: Study) -> str:
-    """Where the arm touches `section`, or where the study does."""
-    touched = (place for path, place in point.places.items() if path.startswith(section))
-    return next(touched, study.place(section))
 
 
 def _blamed(message: str, options: Mapping[str, Any], own: list[str]) -> str | None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from studies.engine.definition.contents import SECTIONS, source
+from studies.engine.definition.points import overlap
 from studies.engine.definition.study import Study
+from studies.engine.labels import flat
 from studies.engine.records import Trial, deciding
 
 
@@ -37,7 +39,9 @@ def causes(study: Study, old: Trial, new: Trial | None, arms: Collection[str]) -
         return (edited,)
     reasons = [*_files(old, new), *_plugins(old, new)]
     paths = _differing(old.config, new.config)
-    if paths and old.stage == "seeds" and paths <= _chosen_paths(study):
+    chosen = [path for tried in study.chosen.values() for path in tried]
+    by_choice = all(any(overlap(path, each) for each in chosen) for path in paths)
+    if paths and old.stage == "seeds" and by_choice:
         chose = "the stage before the seeds chose other settings"
         reasons.append(Cause(chose, "trained with what had been chosen before", edited.back))
     elif paths or not reasons:  # where all is the same, it was asked for in another space
@@ -80,22 +84,7 @@ def _plugins(old: Trial, new: Trial) -> Iterator[Cause]:
             yield Cause(f"{plugin} was changed", f"trained with another {name}", back)
 
 
-def _chosen_paths(study: Study) -> set[str]:
-    """The settings that a stage before the seeds chooses, as `_differing` names them."""
-    return {".".join(path.split(".")[:2]) for tried in study.chosen.values() for path in tried}
-
-
-def _differing(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
-    """The settings `section.key` in which two configurations differ."""
-    one, other = _flat(one), _flat(other)
-    return {path for path in {*one, *other} if one.get(path) != other.get(path)}
-
-
-def _flat(config: dict[str, Any]) -> dict[str, str]:
-    """As JSON has them: a list is what a tuple was."""
-    pairs = (
-        (f"{section}.{key}", value)
-        for section, settings in deciding(config).items()
-        for key, value in (settings if isinstance(settings, dict) else {"": settings}).items()
-    )
-    return {path: json.dumps(value, sort_keys=True, default=repr) for path, value in pairs}
+def _differing(*configs: dict[str, Any]) -> set[str]:
+    """The dotted settings in which two configurations differ, as JSON has them."""
+    one, other = (flat(json.loads(json.dumps(deciding(c), default=repr))) for c in configs)
+    return {path for path in {*one, *other} if one.get(path, ...) != other.get(path, ...)}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from basis_zoo.registry import did_you_mean
+from studies.engine.definition.points import value_at
 from studies.engine.definition.yaml_source import parse_scalar
 from studies.engine.errors import StudyError
 from studies.engine.labels import short_value
@@ -22,9 +23,9 @@ def only(trials: Sequence[Trial], conditions: Sequence[str]) -> list[Trial]:
         have = [value for trial in trials for value in _values(trial, path)]
         if not sign or not have:
             several = ["task"] if any(trial.task for trial in trials) else []
-            known = sorted(
-                {"arm", "seed", *several, *(p for trial in trials for p in _paths(trial))}
-            )
+            sections = [(s, own) for t in trials for s, own in t.config.items()]
+            paths = {f"{s}.{key}" for s, own in sections if isinstance(own, dict) for key in own}
+            known = sorted({"arm", "seed", *several, *paths})
             raise StudyError(f"--only {condition!r}: {_refusal(condition, trials, known)}")
         value = text.strip() if path in ("arm", "task") else parse_scalar(text)
         if value not in have:
@@ -32,14 +33,9 @@ def only(trials: Sequence[Trial], conditions: Sequence[str]) -> list[Trial]:
             hint = did_you_mean(text.strip(), values.split(", "))
             raise StudyError(f"--only {condition!r}: no trial has it.{hint} Values: {values}")
         wanted.setdefault(path, []).append(value)
-    chosen = [
-        trial
-        for trial in trials
-        if all(
-            any(value in values for value in _values(trial, path))
-            for path, values in wanted.items()
-        )
-    ]
+    chosen = list(trials)
+    for path, either in wanted.items():
+        chosen = [t for t in chosen if any(value in either for value in _values(t, path))]
     if not chosen:
         raise StudyError(f"--only {' '.join(conditions)}: no trial matches all of these")
     return chosen
@@ -65,14 +61,5 @@ def _values(trial: Trial, path: str) -> list[object]:
         return [trial.seed]
     if path == "task":
         return [trial.task] if trial.task else []
-    value: object = trial.config
-    for key in path.split("."):
-        if not isinstance(value, dict) or key not in value:
-            return []
-        value = value[key]
-    return [value]
-
-
-def _paths(trial: Trial) -> list[str]:
-    sections = ((k, v) for k, v in trial.config.items() if isinstance(v, dict))
-    return [f"{section}.{key}" for section, options in sections for key in options]
+    value = value_at(trial.config, path, otherwise=...)
+    return [] if value is ... else [value]
