@@ -1,6 +1,5 @@
 """Bring results that were found elsewhere into a study's run folder."""
 
-import fnmatch
 import lzma
 import math
 import shutil
@@ -11,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,11 @@ def import_results(study: Study, trials: Sequence[Trial], source: Path, runs_dir
     own = source / study.name / study.profile
     source = own if own.is_dir() else source
     for path in sorted(source.rglob("result.json")):
-        if not path.parent.name.startswith("attempt-"):
-            _import_one(study, by_key, path.parent, runs_dir, imported)
+        if not (folder := path.parent).name.startswith("attempt-"):
+            try:
+                _import_one(study, by_key, folder, runs_dir, imported)
+            except (StudyError, PermissionError) as error:
+                imported.refused.append((folder, str(error)))
     return imported
 
 
@@ -129,11 +132,10 @@ def _unlike(study: Study, folder: Path, planned: Iterable[Trial]) -> str:
 def _import_one(
     study: Study, by_key: dict[str, Trial], folder: Path, runs_dir: Path, imported: Imported
 ) -> None:
-    whole = (folder / "result.json").is_file()
-    result = read_result(folder) if whole else None
+    """Raises `StudyError` or `PermissionError` where the result is refused."""
+    result = read_result(folder) if (folder / "result.json").is_file() else None
     if result is None:
-        imported.refused.append((folder, "result.json is not whole, or of another version"))
-        return
+        raise StudyError("result.json is not whole, or of another version")
     trial = by_key.get(result.key)
     if trial is None:
         why = f"the plan has no point {result.key}{_unlike(study, folder, by_key.values())}"
@@ -141,53 +143,44 @@ def _import_one(
         return
     metric = study.objective_of(trial.task).metric
     if result.status == "done" and runs.value_of(result, metric) is None:
-        imported.refused.append((folder, f"it says done without a finite {metric}"))
-        return
+        raise StudyError(f"it says done without a finite {metric}")
     here = runs.result_of(trial, runs_dir)
     if here is not None and (here.status == "done" or result.status == "failed"):
         imported.known.append(trial)
         return
     if folder.is_symlink() or any(path.is_symlink() for path in folder.rglob("*")):
-        imported.refused.append((folder, "it holds a link, which may lead anywhere"))
-        return
+        raise StudyError("it holds a link, which may lead anywhere")
     curve = folder / "metrics.jsonl"
     try:
-        why = _implausible(result, read_metrics(curve) if curve.exists() else [])
+        _check_plausible(result, read_metrics(curve) if curve.exists() else [])
         read_predictions(folder, result)
-    except (StudyError, OSError) as error:
-        why = str(error)
-    if why:
-        imported.refused.append((folder, why))
-        return
-    try:
-        _copy(folder, runs.trial_dir(trial, runs_dir), trial, result)
-    except PermissionError as error:
-        imported.refused.append((folder, str(error)))
-        return
+    except OSError as error:
+        raise StudyError(str(error)) from error
+    _copy(folder, runs.trial_dir(trial, runs_dir), trial, result)
     imported.taken.append(trial)
 
 
-def _implausible(result: Result, curve: Sequence[Mapping[str, Any]]) -> str:
-    """Why no trial can have found that; "" where one can. NaN and infinity are found at times."""
+def _check_plausible(result: Result, curve: Sequence[Mapping[str, Any]]) -> None:
+    """Raise `StudyError` where no trial can have found that; some find NaN and infinity."""
     started = datetime.fromisoformat(result.started) if result.started else datetime.now(UTC)
     if not FIRST_YEAR <= started.year <= LAST_YEAR:
-        return f"it says that it started in the year {started.year}"
+        raise StudyError(f"it says that it started in the year {started.year}")
     if result.seconds > MOST_SECONDS:
-        return f"it says that it took {result.seconds:.3g} seconds"
+        raise StudyError(f"it says that it took {result.seconds:.3g} seconds")
     if result.attempt > MOST_ATTEMPTS:
-        return f"it says that it is attempt {result.attempt!s:.20}"
+        raise StudyError(f"it says that it is attempt {result.attempt!s:.20}")
     cost = {} if result.cost is None else result.cost.model_dump(exclude_none=True)
     for name, value in [*result.metrics.items(), *cost.items()]:
         if LARGEST < abs(value) < math.inf:  # a comparison that no whole number is too large for
-            return f"{name[:80]} is beyond {LARGEST:g}, which no trial finds"
+            raise StudyError(f"{name[:80]} is beyond {LARGEST:g}, which no trial finds")
     for entry in curve:
         if not (0 <= entry["step"] <= MOST_STEPS and 0 <= entry["seconds"] <= MOST_SECONDS):
             place = f"step {entry['step']:.3g} after {entry['seconds']:.3g} seconds"
-            return f"metrics.jsonl has {place}, which no trial has"
+            raise StudyError(f"metrics.jsonl has {place}, which no trial has")
         for name, value in entry.items():
             if not is_number(value) or abs(value) > LARGEST:
-                return f"metrics.jsonl: {name[:80]} is {value!r:.80}, which no trial finds"
-    return ""
+                message = f"metrics.jsonl: {name[:80]} is {value!r:.80}, which no trial finds"
+                raise StudyError(message)
 
 
 def _copy(source: Path, target: Path, trial: Trial, result: Result) -> None:
@@ -197,7 +190,8 @@ def _copy(source: Path, target: Path, trial: Trial, result: Result) -> None:
         whole = Path(scratch)
         for path in source.rglob("*"):
             name = path.relative_to(source)
-            if path.is_file() and not _is_skipped(name):
+            skipped = any(fnmatch(part, each) for part in name.parts for each in SKIPPED)
+            if path.is_file() and not skipped:
                 (whole / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, whole / name)  # with our permissions, not with theirs
         attempt = set_aside(target)
@@ -206,7 +200,3 @@ def _copy(source: Path, target: Path, trial: Trial, result: Result) -> None:
     write_record(target / "trial.json", trial)
     update = {"attempt": max(attempt, result.attempt)}
     write_record(target / "result.json", result.model_copy(update=update))
-
-
-def _is_skipped(name: Path) -> bool:
-    return any(fnmatch.fnmatch(part, pattern) for part in name.parts for pattern in SKIPPED)

@@ -5,7 +5,6 @@ afterwards may follow from the results, and that is said.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -36,26 +35,22 @@ def remarks(study: Study, runs_dir: Path, *, keep: bool) -> list[str]:
 
     With `keep` they are noted down as such where no result is there yet.
     """
-    known = any(finished(runs.study_dir(study, runs_dir) / "trials"))
-    lines = list(_remarks(study, runs_dir)) if known else []
+    folder, file, name = runs.study_dir(study, runs_dir), _file(study, runs_dir), study.path.name
+    known = any(finished(folder / "trials"))
+    since = changes(study, runs_dir) if known else NO_CHANGES
+    about = {
+        f"the claims of {name}, or the objective that they are about,": (since.claims, "written"),
+        f"the looks of {name} at its claims (`seeds`)": (since.looks, "planned"),
+    }
+    lines = [
+        f"{what} were changed after results were there: they were not {how} before the run "
+        f"({file} has those that were). A new --runs folder starts afresh"
+        for what, (changed, how) in about.items()
+        if changed
+    ]
     if not lines and keep and (not known or _registered(study, runs_dir) is None):
-        write_text(_file(study, runs_dir), json.dumps(_now(study), indent=2))
+        write_text(file, json.dumps(_now(study), indent=2))
     return lines
-
-
-def _remarks(study: Study, runs_dir: Path) -> Iterator[str]:
-    since, file = changes(study, runs_dir), _file(study, runs_dir)
-    afresh = f"({file} has those that were). A new --runs folder starts afresh"
-    if since.claims:
-        yield (
-            f"the claims of {study.path.name}, or the objective that they are about, were changed "
-            f"after results were there: they were not written before the run {afresh}"
-        )
-    if since.looks:
-        yield (
-            f"the looks of {study.path.name} at its claims (`seeds`) were changed after results "
-            f"were there: they were not planned before the run {afresh}"
-        )
 
 
 def changes(study: Study, runs_dir: Path) -> Changes:
