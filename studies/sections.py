@@ -117,6 +117,13 @@ def reason(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     return f"{error['msg'][:1].lower()}{error['msg'][1:].rstrip('.')}, got {_short(given)}"
 
 
+def check_rise(numbers: Sequence[int], what: str) -> None:
+    """Raise `ValueError` where `numbers`, which are `what`, do not rise."""
+    if list(numbers) != sorted(set(numbers)):
+        got = ", ".join(map(str, numbers))
+        raise ValueError(f"expected {what} that rise, each once, got {got}")
+
+
 def unlike(message: str, name: object, known: Iterable[str], among: str = "Known") -> str:
     """`message`, which says that there is no `name`, with the nearest of `known`, and all."""
     known = list(known)

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,7 +15,7 @@ from studies.engine.command.plan_table import STYLES
 from studies.engine.command.standing import Standing
 from studies.engine.definition.train import Train, planned_steps
 from studies.engine.labels import duration
-from studies.engine.records import Result, Trial
+from studies.engine.records import Trial
 from studies.engine.running.events import Event
 
 BAR = 24
@@ -44,12 +43,7 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._console.is_terminal:
             self._live.stop()
 
@@ -64,50 +58,38 @@ class Progress:
         if event.slot is not None:
             self._running.pop(event.slot, None)
         if event.kind == "started":
-            self._say_already_done()
+            if self._began is None and self._already_done:  # by an earlier run
+                already = f"{self._already_done} of {self._total} trials have a result already"
+                self._console.print(already, highlight=False)
             self._began = self._began or time.monotonic()
             self._running[event.slot or 0] = (event, time.monotonic())
             if self._console.is_terminal:
                 return
         self._console.print(self._line(event), soft_wrap=True, highlight=False)
 
-    def _say_already_done(self) -> None:
-        """Once, before the first trial: how much an earlier run has done."""
-        if self._began is None and self._already_done:
-            self._console.print(
-                f"{self._already_done} of {self._total} trials have a result already",
-                highlight=False,
-            )
-
     def _line(self, event: Event) -> Text:
-        style = STYLES.get(event.kind, "yellow")
+        result, word = event.result, str(event.kind)
+        if ended_on_purpose := result is not None and (result.pruned or result.changed):
+            word = "pruned" if result.pruned else "changed"
+        dim = word in ("pruned", "started")
         text = Text(f"[{self._finished:>{len(str(self._total))}}/{self._total}] ")
-        pruned = event.result is not None and event.result.pruned
-        changed = event.result is not None and event.result.changed
-        word = "pruned" if pruned else "changed" if changed else event.kind
-        text.append(f"{word:<8}", style="dim" if pruned or event.kind == "started" else style)
+        text.append(f"{word:<8}", style="dim" if dim else STYLES.get(event.kind, "yellow"))
         text.append(f" {event.trial.title}  seed {event.trial.seed}")
-        if event.result is not None:
-            finding = self._result_text(event.trial, event.result)
-            text.append(f"  {finding}  {duration(event.result.seconds)}")
+        if result is not None:
+            if result.failure is None:
+                metric = self._metric_of(event.trial.task)
+                finding = f"{metric} {result.metrics[metric]:.4f}"
+            else:
+                kind = "" if ended_on_purpose else f"{result.failure.kind}: "
+                finding = f"{kind}{result.failure.message}"
+            text.append(f"  {finding}  {duration(result.seconds)}")
             if not self._console.is_terminal:  # where there is no display that has it
-                text.append(self._so_far(event.trial), style="dim")
-        if event.kind == "failed" and not pruned and not changed:
+                known = (self._standing.line(event.trial.label), self._left())
+                if so_far := "; ".join(filter(None, known)):
+                    text.append(f"  ({so_far})", style="dim")
+        if word == "failed":
             text.append(f"\n        {event.run_dir / 'log.txt'}", style="dim")
         return text
-
-    def _result_text(self, trial: Trial, result: Result) -> str:
-        if result.failure is not None and (result.pruned or result.changed):
-            return result.failure.message
-        if result.failure is not None:
-            return f"{result.failure.kind}: {result.failure.message}"
-        metric = self._metric_of(trial.task)
-        return f"{metric} {result.metrics[metric]:.4f}"
-
-    def _so_far(self, trial: Trial) -> str:
-        parts = [self._standing.line(trial.label), self._left()]
-        text = "; ".join(part for part in parts if part)
-        return f"  ({text})" if text else ""
 
     def _left(self) -> str:
         """How long the rest will take, at the pace of this command so far; "" where unknown."""

@@ -364,7 +364,7 @@ class Session:
         trials = [*stage.trials, *stage.may_follow]
         with dispatch.owned(self._study, self._runs_dir):
             found = import_results(self._study, [*before, *trials, *more], source, self._runs_dir)
-        dispatch.record(self._study, trials, self._runs_dir, self._complain)
+        dispatch.run(self._study, trials, self._runs_dir, None, say=self._complain)
         ours = {trial.key for trial in stage.selected}
         ours |= {trial.key for trial in (*stage.may_follow, *more) if trial.cell in cells}
         later = "" if last else later

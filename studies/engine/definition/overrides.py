@@ -82,9 +82,7 @@ def labelled(profile: str, settings: Mapping[str, Any]) -> str:
     deciding = {k: v for k, v in settings.items() if k.partition(".")[0] not in WITHOUT_NUMBERS}
     text = "+".join([profile, *(f"{key}={short_value(value)}" for key, value in deciding.items())])
     name = re.sub(r"[^A-Za-z0-9_.=+-]", "-", text)
-    whole = all(
-        repr(parse_scalar(short_value(value))) == repr(value) for value in deciding.values()
-    )
+    whole = all(repr(parse_scalar(short_value(v))) == repr(v) for v in deciding.values())
     if name == text and whole and len(name) <= _LONGEST:
         return name
     digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
@@ -147,8 +145,7 @@ def check(study: Study, points: Sequence[Point], problems: Problems) -> None:
 
 
 def _reaches_none(key: str, reach: "_Reach", points: Sequence[Point]) -> str:
-    if reach.arms or reach.tasks:
-        who = " and ".join(["arms"] * bool(reach.arms) + ["tasks"] * bool(reach.tasks))
+    if who := " and ".join(each for each in ("arms", "tasks") if getattr(reach, each)):
         return f"all {who} to which it applies set it themselves: nothing would change"
     methods = dict.fromkeys(str(point.config["adapter"].get("method")) for point in points)
     options = dict.fromkeys(name for method in methods for name in checks.options_of(method))
@@ -193,14 +190,9 @@ class _Reach:
     """What `key` comes to: names, each once."""
 
     def __init__(self, key: str, points: Sequence[Point]) -> None:
-        self.reached = dict[str, None]()
-        """Arms that have it, or a multiple of it, on some task."""
-        self.arms = dict[str, None]()
-        """Arms that set it themselves."""
-        self.tasks = dict[str, None]()
-        """Tasks that set it themselves."""
-        self.other = dict[str, None]()
-        """Arms whose method does not know it."""
+        self.reached, self.arms, self.tasks, self.other = (dict[str, None]() for _ in range(4))
+        """Arms that have it, or a multiple of it, on some task; arms, and tasks, that set it
+        themselves; arms whose method does not know it."""
         for point in points:
             own = [p for p in point.places if overlap(key, p) and p not in point.factors]
             if any(path in point.swept for path in own):

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from studies.sections import Bool, Float, Int, Line, Section
+from studies.sections import Bool, Float, Int, Line, Section, check_rise
 
 PARA_FACTS = ("parameters", "kept_energy", "rank_mean", "rank_spread")
 """What is said of a pruned adapter beside its metrics: LoRA parameters, share of the squared norm
@@ -96,10 +96,7 @@ class Spectra(Section):
     @field_validator("steps")
     @classmethod
     def _steps_rise(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
-        if list(steps) != sorted(set(steps)):
-            raise ValueError(
-                f"expected steps that rise, each once, got {', '.join(map(str, steps))}"
-            )
+        check_rise(steps, "steps")
         return steps
 
 

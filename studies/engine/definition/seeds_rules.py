@@ -12,7 +12,7 @@ from pydantic import (
     field_validator,
 )
 
-from studies.sections import Int, Section
+from studies.sections import Int, Section, check_rise
 
 MOST = 10_000
 """Seeds of a study that goes on until it is decided: its trials are planned to the last."""
@@ -67,13 +67,11 @@ class UntilDecided(Section):
         ends = [about.data.get(key) for key in ("at_least", "at_most")]
         if looks is None or None in ends:  # of an end that is wrong itself enough is said
             return looks
-        got = f"got {', '.join(map(str, looks))}"
-        if list(looks) != sorted(set(looks)):
-            raise ValueError(f"expected numbers of seeds that rise, each once, {got}")
+        check_rise(looks, "numbers of seeds")
         if [looks[0], looks[-1]] != ends:
             raise ValueError(
                 f"expected {ends[0]} (`at_least`) as the first look and {ends[1]} (`at_most`) as "
-                f"the last, {got}"
+                f"the last, got {', '.join(map(str, looks))}"
             )
         return looks
 
