@@ -4,7 +4,6 @@ Mappings are merged key by key, everything else is replaced; each value keeps th
 came from.
 """
 
-from collections.abc import Set
 from typing import Any
 
 from studies.engine.definition import checks
@@ -47,16 +46,17 @@ def part(tree: Entries, entries: dict[str, Any]) -> Entries:
     return part
 
 
-def without_claims(tree: Entries, arms: Set[str]) -> tuple[Entries, tuple[str, ...]]:
-    """`tree` without the claims that name one of `arms`, and these claims in words."""
-    claims = tree.get("claims")
-    if not arms or not isinstance(claims, Items):
+def without_claims(tree: Entries, exclude: Any) -> tuple[Entries, tuple[str, ...]]:
+    """`tree` without the claims that name an arm of the list `exclude`, and these in words."""
+    claims, listed = tree.get("claims"), exclude if isinstance(exclude, list) else ()
+    arms = {each for each in listed if isinstance(each, str)}
+    if not isinstance(claims, Items):
         return tree, ()
     asked = [i for i, claim in enumerate(claims) if arms.isdisjoint(_arms_of(claim))]
     kept = Items(claims[i] for i in asked)
     kept.places = {new: claims.places[old] for new, old in enumerate(asked)}
-    left = [claim for i, claim in enumerate(claims) if i not in asked]
-    return part(tree, {**tree, "claims": kept}), tuple(str(claim.get("claim")) for claim in left)
+    left = (str(claim.get("claim")) for i, claim in enumerate(claims) if i not in asked)
+    return part(tree, {**tree, "claims": kept}), tuple(left)
 
 
 def _arms_of(claim: Any) -> set[str]:

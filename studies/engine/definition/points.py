@@ -262,12 +262,10 @@ def _set_all(config: dict[str, Any], settings: Mapping[str, Any]) -> None:
     """Set dotted `settings` in `config`, those that lead to none left out."""
     for path, value in settings.items():
         first, _, rest = path.partition(".")
-        if path == "split_seed":
-            config[path] = value
-        elif path in NAMED:
-            config[path] = {"name": value} if isinstance(value, str) else value
-        elif first in SECTIONS and rest:
-            set_path(config[first], rest.split("."), value)
+        if path in NAMED and isinstance(value, str):
+            config[path] = {"name": value}
+        elif path in (*NAMED, "split_seed") or (first in SECTIONS and rest):
+            set_path(config, path.split("."), value)
 
 
 def overlap(one: str, other: str) -> bool:
@@ -313,10 +311,10 @@ def apply(point: Point, settings: Mapping[str, Any]) -> Point:
     """
     config, swept = deepcopy(point.config), dict(point.swept)
     for path, value in settings.items():
-        section, _, rest = path.partition(".")
+        section = path.partition(".")[0]
         if path in point.factors:
             value = swept[path] = multiplied(value, point.factors[path])
-        set_path(config[section], rest.split("."), value)
+        set_path(config, path.split("."), value)
         config[section] = _validated(section, config[section])
     return replace(point, config=config, swept=swept)
 

@@ -45,7 +45,7 @@ def load_study(
     Raises `StudyError` that lists every problem of the file, one `file:line: key: message` each.
     """
     if profile not in list_profiles():
-        raise StudyError(_unknown_profile(profile, f" '{profile}'"))
+        raise StudyError(unlike(f"unknown profile '{profile}'", profile, list_profiles()))
     path, given = Path(path), overrides.parsed(settings)
     source = read_yaml(path)
     _load_own_plugins(source, path)
@@ -55,13 +55,10 @@ def load_study(
     if isinstance(name, str) and name != path.stem:
         place = source.places["name"]
         problems.append(f"{place}: name: '{name}' must be the file's name, '{path.stem}'")
-    spoken = _section(source, "profiles")  # all of these must validate
-    names = [profile, *(each for each in list_profiles() if each in spoken and each != profile)]
-    studies = {
-        each: _resolve(source, display_path(path), each, problems, given if each == profile else {})
-        for each in names
-    }
-    study = studies[profile]
+    study = _resolve(source, display_path(path), profile, problems, given)
+    for other in list_profiles():  # all that the study speaks of must validate
+        if other in _section(source, "profiles") and other != profile:
+            _resolve(source, display_path(path), other, problems, {})
     if study is not None:  # with its broken parts left out, so that the rest is checked too
         problems += verify.points_of(study, refused=bool(problems))[1]
     if study is None or problems:
@@ -107,10 +104,7 @@ def _resolve(
     body = layers.part(source, {k: v for k, v in source.items() if k != "profiles"})
     merged = layers.overlay(layers.overlay(_profile(profile), body), allowed)
     merged = overrides.laid_on(merged, given)
-    left_out = allowed.get("exclude")
-    listed = left_out if isinstance(left_out, list) else ()
-    names = {each for each in listed if isinstance(each, str)}
-    merged, unasked = layers.without_claims(merged, names)
+    merged, unasked = layers.without_claims(merged, allowed.get("exclude"))
     if merged.get("tasks"):
         problems += _named_twice(body) + _named_twice(allowed)
     data = plain(merged)
@@ -158,7 +152,7 @@ def _profile_section_problems(source: Entries) -> list[str]:
     for name, content in profiles.items():
         place = f"{profiles.places[name]}: profiles.{name}"
         if name not in list_profiles():
-            problems.append(f"{place}: {_unknown_profile(name)}")
+            problems.append(f"{place}: {unlike('unknown profile', name, list_profiles())}")
         elif content is None:
             continue
         elif isinstance(content, str):
@@ -176,10 +170,6 @@ def _profile_section_problems(source: Entries) -> list[str]:
                 place = f"{content.places[key]}: profiles.{name}.{key}"
                 problems.append(f"{place}: not allowed in a profile.{hint}")
     return problems
-
-
-def _unknown_profile(name: str, quoted: str = "") -> str:
-    return unlike(f"unknown profile{quoted}", name, list_profiles())
 
 
 def _leave_out(data: Any, location: Location) -> bool:

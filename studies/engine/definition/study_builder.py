@@ -30,12 +30,7 @@ class Study:
         """
         self.name = name
         self._sections = {key: plain_data(value, key) for key, value in sections.items()}
-        files = self._sections.get("plugins")
-        if isinstance(files, list):  # what is none is refused when it is read
-            self._sections["plugins"] = [
-                Path(file).expanduser().resolve() if isinstance(file, str) else file
-                for file in files
-            ]
+        self._started = Path.cwd()
 
     def to_yaml(self, path: str | Path) -> Path:
         """Write the study to the file `path`, whose name is its own with `.yaml`.
@@ -57,9 +52,13 @@ class Study:
 
     def _text(self, folder: Path) -> str:
         tree = {"name": self.name, **self._sections}
-        if isinstance(files := tree.get("plugins"), list):
+        if isinstance(files := tree.get("plugins"), list):  # what is none is refused when read
+            own = self._started
             tree["plugins"] = [
-                os.path.relpath(file, folder) if isinstance(file, Path) else file for file in files
+                os.path.relpath((own / Path(file).expanduser()).resolve(), folder)
+                if isinstance(file, str)
+                else file
+                for file in files
             ]
         return as_yaml(tree)
 
