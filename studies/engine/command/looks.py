@@ -33,9 +33,8 @@ class Look:
     """The look that a study has come to."""
 
     number: int
-    """From 1."""
+    """From 1, of `count`."""
     count: int
-    """How many looks there are."""
     before: int
     """Seeds of the look before; 0 at the first."""
     size: int
@@ -49,9 +48,8 @@ class Look:
     arms: tuple[str, ...]
     """Those that get seeds at this look."""
     claims: int
-    """How many claims there are."""
     open: tuple[str, ...]
-    """Those that the looks which have ended do not decide."""
+    """Claims that the looks which have ended do not decide."""
     at_most: int
     """How many trials there are if the open claims stay so."""
 

@@ -1,7 +1,7 @@
 """What a study file may say: strict, frozen models, wrong as early as possible."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -120,38 +120,6 @@ class ClaimRule(Section):
     trend: Trend | None = None
     """Something is claimed of a slope over arms, seed by seed."""
 
-    @model_validator(mode="after")
-    def _has_one_form(self) -> "ClaimRule":
-        forms = {"contrast": ("arm", "than_metric"), "trend": ()}
-        given = [form for form in forms if getattr(self, form) is not None]
-        if len(given) > 1:
-            raise ValueError("a claim is about a `contrast` or about a `trend`, got both")
-        if not given and (self.arm is None or self.than is None):
-            raise ValueError("needs `arm` and `than`, or a `contrast`, or a `trend`")
-        for form in given:
-            for key in (*forms[form], "beyond", "relative"):
-                if getattr(self, key):
-                    raise ValueError(f"`{key}` has no meaning in a `{form}`: leave it out")
-        return self
-
-    @model_validator(mode="after")
-    def _has_weights(self) -> "ClaimRule":
-        if self.contrast is None:
-            return self
-        if isinstance(self.than, str):
-            message = f"a `contrast` is compared with a number: give '{self.than}' a weight in it"
-            raise ValueError(message)
-        if empty := [arm for arm, weight in self.contrast.items() if weight == 0]:
-            arms = ", ".join(f"'{arm}'" for arm in empty)
-            raise ValueError(f"a weight of 0 leaves an arm out of the `contrast`: {arms}")
-        left = math.fsum(self.contrast.values())
-        if self.than is None and abs(left) > 1e-9 * max(map(abs, self.contrast.values())):
-            raise ValueError(
-                f"the weights of the `contrast` add up to {left:g}, so that the level that all "
-                "arms share counts in it: make it 0, or say by `than` what the sum is compared with"
-            )
-        return self
-
     @field_validator("expect", mode="before")
     @classmethod
     def _says_which_way(cls, given: Any) -> Any:
@@ -167,20 +135,47 @@ class ClaimRule(Section):
 
     @model_validator(mode="after")
     def _can_be_decided(self) -> "ClaimRule":
-        if self.expect.endswith("within") and self.margin == 0:
-            raise ValueError(f"expect: {self.expect} needs a `margin` above 0")
-        if self.expect.endswith("within") and self.resolution is not None:
-            raise ValueError(
-                f"expect: {self.expect} has its `margin` as resolution: leave `resolution` out"
+        for problem in (*self._of_its_form(), *self._of_its_numbers()):
+            raise ValueError(problem)
+        return self
+
+    def _of_its_form(self) -> Iterator[str]:
+        forms = {"contrast": ("arm", "than_metric"), "trend": ()}
+        given = [form for form in forms if getattr(self, form) is not None]
+        if len(given) > 1:
+            yield "a claim is about a `contrast` or about a `trend`, got both"
+        if not given and (self.arm is None or self.than is None):
+            yield "needs `arm` and `than`, or a `contrast`, or a `trend`"
+        for form in given:
+            for key in (*forms[form], "beyond", "relative"):
+                if getattr(self, key):
+                    yield f"`{key}` has no meaning in a `{form}`: leave it out"
+        if self.contrast is None:
+            return
+        if isinstance(self.than, str):
+            yield f"a `contrast` is compared with a number: give '{self.than}' a weight in it"
+        if empty := [arm for arm, weight in self.contrast.items() if weight == 0]:
+            arms = ", ".join(f"'{arm}'" for arm in empty)
+            yield f"a weight of 0 leaves an arm out of the `contrast`: {arms}"
+        left = math.fsum(self.contrast.values())
+        if self.than is None and abs(left) > 1e-9 * max(map(abs, self.contrast.values())):
+            yield (
+                f"the weights of the `contrast` add up to {left:g}, so that the level that all "
+                "arms share counts in it: make it 0, or say by `than` what the sum is compared with"
             )
+
+    def _of_its_numbers(self) -> Iterator[str]:
+        if self.expect.endswith("within") and self.margin == 0:
+            yield f"expect: {self.expect} needs a `margin` above 0"
+        if self.expect.endswith("within") and self.resolution is not None:
+            yield f"expect: {self.expect} has its `margin` as resolution: leave `resolution` out"
         if self.than_metric is not None and not isinstance(self.than, str):
-            raise ValueError(f"`than_metric` is of an arm, but than is {self.than}")
+            yield f"`than_metric` is of an arm, but than is {self.than}"
         if self.relative and self.than == 0:
-            raise ValueError("`relative` is as a share of `than`, and nothing is a share of 0")
+            yield "`relative` is as a share of `than`, and nothing is a share of 0"
         one_number = self.arm == self.than and self.than_metric in (None, self.metric)
         if self.arm is not None and one_number:
-            raise ValueError(f"'{self.arm}' is compared with itself")
-        return self
+            yield f"'{self.arm}' is compared with itself"
 
 
 class Budget(Section):

@@ -41,14 +41,14 @@ def remarks(
     planned = {trial.key for trial in (*trials, *possible)}
     gone = [trial for trial in before if trial.key not in planned]
     lines = _left_out(study, gone, own, again or nearest(own), folder)
+    summary = []
     if gone:
         happened = "; ".join(dict.fromkeys(c.what for reasons, _ in lines for c in reasons))
         left, new = len(before) - len(gone), {trial.key for trial in own}
         waiting = len(new - {trial.key for trial in before})
-        summary = f"{happened}: of {len(before)} finished trials {left} are kept"
-        summary += "" if stage == "search" else f", {waiting} of {len(new)} are new or waiting"
-        return [summary, *(line for _, line in lines), *_renamed(before, own)]
-    return _renamed(before, own)
+        more = "" if stage == "search" else f", {waiting} of {len(new)} are new or waiting"
+        summary = [f"{happened}: of {len(before)} finished trials {left} are kept{more}"]
+    return [*summary, *(line for _, line in lines), *_renamed(before, own)]
 
 
 def finished(folder: Path) -> Iterator[Trial]:
@@ -88,18 +88,17 @@ def _left_out(
     shared: dict[tuple[tuple[Cause, ...], tuple[int, ...]], list[str]] = {}
     for (arm, reasons), each in sorted(seeds.items(), key=lambda pair: pair[0][0]):
         shared.setdefault((reasons, tuple(sorted(each))), []).append(f"'{arm}'")
-    return [(reasons, _line(names, reasons, numbers, folder)) for (reasons, numbers), names
-            in shared.items()]  # fmt: skip
-
-
-def _line(names: list[str], reasons: Sequence[Cause], seeds: Sequence[int], folder: Path) -> str:
-    back = " and ".join(dict.fromkeys(cause.back for cause in reasons if cause.back))
-    return (
-        f"arm{'s' * (len(names) > 1)} {', '.join(names)}: "
-        f"{' and '.join(cause.arm for cause in reasons)}; results of before (seeds "
-        f"{', '.join(map(str, seeds))}) stay in {folder}, left out of the report"
-        f"{f'; {back} to have them back' if back else ''}"
-    )
+    lines = []
+    for (reasons, numbers), names in shared.items():
+        back = " and ".join(dict.fromkeys(cause.back for cause in reasons if cause.back))
+        line = (
+            f"arm{'s' * (len(names) > 1)} {', '.join(names)}: "
+            f"{' and '.join(cause.arm for cause in reasons)}; results of before (seeds "
+            f"{', '.join(map(str, numbers))}) stay in {folder}, left out of the report"
+            f"{f'; {back} to have them back' if back else ''}"
+        )
+        lines.append((reasons, line))
+    return lines
 
 
 def _renamed(before: Sequence[Trial], planned: Sequence[Trial]) -> list[str]:
