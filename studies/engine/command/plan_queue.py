@@ -1,17 +1,20 @@
 """Exported plans as a ledger of the loop: the trials of several studies, done by their folders."""
 
 import bisect
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from studies.archives import ArchiveError
 from studies.engine.errors import StudyError
+from studies.engine.labels import duration
 from studies.engine.planning import runs
 from studies.engine.planning.plan_file import Plan
 from studies.engine.planning.tuning import Candidate, Choice, Tuning, extension
 from studies.engine.records import Result, Trial
 from studies.engine.running.durations import Durations
+from studies.engine.running.events import Event
 from studies.engine.running.protocols import Queue, Task
 from studies.engine.trials.fetching import fetch_for
 
@@ -70,16 +73,6 @@ class PlanQueue(Queue):
         return sum(len(arm[-1].trials) for arms in self._open for arm in arms)
 
     @property
-    def ended_count(self) -> int:
-        """Trials that have ended."""
-        return sum(result is not None for result in self._results.values())
-
-    @property
-    def total(self) -> int:
-        """Every trial, those to come among them."""
-        return len(self._results) + self.to_come
-
-    @property
     def unfinished(self) -> int:
         """Trials that are not done, those of arms that have yet to choose among them.
 
@@ -111,12 +104,27 @@ class PlanQueue(Queue):
         self._say(f"{len(self._results)} trials, {len(self)} to run{then}, {slot_count} at once")
         self._began = time.monotonic()
 
-    def metric_of(self, trial: Trial) -> str:
-        """What is shown of a finished trial: of a tuning trial never its test set."""
-        plan = self._plans[self._place(trial)]
-        if trial.stage == "tune" and plan.tuning is not None:
-            return plan.tuning.metric_of(trial.task)
-        return plan.metric_of.get(trial.task, plan.metric)
+    def show(self, event: Event) -> None:
+        """Say what a trial found, and how long the rest will take."""
+        result, trial = event.result, event.trial
+        if result is None:
+            return
+        if result.failure is not None:
+            finding = f"{result.failure.kind}: {result.failure.message}"
+        else:
+            plan = self._plans[self._place(trial)]
+            metric = plan.metric_of.get(trial.task, plan.metric)
+            if trial.stage == "tune" and plan.tuning is not None:  # never its test set
+                metric = plan.tuning.metric_of(trial.task)
+            finding = f"{metric} {result.metrics.get(metric, math.nan):.4f}"
+        ended = sum(each is not None for each in self._results.values())
+        total = len(self._results) + self.to_come
+        rest = (total - ended) * (time.monotonic() - self._began) / self._count
+        soon = f"  (about {duration(rest)} left)" if rest else ""
+        self._say(
+            f"[{ended}/{total}] {event.kind:<6} {trial.study} {trial.title} "
+            f"seed {trial.seed}  {finding}  {duration(result.seconds)}{soon}"
+        )
 
     def ended(self, task: Task, result: Result, again: bool) -> None:
         """Keep the result; an arm may be able to choose by it."""

@@ -9,21 +9,18 @@ Needs no Optuna, MLflow, rich, matplotlib, scipy or datasets. Results lie in DIR
 """
 
 import argparse
-import math
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from studies.engine.command.exits import BAD_INPUT, DONE, INCOMPLETE, INTERRUPTED, STOPPED
 from studies.engine.command.plan_queue import PlanQueue
 from studies.engine.errors import StudyError
-from studies.engine.labels import duration
 from studies.engine.planning import runs
 from studies.engine.planning.plan_file import read_plan
 from studies.engine.running import packing, slots
 from studies.engine.running.durations import Durations
-from studies.engine.running.events import Event, Interrupted, Stopped
+from studies.engine.running.events import Interrupted, Stopped
 from studies.engine.running.local import LocalRunner
 from studies.engine.running.loop import Loop, stop_signals
 from studies.engine.trials import devices
@@ -84,10 +81,9 @@ def _work(queue: PlanQueue, given: argparse.Namespace, durations: Durations) -> 
     queue.begin(count)
     if not len(queue):
         return DONE
-    progress = _Lines(queue)
     with stop_signals() as signals:
         runner = LocalRunner(count, given.runs / "workers", gpus)
-        loop = Loop(queue, runner, given.runs, signals=signals, on_event=progress.show,
+        loop = Loop(queue, runner, given.runs, signals=signals, on_event=queue.show,
                     durations=durations)  # fmt: skip
         try:
             loop.work()
@@ -98,31 +94,6 @@ def _work(queue: PlanQueue, given: argparse.Namespace, durations: Durations) -> 
             _say(STOPPED)
             return INTERRUPTED
     return DONE
-
-
-class _Lines:
-    """A line for each trial that ends."""
-
-    def __init__(self, queue: PlanQueue) -> None:
-        self._queue, self._began, self._ended = queue, time.monotonic(), 0
-
-    def show(self, event: Event) -> None:
-        """Say what a trial found, and how long the rest will take."""
-        result, trial, queue = event.result, event.trial, self._queue
-        if result is None:
-            return
-        self._ended += 1
-        if result.failure is not None:
-            finding = f"{result.failure.kind}: {result.failure.message}"
-        else:
-            metric = queue.metric_of(trial)
-            finding = f"{metric} {result.metrics.get(metric, math.nan):.4f}"
-        rest = (queue.total - queue.ended_count) * (time.monotonic() - self._began) / self._ended
-        soon = f"  (about {duration(rest)} left)" if rest else ""
-        _say(
-            f"[{queue.ended_count}/{queue.total}] {event.kind:<6} {trial.study} {trial.title} "
-            f"seed {trial.seed}  {finding}  {duration(result.seconds)}{soon}"
-        )
 
 
 def _say(text: str) -> None:

@@ -84,5 +84,5 @@ def work_there(study: Study, folder: Path, valid: Callable[[Trial], float | None
         assert result is not None
         queue.ended(task, result, False)
         ended.append(task.trial.key)
-    assert queue.total == queue.ended_count == len(ended) and queue.unfinished == 0
+    assert len(queue._results) == len(ended) and queue.to_come == queue.unfinished == 0
     return ended
