@@ -32,7 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     out, say = consoles()
     try:
-        return _list(out) if given.study == "list" else _run(given, out, say)
+        if given.study != "list":
+            return _run(given, out, say)
+        for name, question in shipped_studies().items():
+            out.print(f"{name:<22} {question}", markup=False, highlight=False, soft_wrap=True)
+        return DONE
     except StudyError as error:
         say(str(error), "red")
         return BAD_INPUT
@@ -121,13 +125,6 @@ def _spread(text: str) -> float | Path:
     return number
 
 
-def _list(out: "Console") -> int:
-    """Print the shipped studies with their questions."""
-    for name, question in shipped_studies().items():
-        out.print(f"{name:<22} {question}", markup=False, highlight=False, soft_wrap=True)
-    return DONE
-
-
 def _run(given: argparse.Namespace, out: "Console", say: "Say") -> int:
     # what `--help` and `list` do without
     from studies.engine.command.importing import opened
@@ -170,19 +167,16 @@ def _run_on_ray(given: argparse.Namespace, study: "Study", session: "Session", s
     from studies.engine.running.cluster import ray_runner
 
     with ray_runner.connected(given.ray) as cluster:
-        most = cluster.most_gpus
-        _refuse_too_many(study, most, "no node of the Ray cluster has more than {} GPUs")
-
-        def make_runner(trials: "Sequence[Trial]", left: int) -> "Runner":
-            return ray_runner.RayRunner(
-                cluster,
-                left,
-                gpus_per_trial=study.budget.gpus_per_trial,
-                slots_per_gpu=given.slots or 1,
-                say=lambda text: say(text, "yellow"),
-            )
-
-        return session.run(make_runner)
+        none = "no node of the Ray cluster has more than {} GPUs"
+        _refuse_too_many(study, cluster.most_gpus, none)
+        make = functools.partial(
+            ray_runner.RayRunner,
+            cluster,
+            gpus_per_trial=study.budget.gpus_per_trial,
+            slots_per_gpu=given.slots or 1,
+            say=lambda text: say(text, "yellow"),
+        )
+        return session.run(lambda trials, left: make(left))
 
 
 def _refuse_too_many(study: "Study", most: int, what: str) -> None:

@@ -13,6 +13,7 @@ from studies.engine.command.power_spread import of_results, stated
 from studies.engine.definition.claim_rules import COLLAPSED
 from studies.engine.definition.points import expand
 from studies.engine.definition.study import ClaimRule, Study
+from studies.engine.labels import counted
 from studies.engine.records import Trial
 from studies.engine.verdicts import power, sign_power
 from studies.engine.verdicts.claims import seeds_if_none_collapses
@@ -89,9 +90,9 @@ def _smallest(n: int, spread: float, level: float, tests: ModuleType = power) ->
 
 def _read(study: Study, arms: int, level: float) -> list[str]:
     """How to read the table of seeds."""
-    if n := len(study.claims):
-        test = f"one-sided at {level:.3g}: the {ALPHA:.0%} of all verdicts over {n} claims"
-        test = test.replace("1 claims", "1 claim") if n == 1 else test
+    if study.claims:
+        claims = counted(len(study.claims), "claim")
+        test = f"one-sided at {level:.3g}: the {ALPHA:.0%} of all verdicts over {claims}"
     else:
         test = f"two-sided at {2 * level:.3g}, as there are no claims: each arm against "
         test += f"{study.baseline} at the {ALPHA:.0%} of all over {arms - 1}"
@@ -162,15 +163,14 @@ def _needs(
     margin, resolution = claim.margin / spread, (claim.resolution or 0.0) / spread
     if claim.expect.endswith("within"):
         return (confirmed, lambda level: tests.seeds_to_bound(margin, level)), None
+    none: tuple[str, Needed] | None = None
     some: tuple[str, Needed] | None = None
     if resolution:
         some = confirmed, lambda level: tests.seeds_needed(resolution, level)
+        none = "bounded", lambda level: tests.seeds_to_bound(resolution, level)
     if margin:
-        return (refuted, lambda level: tests.seeds_needed(margin, level)), some
-    bound = (
-        ("bounded", lambda level: tests.seeds_to_bound(resolution, level)) if resolution else None
-    )
-    return bound, some
+        none = refuted, lambda level: tests.seeds_needed(margin, level)
+    return none, some
 
 
 def _words(study: Study, level: float, word: str, needed: Needed) -> str:
@@ -183,23 +183,15 @@ def _words(study: Study, level: float, word: str, needed: Needed) -> str:
 
 
 def _claims_read(study: Study) -> list[str]:
-    lines = [
+    claims = study.claims
+    lines = {
         f"a claim is decided with so many seeds, or at the look of so many, in {SHARE:.0%} of "
-        "studies; ± is the smallest bound on a claim `within`"
-    ]
-    if any(claim.statistic == "median" for claim in study.claims):
-        lines.append(
-            "a claim about a median is planned as if differences were normal; a collapsed run is "
-            "one seed against the arm, however deep it falls"
-        )
-    if "predictions" in study.keep:
-        lines.append(
-            "all of it is over seeds alone: claims that are tested over test rows too (keep: "
-            "predictions) may need more"
-        )
-    if any(claim.resolution is None and claim.margin == 0 for claim in study.claims):
-        lines.append(
-            "— for a claim that has neither `margin` nor `resolution`: where nothing differs, no "
-            "number of seeds decides it"
-        )
-    return lines
+        "studies; ± is the smallest bound on a claim `within`": True,
+        "a claim about a median is planned as if differences were normal; a collapsed run is one "
+        "seed against the arm, however deep it falls": any(c.statistic == "median" for c in claims),
+        "all of it is over seeds alone: claims that are tested over test rows too (keep: "
+        "predictions) may need more": "predictions" in study.keep,
+        "— for a claim that has neither `margin` nor `resolution`: where nothing differs, no "
+        "number of seeds decides it": any(c.resolution is None and c.margin == 0 for c in claims),
+    }
+    return [line for line, holds in lines.items() if holds]

@@ -99,9 +99,7 @@ def _check_names(study: Study, points: list[Point], problems: Problems) -> None:
         if same is not point and resolved:
             on = [f" on '{each.task}'" if each.task else "" for each in (same, point)]
             alike = f"'{same.arm}'{on[0]} and '{point.arm}'{on[1]} are the same point"
-            given = "".join(
-                f" --set {key}={short_value(value)}" for key, value in study.set.items()
-            )
+            given = "".join(f" --set {k}={short_value(v)}" for k, v in study.set.items())
             other = f" with{given}; set something else, or" if given else ";"
             problems.add(point.place, "arms", f"{alike}{other} remove one")
     arms = dict.fromkeys(point.arm for point in points)
