@@ -127,10 +127,9 @@ class _Request:
 
     study: "Validated"
     runs_dir: Path
-    plugins: tuple[Path, ...]
 
     def options(self, only: tuple[str, ...] = (), retry_failed: bool = False) -> Options:
-        return Options(self.plugins, self.runs_dir, only, retry_failed)
+        return Options(self.runs_dir, only, retry_failed)
 
 
 class Findings:
@@ -279,9 +278,9 @@ def _request(
         file = find_study(str(study))
     if seeds is not None:
         settings.append(_setting("seeds", seeds))
-    files = tuple(map(Path, [plugins] if isinstance(plugins, str | Path) else plugins))
+    files = [plugins] if isinstance(plugins, str | Path) else plugins
     with answers.cache():
-        return _Request(load_study(file, profile, files, settings), runs_dir, files)
+        return _Request(load_study(file, profile, files, settings), runs_dir)
 
 
 def _setting(key: str, value: Any) -> str:

@@ -299,8 +299,8 @@ def test_an_edited_plug_in_is_told_and_trains_the_arms_again_that_use_it(run, tm
     text = STUDY.replace("basis: sinc", "basis: edited_bell")
     file.write_text(PLUGIN.format(name="edited_bell", factor=1))
     assert run(text, "--plugin", "bell.py") == (4, "")
-    assert {trial.arm: len(trial.plugins) for trial in plan(load_study("s.yaml", plugins=[file]),
-            [file])} == {"eight": 1, "lora": 0}  # fmt: skip
+    assert {trial.arm: len(trial.plugins) for trial in plan(load_study("s.yaml", plugins=[file]))
+            } == {"eight": 1, "lora": 0}  # fmt: skip
     del _BASES._members["edited_bell"]  # as in a new process
     file.write_text(PLUGIN.format(name="edited_bell", factor=2))
     started, said = run(text, "--plugin", "bell.py")

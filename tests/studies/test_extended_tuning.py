@@ -95,7 +95,7 @@ def test_an_arm_gets_values_beyond_an_end_until_its_best_lies_inside(
         assert [line for line in lines if line.startswith(f"{arm}: ")] == [
             f"{said}{value:g}" for value in values
         ]
-    again = TuneStage(study, (), tmp_path, ())
+    again = TuneStage(study, tmp_path)
     assert again.missing == "" and len(again.trials) == len(tuned[0]) + len(more)
     ended = work_there(study, tmp_path, valid)
     assert sorted(ended) == sorted(trial.key for each in rounds for trial in each)
@@ -106,7 +106,7 @@ def test_a_value_beyond_the_end_that_fails_ends_the_walk(tmp_path: Path) -> None
     study = load_study(tmp_path / "s.yaml")
     for trial in plan_tuning(study):
         put(trial, tmp_path, None if rate(trial) > 4e-3 else rate(trial))
-    stage = TuneStage(study, (), tmp_path, ())
+    stage = TuneStage(study, tmp_path)
     assert {rate(t) for t in stage.trials} == {1e-3, 2e-3, 4e-3, 8e-3} and stage.missing == ""
     assert {choice.settings[RATE] for choice in stage.choices} == {4e-3}
     assert all(not choice.edges for choice in stage.choices)
@@ -127,7 +127,7 @@ def test_an_import_takes_seeds_before_every_arm_has_chosen(
             put(trial, far, 0.9 if good else 0.6)
             write_record(runs.trial_dir(trial, far) / "trial.json", trial)
     chosen = [Choice("a", {RATE: 2e-3}, ()), Choice("lora", {RATE: 4e-3}, ())]
-    for trial in plan(study, (), chosen):
+    for trial in plan(study, chosen):
         put(trial, far, 0.7)
         write_record(runs.trial_dir(trial, far) / "trial.json", trial)
 

@@ -38,7 +38,7 @@ def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             else BODY
         )
         Path("s.yaml").write_text(body + more)
-        return plan(load_study("s.yaml", plugins=plugins), plugins)
+        return plan(load_study("s.yaml", plugins=plugins))
 
     return of
 
@@ -211,7 +211,7 @@ def test_a_study_names_its_plug_ins_by_their_paths_from_its_file(
     monkeypatch.chdir(tmp_path)
     own = plan(load_study("mine/s.yaml"))
     assert own[0].plugins == (str((folder / "own.py").resolve()),)
-    named = plan(load_study("mine/s.yaml", plugins=["mine/own.py"]), ["mine/own.py"])
+    named = plan(load_study("mine/s.yaml", plugins=["mine/own.py"]))
     assert [trial.key for trial in own] == [trial.key for trial in named]  # it counts once
 
 

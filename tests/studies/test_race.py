@@ -123,7 +123,7 @@ def test_a_value_that_fails_in_the_race_is_out(tmp_path: Path) -> None:
     for trial in plan_tuning(study):
         fails = (rate(trial), trial.seed) == (2e-3, 9)
         put(trial, tmp_path, None if fails else mean(trial, {1e-3: 0.8, 2e-3: 0.8}, noise))
-    stage = TuneStage(study, (), tmp_path, ())
+    stage = TuneStage(study, tmp_path)
     a, _ = stage.choices
     assert a.settings == {RATE: 1e-3} and a.seeds == (8, 2, 2)
     assert all(score is not None for _, score in a.scores)
@@ -137,7 +137,7 @@ def test_where_the_best_fail_in_the_race_their_first_seeds_count(tmp_path: Path)
     for trial in plan_tuning(study):
         fails = rate(trial) != 4e-3 and trial.seed == 9
         put(trial, tmp_path, None if fails else mean(trial, {1e-3: 0.8, 2e-3: 0.8}, noise))
-    stage = TuneStage(study, (), tmp_path, ())
+    stage = TuneStage(study, tmp_path)
     a, _ = stage.choices
     assert a.settings == {RATE: 1e-3} and a.seeds == (2, 2, 2)
     assert len([t for t in stage.trials if t.arm == "a"]) == 4 + 4 + 2
@@ -148,7 +148,7 @@ def test_what_learns_nothing_is_not_raced(tmp_path: Path) -> None:
     study = load_study(tmp_path / "s.yaml")
     for trial in plan_tuning(study):
         put(trial, tmp_path, 0.519)
-    stage = TuneStage(study, (), tmp_path, ())
+    stage = TuneStage(study, tmp_path)
     assert {choice.seeds for choice in stage.choices} == {(2, 2, 2)}
 
 

@@ -68,9 +68,9 @@ def test_the_best_point_is_trained_with_the_seeds_and_reported(
     assert "until its search is complete" in " ".join(capsys.readouterr().err.split())
     assert cli.main(["s.yaml", "--slots", "2"]) == cli.DONE
     assert "edited" not in capsys.readouterr().err  # its points are no arms, and are no edit
-    [choice] = SearchStage(lab.study, (), lab.runs_dir).choices
+    [choice] = SearchStage(lab.study, lab.runs_dir).choices
     best = max(history(lab), key=lambda pair: pair[1].metrics["valid/accuracy"])[0]
-    phi = [t for t in plan(lab.study, (), [choice]) if t.arm == "phi"]
+    phi = [t for t in plan(lab.study, [choice]) if t.arm == "phi"]
     assert all(t.config == best.config for t in phi)
     assert all(runs.result_of(t, lab.runs_dir) is not None for t in phi)
     assert {t.seed for t in phi} == {0, 1}

@@ -64,7 +64,7 @@ def test_every_arm_tries_the_same_and_validation_chooses(study, tmp_path: Path) 
         "a": {"train.learning_rate": 1e-2},
         "lora": {"train.learning_rate": 1e-3},
     }
-    seeds = plan(study, (), choices)
+    seeds = plan(study, choices)
     assert {(t.arm, rate(t)) for t in seeds} == {("a", 1e-2), ("lora", 1e-3)}
     assert not {t.key for t in seeds} & {t.key for t in stage}
     assert all("train.learning_rate" not in t.swept for t in seeds)
@@ -96,7 +96,7 @@ def test_a_value_that_fails_on_a_seed_is_not_chosen(study, tmp_path: Path) -> No
     assert dict(a.settings) == {"train.learning_rate": 1e-3} and a.scores[1][1] is None
     assert dict(lora.settings) == {}
     plain = {t.arm: t.key for t in plan(study) if t.seed == 0}
-    assert {t.arm: t.key for t in plan(study, (), choices) if t.seed == 0}["lora"] == plain["lora"]
+    assert {t.arm: t.key for t in plan(study, choices) if t.seed == 0}["lora"] == plain["lora"]
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_trials_of_an_earlier_version_are_no_renamed_arms(study, tmp_path: Path)
         old = {"schema_version": 1, "stage": "seeds", "candidate": {}, "arm": trial.label}
         folder = runs.trial_dir(trial, tmp_path)
         write_record(folder / "trial.json", trial.model_copy(update=old))
-    seeds = plan(study, (), choose(study, stage, tmp_path))
+    seeds = plan(study, choose(study, stage, tmp_path))
     assert [edits.remarks(study, s, [*stage, *seeds], tmp_path) for s in ("tune", "seeds")] == [
         [],
         [],

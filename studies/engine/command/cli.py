@@ -136,7 +136,6 @@ def _run(given: argparse.Namespace, out: "Console", say: "Say") -> int:
     from studies.engine.command.session import Options, Session
 
     options = Options(
-        plugins=tuple(given.plugin),
         runs_dir=given.power if isinstance(given.power, Path) else given.runs,
         only=tuple(given.only),
         retry_failed=given.retry_failed,

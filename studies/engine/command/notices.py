@@ -23,14 +23,12 @@ class Notices:
     def __init__(
         self,
         study: Study,
-        plugins: Sequence[Path],
         runs_dir: Path,
         before: SearchStage | TuneStage | None,
         say: Say,
     ) -> None:
         """`before` is the stage before the seeds."""
-        self._study, self._plugins, self._runs_dir = study, plugins, runs_dir
-        self._before, self._say = before, say
+        self._study, self._runs_dir, self._before, self._say = study, runs_dir, before, say
         self._printed: list[str] = []
         self._remarked: set[Stage] = set()
 
@@ -60,7 +58,7 @@ class Notices:
         if isinstance(stage, SeedsStage):
             trials = stage.selected
         else:  # the seeds that every arm has
-            every, first = plan(self._study, self._plugins), self._study.first_seeds
+            every, first = plan(self._study), self._study.first_seeds
             trials = [trial for trial in every if trial.seed in first]
         self._once(keep_checks.room(self._study, trials, self._runs_dir), "dim")
 

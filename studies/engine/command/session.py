@@ -50,7 +50,6 @@ Reported = tuple[
 class Options:
     """What the command line says beside the study."""
 
-    plugins: tuple[Path, ...] = ()
     runs_dir: Path = Path("runs")
     only: tuple[str, ...] = ()
     retry_failed: bool = False
@@ -70,18 +69,17 @@ class Session:
         """What is left of them; all stages and looks share them."""
         self.search = self.tuning = None
         if study.search is not None:
-            self.search = SearchStage(study, options.plugins, self._runs_dir)
+            self.search = SearchStage(study, self._runs_dir)
         elif study.tune:
-            self.tuning = TuneStage(study, options.plugins, self._runs_dir, options.only)
+            self.tuning = TuneStage(study, self._runs_dir, options.only)
         self.before = self.search or self.tuning
-        self.notices = Notices(study, options.plugins, self._runs_dir, self.before, say)
+        self.notices = Notices(study, self._runs_dir, self.before, say)
         """What a person is told of the study, each thing once."""
 
     def seeds(self, *, whole: bool = False) -> SeedsStage:
         """The stage of the seeds, as the choices so far make it; the `whole` of it for a report."""
         only = () if whole else self._options.only
-        plugins = self._options.plugins
-        return SeedsStage(self._study, plugins, self._runs_dir, only, self.before)
+        return SeedsStage(self._study, self._runs_dir, only, self.before)
 
     def plan(self, slot_count: Callable[[Sequence[Trial]], int]) -> int:
         """Show what would run; starts nothing."""
@@ -205,7 +203,7 @@ class Session:
             self.notices.edits(tuning, keep=False)
             trials = list(tuning.selected)
             stage = [*trials, *tuning.may_follow]
-            follow = plan_candidates(self._study, stage, self._options.plugins)
+            follow = plan_candidates(self._study, stage)
             stage += [trial for arm in follow.arms for each in arm for trial in each.trials]
             again = "failed" if self._options.retry_failed else None
             known = {t.key: r for t, r, _ in self._results(stage) if r.status != again}

@@ -28,16 +28,14 @@ class TuneStage:
     name: Stage = "tune"
     again = None
 
-    def __init__(
-        self, study: Study, plugins: Sequence[Path], runs_dir: Path, conditions: Sequence[str]
-    ) -> None:
+    def __init__(self, study: Study, runs_dir: Path, conditions: Sequence[str] = ()) -> None:
         """Raises `StudyError` where the study cannot be planned, or no trial meets `conditions`."""
         self._study, self._runs_dir = study, runs_dir
-        self._planned = plan_tuning(study, plugins)
+        self._planned = plan_tuning(study)
         # a seed of the next stage says nothing of this one
         reported = [f"seed={seed}" for seed in study.seeds]
         self._conditions = [c for c in conditions if c.replace(" ", "") not in reported]
-        self._tuning = plan_candidates(study, self._planned, plugins)
+        self._tuning = plan_candidates(study, self._planned)
         self._by_key = {trial.key: trial for trial in self._planned}
         self.trials: list[Trial] = []
         self.may_follow: list[Trial] = []
@@ -122,11 +120,11 @@ class SearchStage:
     name: Stage = "search"
     may_follow = ()
 
-    def __init__(self, study: Study, plugins: Sequence[Path], runs_dir: Path) -> None:
+    def __init__(self, study: Study, runs_dir: Path) -> None:
         """Raises `StudyError` where the study cannot be planned."""
         self._study, self._runs_dir = study, runs_dir
         self._spec = search.search_of(study)
-        self.make = search.plan_search(study, plugins)
+        self.make = search.plan_search(study)
         """Makes the trial of a point."""
         self.total = self._spec.trials
 
@@ -211,7 +209,6 @@ class SeedsStage:
     def __init__(
         self,
         study: Study,
-        plugins: Sequence[Path],
         runs_dir: Path,
         conditions: Sequence[str],
         before: SearchStage | TuneStage | None,
@@ -219,7 +216,7 @@ class SeedsStage:
         """Raises `StudyError` where the study cannot be planned, or no trial meets `conditions`."""
         self._study, self._runs_dir = study, runs_dir
         self.choices = [] if before is None else before.choices
-        self.trials = reached = plan(study, plugins, self.choices)
+        self.trials = reached = plan(study, self.choices)
         untuned: dict[str, None] = {}
         if isinstance(before, TuneStage):
             settled = {choice.cell for choice in self.choices}

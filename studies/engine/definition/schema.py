@@ -60,6 +60,7 @@ def load_study(
         if other in _section(source, "profiles") and other != profile:
             _resolve(source, display_path(path), other, problems, {})
     if study is not None:  # with its broken parts left out, so that the rest is checked too
+        study._beside = tuple(map(Path, plugins))
         problems += verify.points_of(study, refused=bool(problems))[1]
     if study is None or problems:
         raise StudyError(*sorted(set(problems), key=_by_line))

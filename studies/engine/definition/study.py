@@ -1,7 +1,7 @@
 """What a study file may say: strict, frozen models, wrong as early as possible."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -317,6 +317,8 @@ class Study(StudyBody):
     _tree: Entries = PrivateAttr(default_factory=Entries)
     """What the files say."""
     _contents: Contents = PrivateAttr(default_factory=Contents)
+    _beside: tuple[Path, ...] = PrivateAttr(default=())
+    """Plug-ins that the command line names."""
 
     @model_validator(mode="before")
     @classmethod
@@ -378,10 +380,11 @@ class Study(StudyBody):
         """What the files that arms name hold, as seen first: one command sees them once."""
         return self._contents
 
-    def plugin_files(self, more: Sequence[str | Path] = ()) -> tuple[Path, ...]:
-        """The files of `plugins`, and `more`, each once."""
+    @property
+    def plugin_files(self) -> tuple[Path, ...]:
+        """The files of `plugins`, and those that it was loaded with beside them, each once."""
         own = (self.path.parent / Path(name).expanduser() for name in self.plugins)
-        return tuple(dict.fromkeys(file.resolve() for file in (*own, *map(Path, more))))
+        return tuple(dict.fromkeys(file.resolve() for file in (*own, *self._beside)))
 
     def place(self, *location: str | int) -> str:
         """`file:line` of the longest part of `location` that stands in a file."""

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from studies.engine.definition import verify
@@ -18,16 +17,14 @@ Make = Callable[..., Trial]
 """From a seed and a point, and further fields of the trial, to the trial."""
 
 
-def plan(
-    study: Study, plugins: Sequence[str | Path] = (), choices: Sequence[Choice] = ()
-) -> list[Trial]:
+def plan(study: Study, choices: Sequence[Choice] = ()) -> list[Trial]:
     """The trials of the study's seeds, one seed after the other: arms can be compared early.
 
     `choices` are what a stage before the seeds chose for arms.
 
     Raises `StudyError` where an arm cannot be built or a plug-in cannot be imported.
     """
-    points, make = prepared(study, plugins)
+    points, make = prepared(study)
     chosen = {choice.cell: choice.settings for choice in choices}
     points = [apply(point, chosen.get(point.cell, {})) for point in points]
     return _with_seeds(study, study.seeds, points, make)
@@ -43,13 +40,13 @@ def _with_seeds(
     return [make(seed, point, keep=study.keep) for seed in seeds for point in points]
 
 
-def plan_tuning(study: Study, plugins: Sequence[str | Path] = ()) -> list[Trial]:
+def plan_tuning(study: Study) -> list[Trial]:
     """The trials of the stage that chooses settings; none where the study tunes nothing.
 
     After those of the listed values come those that an arm may ask for by `tune.extend`, then those
     of `tune.race`.
     """
-    points, make = prepared(study, plugins)
+    points, make = prepared(study)
     if study.tune is None:
         return []
     listed, beyond = study.tune.listed, study.tune.further
@@ -61,15 +58,13 @@ def plan_tuning(study: Study, plugins: Sequence[str | Path] = ()) -> list[Trial]
     ]
 
 
-def plan_candidates(
-    study: Study, stage: Sequence[Trial], plugins: Sequence[str | Path] = ()
-) -> Tuning:
+def plan_candidates(study: Study, stage: Sequence[Trial]) -> Tuning:
     """What each arm whose tuning trials are all in `stage` may run once they have ended.
 
     On several tasks every arm chooses on each. Where seeds are added until the claims are decided,
     it is the first of them.
     """
-    points, make = prepared(study, plugins)
+    points, make = prepared(study)
     assert study.tune is not None, "asked only of a study that tunes"
     beyond, first, race = study.tune.further, len(study.tune.seeds), study.tune.race_seeds
     tried = [*study.tune.listed, *beyond]
@@ -104,15 +99,13 @@ def plan_candidates(
     )
 
 
-def prepared(study: Study, plugins: Sequence[str | Path]) -> tuple[list[Point], Make]:
+def prepared(study: Study) -> tuple[list[Point], Make]:
     """The arms of `study`, and what makes a trial of a seed and an arm.
-
-    `plugins` are files beside those that the study names.
 
     Raises `StudyError` where an arm cannot be built or a plug-in cannot be imported; so does making
     a trial of files that are no data set.
     """
-    loaded = load_plugins(study.plugin_files(plugins))
+    loaded = load_plugins(study.plugin_files)
     points, problems = verify.points_of(study)
     if problems:
         raise StudyError(*problems)

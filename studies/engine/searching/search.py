@@ -41,12 +41,12 @@ class Proposal(NamedTuple):
     """Whether the sampler waits for what it found."""
 
 
-def plan_search(study: Study, plugins: Sequence[str | Path] = ()) -> Make:
+def plan_search(study: Study) -> Make:
     """What makes the trials of the study's search.
 
     Raises `StudyError` where the arm cannot be built or a plug-in cannot be imported.
     """
-    points, make = prepared(study, plugins)
+    points, make = prepared(study)
     return make_point(study, next(p for p in points if p.arm == search_of(study).arm), make)
 
 

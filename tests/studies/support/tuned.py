@@ -69,7 +69,7 @@ def run_here(
 
 def work_there(study: Study, folder: Path, valid: Callable[[Trial], float | None]) -> list[str]:
     """Keys of the trials that are run where a plan of the study is worked off."""
-    stage = TuneStage(study, (), folder / "empty", ())
+    stage = TuneStage(study, folder / "empty")
     tuning = plan_candidates(study, [*stage.selected, *stage.may_follow])
     whole = Plan(study=study.name, profile=study.profile, metric="test/accuracy",
                 budget=study.budget, trials=tuple(stage.selected), tuning=tuning)  # fmt: skip
