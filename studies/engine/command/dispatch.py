@@ -73,10 +73,7 @@ def run_search(
     on_event: OnEvent = ignore,
     say: Say = ignore,
 ) -> None:
-    """Run the points of the study's search that are left; arguments and errors are those of `run`.
-
-    `make` gives the trial of a point.
-    """
+    """Run the points of the study's search that are left, as `run`; `make` gives their trials."""
     from studies.engine.searching.optuna_storage import Sampler
     from studies.engine.searching.points import SearchLedger
 

@@ -73,9 +73,7 @@ class Imported:
 def opened(source: Path) -> Iterator[Path]:
     """`source` as a folder: itself, or for the time being what it holds, if it is a tar archive.
 
-    Raises:
-        StudyError: It is neither, or the archive is damaged, too large or would write outside its
-            folder.
+    Raises `StudyError` where it is neither, damaged, too large or would write outside its folder.
     """
     if source.is_dir():
         yield source

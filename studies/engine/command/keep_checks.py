@@ -22,8 +22,7 @@ MOST_SHOWN = 5
 def room(study: Study, trials: Sequence[Trial], runs_dir: Path) -> list[str]:
     """What those of `trials` that are not done will keep, in a line; none where they keep nothing.
 
-    Raises:
-        StudyError: the disk has no room for it.
+    Raises `StudyError` where the disk has no room for it.
     """
     left = [trial for trial in trials if trial.keeps_adapter and not _done(trial, runs_dir)]
     if not left:

@@ -117,12 +117,9 @@ def reached(
 ) -> Look:
     """The first look that has not ended; the last one where nothing more is to be done.
 
-    Args:
-        study: its seeds go on until its claims are decided.
-        planned: the trials of all its seeds, one seed after the other.
-        result_of: what each has found, by key; None where it has not ended.
-        judge: gives verdicts on trials that have ended; asked at most once a look.
-        untuned: arms that have yet to choose their settings, whose trials are not `planned`.
+    `planned` has the trials of all seeds, one seed after the other, but those of `untuned` arms,
+    which have yet to choose their settings. `result_of` a key is None where the trial has not
+    ended. `judge` is asked at most once a look.
     """
     looks, place = study.looks, {seed: i for i, seed in enumerate(study.seeds)}
     sizes = {trial.cell: looks[0] for trial in planned}

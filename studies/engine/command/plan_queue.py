@@ -74,10 +74,8 @@ class PlanQueue(Queue):
 
     @property
     def unfinished(self) -> int:
-        """Trials that are not done, those of arms that have yet to choose among them.
-
-        That a tuning trial failed is forgotten once its arm has chosen without it.
-        """
+        """Trials that are not done, those of arms that have yet to choose among them; tuning trials
+        that failed are forgotten once their arm has chosen without them."""
         return self.to_come + sum(
             result is None or (result.status == "failed" and identity not in self._tried)
             for identity, result in self._results.items()
@@ -86,8 +84,7 @@ class PlanQueue(Queue):
     def fetch(self) -> None:
         """Fetch models and data once, before several workers want them.
 
-        Raises:
-            StudyError: something cannot be had, or a plug-in is not on this machine.
+        Raises `StudyError` where one cannot be had, or a plug-in is not on this machine.
         """
         for trial in self.trials:
             for file in trial.plugins:

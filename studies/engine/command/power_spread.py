@@ -50,8 +50,7 @@ def stated(study: Study, value: float) -> Spreads:
 def of_results(study: Study, trials: Sequence[Trial], runs_dir: Path) -> Spreads:
     """The spreads of what lies in `runs_dir` of the arms of `trials`, with whichever seeds.
 
-    Raises:
-        StudyError: no spread of differences from the baseline can be taken from there.
+    Raises `StudyError` where no spread of differences from the baseline can be taken from there.
     """
     pairs = list(_finished(study, trials, runs_dir))
     several = {

@@ -34,10 +34,8 @@ def power_table(
 ) -> RenderableType:
     """What numbers of seeds would find, and what the claims need.
 
-    The spread is `spread`, or that of results in `runs_dir` of the arms of `trials`.
-
-    Raises:
-        StudyError: there are no such results.
+    The spread is `spread`, or that of results in `runs_dir` of the arms of `trials`; raises
+    `StudyError` where there are none.
     """
     spreads = of_results(study, trials, runs_dir) if spread is None else stated(study, spread)
     arms = len({point.arm for point in expand(study)[0]})
@@ -153,10 +151,8 @@ def _spread(spread: Spread) -> str:
 def _needs(
     claim: ClaimRule, spread: float, tests: ModuleType
 ) -> tuple[tuple[str, Needed] | None, tuple[str, Needed] | None]:
-    """The word on a claim whose number is truly 0, or truly the resolution beyond the margin.
-
-    Each with the seeds that it needs; None where no number of seeds decides.
-    """
+    """The word on a claim whose number is truly 0, or truly the resolution beyond the margin, with
+    the seeds that it needs; None where no number of seeds decides."""
     confirmed, refuted = "confirmed", "refuted"
     if claim.expect.startswith("not_"):
         confirmed, refuted = refuted, confirmed

@@ -231,10 +231,8 @@ class Session:
         return DONE
 
     def deliver(self, seeds: SeedsStage) -> bool:
-        """Write the report, bring everything to MLflow, print both; whether that worked.
-
-        There is no report while nothing but a stage of tuning has results.
-        """
+        """Write the report, unless tuning alone has results, bring everything to MLflow, and print
+        both; whether that worked."""
         # a trial may be of both stages, or of two arms that a search has made one
         trials = [*self.earlier(), *seeds.trials]
         trials = [*{(trial.key, trial.arm): trial for trial in trials}.values()]

@@ -20,10 +20,8 @@ class Standing:
     def __init__(
         self, metric_of: Callable[..., str], baseline: str, planned: Sequence[Trial]
     ) -> None:
-        """`planned` are the trials that are known beforehand; of a search there are none.
-
-        `metric_of` says what is shown of trials of a task, see `stages.StudyStage`.
-        """
+        """`planned` are the trials that are known beforehand, none of a search; `metric_of` says
+        what is shown of trials of a task, see `stages.StudyStage`."""
         self._metric_of, self._baseline = metric_of, baseline
         self._planned = Counter(trial.label for trial in planned)
         self._ended: Counter[str] = Counter()
@@ -40,10 +38,8 @@ class Standing:
 
     @property
     def arms(self) -> str:
-        """How many arms have all their values, and how many never will, in words.
-
-        "" where arms are not known beforehand.
-        """
+        """How many arms have all their values, and how many never will; "" where arms are not known
+        beforehand."""
         values = {arm: len(self._values.get(arm, {})) for arm in self._planned}
         whole = sum(values[arm] >= count for arm, count in self._planned.items())
         failed = sum(self._ended[arm] > count for arm, count in values.items())

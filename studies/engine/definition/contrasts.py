@@ -54,8 +54,7 @@ class WeightedSum:
 def weighted_sum(claim: ClaimRule, points: Sequence[Point]) -> WeightedSum:
     """What `claim` is about, in a study whose arms are `points`.
 
-    Raises:
-        NoTrend: it is a trend, and the study has not the arms for it.
+    Raises `NoTrend` where it is a trend, and the study has not the arms for it.
     """
     than = [] if claim.than is None else [Term(-1.0, claim.than, claim.metric)]
     if claim.trend is not None:
@@ -165,8 +164,7 @@ def _slope(trend: Trend, series: dict[str, float], metric: str | None) -> list[T
 def _series(trend: Trend, points: Sequence[Point], arm: str | None) -> dict[str, float]:
     """Arms that differ in `trend.over` alone, with their values of it: those with `arm`, if given.
 
-    Raises:
-        NoTrend: there are none, fewer than three, several such groups, or values are no numbers.
+    Raises `NoTrend` where these are fewer than three, of several groups, or values are no numbers.
     """
     groups: dict[str, list[Point]] = {}
     for point in points:

@@ -40,8 +40,7 @@ _LONGEST = 80  # of a folder's name
 def parsed(given: Sequence[str]) -> dict[str, Any]:
     """The settings in arguments such as `adapter.start=paper`, by key.
 
-    Raises:
-        StudyError: one is no KEY=VALUE, is given twice, or belongs into a study file.
+    Raises `StudyError` where one is no KEY=VALUE, is given twice, or belongs into a study file.
     """
     values: dict[str, Any] = {}
     for text in given:

@@ -281,8 +281,7 @@ def is_multiple(value: Any) -> bool:
 def multiplied(number: Any, factor: Any) -> Any:
     """`number` times `factor`, whole where `number` is, to twelve digits.
 
-    Raises:
-        ValueError: one of them is no number, or the product of a whole number is not whole.
+    Raises `ValueError` where one is no number, or the product of a whole number is not whole.
     """
     for given, what in ((factor, f"`{TIMES}`"), (number, "what the study has there")):
         if isinstance(given, bool) or not isinstance(given, int | float):
@@ -306,8 +305,7 @@ def _validated(section: str, given: Any) -> Any:
 def apply(point: Point, settings: Mapping[str, Any]) -> Point:
     """`point` with `settings`, times its factors; what else it sweeps stays as it is.
 
-    Raises:
-        pydantic.ValidationError: a value is not one that its section takes.
+    Raises `pydantic.ValidationError` where a value is not one that its section takes.
     """
     config, swept = deepcopy(point.config), dict(point.swept)
     for path, value in settings.items():

@@ -14,8 +14,7 @@ SHIPPED = Path(__file__).parents[2] / "phis"
 def folder(given: str) -> Path:
     """The folder of the adapter that `given` names: a trial's, a saved one, or one that ships.
 
-    Raises:
-        ValueError: there is none.
+    Raises `ValueError` where there is none.
     """
     path = Path(given).expanduser()
     for place in (path / ADAPTER, path, SHIPPED / given):

@@ -176,11 +176,8 @@ class After(Section):
         bandwidths: bool = True,
         changed: bool = True,
     ) -> list[str]:
-        """The metrics that this adds, where a task reports `metrics` on each split.
-
-        `pruned`, `phi`, `bandwidths` and `changed` say whether the method can be pruned, whether it
-        has a phi, with bandwidths, and whether it changes weights.
-        """
+        """The metrics that this adds, where a task reports `metrics` on each split, to an adapter
+        with the traits of the other arguments, see `checks.Traits`."""
         metrics = list(metrics)
         splits = [f"{split}/{metric}" for split in ("valid", "test") for metric in metrics]
         shares = self.para.kept if pruned and self.para is not None else ()

@@ -31,11 +31,7 @@ class Plan(Record):
 
 
 def read_plan(path: Path) -> Plan:
-    """The plan in the file `path`.
-
-    Raises:
-        StudyError: there is none, or it was written by another version.
-    """
+    """The plan in the file `path`; raises `StudyError` where there is none of this version."""
     try:
         return Plan.model_validate_json(path.read_bytes())
     except OSError as error:

@@ -59,10 +59,8 @@ class Choice:
 
     @property
     def edges(self) -> dict[str, str]:
-        """Chosen settings that are the "smallest" or "largest" of at least three that were tried.
-
-        A better one may lie beyond.
-        """
+        """Chosen settings that are the "smallest" or "largest" of three or more that were tried: a
+        better one may lie beyond."""
         found: dict[str, str] = {}
         for path, value in self.settings.items():
             tried = [settings[path] for settings, _ in self.scores]
@@ -141,10 +139,8 @@ class Tuning(Record):
     def walk(
         self, arm: Sequence[Candidate], result_of: ResultOf
     ) -> tuple[Choice | None, list[str]]:
-        """What one of `arms` chooses, and the keys of the tuning trials that it asks for so far.
-
-        While some of these have no result it chooses nothing.
-        """
+        """What one of `arms` chooses, nothing while a trial that it asks for has no result; and the
+        keys of the tuning trials that it asks for so far."""
         *tried, own = arm
         first = self.first or max((len(each.scored_by) for each in tried), default=0)
         counts = {i: first for i, each in enumerate(tried) if not each.beyond}
@@ -226,10 +222,7 @@ class _Field:
         return {i: more for i in racing if self.counts[i] < more}
 
     def _is_close(self, i: int) -> bool:
-        """Whether the best is not better by more than a standard error, on the seeds they share.
-
-        One seed tells nothing.
-        """
+        """Whether the best is not better by more than a standard error, on at least two seeds."""
         if self.best is None or self.best == i or len(self.values[i]) < 2:
             return False
         pairs = zip(self.values[self.best], self.values[i], strict=False)
