@@ -61,7 +61,7 @@ class Session:
     """A study, how far it is, and what can be done next."""
 
     def __init__(self, study: Study, options: Options, out: Console, say: Say) -> None:
-        """Raises `StudyError` where the study cannot be planned, or `options.runs_dir` be used."""
+        """Raises `StudyError` where `options.runs_dir` cannot be used."""
         mlflow_client.check_store(options.runs_dir)
         self._study, self._options, self._out, self._say = study, options, out, say
         self._runs_dir = options.runs_dir

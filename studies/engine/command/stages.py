@@ -29,7 +29,7 @@ class TuneStage:
     again = None
 
     def __init__(self, study: Study, runs_dir: Path, conditions: Sequence[str] = ()) -> None:
-        """Raises `StudyError` where the study cannot be planned, or no trial meets `conditions`."""
+        """Raises `StudyError` where no trial meets `conditions`."""
         self._study, self._runs_dir = study, runs_dir
         self._planned = plan_tuning(study)
         # a seed of the next stage says nothing of this one
@@ -121,7 +121,6 @@ class SearchStage:
     may_follow = ()
 
     def __init__(self, study: Study, runs_dir: Path) -> None:
-        """Raises `StudyError` where the study cannot be planned."""
         self._study, self._runs_dir = study, runs_dir
         self._spec = search.search_of(study)
         self.make = search.plan_search(study)
@@ -213,7 +212,7 @@ class SeedsStage:
         conditions: Sequence[str],
         before: SearchStage | TuneStage | None,
     ) -> None:
-        """Raises `StudyError` where the study cannot be planned, or no trial meets `conditions`."""
+        """Raises `StudyError` where no trial meets `conditions`."""
         self._study, self._runs_dir = study, runs_dir
         self.choices = [] if before is None else before.choices
         self.trials = reached = plan(study, self.choices)

@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from studies.engine.definition import verify
 from studies.engine.definition.plugins import load_plugins, used_by
-from studies.engine.definition.points import Point, apply
+from studies.engine.definition.points import Point, apply, expand
 from studies.engine.definition.study import Study
 from studies.engine.errors import StudyError
 from studies.engine.planning.tuning import Candidate, Choice, Tuning
@@ -21,8 +20,6 @@ def plan(study: Study, choices: Sequence[Choice] = ()) -> list[Trial]:
     """The trials of the study's seeds, one seed after the other: arms can be compared early.
 
     `choices` are what a stage before the seeds chose for arms.
-
-    Raises `StudyError` where an arm cannot be built or a plug-in cannot be imported.
     """
     points, make = prepared(study)
     chosen = {choice.cell: choice.settings for choice in choices}
@@ -100,15 +97,9 @@ def plan_candidates(study: Study, stage: Sequence[Trial]) -> Tuning:
 
 
 def prepared(study: Study) -> tuple[list[Point], Make]:
-    """The arms of `study`, and what makes a trial of a seed and an arm.
-
-    Raises `StudyError` where an arm cannot be built or a plug-in cannot be imported; so does making
-    a trial of files that are no data set.
-    """
+    """The arms of `study`, which was found right when it was read, and what makes a trial of a seed
+    and an arm; that raises `StudyError` where files are no data set."""
     loaded = load_plugins(study.plugin_files)
-    points, problems = verify.points_of(study)
-    if problems:
-        raise StudyError(*problems)
 
     def make(seed: int, point: Point, /, **about: Any) -> Trial:
         used = used_by(point.config, loaded)
@@ -133,4 +124,4 @@ def prepared(study: Study) -> tuple[list[Point], Make]:
             **about,
         )
 
-    return points, make
+    return expand(study)[0], make

@@ -42,10 +42,7 @@ class Proposal(NamedTuple):
 
 
 def plan_search(study: Study) -> Make:
-    """What makes the trials of the study's search.
-
-    Raises `StudyError` where the arm cannot be built or a plug-in cannot be imported.
-    """
+    """What makes the trials of the study's search."""
     points, make = prepared(study)
     return make_point(study, next(p for p in points if p.arm == search_of(study).arm), make)
 
