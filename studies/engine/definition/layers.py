@@ -16,11 +16,12 @@ NAMED = ("backbone", "task")
 def overlay(base: Entries, over: Entries) -> Entries:
     """`over` laid on `base`."""
     bare = {section for section in NAMED if isinstance(over.get(section), str)}
-    base = part(base, {key: value for key, value in base.items() if key not in bare})
-    over = part(over, over | {section: Entries(name=over[section]) for section in bare})
+    base = Entries({key: base[key] for key in base if key not in bare}, base.places)
+    named = {section: Entries({"name": over[section]}) for section in bare}
+    over = Entries(over | named, over.places)
     old, new = base.get("adapter"), over.get("adapter")
     if isinstance(old, Entries) and isinstance(new, Entries):
-        base["adapter"] = part(old, inherited(old, new))
+        base["adapter"] = Entries(inherited(old, new), old.places)
     return _merged(base, over)
 
 
@@ -39,13 +40,6 @@ def takes(method: Any, key: str) -> bool:
     return section != "adapter" or option == "method" or option in checks.options_of(method)
 
 
-def part(tree: Entries, entries: dict[str, Any]) -> Entries:
-    """`entries` with the places that they have in `tree`."""
-    part = Entries(entries)
-    part.places = {key: place for key, place in tree.places.items() if key in entries}
-    return part
-
-
 def without_claims(tree: Entries, exclude: Any) -> tuple[Entries, tuple[str, ...]]:
     """`tree` without the claims that name an arm of the list `exclude`, and these in words."""
     claims, listed = tree.get("claims"), exclude if isinstance(exclude, list) else ()
@@ -53,10 +47,9 @@ def without_claims(tree: Entries, exclude: Any) -> tuple[Entries, tuple[str, ...
     if not isinstance(claims, Items):
         return tree, ()
     asked = [i for i, claim in enumerate(claims) if arms.isdisjoint(_arms_of(claim))]
-    kept = Items(claims[i] for i in asked)
-    kept.places = {new: claims.places[old] for new, old in enumerate(asked)}
+    kept = Items((claims[i] for i in asked), (claims.places[i] for i in asked))
     left = (str(claim.get("claim")) for i, claim in enumerate(claims) if i not in asked)
-    return part(tree, {**tree, "claims": kept}), tuple(left)
+    return Entries({**tree, "claims": kept}, tree.places), tuple(left)
 
 
 def _arms_of(claim: Any) -> set[str]:
@@ -75,6 +68,4 @@ def _merged(base: Entries, over: Entries) -> Entries:
         for key, value in over.items()
         if isinstance(base.get(key), Entries) and isinstance(value, Entries)
     }
-    merged = Entries(base | over | both)
-    merged.places = {**base.places, **over.places}
-    return merged
+    return Entries(base | over | both, base.places | over.places)

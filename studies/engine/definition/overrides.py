@@ -95,8 +95,7 @@ def laid_on(tree: Entries, settings: Mapping[str, Any]) -> Entries:
             continue
         keys, over = _keys(key), value
         for each in reversed(keys):
-            over = Entries({each: over})
-            over.places = {each: PLACE}
+            over = Entries({each: over}, {each: PLACE})
         if isinstance(value, dict):  # it takes the place of what was there
             tree = _without(tree, keys)
         tree = layers.overlay(tree, over)
@@ -114,10 +113,8 @@ def _without(tree: Entries, keys: Sequence[str]) -> Entries:
     first, *rest = keys
     inner = tree.get(first)
     if rest and isinstance(inner, Entries):
-        left = layers.part(tree, dict(tree))
-        left[first] = _without(inner, rest)
-        return left
-    return layers.part(tree, {key: value for key, value in tree.items() if key != first})
+        return Entries(tree | {first: _without(inner, rest)}, tree.places)
+    return Entries({key: value for key, value in tree.items() if key != first}, tree.places)
 
 
 def check(study: Study, points: Sequence[Point], problems: Problems) -> None:

@@ -101,8 +101,8 @@ def _resolve(
     else None.
     """
     own = _spoken(source, profile)
-    allowed = layers.part(own, {k: v for k, v in own.items() if k in IN_PROFILES})
-    body = layers.part(source, {k: v for k, v in source.items() if k != "profiles"})
+    allowed = Entries({k: v for k, v in own.items() if k in IN_PROFILES}, own.places)
+    body = Entries({k: v for k, v in source.items() if k != "profiles"}, source.places)
     merged = layers.overlay(layers.overlay(_profile(profile), body), allowed)
     merged = overrides.laid_on(merged, given)
     merged, unasked = layers.without_claims(merged, allowed.get("exclude"))

@@ -8,7 +8,7 @@ aliases, tags, numbers that are not finite.
 import contextlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +71,19 @@ class _Dumper(yaml.SafeDumper):
 class Entries(dict[str, Any]):
     """A mapping read from a file; `places` has the `file:line` of each key."""
 
-    places: Mapping[str, str] = {}
+    def __init__(
+        self, entries: Mapping[str, Any] | None = None, places: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(entries or {})
+        self.places = {key: place for key, place in (places or {}).items() if key in self}
 
 
 class Items(list[Any]):
     """A list read from a file; `places` has the `file:line` of each item."""
 
-    places: Mapping[int, str] = {}
+    def __init__(self, items: Iterable[Any], places: Iterable[str]) -> None:
+        super().__init__(items)
+        self.places = dict(enumerate(places))
 
 
 def place_in(tree: Any, location: Location, otherwise: str) -> str:
@@ -224,9 +230,8 @@ def _place(node: yaml.Node, name: str) -> str:
 def _value(node: yaml.Node, name: str, problems: list[str]) -> Any:
     """The value of `node` with its places; what is wrong with it is added to `problems`."""
     if isinstance(node, yaml.SequenceNode):
-        items = Items(_value(item, name, problems) for item in node.value)
-        items.places = {i: _place(item, name) for i, item in enumerate(node.value)}
-        return items
+        values = (_value(item, name, problems) for item in node.value)
+        return Items(values, (_place(item, name) for item in node.value))
     if isinstance(node, yaml.MappingNode):
         return _mapping(node, name, problems)
     try:
@@ -237,7 +242,7 @@ def _value(node: yaml.Node, name: str, problems: list[str]) -> Any:
 
 
 def _mapping(node: yaml.MappingNode, name: str, problems: list[str]) -> Entries:
-    entries, places = Entries(), dict[str, str]()
+    entries, places = dict[str, Any](), dict[str, str]()
     for key_node, value_node in node.value:
         key, place = key_node.value, _place(key_node, name)
         if not isinstance(key_node, yaml.ScalarNode):
@@ -248,8 +253,7 @@ def _mapping(node: yaml.MappingNode, name: str, problems: list[str]) -> Entries:
         else:
             places[key] = place
             entries[key] = _value(value_node, name, problems)
-    entries.places = places
-    return entries
+    return Entries(entries, places)
 
 
 def _kind(node: yaml.Node) -> str:
