@@ -15,7 +15,6 @@ import json
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,23 +77,19 @@ def run(
             "studies.run ends its trials in order on Ctrl-C, which only Python's main thread "
             "hears: call it there, or start the command in a process of its own"
         )
-    request = _request(study, runs, profile, seeds, set, plugins)
+    read, runs_dir = _read(study, runs, profile, seeds, set, plugins)
     count = None if slots is None else _slot_count(slots)
     out, say = cli.consoles()
-    for line in overrides.notices(request.study, "set"):
+    for line in overrides.notices(read, "set"):
         say(line, "yellow")
-    session = Session(
-        request.study,
-        request.options((only,) if isinstance(only, str) else tuple(only), retry_failed),
-        out,
-        say,
-    )
-    runner = functools.partial(cli.local_runner, count, request.runs_dir, request.study, say)
+    conditions = (only,) if isinstance(only, str) else tuple(only)
+    session = Session(read, Options(runs_dir, conditions, retry_failed), out, say)
+    runner = functools.partial(cli.local_runner, count, runs_dir, read, say)
     try:
         session.run(runner)
     except Interrupted:
         raise KeyboardInterrupt(exits.STOPPED) from None
-    return Findings(request)
+    return Findings(read, runs_dir)
 
 
 def load(
@@ -115,42 +110,26 @@ def load(
     Raises:
         StudyError: something has to be corrected.
     """
-    request = _request(study, runs, profile, seeds, set, plugins)
-    findings = Findings(request)
+    findings = Findings(*_read(study, runs, profile, seeds, set, plugins))
     findings.remark()
     return findings
-
-
-@dataclass(frozen=True)
-class _Request:
-    """A validated study, and where it runs."""
-
-    study: "Validated"
-    runs_dir: Path
-
-    def options(self, only: tuple[str, ...] = (), retry_failed: bool = False) -> Options:
-        return Options(self.runs_dir, only, retry_failed)
 
 
 class Findings:
     """What a study has found: tables, report, figures and trained models."""
 
-    def __init__(self, request: _Request) -> None:
+    def __init__(self, study: "Validated", runs_dir: Path) -> None:
         """Reads the results that are there now; `load` again to see later ones."""
         out, self._say = cli.consoles()
-        self._request, self.study = request, request.study
-        self.folder = folders.study_dir(request.study, request.runs_dir)
+        self._runs_dir, self.study = runs_dir, study
+        self.folder = folders.study_dir(study, runs_dir)
         """Where trials and report lie."""
-        self._session = session = Session(request.study, request.options(), out, self._say)
+        self._session = session = Session(study, Options(runs_dir), out, self._say)
         self._seeds = session.seeds(whole=True)
         both = (*session.earlier(), *self._seeds.trials)
         every = {(trial.key, trial.arm): trial for trial in both}
-        self._states = [
-            (trial, folders.state_of(trial, request.runs_dir)) for trial in every.values()
-        ]
-        self._results = {
-            trial.key: folders.result_of(trial, request.runs_dir) for trial in every.values()
-        }
+        self._states = [(trial, folders.state_of(trial, runs_dir)) for trial in every.values()]
+        self._results = {t.key: folders.result_of(t, runs_dir) for t in every.values()}
         self._reported = session.reported(self._seeds)
 
     def remark(self) -> None:
@@ -165,7 +144,7 @@ class Findings:
         """One row a trial of every stage, see `studies.frames.trials`."""
         from studies import frames
 
-        return frames.trials(self._states, self._results, self._request.runs_dir)
+        return frames.trials(self._states, self._results, self._runs_dir)
 
     @functools.cached_property
     def arms(self) -> "pd.DataFrame":
@@ -227,7 +206,7 @@ class Findings:
         study = self.study
         return trained.load(
             trained.find(
-                study.name, arm, seed, profile=study.profile, runs_dir=self._request.runs_dir,
+                study.name, arm, seed, profile=study.profile, runs_dir=self._runs_dir,
                 task=task or None, key=keys[seed],
             )
         )  # fmt: skip
@@ -255,14 +234,14 @@ def _as_png(figure: "Figure") -> bytes:
     return file.getvalue()
 
 
-def _request(
+def _read(
     study: str | Path | Study,
     runs: str | Path,
     profile: str,
     seeds: Sequence[int] | Mapping[str, Any] | None,
     given: Mapping[str, Any] | None,
     plugins: str | Path | Sequence[str | Path],
-) -> _Request:
+) -> tuple["Validated", Path]:
     """The study that is meant, validated as the command does; raises `StudyError` otherwise."""
     settings = [_setting(key, value) for key, value in (given or {}).items()]
     runs_dir = Path(runs)
@@ -280,7 +259,7 @@ def _request(
         settings.append(_setting("seeds", seeds))
     files = [plugins] if isinstance(plugins, str | Path) else plugins
     with answers.cache():
-        return _Request(load_study(file, profile, files, settings), runs_dir)
+        return load_study(file, profile, files, settings), runs_dir
 
 
 def _setting(key: str, value: Any) -> str:

@@ -85,13 +85,6 @@ def _section(tree: Entries, name: str) -> Entries:
     return section if isinstance(section, Entries) else Entries()
 
 
-def _spoken(source: Entries, profile: str) -> Entries:
-    """What the study says for `profile`, itself or by the name of another that says it."""
-    spoken = _section(source, "profiles")
-    other = spoken.get(profile)
-    return _section(spoken, other if isinstance(other, str) else profile)
-
-
 def _resolve(
     source: Entries, file: str, profile: str, problems: list[str], given: Mapping[str, Any]
 ) -> Study | None:
@@ -100,7 +93,9 @@ def _resolve(
     Keys in error are left out where that makes a study whose other parts can still be checked;
     else None.
     """
-    own = _spoken(source, profile)
+    spoken = _section(source, "profiles")
+    other = spoken.get(profile)  # the name of another that says it
+    own = _section(spoken, other if isinstance(other, str) else profile)
     allowed = Entries({k: v for k, v in own.items() if k in IN_PROFILES}, own.places)
     body = Entries({k: v for k, v in source.items() if k != "profiles"}, source.places)
     merged = layers.overlay(layers.overlay(_profile(profile), body), allowed)
