@@ -91,6 +91,7 @@ def test_places_are_those_of_the_keys(tmp_path: Path, monkeypatch: pytest.Monkey
         (b"a: 1\nb: \x00\n", "x.yaml:2: not text: character #x0000"),
         ("a: " + "[" * 5000 + "\n", "x.yaml:1: not valid YAML: nested more than 32 levels deep"),
         ("a: 1\n---\nb: 2\n", "x.yaml:2: not valid YAML"),
+        ("a: 1\n---\nb: *x\n", "x.yaml:2: not valid YAML: but found another document"),
         ("a: " + "x" * 100_001, "x.yaml:1: 100,004 bytes are no study file"),
     ],
 )

@@ -206,6 +206,8 @@ def _checked(text: str, loader: Any) -> yaml.Node | None:
     depth = values = 0
     event: Any
     for event in yaml.parse(text, Loader=loader):
+        if isinstance(event, yaml.DocumentEndEvent):
+            break  # that another one follows is said below
         refused = None
         if getattr(event, "anchor", None) is not None:
             refused = "anchors and aliases are not allowed: write the value out"
