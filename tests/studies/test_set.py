@@ -92,6 +92,15 @@ def test_a_mapping_takes_the_place_of_what_was_there_and_a_name_of_the_section(s
     assert nested == {"scale": 2.0, "seed": 1}
 
 
+def test_a_method_that_is_a_list_is_refused_as_any_other_unknown_one(study) -> None:
+    claim = "claims: [{claim: c, arm: lora, than: odd, expect: higher, metric: train/loss}]\n"
+    odd = "arms:\n  - {name: odd, adapter: {method: [lora]}}\n"
+    study.write_text(STUDY.replace("arms:\n", odd) + claim)
+    for settings in ((), ("adapter.r=4",)):
+        told = refusal(study, *settings)
+        assert "adapter: unknown method ['lora']. Did you mean 'lora'?" in told
+
+
 def test_another_method_of_the_base_forgets_the_options_of_the_old_one(study) -> None:
     study.write_text(STUDY.replace("sweep: {adapter.r: [2, 4]}\n", "").replace(
         "  - {name: small, set: {adapter.start: small}}\n", ""

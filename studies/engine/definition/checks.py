@@ -110,16 +110,21 @@ def _has_bandwidths(family: str) -> bool:
         return True
 
 
+def _about(method: Any) -> dict[str, Any] | None:
+    """What `Words` says of `method`; None where that is none, whatever a file may say."""
+    return words()["methods"].get(method) if isinstance(method, str) else None
+
+
 def options_of(method: Any) -> Sequence[str]:
     """The options that `method` takes; none of an unknown one."""
-    known = words()["methods"].get(method)
+    known = _about(method)
     return () if known is None else ("dropout", *known["options"], *known["ignored"])
 
 
 def traits(adapter: Mapping[str, Any]) -> Traits:
     """What `adapter` does to a model; nothing where its method is unknown."""
     known = words()
-    if (method := known["methods"].get(adapter.get("method", ""))) is None:
+    if (method := _about(adapter.get("method"))) is None:
         return Traits()
     changed = method["changed"] and adapter.get("form") not in known["unmergeable"]
     family = method["family"] or adapter.get("basis", "sinc")
@@ -130,16 +135,15 @@ def traits(adapter: Mapping[str, Any]) -> Traits:
 def check_adapter_names(adapter: Mapping[str, Any]) -> None:
     """Raises `ValueError` where no method, option, family, grid or start is called as it says."""
     known, method = words(), adapter.get("method")
-    if method not in known["methods"]:
+    if (about := _about(method)) is None:
         raise ValueError(unknown("method", method, known["methods"]) + OWN)
-    options, phi = known["methods"][method]["options"], known["methods"][method]["phi"]
     for option in adapter:
         if option not in ("method", *options_of(method)):
-            raise ValueError(no_option(f"method {method!r}", option, options))
+            raise ValueError(no_option(f"method {method!r}", option, about["options"]))
     for option in ("basis", "grid", "start", "form"):
         kind = "basis family" if option == "basis" else option
         name, names = adapter.get(option), known["names"][option]
-        if phi and isinstance(name, str) and name not in names:
+        if about["phi"] and isinstance(name, str) and name not in names:
             raise ValueError(unknown(kind, name, names) + OWN)
 
 
