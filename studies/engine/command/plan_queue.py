@@ -199,9 +199,10 @@ class PlanQueue(Queue):
         while True:
             choice, keys = tuning.walk(arm, lambda key: self._results.get((*where, key)))
             asked = {(*where, key) for key in keys}
-            if not (new := asked - self._results.keys()):
+            new = asked - self._results.keys()
+            follow = self._may_follow.items() if new else ()
+            if not (more := [trial for identity, trial in follow if identity in new]):
                 break
-            more = [trial for identity, trial in self._may_follow.items() if identity in new]
             for trial in more:
                 self._add(plan, trial)
             if waiting := [t for t in more if self._results[_identity(t)] is None]:

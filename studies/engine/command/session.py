@@ -322,7 +322,7 @@ class Session:
                 fetch_for(left)
             except ArchiveError as error:
                 raise Stopped(str(error)) from error
-            if unseen and (problems := verify.points_of(self._study)[1]):
+            if unseen and (problems := verify.problems_of(self._study)):
                 raise StudyError(*problems)
         standing = Standing(stage.metric_of, self._study.baseline, stage.selected)
         began = time.monotonic()

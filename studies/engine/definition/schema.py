@@ -61,7 +61,7 @@ def load_study(
             _resolve(source, display_path(path), other, problems, {})
     if study is not None:  # with its broken parts left out, so that the rest is checked too
         study._beside = tuple(map(Path, plugins))
-        problems += verify.points_of(study, refused=bool(problems))[1]
+        problems += verify.problems_of(study, refused=bool(problems))
     if study is None or problems:
         raise StudyError(*sorted(set(problems), key=_by_line))
     return study

@@ -24,8 +24,8 @@ from studies.engine.records import deciding
 from studies.sections import unlike
 
 
-def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[str]]:
-    """The arms of `study`, and every problem found in resolving and checking them.
+def problems_of(study: Study, refused: bool = False) -> list[str]:
+    """Every problem found in resolving and checking the arms of `study`.
 
     Where the file is `refused` already, or a name in it is wrong, the checks that need torch are
     left out: what they say is said once the rest is right.
@@ -57,7 +57,7 @@ def points_of(study: Study, refused: bool = False) -> tuple[list[Point], list[st
         for point in points:
             _ask(study, point, "adapter", checks.check_adapter, problems)
         _check_models(study, points, problems)
-    return points, list(problems)
+    return list(problems)
 
 
 def _check_models(study: Study, points: list[Point], problems: Problems) -> None:
