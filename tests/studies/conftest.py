@@ -91,7 +91,7 @@ def trained_here(monkeypatch: pytest.MonkeyPatch) -> None:
 def without_figures() -> Iterator[pytest.MonkeyPatch]:
     """Reports are written without figures, which take most of their time, until it is undone."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("studies.engine.reporting.report._figures", lambda *arguments: {})
+        patch.setattr("studies.engine.reporting.report.Draft.figures", {})
         yield patch
 
 
@@ -110,6 +110,13 @@ class FabricatedStudy:
     @property
     def out_dir(self):
         return self.runs_dir / self.study.name / self.study.profile / "report"
+
+    def report(self, pairs=None):
+        """Written anew, of `pairs` or of all."""
+        from studies.engine.reporting.report import draft
+
+        pairs = self.pairs if pairs is None else pairs
+        return draft(self.study, pairs, self.out_dir.parent / "trials").write(self.out_dir)
 
     def add(self, arm, values, swept=None, *, failed=(), environment=None, cost=None, data=None):
         """One trial a value; its seed is its place. `failed` seeds have a failure instead."""

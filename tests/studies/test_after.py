@@ -14,7 +14,7 @@ from studies.engine.errors import StudyError
 from studies.engine.planning.plan import plan, plan_tuning
 from studies.engine.records import Result, Trial
 from studies.engine.reporting.after_outcome import gather
-from studies.engine.reporting.report import draft, write_report
+from studies.engine.reporting.report import draft
 from studies.engine.trials.landscape import filter_normalised, moved
 from studies.engine.trials.trial import run_trial
 from studies.engine.verdicts.claims import judge
@@ -240,7 +240,7 @@ def test_the_report_has_a_curve_with_intervals(fabricate) -> None:
     assert phi.affine is not None
     assert phi.affine.difference.difference == pytest.approx(0.6 - 0.72)
     assert [step for step, _ in phi.landscape] == [-0.5, 0, 0.5]
-    report = write_report(fabricate.study, fabricate.pairs, fabricate.out_dir)
+    report = fabricate.report()
     text = report.markdown.read_text()
     assert "| lora | 0.25 | 250 | 0.7090 [" in text and "| -0.0110 [" in text
     assert "| 25.0% | 1.0 ± 0.1 |" in text

@@ -15,7 +15,6 @@ from studies.engine.definition.schema import load_study
 from studies.engine.planning.plan import plan
 from studies.engine.records import Result
 from studies.engine.reporting.after_tables import _interval_of_steps
-from studies.engine.reporting.report import write_report
 from studies.engine.trials import keeping, seeds
 from studies.engine.trials.after import steps_to
 from studies.engine.trials.landscape import filter_normalised, surface
@@ -233,7 +232,7 @@ def test_the_report_says_what_was_not_reached(fabricate: SimpleNamespace) -> Non
                 "after/steps_to_0.7/steps": 20.0 + trial.seed if reached else 60.0}  # fmt: skip
         metrics = result.metrics | more
         fabricate.rows[i] = (trial, result.model_copy(update={"metrics": metrics}), folder)
-    report = write_report(fabricate.study, fabricate.pairs, fabricate.out_dir)
+    report = fabricate.report()
     text = report.markdown.read_text()
     assert "| lora | 3 | 0.9100 [0.8852, 0.9348] | 0.7200 [" in text and "| +0.1800 [" in text
     assert "| lora | 0.7 | 3 of 3 | 21 [19, 23] |" in text

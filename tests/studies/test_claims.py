@@ -10,7 +10,6 @@ from scipy import stats
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.study import ClaimRule
 from studies.engine.records import Cost, Result
-from studies.engine.reporting.report import write_report
 from studies.engine.verdicts.claims import judge
 from studies.engine.verdicts.statistics import holm
 
@@ -211,7 +210,7 @@ def test_the_report_says_the_verdicts(grid_study, tmp_path: Path) -> None:
     grid_study.study.claims = (
         claim(claim="The paper's start fails", arm="paper-start", than="lora", expect="lower"),
     )
-    report = write_report(grid_study.study, grid_study.pairs, grid_study.out_dir)
+    report = grid_study.report()
     row = "| The paper's start fails | **confirmed** |"
     assert row in report.markdown.read_text() and row in report.note
     assert "confirmed: The paper's start fails" in report.text

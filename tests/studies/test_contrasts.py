@@ -14,7 +14,7 @@ from studies.engine.definition.study import ClaimRule
 from studies.engine.errors import StudyError
 from studies.engine.planning.plan import plan
 from studies.engine.records import Cost, Result
-from studies.engine.reporting.report import write_report
+from studies.engine.reporting.report import draft
 from studies.engine.verdicts.claims import Verdict, judge
 
 RANKS = (4, 8, 16, 64)
@@ -312,6 +312,6 @@ def test_the_report_decides_what_the_file_claims(load, tmp_path: Path) -> None:
         for t in plan(study)
         for v in [values[t.arm][study.seeds.index(t.seed)]]
     ]
-    text = write_report(study, pairs, tmp_path / "report").markdown.read_text()
+    text = draft(study, pairs, tmp_path / "trials").write(tmp_path / "report").markdown.read_text()
     assert "| falls | **confirmed** | test/accuracy: slope of `r=4` … `r=64` − slope" in text
     assert "| sums | **refuted** | test/accuracy: `r=4` + `wide` − 2 `bitfit` is lower" in text

@@ -246,8 +246,6 @@ def test_only_what_decides_a_result_is_in_its_key(trial: Trial) -> None:
 
 
 def test_a_report_says_what_trials_went_through(fabricate: Any) -> None:
-    from studies.engine.reporting.report import write_report
-
     fabricate.add("lora", [0.7, 0.71, 0.72])
     fabricate.add("large", [0.8, 0.81, 0.82])
     pairs: list[tuple[Trial, Result]] = []
@@ -259,7 +257,7 @@ def test_a_report_says_what_trials_went_through(fabricate: Any) -> None:
             )
             result = result.model_copy(update={"micro_batch": 8, "notes": notes})
         pairs.append((trial, result))
-    report = write_report(fabricate.study, pairs, fabricate.out_dir)
+    report = fabricate.report(pairs)
     told = "retried with 8 at once: 16 rows at once: CUDA out of memory\n"
     text = report.markdown.read_text()
     assert f"`lora` seeds 1, 2; `large` seeds 1, 2: {told}" in text and "with 16" not in text

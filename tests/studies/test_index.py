@@ -9,7 +9,6 @@ from PIL import Image
 from studies.engine.command.importing import import_results, opened
 from studies.engine.definition.study import ClaimRule
 from studies.engine.planning import runs
-from studies.engine.reporting.report import write_report
 from tools import figures
 from tools import results_index as index
 
@@ -21,7 +20,7 @@ def runs_dir(grid_study) -> Path:
         ClaimRule(claim="it wins", arm="paper-start", than="lora", expect="higher"),
         ClaimRule(claim="no seed", arm="absent", than="lora", expect="higher"),
     )
-    write_report(grid_study.study, grid_study.pairs, grid_study.out_dir)
+    grid_study.report()
     return grid_study.runs_dir
 
 

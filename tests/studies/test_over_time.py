@@ -12,7 +12,6 @@ from studies.engine.command import cli
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.sections import RANK_METRICS
 from studies.engine.errors import StudyError
-from studies.engine.reporting.report import write_report
 from studies.engine.trials.spectra_file import name_of, read_spectra, saved_steps
 from studies.engine.trials.training.snapshots import Snapshots
 from studies.engine.trials.trial import run_trial
@@ -194,7 +193,7 @@ def test_the_report_tells_sizes_and_times(fabricate: Any) -> None:
             more[f"{RANK_METRICS}/step_20/all/amplitude_norm"] = 0.375
         metrics = result.metrics | more
         fabricate.rows[i] = (trial, result.model_copy(update={"metrics": metrics}), folder)
-    text = write_report(fabricate.study, fabricate.pairs, fabricate.out_dir).markdown.read_text()
+    text = fabricate.report().markdown.read_text()
     assert "| phi | all | 0.25 → 0.5 | 0.125 | — → — | — | — → — | — |" in text
     rows = [line for line in text.splitlines() if line.startswith(("| lora | 20 |", "| phi | "))]
     assert "| lora | 20 | 1.5 | — | — | — |" in rows

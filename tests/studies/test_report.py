@@ -14,13 +14,12 @@ from studies.engine.records import BestStep
 from studies.engine.reporting.outcome import collect
 from studies.engine.reporting.remarks import reading, remarks
 from studies.engine.reporting.rendering import _tuning, terminal
-from studies.engine.reporting.report import write_report
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 def report_of(study):
-    report = write_report(study.study, study.pairs, study.out_dir)
+    report = study.report()
     return report, report.markdown.read_text(encoding="utf-8"), json.loads(report.json.read_text())
 
 
@@ -302,12 +301,12 @@ def test_seeds_may_come_in_any_order(grid_study):
 
 def test_two_results_for_one_seed_are_refused(grid_study):
     with pytest.raises(ValueError, match="two trials with seed 0"):
-        write_report(grid_study.study, grid_study.pairs * 2, grid_study.out_dir)
+        grid_study.report(grid_study.pairs * 2)
 
 
 def test_no_results_are_refused_with_the_next_step(fabricate):
     with pytest.raises(ValueError, match=r"run it first, .+ grid_size.yaml"):
-        write_report(fabricate.study, [], fabricate.out_dir)
+        fabricate.report([])
 
 
 def test_the_report_says_where_the_paper_contradicts_its_table(grid_study):
@@ -348,7 +347,7 @@ def test_a_published_difference_that_ours_excludes_is_named(fabricate):
     fabricate.add("lora", [0.70, 0.71, 0.72], {"adapter.method": "lora"})
     fabricate.add("G=64", [0.70, 0.712, 0.718], {"adapter.num_basis": 64})
     fabricate.add("G=128", [0.74, 0.755, 0.764], {"adapter.num_basis": 128})
-    text = write_report(fabricate.study, fabricate.pairs, fabricate.out_dir).markdown.read_text()
+    text = fabricate.report().markdown.read_text()
     assert "In 1 of 2 arms our 95 % interval" in text
     assert "leaves out the paper's: `G=64` (paper +0.041, ours [-0.0050, +0.0050])" in text
 
@@ -357,7 +356,7 @@ def test_a_published_difference_to_another_baseline_is_not_compared(fabricate):
     fabricate.study.published.table, fabricate.study.published.x = "table_12_base_rank", "adapter.r"
     fabricate.add("lora", [0.70, 0.71, 0.72], {"adapter.method": "lora"})
     fabricate.add("r=4", [0.70, 0.712, 0.718], {"adapter.r": 4})
-    text = write_report(fabricate.study, fabricate.pairs, fabricate.out_dir).markdown.read_text()
+    text = fabricate.report().markdown.read_text()
     assert "+0.053" in text and "leaves out" not in text
 
 

@@ -36,15 +36,15 @@ def reported(
 ) -> Reported:
     """Runs `--report`: exit code, what was printed, and whether the report was made anew."""
     made: list[Any] = []
-    real = report.write_report
+    real = report.draft
 
-    def write(*arguments: Any) -> Any:
+    def draft(*arguments: Any) -> Any:
         made.append(arguments)
         return real(*arguments)
 
-    monkeypatch.setattr(report, "write_report", write)
+    monkeypatch.setattr(report, "draft", draft)
     blank = {"comparison": Figure()}  # to draw takes most of the time of a report
-    monkeypatch.setattr(report, "_figures", lambda *arguments: blank)
+    monkeypatch.setattr(report.Draft, "figures", blank)
 
     def command() -> tuple[int, str, bool]:
         made.clear()

@@ -12,7 +12,7 @@ from studies import backbones
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.sections import SPECTRA
 from studies.engine.planning.plan import plan
-from studies.engine.reporting.report import write_report
+from studies.engine.reporting.report import draft
 from studies.engine.trials.spectra_file import read_spectra, write_spectra
 from studies.engine.trials.trial import run_trial
 
@@ -90,7 +90,7 @@ def test_the_report_draws_them(tiny_bert: Path, tiny_csv: Path, tmp_path: Path) 
     assert measured["lora"] == measured["ia3"] == of_ranks < of_attention
     lora = next(result for trial, result in pairs if trial.arm == "lora")
     assert lora.metrics["after/spectra/all/rank"] <= 3
-    report = write_report(study, pairs, tmp_path / "report")
+    report = draft(study, pairs, tmp_path / "trials").write(tmp_path / "report")
     names = {figure.stem for figure in report.figures if figure.suffix == ".png"}
     assert names >= {"stable_rank", "spectra", "utilization", "phi"}
     text = report.markdown.read_text()

@@ -7,7 +7,6 @@ import pytest
 
 from basis_zoo.drawing.styles import INK
 from studies.engine.records import Failure
-from studies.engine.reporting.report import write_report
 from studies.engine.tracking import contents
 from studies.engine.tracking.background import deliver
 from studies.engine.tracking.pages import TrackedStudy, TrackingError, track_all
@@ -30,7 +29,7 @@ def tracked(grid_study, mlflow_database):
 
 
 def report_of(study):
-    return write_report(study.study, study.pairs, study.out_dir)
+    return study.report()
 
 
 def track(study):

@@ -8,7 +8,6 @@ import pytest
 from waiting import wait_until
 
 from studies.engine.errors import masked
-from studies.engine.reporting.report import write_report
 from studies.engine.tracking import background, mlflow_client, pages
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_figures")]
@@ -42,7 +41,7 @@ def assert_each_is_there_once(server, study):
 
 
 def delivered(study, say):
-    report = write_report(study.study, study.pairs, study.out_dir)
+    report = study.report()
     return background.deliver(study.study, study.rows, report, study.runs_dir, say)
 
 

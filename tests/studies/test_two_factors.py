@@ -10,7 +10,6 @@ import statsmodels.formula.api
 
 from studies.engine.reporting import two_factor_report
 from studies.engine.reporting.outcome import collect
-from studies.engine.reporting.report import write_report
 from studies.engine.reporting.two_factors import ABSENT, cochran_limit, two_factors
 
 RATES, STARTS, SEEDS = (1e-4, 1e-3, 4e-3), ("paper", "small", "anchored", "identity"), range(5)
@@ -153,7 +152,7 @@ def test_the_report_has_the_table_and_the_figure(fabricate):
         for j, rate in enumerate((1e-3, 4e-3)):
             fabricate.add(f"{start} {rate:g}", [0.7 + 0.1 * i * j, 0.72 + 0.1 * j, 0.74],
                           {"adapter.start": start, "train.learning_rate": rate})  # fmt: skip
-    report = write_report(fabricate.study, fabricate.pairs, fabricate.out_dir)
+    report = fabricate.report()
     text = report.markdown.read_text(encoding="utf-8")
     found = collect(fabricate.study, fabricate.pairs).two_factors
     row = next(line for line in text.splitlines() if line.startswith("| small | "))

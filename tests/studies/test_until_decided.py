@@ -71,7 +71,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, empty_data
     monkeypatch.setattr(background, "Tracking", NoPage)
     link = background.pages.MlflowLink("", "http://server/#/x")
     monkeypatch.setattr(background, "deliver", lambda *a: link)
-    monkeypatch.setattr(report, "_figures", lambda *a: {})
+    monkeypatch.setattr(report.Draft, "figures", {})
 
     def of(*more: str, study: str = STUDY, **gains: float) -> tuple[int, str, str]:
         Path("s.yaml").write_text(study)

@@ -258,12 +258,11 @@ class Session:
 
         report = None
         if (reported := self.reported(seeds)) is not None:
-            from studies.engine.reporting.report import write_report
+            from studies.engine.reporting.report import draft
 
-            pairs, folder = reported[0], runs.study_dir(self._study, self._runs_dir)
-            report = write_report(
-                self._study, pairs, folder / "report", folder / "trials", *reported[1:]
-            )
+            folder, (pairs, *others) = runs.study_dir(self._study, self._runs_dir), reported
+            made = draft(self._study, pairs, folder / "trials", *others)
+            report = made.write(folder / "report")
         texts = [] if report is None else [f"{report.text}\nReport: {report.markdown}"]
         self._print(*texts)
         link = background.deliver(self._study, results, report, self._runs_dir, complain)

@@ -75,13 +75,37 @@ class Draft:
 
     @functools.cached_property
     def curves(self) -> plots.Curves:
-        """Of the arms that its figures show."""
-        return _curves(self.outcome, self.trials_dir)
+        """Of the arms that its figures show; of several tasks each has its own, TASK/METRIC."""
+        if not self.outcome.is_mean:
+            return read_curves(self.outcome.for_figures(), self.trials_dir)
+        return {
+            f"{name}/{metric}": lines
+            for name, own in self.outcome.tasks.items()
+            for metric, lines in read_curves(own.for_figures(), self.trials_dir).items()
+        }
 
     @functools.cached_property
     def figures(self) -> dict[str, Figure]:
-        """Every figure by the name of its file."""
-        return _figures(self.outcome, self.curves, self.trials_dir)
+        """Every figure by its file's name; arms beyond what can be told apart are left out."""
+        drawn = self.outcome.for_figures()
+        figures: dict[str, Figure] = {}
+        if any(arm.values for arm in drawn.arms):
+            figures["comparison"] = plots.plot_comparison(drawn)
+        figures |= two_factor_report.figures(drawn)
+        if self.curves:
+            figures["learning"] = plots.plot_learning_curves(drawn, self.curves)
+        if drawn.tasks and any(not arm.is_baseline for arm in drawn.arms):
+            figures["tasks"] = plots.plot_tasks(drawn)
+        figures |= after_plots.figures(drawn)
+        tasks = drawn.tasks if drawn.is_mean else {}
+        ends = {name: f"_{file}" for name, file in file_names(tasks, odd=r"[^-\w]+").items()}
+        for name, own in (tasks or {"": drawn}).items():
+            inside = spectra_plots.figures(own.for_figures(), self.trials_dir)
+            inside |= surface_plots.figures(own.for_figures(), self.trials_dir)
+            figures |= {f"{what}{ends.get(name, '')}": figure for what, figure in inside.items()}
+        if self.outcome.search is not None:
+            figures |= search_report.figures(self.outcome.search, drawn)
+        return figures
 
     @functools.cached_property
     def markdown(self) -> str:
@@ -91,7 +115,7 @@ class Draft:
         )
 
     def write(self, out_dir: Path) -> Report:
-        """Write report.md, report.json and the figures to `out_dir`."""
+        """Write report.md, report.json and the figures to `out_dir`, over those of that name."""
         outcome = self.outcome
         out_dir.mkdir(parents=True, exist_ok=True)
         figures = [path for named in self.figures.items() for path in plots.save(*named, out_dir)]
@@ -144,47 +168,6 @@ def draft(
         printed = published.printed(study.published.table, study.published.part)
         sections.insert(0, task_tables.paper(printed))
     return Draft(outcome, trials_dir, tuple(sections))
-
-
-def write_report(
-    study: Study,
-    pairs: Pairs,
-    out_dir: Path,
-    trials_dir: Path | None = None,
-    choices: Sequence[Choice] = (),
-    search: SearchOutcome | None = None,
-    changed: Changes = NO_CHANGES,
-) -> Report:
-    """Write report.md, report.json and the figures of `pairs` to `out_dir`.
-
-    `out_dir` is made where it is missing, and earlier files of the same names are replaced; for the
-    other arguments and errors see `draft`. `trials_dir` is by default `out_dir/../trials`.
-    """
-    return draft(
-        study, pairs, trials_dir or out_dir.parent / "trials", choices, search, changed
-    ).write(out_dir)
-
-
-def _figures(outcome: Outcome, curves: plots.Curves, trials_dir: Path) -> dict[str, Figure]:
-    """Every figure by its file's name; arms beyond what can be told apart are left out."""
-    drawn, figures = outcome.for_figures(), {}
-    if any(arm.values for arm in drawn.arms):
-        figures["comparison"] = plots.plot_comparison(drawn)
-    figures |= two_factor_report.figures(drawn)
-    if curves:
-        figures["learning"] = plots.plot_learning_curves(drawn, curves)
-    if drawn.tasks and any(not arm.is_baseline for arm in drawn.arms):
-        figures["tasks"] = plots.plot_tasks(drawn)
-    figures |= after_plots.figures(drawn)
-    tasks = drawn.tasks if drawn.is_mean else {}
-    ends = {name: f"_{file}" for name, file in file_names(tasks, odd=r"[^-\w]+").items()}
-    for name, own in (tasks or {"": drawn}).items():
-        inside = spectra_plots.figures(own.for_figures(), trials_dir)
-        inside |= surface_plots.figures(own.for_figures(), trials_dir)
-        figures |= {f"{what}{ends.get(name, '')}": figure for what, figure in inside.items()}
-    if outcome.search is not None:
-        figures |= search_report.figures(outcome.search, drawn)
-    return figures
 
 
 def _plain(value: Any) -> Any:
@@ -241,17 +224,6 @@ def _arms_as_data(outcome: Outcome) -> list[dict[str, Any]]:
         }
         for arm in outcome.arms
     ]
-
-
-def _curves(outcome: Outcome, trials_dir: Path) -> plots.Curves:
-    """Of the arms that figures show; of several tasks each has its own, TASK/METRIC."""
-    if not outcome.is_mean:
-        return read_curves(outcome.for_figures(), trials_dir)
-    return {
-        f"{name}/{metric}": lines
-        for name, own in outcome.tasks.items()
-        for metric, lines in read_curves(own.for_figures(), trials_dir).items()
-    }
 
 
 def read_curves(outcome: Outcome, trials_dir: Path) -> plots.Curves:
