@@ -8,7 +8,8 @@ import pytest
 import statsmodels.formula.api
 from scipy import stats
 
-from studies.engine.verdicts.crossed import Crossed, crossed
+from studies.engine.verdicts.crossed import crossed
+from studies.engine.verdicts.statistics import Measured
 
 
 def made(
@@ -28,18 +29,18 @@ def test_a_small_table_by_hand() -> None:
     found = crossed([d])
     # both components are 0: what is left alone makes the error, M_e / (S R)
     freedom = 1 / (1 / 1 + 1 / 2 + 1 / 2)
-    assert found == Crossed(3.0, pytest.approx(1.0), pytest.approx(freedom), 0.0)
+    assert found == Measured(3.0, pytest.approx(1.0), pytest.approx(freedom), 0.0)
     e = np.array([[1.0, 5.0, 9.5], [2.0, 6.0, 10.0]])
     columns, cells = e.mean(axis=0), e - e.mean(axis=0) - e.mean(axis=1)[:, None] + e.mean()
     m_s = 3 * ((e.mean(axis=1) - e.mean()) ** 2).sum()
     m_r, m_e = 2 * ((columns - e.mean()) ** 2).sum() / 2, (cells**2).sum() / 2
     v = m_s + m_r - m_e
     freedom = v**2 / (m_s**2 + m_r**2 / 2 + m_e**2 / 2)
-    assert crossed([e]) == Crossed(
+    assert crossed([e]) == Measured(
         pytest.approx(e.mean()),
         pytest.approx((v / 6) ** 0.5),
         pytest.approx(freedom),
-        pytest.approx((m_r - m_e) / v),
+        pytest.approx((m_r - m_e) / 6),
     )
 
 
@@ -69,7 +70,7 @@ def test_it_is_never_surer_than_the_seeds_alone_and_without_rows_it_is_their_tes
     d = draw.normal(size=(7, 1)) + np.zeros((7, 50))  # all rows alike
     found = crossed([d])
     assert found.error == pytest.approx(d[:, 0].std(ddof=1) / 7**0.5)
-    assert found.freedom == pytest.approx(6) and found.rows_share == 0.0
+    assert found.freedom == pytest.approx(6) and found.of_rows == 0.0
 
 
 def test_sets_of_rows_are_summed() -> None:
@@ -79,9 +80,9 @@ def test_sets_of_rows_are_summed() -> None:
     assert once.mean == pytest.approx(twice.mean) and twice.error < once.error  # rows are others
     assert halves.mean == pytest.approx((a.mean() + b.mean()) / 2)
     of_seeds = (a.mean(axis=1) / 2 + b.mean(axis=1) / 2).var(ddof=1) / 4
-    rows = sum(crossed([x / 2]).error ** 2 * crossed([x / 2]).rows_share for x in (a, b))
+    rows = sum(crossed([x / 2]).of_rows for x in (a, b))
     assert halves.error**2 == pytest.approx(of_seeds + rows)
-    assert halves.rows_share == pytest.approx(rows / (of_seeds + rows))
+    assert halves.of_rows == pytest.approx(rows)
 
 
 def test_no_spread_is_no_error_and_too_little_is_refused() -> None:

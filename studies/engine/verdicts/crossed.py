@@ -21,30 +21,20 @@ that share their seeds are summed: each has its own $M_r$ and $M_e$, and $M_s$ i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from studies.engine.verdicts.statistics import Measured
 
 ROUNDING = 1e-12
 """A spread below this share of the largest number comes from rounding alone."""
 
 
-@dataclass(frozen=True)
-class Crossed:
-    """A mean over seeds and rows."""
-
-    mean: float
-    error: float
-    """Its standard error; 0 where all numbers are the same."""
-    freedom: float
-    """Degrees of freedom of the error, at most of S - 1 where the seeds alone make it."""
-    rows_share: float
-    """Share of the squared error that is there however many seeds there are."""
-
-
-def crossed(sets: Sequence[NDArray[np.float64]], size: float = 0.0) -> Crossed:
+def crossed(sets: Sequence[NDArray[np.float64]], size: float = 0.0) -> Measured:
     """The sum over `sets` of their means, with its error over seeds and rows.
+
+    That error is 0 where all numbers are the same.
 
     Args:
         sets: (S, R) each, the same S seeds in each, its own rows.
@@ -75,6 +65,6 @@ def crossed(sets: Sequence[NDArray[np.float64]], size: float = 0.0) -> Crossed:
     terms.append((ours, seeds - 1.0))
     variance = ours + beyond
     if variance**0.5 <= ROUNDING * max(size, *(float(np.abs(d).max()) for d in sets)):
-        return Crossed(mean, 0.0, seeds - 1.0, 0.0)
+        return Measured(mean, 0.0, seeds - 1.0)
     freedom = variance**2 / sum(value**2 / free for value, free in terms)
-    return Crossed(mean, variance**0.5, freedom, beyond / variance)
+    return Measured(mean, variance**0.5, freedom, beyond)

@@ -12,7 +12,7 @@ from studies.engine.verdicts.collapsed import Discordant, Share, has_collapsed
 from studies.engine.verdicts.crossed import crossed
 from studies.engine.verdicts.median import Median
 from studies.engine.verdicts.row_scores import NoRows, Read, Results, by_seed_and_row
-from studies.engine.verdicts.statistics import Measured, summarize
+from studies.engine.verdicts.statistics import Measured, Summary, summarize
 
 RUNS = "runs"
 """What the interval or test of a claim about collapsed runs is about."""
@@ -85,7 +85,7 @@ def sample(
     tested, over = None if zero else summary.measured, ""
     if summary.n > 1 and not exact and not zero:
         on = measured or [(results, metric)]
-        tested, over = _with_rows(tested, summary.mean, total, on, list(values_of), read, size)
+        tested, over = _with_rows(summary, total, on, list(values_of), read, size)
         note = "" if tested is not None else note
     mean = numbers[0] if exact else summary.mean
     return Sample(summary.n, mean, tested, exact, zero or note, over, tuple(numbers))
@@ -135,8 +135,7 @@ def sample_of_collapsed(
 
 
 def _with_rows(
-    alone: Measured | None,
-    mean: float | None,
+    alone: Summary,
     total: WeightedSum,
     measured: Sequence[tuple[Results, str]],
     seeds: Sequence[int],
@@ -147,12 +146,11 @@ def _with_rows(
     try:
         both = crossed(by_seed_and_row(total, measured, seeds, read), size)
     except NoRows as error:
-        return alone, f"seeds alone: {error}"
-    assert mean is not None, "there are seeds"
+        return alone.measured, f"seeds alone: {error}"
+    assert alone.mean is not None, "there are seeds"
     if not both.error:
-        return alone, BOTH
-    of_rows = both.rows_share * both.error**2
-    return Measured(mean, both.error, both.freedom, of_rows, alone), BOTH
+        return alone.measured, BOTH
+    return replace(both, mean=alone.mean, of_seeds=alone.measured), BOTH
 
 
 def _is_count(metric: str) -> bool:
