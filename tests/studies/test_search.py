@@ -252,7 +252,7 @@ def test_failed_points_are_told_and_tried_again_only_when_asked(lab) -> None:
     failed = [trial for trial, result in history(lab) if result.status == "failed"]
     assert 0 < len(failed) < 8 and len(history(lab)) == 8
     assert sum(row.state.name == "FAIL" for row in rows(lab)) == len(failed)
-    outcome = gather(lab.study, history(lab), optuna_storage.importances)
+    outcome = gather(lab.study, history(lab))
     assert [p.state for p in outcome.points].count("failed") == len(failed)
     assert {p.message for p in outcome.points if p.state == "failed"} == {"it broke"}
     lab.run()

@@ -1,6 +1,6 @@
 """The stages of a study: `search` or `tune` chooses settings, then `seeds` measures the arms."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,14 +8,13 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from studies.engine.command import looks
-from studies.engine.definition.sections import Search
 from studies.engine.definition.study import Study
 from studies.engine.planning import runs
 from studies.engine.planning.plan import plan, plan_candidates, plan_tuning
 from studies.engine.planning.selection import only
 from studies.engine.planning.tuning import Choice, extension
 from studies.engine.records import Result, Stage, Trial
-from studies.engine.reporting.search_outcome import SearchOutcome, gather
+from studies.engine.reporting.search_outcome import SearchOutcome, gather, state
 from studies.engine.searching import search
 
 if TYPE_CHECKING:
@@ -167,8 +166,7 @@ class SearchStage:
 
     def summary(self) -> RenderableType:
         """How many points there are, for `--plan`."""
-        outcome = gather(self._study, self._history(), lambda spec, points: ())
-        states = [point.state for point in outcome.points]
+        states = [state(self._spec, result) for _, result in self._history()]
         counts = [f"{states.count(s)} {s}" for s in ("done", "pruned", "failed") if s in states]
         left = self._spec.trials - len(states)
         counts += [f"{left} to be asked for"] if left > 0 else []
@@ -184,18 +182,10 @@ class SearchStage:
 
     def outcome(self) -> SearchOutcome:
         """What was found so far."""
-        return gather(self._study, self._history(), _importances)
+        return gather(self._study, self._history())
 
     def _history(self) -> list[tuple[Trial, Result]]:
         return search.history(self._study, self.make, self._runs_dir)
-
-
-def _importances(
-    spec: Search, points: Sequence[tuple[search.Settings, Sequence[float]]]
-) -> Sequence[Mapping[str, float]]:
-    from studies.engine.searching.optuna_storage import importances  # with Optuna
-
-    return importances(spec, points)
 
 
 class SeedsStage:

@@ -1,6 +1,6 @@
 """What a search found, as values: every point, the Pareto set, and what each setting decides."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,6 @@ from studies.engine.searching import search
 
 FEW_POINTS = 10
 """Below this many finished points importances say nothing."""
-
-Importances = Callable[
-    [Search, Sequence[tuple[search.Settings, Sequence[float]]]],
-    Sequence[Mapping[str, float]],
-]
-"""As `studies.engine.searching.optuna_storage.importances`."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +58,17 @@ class SearchOutcome:
         return tuple(sorted(members, key=lambda point: sign * point.values[0]))
 
 
-def gather(
-    study: Study, history: Sequence[tuple[Trial, Result]], importances: Importances
-) -> SearchOutcome:
+def state(spec: Search, result: Result) -> str:
+    """How a point ended: done, pruned or failed."""
+    if search.values(spec, result) is not None:
+        return "done"
+    return "pruned" if result.pruned else "failed"
+
+
+def gather(study: Study, history: Sequence[tuple[Trial, Result]]) -> SearchOutcome:
     """The search of `study` whose ended points are `history`."""
+    from studies.engine.searching.optuna_storage import importances  # with Optuna
+
     spec = search.search_of(study)
     values = {t.key: tuple(v) for t, r in history if (v := search.values(spec, r)) is not None}
     on_front = dict(zip(values, search.front(spec, list(values.values())), strict=True))
@@ -85,7 +86,7 @@ def gather(
             SearchPoint(
                 name=trial.label,
                 settings=trial.candidate,
-                state=_state(result, trial.key in values),
+                state=state(spec, result),
                 values=values.get(trial.key, ()),
                 reported=value_of(result, study.objective.metric),
                 message="" if result.failure is None else result.failure.message,
@@ -96,9 +97,3 @@ def gather(
         ),
         importances=tuple(importances(spec, done)) if len(done) >= FEW_POINTS else (),
     )
-
-
-def _state(result: Result, done: bool) -> str:
-    if done:
-        return "done"
-    return "pruned" if result.pruned else "failed"
