@@ -1,8 +1,9 @@
 """What a study found: its trials gathered by arm, compared and annotated, before any rendering."""
 
 import functools
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,8 +17,7 @@ from studies.engine.records import BestStep, Cost, Result, Trial
 from studies.engine.reporting.after_outcome import ArmAfter, gather
 from studies.engine.reporting.arm_facts import figure, matched, setting, steps_of
 from studies.engine.reporting.costs import median_cost
-from studies.engine.reporting.environments import distinct, indices, without_host
-from studies.engine.reporting.over_tasks import differences, ended_on_all, means
+from studies.engine.reporting.over_tasks import ended_on_all, means
 from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.reporting.two_factors import TwoFactors, two_factors
 from studies.engine.verdicts.claims import Verdict, judge
@@ -219,7 +219,13 @@ def collect(
     verdicts = judge(study.claims, results, whole.metric, trend_points(study),
                      measured if several else {}, looks, read)  # fmt: skip
     tasks = {name: own for name, (own, *_) in on.items()}
-    gains = {name: {arm.name: arm.gain[0] for arm in own.arms} for name, own in tasks.items()}
+    gains: dict[str, dict[str, float]] = {arm.name: {} for arm in whole.arms}
+    for name, on_task in tasks.items():
+        for arm in on_task.arms:
+            if arm.gain[0] is not None:
+                gains[arm.name][name] = arm.gain[0]
+    # an arm without one on some task would be tested on other tasks than the others
+    whole_gains = {arm: own for arm, own in gains.items() if len(own) == len(tasks) > 0}
     return replace(
         whole,
         choices=tuple(choices),
@@ -229,7 +235,7 @@ def collect(
         verdicts=tuple(verdicts),
         looks=tuple(map(len, looks)),
         tasks=tasks,
-        over_tasks=compare_over_tasks(differences(gains)),
+        over_tasks=compare_over_tasks(whole_gains),
     )
 
 
@@ -258,11 +264,9 @@ def _of(
         for arm, own in runs.items()
     }
     fallen = collapsed(ended, metric)
-    arms = tuple(
-        replace(arm, collapsed=fallen.get(arm.name))
-        for arm in _arms(study, metric, runs, results, table, axis)
-    )
-    environments = distinct(without_host(result.environment) for _, result in done)
+    arms = _arms(study, metric, runs, results, table, axis, fallen)
+    places = [(trial.arm, _without_host(result.environment)) for trial, result in done]
+    environments = _distinct(place for _, place in places)
     outcome = Outcome(
         name=study.name,
         question=study.question,
@@ -275,10 +279,10 @@ def _of(
         table=table,
         arms=arms,
         failed=tuple(failed),
-        data=distinct(result.data for _, result in done),
+        data=_distinct(result.data for _, result in done),
         environments=environments,
         environment_of={
-            arm: indices((r for trial, r in done if trial.arm == arm), environments)
+            arm: tuple(i for i, each in enumerate(environments) if (arm, each) in places)
             for arm in results
         },
         after=gather({arm.name: results[arm.name] for arm in arms}, metric),
@@ -298,6 +302,7 @@ def _arms(
     results: Mapping[str, Mapping[int, Result]],
     table: published.Table | None,
     axis: str | None,
+    fallen: Mapping[str, Collapsed],
 ) -> tuple[Arm, ...]:
     """The arms, the baseline first: all `runs` by arm and seed, and the `results` that count."""
     values = {
@@ -307,16 +312,20 @@ def _arms(
     comparisons = compare_arms(values, study.baseline)
     notes = {arm.name: arm.note for arm in study.arms}
     rows = {} if study.published is None else study.published.rows
+    swept = {arm: next(iter(own.values()))[0].swept for arm, own in runs.items()}
+    base = swept.get(study.baseline, {})
+    rest = [{path: own[path] for path in own if path != axis} for own in (base, *swept.values())]
+    placed = axis in base and rest.count(rest[0]) > 2  # another arm is the same but for that
     arms = []
     for name in sorted(runs, key=lambda arm: arm != study.baseline):  # stable: as planned
         trials, own = [trial for trial, _ in runs[name].values()], results[name].values()
         is_baseline = name == study.baseline
-        x = None if axis is None or is_baseline else setting(trials[0], axis)
+        x = None if axis is None or (is_baseline and not placed) else setting(trials[0], axis)
         steps, epochs = steps_of(trials[0], next(iter(own), None))
         arms.append(
             Arm(
                 name=name,
-                swept=dict(trials[0].swept),
+                swept=dict(swept[name]),
                 is_baseline=is_baseline,
                 values=values[name],
                 summary=summarize(list(values[name].values())),
@@ -328,18 +337,10 @@ def _arms(
                 note="; ".join(filter(None, (notes.get(name, ""), matched(own)))),
                 steps=steps,
                 epochs=epochs,
+                collapsed=fallen.get(name),
             )
         )
-    return tuple(_placed(arm, arms, axis) for arm in arms)
-
-
-def _placed(arm: Arm, arms: Sequence[Arm], axis: str | None) -> Arm:
-    """The baseline at its place on the axis where other arms are the same but for that."""
-    if axis is None or not arm.is_baseline or axis not in arm.swept:
-        return arm
-    rest = {**arm.swept, axis: None}
-    alike = any({**other.swept, axis: None} == rest for other in arms if other is not arm)
-    return replace(arm, x=arm.swept[axis]) if alike else arm
+    return tuple(arms)
 
 
 def _by_arm(pairs: Pairs) -> dict[str, dict[int, tuple[Trial, Result]]]:
@@ -365,6 +366,16 @@ def _axis(study: Study, pairs: Pairs) -> str | None:
             for path, value in trial.swept.items():
                 seen.setdefault(path, set()).add(repr(value))
     return max(seen, key=lambda path: len(seen[path]), default=None)
+
+
+def _without_host(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """`environment` but the machine's name, which says nothing to the reader of a report."""
+    return {k: environment[k] for k in sorted(environment) if k != "host"}
+
+
+def _distinct(values: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Those of `values` that hold something, each once, in their order."""
+    return tuple({json.dumps(each, sort_keys=True): each for each in values if each}.values())
 
 
 def _failed(result: Result) -> Result:

@@ -86,16 +86,3 @@ def _under_shared_names(study: Study, task: str, metrics: Mapping[str, float]) -
         if name(mine) in metrics:
             renamed[name(shared)] = metrics[name(mine)]
     return renamed
-
-
-def differences(known: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, float]]:
-    """Arm to task to the mean difference from the baseline there, from task to arm to it.
-
-    An arm without one on some task is left out: others would be tested on other tasks.
-    """
-    by_arm: dict[str, dict[str, float]] = {}
-    for task, own in known.items():
-        for arm, difference in own.items():
-            if difference is not None:
-                by_arm.setdefault(arm, {})[task] = difference
-    return {arm: own for arm, own in by_arm.items() if len(own) == len(known)}
