@@ -220,7 +220,7 @@ class Findings:
                 f"no trial of {self.study.name} has a result yet: nothing to report. "
                 f"`studies.run` trains what is missing in {self.folder}"
             )
-        return draft(self.study, self._reported[0], self.folder / "trials", *self._reported[1:])
+        return draft(self.study, self.folder / "trials", *self._reported)
 
     def __repr__(self) -> str:
         states = [state for _, state in self._states]

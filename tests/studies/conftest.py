@@ -116,7 +116,7 @@ class FabricatedStudy:
         from studies.engine.reporting.report import draft
 
         pairs = self.pairs if pairs is None else pairs
-        return draft(self.study, pairs, self.out_dir.parent / "trials").write(self.out_dir)
+        return draft(self.study, self.out_dir.parent / "trials", pairs).write(self.out_dir)
 
     def add(self, arm, values, swept=None, *, failed=(), environment=None, cost=None, data=None):
         """One trial a value; its seed is its place. `failed` seeds have a failure instead."""

@@ -265,7 +265,7 @@ def test_a_share_for_which_no_singular_value_is_left_has_no_place_in_the_figure(
         }  # fmt: skip
         metrics = result.metrics | more
         fabricate.rows[i] = (trial, result.model_copy(update={"metrics": metrics}), folder)
-    report = draft(fabricate.study, fabricate.pairs, fabricate.out_dir.parent / "trials")
+    report = draft(fabricate.study, fabricate.out_dir.parent / "trials", fabricate.pairs)
     assert ("kept_parameters" in report.figures) == any(kept)
     assert "| phi | 0.5 | 0 |" in report.markdown or not any(kept)
 

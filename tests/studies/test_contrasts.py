@@ -312,6 +312,6 @@ def test_the_report_decides_what_the_file_claims(load, tmp_path: Path) -> None:
         for t in plan(study)
         for v in [values[t.arm][study.seeds.index(t.seed)]]
     ]
-    text = draft(study, pairs, tmp_path / "trials").write(tmp_path / "report").markdown.read_text()
+    text = draft(study, tmp_path / "trials", pairs).write(tmp_path / "report").markdown.read_text()
     assert "| falls | **confirmed** | test/accuracy: slope of `r=4` … `r=64` − slope" in text
     assert "| sums | **refuted** | test/accuracy: `r=4` + `wide` − 2 `bitfit` is lower" in text

@@ -90,7 +90,7 @@ def test_the_report_draws_them(tiny_bert: Path, tiny_csv: Path, tmp_path: Path) 
     assert measured["lora"] == measured["ia3"] == of_ranks < of_attention
     lora = next(result for trial, result in pairs if trial.arm == "lora")
     assert lora.metrics["after/spectra/all/rank"] <= 3
-    report = draft(study, pairs, tmp_path / "trials").write(tmp_path / "report")
+    report = draft(study, tmp_path / "trials", pairs).write(tmp_path / "report")
     names = {figure.stem for figure in report.figures if figure.suffix == ".png"}
     assert names >= {"stable_rank", "spectra", "utilization", "phi"}
     text = report.markdown.read_text()

@@ -260,9 +260,8 @@ class Session:
         if (reported := self.reported(seeds)) is not None:
             from studies.engine.reporting.report import draft
 
-            folder, (pairs, *others) = runs.study_dir(self._study, self._runs_dir), reported
-            made = draft(self._study, pairs, folder / "trials", *others)
-            report = made.write(folder / "report")
+            folder = runs.study_dir(self._study, self._runs_dir)
+            report = draft(self._study, folder / "trials", *reported).write(folder / "report")
         texts = [] if report is None else [f"{report.text}\nReport: {report.markdown}"]
         self._print(*texts)
         link = background.deliver(self._study, results, report, self._runs_dir, complain)

@@ -131,8 +131,8 @@ class Draft:
 
 def draft(
     study: Study,
-    pairs: Pairs,
     trials_dir: Path,
+    pairs: Pairs,
     choices: Sequence[Choice] = (),
     search: SearchOutcome | None = None,
     changed: Changes = NO_CHANGES,
@@ -141,10 +141,9 @@ def draft(
 
     Args:
         study: what was asked.
-        pairs: every trial that ran with what it found, in the order of the plan; failed ones too.
         trials_dir: folder that holds `<key>/metrics.jsonl`. Arms without these files have no
             learning curve.
-
+        pairs: every trial that ran with what it found, in the order of the plan; failed ones too.
         choices: what the tuning stage found, see `studies.engine.planning.tuning`.
         search: what the search found, see `studies.engine.searching.search`.
         changed: what of claims, looks and seeds is not as it was before the first result.
