@@ -34,7 +34,12 @@ def _remarks(outcome: Outcome) -> Iterator[str]:
         yield from _data(outcome)
     for claim in outcome.unasked:
         yield f"Not asked under this profile, which leaves out an arm of it: {claim}."
-    yield from _environments(outcome)
+    keys = sorted({k for e in outcome.environments for k in e} - {"trials_at_once"})  # told apart
+    if differ := [k for k in keys if len({str(e.get(k)) for e in outcome.environments}) > 1]:
+        yield (
+            f"Trials ran in environments that differ in {', '.join(differ)}: a difference between "
+            "arms may come from there."
+        )
     yield from _seeds(outcome)
     yield from _chance(outcome)
     yield from _published(outcome)
@@ -163,16 +168,6 @@ def _on_collapsed(outcome: Outcome) -> bool:
     return any(verdict.over == RUNS for verdict in outcome.verdicts)
 
 
-def _range(numbers: Sequence[int]) -> str:
-    return span(min(numbers), max(numbers))
-
-
-def _extended(choices: Sequence[Choice]) -> str:
-    """Which arms got values beyond those that all had."""
-    more = ", ".join(f"`{choice.title}`" for choice in choices if choice.extended)
-    return more and f"; {more} also tried values beyond the end that was the best so far"
-
-
 def _doubts(choices: Sequence[Choice]) -> Iterator[str]:
     """Where a choice may have been another."""
     if close := sum(bool(choice.close) for choice in choices):
@@ -205,7 +200,8 @@ def _choices(outcome: Outcome) -> Iterator[str]:
         by = " or ".join(dict.fromkeys(f"`{kept.metric}`" for kept in outcome.best_steps))
         yield (
             f"{len(outcome.best_steps)} trials are measured with the parameters of their best {by} "
-            f"(train.keep: best): of step {_range(steps)} where {_range(trained)} were trained. "
+            f"(train.keep: best): of step {span(min(steps), max(steps))} where "
+            f"{span(min(trained), max(trained))} were trained. "
             "On validation they look better than they are."
         )
     if outcome.choices:
@@ -213,9 +209,11 @@ def _choices(outcome: Outcome) -> Iterator[str]:
         left = ", ".join(f"`{choice.title}`" for choice in outcome.choices if not choice.settings)
         untuned = f" No value gave a result for {left}: there it is the study's own."
         each = "each arm and task" if outcome.is_mean else "each arm"
+        more = ", ".join(f"`{choice.title}`" for choice in outcome.choices if choice.extended)
+        extended = f"; {more} also tried values beyond the end that was the best so far"
         yield (
             f"{tuned} was chosen for {each} on {chosen_on}, from the same values and with other "
-            f"seeds than those reported{_extended(outcome.choices)}.{untuned if left else ''}"
+            f"seeds than those reported{extended if more else ''}.{untuned if left else ''}"
         )
         yield from _doubts(outcome.choices)
         medians = any(verdict.statistic == "median" for verdict in outcome.verdicts)
@@ -260,23 +258,13 @@ def beyond_the_interval(outcome: Outcome) -> tuple[int, list[tuple[Arm, float, f
         return 0, []  # a baseline of its own for every value: another difference than ours
     known, out = 0, []
     for arm in outcome.arms:
-        measured, paper = arm.comparison, arm.published_difference
-        if measured is None or measured.low is None or measured.high is None or paper is None:
+        (_, low, high), paper = arm.gain, arm.published_difference
+        if low is None or high is None or paper is None:
             continue
         known += 1
-        if not measured.low <= paper <= measured.high:
-            out.append((arm, paper, measured.low, measured.high))
+        if not low <= paper <= high:
+            out.append((arm, paper, low, high))
     return known, out
-
-
-def _environments(outcome: Outcome) -> Iterator[str]:
-    keys = sorted({k for e in outcome.environments for k in e} - {"trials_at_once"})  # told apart
-    differ = [k for k in keys if len({str(e.get(k)) for e in outcome.environments}) > 1]
-    if differ:
-        yield (
-            f"Trials ran in environments that differ in {', '.join(differ)}: a difference between "
-            "arms may come from there."
-        )
 
 
 def _seeds(outcome: Outcome) -> Iterator[str]:
