@@ -1,6 +1,6 @@
 """A study's outcome as Markdown and as a table for the terminal."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from studies.engine.labels import short_names, short_value
@@ -60,19 +60,10 @@ def terminal(outcome: Outcome) -> str:
             "finding", "trainable", "phi", "peak mem", "step", "paper diff"]  # fmt: skip
     rows = []
     for arm in outcome.arms:
-        c = arm.comparison
+        n, mean, fallen, _, gain, p, finding, *costs = _answer(arm, outcome, _plus_minus)
+        share, words = fallen.partition(" [")[0], finding.partition(" of ")[0].partition(":")[0]
         paper = _signed(arm.published_difference) if arm.published and not arm.is_baseline else ""
-        rows.append([
-            arm.name,
-            str(arm.summary.n),
-            _plus_minus(arm.summary.estimate),
-            _collapsed(arm, outcome)[0].partition(" [")[0],
-            _plus_minus(c.estimate, "+") if c else "",
-            p_value(c.p_holm) if c else "",
-            _finding(arm, outcome).partition(" of ")[0].partition(":")[0],
-            *_costs(arm),
-            paper,
-        ])  # fmt: skip
+        rows.append([arm.name, n, mean, share, gain, p, words, *costs, paper])
     filled = grid(*_filled(head, rows), left=("arm", "finding"))
     majority = "" if outcome.majority is None else f"; majority class {outcome.majority:.3f}"
     above = [
@@ -109,17 +100,8 @@ def _results(outcome: Outcome) -> str:
         head += ["paper", "paper − baseline"]
     rows = []
     for arm in outcome.arms:
-        c, s = arm.comparison, arm.summary
-        row = [
-            f"{arm.name} (baseline)" if arm.is_baseline else arm.name,
-            str(s.n),
-            interval(s.estimate),
-            *_collapsed(arm, outcome),
-            interval(c.estimate, "+") if c else "",
-            p_value(c.p_holm) if c else "",
-            _finding(arm, outcome),
-            *_costs(arm),
-        ]
+        name = f"{arm.name} (baseline)" if arm.is_baseline else arm.name
+        row = [name, *_answer(arm, outcome, interval)]
         if outcome.table is not None:
             figure = arm.published
             spread = f" ± {figure.std:.3f}" if figure and figure.std is not None else ""
@@ -133,6 +115,16 @@ def _results(outcome: Outcome) -> str:
     return f"`{outcome.metric}`{over}, {outcome.better} is better.{beside}\n\n{filled}"
 
 
+def _answer(arm: Arm, outcome: Outcome, form: Callable[..., str]) -> list[str]:
+    """Cells that both tables have of an arm; `form` writes an estimate and takes a sign."""
+    c = arm.comparison
+    tested = (
+        [form(c.estimate, "+"), p_value(c.p_holm), c.words(outcome.direction)] if c else [""] * 3
+    )
+    own = [str(arm.summary.n), form(arm.summary.estimate), *_collapsed(arm, outcome)]
+    return [*own, *tested, *_costs(arm)]
+
+
 def _difference(verdict: Verdict) -> str:
     """The difference with its interval, or why there is none, and what it does not tell."""
     about = (verdict.difference, verdict.low, verdict.high)
@@ -144,11 +136,11 @@ def _difference(verdict: Verdict) -> str:
 def _claims(outcome: Outcome) -> str:
     if not outcome.verdicts:
         return ""
-    rows, over = [], {v.over for v in outcome.verdicts if v.over}
-    for v in outcome.verdicts:
-        difference = _difference(v)
-        about = [v.over] if len(over) > 1 else []
-        rows.append([v.claim, f"**{v.word}**", v.rule, str(v.n), difference, *about])
+    over = {v.over for v in outcome.verdicts if v.over}
+    rows = [
+        [v.claim, f"**{v.word}**", v.rule, str(v.n), _difference(v), *[v.over] * (len(over) > 1)]
+        for v in outcome.verdicts
+    ]
     written = "not written before the run" if outcome.changed.claims else "written before the run"
     head = [f"claim, {written}", "verdict", "rule", "n", "difference [interval]"]
     head += ["over"] if len(over) > 1 else []
@@ -246,14 +238,9 @@ def _collapsed(arm: Arm, outcome: Outcome) -> list[str]:
     return [share, number(own.mean_without)]
 
 
-def _finding(arm: Arm, outcome: Outcome) -> str:
-    return arm.comparison.words(outcome.direction) if arm.comparison else ""
-
-
 def _tested(outcome: Outcome) -> int:
     """Over how many arms p and finding are corrected: they may differ from the interval beside."""
-    compared = [arm.comparison for arm in outcome.arms if arm.comparison is not None]
-    return sum(comparison.p is not None for comparison in compared)
+    return sum(arm.comparison is not None and arm.comparison.p is not None for arm in outcome.arms)
 
 
 def _filled(
