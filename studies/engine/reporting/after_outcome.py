@@ -2,7 +2,7 @@
 
 import re
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from studies.engine.definition.sections import (
@@ -18,8 +18,6 @@ from studies.engine.definition.sections import (
 from studies.engine.records import Result
 from studies.engine.verdicts.statistics import Comparison, Summary, compare, summarize
 
-Seeds = Mapping[int, Mapping[str, float]]
-"""Seed, ascending, to the metrics of one arm's trial."""
 _SHARE = re.compile(r"after/para_([^/]+)/")
 _TIME = re.compile(rf"{spectra_name()}/step_(\d+)/")
 _STEP = re.compile(r"after/landscape/(.+)")
@@ -104,83 +102,62 @@ class ArmAfter:
 
 def gather(results: Mapping[str, Mapping[int, Result]], metric: str) -> tuple[ArmAfter, ...]:
     """Every arm of which something was evaluated after training; `results` by arm and seed."""
-    return tuple(
-        _arm(arm, seeds, metric)
-        for arm, own in results.items()
-        if (seeds := {seed: r.metrics for seed, r in own.items() if _is_after(r.metrics)})
-    )
+    found = []
+    for arm, own in results.items():
+        known = {seed: result.metrics for seed, result in own.items()}
+        seeds = {s: m for s, m in known.items() if any(n.startswith("after/") for n in m)}
+        if seeds:
+            found.append(_arm(arm, seeds, metric))
+    return tuple(found)
 
 
-def _is_after(metrics: Iterable[str]) -> bool:
-    return any(name.startswith("after/") for name in metrics)
-
-
-def _arm(arm: str, seeds: Seeds, metric: str) -> ArmAfter:
+def _arm(arm: str, seeds: Mapping[int, Mapping[str, float]], metric: str) -> ArmAfter:
+    """What `seeds`, to the metrics of the arm's trial, say."""
     names = sorted({name for metrics in seeds.values() for name in metrics})
-    shares = {float(hit[1]) for name in names if (hit := _SHARE.match(name))}
+
+    def values(name: str) -> dict[int, float]:
+        return {seed: metrics[name] for seed, metrics in seeds.items() if name in metrics}
+
+    def mean(name: str) -> float:
+        return statistics.fmean(values(name).values())
+
+    def summary(name: str) -> Summary:
+        return summarize(list(values(name).values()))
+
+    def below(start: str) -> dict[str, float]:
+        """Means of all metrics whose names begin with `start`, by what follows."""
+        return {n.removeprefix(start): mean(n) for n in names if n.startswith(start)}
+
+    def steps_to(reached: str) -> StepsTo:
+        value = reached.removeprefix(STEPS_TO).removesuffix("/reached")
+        # the mean over tasks is 1 where all of them had it
+        count = sum(had >= 1 for had in values(reached).values())
+        return StepsTo(value, count, summary(f"{reached.removesuffix('reached')}steps"))
+
+    curve, trained = [], values(metric)
+    for share in sorted({float(hit[1]) for n in names if (hit := _SHARE.match(n))}, reverse=True):
+        if pruned := values(f"{para_name(share)}/{metric}"):
+            facts = {fact: mean(f"{para_name(share)}/{fact}") for fact in PARA_FACTS}
+            own = summarize(list(pruned.values()))
+            curve.append(Pruned(share, summary=own, difference=compare(pruned, trained), **facts))
+    affine, generalization = None, None
+    if fitted := values(name := f"after/affine/{metric}"):
+        lost = mean("after/affine/non_affine_share")
+        affine = Affine(lost, summary(name), compare(fitted, trained))
+    of_test = metric.partition("/")[2]
+    if values(gap := gap_name(of_test)):
+        generalization = Generalization(summary(train_name(of_test)), summary(gap))
     steps = sorted(float(hit[1]) for name in names if (hit := _STEP.match(name)))
-    times = {int(hit[1]) for name in names if (hit := _TIME.match(name))}
-    trained = _values(seeds, metric)
-    curve = (_pruned(share, seeds, metric, trained) for share in sorted(shares, reverse=True))
-    affine = None
-    if values := _values(seeds, f"after/affine/{metric}"):
-        lost = _mean(seeds, "after/affine/non_affine_share")
-        affine = Affine(lost, _summary(values), compare(values, trained))
+    times = sorted({int(hit[1]) for name in names if (hit := _TIME.match(name))})
+    parts = {part: below(f"{spectra_name()}/{part}/") for part in PARTS}
     return ArmAfter(
         arm=arm,
-        trained=_summary(trained),
-        curve=tuple(point for point in curve if point is not None),
+        trained=summary(metric),
+        curve=tuple(curve),
         affine=affine,
-        landscape=tuple((step, _summary(_values(seeds, landscape_name(step)))) for step in steps),
-        ranks=tuple(
-            Ranks(part, own)
-            for part in PARTS
-            if (own := _below(f"{spectra_name()}/{part}/", seeds))
-        ),
-        over_time=tuple(
-            (step, _below(f"{spectra_name(step)}/all/", seeds)) for step in sorted(times)
-        ),
-        generalization=_generalization(seeds, metric.partition("/")[2]),
-        steps_to=tuple(_steps_to(seeds, n) for n in names if n.endswith("/reached")),
+        landscape=tuple((step, summary(landscape_name(step))) for step in steps),
+        ranks=tuple(Ranks(part, numbers) for part, numbers in parts.items() if numbers),
+        over_time=tuple((step, below(f"{spectra_name(step)}/all/")) for step in times),
+        generalization=generalization,
+        steps_to=tuple(steps_to(name) for name in names if name.endswith("/reached")),
     )
-
-
-def _generalization(seeds: Seeds, metric: str) -> Generalization | None:
-    gaps = _values(seeds, gap_name(metric))
-    train = _values(seeds, train_name(metric))
-    return Generalization(_summary(train), _summary(gaps)) if gaps else None
-
-
-def _steps_to(seeds: Seeds, name: str) -> StepsTo:
-    reached = _values(seeds, name)
-    steps = _values(seeds, f"{name.removesuffix('reached')}steps")
-    value = name.removeprefix(STEPS_TO).removesuffix("/reached")
-    # the mean over tasks is 1 where all of them had it
-    return StepsTo(value, sum(had >= 1 for had in reached.values()), _summary(steps))
-
-
-def _below(start: str, seeds: Seeds) -> dict[str, float]:
-    """Means of all metrics whose names begin with `start`, by what follows."""
-    names = sorted({name for metrics in seeds.values() for name in metrics})
-    return {n.removeprefix(start): _mean(seeds, n) for n in names if n.startswith(start)}
-
-
-def _pruned(share: float, seeds: Seeds, metric: str, trained: Mapping[int, float]) -> Pruned | None:
-    """None where no seed has the metric."""
-    values = _values(seeds, f"{para_name(share)}/{metric}")
-    if not values:
-        return None
-    facts = {fact: _mean(seeds, f"{para_name(share)}/{fact}") for fact in PARA_FACTS}
-    return Pruned(share, summary=_summary(values), difference=compare(values, trained), **facts)
-
-
-def _values(seeds: Seeds, name: str) -> dict[int, float]:
-    return {seed: metrics[name] for seed, metrics in seeds.items() if name in metrics}
-
-
-def _mean(seeds: Seeds, name: str) -> float:
-    return statistics.fmean(_values(seeds, name).values())
-
-
-def _summary(values: Mapping[int, float]) -> Summary:
-    return summarize(list(values.values()))
