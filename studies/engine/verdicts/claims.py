@@ -1,16 +1,10 @@
 r"""Rules written before the run, and what the results say of them.
 
-A claim says that a number $d$, a weighted sum of its arms at the same seed such as a difference or
-a slope (see `studies.engine.definition.contrasts`), lies in a set $S$: `higher` is $d > m$,
-`not_higher` $d \le m$, `within` $|d| \le m$, with the margin $m$ in the unit of $d$. The verdict is
-*confirmed* where the interval of $d$ lies in $S$, *refuted* where it lies outside, *bounded* where
-it lies wholly within the claim's `resolution` of $m$, else *not decided*.
-
-Of `higher` and the like one direction alone can be wrong, so each word is a one-sided t test at the
-level $a$ of the claim and the interval has $1 - 2a$; `within` is confirmed by two one-sided tests
-and refuted on either side, each with half of $a$. The levels are those of `looks.decide`, so that
-all looks and all claims together err in at most 5 % of studies. A cost or a rank that is the
-same for every seed is known exactly.
+A claim says that a number $d$, a weighted sum of its arms at the same seed (see
+`studies.engine.definition.contrasts`), lies above, below or within its margin. Each word on it is a
+one-sided test, and agrees with where the interval of $d$ lies; the rules are in docs/statistics.md.
+Levels are those of `looks.decide`, so that all looks and all claims together err in at most 5 % of
+studies. A cost or a rank that is the same for every seed is known exactly.
 """
 
 import functools

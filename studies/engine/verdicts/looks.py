@@ -1,18 +1,11 @@
 r"""Verdicts at several looks at the same study, whose errors together stay those of one.
 
-The looks are fixed before the run: at look $k$ of $K$ the first $n_k$ seeds are there, and a claim
-may err with the share $w_k = 2k / (K (K + 1))$ of its level, $\sum_k w_k = 1$. A word whose
-one-sided p at look $k$ is at most $w_k$ times the level of its claim is given. That level is
-$\alpha / m$ of $m$ claims, and, as in Holm's step-down, $\alpha / (m - r)$ once $r$ of them are
-clear: their interval lies beyond the margin and the resolution, so that no word but the one given
-had a chance worth mention, and the share of error is free. A claim without resolution is clear when
-it is confirmed or refuted. One whose interval ends within the resolution keeps its share, which it
-may well have spent: a true difference of 0 is bounded nearly always, and might have been called
-positive before.
-
-All of it is done look by look with what is known there: a verdict that was given stays, and a level
-that others have freed may decide a claim on an earlier look's data. See docs/statistics.md for why
-the total error is 5 %.
+The looks are fixed before the run. At look $k$ of $K$ a claim may err with the share
+$w_k = 2k / (K (K + 1))$ of its level, $\sum_k w_k = 1$. That level is $\alpha / (m - r)$ of $m$
+claims, as in Holm's step-down, once $r$ of them are clear: their interval lies beyond the margin
+and the resolution. All of it is done look by look with what is known there: a verdict that was
+given stays, and a level that others have freed may decide a claim on an earlier look's data.
+docs/statistics.md says why the total error is 5 %, and why a bounded claim frees nothing.
 
 References: Holm, *A simple sequentially rejective multiple test procedure* (1979); Lan & DeMets,
 *Discrete sequential boundaries for clinical trials* (1983), of error that is spent look by look.

@@ -1,13 +1,9 @@
 r"""The median of a claim's number over seeds, by the sign test.
 
-Of $n$ seeds with the numbers $d_s$ let $k(c)$ of them lie above $c$. If the median is at most $c$,
-each does so with probability $\frac12$ at most, so the one-sided p is that of a fair coin,
-
-$$p_>(c) = P\big(\mathrm{Bin}(n, \tfrac12) \ge k(c)\big),$$
-
-exact whatever the distribution: without symmetry, and however far out a collapsed run lies. A
-number that equals $c$ speaks for neither side. The interval runs between two of the sorted numbers
-(Thompson 1936). What a number of seeds finds: `sign_power`.
+Where $k(c)$ of the $n$ numbers $d_s$ lie above $c$, the one-sided p of the median lying there is
+$P(\mathrm{Bin}(n, \tfrac12) \ge k(c))$, exact whatever the distribution. A number that equals $c$
+speaks for neither side. The interval runs between two of the sorted numbers (Thompson 1936). What a
+number of seeds finds: `sign_power`; how it compares with a mean: docs/statistics.md.
 
 References: Dixon & Mood, *The statistical sign test* (1946); Thompson, *On confidence ranges for
 the median* (1936); Croux & Rousseeuw, *Time-efficient algorithms for two highly robust estimators
