@@ -60,7 +60,9 @@ class Tracking:
         page = pages.TrackedStudy(self._study, self._runs_dir, self._say)
         while not self._leaving.is_set() and not self._attempt(page.open, ""):
             self._leaving.wait(RETRY_SECONDS)
-        _import_what_the_report_needs()
+        # now, while trials train: after the last one somebody waits for the seconds that it takes
+        from studies.engine.reporting import report  # noqa: F401
+
         while not self._leaving.is_set():
             ended = self._queue.get()
             if ended is None:
@@ -83,11 +85,6 @@ class Tracking:
             return False
         self._away = False
         return True
-
-
-def _import_what_the_report_needs() -> None:
-    """While trials train; after the last one somebody waits for the seconds that it takes."""
-    from studies.engine.reporting import report  # noqa: F401
 
 
 def deliver(

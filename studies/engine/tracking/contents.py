@@ -88,7 +88,12 @@ def settings(config: Mapping[str, Any]) -> dict[str, str]:
 def points(result: Result, curve: Sequence[Mapping[str, Any]], start: int) -> list[Point]:
     """Every value of every metric: the lines of metrics.jsonl, then what was found at the end."""
     logged = [
-        Point(accepted(name), float(value), later(start, entry["seconds"]), _step(entry["step"]))
+        Point(
+            accepted(name),
+            float(value),
+            later(start, entry["seconds"]),
+            int(min(max(entry["step"], 0), MOST_STEPS)),
+        )
         for entry in curve
         for name, value in entry.items()
         if name not in ("seconds", "step") and is_number(value)
@@ -120,10 +125,6 @@ def start_time(result: Result) -> int:
 def later(start: int, seconds: float) -> int:
     """`seconds` after the moment `start`, in milliseconds."""
     return int(min(max(start + seconds * 1000, 1), LATEST))  # 0 is "now" to MLflow
-
-
-def _step(value: float) -> int:
-    return int(min(max(value, 0), MOST_STEPS))
 
 
 def accepted(given: str) -> str:

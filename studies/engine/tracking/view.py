@@ -9,7 +9,7 @@ here is both.
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -53,26 +53,22 @@ def row_of(trial: Trial, result: Result) -> Row:
 
 def merged(rows: Mapping[tuple[str, str], Row]) -> dict[str, Row]:
     """By label: of several tasks one row, with every value of settings that differ between them."""
-    by_label: dict[str, Row] = {}
+    by_label: dict[str, list[Row]] = {}
     for (label, _), row in rows.items():
-        known = by_label.setdefault(label, row)
-        if known is not row:
-            sections, varied = known.sections | row.sections, known.varied | row.varied
-            paths = dict.fromkeys((*known.settings, *row.settings))
-            both = {p: _joined(known.settings.get(p), row.settings.get(p)) for p in paths}
-            by_label[label] = replace(known, settings=both, varied=varied, sections=sections)
-    return by_label
+        by_label.setdefault(label, []).append(row)
+    merged = {}
+    for label, own in by_label.items():
+        paths = dict.fromkeys(path for row in own for path in row.settings)
+        settings = {path: _joined([row.settings.get(path) for row in own]) for path in paths}
+        varied = frozenset[str]().union(*(row.varied for row in own))
+        merged[label] = Row(own[0].stage, settings, varied, _sections(own))
+    return merged
 
 
-def _joined(known: Any, new: Any) -> Any:
-    several = isinstance(known, _Several)
-    if new == known or (several and new in known):
-        return known
-    return _Several((*known, new) if several else (known, new))
-
-
-class _Several(tuple[Any, ...]):
-    """What a setting is on several tasks, each value once."""
+def _joined(values: Sequence[Any]) -> Any:
+    """The one value, or a tuple of each once."""
+    once = [value for i, value in enumerate(values) if value not in values[:i]]
+    return once[0] if len(once) == 1 else tuple(once)
 
 
 def on_task(task: str, metric: str) -> str:
@@ -187,7 +183,7 @@ def _trials(
     }
     names = [*metrics, *_names(objectives, "select_on"), "train/loss"]
     widths = dict.fromkeys((f"metrics.`{name}`" for name in names), 170) | _params(paths)
-    return _state(objectives[0], query, widths, sections, _sections(rows)) | group
+    return _state(objectives[0], query, widths, sections, _sections(rows.values())) | group
 
 
 def _stage(objectives: Sequence[Objective], stage: str, rows: Mapping[str, Row]) -> dict[str, Any]:
@@ -204,12 +200,12 @@ def _stage(objectives: Sequence[Objective], stage: str, rows: Mapping[str, Row])
     }  # fmt: skip
     widths = several | {f"metrics.`{name}`": 150 for name in by}
     widths |= _params(paths) | {"tags.`state`": 100}
-    state = _state(objectives[0], query, widths, sections, _sections(rows))
+    state = _state(objectives[0], query, widths, sections, _sections(rows.values()))
     return state | {"orderByKey": f"metrics.`{by[0]}`"}
 
 
-def _sections(rows: Mapping[str, Row]) -> frozenset[str]:
-    return frozenset[str]().union(*(row.sections for row in rows.values()))
+def _sections(rows: Iterable[Row]) -> frozenset[str]:
+    return frozenset[str]().union(*(row.sections for row in rows))
 
 
 def _names(objectives: Sequence[Objective], key: str) -> list[str]:
