@@ -119,10 +119,4 @@ def _fewest(power_of: Callable[[int], float], share: float) -> int | None:
 
 def _smallest(power_of: Callable[[float], float]) -> float:
     """The number above 0 at which `power_of`, which rises, is `SHARE`."""
-    low, high = 0.0, 1.0
-    while power_of(high) < SHARE:
-        low, high = high, 2 * high
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (low, middle) if power_of(middle) >= SHARE else (middle, high)
-    return high
+    return float(scipy.optimize.bisect(lambda effect: power_of(effect) - SHARE, 0.0, 1e9))
