@@ -1,6 +1,5 @@
 """What the section `search` may say, and what is drawn from its space."""
 
-import random
 from pathlib import Path
 
 import fake_points
@@ -10,7 +9,7 @@ from studies.engine.definition import search_rules
 from studies.engine.definition.schema import load_study
 from studies.engine.definition.sections import Range
 from studies.engine.errors import StudyError
-from studies.engine.searching import search
+from studies.engine.searching import optuna_storage, search
 
 STUDY = fake_points.STUDY
 SPACE = {
@@ -22,9 +21,12 @@ SPACE = {
 }
 
 
-def test_a_drawn_point_lies_in_the_space() -> None:
-    generator = random.Random(0)
-    drawn = [search.draw(SPACE, generator) for _ in range(300)]
+def test_a_drawn_point_lies_in_the_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = fake_points.Lab.unchecked(tmp_path)
+    storage = optuna_storage.Storage(lab.runs_dir)
+    sampler = optuna_storage.Sampler(lab.study, lab.make, storage)
+    monkeypatch.setattr(sampler, "_distributions", optuna_storage._distributions(SPACE))
+    drawn = [sampler.draw() for _ in range(300)]
     assert all(search._contains(SPACE[k], v) for point in drawn for k, v in point.items())
     for path, domain in SPACE.items():
         seen = {repr(point[path]) for point in drawn}

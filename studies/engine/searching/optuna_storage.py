@@ -173,7 +173,7 @@ class OptunaLedger(Queue):
         self._end_old()
         rows = self._with_params(trials)
         complete = {_point(row) for row in rows if row.state is TrialState.COMPLETE}
-        known = {(_point(row), _attempt(row)) for row in rows}
+        known = {(_point(row), row.user_attrs.get("trial", {}).get("attempt", 1)) for row in rows}
         queued: set[str] = set()
         for trial in trials:
             task = self._task(trial)
@@ -270,10 +270,6 @@ class OptunaLedger(Queue):
         self._study.add_trial(row)
 
 
-def _attempt(row: FrozenTrial) -> int:
-    return int(row.user_attrs.get("trial", {}).get("attempt", 1))
-
-
 def _point(row: FrozenTrial) -> str:
     return str(row.user_attrs.get("point"))
 
@@ -286,18 +282,15 @@ def importances(
     {} where no setting does: all points have the same value.
     """
     shares: list[dict[str, float]] = []
-    distributions = _distributions(spec.space)
+    space = _distributions(spec.space)
     for i, objective in enumerate(spec.objectives):
         if len({values[i] for _, values in points}) == 1:
             shares.append({})  # Optuna would give every setting the same share
             continue
         one = optuna.create_study(direction=objective.direction)
         for settings, values in points:
-            one.add_trial(
-                create_trial(
-                    params=dict(settings), distributions=distributions, value=float(values[i])
-                )
-            )
+            value = float(values[i])
+            one.add_trial(create_trial(params=dict(settings), distributions=space, value=value))
         shares.append(optuna.importance.get_param_importances(one))
     return shares
 
@@ -314,10 +307,10 @@ class Sampler:
         self._id = self._storage.get_study_id_from_name(self._study.study_name)
         # a sampler that starts anew with the same seed would ask for its first points again
         seed = derive(spec.seed, f"sampler:{len(self._study.get_trials(deepcopy=False))}")
-        random = spec.sampler == "random"
-        self._study.sampler = (
-            RandomSampler(seed) if random else TPESampler(seed=seed, n_startup_trials=spec.startup)
-        )
+        self._chance = RandomSampler(derive(spec.seed, f"draw:{len(self.rows())}"))
+        self._study.sampler = RandomSampler(seed)
+        if spec.sampler == "tpe":
+            self._study.sampler = TPESampler(seed=seed, n_startup_trials=spec.startup)
         for row in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if "ordinal" not in row.user_attrs:  # cut off before it was kept
                 self._study.tell(row.number, state=TrialState.FAIL)
@@ -331,6 +324,11 @@ class Sampler:
             for row in self._study.get_trials(deepcopy=False)
             if "ordinal" in row.user_attrs
         ]
+
+    def draw(self) -> dict[str, Any]:
+        """A point by chance."""
+        one, nothing = self._chance.sample_independent, create_trial(value=0.0)
+        return {p: one(self._study, nothing, p, d) for p, d in self._distributions.items()}
 
     def ask(self, point: int, settings: search.Settings | None = None) -> search.Proposal:
         """A new row, running: with `settings` of ours, else of the sampler's choice.

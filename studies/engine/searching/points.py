@@ -1,7 +1,6 @@
 """The points of a search: where the loop's trials come from, and where results are recorded."""
 
 import itertools
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,6 @@ from studies.engine.running.events import Event
 from studies.engine.running.protocols import Task
 from studies.engine.searching import search
 from studies.engine.searching.pruning import Lagging
-from studies.engine.trials.seeds import derive
 
 if TYPE_CHECKING:  # Optuna takes a while
     from studies.engine.searching.optuna_storage import Sampler
@@ -33,7 +31,6 @@ class SearchLedger:
         self._study, self._make, self._runs_dir, self._sampler = study, make, runs_dir, sampler
         self._spec = spec = search.search_of(study)
         self._pruner = None if spec.pruning is None else Lagging(spec)
-        self._random = random.Random(derive(spec.seed, f"draw:{len(sampler.rows())}"))
         self._known: dict[str, int] = {}
         """Key to number of all points that were asked for."""
         self._on_event: Callable[[Event], None] = lambda event: None
@@ -131,7 +128,7 @@ class SearchLedger:
     def _random_point(self, point: int) -> search.Settings:
         """A point that is new, by chance; there is one, see `search_rules.check`."""
         while True:
-            settings = search.draw(self._spec.space, self._random)
+            settings = self._sampler.draw()
             if self._make(point, settings).key not in self._known:
                 return settings
 

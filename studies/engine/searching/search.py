@@ -9,8 +9,6 @@ The history of a search are its trials' files; Optuna's database can be rebuilt 
 """
 
 import hashlib
-import math
-import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -159,22 +157,6 @@ def _signed(search: Search, values: Sequence[float]) -> tuple[float, ...]:
         value if objective.direction == "maximize" else -value
         for value, objective in zip(values, search.objectives, strict=True)
     )
-
-
-def draw(space: Mapping[str, Domain], generator: random.Random) -> dict[str, Any]:
-    """A random point of `space`."""
-    return {path: _draw(domain, generator) for path, domain in space.items()}
-
-
-def _draw(domain: Domain, generator: random.Random) -> Any:
-    if not isinstance(domain, Range):
-        return generator.choice(domain)
-    if domain.kind == "int" and not domain.log:
-        return generator.randint(int(domain.low), int(domain.high))
-    if not domain.log:
-        return generator.uniform(domain.low, domain.high)
-    value = math.exp(generator.uniform(math.log(domain.low), math.log(domain.high)))
-    return min(max(round(value), domain.low), domain.high) if domain.kind == "int" else value
 
 
 def _contains(domain: Domain, value: Any) -> bool:
