@@ -18,6 +18,8 @@ RUNS = "runs"
 """What the interval or test of a claim about collapsed runs is about."""
 BOTH = "seeds and test rows"
 MEDIAN = "seeds alone: a median"
+_COUNT = re.compile(rf"cost/.*|{RANK_METRICS}/(step_\d+/)?\w+/rank")
+"""A metric that the form of the method may fix: a cost, or the rank of its updates."""
 SAME = "the difference is the same for every seed"
 
 
@@ -80,7 +82,7 @@ def sample(
     note = summary.note if numbers or len(arms) == 1 else "no finished seed in common"
     if summary.std == 0.0:
         note = SAME
-    known = all(_is_count(term.metric or metric) for term in total.terms)
+    known = all(_COUNT.fullmatch(term.metric or metric) for term in total.terms)
     exact = known and summary.std == 0.0 and not zero
     tested, over = None if zero else summary.measured, ""
     if summary.n > 1 and not exact and not zero:
@@ -151,13 +153,6 @@ def _with_rows(
     if not both.error:
         return alone.measured, BOTH
     return replace(both, mean=alone.mean, of_seeds=alone.measured), BOTH
-
-
-def _is_count(metric: str) -> bool:
-    """Whether the form of the method may fix `metric`: a cost, or the rank of its updates."""
-    return metric.startswith("cost/") or bool(
-        re.fullmatch(rf"{RANK_METRICS}/(step_\d+/)?\w+/rank", metric)
-    )
 
 
 def _number(term: Term, results: Results, seed: int, metric: str) -> float | None:
