@@ -1,12 +1,13 @@
 """What the trials of an arm tell of it beside its numbers."""
 
-from collections.abc import Iterable
+import statistics
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from studies import published
 from studies.engine.definition.points import value_at
 from studies.engine.definition.train import Train, planned_steps
-from studies.engine.records import Result, Trial
+from studies.engine.records import Cost, Result, Trial
 
 
 def steps_of(trial: Trial, result: Result | None) -> tuple[int | None, float | None]:
@@ -27,9 +28,9 @@ def figure(
     table: published.Table | None, trial: Trial, is_baseline: bool, x: Any
 ) -> published.Figure | None:
     """The paper's figure for an arm, of which `trial` is one."""
-    if table is None or is_baseline:
-        return table.baseline_figure if table is not None else None
-    return table.at(x, setting(trial, "adapter.method"))
+    if table is None:
+        return None
+    return table.baseline_figure if is_baseline else table.at(x, setting(trial, "adapter.method"))
 
 
 NEARLY = 0.1
@@ -52,3 +53,30 @@ def matched(done: Iterable[Result]) -> str:
 def setting(trial: Trial, path: str) -> Any:
     """The trial's value at a dotted `path`, swept or from its configuration; None where absent."""
     return trial.swept[path] if path in trial.swept else value_at(trial.config, path)
+
+
+def median_cost(costs: Sequence[Cost]) -> Cost | None:
+    """The median over seeds, of peak memory the largest; None where there is none."""
+    return _merged(costs, statistics.median_low, peak_memory_bytes=max)
+
+
+def mean_cost(costs: Sequence[Cost | None]) -> Cost | None:
+    """The mean over tasks, counts rounded; None where a task has none."""
+    known = [cost for cost in costs if cost is not None]
+
+    def mean(values: Sequence[Any]) -> Any:
+        exact = statistics.fmean(values)
+        return round(exact) if isinstance(values[0], int) else exact
+
+    return _merged(known, mean) if len(known) == len(costs) else None
+
+
+def _merged(
+    costs: Sequence[Cost], merge: Callable[..., Any], **merge_of: Callable[..., Any]
+) -> Cost | None:
+    """Each field merged over those of `costs` that have it; `merge_of` is for single fields."""
+    merged: dict[str, Any] = {}
+    for name in Cost.model_fields if costs else ():
+        known = [value for cost in costs if (value := getattr(cost, name)) is not None]
+        merged[name] = merge_of.get(name, merge)(known) if known else None
+    return Cost(**merged) if merged else None

@@ -15,8 +15,7 @@ from studies.engine.planning.preregistration import NO_CHANGES, Changes
 from studies.engine.planning.tuning import Choice
 from studies.engine.records import BestStep, Cost, Result, Trial
 from studies.engine.reporting.after_outcome import ArmAfter, gather
-from studies.engine.reporting.arm_facts import figure, matched, setting, steps_of
-from studies.engine.reporting.costs import median_cost
+from studies.engine.reporting.arm_facts import figure, matched, median_cost, setting, steps_of
 from studies.engine.reporting.over_tasks import ended_on_all, means
 from studies.engine.reporting.search_outcome import SearchOutcome
 from studies.engine.reporting.two_factors import TwoFactors, two_factors

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from studies.engine.definition.sections import gap_name, train_name
 from studies.engine.definition.study import Study
 from studies.engine.records import Failure, Result, Trial
-from studies.engine.reporting.costs import mean_cost
+from studies.engine.reporting.arm_facts import mean_cost
 
 Pair = tuple[Trial, Result]
 

@@ -126,7 +126,13 @@ def _sweep(outcome: Outcome, places: Mapping[str, float], scale: str) -> Figure:
             left.plot([place] * len(arm.values), list(arm.values.values()), "o",
                       color=looks[arm.name].colour, **SEEDS)  # fmt: skip
         draw_series(left, x, {a.name: a.summary.estimate for a in members}, looks, label)
-        draw_series(right, x, {a.name: _gain(a) for a in members}, looks, label)
+        draw_series(
+            right,
+            x,
+            {a.name: (0.0, None, None) if a.is_baseline else a.gain for a in members},
+            looks,
+            label,
+        )
     for arm in _beside(outcome):
         look = looks[arm.name]
         for axes, (height, *_) in ((left, arm.summary.estimate), (right, arm.gain)):
@@ -141,10 +147,6 @@ def _sweep(outcome: Outcome, places: Mapping[str, float], scale: str) -> Figure:
     name_axes(outcome, left, right, "y")
     note = f"{_ABOUT_INTERVALS} A triangle at an edge: an arm outside the panel, with its value."
     return finish(figure, title(outcome, "every arm and its difference from the baseline"), note)
-
-
-def _gain(arm: Arm) -> Estimate:
-    return (0.0, None, None) if arm.is_baseline else arm.gain
 
 
 def _aside(place: float, i: int, places: Sequence[float], scale: str) -> float:

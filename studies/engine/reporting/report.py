@@ -3,7 +3,7 @@
 import functools
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -237,13 +237,12 @@ def read_curves(outcome: Outcome, trials_dir: Path) -> plots.Curves:
         files = [trials_dir / arm.keys[seed] / "metrics.jsonl" for seed in arm.values]
         logs = [read_metrics(file) for file in files if file.is_file()]
         for metric in wanted:
-            runs = [points for log in logs if (points := _points(log, metric))]
+            every = [
+                {e["step"]: e[metric] for e in log if is_number(e.get(metric))} for log in logs
+            ]
+            runs = [run for run in every if run]
             steps = sorted(set.intersection(*(set(run) for run in runs))) if runs else []
             means = [(step, fmean(run[step] for run in runs)) for step in steps]
             if len(means) > 1:
                 curves.setdefault(metric, {})[arm.name] = means
     return curves
-
-
-def _points(log: list[dict[str, float]], metric: str) -> Mapping[float, float]:
-    return {e["step"]: e[metric] for e in log if is_number(e.get(metric))}
