@@ -113,9 +113,10 @@ class SearchLedger:
     def _new(self) -> Trial:
         point = max(self._known.values(), default=0) + 1
         for attempt in itertools.count():
-            row = self._sampler.ask(
-                point, self._random_point(point) if attempt >= REPEATS else None
-            )
+            chance = self._sampler.draw() if attempt >= REPEATS else None
+            if chance is not None and self._make(point, chance).key in self._known:
+                continue  # another is new, see `search_rules.check`
+            row = self._sampler.ask(point, chance)
             trial = self._make(point, row.settings)
             if trial.key not in self._known:
                 break
@@ -124,13 +125,6 @@ class SearchLedger:
         self._known[trial.key] = point
         self._rows[trial.key] = row.number
         return trial
-
-    def _random_point(self, point: int) -> search.Settings:
-        """A point that is new, by chance; there is one, see `search_rules.check`."""
-        while True:
-            settings = self._sampler.draw()
-            if self._make(point, settings).key not in self._known:
-                return settings
 
     def _with_other_spaces(self, trial: Trial) -> Trial:
         """`trial`, which another space may have asked for already."""
