@@ -64,11 +64,7 @@ class TrialRefusedError(TrackingError):
 
 
 class TrackedStudy:
-    """A study being tracked, while its trials end one by one.
-
-        tracked = TrackedStudy(study, runs_dir, say).open()
-        tracked.end_trial(trial, result, run_dir)      # as often as there are trials
-        link = tracked.finish(report)
+    """A study being tracked: `open`, `end_trial` as often as there are trials, then `finish`.
 
     Each call raises TrackingError where MLflow fails (a full disk, a server that is away); made
     again, it goes on from what MLflow has. Nothing is there twice, also where two processes track
