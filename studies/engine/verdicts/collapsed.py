@@ -39,16 +39,12 @@ class Share:
     def p_above(self, center: float) -> float:
         """One-sided p of the exact test that the true share is at most `than` + `center`."""
         share = self._share(center)
-        if share < 0 or not self.count:
-            return 0.0 if share < 0 else 1.0
-        return at_least(self.count, self.n, min(share, 1.0))
+        return 0.0 if share < 0 else at_least(self.count, self.n, min(share, 1.0))
 
     def p_below(self, center: float) -> float:
         """One-sided p of the exact test that the true share is at least `than` + `center`."""
         share = self._share(center)
-        if share > 1 or self.count == self.n:
-            return 0.0 if share > 1 else 1.0
-        return float(scipy.special.bdtr(self.count, self.n, max(share, 0.0)))
+        return 0.0 if share > 1 else float(scipy.special.bdtr(self.count, self.n, max(share, 0.0)))
 
     def _share(self, center: float) -> float:
         """What is tested, without the rounding by which 0.3 − 0.1 − 0.2 is below 0."""
