@@ -143,9 +143,7 @@ def _analysed(
     both = means - grand - row[:, None] - column[None, :]
     left = y - means[:, :, None] - (y.mean(axis=(0, 1)) - grand)
     freedom = (i * j - 1) * (n - 1)
-    variance, note = math.nan, ""
-    if freedom:
-        variance = float((left**2).sum()) / freedom
+    variance, note = float((left**2).sum()) / max(freedom, 1), ""
     if n == 1:
         note = "one seed in common has no intervals and no tests"
     elif variance <= (1e-12 * float(abs(y).max())) ** 2:

@@ -8,7 +8,7 @@ $\log_2 (1/a)$ seeds. Effects and margins are in spreads; levels are one-sided.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import scipy
 
@@ -66,14 +66,12 @@ def boundable(n: int, level: float) -> float:
     return -float(scipy.special.ndtri(scipy.special.betaincinv(n - k + 1, k, (1 - SHARE) / 2)))
 
 
-def _numbers(level: float) -> Iterator[tuple[int, int]]:
-    """How many of n seeds decide, for every n up to `MOST`."""
+def _first(level: float, enough: Callable[[int, int], bool]) -> int | None:
+    """The first n up to `MOST` that is `enough` with the k of n seeds that decide."""
     k = fewest(level)
     for n in range(k, MOST + 1):
         if at_least(k, n, 0.5) > level:
             k += 1  # one more seed takes no more than one more
-        yield n, k
-
-
-def _first(level: float, enough: Callable[[int, int], bool]) -> int | None:
-    return next((n for n, k in _numbers(level) if enough(n, k)), None)
+        if enough(n, k):
+            return n
+    return None
