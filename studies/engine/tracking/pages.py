@@ -128,7 +128,10 @@ class TrackedStudy:
             if report is not None:
                 with locked(self._lock):
                     self._write_summary(report)
-                    self._write_arms(report)
+                    configs = {label: row.settings for label, row in merged(self._rows).items()}
+                    wanted = summaries.all_of(report, configs, self._about)
+                    summaries.write(self._client, self._experiment, wanted)
+                    self._summarized = True
                     self._describe(lambda limit: {"mlflow.note.content": report.note[:limit]})
             self._write_views()
         return self.link
@@ -289,12 +292,6 @@ class TrackedStudy:
         for path in (report.markdown, report.json, *report.figures, self.study.path):
             self._client.log_artifact(run_id, str(path))
         self._client.set_terminated(run_id)
-
-    def _write_arms(self, report: "Report") -> None:
-        configs = {label: row.settings for label, row in merged(self._rows).items()}
-        wanted = summaries.all_of(report, configs, self._about)
-        summaries.write(self._client, self._experiment, wanted)
-        self._summarized = True
 
     def _write_views(self) -> None:
         def tags(limit: int) -> dict[str, str]:

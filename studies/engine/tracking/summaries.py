@@ -84,8 +84,12 @@ def _summary(
         "mlflow.note.content": arm.note,
     }
     tags = {name: cut(value, TAG) for name, value in tags.items() if value}
-    points = [*_curves(arm, report.curves), *_numbers(arm, outcome.metric, report.curves)]
-    points += _by_task(arm, outcome)
+    points = [
+        Point(accepted(metric), mean, 1, int(step))
+        for metric, lines in report.curves.items()
+        for step, mean in lines.get(arm.name, ())
+    ]
+    points += [*_numbers(arm, outcome.metric, report.curves), *_by_task(arm, outcome)]
     return Summary(cut(arm.name, RUN_NAME), tags, settings(config), tuple(points))
 
 
@@ -99,14 +103,6 @@ def _by_task(arm: Arm, outcome: Outcome) -> list[Point]:
                           on_task(name, DIFFERENCE[1]): each.gain[0]}  # fmt: skip
                 points += [Point(k, rounded(v), 2, 0) for k, v in values.items() if v is not None]
     return points
-
-
-def _curves(arm: Arm, curves: "Curves") -> list[Point]:
-    return [
-        Point(accepted(metric), mean, 1, int(step))
-        for metric, lines in curves.items()
-        for step, mean in lines.get(arm.name, ())
-    ]
 
 
 def _numbers(arm: Arm, metric: str, curves: "Curves") -> list[Point]:
