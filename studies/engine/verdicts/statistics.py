@@ -160,11 +160,6 @@ def at_least(count: int, n: int, share: float) -> float:
     return float(scipy.special.bdtrc(count - 1, n, share)) if count > 0 else 1.0
 
 
-def t_test(sample: Measured) -> float:
-    """Two-sided p of the t test that the true mean is 0."""
-    return 2 * min(sample.p_above(0.0), sample.p_below(0.0))
-
-
 def paired(
     arm: Mapping[int, float], baseline: Mapping[int, float]
 ) -> tuple[tuple[int, ...], Summary]:
@@ -212,9 +207,10 @@ def compare_over_tasks(differences: Mapping[str, Mapping[str, float]]) -> dict[s
 
 def _tested(units: tuple[int | str, ...], d: Summary, note: str) -> Comparison:
     """The t test of the differences `d` of `units`; `note` says why where there is none."""
-    if d.measured is None:
+    if (measured := d.measured) is None:
         return Comparison(units, d.mean, note=note)
-    return Comparison(units, *d.estimate, t_test(d.measured))
+    p = 2 * min(measured.p_above(0.0), measured.p_below(0.0))
+    return Comparison(units, *d.estimate, p)
 
 
 def _corrected(comparisons: dict[str, Comparison]) -> dict[str, Comparison]:
