@@ -121,7 +121,8 @@ def _sweep(outcome: Outcome, places: Mapping[str, float], scale: str) -> Figure:
     looks = styles(outcome)
     for i, members in enumerate(groups):
         x = [_aside(places[a.name], i, list(places.values()), scale) for a in members]
-        label = OURS_LABEL if members is main else _label(members)
+        names = [members[0].name, *(a.name for a in members[1:][-1:])]
+        label = OURS_LABEL if members is main else " … ".join(names)
         for place, arm in zip(x, members, strict=True):
             left.plot([place] * len(arm.values), list(arm.values.values()), "o",
                       color=looks[arm.name].colour, **SEEDS)  # fmt: skip
@@ -221,8 +222,3 @@ def _places(outcome: Outcome) -> tuple[dict[str, float], str] | None:
 def _beside(outcome: Outcome) -> list[Arm]:
     """Arms without a number on the axis, the baseline aside."""
     return [a for a in outcome.arms if a.values and not a.is_baseline and not is_number(a.x)]
-
-
-def _label(members: Sequence[Arm]) -> str:
-    names = [arm.name for arm in members]
-    return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
