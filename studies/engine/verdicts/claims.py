@@ -228,18 +228,17 @@ class _Claim:
             return sample_of([s for s in seeds if s not in fallen])
 
         self.without_collapsed = without_collapsed
-        self.samples = [sample_of(seeds) if ended.issuperset(seeds) else None for seeds in looks]
+        at_looks = [sample_of(seeds) if ended.issuperset(seeds) else None for seeds in looks]
+        self.samples = at_looks or [sample_of()]
         """None where arms of the claim have not ended some seed of the look."""
         text = rule(claim, total, metric, claim.task or ("mean over tasks" if tasks else ""))
         self.blank = Verdict(claim.claim, text, OPEN, 0, arms=arms, task=claim.task,
                              resolution=claim.resolution, statistic=claim.statistic)  # fmt: skip
         """What is known of it before any look."""
-        if not looks:
-            self.samples = [sample_of()]
-            return
-        late = [f"`{arm}`" for arm in arms if not set(own.get(arm, {})).issuperset(looks[0])]
-        note = f"the first look, at {self.sizes[0]} seeds, waits for {', '.join(late)}"
-        self.blank = replace(self.blank, at_most=self.sizes[-1], note=note)
+        if looks:
+            late = [f"`{arm}`" for arm in arms if not set(own.get(arm, {})).issuperset(looks[0])]
+            note = f"the first look, at {self.sizes[0]} seeds, waits for {', '.join(late)}"
+            self.blank = replace(self.blank, at_most=self.sizes[-1], note=note)
 
     @property
     def exact(self) -> int | None:
@@ -263,16 +262,12 @@ class _Claim:
 
     def verdict(self, decision: Decision | None) -> Verdict:
         """The verdict; `decision` is None where nothing is tested."""
-        at = self.exact
-        if at is None and decision is not None:
-            at = decision.look
-        if at is None:
-            seen = [k for k, s in enumerate(self.samples) if s is not None]
-            if not seen:
-                return self.blank
-            at = seen[-1]
-        sample = self.samples[at]
-        assert sample is not None, "a look that decides has a sample"
+        seen = {k: s for k, s in enumerate(self.samples) if s is not None}
+        if not seen:
+            return self.blank
+        decided = None if decision is None else decision.look
+        at = next(k for k in (self.exact, decided, max(seen)) if k is not None)
+        sample = seen[at]
         look = self.sizes[at] if self.sizes else None
         verdict = replace(
             self.blank, n=sample.n, look=look, difference=sample.value, over=sample.over, note=""
@@ -376,10 +371,8 @@ def seeds_if_none_collapses(claim: ClaimRule, level: float, least: int = 1) -> i
     """
     assert isinstance(claim.than, float | int), "two arms have no such number"
     bounds = _Set(claim)
-    for n in range(least, MOST + 1):
-        if min(bounds.test(Share(0, n, claim.than)).p.values()) <= level:
-            return n
-    return None
+    tests = ((n, bounds.test(Share(0, n, claim.than))) for n in range(least, MOST + 1))
+    return next((n for n, test in tests if min(test.p.values()) <= level), None)
 
 
 def _rounded_up(value: float) -> str:

@@ -14,10 +14,9 @@ $$V = \frac{M_s + M_r - M_e}{S R}, \qquad
 
 A component whose estimate is negative is 0: $M_s$ and $M_r$ count as at least $M_e$, so that V is
 never below $M_s / (S R)$, the squared error over seeds alone. With few seeds $\nu$ is too large
-where $M_s$ comes out small: at 5 seeds that make nine tenths of V a one-sided test at 0.0017 errs
-2.6 times as often. So a claim's p is never below that over seeds alone (`Measured.of_seeds`), which
-leaves 1.2 times (at 10 seeds 1.3), and 1.07 at 0.05. Several sets of rows, such as tasks,
-that share their seeds are summed: each has its own $M_r$ and $M_e$, and $M_s$ is of the sum.
+where $M_s$ comes out small, so a claim's p is never below that over seeds alone
+(`Measured.of_seeds`); what that leaves is in docs/statistics.md. Several sets of rows, such as
+tasks, that share their seeds are summed: each has its own $M_r$ and $M_e$, and $M_s$ is of the sum.
 """
 
 from collections.abc import Sequence
