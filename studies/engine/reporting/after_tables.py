@@ -1,6 +1,7 @@
 """What was evaluated after training, as Markdown."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 
 from studies.engine.definition.sections import RANKS
 from studies.engine.reporting.after_outcome import ArmAfter
@@ -72,14 +73,9 @@ def _ranks(arms: Sequence[ArmAfter]) -> str:
     rows = []
     for arm in arms:
         for ranks in arm.ranks:
-            cells = {
-                name: NONE if value is None else f"{value:.2f}"
-                for rank in RANKS
-                for name in (rank, f"{rank}_spread", f"{rank}_early", f"{rank}_late")
-                for value in [ranks.numbers.get(name)]
-            }
-            stable, *others = (f"{cells[rank]} ± {cells[f'{rank}_spread']}" for rank in RANKS)
-            thirds = cells["stable_rank_early"], cells["stable_rank_late"]
+            two = functools.partial(_cell, ranks.numbers, ".2f")
+            stable, *others = (f"{two(rank)} ± {two(f'{rank}_spread')}" for rank in RANKS)
+            thirds = two("stable_rank_early"), two("stable_rank_late")
             rows.append([arm.arm, ranks.part, stable, *thirds, *others])
     about = (
         "Ranks of the trained updates, mean ± standard deviation over modules, mean over seeds. "
@@ -97,12 +93,9 @@ def _sizes(arms: Sequence[ArmAfter]) -> str:
         for part in arm.ranks:
             if "amplitude_norm" not in part.numbers:
                 continue
-            cells = []
+            four, cells = functools.partial(_cell, part.numbers, ".4g"), []
             for name in names:
-                start, end, slope = (
-                    _four(part.numbers.get(f"{name}{e}")) for e in ("_start", "", "_slope")
-                )
-                cells += [f"{start} → {end}", slope]
+                cells += [f"{four(f'{name}_start')} → {four(name)}", four(f"{name}_slope")]
             rows.append([arm.arm, part.part, *cells])
     about = (
         "Sizes of φ's amplitudes a and bandwidths ω, before training → after it, means over "
@@ -120,7 +113,7 @@ def _over_time(arms: Sequence[ArmAfter]) -> str:
     for arm in arms:
         end = next((ranks.numbers for ranks in arm.ranks if ranks.part == "all"), {})
         for step, numbers in (*arm.over_time, *([("end", end)] if arm.over_time else [])):
-            rows.append([arm.arm, str(step), *(_four(numbers.get(name)) for name in names)])
+            rows.append([arm.arm, str(step), *(_cell(numbers, ".4g", name) for name in names)])
     about = (
         "After steps of the training and at its end: means over all modules and over the seeds "
         "that had the step."
@@ -178,8 +171,8 @@ def _interval_of_steps(estimate: Estimate) -> str:
     return mean if NONE in ends else f"{mean} [{', '.join(ends)}]"
 
 
-def _four(value: float | None) -> str:
-    return NONE if value is None else f"{value:.4g}"
+def _cell(numbers: Mapping[str, float], form: str, name: str) -> str:
+    return f"{numbers[name]:{form}}" if name in numbers else NONE
 
 
 def _slice(arms: Sequence[ArmAfter]) -> str:
