@@ -136,9 +136,7 @@ def values(search: Search, result: Result) -> list[float] | None:
 def best(search: Search, points: Sequence[tuple[Trial, Result]]) -> Trial | None:
     """The point with the best first objective; the other objectives, in order, break a tie."""
     scored = [(v, trial) for trial, result in points if (v := values(search, result)) is not None]
-    if not scored:
-        return None
-    return max(scored, key=lambda pair: _signed(search, pair[0]))[1]
+    return max(scored, key=lambda pair: _signed(search, pair[0]))[1] if scored else None
 
 
 def front(search: Search, points: Sequence[Sequence[float]]) -> list[bool]:
