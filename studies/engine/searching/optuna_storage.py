@@ -260,14 +260,16 @@ class OptunaLedger(Queue):
         if message:
             attributes["message"] = message
         own = params.params(trial.settings, self._paths)
-        row = create_trial(
-            state=TrialState.FAIL if value is None else TrialState.COMPLETE,
-            value=value,
-            params=own,
-            distributions={path: self._space[path] for path in own},
-            user_attrs=attributes,
-        )
+        state = TrialState.FAIL if value is None else TrialState.COMPLETE
+        row = _row(own, self._space, state=state, value=value, user_attrs=attributes)
         self._study.add_trial(row)
+
+
+def _row(
+    settings: search.Settings, space: Mapping[str, BaseDistribution], **about: Any
+) -> FrozenTrial:
+    distributions = {path: space[path] for path in settings}
+    return create_trial(params=dict(settings), distributions=distributions, **about)
 
 
 def _point(row: FrozenTrial) -> str:
@@ -289,8 +291,7 @@ def importances(
             continue
         one = optuna.create_study(direction=objective.direction)
         for settings, values in points:
-            value = float(values[i])
-            one.add_trial(create_trial(params=dict(settings), distributions=space, value=value))
+            one.add_trial(_row(settings, space, value=float(values[i])))
         shares.append(optuna.importance.get_param_importances(one))
     return shares
 
@@ -337,11 +338,7 @@ class Sampler:
         """
         if settings is not None:
             # in one step: after a kill, whoever asks next would be given a row that waits
-            given = create_trial(
-                state=TrialState.RUNNING,
-                params=dict(settings),
-                distributions=self._distributions,
-            )
+            given = _row(settings, self._distributions, state=TrialState.RUNNING)
             identity = self._storage.create_new_trial(self._id, given)
             number = self._storage.get_trial_number_from_id(identity)
             return search.Proposal(number, point, dict(settings), True)
@@ -367,15 +364,9 @@ class Sampler:
         pruned: bool = False,
     ) -> None:
         """A row for a point that ended without the sampler's knowledge; otherwise as `tell`."""
-        self._study.add_trial(
-            create_trial(
-                state=_state(values, pruned),
-                values=values,
-                params=dict(settings),
-                distributions=self._distributions,
-                user_attrs={"ordinal": point},
-            )
-        )
+        about = {"state": _state(values, pruned), "values": values}
+        row = _row(settings, self._distributions, user_attrs={"ordinal": point}, **about)
+        self._study.add_trial(row)
 
 
 def _state(values: Sequence[float] | None, pruned: bool) -> TrialState:
