@@ -1,11 +1,8 @@
 """The stage in which Optuna chooses the points of one arm: what a point is, and which is best.
 
-`search: {arm: phi, trials: 40, space: {...}, objectives: [...], seed: 100}` trains one point after
-the other, each chosen from the results of those before it, all with one seed. The point with the
-best first objective, which is measured on validation, then becomes the arm, and the seeds of the
-study are trained with it: what is reported of the arm on test played no part in choosing it.
-
-The history of a search are its trials' files; Optuna's database can be rebuilt from them.
+Points are trained one after the other, each chosen from the results of those before it; what is
+reported on test plays no part (docs/studies.md). The history of a search are its trials' files;
+Optuna's database can be rebuilt from them.
 """
 
 import hashlib

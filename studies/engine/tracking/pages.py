@@ -1,11 +1,8 @@
 """A study in MLflow: flat runs, one a trial and one an arm, and a page that opens on the arms.
 
-Layout: one experiment a study and profile, `grid_size (embedded)`; in it one run a trial (tag
-`kind=trial`), top level, because the page shows no metric and no chart of nested runs; one run an
-arm (`kind=arm`) with its mean, interval and difference from the baseline, over all tasks and, as
-metrics `TASK/...`, on each; and one run `kind=summary` with the report. The tag `stage` tells what
-a trial was for, `task` on which of several tasks. Experiment tags hold the views, see `view`;
-without them the link opens the plain table.
+One experiment a study and profile; docs/studies.md says what runs and views there are. Runs of
+trials are top level, because the page shows no metric and no chart of nested runs. Experiment tags
+hold the views, see `view`; without them the link opens the plain table.
 
 Nothing here is needed to train: every number comes from the trials' folders, so a page that was
 lost, or a study that ran elsewhere, is rebuilt by `track_all`.
