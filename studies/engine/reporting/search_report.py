@@ -40,9 +40,8 @@ def markdown(search: SearchOutcome) -> str:
 
 def figures(search: SearchOutcome, outcome: Outcome) -> dict[str, Figure]:
     """The first objective against the second; none for one objective or no finished point."""
-    if len(search.metrics) < 2 or not any(point.values for point in search.points):
-        return {}
-    return {"search": _front(search, outcome)}
+    drawn = len(search.metrics) > 1 and any(point.values for point in search.points)
+    return {"search": _front(search, outcome)} if drawn else {}
 
 
 def _front(search: SearchOutcome, outcome: Outcome) -> Figure:

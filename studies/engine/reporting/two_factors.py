@@ -118,8 +118,7 @@ def _ordered(levels: Mapping[str, Any]) -> list[str]:
 
     def key(name: str) -> tuple[bool, float]:
         value = levels[name]
-        numeric = isinstance(value, int | float) and not isinstance(value, bool)
-        return name != ABSENT, float(value) if numeric else 0.0
+        return name != ABSENT, float(value) if type(value) in (int, float) else 0.0
 
     return sorted(levels, key=key)
 
