@@ -138,7 +138,7 @@ def trials(count: int, slot_count: int, keep: Path | None = None) -> dict[str, A
     from studies.engine.command import dispatch
     from studies.engine.command.plan_table import plan_table
     from studies.engine.planning import runs
-    from studies.engine.reporting.report import write_report
+    from studies.engine.reporting.report import draft
     from studies.engine.tracking import pages
     from studies.engine.trials import devices
 
@@ -179,16 +179,20 @@ def trials(count: int, slot_count: int, keep: Path | None = None) -> dict[str, A
         }
         console = Console(file=open(os.devnull, "w"))
         numbers["s of the plan's table"] = timed(
-            lambda: console.print(plan_table(planned_trials, runs_dir, slot_count))
+            lambda: console.print(plan_table(planned_trials, runs_dir, lambda: slot_count))
         )
         numbers["s to read, check and plan as many trials"] = planning(Path(folder), count)
         rows = [
             (t, runs.result_of(t, runs_dir), runs.trial_dir(t, runs_dir)) for t in planned_trials
         ]
-        out = runs.study_dir(study, runs_dir) / "report"
+        study_dir = runs.study_dir(study, runs_dir)
         reports: list[Any] = []
         pairs = [(trial, result) for trial, result, _ in rows]
-        numbers["s of the report"] = timed(lambda: reports.append(write_report(study, pairs, out)))
+        numbers["s of the report"] = timed(
+            lambda: reports.append(
+                draft(study, study_dir / "trials", pairs).write(study_dir / "report")
+            )
+        )
         for what in ("s to track all in MLflow", "s to track them again"):
             numbers[what] = timed(lambda: pages.track_all(study, rows, reports[0], runs_dir, print))
         numbers["s of the MLflow view's query"] = timed(lambda: view(study, runs_dir))
