@@ -183,7 +183,9 @@ def trials(count: int, slot_count: int, keep: Path | None = None) -> dict[str, A
         )
         numbers["s to read, check and plan as many trials"] = planning(Path(folder), count)
         rows = [
-            (t, runs.result_of(t, runs_dir), runs.trial_dir(t, runs_dir)) for t in planned_trials
+            (trial, result, runs.trial_dir(trial, runs_dir))
+            for trial in planned_trials
+            if (result := runs.result_of(trial, runs_dir)) is not None
         ]
         study_dir = runs.study_dir(study, runs_dir)
         reports: list[Any] = []
@@ -250,6 +252,7 @@ def view(study: Any, runs_dir: Path) -> None:
 
     client = MlflowClient(f"sqlite:///{runs_dir / 'mlflow.db'}")
     experiment = client.get_experiment_by_name(f"{study.name} ({study.profile})")
+    assert experiment is not None
     query = "tags.kind = 'arm'"
     hits = client.search_runs([experiment.experiment_id], query, max_results=100)
     assert hits

@@ -40,6 +40,7 @@ from studies.engine.planning import runs  # noqa: E402
 from studies.engine.records import Trial  # noqa: E402
 from studies.engine.running.events import Stopped  # noqa: E402
 from studies.engine.running.local import LocalRunner  # noqa: E402
+from studies.engine.running.protocols import Runner  # noqa: E402
 
 SLOTS = 2
 MODULES = {"studies.engine.trials.worker", "studies.engine.trials.template"}
@@ -94,14 +95,14 @@ def drive(folder: Path, runs_dir: Path, address: str | None) -> int:
     with contextlib.ExitStack() as stack:
         if address is None:
 
-            def make_runner(slots: int) -> LocalRunner:
+            def make_runner(slots: int) -> Runner:
                 return LocalRunner(SLOTS, runs_dir / "workers")
         else:
             from studies.engine.running.cluster import ray_runner
 
             cluster = stack.enter_context(ray_runner.connected(address))
 
-            def make_runner(slots: int) -> ray_runner.RayRunner:
+            def make_runner(slots: int) -> Runner:
                 return ray_runner.RayRunner(cluster, slots)
 
         try:
@@ -164,7 +165,7 @@ def completions(runs_dir: Path) -> collections.Counter[str]:
 
 def begin(folder: Path, runs_dir: Path, address: str | None) -> subprocess.Popen[bytes]:
     """The driver, in a process of its own."""
-    command = [sys.executable, __file__, "drive", "--folder", folder, "--runs", runs_dir]
+    command = [sys.executable, __file__, "drive", "--folder", str(folder), "--runs", str(runs_dir)]
     return subprocess.Popen(
         [*command, *(["--address", address] if address else [])],
         env=environment(OMP_NUM_THREADS="1"),

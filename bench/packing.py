@@ -86,8 +86,8 @@ def measure(plan: Plan, count: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path, runs = Path(folder) / "plan.json", Path(folder) / "runs"
         write_record(path, plan)
-        command = [sys.executable, "-m", "studies.engine.work", path]
-        command += ["--runs", runs, "--slots", str(count)]
+        command = [sys.executable, "-m", "studies.engine.work", str(path)]
+        command += ["--runs", str(runs), "--slots", str(count)]
         began = time.perf_counter()
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - began

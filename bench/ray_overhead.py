@@ -6,6 +6,7 @@ Prints a table and writes the part `ray` of bench/results/engine.json.
 """
 
 import argparse
+import importlib.metadata
 import json
 import os
 import statistics
@@ -26,6 +27,7 @@ from studies.engine.command import dispatch  # noqa: E402
 from studies.engine.running.cluster import ray_runner  # noqa: E402
 from studies.engine.running.events import Event  # noqa: E402
 from studies.engine.running.protocols import Runner  # noqa: E402
+from studies.engine.trials import devices  # noqa: E402
 
 SLOTS = 2
 
@@ -35,10 +37,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("count", nargs="?", type=int, default=300, help="trials; default: 300")
     count = parser.parse_args().count
-    fake_trials.devices.gpus = lambda: 0
+    devices.gpus = lambda: 0
     numbers: dict[str, object] = {"trials": count, "slots": SLOTS, "cores": os.cpu_count()}
     numbers["load_before"] = round(os.getloadavg()[0], 1)
-    numbers["ray"] = ray_runner.ray.__version__
+    numbers["ray"] = importlib.metadata.version("ray")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         numbers["local"] = measured(count, root / "local", fake_trials.runners(root / "journal", 2))

@@ -49,9 +49,10 @@ def train(size: float, way: str, seed: int, steps: int) -> Errors:
     """Learn an update of `size` half ulps."""
     dtype, options = WAYS[way]
     torch.manual_seed(seed)
-    base = nn.Sequential(nn.Linear(SIDE, SIDE, bias=False))
-    nn.init.normal_(base[0].weight, std=STD)
-    weight = base.bfloat16()[0].weight.detach().float()
+    linear = nn.Linear(SIDE, SIDE, bias=False)
+    nn.init.normal_(linear.weight, std=STD)
+    base = nn.Sequential(linear).bfloat16()
+    weight = linear.weight.detach().float()
     factors = torch.randn(SIDE, TRUE_RANK), torch.randn(TRUE_RANK, SIDE)
     true = size * HALF_ULP * factors[0] @ factors[1] / TRUE_RANK**0.5
     config = BasisConfig(
@@ -72,7 +73,7 @@ def train(size: float, way: str, seed: int, steps: int) -> Errors:
         optimizer.zero_grad()
         schedule.step()
     with torch.no_grad():
-        merged = layer.merged_matrix(layer.base_layer.weight, layer.parts(["default"]))
+        merged = layer.merged_matrix(linear.weight, layer.parts(["default"]))
         merged = merged.float() - weight
         return Errors(error(layer.get_delta_weight("default"), true), error(merged, true))
 
@@ -89,17 +90,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     print("error of the learned update (of the merged weight), by its size in half ulps of W")
     print("size    " + "".join(f"{way:>20}" for way in WAYS))
     rows = []
     for size in SIZES:
         cells = []
         for way in WAYS:
-            told = [train(size, way, seed, args.steps) for seed in range(args.seeds)]
-            learned, merged = (statistics.mean(column) for column in zip(*told, strict=True))
+            trained = [train(size, way, seed, args.steps) for seed in range(args.seeds)]
+            learned, merged = (statistics.mean(column) for column in zip(*trained, strict=True))
             rows.append(
                 {"half_ulps": size, "way": way, "learned": learned, "merged": merged,
-                 "each": [list(one) for one in told]}
+                 "each": [list(one) for one in trained]}
             )  # fmt: skip
             cells.append(f"{learned:.3f} ({merged:.3f})")
         print(f"{size:<8.3g}" + "".join(f"{cell:>20}" for cell in cells), flush=True)

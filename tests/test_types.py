@@ -1,4 +1,4 @@
-"""`mypy --strict` finds nothing in the three packages and run_study.py (see pyproject.toml)."""
+"""`mypy --strict` finds nothing in what pyproject.toml lists: packages, benchmarks, tools."""
 
 import subprocess
 import sys

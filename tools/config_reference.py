@@ -180,7 +180,7 @@ def _options_of_parts() -> Iterator[str]:
             if part.__module__.partition(".")[0] not in ("basis_zoo", "adapters"):
                 continue  # a plug-in's, which an installed package may bring along
             said = _documented(part).members
-            for field in dataclasses.fields(part):
+            for field in dataclasses.fields(part):  # type: ignore[arg-type]  # each kind's is one
                 if field.name not in ("num_basis", "interval"):
                     meaning = said[field.name].docstring
                     yield _option(f"`{kind}: {name}`", field, meaning.value if meaning else "")

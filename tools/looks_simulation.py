@@ -85,7 +85,7 @@ def boundaries(sizes: Sequence[int], share: Sequence[float]) -> Callable[[float]
 def _simpson(x: Array) -> Array:
     weight = np.full(len(x), 2.0)
     weight[1::2], weight[[0, -1]] = 4.0, 1.0
-    return weight * (x[1] - x[0]) / 3
+    return np.asarray(weight * (x[1] - x[0]) / 3)
 
 
 def anytime(sizes: Sequence[int], g: float = 1.0) -> Callable[[float], Array]:
@@ -158,7 +158,7 @@ class World:
             values = rng.standard_t(3, shape) * scale / np.sqrt(3)
         else:
             values = rng.normal(0, scale, shape)
-        return values - DROP * (rng.random(shape) < share)
+        return np.asarray(values - DROP * (rng.random(shape) < share))
 
 
 def p_values(d: Array, sizes: Sequence[int], resolution: float | None = RESOLUTION) -> Array:
