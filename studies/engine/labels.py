@@ -1,5 +1,6 @@
 """What settings and their values are called in tables."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -60,6 +61,18 @@ def duration(seconds: float) -> str:
 def counted(number: int, what: str) -> str:
     """1 trial, 2 trials."""
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def numbers(given: Iterable[int]) -> str:
+    """`0 to 3, 7, 9`: whole numbers in order, three and more in a row as a span."""
+    ordered = sorted(set(given))
+    rows = [
+        [number for _, number in row]
+        for _, row in itertools.groupby(enumerate(ordered), lambda pair: pair[1] - pair[0])
+    ]
+    return ", ".join(
+        span(row[0], row[-1]) if len(row) > 2 else ", ".join(map(str, row)) for row in rows
+    )
 
 
 def span(low: object, high: object) -> str:

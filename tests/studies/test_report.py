@@ -9,6 +9,7 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from studies.engine.definition.study import ClaimRule
+from studies.engine.labels import numbers
 from studies.engine.planning.tuning import Choice
 from studies.engine.records import BestStep
 from studies.engine.reporting.outcome import collect
@@ -378,3 +379,17 @@ def test_the_best_evaluations_are_told_by_their_steps(fabricate):
 def test_what_a_name_has_in_brackets_is_in_the_terminals_table(fabricate) -> None:
     fabricate.add("lora", [0.70, 0.72, 0.74]).add("lora [rate=0.1]", [0.71, 0.73, 0.75])
     assert "lora [rate=0.1] " in terminal(collect(fabricate.study, fabricate.pairs))
+
+
+def test_seeds_that_noted_the_same_are_named_as_a_span(grid_study):
+    said = {("G=8", 0), ("G=8", 1), ("G=8", 2), ("lora", 1)}
+    pairs = [
+        (t, r.model_copy(update={"notes": ("steps are slow",)}) if (t.arm, t.seed) in said else r)
+        for t, r in grid_study.pairs
+    ]
+    markdown = grid_study.report(pairs).markdown.read_text(encoding="utf-8")
+    assert "`G=8` seeds 0 to 2; `lora` seed 1: steps are slow" in markdown
+
+
+def test_only_three_numbers_in_a_row_are_a_span():
+    assert numbers([9, 1, 2, 3, 3, 5, 6]) == "1 to 3, 5, 6, 9"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from studies.engine.labels import short_value, span
+from studies.engine.labels import numbers, short_value, span
 from studies.engine.planning.tuning import Choice
 from studies.engine.reporting.outcome import DRAWN, Arm, Outcome
 from studies.engine.verdicts.power import MOST, SHARE, one_sided_level, seeds_needed
@@ -71,7 +71,7 @@ def _changed(outcome: Outcome) -> Iterator[str]:
     if seeds := outcome.changed.seeds:
         what, were = ("Seed", "was") if len(seeds) == 1 else ("Seeds", "were")
         yield (
-            f"{what} {', '.join(map(str, seeds))} {were} added after results were there: to look "
+            f"{what} {numbers(seeds)} {were} added after results were there: to look "
             "and then to add seeds errs more often than in the 5 % of tests that are planned once. "
             "`seeds: {at_least: ..., at_most: ..., until: decided}` plans such looks."
         )
@@ -336,13 +336,13 @@ def _remedy(arm: Arm) -> str:
 def _of_trials(outcome: Outcome) -> Iterator[str]:
     """What trials noted; of notes that begin alike a trial's last, which tells what it ended at."""
     last = {(arm, seed, tuple(note.split()[:2])): note for arm, seed, note in outcome.notes}
-    reasons: dict[str, dict[str, list[str]]] = {}
+    reasons: dict[str, dict[str, list[int]]] = {}
     for (arm, seed, _), note in last.items():
         reason = note.split(". ")[0]  # torch's message of what is used up goes on for lines
-        reasons.setdefault(reason, {}).setdefault(arm, []).append(str(seed))
+        reasons.setdefault(reason, {}).setdefault(arm, []).append(seed)
     for reason, arms in reasons.items():
         who = [
-            f"`{arm}` {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}"
+            f"`{arm}` {'seed' if len(seeds) == 1 else 'seeds'} {numbers(seeds)}"
             for arm, seeds in arms.items()
         ]
         yield f"{'; '.join(who)}: {reason}"
