@@ -17,7 +17,8 @@ IDENTITY = Identity("key", {"torch": "2"})
 
 
 def save(run_dir: Path, step: int = 1) -> Path:
-    return checkpoint.save(run_dir, IDENTITY, step, {"a": torch.ones(3)}, {"b": [1.5]}, {"c": "d"})
+    state = {"a": {0: torch.arange(3)}, "b": [1.5]}
+    return checkpoint.save(run_dir, IDENTITY, step, state, {"c": "d"})
 
 
 def test_another_trials_and_other_codes_checkpoints_are_refused(tmp_path: Path) -> None:
@@ -37,7 +38,8 @@ def test_any_file_altered_cut_short_or_missing_is_noticed(name: str, tmp_path: P
 
     for damage in (flip, cut, Path.unlink):
         folder = save(tmp_path)
-        assert checkpoint.read(folder, IDENTITY).state == {"b": [1.5]}
+        state = checkpoint.read(folder, IDENTITY).state
+        assert state["b"] == [1.5] and state["a"]["0"].tolist() == [0, 1, 2]
         damage(folder / name)
         with pytest.raises(CheckpointError):
             checkpoint.read(folder, IDENTITY)

@@ -88,7 +88,7 @@ def test_a_model_is_as_before_once_its_steps_were_looked_at() -> None:
             if snapshots.wants(step):
                 snapshots.take(model, step)
     again = Snapshots([1, 3])
-    again.load({"optimizer.0.step": torch.ones(1), **snapshots.tensors()})
+    again.load({str(step): tensors for step, tensors in snapshots.state().items()})
     with pytest.raises(RuntimeError, match="no room"), again.each(model) as steps:
         seen += [(step, float(model.weight[0, 0])) for step in steps]
         raise RuntimeError("no room")

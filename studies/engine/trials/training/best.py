@@ -16,9 +16,6 @@ from studies.engine.records import BestStep
 from studies.engine.trials.ranks import ranks
 from studies.engine.trials.training import resuming
 
-PREFIX = "best."
-"""Of the names of its tensors in a checkpoint."""
-
 
 class Best:
     """The best evaluation so far, of equal ones the first.
@@ -68,15 +65,12 @@ class Best:
         value = self.values[self.metric]
         return BestStep(step=self._step, metric=self.metric, value=value, trained=trained)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors of a checkpoint."""
-        return {f"{PREFIX}{name}": tensor for name, tensor in self._tensors.items()}
-
     def state(self) -> dict[str, Any]:
-        """The rest of a checkpoint."""
-        return {"step": self._step, "worse": self._worse, "values": self.values}
+        """What a checkpoint holds of it."""
+        own = {"step": self._step, "worse": self._worse, "values": self.values}
+        return {**own, "tensors": self._tensors}
 
-    def load(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Go on from what `tensors` and `state` gave; of the former, others are passed over."""
-        self._tensors = resuming.below(PREFIX, tensors)
-        self._step, self._worse, self.values = state["step"], state["worse"], state["values"]
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self._tensors, self.values = state["tensors"], state["values"]
+        self._step, self._worse = state["step"], state["worse"]

@@ -2,8 +2,8 @@
 
     checkpoint-<step>/
         manifest.json        key, versions, step and the sha256 of every file, with its own sha256
-        tensors.safetensors  all tensors by name
-        state.json           everything else
+        state.json           what the training is made of, nested, with names for tensors
+        tensors.safetensors  all tensors by these names
         metrics.jsonl        the metrics that were written so far
 
 A folder gets its name when all of it is on the disk; the one before it is kept until then, and one
@@ -27,8 +27,8 @@ from torch import Tensor
 
 from studies.files import replacing_folder
 
-SCHEMA = 2
-"""Version of these folders. 1 was of a training by transformers' Trainer."""
+SCHEMA = 3
+"""Version of these folders. 1 was of a training by transformers' Trainer, 2 not nested."""
 KEPT = 2
 NOT_WHOLE = (
     SafetensorError,
@@ -41,6 +41,8 @@ NOT_WHOLE = (
 )
 """What reading something else than a checkpoint raises."""
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+NAMED = "<tensor>"
+"""The only key of what stands for a tensor in `STATE`; its value is the tensor's name."""
 
 
 class CheckpointError(ValueError):
@@ -63,7 +65,6 @@ class Checkpoint:
 
     step: int
     folder: Path
-    tensors: Mapping[str, Tensor]
     state: Mapping[str, Any]
 
 
@@ -71,26 +72,27 @@ def save(
     run_dir: Path,
     identity: Identity,
     step: int,
-    tensors: Mapping[str, Tensor],
     state: Mapping[str, Any],
     texts: Mapping[str, str],
 ) -> Path:
     """Write `run_dir`/checkpoint-<step> and remove all but the last `KEPT`.
 
     Args:
+        state: Nested mappings of tensors, of which no two share memory, and what JSON can hold.
         texts: Further files by name.
 
     Raises:
         OSError: it cannot be written, e.g. for want of space; what was there before stays.
     """
-    target = run_dir / f"checkpoint-{step}"
+    target, tensors = run_dir / f"checkpoint-{step}", dict[str, Tensor]()
+    plain = {name: _named(name, each, tensors) for name, each in state.items()}
     with replacing_folder(target) as scratch:  # one of this step was refused when it was read
         try:
-            save_file({name: t.contiguous() for name, t in tensors.items()}, scratch / TENSORS)
+            save_file(tensors, scratch / TENSORS)
         except SafetensorError as error:  # its I/O errors carry text alone
             number = errno.ENOSPC if "No space left" in str(error) else errno.EIO
             raise OSError(number, os.strerror(number), str(scratch)) from error
-        for name, text in {**texts, STATE: json.dumps(state)}.items():
+        for name, text in {**texts, STATE: json.dumps(plain)}.items():
             (scratch / name).write_text(text, encoding="utf-8")
         files = {path.name: _sha256(path) for path in sorted(scratch.iterdir())}
         content = {
@@ -152,8 +154,9 @@ def _read(folder: Path, identity: Identity) -> Checkpoint:
     for name, digest in manifest["files"].items():
         if name != Path(name).name or _sha256(folder / name) != digest:
             raise CheckpointError(f"{name} is not what was written")
-    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    return Checkpoint(int(manifest["step"]), folder, load_file(folder / TENSORS), state)
+    tensors, text = load_file(folder / TENSORS), (folder / STATE).read_text(encoding="utf-8")
+    state = json.loads(text, object_hook=lambda d: tensors[d[NAMED]] if NAMED in d else d)
+    return Checkpoint(int(manifest["step"]), folder, state)
 
 
 def remove(run_dir: Path) -> None:
@@ -171,6 +174,16 @@ def _folders(run_dir: Path) -> list[Path]:
         if re.fullmatch(r"checkpoint-\d+", path.name)
     }
     return [by_step[step] for step in sorted(by_step, reverse=True)]
+
+
+def _named(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
+    """`value` for JSON, with names for its tensors, which are put into `tensors`."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous()
+        return {NAMED: name}
+    if isinstance(value, Mapping):
+        return {key: _named(f"{name}.{key}", each, tensors) for key, each in value.items()}
+    return value
 
 
 def _sha256(path: Path) -> str:

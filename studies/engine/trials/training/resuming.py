@@ -1,4 +1,4 @@
-"""All that a training under way is made of, as tensors and JSON, and back.
+"""All that a training under way is made of, as `checkpoint.save` takes it, and back.
 
 Trained parameters, buffers that have changed, what a method remembers, the optimizer, the loss
 scale, and every source of random numbers. Frozen weights are made anew from the trial.
@@ -18,7 +18,7 @@ from adapters.training import hooks
 from studies.engine.trials.training.checkpoint import CheckpointError
 
 Tensors = dict[str, Tensor]
-State = dict[str, Any]
+State = Mapping[str, Any]
 Versions = dict[str, tuple[int, int, int]]
 
 
@@ -40,7 +40,8 @@ def model_tensors(model: nn.Module, before: Versions) -> Tensors:
         if before.get(name) != now[name]
     }
     remembered = {f"method.{name}": tensor for name, tensor in hooks.state(model).items()}
-    return _copied({**trained, **changed, **remembered})
+    tensors = {**trained, **changed, **remembered}
+    return {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
 
 
 @torch.no_grad()
@@ -60,7 +61,8 @@ def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         raise CheckpointError(f"it is another model's: {', '.join(sorted(odd)[:3])} does not fit")
     for name, tensor in given.items():
         _copy(here[name], tensor)
-    hooks.load_state(model, below("method.", tensors))
+    method = ((name.partition(".")[2], t) for name, t in tensors.items() if name not in given)
+    hooks.load_state(model, dict(method))
 
 
 def _copy(target: Tensor, tensor: Tensor) -> None:
@@ -71,67 +73,40 @@ def _copy(target: Tensor, tensor: Tensor) -> None:
         target.copy_(tensor)
 
 
-def optimizer_state(optimizer: Optimizer, scaler: GradScaler | None) -> tuple[Tensors, State]:
+def optimizer_state(optimizer: Optimizer, scaler: GradScaler | None) -> State:
     """What the optimizer remembers of each parameter, and float16's loss scale."""
-    tensors: Tensors = {}
-    numbers: dict[str, dict[str, Any]] = {}
-    for index, entries in optimizer.state_dict()["state"].items():
-        for name, value in entries.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{name}"] = value
-            else:
-                numbers.setdefault(str(index), {})[name] = value
-    state: State = {"numbers": numbers}
-    if scaler is not None:
-        state["scale"] = scaler.state_dict()
-    return _copied(tensors), state
+    scale = {} if scaler is None else scaler.state_dict()
+    return {"entries": optimizer.state_dict()["state"], "scale": scale}
 
 
-def load_optimizer(
-    optimizer: Optimizer,
-    scaler: GradScaler | None,
-    tensors: Mapping[str, Tensor],
-    state: State,
-) -> None:
+def load_optimizer(optimizer: Optimizer, scaler: GradScaler | None, state: State) -> None:
     """Put `optimizer_state` back; groups and learning rates stay those of `optimizer`."""
-    entries: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in state["numbers"].items()}
-    for name, tensor in below("optimizer.", tensors).items():
-        index, _, entry = name.partition(".")
-        entries.setdefault(int(index), {})[entry] = tensor
+    entries = {int(index): entry for index, entry in state["entries"].items()}
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
     if scaler is not None:
         scaler.load_state_dict(state["scale"])
 
 
-def random_state() -> tuple[Tensors, State]:
+def random_state() -> State:
     """The generators of torch (all devices), numpy and Python."""
-    tensors = {"random.torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states = torch.cuda.get_rng_state_all()
-        tensors |= {f"random.cuda.{i}": state for i, state in enumerate(states)}
-    kind, keys, place, has_gauss, gauss = np.random.get_state(legacy=True)
-    numbers = [str(kind), np.asarray(keys).tolist(), place, has_gauss, gauss]
-    return _copied(tensors), {"python": random.getstate(), "numpy": numbers}
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": dict(enumerate(cuda)),
+        "python": random.getstate(),
+        "numpy": [str(kind), np.asarray(keys).tolist(), *rest],
+    }
 
 
-def load_random(tensors: Mapping[str, Tensor], state: State) -> None:
+def load_random(state: State) -> None:
     """Put `random_state` back."""
-    torch.set_rng_state(tensors["random.torch"])
-    if torch.cuda.is_available():
-        for index, each in below("random.cuda.", tensors).items():
-            if int(index) < torch.cuda.device_count():
-                torch.cuda.set_rng_state(each, int(index))
+    torch.set_rng_state(state["torch"])
+    for index, each in state["cuda"].items():
+        if int(index) < torch.cuda.device_count():
+            torch.cuda.set_rng_state(each, int(index))
     version, numbers, following = state["python"]
     random.setstate((version, tuple(numbers), following))
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-
-
-def below(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    """Those of `tensors` whose names begin with `prefix`, by what follows."""
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-
-
-def _copied(tensors: Tensors) -> Tensors:
-    return {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}

@@ -69,16 +69,14 @@ class Saver:
         self._buffers = resuming.versions(training.model)
         if (checkpoint := self.resumed) is None:
             return
-        resuming.load_model(training.model, checkpoint.tensors)
-        step = training.optimizer_step
-        resuming.load_optimizer(
-            step.optimizer, step.scaler, checkpoint.tensors, checkpoint.state["optimizer"]
-        )
-        step.skipped = checkpoint.state["skipped"]
+        step, state = training.optimizer_step, checkpoint.state
+        resuming.load_model(training.model, state["model"])
+        resuming.load_optimizer(step.optimizer, step.scaler, state["optimizer"])
+        step.skipped = state["skipped"]
         if training.best is not None:
-            training.best.load(checkpoint.tensors, checkpoint.state["best"])
-        training.snapshots.load(checkpoint.tensors)
-        training.progress.restore(checkpoint.state["progress"])
+            training.best.load(state["best"])
+        training.snapshots.load(state["snapshots"])
+        training.progress.restore(state["progress"])
         training.metrics.restore((checkpoint.folder / METRICS).read_text(encoding="utf-8"))
         training.done = checkpoint.step
         _say(f"goes on after step {checkpoint.step}, from {checkpoint.folder.name}")
@@ -86,7 +84,7 @@ class Saver:
     def restore_random(self) -> None:
         """Put the random numbers of `resumed` back, once."""
         if self.resumed is not None:
-            resuming.load_random(self.resumed.tensors, self.resumed.state["random"])
+            resuming.load_random(self.resumed.state["random"])
 
     def after_step(self) -> None:
         """Save where it is time to; end where that was asked for."""
@@ -122,25 +120,21 @@ class Saver:
 
     def _save(self) -> None:
         training, step = self._training, self._training.optimizer_step
-        optimizer, numbers = resuming.optimizer_state(step.optimizer, step.scaler)
-        generators, random = resuming.random_state()
-        tensors = optimizer | generators | resuming.model_tensors(training.model, self._buffers)
-        tensors |= training.snapshots.tensors()
         progress = training.progress
         progress.peak_memory_bytes = max(progress.peak_memory_bytes, peak_memory_bytes())
         state = {
-            "optimizer": numbers,
+            "model": resuming.model_tensors(training.model, self._buffers),
+            "optimizer": resuming.optimizer_state(step.optimizer, step.scaler),
             "skipped": step.skipped,
-            "random": random,
+            "best": None if training.best is None else training.best.state(),
+            "snapshots": training.snapshots.state(),
+            "random": resuming.random_state(),
             "progress": asdict(progress),
             "device": device_name(),
         }
-        if training.best is not None:
-            tensors |= training.best.tensors()
-            state["best"] = training.best.state()
         texts = {METRICS: training.metrics.text}
         try:
-            checkpoint.save(self._run_dir, self._identity, training.done, tensors, state, texts)
+            checkpoint.save(self._run_dir, self._identity, training.done, state, texts)
         except OSError as error:
             _say(f"none is taken of step {training.done}: {error}. Training goes on; make room")
         else:

@@ -12,9 +12,6 @@ from torch import Tensor, nn
 
 from studies.engine.trials.training import resuming
 
-PREFIX = "snapshot."
-"""Of the names of its tensors in a checkpoint; the step follows."""
-
 
 class Snapshots:
     """Copies on the host, by the step after which they were taken.
@@ -59,17 +56,10 @@ class Snapshots:
             resuming.load_model(model, self._taken[step])
             yield step
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors of a checkpoint."""
-        return {
-            f"{PREFIX}{step}.{name}": tensor
-            for step, tensors in self._taken.items()
-            for name, tensor in tensors.items()
-        }
+    def state(self) -> dict[int, dict[str, Tensor]]:
+        """What a checkpoint holds of it."""
+        return self._taken
 
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what `tensors` gave; others are passed over."""
-        self._taken = {}
-        for name, tensor in resuming.below(PREFIX, tensors).items():
-            step, _, own = name.partition(".")
-            self._taken.setdefault(int(step), {})[own] = tensor
+    def load(self, state: Mapping[str, dict[str, Tensor]]) -> None:
+        """Go on from what `state` gave."""
+        self._taken = {int(step): tensors for step, tensors in state.items()}
