@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from studies.tasks.labels import check_none_lost, check_spelling, class_names
-from studies.tasks.rows import AnyRow
+from studies.tasks.rows import AnyRow, identity
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import (
     VALID_SHARE,
@@ -68,7 +68,7 @@ def _cleaned(
     for name in (name for name in _ORDER if name in own):
         free = []
         for row in own[name]:
-            where = home.get(row.identity) if home else None
+            where = home.get(identity(row)) if home else None
             if where is None:
                 free.append(row)
             else:
@@ -76,7 +76,7 @@ def _cleaned(
         splits[name], counts = clean(free, conflicting=conflicting)
         removed.update(counts)
         role = "in_valid" if name == "validation" and "test" in own else "in_test"
-        home |= dict.fromkeys((row.identity for row in splits[name]), role)
+        home |= dict.fromkeys(map(identity, splits[name]), role)
     return splits, dict(removed)
 
 

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
-from studies.tasks.rows import AnyRow, plain
+from studies.tasks.rows import AnyRow, label_of, plain
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import TaskInfo
 from studies.tasks.values import INVISIBLE
@@ -71,7 +71,7 @@ def check_spelling(info: TaskInfo, spec: TaskSpec, rows: Sequence[AnyRow]) -> No
     """
     if not info.has_classes or spec.labels is not None:
         return
-    times = Counter(row.label for row in rows)
+    times = Counter(map(label_of, rows))
     spellings: dict[str | Decimal, list[str]] = defaultdict(list)
     for label, _ in times.most_common():
         spellings[_likeness(label)].append(label)
@@ -104,7 +104,7 @@ def check_none_lost(info: TaskInfo, rows: Sequence[AnyRow], cleaned: Sequence[An
     """
     if not info.has_classes:
         return
-    before, left = Counter(row.label for row in rows), {row.label for row in cleaned}
+    before, left = Counter(map(label_of, rows)), set(map(label_of, cleaned))
     lost = [label for label in before if label not in left]
     if lost:
         names = ", ".join(f"{label!r} ({before[label]} rows)" for label in lost)
@@ -121,7 +121,7 @@ def class_names(spec: TaskSpec, rows: Sequence[AnyRow]) -> tuple[str, ...]:
         ValueError: fewer than two classes, one that is listed and has no row, or so many that the
             column holds no classes.
     """
-    labels = {row.label for row in rows}
+    labels = set(map(label_of, rows))
     column = f"task: column {spec.label!r} of {spec.name}"
     if spec.labels is not None:
         absent = [name for name in spec.labels if name not in labels]

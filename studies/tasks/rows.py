@@ -1,9 +1,7 @@
-"""The rows of tasks: plain values that say when two of them count as the same.
+"""The rows of tasks: plain values, and when two of them count as the same.
 
-Every row has `identity` (equal for rows that count as one), `label` (what contradicts when two rows
-of one identity differ in it), `group` (rows of a group stay in one split; None where each stands
-alone) and `answer` (what always answering the same would be compared with). `identity_in` and
-`label_in` give the first two in another `Form` of their texts.
+Rows of one `group` stay in one split; those without one (None) stand alone. What else rows of all
+kinds are asked for is a function: `identity`, `label_of`, `answer_of` and `shown`.
 """
 
 import hashlib
@@ -46,24 +44,6 @@ class Row(NamedTuple):
     """Second text, where the label is about two."""
     group: str | None = None
 
-    @property
-    def identity(self) -> str:
-        """The text as compared, or both texts of a pair."""
-        return self.identity_in(plain)
-
-    def identity_in(self, form: Form) -> str:
-        """The identity in another form."""
-        return "\n".join(form(text) for text in (self.text, self.pair) if text is not None)
-
-    def label_in(self, form: Form) -> str:
-        """The class, whatever the form."""
-        return self.label
-
-    @property
-    def answer(self) -> str:
-        """The class."""
-        return self.label
-
 
 class Item(NamedTuple):
     """One multiple-choice question, as a language model is asked it."""
@@ -92,29 +72,6 @@ class Item(NamedTuple):
         return "\n".join([*contexts, *sorted({choice for _, choice in self.options})])
 
     @property
-    def label(self) -> str:
-        """The right choice's own words."""
-        return self.label_in(plain)
-
-    @property
-    def identity(self) -> str:
-        """Contexts and choices as compared, whatever their order."""
-        return self.identity_in(plain)
-
-    def identity_in(self, form: Form) -> str:
-        """The identity in another form."""
-        return "\n".join(sorted({form(part) for option in self.options for part in option}))
-
-    def label_in(self, form: Form) -> str:
-        """The right choice's words in another form."""
-        return "\n".join(map(form, self.options[self.gold]))
-
-    @property
-    def answer(self) -> str:
-        """The right choice's place."""
-        return str(self.gold)
-
-    @property
     def names(self) -> tuple[str, ...]:
         """What a generated answer is searched for, one a choice."""
         return self.words or tuple(text.strip() for _, text in self.options)
@@ -138,34 +95,6 @@ class Exchange(NamedTuple):
     response: str
     group: str | None = None
 
-    @property
-    def text(self) -> str:
-        """The prompt."""
-        return self.prompt
-
-    @property
-    def label(self) -> str:
-        """The same for all: two responses to one prompt are no contradiction."""
-        return ""
-
-    @property
-    def identity(self) -> str:
-        """The prompt as compared."""
-        return self.identity_in(plain)
-
-    def identity_in(self, form: Form) -> str:
-        """The identity in another form."""
-        return form(self.prompt)
-
-    def label_in(self, form: Form) -> str:
-        """The same for all, whatever the form."""
-        return self.label
-
-    @property
-    def answer(self) -> str:
-        """The response."""
-        return self.response
-
 
 class Picture(NamedTuple):
     """One image of an image classification task."""
@@ -174,29 +103,6 @@ class Picture(NamedTuple):
     """An encoded file, e.g. PNG."""
     label: str
     group: str | None = None
-
-    @property
-    def text(self) -> str:
-        """Something to show in a message."""
-        return f"image {self.identity[:12]} ({self.label})"
-
-    @property
-    def identity(self) -> str:
-        """A hash of the encoded file."""
-        return hashlib.sha256(self.image).hexdigest()
-
-    def identity_in(self, form: Form) -> str:
-        """The hash, whatever the form."""
-        return self.identity
-
-    def label_in(self, form: Form) -> str:
-        """The class, whatever the form."""
-        return self.label
-
-    @property
-    def answer(self) -> str:
-        """The class."""
-        return self.label
 
 
 class Matrix(NamedTuple):
@@ -209,28 +115,41 @@ class Matrix(NamedTuple):
     label: str = ""
     group: str | None = None
 
-    @property
-    def text(self) -> str:
-        """Something to show in a message."""
-        return f"matrix {self.identity[:12]} {self.shape}"
-
-    @property
-    def identity(self) -> str:
-        """A hash of the values."""
-        return hashlib.sha256(self.values).hexdigest()
-
-    def identity_in(self, form: Form) -> str:
-        """The hash, whatever the form."""
-        return self.identity
-
-    def label_in(self, form: Form) -> str:
-        """Nothing: a matrix has no class."""
-        return self.label
-
-    @property
-    def answer(self) -> str:
-        """Nothing: a matrix has no class."""
-        return self.label
-
 
 AnyRow = Row | Item | Exchange | Picture | Matrix
+
+
+def identity(row: AnyRow, form: Form = plain) -> str:
+    """Equal for rows that count as one: texts in that form, choices in any order, hashed bytes."""
+    if isinstance(row, Picture | Matrix):
+        return hashlib.sha256(row[0]).hexdigest()
+    if isinstance(row, Item):
+        return "\n".join(sorted({form(part) for option in row.options for part in option}))
+    texts = (row.prompt, None) if isinstance(row, Exchange) else (row.text, row.pair)
+    return "\n".join(form(text) for text in texts if text is not None)
+
+
+def label_of(row: AnyRow, form: Form = plain) -> str:
+    """What contradicts where two rows of one identity differ in it: the class, or in that form the
+    words of the right choice; nothing of an exchange, which may have several responses."""
+    if isinstance(row, Item):
+        return "\n".join(map(form, row.options[row.gold]))
+    return "" if isinstance(row, Exchange) else row.label
+
+
+def answer_of(row: AnyRow) -> str:
+    """The class, the right choice's place or the response: what may always be answered."""
+    if isinstance(row, Exchange):
+        return row.response
+    return str(row.gold) if isinstance(row, Item) else row.label
+
+
+def shown(row: AnyRow) -> str:
+    """Something to show in a message: the text, if it has one, with the choices."""
+    if isinstance(row, Row | Item):
+        return row.text
+    if isinstance(row, Exchange):
+        return row.prompt
+    if isinstance(row, Picture):
+        return f"image {identity(row)[:12]} ({row.label})"
+    return f"matrix {identity(row)[:12]} {row.shape}"

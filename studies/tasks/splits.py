@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from studies.tasks.rows import AnyRow, Exchange, Form, plain
+from studies.tasks.rows import AnyRow, Exchange, Form, answer_of, identity, label_of, plain, shown
 from studies.tasks.spec import TaskSpec
 from studies.tasks.task import TaskData
 
@@ -39,15 +39,15 @@ def clean(
     conflicting = set(conflicting)
     empty = responses = 0
     for row in rows:
-        if not row.text.strip():
+        if not shown(row).strip():
             empty += 1
             continue
-        key = row.identity_in(form)
+        key = identity(row, form)
         times[key] += 1
         known = first.setdefault(key, row)
-        if known.label_in(form) != row.label_in(form):
+        if label_of(known, form) != label_of(row, form):
             conflicting.add(key)
-        if isinstance(row, Exchange) and form(row.response) != form(known.answer):
+        if isinstance(row, Exchange) and form(row.response) != form(answer_of(known)):
             responses += 1
     cleaned = [row for key, row in first.items() if key not in conflicting]
     removed = {
@@ -61,7 +61,7 @@ def clean(
 def contradicted(rows: Iterable[AnyRow]) -> set[str]:
     """The identities that occur with two labels."""
     labels: dict[str, str] = {}
-    pairs = ((row.identity_in(plain), row.label_in(plain)) for row in rows)
+    pairs = ((identity(row), label_of(row)) for row in rows)
     return {key for key, label in pairs if labels.setdefault(key, label) != label}
 
 
@@ -76,8 +76,8 @@ def clean_beside(
 
 def apart_from(taken: Iterable[AnyRow], rows: Iterable[R], form: Form = plain) -> list[R]:
     """Those of `rows` whose identity in `form` is none of those `taken`."""
-    identities = {row.identity_in(form) for row in taken}
-    return [row for row in rows if row.identity_in(form) not in identities]
+    identities = {identity(row, form) for row in taken}
+    return [row for row in rows if identity(row, form) not in identities]
 
 
 def sampled(rows: Sequence[R], count: int | None, name: str) -> tuple[R, ...]:
@@ -140,11 +140,11 @@ def _units(rows: Sequence[AnyRow]) -> list[list[AnyRow]]:
 
 def _evenly(units: Sequence[list[AnyRow]]) -> list[list[AnyRow]]:
     """Spread the units of each label over the whole order, so that any stretch has its share."""
-    counts = Counter(unit[0].label for unit in units)
+    counts = Counter(label_of(unit[0]) for unit in units)
     seen: Counter[str] = Counter()
     places = []
     for place, unit in enumerate(units):
-        label = unit[0].label
+        label = label_of(unit[0])
         places.append(((seen[label] + 0.5) / counts[label], place))
         seen[label] += 1
     return [units[place] for _, place in sorted(places)]
@@ -167,11 +167,11 @@ def check_disjoint(splits: Mapping[str, Sequence[AnyRow]]) -> None:
     owner: dict[str, str] = {}
     for name, rows in splits.items():
         for row in rows:
-            keys = [row.identity] if row.group is None else [row.identity, f"group {row.group}"]
-            for key in keys:
+            keys = [] if row.group is None else [f"group {row.group}"]
+            for key in (identity(row), *keys):
                 other = owner.setdefault(key, name)
                 if other != name:
-                    raise ValueError(f"leak: {row.text[:80]!r} is in both {other} and {name}")
+                    raise ValueError(f"leak: {shown(row)[:80]!r} is in both {other} and {name}")
 
 
 def describe(data: TaskData) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def scarce(data: TaskData) -> dict[str, list[str]]:
     lines = {}
     for split in SPLITS:
         times = Counter(dict.fromkeys(data.labels, 0))
-        times.update(row.label for row in data.splits[split] if data.labels)
+        times.update(label_of(row) for row in data.splits[split] if data.labels)
         rare = sorted((n, label) for label, n in times.items() if n < FEW)
         if rare:
             more = [f"and {len(rare) - SHOWN} more"] if len(rare) > SHOWN else []
@@ -222,4 +222,4 @@ def majority(rows: Sequence[AnyRow]) -> float:
     """The share of the most frequent answer: the accuracy of always giving it."""
     if not rows:
         return float("nan")
-    return Counter(row.answer for row in rows).most_common(1)[0][1] / len(rows)
+    return Counter(map(answer_of, rows)).most_common(1)[0][1] / len(rows)

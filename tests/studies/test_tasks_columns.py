@@ -320,4 +320,4 @@ def test_an_answer_among_the_inputs_is_refused(keys: dict[str, Any], tmp_path: P
 )
 def test_braces_of_a_template(template: str, prompt: str, tmp_path: Path) -> None:
     data = tasks.load({"name": str(write(tmp_path / "rows.jsonl", PAIRS)), "template": template})
-    assert prompt in {row.text for rows in data.splits.values() for row in rows}
+    assert prompt in {row.prompt for rows in data.splits.values() for row in rows}
