@@ -9,8 +9,9 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -27,6 +28,10 @@ DAMAGED = (
 """What the standard library raises of archives that are damaged, encrypted or of unknown kinds."""
 
 
+Wanted = list[tuple[Member, Sequence[str]]]
+"""Members of an archive, each with its names from there on."""
+
+
 def unpack(archive: Archive, file: Path, folder: Path) -> None:
     """Write every member of `archive`, found in `file`, below `folder`.
 
@@ -34,56 +39,68 @@ def unpack(archive: Archive, file: Path, folder: Path) -> None:
         ArchiveError: a member is missing, is no regular file, or does not match size and sha256.
         OSError: `folder` cannot be written, e.g. the disk is full.
     """
-    left: dict[str, list[Member]] = {}
-    for member in archive.members:
-        if len(member.source) == 1:
-            left.setdefault(member.source[0], []).append(member)
-    if left and not zipfile.is_zipfile(file):
-        _in_one_pass(archive, file, folder, left)
-    for member in archive.members:
-        if member.source[0] in left or len(member.source) > 1:
-            with file.open("rb") as stream:
-                _write(archive, member, stream, _target(folder, member))
+    with file.open("rb") as stream:
+        _take(stream, archive.filename, [(m, m.source) for m in archive.members], folder)
 
 
-def _in_one_pass(archive: Archive, file: Path, folder: Path, left: dict[str, list[Member]]) -> None:
-    """Write plain members as they come by, and take them out of `left`.
+def _take(stream: IO[bytes], where: str, wanted: Wanted, folder: Path) -> None:
+    """Write the members `wanted` as they come by in the archive `stream`.
 
     Looking a name up in a compressed tar reads all of it: minutes for many members.
     """
-    with _explained(archive.filename), tarfile.open(file, "r|*") as outer:
-        for entry in outer:
-            if entry.name not in left or not entry.isreg():
-                continue  # what remains in `left` is looked up, and refused, by name
-            content = outer.extractfile(entry)
-            assert content is not None
-            first, *others = left.pop(entry.name)
-            _copy(content, first, _target(folder, first), archive.filename)
-            for other in others:  # the stream is past it
-                with (folder / first.target).open("rb") as written:
-                    _copy(written, other, _target(folder, other), archive.filename)
-            if not left:
-                return
+    left: dict[str, Wanted] = {}
+    for member, (name, *inner) in wanted:
+        left.setdefault(name, []).append((member, inner))
+    odd = set()
+    with _explained(where):
+        for name, regular, content in _entries(stream):
+            if name in left and regular:
+                with content() as found:
+                    _write(found, f"{where}: {name}", left.pop(name), folder)
+                if not left:
+                    return
+            odd.add(name)
+    for name in left:
+        if name in odd:  # a link could name any other file
+            raise ArchiveError(f"{where}: {name} is not a regular file; it is not unpacked")
+        raise ArchiveError(f"{where} has no member {name}")
 
 
-def _target(folder: Path, member: Member) -> Path:
-    target = folder / member.target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return target
+def _entries(stream: IO[bytes]) -> Iterator[tuple[str, bool, Callable[[], IO[bytes]]]]:
+    """Name, whether it is a regular file, and content of all that a zip or tar archive holds."""
+    is_zip = zipfile.is_zipfile(stream)
+    stream.seek(0)
+    if is_zip:
+        with zipfile.ZipFile(stream) as zipped:
+            for name in zipped.namelist():
+                yield name, True, partial(zipped.open, name)
+        return
+    with tarfile.open(fileobj=stream, mode="r|*") as tarred:
+        for entry in tarred:
+            yield entry.name, entry.isreg(), partial(_content, tarred, entry)
 
 
-def _write(archive: Archive, member: Member, stream: IO[bytes], target: Path) -> None:
-    *nested, name = member.source
-    where = archive.filename
-    for inner in nested:
-        with _open(stream, inner, where) as content:
-            data = content.read(NESTED_LIMIT + 1)
-        where = f"{where}: {inner}"
+def _content(tarred: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+    content = tarred.extractfile(entry)
+    assert content is not None, "it is a regular file"
+    return content
+
+
+def _write(content: IO[bytes], where: str, wanted: Wanted, folder: Path) -> None:
+    """Write what is `wanted` of one file: itself, or what is in it if it is an archive."""
+    if inside := [(member, inner) for member, inner in wanted if inner]:
+        data = content.read(NESTED_LIMIT + 1)
         if len(data) > NESTED_LIMIT:
             raise ArchiveError(f"{where} is larger than {NESTED_LIMIT:,} bytes; it is not read")
-        stream = io.BytesIO(data)
-    with _open(stream, name, where) as content:
-        _copy(content, member, target, where)
+        _take(io.BytesIO(data), where, inside, folder)
+        content = io.BytesIO(data)
+    before: Path | None = None
+    for member in (member for member, inner in wanted if not inner):
+        target = folder / member.target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with nullcontext(content) if before is None else before.open("rb") as source:
+            _copy(source, member, target, where)
+        before = target  # the stream is past it
 
 
 def _copy(content: IO[bytes], member: Member, target: Path, where: str) -> None:
@@ -96,7 +113,7 @@ def _copy(content: IO[bytes], member: Member, target: Path, where: str) -> None:
             written += len(chunk)
     if digest.hexdigest() != member.sha256:
         raise ArchiveError(
-            f"{where}: {member.source[-1]} does not match its pinned sha256: expected "
+            f"{where} does not match its pinned sha256: expected "
             f"{member.sha256} ({member.size:,} bytes), got {digest.hexdigest()}. "
             f"Nothing of it was kept."
         )
@@ -114,28 +131,3 @@ def _explained(where: str) -> Iterator[None]:
         if error.errno in (None, errno.EINVAL):
             raise ArchiveError(f"{where} is not a readable archive: {error}") from error
         raise
-
-
-@contextmanager
-def _open(stream: IO[bytes], name: str, where: str) -> Iterator[IO[bytes]]:
-    """The regular file `name` inside the zip or tar archive `stream`."""
-    with _explained(where):
-        if zipfile.is_zipfile(stream):
-            stream.seek(0)
-            with zipfile.ZipFile(stream) as outer:
-                if name not in outer.namelist():
-                    raise ArchiveError(f"{where} has no member {name}")
-                with outer.open(name) as content:
-                    yield content
-            return
-        stream.seek(0)
-        with tarfile.open(fileobj=stream) as outer:
-            if name not in outer.getnames():
-                raise ArchiveError(f"{where} has no member {name}")
-            entry = outer.getmember(name)
-            if not entry.isreg():  # a link could name any other file
-                raise ArchiveError(f"{where}: {name} is not a regular file; it is not unpacked")
-            member = outer.extractfile(entry)
-            assert member is not None, "it is a regular file"
-            with member:
-                yield member
