@@ -48,7 +48,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     scratch.mkdir()
     try:
         yield scratch
-        for each in (*scratch.iterdir(), scratch):
+        for each in (*scratch.rglob("*"), scratch):
             sync(each)
         shutil.rmtree(path, ignore_errors=True)
         scratch.rename(path)

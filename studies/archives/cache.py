@@ -16,12 +16,12 @@ from pathlib import Path
 
 from studies.archives.archive import Archive, ArchiveError
 from studies.archives.download import download
-from studies.archives.files import is_whole, say_damaged, sha256_of, sync_folder
+from studies.archives.files import is_whole, say_damaged, sha256_of
 from studies.archives.index import find
 from studies.archives.sources import Sources, pip_sources
 from studies.archives.unpack import unpack
 from studies.archives.web import Unreachable, Web, without_credentials
-from studies.files import locked
+from studies.files import locked, replacing_folder
 
 VARIABLE = "BASIS_ZOO_CACHE"
 
@@ -71,7 +71,7 @@ def fetch(archive: Archive, sources: Sources | None = None) -> Path:
 
 
 def _fill(archive: Archive, sources: Sources | None, cache: Path, folder: Path) -> None:
-    """Get the archive, unpack it into a temporary folder, and rename that to `folder`."""
+    """Get the archive and unpack it."""
     folder.parent.mkdir(exist_ok=True)
     for m in archive.members:
         if (folder / m.target).exists() and not is_whole(folder / m.target, m.size, m.sha256):
@@ -79,21 +79,15 @@ def _fill(archive: Archive, sources: Sources | None, cache: Path, folder: Path) 
     prefix = f".fetching-{archive.filename}-"
     for left in cache.glob(f"{glob.escape(prefix)}*"):
         shutil.rmtree(left)  # of a process that was killed: the lock is ours
-    with tempfile.TemporaryDirectory(dir=cache, prefix=prefix) as name:
-        work = Path(name)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=prefix) as work:
         file = cache / archive.filename
         if file.is_file():
             _check_placed(archive, file)
         else:
-            file = work / archive.filename
+            file = Path(work, archive.filename)
             _download(archive, sources or pip_sources(), file)
-        content = work / "content"
-        content.mkdir()
-        unpack(archive, file, content)
-        sync_folder(content)
-        if folder.exists():  # a file in it is gone or damaged
-            shutil.rmtree(folder)
-        content.replace(folder)
+        with replacing_folder(folder) as content:  # one there lacks a file, or one is damaged
+            unpack(archive, file, content)
 
 
 def _download(archive: Archive, sources: Sources, file: Path) -> None:

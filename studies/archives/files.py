@@ -5,8 +5,6 @@ import os
 import sys
 from pathlib import Path
 
-from studies.files import sync
-
 _Mark = tuple[int, int, int, int]
 _HASHES: dict[Path, tuple[_Mark, str]] = {}
 
@@ -37,13 +35,6 @@ def is_whole(file: Path, size: int, sha256: str) -> bool:
         return file.stat().st_size == size and sha256_of(file) == sha256
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return False
-
-
-def sync_folder(folder: Path) -> None:
-    """Put every file below `folder` on the disk: a rename may get there before its content."""
-    for file in folder.rglob("*"):
-        if file.is_file():
-            sync(file)
 
 
 def say_damaged(file: Path, remedy: str) -> None:

