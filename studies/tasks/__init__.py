@@ -6,14 +6,13 @@ better, where its rows come from and under which terms.
 """
 
 from studies.tasks.alpaca import Alpaca
-from studies.tasks.cifar10 import Cifar10
+from studies.tasks.bigbench import Cifar10, CosmosQA, Qasc, StrategyQA, VitaminC, WinoGrande
 from studies.tasks.commonsense import Commonsense
-from studies.tasks.cosmosqa import CosmosQA
 from studies.tasks.data_remarks import findings, sizes
+from studies.tasks.evals import Sarcasm
 from studies.tasks.glue import GLUE
 from studies.tasks.matrices import DRAWN, MatrixOfFiles
 from studies.tasks.movie_sentences import MovieSentences
-from studies.tasks.qasc import Qasc
 from studies.tasks.registry import (
     check,
     content,
@@ -29,15 +28,11 @@ from studies.tasks.registry import (
     truncated,
 )
 from studies.tasks.rows import Exchange, Item, Picture, Row
-from studies.tasks.sarcasm import Sarcasm
 from studies.tasks.social_iqa import SocialIqa
 from studies.tasks.spec import TaskSpec
 from studies.tasks.splits import describe, rows_hash
-from studies.tasks.strategyqa import StrategyQA
 from studies.tasks.task import HEADS, Task, TaskData, TaskInfo
 from studies.tasks.vision import VISION
-from studies.tasks.vitaminc import VitaminC
-from studies.tasks.winogrande import WinoGrande
 
 register_task("movie_sentences", MovieSentences())
 for _task in (Cifar10, CosmosQA, Qasc, Sarcasm, SocialIqa, StrategyQA, VitaminC, WinoGrande):
