@@ -16,6 +16,8 @@ from studies.tasks.rows import Row
 from studies.tasks.token_cache import tokenise
 
 Example = dict[str, Any]
+IGNORED = -100
+"""The label that a loss leaves out."""
 MOST_WORKERS = 8
 """More processes than this wait for each other."""
 
@@ -94,27 +96,32 @@ def real_tokens(
 
 
 class Pad:
-    """Collates rows as their tokenizer pads them, without asking it again for each batch."""
+    """Collates rows as their tokenizer pads them, without asking it again for each batch.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._side = tokenizer.padding_side
+    `side` is that of the padding where it is not the tokenizer's own.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, side: str | None = None) -> None:
+        self._side = side or tokenizer.padding_side
         self._fills = {
             "input_ids": tokenizer.pad_token_id,
             "attention_mask": 0,
             "token_type_ids": tokenizer.pad_token_type_id,
             "special_tokens_mask": 1,
+            "labels": IGNORED,
         }
 
     def __call__(
         self, examples: Sequence[Example], lengths: Sequence[int] = ()
     ) -> dict[str, Tensor]:
-        """(batch, length) for every field, (batch,) for the labels; `lengths` as for `padded`."""
-        batch = {
-            name: padded([e[name] for e in examples], self._fills[name], lengths, self._side)
-            for name in examples[0]
-            if name != "labels"
+        """(batch, length) for every field, (batch,) for one label a row; `lengths` as `padded`."""
+        columns = {name: [example[name] for example in examples] for name in examples[0]}
+        return {
+            name: padded(column, self._fills[name], lengths, self._side)
+            if isinstance(column[0], list)
+            else torch.tensor(column)
+            for name, column in columns.items()
         }
-        return {**batch, "labels": torch.tensor([example["labels"] for example in examples])}
 
 
 def eval_order(data: Encoded) -> list[int]:

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from studies import backbones
+from studies.tasks.encoding import Pad
 from studies.tasks.kinds.multiple_choice import chosen_by_sum, chosen_normalised
 from studies.tasks.kinds.scoring import log_likelihoods
 from studies.tasks.kinds.tokens import (
     IGNORED,
-    PadLessons,
     Tokens,
     encode_pairs,
     lessons,
@@ -122,7 +122,7 @@ def test_the_loss_reads_the_logits_of_the_last_places_only(
     model, tokenizer = loaded
     options = {"max_length": 64, "train_on_inputs": train_on_inputs, "end": True}
     pairs = [("a long context:", " yes"), ("the longest context:", " n")]
-    batch = PadLessons(tokenizer.pad_token_id)(lessons(pairs, tokenizer, **options).examples)
+    batch = Pad(tokenizer, "right")(lessons(pairs, tokenizer, **options).examples)
     labels = batch.pop("labels")
     places = places_of_labels(labels)
     first = min(row.ne(IGNORED).nonzero()[0].item() for row in labels)
@@ -151,11 +151,11 @@ def test_the_loss_is_that_of_the_model_and_ignores_padding(loaded: tuple[Any, An
     model, tokenizer = loaded
     options = {"max_length": 64, "train_on_inputs": False, "end": True}
     data = lessons([("ask:", " yes"), ("a much longer one:", " n")], tokenizer, **options)
-    batch = PadLessons(tokenizer.pad_token_id)(data.examples)
+    batch = Pad(tokenizer, "right")(data.examples)
     output = model(**batch)
     loss = next_token_loss(output, batch["labels"])
     torch.testing.assert_close(loss, output.loss)
-    halves = [PadLessons(tokenizer.pad_token_id)([example]) for example in data.examples]
+    halves = [Pad(tokenizer, "right")([example]) for example in data.examples]
     count = sum(int((half["labels"] != IGNORED).sum()) for half in halves)
     parts = [next_token_loss(model(**half), half["labels"], count) for half in halves]
     torch.testing.assert_close(sum(parts), loss, rtol=1e-4, atol=1e-5)

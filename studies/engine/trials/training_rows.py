@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from studies.tasks import TaskData
 from studies.tasks.kinds import Prepared
-from studies.tasks.kinds.prepared import evaluating
+from studies.tasks.kinds.prepared import evaluating, run_on
 
 
 def as_test(data: TaskData, seed: int) -> TaskData:
@@ -45,10 +45,8 @@ class Objective:
         items = sum(int(batch["labels"].ne(-100).sum()) for batch in batches)
         total = 0.0
         with evaluating(model, autocast) as device:
-            for batch in batches:
-                given = {name: values.to(device) for name, values in batch.items()}
-                labels = given.pop("labels")
-                total += float(self._prepared.loss(model(**given), labels, items))
+            for outputs, labels in run_on(model, batches, device):
+                total += float(self._prepared.loss(outputs, labels, items))
         return total
 
     def _collate(self, size: int) -> list[dict[str, Tensor]]:

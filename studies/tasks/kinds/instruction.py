@@ -6,10 +6,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from studies.tasks.encoding import Encoded
-from studies.tasks.kinds.lessons import TrainedOnLessons
-from studies.tasks.kinds.prepared import evaluating
-from studies.tasks.kinds.tokens import IGNORED, lessons
+from studies.tasks.encoding import IGNORED, Encoded
+from studies.tasks.kinds.prepared import evaluating, run_on
+from studies.tasks.kinds.tokens import TrainedOnLessons, lessons
 from studies.tasks.metrics import Measured
 from studies.tasks.rows import Exchange
 from studies.tasks.spec import TaskSpec
@@ -20,7 +19,7 @@ class Instruction(TrainedOnLessons):
     """Exchanges for a language model."""
 
     def __init__(self, spec: TaskSpec, data: TaskData, tokenizer: PreTrainedTokenizerBase) -> None:
-        super().__init__(tokenizer.pad_token_id)
+        super().__init__(tokenizer)
         self._splits: dict[str, Encoded] = {
             name: lessons(
                 [(row.prompt, row.response) for row in data.rows(name, Exchange)],
@@ -39,13 +38,12 @@ class Instruction(TrainedOnLessons):
         """Mean loss of a response's token in nats, and its exponential: no means over rows."""
         data = self._splits[split]
         order = sorted(range(len(data)), key=data.lengths.__getitem__, reverse=True)
+        parts = (order[start : start + batch_size] for start in range(0, len(order), batch_size))
+        batches = (self._pad([data[place] for place in places]) for places in parts)
         total = count = 0.0
         with evaluating(model, autocast) as device:
-            for start in range(0, len(order), batch_size):
-                padded = self._pad([data[place] for place in order[start : start + batch_size]])
-                batch = {name: tensor.to(device) for name, tensor in padded.items()}
-                labels = batch.pop("labels")
-                total += float(self.loss(model(**batch), labels, 1))
+            for outputs, labels in run_on(model, batches, device):
+                total += float(self.loss(outputs, labels, 1))
                 count += int((labels[:, 1:] != IGNORED).sum())
         loss = total / max(1.0, count)
         return Measured({"loss": loss, "perplexity": math.exp(min(loss, 700.0))}, {})

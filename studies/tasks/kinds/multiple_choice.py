@@ -18,10 +18,9 @@ from transformers import PreTrainedTokenizerBase
 
 from studies.tasks.extraction import extract
 from studies.tasks.kinds.generation import generate
-from studies.tasks.kinds.lessons import TrainedOnLessons
 from studies.tasks.kinds.prepared import evaluating
 from studies.tasks.kinds.scoring import log_likelihoods
-from studies.tasks.kinds.tokens import encode_pairs, lessons
+from studies.tasks.kinds.tokens import TrainedOnLessons, encode_pairs, lessons
 from studies.tasks.metrics import Measured, Rows
 from studies.tasks.rows import Item
 from studies.tasks.spec import TaskSpec
@@ -34,7 +33,7 @@ class MultipleChoice(TrainedOnLessons):
     def __init__(self, spec: TaskSpec, data: TaskData, tokenizer: PreTrainedTokenizerBase) -> None:
         self._spec, self._info, self._tokenizer = spec, data.info, tokenizer
         self._splits = {name: data.rows(name, Item) for name in data.splits}
-        super().__init__(tokenizer.pad_token_id)
+        super().__init__(tokenizer)
         self.train = lessons(
             [item.lesson for item in self._splits["train"]],
             tokenizer,

@@ -84,12 +84,19 @@ def outputs_of(
     model: nn.Module, batches: Iterable[dict[str, Tensor]], device: torch.device
 ) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """The logits of all batches, in float64, and their labels, in the order of the batches."""
-    outputs, labels = [], []
+    pairs = [(given.logits.double(), labels) for given, labels in run_on(model, batches, device)]
+    outputs, labels = map(torch.cat, zip(*pairs, strict=True))
+    return outputs.cpu().numpy(), labels.cpu().numpy()  # read at the end: until then nobody waits
+
+
+def run_on(
+    model: nn.Module, batches: Iterable[dict[str, Tensor]], device: torch.device
+) -> Iterator[tuple[Any, Tensor]]:
+    """What `model`, which is on `device`, gives for each batch, and the batch's labels there."""
     for batch in batches:
-        labels.append(batch.pop("labels").numpy())
-        logits = model(**{key: value.to(device) for key, value in batch.items()}).logits
-        outputs.append(logits.double())  # read at the end: until then nobody waits
-    return torch.cat(outputs).cpu().numpy(), np.concatenate(labels)
+        given = {name: tensor.to(device) for name, tensor in batch.items()}
+        labels = given.pop("labels")
+        yield model(**given), labels
 
 
 @contextmanager

@@ -2,19 +2,15 @@
 
 import inspect
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from studies.tasks.encoding import Encoded, Example, padded, real_tokens
-from studies.tasks.kinds.prepared import Outputs
+from studies.tasks.encoding import IGNORED, Encoded, Example, Pad
+from studies.tasks.kinds.prepared import Outputs, Prepared
 from studies.tasks.token_cache import tokenise
-
-IGNORED = -100
-"""The label that the loss leaves out."""
 
 
 class Tokens(NamedTuple):
@@ -63,25 +59,7 @@ def lesson(tokens: Tokens, *, end: int | None, max_length: int, train_on_inputs:
     ids = context + answer
     labels = ids if train_on_inputs else [IGNORED] * len(context) + answer
     labels = [IGNORED, *labels[1:]]  # nothing predicts the first token
-    return {"input_ids": ids, "labels": labels}
-
-
-@dataclass(frozen=True)
-class PadLessons:
-    """Pads training examples on the right."""
-
-    pad_token: int
-
-    def __call__(
-        self, examples: Sequence[Example], lengths: Sequence[int] = ()
-    ) -> dict[str, Tensor]:
-        """(batch, length) tokens, mask and labels; `lengths` as for `padded`."""
-        ids = [example["input_ids"] for example in examples]
-        return {
-            "input_ids": padded(ids, self.pad_token, lengths),
-            "attention_mask": real_tokens(ids, lengths),
-            "labels": padded([example["labels"] for example in examples], IGNORED, lengths),
-        }
+    return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
 
 
 def lessons(
@@ -147,3 +125,19 @@ def masked_next_token_loss(
 
 def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     return tokenise(tokenizer, texts, return_attention_mask=False)["input_ids"]
+
+
+class TrainedOnLessons(Prepared):
+    """What kinds share that train a language model on the tokens of an answer, by `lessons`."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._pad = Pad(tokenizer, "right")
+
+    def collate(
+        self, examples: Sequence[Example], lengths: Sequence[int] = ()
+    ) -> dict[str, Tensor]:
+        """(batch, length) tokens, mask and labels."""
+        return self._pad(examples, lengths)
+
+    loss = staticmethod(next_token_loss)
+    fixed_loss = staticmethod(masked_next_token_loss)
