@@ -5,7 +5,7 @@ id such as `Qwen/Qwen2-0.5B`, a local folder, or one of `list_matrix_backbones()
 linear layer without pretrained weights, for tasks that are a matrix.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +42,8 @@ register_backbone(SMOLLM2)
 register_backbone(VIT_S)
 
 
-def load(
-    spec: str | Mapping[str, Any], head: Head | Sequence[str]
-) -> "tuple[nn.Module, Processor]":
-    """The model with `head` (labels alone mean a text classifier), and its tokenizer or processor.
+def load(spec: str | Mapping[str, Any], head: Head) -> "tuple[nn.Module, Processor]":
+    """The model with `head`, and its tokenizer or processor.
 
     See `studies.backbones.loading.load_model`; transformers is imported only here, so that
     planning a study stays quick.

@@ -1,6 +1,5 @@
 """What a task needs on top of a backbone. Tasks say it, backbones build it; neither needs torch."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,8 +22,3 @@ class Head:
 
     shape: tuple[int, int] | None = None
     """matrix: (out, in) of the layer."""
-
-    @classmethod
-    def of(cls, head: "Head | Sequence[str]") -> "Head":
-        """`head` itself, or the head of a text classification with these labels."""
-        return head if isinstance(head, Head) else cls("text_classes", tuple(head))

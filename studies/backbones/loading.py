@@ -1,6 +1,6 @@
 """Build a model and its tokenizer. Safetensors only, and no code from a checkpoint is ever run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,7 @@ _MODELS: Mapping[HeadKind, Any] = {
 }
 
 
-def load_model(
-    spec: str | Mapping[str, Any], head: Head | Sequence[str]
-) -> tuple[nn.Module, Processor]:
+def load_model(spec: str | Mapping[str, Any], head: Head) -> tuple[nn.Module, Processor]:
     """The backbone with `head`, and the tokenizer or image processor that belongs to it, if any.
 
     A new head's start is drawn from torch's global generator: seed it first.
@@ -48,22 +46,22 @@ def load_model(
         ImportError: an optional package (gguf, onnx, bitsandbytes) is needed and missing.
         OSError: a hub id or folder has no usable files (no safetensors, no network, no such id).
     """
-    checked, wanted = check(spec), Head.of(head)
-    if wanted.kind == "matrix" or checked.kind == "matrix":
-        refuse_other_kind(checked, wanted.kind)
-        return _matrix(checked, wanted), None
+    checked = check(spec)
+    if head.kind == "matrix" or checked.kind == "matrix":
+        refuse_other_kind(checked, head.kind)
+        return _matrix(checked, head), None
     source = source_of(checked)
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    refuse_misfit(checked.name, wanted.kind, config)
-    images = wanted.kind == "image_classes"
+    refuse_misfit(checked.name, head.kind, config)
+    images = head.kind == "image_classes"
     takes = AutoImageProcessor if images else AutoTokenizer
     processor = takes.from_pretrained(source, trust_remote_code=False)
     if images and config.model_type == "clip":
         from studies.backbones.clip import load_clip_classifier
 
-        return load_clip_classifier(source, wanted, _options(checked)), processor
-    kind = _MODELS[wanted.kind]
-    model = kind.from_pretrained(source, **_options(checked), **_classes(wanted))
+        return load_clip_classifier(source, head, _options(checked)), processor
+    kind = _MODELS[head.kind]
+    model = kind.from_pretrained(source, **_options(checked), **_classes(head))
     if not images:
         if processor.pad_token_id is None:  # decoders such as GPT-2 pad with their end token
             processor.pad_token = processor.eos_token

@@ -88,11 +88,9 @@ def padded(
     return torch.from_numpy(filled)
 
 
-def real_tokens(
-    rows: Sequence[Sequence[int]], lengths: Sequence[int] = (), side: str = "right"
-) -> Tensor:
+def real_tokens(rows: Sequence[Sequence[int]], side: str) -> Tensor:
     """The attention mask that goes with `padded`: (rows, length) int64, 1 for what is no fill."""
-    return padded([[1] * len(row) for row in rows], 0, lengths, side)
+    return padded([[1] * len(row) for row in rows], 0, side=side)
 
 
 class Pad:

@@ -93,12 +93,16 @@ def test_the_identity_of_a_packaged_backbone_is_its_members(
 
 def test_load_gives_a_head_for_the_labels(tiny_bert: Path) -> None:
     torch.manual_seed(0)
-    model, tokenizer = backbones.load(str(tiny_bert), ("bad", "fair", "good"))
+    model, tokenizer = backbones.load(
+        str(tiny_bert), backbones.Head("text_classes", ("bad", "fair", "good"))
+    )
     output = model(**tokenizer(["the film was fine", "bleak"], padding=True, return_tensors="pt"))
     assert output.logits.shape == (2, 3)
     assert model.config.id2label == {0: "bad", 1: "fair", 2: "good"}
     torch.manual_seed(0)
-    again, _ = backbones.load(str(tiny_bert), ("bad", "fair", "good"))
+    again, _ = backbones.load(
+        str(tiny_bert), backbones.Head("text_classes", ("bad", "fair", "good"))
+    )
     torch.testing.assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
@@ -108,7 +112,7 @@ def test_weights_that_are_not_safetensors_are_refused(tiny_bert: Path, tmp_path:
             (tmp_path / file.name).write_bytes(file.read_bytes())
     torch.save({}, tmp_path / "pytorch_model.bin")
     with pytest.raises(OSError, match="safetensors"):
-        backbones.load(str(tmp_path), ("bad", "good"))
+        backbones.load(str(tmp_path), backbones.Head("text_classes", ("bad", "good")))
 
 
 @pytest.mark.parametrize(

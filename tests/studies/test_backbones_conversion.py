@@ -172,7 +172,6 @@ def test_4_bit_says_what_is_missing(tiny_llama: Path) -> None:
         (Head("language_model"), "LlamaForCausalLM"),
         (Head("text_classes", ("a", "b")), "LlamaForSequenceClassification"),
         (Head("text_score"), "LlamaForSequenceClassification"),
-        (("a", "b"), "LlamaForSequenceClassification"),
     ],
 )
 def test_the_head_decides_the_model(tiny_llama: Path, head: Head, kind: str) -> None:

@@ -40,7 +40,7 @@ def test_batches_hold_rows_of_like_length() -> None:
 
 
 def test_rows_are_cut_padded_and_labelled(tiny_bert: Path) -> None:
-    _, tokenizer = backbones.load(str(tiny_bert), ("bad", "good"))
+    _, tokenizer = backbones.load(str(tiny_bert), backbones.Head("text_classes", ("bad", "good")))
     rows = [Row("the film was fine and warm", "good"), Row("bleak", "bad")]
     data = encode(rows, ("bad", "good"), tokenizer, max_length=5)
     assert data.lengths == [5, 3]
@@ -53,7 +53,7 @@ def test_rows_are_cut_padded_and_labelled(tiny_bert: Path) -> None:
 
 
 def test_pairs_are_given_to_the_tokenizer_as_pairs(tiny_bert: Path) -> None:
-    _, tokenizer = backbones.load(str(tiny_bert), ("bad", "good"))
+    _, tokenizer = backbones.load(str(tiny_bert), backbones.Head("text_classes", ("bad", "good")))
     data = encode([Row("fine", "good", "warm")], ("bad", "good"), tokenizer, max_length=8)
     assert data.lengths == [5]  # [CLS] fine [SEP] warm [SEP]
 
@@ -66,7 +66,7 @@ def test_derived_seeds_differ_by_purpose(seed: int) -> None:
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_rows_are_padded_as_their_tokenizer_pads_them(side: str, tiny_bert: Path) -> None:
-    _, tokenizer = backbones.load(str(tiny_bert), ("bad", "good"))
+    _, tokenizer = backbones.load(str(tiny_bert), backbones.Head("text_classes", ("bad", "good")))
     tokenizer.padding_side, tokenizer._pad_token_type_id = side, 3
     fields = ("input_ids", "attention_mask", "token_type_ids", "special_tokens_mask")
     given = [{name: [1] * count for name in fields} for count in (8, 3, 5)]

@@ -71,7 +71,9 @@ def with_trainer(
         args=arguments,
         train_dataset=loader.dataset,
         optimizers=(optimizer, None),
-        compute_loss_func=loss,
+        compute_loss_func=lambda given, labels, num_items_in_batch: loss(
+            given, labels, num_items_in_batch
+        ),
         callbacks=[clip, adapters.StepCallback()],
     )
     trainer.remove_callback(PrinterCallback)
@@ -201,6 +203,6 @@ def test_with_float16_gradients_are_clipped_and_written_without_the_loss_scale(
     ids=lambda case: case["method"] if isinstance(case, dict) else "",
 )
 def test_methods_that_act_on_the_host_are_known(adapter: dict, acts: bool, tiny_bert: Path) -> None:
-    model, _ = backbones.load(str(tiny_bert), ("bad", "good"))
+    model, _ = backbones.load(str(tiny_bert), backbones.Head("text_classes", ("bad", "good")))
     adapted = adapters.attach(model, {"target_modules": ["query"], **adapter})
     assert hooks.acts_on_the_host(adapted) is acts

@@ -37,7 +37,7 @@ after: {{spectra: true}}
 
 @pytest.mark.parametrize("method", ["basis", "lora"])
 def test_what_is_read_is_what_was_kept(method: str, tiny_bert: Path, tmp_path: Path) -> None:
-    model, _ = backbones.load(str(tiny_bert), ["a", "b"])
+    model, _ = backbones.load(str(tiny_bert), backbones.Head("text_classes", ("a", "b")))
     model = adapters.attach(model, {"method": method, "r": 3, "target_modules": ["query"]})
     for name, parameter in model.named_parameters():
         if name.endswith("_B.default") or "lora_B" in name:
@@ -60,7 +60,7 @@ def test_what_is_read_is_what_was_kept(method: str, tiny_bert: Path, tmp_path: P
 @pytest.mark.parametrize("keep", [0, 100, -1])
 def test_a_file_that_is_not_whole_is_no_file(tiny_bert: Path, tmp_path: Path, keep: int) -> None:
     assert read_spectra(tmp_path) is None
-    model, _ = backbones.load(str(tiny_bert), ["a", "b"])
+    model, _ = backbones.load(str(tiny_bert), backbones.Head("text_classes", ("a", "b")))
     write_spectra(adapters.attach(model, {"method": "lora", "target_modules": ["key"]}), tmp_path)
     file = tmp_path / SPECTRA
     whole = file.read_bytes()

@@ -130,10 +130,10 @@ def test_the_loss_reads_the_logits_of_the_last_places_only(
     few = model(**batch, logits_to_keep=places)
     assert few.logits.shape[1] == places
     torch.testing.assert_close(
-        next_token_loss(few, labels), next_token_loss(model(**batch), labels)
+        next_token_loss(few, labels, 1), next_token_loss(model(**batch), labels, 1)
     )
     assert places_of_labels(torch.full((2, 5), IGNORED)) == 1
-    for count in (None, 7):  # also with more places than are read
+    for count in (1, 7):  # also with more places than are read
         for outputs in (few, model(**batch)):
             torch.testing.assert_close(
                 masked_next_token_loss(outputs, labels, count), next_token_loss(few, labels, count)
@@ -153,9 +153,9 @@ def test_the_loss_is_that_of_the_model_and_ignores_padding(loaded: tuple[Any, An
     data = lessons([("ask:", " yes"), ("a much longer one:", " n")], tokenizer, **options)
     batch = Pad(tokenizer, "right")(data.examples)
     output = model(**batch)
-    loss = next_token_loss(output, batch["labels"])
+    count = int((batch["labels"] != IGNORED).sum())
+    loss = next_token_loss(output, batch["labels"], count)
     torch.testing.assert_close(loss, output.loss)
     halves = [Pad(tokenizer, "right")([example]) for example in data.examples]
-    count = sum(int((half["labels"] != IGNORED).sum()) for half in halves)
     parts = [next_token_loss(model(**half), half["labels"], count) for half in halves]
     torch.testing.assert_close(sum(parts), loss, rtol=1e-4, atol=1e-5)

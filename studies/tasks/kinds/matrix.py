@@ -38,9 +38,7 @@ class Approximation(Prepared):
         target = self._target.T.contiguous()
         return {"inputs": torch.eye(len(target))[None], "labels": target[None]}
 
-    def loss(
-        self, outputs: Outputs, labels: Tensor, num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
+    def loss(self, outputs: Outputs, labels: Tensor, items: Tensor | int) -> Tensor:
         """The squared error, as a share of the target's squared norm."""
         return (outputs.logits.float() - labels).square().sum() / labels.square().sum()
 

@@ -42,26 +42,22 @@ class Prepared(ABC):
         Rows are padded to the shortest of `lengths` that holds them, else to the longest of them.
         """
 
-    def loss(
-        self, outputs: Outputs, labels: Tensor, num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
+    def loss(self, outputs: Outputs, labels: Tensor, items: Tensor | int) -> Tensor:
         """Cross-entropy in float32 of (rows, classes) logits, averaged over the step's rows.
 
-        `num_items_in_batch` counts the labels (those that are not -100) of all batches that make
-        one optimizer step; None means these alone. A model's own loss ignores it in places, and n
-        accumulated batches would then make n times the gradient.
+        `items` counts the labels (those that are not -100) of all batches that make one optimizer
+        step. A model's own loss ignores it in places, and n accumulated batches would then make n
+        times the gradient.
         """
         total = functional.cross_entropy(outputs.logits.float(), labels, reduction="sum")
-        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+        return total / items
 
-    def fixed_loss(
-        self, outputs: Outputs, labels: Tensor, num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
+    def fixed_loss(self, outputs: Outputs, labels: Tensor, items: Tensor | int) -> Tensor:
         """`loss` by operations whose shapes depend on nothing but those of its arguments.
 
         CUDA graphs are made of such; the default is `loss` itself.
         """
-        return self.loss(outputs, labels, num_items_in_batch)
+        return self.loss(outputs, labels, items)
 
     @abstractmethod
     def measure(

@@ -58,12 +58,10 @@ class TextClassification(Prepared):
 class TextRegression(TextClassification):
     """One number for each text; the loss is the squared error."""
 
-    def loss(
-        self, outputs: Outputs, labels: Tensor, num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
+    def loss(self, outputs: Outputs, labels: Tensor, items: Tensor | int) -> Tensor:
         """Squared error in float32, averaged over the step's rows."""
         total = functional.mse_loss(outputs.logits[:, 0].float(), labels.float(), reduction="sum")
-        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+        return total / items
 
     def _encode(
         self, spec: TaskSpec, data: TaskData, split: str, tokenizer: PreTrainedTokenizerBase

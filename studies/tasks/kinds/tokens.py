@@ -93,10 +93,8 @@ def places_of_labels(labels: Tensor) -> int:
     return labels.shape[1] - max(0, int(columns[0]) - 1) if len(columns) else 1
 
 
-def next_token_loss(
-    outputs: Outputs, labels: Tensor, num_items_in_batch: Tensor | int | None = None
-) -> Tensor:
-    """Cross-entropy in float32 of each label by the logits before it, averaged over the labels.
+def next_token_loss(outputs: Outputs, labels: Tensor, items: Tensor | int) -> Tensor:
+    """Cross-entropy in float32 of each label by the logits before it, its sum divided by `items`.
 
     Logits may be those of the last positions only, see `places_of_labels`. Only positions with a
     label are raised to float32: logits are the largest tensor of a step.
@@ -104,13 +102,10 @@ def next_token_loss(
     labels = labels[:, -outputs.logits.shape[1] :]
     wanted = labels[:, 1:] != IGNORED
     logits, targets = outputs.logits[:, :-1][wanted], labels[:, 1:][wanted]
-    total = functional.cross_entropy(logits.float(), targets, reduction="sum")
-    return total / (len(targets) if num_items_in_batch is None else num_items_in_batch)
+    return functional.cross_entropy(logits.float(), targets, reduction="sum") / items
 
 
-def masked_next_token_loss(
-    outputs: Outputs, labels: Tensor, num_items_in_batch: Tensor | int | None = None
-) -> Tensor:
+def masked_next_token_loss(outputs: Outputs, labels: Tensor, items: Tensor | int) -> Tensor:
     """`next_token_loss` by operations whose shapes do not depend on the labels.
 
     All the logits there are become float32.
@@ -120,7 +115,7 @@ def masked_next_token_loss(
     total = functional.cross_entropy(
         logits.flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=IGNORED
     )
-    return total / ((labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
+    return total / items
 
 
 def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

@@ -26,13 +26,12 @@ def write_answers(
     batch_size: int = 8,
     max_length: int = 2048,
     max_new_tokens: int = 1024,
-    seed: int = 0,
 ) -> int:
     """Append the answers that `out` lacks, and return how many that were."""
     done = read_done(out, "turns")
     left = [question for question in questions if question.number not in done]
     for (temperature, turns), batch in _alike(left, batch_size):
-        torch.manual_seed(seed + batch[0].number)
+        torch.manual_seed(batch[0].number)
         answers: list[list[str]] = [[] for _ in batch]
         for turn in range(turns):
             prompts = [

@@ -17,7 +17,7 @@ from studies.engine.trials.ranks import Ranks
 from studies.tasks.kinds.prepared import Outputs
 from studies.tasks.kinds.tokens import arguments_of, places_of_labels
 
-Loss = Callable[[Outputs, Tensor, "Tensor | int | None"], Tensor]
+Loss = Callable[[Outputs, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
