@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from adapters.training import capture
 from adapters.training.capture import CapturedProxies
 from studies.engine.trials.failures import DoesNotFit, is_out_of_memory
+from studies.engine.trials.training import cuda_graph
+from studies.engine.trials.training.cuda_graph import CudaGraph
 from studies.engine.trials.training.journal import Check
 from studies.engine.trials.training.step import OptimizerStep, Work
 
@@ -36,21 +38,11 @@ NOT_CAPTURED = "steps are not captured in CUDA graphs"
 """How a note begins that says why."""
 
 
-class StepGraph(Protocol):
-    """A step that is captured once and replayed often; all of one training share their memory."""
-
-    def capture(self, work: Callable[[], Tensor]) -> Tensor:
-        """Capture `work` without doing it; each replay writes its result anew to this tensor."""
-
-    def replay(self) -> None:
-        """Do it once more."""
-
-
 @dataclass(frozen=True, eq=False)
 class _Capture:
     """A graph, and where its numbers lie."""
 
-    graph: StepGraph
+    graph: CudaGraph
     inputs: Work
     values: Tensor
     proxies: CapturedProxies
@@ -74,7 +66,7 @@ class CapturedSteps:
         self,
         model: nn.Module,
         step: OptimizerStep,
-        new_pool: Callable[[], Callable[[], StepGraph]],
+        new_pool: Callable[[], Callable[[], CudaGraph]],
         *,
         several: bool,
         note: Callable[[str], None],
@@ -261,6 +253,34 @@ class CapturedSteps:
         if self._renewals > MOST_RENEWALS:
             self._give_up(f"the proxies of phi had to be changed {self._renewals} times")
         self._begin_anew()
+
+
+def captured_steps(
+    model: nn.Module, step: OptimizerStep, several: bool, note: Callable[[str], None]
+) -> CapturedSteps | None:
+    """What replays the steps of a training; None where none can be captured.
+
+    `several` says whether steps have several batches. `note` gets why not, but for a CPU, where
+    nobody expects it.
+    """
+    new_pool = cuda_graph.pool_maker(step.device)
+    if new_pool is None:
+        return None
+    if why := _obstacle(model, step):
+        note(f"{NOT_CAPTURED}: {why}")
+        return None
+    return CapturedSteps(model, step, new_pool, several=several, note=note)
+
+
+def _obstacle(model: nn.Module, step: OptimizerStep) -> str | None:
+    """Why no step of `model` can be captured; None where one may be tried."""
+    if step.ranks.count > 1:
+        return "several processes train together"
+    if step.scaler is not None:
+        return "with float16 the host decides which steps count"
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        return "gradient checkpointing keeps the random state of every block"
+    return capture.obstacle(model)
 
 
 def _is_full(work: Work) -> bool:

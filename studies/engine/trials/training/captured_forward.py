@@ -15,7 +15,7 @@ from transformers.utils.generic import ModelOutput
 
 from adapters.training import capture
 from studies.engine.trials.training import cuda_graph
-from studies.engine.trials.training.captured import StepGraph
+from studies.engine.trials.training.cuda_graph import CudaGraph
 
 PLAINLY = 3
 """Batches of a shape before it is captured: that costs about as much as two of them."""
@@ -25,7 +25,7 @@ NOT_REPLAYED = "evaluation is not replayed from CUDA graphs"
 
 @dataclass(frozen=True, eq=False)
 class _Capture:
-    graph: StepGraph
+    graph: CudaGraph
     inputs: dict[str, Tensor]
     logits: Tensor
 
@@ -40,7 +40,7 @@ class CapturedForward(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, new_graph: Callable[[], StepGraph], note: Callable[[str], None]
+        self, model: nn.Module, new_graph: Callable[[], CudaGraph], note: Callable[[str], None]
     ) -> None:
         super().__init__()
         self.model, self.training = model, model.training

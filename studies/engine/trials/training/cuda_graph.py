@@ -1,4 +1,4 @@
-"""CUDA graphs as torch makes them, and what stands against them before one is tried."""
+"""CUDA graphs as torch makes them, and the stream that they are captured on."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -6,16 +6,13 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from adapters.training import capture
 from studies.engine.trials.ranks import ranks
-from studies.engine.trials.training.captured import NOT_CAPTURED, CapturedSteps, StepGraph
-from studies.engine.trials.training.step import OptimizerStep
 
 
 class CudaGraph:
-    """A `StepGraph` on the current stream, which must not be the default one.
+    """A graph on the current stream, which must not be the default one.
 
     What came before has run on the same stream: a graph that autograd has kept would otherwise draw
     the default stream into the capture, which that does not allow.
@@ -28,7 +25,7 @@ class CudaGraph:
         self._pool, self._graph = pool, torch.cuda.CUDAGraph()
 
     def capture(self, work: Callable[[], Tensor]) -> Tensor:
-        """Capture `work` without doing it."""
+        """Capture `work` without doing it; each replay writes its result anew to this tensor."""
         generator = torch.cuda.default_generators[torch.cuda.current_device()]
         state = generator.get_state()
         stream = torch.cuda.current_stream()
@@ -53,7 +50,7 @@ class CudaGraph:
         self._graph.replay()
 
 
-def pool_maker(device: torch.device) -> Callable[[], Callable[[], StepGraph]] | None:
+def pool_maker(device: torch.device) -> Callable[[], Callable[[], CudaGraph]] | None:
     """Makes makers of graphs; those of one maker share memory, as they are never replayed at once.
 
     None on a CPU, which has no such graphs.
@@ -88,31 +85,3 @@ def own_stream() -> Iterator[None]:
 def on_one_gpu() -> bool:
     """Whether this trial trains on a GPU, alone: its batches have few shapes, captured or not."""
     return torch.cuda.is_available() and ranks().count == 1
-
-
-def captured_steps(
-    model: nn.Module, step: OptimizerStep, several: bool, note: Callable[[str], None]
-) -> CapturedSteps | None:
-    """What replays the steps of a training; None where none can be captured.
-
-    `several` says whether steps have several batches. `note` gets why not, but for a CPU, where
-    nobody expects it.
-    """
-    new_pool = pool_maker(step.device)
-    if new_pool is None:
-        return None
-    if why := obstacle(model, step):
-        note(f"{NOT_CAPTURED}: {why}")
-        return None
-    return CapturedSteps(model, step, new_pool, several=several, note=note)
-
-
-def obstacle(model: nn.Module, step: OptimizerStep) -> str | None:
-    """Why no step of `model` can be captured; None where one may be tried."""
-    if step.ranks.count > 1:
-        return "several processes train together"
-    if step.scaler is not None:
-        return "with float16 the host decides which steps count"
-    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-        return "gradient checkpointing keeps the random state of every block"
-    return capture.obstacle(model)

@@ -20,7 +20,7 @@ from studies.engine.trials.ranks import ranks
 from studies.engine.trials.training import cuda_graph
 from studies.engine.trials.training.batches import LengthGrouped
 from studies.engine.trials.training.best import Best
-from studies.engine.trials.training.captured import CapturedSteps
+from studies.engine.trials.training.captured import CapturedSteps, captured_steps
 from studies.engine.trials.training.journal import Journal
 from studies.engine.trials.training.progress import TrainingProgress
 from studies.engine.trials.training.saving import Saver
@@ -77,7 +77,7 @@ def train(
     captured = None
     if may_capture and settings.capture == "auto":
         several = settings.gradient_accumulation > 1
-        captured = cuda_graph.captured_steps(model, step, several, note)
+        captured = captured_steps(model, step, several, note)
     loop = TrainingLoop(model, loader, settings, step, captured, metrics, on_evaluate, best, saver,
                         snapshots or Snapshots())  # fmt: skip
     with (
