@@ -26,7 +26,7 @@ from studies.engine.trials import devices
 from studies.engine.trials import trial as engine_trial
 from studies.engine.trials.preemption import PREEMPTED, Preempted, preemptible
 from studies.engine.trials.spectra_file import name_of
-from studies.engine.trials.training import checkpoint, resuming, saving
+from studies.engine.trials.training import checkpoint, loop, resuming
 from studies.engine.trials.training.checkpoint import CheckpointError, Identity
 from studies.engine.trials.training.loop import TrainingLoop
 from studies.engine.trials.trial import run_trial
@@ -179,13 +179,13 @@ def test_checkpoints_are_taken_by_the_clock_and_the_last_two_are_kept(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[tuple[int, list[str]]] = []
-    real = saving.Saver.after_step
+    real = loop.Saver.after_step
 
     def after_step(self: Any) -> None:
         real(self)
         taken.append((self._training.done, [n for n in names(tmp_path) if "checkpoint" in n]))
 
-    monkeypatch.setattr(saving.Saver, "after_step", after_step)
+    monkeypatch.setattr(loop.Saver, "after_step", after_step)
     often = trial.model_copy(deep=True)
     often.config["train"]["checkpoint_minutes"] = 1e-9
     assert often.key == trial.key  # how often is saved decides no result
@@ -226,7 +226,7 @@ def test_a_change_of_device_on_the_way_is_noted(
     trial: Trial, run_until: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(saving, "device_name", lambda: "another GPU")
+        patch.setattr(loop, "device_name", lambda: "another GPU")
         run_until(trial, tmp_path, 5)
     result = run_trial(trial, tmp_path)
     assert result.notes == ("the first 5 steps were trained on another device: another GPU",)

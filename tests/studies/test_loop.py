@@ -26,7 +26,6 @@ from studies.engine.trials.preemption import Preemption
 from studies.engine.trials.training import loop
 from studies.engine.trials.training.batches import train_loader
 from studies.engine.trials.training.checkpoint import Identity
-from studies.engine.trials.training.saving import Saver
 from studies.engine.trials.training.schedule import rate_factor
 from studies.engine.trials.trial import run_trial
 
@@ -119,7 +118,7 @@ def test_a_training_gives_the_bits_of_transformers_trainer(
         on_evaluate=pytest.fail,
         best=None,
         loss=prepared.loss,
-        saver=Saver(tmp_path, Identity("key", {}), None, Preemption()),
+        saver=loop.Saver(tmp_path, Identity("key", {}), None, Preemption()),
         micro_batch=settings.batch_size,
         may_capture=True,
         note=pytest.fail,

@@ -41,7 +41,6 @@ from studies.engine.trials.training.captured import NOT_CAPTURED
 from studies.engine.trials.training.captured_forward import NOT_REPLAYED, captured_forward
 from studies.engine.trials.training.checkpoint import Identity
 from studies.engine.trials.training.progress import TrainingProgress
-from studies.engine.trials.training.saving import Saver
 from studies.engine.trials.training.snapshots import Snapshots
 from studies.engine.trials.training_rows import Objective, as_test
 from studies.tasks.encoding import spare_workers
@@ -242,11 +241,11 @@ class TrainingRun:
             self._metrics.close()
         return progress, loader, last
 
-    def _saver(self) -> Saver:
+    def _saver(self) -> loop.Saver:
         """What takes checkpoints, and says where to go on."""
         identity = Identity(self._trial.key, code_versions())
         minutes = self._settings.checkpoint_minutes
-        saver = Saver(self._run_dir, identity, minutes, self._preemption)
+        saver = loop.Saver(self._run_dir, identity, minutes, self._preemption)
         if saver.resumed is not None and saver.resumed.state["device"] != device_name():
             there = saver.resumed.state["device"]
             self._findings.note(
