@@ -13,7 +13,6 @@ from studies.backbones.conversion import MissingPackage
 from studies.backbones.fit import check_fit, check_length
 from studies.backbones.gemma3 import GEMMA3
 from studies.backbones.head import Head, HeadKind
-from studies.backbones.matrix_backbones import list_matrix_backbones
 from studies.backbones.minilm import MINILM
 from studies.backbones.registry import (
     Backbone,
@@ -25,6 +24,7 @@ from studies.backbones.registry import (
     get_backbone,
     identity,
     list_backbones,
+    list_matrix_backbones,
     register_backbone,
 )
 from studies.backbones.smollm2 import SMOLLM2

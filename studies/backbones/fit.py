@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from studies.backbones.head import HeadKind
-from studies.backbones.matrix_backbones import list_matrix_backbones
 from studies.backbones.registry import (
+    MATRICES,
     BackboneSpec,
     check,
     config_file,
@@ -76,7 +76,7 @@ def refuse_other_kind(checked: BackboneSpec, head: HeadKind) -> None:
     if (checked.kind == "matrix") == (head == "matrix"):
         return
     if head == "matrix":
-        what, names = "a model, and this task needs one linear layer", list_matrix_backbones()
+        what, names = "a model, and this task needs one linear layer", list(MATRICES)
     else:
         what, names = "one linear layer, and this task needs a model", list_backbones()
     raise ValueError(f"backbone: {checked.name} is {what}: take {' or '.join(names)}")

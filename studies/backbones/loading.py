@@ -22,9 +22,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 from studies.backbones.conversion import require
 from studies.backbones.fit import refuse_misfit, refuse_other_kind
 from studies.backbones.head import Head, HeadKind
-from studies.backbones.matrix_backbones import get_matrix_backbone
 from studies.backbones.matrix_model import MatrixModel, MatrixShape
-from studies.backbones.registry import BackboneSpec, check, get_backbone
+from studies.backbones.registry import MATRICES, BackboneSpec, check, get_backbone
 
 Processor = PreTrainedTokenizerBase | BaseImageProcessor | None
 _MODELS: Mapping[HeadKind, Any] = {
@@ -93,8 +92,8 @@ def source_of(checked: BackboneSpec) -> str:
 
 def _matrix(checked: BackboneSpec, head: Head) -> nn.Module:
     assert head.shape is not None
-    out, n_in = head.shape
-    model = MatrixModel(MatrixShape(out, n_in, get_matrix_backbone(checked.name).gain))
+    _, gain = MATRICES[checked.name]
+    model = MatrixModel(MatrixShape(*head.shape, gain))
     return model.to(getattr(torch, checked.dtype))
 
 

@@ -14,12 +14,17 @@ from studies.archives import fetch as fetch_archive
 from studies.archives.contents import content_of
 from studies.archives.files import sha256_of
 from studies.backbones.conversion import Conversion, convert, converted_folder, converted_hashes
-from studies.backbones.matrix_backbones import list_matrix_backbones
 from studies.backbones.terms import Terms
 from studies.sections import Bool, Line, NamedSection
 
 Kind = Literal["packaged", "matrix", "folder", "hub"]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+MATRICES: Mapping[str, tuple[str, float]] = {
+    "random_matrix": ("one linear layer, W normal with variance 1 / in", 1.0),
+    "zero_matrix": ("one linear layer, W = 0", 0.0),
+}
+"""Backbones for tasks that are a matrix: a frozen W (out, in), the same in every study; what it is,
+and its gain: W is normal with the variance gain² / in."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,11 @@ get_backbone = _BACKBONES.find
 list_backbones = _BACKBONES.names
 
 
+def list_matrix_backbones() -> list[str]:
+    """The names of backbones for tasks that are a matrix."""
+    return list(MATRICES)
+
+
 def register_backbone(backbone: Backbone) -> Backbone:
     """Make a packaged backbone known by its name.
 
@@ -125,7 +135,7 @@ class BackboneSpec(NamedSection):
         """
         if self.name in _BACKBONES:
             return "packaged"
-        if self.name in list_matrix_backbones():
+        if self.name in MATRICES:
             return "matrix"
         folder = Path(self.name).expanduser()
         if (folder / "config.json").is_file():
@@ -138,8 +148,8 @@ class BackboneSpec(NamedSection):
         if _HUB_ID.fullmatch(self.name):
             return "hub"
         raise ValueError(
-            f"{_BACKBONES.unknown(self.name)}. Of a matrix: {', '.join(list_matrix_backbones())}."
-            f"{did_you_mean(self.name, list_matrix_backbones())} "
+            f"{_BACKBONES.unknown(self.name)}. Of a matrix: {', '.join(MATRICES)}."
+            f"{did_you_mean(self.name, MATRICES)} "
             f"A hub id has the form owner/name; a local folder starts with ./ or /"
         )
 

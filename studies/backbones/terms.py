@@ -25,11 +25,6 @@ class Terms:
     archive: Archive
     """Holds their text, the first of its members."""
 
-    @property
-    def accepted(self) -> bool:
-        """Whether the environment says so."""
-        return self.name in os.environ.get(VARIABLE, "").replace(" ", "").split(",")
-
     def require(self, backbone: str) -> None:
         """Fetch the text and refuse unless it is accepted.
 
@@ -38,7 +33,7 @@ class Terms:
             ArchiveError: the text cannot be had.
         """
         text = fetch_archive(self.archive) / self.archive.members[0].target
-        if not self.accepted:
+        if self.name not in os.environ.get(VARIABLE, "").replace(" ", "").split(","):
             raise TermsNotAccepted(
                 f"backbone {backbone} is no open-source release: it comes under the terms in "
                 f"{text} ({self.address}). Read them; if you accept, set {VARIABLE}={self.name} "
