@@ -25,7 +25,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME")
     given = parser.parse_args()
     if given.command == "fetch":
-        for name in given.names or _packaged():
+        packaged = (name for name in list_tasks() if isinstance(get_task(name), PackagedTask))
+        for name in given.names or packaged:
             fetch(name)
             print(f"{name}: in {cache_folder()}")
     elif given.command == "table":
@@ -51,10 +52,6 @@ def table() -> str:
         )
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines)
-
-
-def _packaged() -> list[str]:
-    return [name for name in list_tasks() if isinstance(get_task(name), PackagedTask)]
 
 
 def _list() -> None:

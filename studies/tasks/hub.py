@@ -1,4 +1,4 @@
-"""Rows of a Hugging Face hub data set, or of a local folder.
+"""Rows of the user's own: of a Hugging Face hub data set, a local folder, or a table file.
 
 `owner/name`, or `owner/name:subset` where the set has several, e.g. `nyu-mll/glue:sst2`. A folder
 of one table file a split (train.csv, test.csv ...) is read as a single file is: `datasets` guesses
@@ -21,6 +21,34 @@ from studies.tasks.task import Task, TaskData, TaskInfo
 _USED = ("train", "validation", "test")
 HIDDEN = (None, -1, "-1", "")
 """What stands for a label in a split that hides them all."""
+
+
+class TableFile(Task):
+    """A file of the user's; all rows form one pool that we split."""
+
+    def info(self, spec: TaskSpec) -> TaskInfo:
+        """Describe the task; reads rows until all columns were seen."""
+        path = Path(spec.name).expanduser()
+        if not path.is_file():
+            raise ValueError(f"task: no such file {spec.name} (looked for {path.resolve()})")
+        info = describe_columns(spec, licence="not stated", source=f"file {path.name}")
+        check_columns(spec, spec.name, read_records(path))
+        return info
+
+    def is_local(self, spec: TaskSpec) -> bool:
+        """It always is."""
+        return True
+
+    def files(self, spec: TaskSpec) -> Mapping[str, Path]:
+        """The one file."""
+        return {"": Path(spec.name).expanduser()}
+
+    def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
+        """Read, clean and split the file."""
+        info = self.info(spec)
+        records = list(read_records(Path(spec.name).expanduser()))
+        (rows,), missing = rows_of(spec, [Source(spec.name, records)])
+        return from_splits(info, spec, {"train": rows}, missing, split_seed)
 
 
 class HubDataset(Task):

@@ -8,11 +8,10 @@ from basis_zoo.registry import Registry
 from studies.archives.contents import content_of
 from studies.backbones.head import Head
 from studies.tasks import data_remarks
-from studies.tasks.hub import HubDataset
+from studies.tasks.hub import HubDataset, TableFile
 from studies.tasks.places import local_path
 from studies.tasks.spec import TaskSpec
 from studies.tasks.table_files import SUFFIXES, is_table
-from studies.tasks.tables import TableFile
 from studies.tasks.task import Task, TaskData, TaskInfo
 
 if TYPE_CHECKING:
@@ -120,9 +119,9 @@ def truncated(spec: str | Mapping[str, Any], data: TaskData, processor: Any) -> 
 
 def prepare(spec: str | Mapping[str, Any], data: TaskData, processor: Any) -> "Prepared":
     """`data` made ready for a model that takes what `processor` (or tokenizer) gives."""
-    from studies.tasks import kinds  # torch is imported no earlier than here
+    from studies.tasks.kinds import KINDS  # torch is imported no earlier than here
 
-    return kinds.prepare(parse(spec), data, processor)
+    return KINDS[data.info.kind](parse(spec), data, processor)
 
 
 def head(spec: str | Mapping[str, Any], data: TaskData) -> Head:

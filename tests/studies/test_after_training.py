@@ -18,7 +18,7 @@ from studies.engine.reporting.after_tables import _interval_of_steps
 from studies.engine.trials import keeping, seeds
 from studies.engine.trials.after import steps_to
 from studies.engine.trials.landscape import filter_normalised, surface
-from studies.engine.trials.training_rows import Objective, as_test
+from studies.engine.trials.prepared_rows import Objective, as_test
 from studies.engine.trials.trial import run_trial
 
 pytestmark = pytest.mark.slow

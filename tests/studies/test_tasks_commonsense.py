@@ -10,7 +10,7 @@ from studies import backbones, tasks
 from studies.engine.records import Trial
 from studies.engine.trials.trial import run_trial
 from studies.tasks.commonsense import PARTS
-from studies.tasks.extraction import extract
+from studies.tasks.kinds.multiple_choice import extract
 
 WORDS = {
     "boolq": ("true", "false"),

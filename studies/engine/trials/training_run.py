@@ -33,6 +33,7 @@ from studies.engine.trials.failures import NotFinite, is_out_of_memory
 from studies.engine.trials.metrics_file import MetricsFile, read_metrics
 from studies.engine.trials.predictions import SPLIT, write_predictions
 from studies.engine.trials.preemption import Preemption
+from studies.engine.trials.prepared_rows import Objective, as_test
 from studies.engine.trials.ranks import ranks
 from studies.engine.trials.training import cuda_graph, loop
 from studies.engine.trials.training.batches import TimedLoader, few_lengths, train_loader
@@ -42,7 +43,6 @@ from studies.engine.trials.training.captured_forward import NOT_REPLAYED, captur
 from studies.engine.trials.training.checkpoint import Identity
 from studies.engine.trials.training.progress import TrainingProgress
 from studies.engine.trials.training.snapshots import Snapshots
-from studies.engine.trials.training_rows import Objective, as_test
 from studies.tasks.encoding import spare_workers
 from studies.tasks.metrics import Measured, Rows
 

@@ -21,10 +21,6 @@ KINDS: Mapping[Kind, Callable[[TaskSpec, TaskData, Any], Prepared]] = {
     "matrix": Approximation,
 }
 
+"""What makes rows ready for a model that takes what a processor, or tokenizer, gives."""
 
-def prepare(spec: TaskSpec, data: TaskData, processor: Any) -> Prepared:
-    """`data` made ready for a model that takes what `processor` gives."""
-    return KINDS[data.info.kind](spec, data, processor)
-
-
-__all__ = ["KINDS", "Prepared", "prepare"]
+__all__ = ["KINDS", "Prepared"]

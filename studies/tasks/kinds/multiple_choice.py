@@ -5,6 +5,7 @@ sum divided by the number of its characters (which is what lm-eval calls acc and
 says which of the two is its `accuracy`; both are always reported.
 """
 
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from studies.tasks.extraction import extract
 from studies.tasks.kinds.generation import generate
 from studies.tasks.kinds.prepared import evaluating
 from studies.tasks.kinds.scoring import log_likelihoods
@@ -141,3 +141,20 @@ def _rows(hits: Sequence[bool], items: Sequence[Item]) -> Rows:
 def _mean(rows: Rows) -> float:
     """The unweighted mean over the parts."""
     return statistics.fmean(statistics.fmean(part.tolist()) for part in rows)
+
+
+def extract(answer: str, choices: Sequence[str]) -> int | None:
+    """The place of the choice that occurs first in `answer` as whole words, or None.
+
+    Where two begin at one place ("answer1", "answer12") the longer one is meant. Case is ignored.
+    LLM-Adapters takes the first match of a fixed word list in the text after the last
+    `### Response:` instead, and counts no match as wrong.
+    """
+    matches: list[tuple[int, int, int]] = []
+    text = answer.rpartition("### Response:")[2]
+    for place, choice in enumerate(choices):
+        pattern = rf"(?<!\w){re.escape(choice.strip())}(?!\w)"
+        match = re.search(pattern, text, re.IGNORECASE) if choice.strip() else None
+        if match is not None:
+            matches.append((match.start(), -len(choice), place))
+    return min(matches)[2] if matches else None

@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 WARM_UP_STEPS = 5
@@ -47,8 +47,7 @@ class TrainingProgress:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from the fields in `state`."""
-        for each in fields(self):
-            setattr(self, each.name, state[each.name])
+        vars(self).update(state)
 
     @property
     def final_loss(self) -> float:
