@@ -35,11 +35,8 @@ def tokenise(
 ) -> Fields:
     """What `tokenizer(texts, pairs, **options)` gives, from the cache where it was made before.
 
-    Args:
-        tokenizer: Only fast tokenizers are cached: they can be told apart by their definition.
-        texts: Any number of texts.
-        pairs: Second sentences, one for each text, or None.
-        options: Of the call, such as `truncation` and `max_length`; not `return_tensors`.
+    Only what fast tokenizers give is kept: they can be told apart by their definition. `options`
+    are such as `truncation` and `max_length`; not `return_tensors`.
     """
     given = [list(texts)] if pairs is None else [list(texts), list(pairs)]
     if not texts:

@@ -15,13 +15,7 @@ Direction = Mapping[nn.Parameter, Tensor]
 def surface(
     loss: Callable[[], float], first: Direction, second: Direction, steps: Sequence[float]
 ) -> NDArray[np.float64]:
-    r"""$L(\theta + s_i\,d_1 + s_j\,d_2)$ at row i and column j.
-
-    Args:
-        loss: That of the model as it is.
-        first: $d_1$; `second`, $d_2$, is of the same parameters.
-        steps: Along both.
-    """
+    r"""$L(\theta + s_i\,d_1 + s_j\,d_2)$ at row i and column j; `loss` is of the model as it is."""
     losses = np.empty((len(steps), len(steps)))
     for i, down in enumerate(steps):
         for j, across in enumerate(steps):

@@ -52,13 +52,7 @@ def as_test(data: TaskData, seed: int) -> TaskData:
 
 
 class Objective:
-    """The training loss on some training rows: the same rows each time, and without dropout.
-
-    Args:
-        prepared: The task's rows.
-        count: Of the rows; all where there are fewer.
-        seed: That they are drawn by.
-    """
+    """The training loss on `count` training rows, the same for one `seed`, without dropout."""
 
     def __init__(self, prepared: Prepared, count: int, seed: int) -> None:
         self._prepared, every = prepared, range(len(prepared.train))

@@ -50,13 +50,9 @@ def saved_steps(folder: Path) -> list[int]:
 def write_spectra(
     model: nn.Module, folder: Path, before: nn.Module | None = None, step: int | None = None
 ) -> list[ModuleSpectrum]:
-    """Decompose the updates of `model` and keep what they show in `folder`.
+    """Decompose the updates of `model` after `step` (None: the last); keep them in `folder`.
 
-    Args:
-        model: The trained model.
-        folder: The trial's.
-        before: The model as it was; needed where the method adds no matrix to the weight.
-        step: After which `model` is; None where its training is over.
+    `before` is the model as it was, needed where the method adds no matrix to the weight.
     """
     modules, curves = spectra(model, before=before), phi_curves(model, count=POINTS)
     about = {

@@ -92,13 +92,8 @@ def train_loader(
 ) -> TimedLoader:
     """Batches for training, pinned where there is a GPU; iterating again is the next epoch.
 
-    Args:
-        data: The rows.
-        collate: As `Prepared.collate`.
-        batch_size: Rows of each batch but the last.
-        seed: Decides the order.
-        workers: Processes that make batches ahead; the batches are the same however many there are.
-        lengths: Those that rows are padded to; none: each batch is padded to its longest row.
+    The order depends on `seed` alone; `workers` are processes that make the same batches ahead.
+    Rows are padded to one of `lengths`; without these, to the longest row of their batch.
     """
     sampler = LengthGrouped(data.lengths, batch_size, seed)
     return TimedLoader(

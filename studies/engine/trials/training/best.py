@@ -18,12 +18,9 @@ from studies.engine.trials.training import resuming
 
 
 class Best:
-    """The best evaluation so far, of equal ones the first.
+    """The best evaluation so far by `metric` (`valid/<metric>`), of equal ones the first.
 
-    Args:
-        metric: What is compared, `valid/<metric>`.
-        higher: Whether more of it is better.
-        patience: How many evaluations in a row may be no better; None: any number.
+    `patience` is how many evaluations in a row may be no better; None: any number.
     """
 
     def __init__(self, metric: str, *, higher: bool, patience: int | None) -> None:

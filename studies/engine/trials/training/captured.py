@@ -52,14 +52,9 @@ class CapturedSteps:
     """Does optimizer steps, replaying those that can be.
 
     A step of one batch is one graph. Steps of several batches, which come in many combinations, are
-    made of one graph for each batch, which adds to gradients that stay, and one for the update.
-
-    Args:
-        model: The model of `step`.
-        step: Does a step.
-        new_pool: Makes what makes graphs that share their memory.
-        several: Whether a step may have several batches.
-        note: Gets what a reader of the trial's numbers should know.
+    made of one graph for each batch, which adds to gradients that stay, and one for the update:
+    with `several`. `new_pool` makes what makes graphs that share their memory; `note` gets what a
+    reader of the trial's numbers should know.
     """
 
     def __init__(
@@ -175,8 +170,9 @@ class CapturedSteps:
             return None  # transformers takes another kernel where it sees that nothing is padded
         key = work.shape
         capture = self._graphs.get(key)
-        if capture is None and self._may_capture and (self._seen[key] > 1 or not work.batches):
-            capture = self._capture(key, work, do)
+        if capture is None and (self._seen[key] > 1 or not work.batches):
+            if not self._given_up and not self._warm_up and len(self._graphs) < MOST_GRAPHS:
+                capture = self._capture(key, work, do)
         if capture is not None:
             for tensor, given in zip(capture.inputs.tensors, work.tensors, strict=True):
                 tensor.copy_(given, non_blocking=True)
@@ -184,10 +180,6 @@ class CapturedSteps:
             capture.proxies.replayed()
             self._replays += 1
         return capture
-
-    @property
-    def _may_capture(self) -> bool:
-        return not self._given_up and not self._warm_up and len(self._graphs) < MOST_GRAPHS
 
     def _capture(self, key: Hashable, work: Work, do: Callable[[Work], Tensor]) -> _Capture | None:
         inputs = work.map(lambda t: torch.empty_like(t, device=self._step.device).copy_(t))

@@ -31,12 +31,9 @@ class _Capture:
 
 
 class CapturedForward(nn.Module):
-    """`model` for an evaluation that gives it tensors and reads its logits.
+    """`model`, whose numbers stay, for an evaluation that gives it tensors and reads its logits.
 
-    Args:
-        model: Its numbers stay as they are while this lives.
-        new_graph: Makes graphs that share their memory.
-        note: Gets what a reader of the trial's numbers should know.
+    `new_graph` makes graphs that share their memory; `note` gets what a reader should know.
     """
 
     def __init__(

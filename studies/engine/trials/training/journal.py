@@ -35,14 +35,9 @@ class _Done(NamedTuple):
 class Journal:
     """Keeps losses and times in `progress`, and writes lines of metrics.
 
-    Args:
-        progress: What is kept.
-        metrics: Where lines go.
-        steps: Of the whole training.
-        at_once: How many steps are read together.
-        penalties: Names of those that follow loss and gradient norm in the numbers of a step.
-        overflows: Whether an infinite gradient is expected now and then, as with float16: the
-            scaler then skips the step and halves its scale.
+    Of the `steps` of the training, `at_once` are read together. `penalties` names what follows loss
+    and gradient norm in the numbers of a step. With `overflows` an infinite gradient is expected
+    now and then, as with float16: the scaler then skips the step and halves its scale.
     """
 
     def __init__(

@@ -156,13 +156,11 @@ def train(
     note: Callable[[str], None],
     snapshots: Snapshots | None = None,
 ) -> TrainingProgress:
-    """Train `model` in place; `loss` is that of the task, see `Prepared.loss`.
+    """Train `model` in place; `loss`, `dtype` and `micro_batch` are as `OptimizerStep` says.
 
-    `dtype` other than float32 means mixed precision. `on_evaluate` is called with the step every
-    `settings.eval_every` steps; `best` gets what it finds, and may end the training. `saver` takes
-    checkpoints and says where to go on. `micro_batch` is the most rows of one forward pass.
-    `may_capture` is false where it has failed before. `note` gets what a reader of the numbers
-    should know. `snapshots` are taken after the steps that they want.
+    `on_evaluate` is called with the step every `settings.eval_every` steps; `best` gets what it
+    finds, and may end the training. `may_capture` is false where it has failed before. `note` gets
+    what a reader of the numbers should know.
 
     Raises:
         NotFinite: a loss or gradient is NaN or infinite.
@@ -256,7 +254,7 @@ class TrainingLoop:
         hooks.on_attach(self.model, self._steps)
         self._evaluate()  # where an earlier attempt was to
         epoch = self._batches(self.done // self._in_epoch, self.done % self._in_epoch)
-        while self.done < self._steps and not self._gives_up:
+        while self.done < self._steps and not (self.best and self.best.gives_up):
             batches = next(epoch, None)
             if batches is None:
                 epoch = self._batches(self.done // self._in_epoch)
@@ -269,10 +267,6 @@ class TrainingLoop:
             self.saver.after_step()
         self.journal.read()
         fold_input_scales(self.model)
-
-    @property
-    def _gives_up(self) -> bool:
-        return self.best is not None and self.best.gives_up
 
     def _batches(self, epoch: int, seen: int = 0) -> Iterator[list[Mapping[str, Tensor]]]:
         """The batches of each step of an epoch, but for the first `seen` steps."""

@@ -14,11 +14,7 @@ from studies.engine.trials.training import resuming
 
 
 class Snapshots:
-    """Copies on the host, by the step after which they were taken.
-
-    Args:
-        steps: After which to take one.
-    """
+    """Copies on the host, by the step after which they were taken: each of `steps`."""
 
     def __init__(self, steps: Iterable[int] = ()) -> None:
         self._steps = frozenset(steps)

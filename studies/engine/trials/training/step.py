@@ -77,17 +77,11 @@ def _shapes(tensors: Sequence[Tensor]) -> list[Hashable]:
 
 
 class OptimizerStep:
-    """Trains a model in place, a step a call.
+    """Trains a model in place, a step a call: those parameters that require gradients now.
 
-    Args:
-        model: Its trained parameters are those that require gradients now.
-        settings: The section `train`.
-        loss: That of the task, see `Prepared.loss`.
-        micro_batch: The most rows of one forward pass.
-        dtype: Of mixed precision; float32 for none.
-        ranks: The processes that share every batch.
-        device: Where the model is.
-        few_shapes: Whether the shapes of all tensors shall be among few.
+    `micro_batch` is the most rows of one forward pass, `dtype` that of mixed precision (float32 for
+    none), `ranks` the processes that share every batch, `device` where the model is. `few_shapes`
+    says whether the shapes of all tensors shall be among few.
     """
 
     def __init__(
