@@ -82,7 +82,11 @@ def _fill(archive: Archive, sources: Sources | None, cache: Path, folder: Path) 
     with tempfile.TemporaryDirectory(dir=cache, prefix=prefix) as work:
         file = cache / archive.filename
         if file.is_file():
-            _check_placed(archive, file)
+            if (digest := sha256_of(file)) != archive.sha256:
+                raise ArchiveError(
+                    f"{file} is not the file we know as {archive.requirement}: expected sha256 "
+                    f"{archive.sha256}, got {digest}. Replace it, or remove it to fetch it."
+                )
         else:
             file = Path(work, archive.filename)
             _download(archive, sources or pip_sources(), file)
@@ -114,15 +118,6 @@ def _download(archive: Archive, sources: Sources, file: Path) -> None:
         f"Place the archive (sha256 {archive.sha256}) at {cache_folder() / archive.filename}, or "
         f"set {VARIABLE} to a folder that holds it, then run the same command again."
     )
-
-
-def _check_placed(archive: Archive, file: Path) -> None:
-    digest = sha256_of(file)
-    if digest != archive.sha256:
-        raise ArchiveError(
-            f"{file} is not the file we know as {archive.requirement}: expected sha256 "
-            f"{archive.sha256}, got {digest}. Replace it, or remove it to fetch it."
-        )
 
 
 def unpacked_folder(archive: Archive) -> Path:

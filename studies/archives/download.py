@@ -43,18 +43,13 @@ def download(archive: Archive, address: str, destination: Path, web: Web) -> str
 @contextmanager
 def _progress(archive: Archive) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, two plain lines elsewhere; both on stderr."""
-    if sys.stderr.isatty():
-        with _bar(archive) as step:
-            yield step
+    if not sys.stderr.isatty():
+        started = time.monotonic()
+        sys.stderr.write(f"fetching {archive.filename} ({archive.size / 1e6:.1f} MB)\n")
+        yield lambda count: None
+        seconds = time.monotonic() - started
+        sys.stderr.write(f"fetched {archive.filename} in {seconds:.1f} s\n")
         return
-    _say(f"fetching {archive.filename} ({archive.size / 1e6:.1f} MB)")
-    started = time.monotonic()
-    yield lambda count: None
-    _say(f"fetched {archive.filename} in {time.monotonic() - started:.1f} s")
-
-
-@contextmanager
-def _bar(archive: Archive) -> Iterator[Callable[[int], None]]:
     # a machine that only works off trials has no terminal, and need not have rich
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -62,8 +57,3 @@ def _bar(archive: Archive) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, TransferSpeedColumn(), console=console(stderr=True)) as bar:
         task = bar.add_task(f"fetching {archive.requirement}", total=archive.size)
         yield lambda count: bar.advance(task, count)
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()

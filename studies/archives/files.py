@@ -40,4 +40,3 @@ def is_whole(file: Path, size: int, sha256: str) -> bool:
 def say_damaged(file: Path, remedy: str) -> None:
     """One line on stderr: `file` is not what was written, and what is done about it."""
     sys.stderr.write(f"{file} is damaged; {remedy}\n")
-    sys.stderr.flush()

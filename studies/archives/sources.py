@@ -35,7 +35,9 @@ def pip_sources() -> Sources:
     settings = _settings(_pip("config", "list"))
     indexes: list[str] = []
     if settings.get("no-index", "").lower() not in ("1", "true", "yes", "on"):
-        first = settings.get("index-url") or _default_index()
+        # its help names the index that pip falls back on, and distributions change it
+        said = re.compile(r"--index-url.*?\(default\s+(\S+?)\)", re.S)
+        first = settings.get("index-url") or "".join(said.findall(_pip("download", "--help"))[:1])
         indexes = [*([first] if first else []), *settings.get("extra-index-url", "").split()]
     return Sources(
         indexes=tuple(dict.fromkeys(indexes)),
@@ -59,12 +61,6 @@ def _settings(listing: str) -> dict[str, str]:
         if name.startswith("PIP_"):
             sections[":env:"].setdefault(name[4:].lower().replace("_", "-"), value)
     return {name: v for s in reversed(SECTIONS) for name, v in sections[s].items()}
-
-
-def _default_index() -> str | None:
-    """The index that pip falls back on: its help names it, and distributions change it."""
-    match = re.search(r"--index-url.*?\(default\s+(\S+?)\)", _pip("download", "--help"), re.S)
-    return match.group(1) if match else None
 
 
 def _pip(*arguments: str) -> str:

@@ -41,7 +41,9 @@ def environment() -> dict[str, Any]:
     if (count := ranks().count) > 1:
         record["processes"] = count
     if torch.cuda.is_available():
-        record |= {"cuda": torch.version.cuda, "driver": _driver()}
+        query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+        driver = _output(*query).partition("\n")[0] or None
+        record |= {"cuda": torch.version.cuda, "driver": driver}
     return record | _git()
 
 
@@ -88,12 +90,6 @@ def _versions() -> dict[str, str]:
     with suppress(PackageNotFoundError):  # the fused kernels' compiler; a CPU does without
         versions["triton"] = version("triton")
     return versions
-
-
-def _driver() -> str | None:
-    query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    lines = _output(*query).splitlines()
-    return lines[0] if lines else None
 
 
 def _git() -> dict[str, Any]:

@@ -41,18 +41,13 @@ def main() -> int:
     with socket.socket(fileno=int(sys.argv[1])) as channel:
         if BARE not in sys.argv:
             worker.import_what_trials_need()
-            if _cuda_is_initialized():
+            if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
                 module = "studies.engine.trials.template"
                 os.execv(sys.executable, [sys.executable, "-m", module, sys.argv[1], BARE])
         gc.collect()
         gc.freeze()  # so that workers neither look through nor copy what was imported
         answers = _Template(channel).serve()
     return 0 if answers is None else worker.main(answers)
-
-
-def _cuda_is_initialized() -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and torch.cuda.is_initialized()
 
 
 class _Template:

@@ -14,7 +14,7 @@ import os
 import sys
 from typing import TextIO
 
-from studies.engine.records import Result, read_trial
+from studies.engine.records import read_trial
 from studies.engine.trials.preemption import PREEMPTED, Preempted, Preemption, preemptible
 from studies.engine.trials.serving import RETIRES, output_to, run_dirs
 from studies.engine.trials.trial import run_trial
@@ -49,7 +49,9 @@ def _work(answers: TextIO, preemption: Preemption) -> int:
             if left:
                 sys.stderr.write(f"this worker is replaced, the trial changed: {', '.join(left)}\n")
         with preemption.whole():
-            if not _clean_up() or left or _may_hold_memory(result):
+            # a CUDA error stays, and the frames of a fault hold tensors
+            failed = result.failure is not None and result.failure.kind != "not_finite"
+            if not _clean_up() or left or failed:
                 answers.write(f"{result.key} {RETIRES}\n")
                 return 1
             answers.write(f"{result.key}\n")
@@ -72,11 +74,6 @@ def _clean_up() -> bool:
 
     free_memory()
     return reset_peak_memory()
-
-
-def _may_hold_memory(result: Result) -> bool:
-    """Whether a fault may have left the process unfit: a CUDA error stays, frames hold tensors."""
-    return result.failure is not None and result.failure.kind != "not_finite"
 
 
 if __name__ == "__main__":

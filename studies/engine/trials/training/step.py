@@ -141,7 +141,9 @@ class OptimizerStep:
     def _parts(self, batch: Mapping[str, Tensor]) -> Iterator[Part]:
         size, labels = self._micro_batch, batch["labels"]
         reads, few = self._takes_places and labels.ndim == 2, self._few_shapes
-        common = _power_of_two(places_of_labels(labels), labels.shape[1]) if reads and few else None
+        common = None
+        if reads and few:  # the next power of two
+            common = min(1 << (places_of_labels(labels) - 1).bit_length(), labels.shape[1])
         for start in range(0, len(labels), size):
             inputs = {name: values[start : start + size] for name, values in batch.items()}
             own = inputs.pop("labels")
@@ -240,7 +242,3 @@ class OptimizerStep:
         del outputs  # the logits, where the backward pass does without
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         return loss.detach()
-
-
-def _power_of_two(count: int, most: int) -> int:
-    return min(1 << (count - 1).bit_length(), most)
