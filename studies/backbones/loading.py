@@ -48,8 +48,12 @@ def load_model(spec: str | Mapping[str, Any], head: Head) -> tuple[nn.Module, Pr
     checked = check(spec)
     if head.kind == "matrix" or checked.kind == "matrix":
         refuse_other_kind(checked, head.kind)
-        return _matrix(checked, head), None
-    source = source_of(checked)
+        assert head.shape is not None
+        matrix = MatrixModel(MatrixShape(*head.shape, MATRICES[checked.name][1]))
+        return matrix.to(getattr(torch, checked.dtype)), None
+    source = str(Path(checked.name).expanduser()) if checked.kind == "folder" else checked.name
+    if checked.kind == "packaged":
+        source = str(get_backbone(checked.name).folder())
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     refuse_misfit(checked.name, head.kind, config)
     images = head.kind == "image_classes"
@@ -79,22 +83,6 @@ def skeleton(file: Path, head: HeadKind) -> PreTrainedModel | None:
     with torch.device("meta"):
         model: PreTrainedModel = _MODELS[head].from_config(config, trust_remote_code=False)
     return model
-
-
-def source_of(checked: BackboneSpec) -> str:
-    """What transformers loads from: a folder of the cache, the user's own, or a hub id."""
-    if checked.kind == "packaged":
-        return str(get_backbone(checked.name).folder())
-    if checked.kind == "folder":
-        return str(Path(checked.name).expanduser())
-    return checked.name
-
-
-def _matrix(checked: BackboneSpec, head: Head) -> nn.Module:
-    assert head.shape is not None
-    _, gain = MATRICES[checked.name]
-    model = MatrixModel(MatrixShape(*head.shape, gain))
-    return model.to(getattr(torch, checked.dtype))
 
 
 def _classes(head: Head) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Taori et al., *Stanford Alpaca: an instruction-following LLaMA model*, 2023. Row
 (`tatsu-lab/alpaca`) or from the file `task.data` (.json, .jsonl, .csv, .parquet).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,17 @@ class Alpaca(Task):
 
     def load(self, spec: TaskSpec, split_seed: int) -> TaskData:
         """Read, clean and split the exchanges."""
-        pool, removed = clean([exchange_of(r) for r in _records(spec)], words_of)
+        path = Path(spec.data or "").expanduser()
+        if spec.data is None:
+            records = load_tables(HUB)["train"]
+        elif path.is_file() and is_table(spec.data):
+            records = read_records(path)
+        else:
+            raise ValueError(
+                "task: `data` must be a .json, .jsonl, .csv or .parquet file that exists, got "
+                f"{path}"
+            )
+        pool, removed = clean(map(exchange_of, records), words_of)
         splits = split_pool(pool, spec, split_seed)
         check_disjoint(splits)
         return TaskData(self.info(spec), (), splits, removed)
@@ -76,14 +86,3 @@ def exchange_of(record: Mapping[str, Any]) -> Exchange:
             raise ValueError(f"task: a row needs a text under {key!r}; it has {sorted(record)}")
     prompt = alpaca_prompt(record["instruction"], str(record.get("input") or ""))
     return Exchange(prompt, record["output"])
-
-
-def _records(spec: TaskSpec) -> Sequence[Mapping[str, Any]]:
-    if spec.data is None:
-        return list(load_tables(HUB)["train"])
-    path = Path(spec.data).expanduser()
-    if not (path.is_file() and is_table(spec.data)):
-        raise ValueError(
-            f"task: `data` must be a .json, .jsonl, .csv or .parquet file that exists, got {path}"
-        )
-    return list(read_records(path))

@@ -41,7 +41,12 @@ def failure_of(error: BaseException) -> Failure:
         # batches are made smaller without being asked
         advice = "Lower task.max_length or the slots, or set backbone.gradient_checkpointing"
         return Failure(kind="out_of_memory", message=f"{message}. {advice}")
-    if _is_disk_full(error):
+    # libraries in Rust and C++ (tokenizers, safetensors) give only the text
+    if any(
+        (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT))
+        or "No space left on device" in str(e)
+        for e in _chain(error)
+    ):
         return Failure(
             kind="disk_full", message=f"{message}. Free space below --runs, then --retry-failed"
         )
@@ -63,15 +68,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(
         isinstance(e, MemoryError | torch.OutOfMemoryError | DoesNotFit)
         or (isinstance(e, RuntimeError) and any(words in str(e) for words in NO_MEMORY))
-        for e in _chain(error)
-    )
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    # libraries in Rust and C++ (tokenizers, safetensors) give only the text
-    return any(
-        (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT))
-        or "No space left on device" in str(e)
         for e in _chain(error)
     )
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from studies.engine.records import Result, read_result, write_record
+from studies.engine.records import read_result, write_record
 from studies.engine.trials.devices import gpu_names
 from studies.engine.trials.leash import leashed
 from studies.engine.trials.serving import output_to, run_dirs
@@ -131,15 +131,11 @@ def joined(run_dir: Path) -> Iterator[Path]:
         yield scratch
         result = read_result(scratch)
         if result is not None and result.status == "failed":
-            _hand_in(result, run_dir)
-
-
-def _hand_in(result: Result, run_dir: Path) -> None:
-    own = run_dir / f".result-of-{ranks().rank}"
-    write_record(own, result)
-    with contextlib.suppress(FileExistsError):  # the first process has written its own
-        os.link(own, run_dir / "result.json")
-    own.unlink()
+            own = run_dir / f".result-of-{ours.rank}"
+            write_record(own, result)
+            with contextlib.suppress(FileExistsError):  # the first process has written its own
+                os.link(own, run_dir / "result.json")
+            own.unlink()
 
 
 def leave(code: int) -> NoReturn:

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -312,7 +312,11 @@ class TrainingRun:
         return metrics
 
     def _evaluate(self, split: str, rows: int, half: torch.dtype | None) -> Measured:
-        with self._evaluated() as model:
+        """Evaluate the model, replayed from CUDA graphs where that can be."""
+        wanted = self._settings.capture == "auto" and self._prepared.evaluates_plainly
+        replayed = wanted and not self._findings.has_note(NOT_REPLAYED)
+        forward = captured_forward(self._model, self._findings.note)
+        with forward if replayed else nullcontext(self._model) as model:
             return self._prepared.measure(model, split, rows, half)
 
     def _fitting(self, evaluation: Callable[[int, torch.dtype | None], T]) -> T:
@@ -330,16 +334,6 @@ class TrainingRun:
                 f"evaluated with {self._eval_rows} rows at once, more need too much memory"
             )
             free_memory()
-
-    @contextmanager
-    def _evaluated(self) -> Iterator[torch.nn.Module]:
-        """The model as it is evaluated: replayed from CUDA graphs where that can be."""
-        wanted = self._settings.capture == "auto" and self._prepared.evaluates_plainly
-        if not wanted or self._findings.has_note(NOT_REPLAYED):
-            yield self._model
-            return
-        with captured_forward(self._model, self._findings.note) as model:
-            yield model
 
     def _cost(self, progress: TrainingProgress, loader: TimedLoader) -> Cost:
         counts = adapters.count_parameters(self._model)

@@ -58,7 +58,7 @@ class Saver:
         self._saved = self.resumed.step if self.resumed else 0
 
     def attach(self, training: "TrainingLoop") -> None:
-        """Watch `training`, and make it go on from `checkpoint`, all but its random numbers."""
+        """Watch `training`, and make it go on from `resumed`, all but its random numbers."""
         self._training = training
         self._buffers = resuming.versions(training.model)
         if (resumed := self.resumed) is None:
