@@ -4,6 +4,7 @@ A method is an `Update`: the numbers of one adapted layer and what they add to i
 layer around it brings several adapters, merging, saving and loading.
 """
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from adapters.merging.layer import MergingLayer
 from adapters.peft_integration.fixes import sparing_heads
 from adapters.peft_integration.model_card import WithCard
 from adapters.peft_integration.options import KnownOptions, as_sets
-from adapters.peft_integration.registration import peft_type
+from adapters.peft_integration.registration import peft_type, register_with_peft
 from adapters.placement.inspection import base_of, computes_linear, reads_weight
 
 if TYPE_CHECKING:
@@ -119,8 +120,8 @@ class FactoredUpdate(Update):
 class UpdateLinear(nn.Module, MergingLayer):
     """`nn.Linear` (or a layer that wraps one) with one or more adapters of one method.
 
-    A method's class sets `adapter_layer_names` to the one name under which updates are kept, and
-    `update_type`.
+    `register_update` makes a class for each method, with `update_type` and, in
+    `adapter_layer_names`, the one name under which updates are kept.
     """
 
     adapter_layer_names: tuple[str, ...] = ()
@@ -204,7 +205,7 @@ class UpdateLinear(nn.Module, MergingLayer):
 
 
 class UpdateModel(BaseTuner):
-    """The tuner; a method's class sets `prefix` and `tuner_layer_cls`."""
+    """The tuner; `register_update` makes a class for each method, with its prefix and layer."""
 
     # PEFT's own tuners differ from their base class in the same way
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING  # type: ignore[assignment]
@@ -240,3 +241,23 @@ class UpdateModel(BaseTuner):
         if adapter_name not in self.active_adapters:
             new.requires_grad_(False)
         self._replace_module(parent, target_name, new, target)
+
+
+def register_update(
+    config: type[UpdateConfig], update: type[Update], model: type[UpdateModel] = UpdateModel
+) -> None:
+    """Register the method `config.method` with PEFT, with a tuner and a layer made for it.
+
+    Args:
+        config: The settings.
+        update: What an adapter adds to a layer; saved under the method's name and `_update`.
+        model: What the tuner does beside `UpdateModel`.
+    """
+    name, stem = config.method, update.__name__.removesuffix("Update")
+    of_layer = {"adapter_layer_names": (f"{name}_update",), "update_type": update}
+    layer = type(f"{stem}Linear", (UpdateLinear,), of_layer)
+    tuner = type(f"{stem}Model", (model,), {"prefix": f"{name}_", "tuner_layer_cls": layer})
+    for made in (layer, tuner):  # a pickle looks for them beside the update
+        made.__module__ = update.__module__
+        setattr(sys.modules[made.__module__], made.__name__, made)
+    register_with_peft(name, config, tuner)

@@ -8,8 +8,7 @@ from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from adapters.methods.registry import Method, register_method
-from adapters.methods.tuner import FactoredUpdate, UpdateConfig, UpdateLinear, UpdateModel
-from adapters.peft_integration.registration import register_with_peft
+from adapters.methods.tuner import FactoredUpdate, UpdateConfig, register_update
 
 
 @dataclass
@@ -55,21 +54,7 @@ class AbbaUpdate(FactoredUpdate):
         return rearrange(b, "row p q -> row (p q)"), rearrange(a, "p q col -> (p q) col")
 
 
-class AbbaLinear(UpdateLinear):
-    """A linear layer with ABBA."""
-
-    adapter_layer_names = ("abba_update",)
-    update_type = AbbaUpdate
-
-
-class AbbaModel(UpdateModel):
-    """The tuner of ABBA."""
-
-    prefix = "abba_"
-    tuner_layer_cls = AbbaLinear
-
-
-register_with_peft("abba", AbbaConfig, AbbaModel)
+register_update(AbbaConfig, AbbaUpdate)
 register_method(
     Method(
         "abba",

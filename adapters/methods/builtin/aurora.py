@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 from adapters.basis.field_types import require
 from adapters.methods.registry import Method, register_method
-from adapters.methods.tuner import Update, UpdateConfig, UpdateLinear, UpdateModel
-from adapters.peft_integration.registration import register_with_peft
+from adapters.methods.tuner import Update, UpdateConfig, register_update
 
 
 @dataclass
@@ -84,21 +83,7 @@ class AuroraUpdate(Update):
         return F.linear(fixed + F.linear(basis, self.spline), self.b) * self.scaling
 
 
-class AuroraLinear(UpdateLinear):
-    """A linear layer with AuroRA."""
-
-    adapter_layer_names = ("aurora_update",)
-    update_type = AuroraUpdate
-
-
-class AuroraModel(UpdateModel):
-    """The tuner of AuroRA."""
-
-    prefix = "aurora_"
-    tuner_layer_cls = AuroraLinear
-
-
-register_with_peft("aurora", AuroraConfig, AuroraModel)
+register_update(AuroraConfig, AuroraUpdate)
 register_method(
     Method(
         "aurora",

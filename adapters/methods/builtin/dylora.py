@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from adapters.basis.field_types import require
 from adapters.methods.registry import Method, register_method
-from adapters.methods.tuner import FactoredUpdate, UpdateConfig, UpdateLinear, UpdateModel
-from adapters.peft_integration.registration import register_with_peft
+from adapters.methods.tuner import FactoredUpdate, UpdateConfig, UpdateModel, register_update
 from adapters.training.hooks import Hooks, register_hooks
 
 _DRAWS = "_dylora_draws"
@@ -61,13 +60,6 @@ class DyloraUpdate(FactoredUpdate):
         return b * (self.config.r / rank), a
 
 
-class DyloraLinear(UpdateLinear):
-    """A linear layer with DyLoRA."""
-
-    adapter_layer_names = ("dylora_update",)
-    update_type = DyloraUpdate
-
-
 def rank_at(config: DyloraConfig, draw: int) -> int:
     """The rank of forward pass number `draw` (0 is the first); the same for the same seed."""
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + draw)
@@ -81,11 +73,8 @@ def _draw(model: nn.Module, args: Any) -> None:
         vars(model)[_DRAWS] += 1
 
 
-class DyloraModel(UpdateModel):
-    """The tuner of DyLoRA; draws a rank before each training pass of the model."""
-
-    prefix = "dylora_"
-    tuner_layer_cls = DyloraLinear
+class DrawingModel(UpdateModel):
+    """Draws a rank before each training pass of the model."""
 
     def _create_and_replace(self, *args: Any, **kwargs: Any) -> None:
         super()._create_and_replace(*args, **kwargs)
@@ -118,7 +107,7 @@ def _drawing(model: nn.Module) -> nn.Module:
     return next(m for m in model.modules() if _DRAWS in vars(m))
 
 
-register_with_peft("dylora", DyloraConfig, DyloraModel)
+register_update(DyloraConfig, DyloraUpdate, DrawingModel)
 register_hooks(DyloraConfig, Hooks(state=_state, load_state=_load_state))
 register_method(
     Method(

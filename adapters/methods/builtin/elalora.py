@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from adapters.basis.field_types import require
 from adapters.methods.registry import Method, register_method
-from adapters.methods.tuner import FactoredUpdate, UpdateConfig, UpdateLinear, UpdateModel
-from adapters.peft_integration.registration import register_with_peft
+from adapters.methods.tuner import FactoredUpdate, UpdateConfig, UpdateModel, register_update
 
 
 @dataclass
@@ -137,18 +136,9 @@ class ElaloraUpdate(FactoredUpdate):
                 (mean.T if name == "b" else mean)[place] = 0.0
 
 
-class ElaloraLinear(UpdateLinear):
-    """A linear layer with ElaLoRA."""
+class PenalisedModel(UpdateModel):
+    """Adds the orthogonality penalty to the loss while training."""
 
-    adapter_layer_names = ("elalora_update",)
-    update_type = ElaloraUpdate
-
-
-class ElaloraModel(UpdateModel):
-    """The tuner of ElaLoRA; adds the orthogonality penalty to the loss while training."""
-
-    prefix = "elalora_"
-    tuner_layer_cls = ElaloraLinear
     peft_config: dict[str, ElaloraConfig]  # type: ignore[assignment]  # PEFT's is of its base class
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -162,7 +152,7 @@ class ElaloraModel(UpdateModel):
         return output
 
 
-register_with_peft("elalora", ElaloraConfig, ElaloraModel)
+register_update(ElaloraConfig, ElaloraUpdate, PenalisedModel)
 register_method(
     Method(
         "elalora",

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from adapters.basis.field_types import require
 from adapters.methods.registry import Method, register_method
-from adapters.methods.tuner import Update, UpdateConfig, UpdateLinear, UpdateModel
-from adapters.peft_integration.registration import register_with_peft
+from adapters.methods.tuner import Update, UpdateConfig, register_update
 
 
 @dataclass
@@ -67,21 +66,7 @@ class KRAdapterUpdate(Update):
         return F.linear(x.to(self.u.dtype), self.delta_weight())
 
 
-class KRAdapterLinear(UpdateLinear):
-    """A linear layer with KRAdapter."""
-
-    adapter_layer_names = ("kradapter_update",)
-    update_type = KRAdapterUpdate
-
-
-class KRAdapterModel(UpdateModel):
-    """The tuner of KRAdapter."""
-
-    prefix = "kradapter_"
-    tuner_layer_cls = KRAdapterLinear
-
-
-register_with_peft("kradapter", KRAdapterConfig, KRAdapterModel)
+register_update(KRAdapterConfig, KRAdapterUpdate)
 register_method(
     Method(
         "kradapter",

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from adapters.basis.field_types import require
 from adapters.methods.registry import Method, register_method
-from adapters.methods.tuner import FactoredUpdate, UpdateConfig, UpdateLinear, UpdateModel
-from adapters.peft_integration.registration import register_with_peft
+from adapters.methods.tuner import FactoredUpdate, UpdateConfig, register_update
 
 
 @dataclass
@@ -60,21 +59,7 @@ class LoraXsUpdate(FactoredUpdate):
         return self.b, self.r_matrix @ self.a
 
 
-class LoraXsLinear(UpdateLinear):
-    """A linear layer with LoRA-XS."""
-
-    adapter_layer_names = ("loraxs_update",)
-    update_type = LoraXsUpdate
-
-
-class LoraXsModel(UpdateModel):
-    """The tuner of LoRA-XS."""
-
-    prefix = "loraxs_"
-    tuner_layer_cls = LoraXsLinear
-
-
-register_with_peft("loraxs", LoraXsConfig, LoraXsModel)
+register_update(LoraXsConfig, LoraXsUpdate)
 register_method(
     Method(
         "lora_xs",

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from adapters.basis.field_types import require
 from adapters.methods.random_bank import bank
 from adapters.methods.registry import Method, register_method
-from adapters.methods.tuner import FactoredUpdate, UpdateConfig, UpdateLinear, UpdateModel
-from adapters.peft_integration.registration import register_with_peft
+from adapters.methods.tuner import FactoredUpdate, UpdateConfig, register_update
 
 
 @dataclass
@@ -66,21 +65,7 @@ class NolaUpdate(FactoredUpdate):
         )
 
 
-class NolaLinear(UpdateLinear):
-    """A linear layer with NoLA."""
-
-    adapter_layer_names = ("nola_update",)
-    update_type = NolaUpdate
-
-
-class NolaModel(UpdateModel):
-    """The tuner of NoLA."""
-
-    prefix = "nola_"
-    tuner_layer_cls = NolaLinear
-
-
-register_with_peft("nola", NolaConfig, NolaModel)
+register_update(NolaConfig, NolaUpdate)
 register_method(
     Method(
         "nola",

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from adapters.basis.field_types import require
 from adapters.methods.random_bank import bank
 from adapters.methods.registry import Method, register_method
-from adapters.methods.tuner import FactoredUpdate, UpdateConfig, UpdateLinear, UpdateModel
-from adapters.peft_integration.registration import register_with_peft
+from adapters.methods.tuner import FactoredUpdate, UpdateConfig, register_update
 
 
 @dataclass
@@ -73,20 +72,6 @@ class RandLoraPaperUpdate(FactoredUpdate):
         return (left, right) if self.tall else (right.T, left.T)
 
 
-class RandLoraPaperLinear(UpdateLinear):
-    """A linear layer with RandLoRA in the paper's scaling."""
-
-    adapter_layer_names = ("randlorapaper_update",)
-    update_type = RandLoraPaperUpdate
-
-
-class RandLoraPaperModel(UpdateModel):
-    """The tuner of RandLoRA in the paper's scaling."""
-
-    prefix = "randlorapaper_"
-    tuner_layer_cls = RandLoraPaperLinear
-
-
 def ranks(smallest_side: int) -> list[int]:
     """Ranks worth trying, one for each number of bases n; the count falls from first to last."""
     return sorted({math.ceil(smallest_side / n) for n in range(1, smallest_side + 1)})
@@ -102,7 +87,7 @@ def _peft_alpha(options: dict[str, Any]) -> dict[str, Any]:
 
 _SOURCE = "Albert et al., arXiv 2502.00987"
 
-register_with_peft("randlorapaper", RandLoraPaperConfig, RandLoraPaperModel)
+register_update(RandLoraPaperConfig, RandLoraPaperUpdate)
 register_method(
     Method(
         "randlora_paper",

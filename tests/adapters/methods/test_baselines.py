@@ -5,10 +5,12 @@ import json
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 
 import adapters
 from adapters.export import layer_updates, to_lora
+from adapters.methods.registry import configured
+from adapters.methods.tuner import UpdateLinear
 from adapters.peft_integration.fixes import guard_heads
 from adapters.spectrum import spectra
 from tests.adapters.methods.shipped import SHIPPED
@@ -211,6 +213,18 @@ def test_numbers_stay_float32_on_a_bfloat16_base(family, tmp_path, name):
     want = llama.output(model)
     model.save_pretrained(tmp_path)
     assert torch.equal(llama.output(PeftModel.from_pretrained(llama.model(), tmp_path)), want)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_whole_model_is_pickled_and_read(family, tmp_path, name):
+    bert = family("bert")
+    _, config = configured(options(name))
+    model = get_peft_model(bert.model(), config)
+    torch.save(model, tmp_path / "model.pt")
+    again = torch.load(tmp_path / "model.pt", weights_only=False)
+    assert torch.equal(bert.output(again), bert.output(model))
+    own = [type(m) for m in again.modules() if isinstance(m, UpdateLinear)]
+    assert own and own[0].__name__.endswith("Linear") and own[0] is again.tuner_layer_cls
 
 
 @pytest.mark.parametrize("name", [n for n in OWN if n != "aurora"])
