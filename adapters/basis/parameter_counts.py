@@ -5,17 +5,8 @@ from typing import NamedTuple
 
 from torch import nn
 
-from adapters.basis.config import BasisConfig
 from adapters.basis.layers import BasisLayer
-from adapters.basis.sharing import FINE_SCOPES, group_of
 from adapters.placement.module_names import short_kind
-
-_VECTORS = {
-    "amplitude": "amplitude",
-    "raw_bandwidth": "bandwidth",
-    "raw_grid": "grid",
-    "line": "line",
-}
 
 
 class Counts(NamedTuple):
@@ -28,29 +19,6 @@ class Counts(NamedTuple):
     """Numbers of the nonlinearities, input scales included."""
     unshared_phi: int
     """What `phi` would be without sharing."""
-
-
-def phi_count(config: BasisConfig, names: list[str]) -> int:
-    """Trained numbers of phi over the modules `names`, by the closed form of `basis.sharing`.
-
-    For configurations whose modules all have the same phi: no `phi_pattern`.
-
-    Raises:
-        ValueError: Within modules, heads, columns and rows are not known from names.
-    """
-    if config.sharing_scope in FINE_SCOPES:
-        raise ValueError(
-            f"names do not tell how many phis sharing_scope {config.sharing_scope!r} makes: attach "
-            "the adapter and take `count_kinds`"
-        )
-    groups = len({group_of(name, config.sharing_scope) for name in names})
-    total, copies = 0, config.phi.build_form().copies(config.r)
-    for name, parameter in config.phi.build_nonlinearity().named_parameters():
-        shared = config.sharing in ("all", _VECTORS[name])
-        total += copies * parameter.numel() * (groups if shared else len(names))
-    if config.input_scale == "learned":
-        total += groups if config.sharing == "all" else len(names)
-    return total
 
 
 def count_kinds(model: nn.Module, adapter: str = "default") -> dict[str, Counts]:
