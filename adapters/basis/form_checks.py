@@ -1,28 +1,15 @@
 """Which settings a form allows."""
 
 import dataclasses
-from typing import Any, Protocol
 
-from adapters.basis.phi_config import PhiConfig
+from adapters.basis.phi_config import PhiSettings
 from adapters.basis.sharing import FINE_SCOPES, copied
 
 _PLAIN = {"merge_once": False, "rounding": "nearest", "gradient_dtype": "working"}
 """Settings of the fused path, with what they are elsewhere."""
 
 
-class HasForms(Protocol):
-    """Settings with a form, such as `BasisConfig`."""
-
-    phi_pattern: dict[str, dict[str, Any]]
-    sharing: str
-    sharing_scope: str
-
-    @property
-    def phi(self) -> PhiConfig:
-        """The options of phi where no pattern sets others."""
-
-
-def check_forms(config: HasForms) -> None:
+def check_forms(config: PhiSettings) -> None:
     """Refuse settings that a form in use cannot have, or that say nothing.
 
     Raises:

@@ -1,30 +1,18 @@
 """Options that differ from module to module: by pattern, and by depth."""
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any
 
 from peft.utils.other import get_pattern_key
 
-from adapters.basis.phi_config import PHI_OPTIONS, PhiConfig
+from adapters.basis.phi_config import PHI_OPTIONS, PhiConfig, PhiSettings
 from basis_zoo.registry import did_you_mean
 
 DEPTH_OPTIONS = ("bandwidth", "b_std", "input_scale")
 """Numbers that `depth_start` may set, besides `start_options.<name>`."""
 
 
-class Patterned(Protocol):
-    """Settings whose phi may differ from module to module, such as `BasisConfig`."""
-
-    phi_pattern: dict[str, dict[str, Any]]
-    depth_start: dict[str, Any]
-    init_weights: bool
-
-    @property
-    def phi(self) -> PhiConfig:
-        """The options of phi where neither pattern nor depth sets others."""
-
-
-def check_phi_pattern(config: Patterned) -> None:
+def check_phi_pattern(config: PhiSettings) -> None:
     """Refuse a `phi_pattern` with an unknown option or a value that cannot be built.
 
     Raises:
@@ -43,7 +31,7 @@ def check_phi_pattern(config: Patterned) -> None:
             raise ValueError(f"`phi_pattern` {pattern!r}: {error}") from error
 
 
-def check_depth_start(config: Patterned) -> None:
+def check_depth_start(config: PhiSettings) -> None:
     """Refuse a `depth_start` with an unknown number, or one that cannot be built at both ends.
 
     Raises:
@@ -65,14 +53,14 @@ def check_depth_start(config: Patterned) -> None:
         phi.check(config.init_weights)
 
 
-def phi_for(config: Patterned, name: str, depth: float) -> PhiConfig:
+def phi_for(config: PhiSettings, name: str, depth: float) -> PhiConfig:
     """The phi of the module `name` at `depth` (0 first block, 1 last); patterns win."""
     key = get_pattern_key(tuple(config.phi_pattern), name)
     options = _at_depth(config, depth) | config.phi_pattern.get(key, {})
     return dataclasses.replace(config.phi, **options)
 
 
-def _at_depth(config: Patterned, depth: float) -> dict[str, Any]:
+def _at_depth(config: PhiSettings, depth: float) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for option, (first, last) in config.depth_start.items():
         value = first + (last - first) * depth

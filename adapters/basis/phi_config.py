@@ -1,7 +1,7 @@
 """The options of phi, of the form around it and of the factors that it sees, as one value."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -120,6 +120,20 @@ class PhiConfig:
         if isinstance(self.input_scale, int | float):
             return InputScale("fixed", self.input_scale, **self.input_scale_options)
         return InputScale(self.input_scale, **self.input_scale_options)
+
+
+class PhiSettings(Protocol):
+    """Settings whose phi may differ from module to module, such as `BasisConfig`."""
+
+    phi_pattern: dict[str, dict[str, Any]]
+    depth_start: dict[str, Any]
+    init_weights: bool
+    sharing: str
+    sharing_scope: str
+
+    @property
+    def phi(self) -> PhiConfig:
+        """The options of phi where neither pattern nor depth sets others."""
 
 
 PHI_OPTIONS = tuple(field.name for field in dataclasses.fields(PhiConfig))
