@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Protocol
 
 import torch
 from matplotlib.axes import Axes
@@ -17,24 +16,8 @@ from basis_zoo.drawing.styles import Style, arm_styles
 _DEPTHS = ("early", "middle", "late")
 _OFFSETS = 4
 """Constants of phi that a panel names at most."""
-
-
-class Measured(Protocol):
-    """A module with numbers: a `ModuleSpectrum` or a `PhiCurve`."""
-
-    @property
-    def kind(self) -> str:
-        """The name below its block."""
-        ...
-
-    @property
-    def block(self) -> int | None:
-        """Its block's index."""
-        ...
-
-    def numbers(self) -> Mapping[str, float]:
-        """What is measured, by name."""
-        ...
+Measured = ModuleSpectrum | PhiCurve
+"""A module with numbers."""
 
 
 def plot_depth(
