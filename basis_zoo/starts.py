@@ -78,9 +78,17 @@ def _points(basis: Basis) -> Tensor:
     return torch.linspace(*basis.interval, _POINTS, dtype=torch.float64)
 
 
+class Zero(Start):
+    """Zero amplitudes; what extends it says whether B is zero too."""
+
+    def values(self, basis: Basis, grid: Tensor, bandwidth: Tensor, linear: bool) -> StartValues:
+        """All zero, the slope of the linear term too."""
+        return _zeros(basis)
+
+
 @register_start("paper")
 @dataclass(frozen=True)
-class Paper(Start):
+class Paper(Zero):
     """Zero amplitudes and B = 0, as LR-LoRA writes it (section 3.3).
 
     The first updates move all amplitudes together, phi(0) becomes a constant added to every
@@ -89,14 +97,10 @@ class Paper(Start):
 
     zero_b: ClassVar[bool] = True
 
-    def values(self, basis: Basis, grid: Tensor, bandwidth: Tensor, linear: bool) -> StartValues:
-        """All zero."""
-        return _zeros(basis)
-
 
 @register_start("small")
 @dataclass(frozen=True)
-class Small(Start):
+class Small(Zero):
     """Zero amplitudes and a small random B, not anchored.
 
     The update is zero at first, unless the family is not zero at zero amplitudes; such a family, as
@@ -104,14 +108,10 @@ class Small(Start):
     of BA differ by a grid cell, so give it an input scale.
     """
 
-    def values(self, basis: Basis, grid: Tensor, bandwidth: Tensor, linear: bool) -> StartValues:
-        """All zero, the slope of the linear term too."""
-        return _zeros(basis)
-
 
 @register_start("anchored")
 @dataclass(frozen=True)
-class Anchored(Start):
+class Anchored(Zero):
     """Zero amplitudes, phi(x) - phi(0), and a small random B: the default.
 
     The update is zero at first, as with `small`. The linear term starts at slope 0, as one more
@@ -122,10 +122,6 @@ class Anchored(Start):
     """
 
     anchored: ClassVar[bool] = True
-
-    def values(self, basis: Basis, grid: Tensor, bandwidth: Tensor, linear: bool) -> StartValues:
-        """All zero, the slope of the linear term too."""
-        return _zeros(basis)
 
 
 @register_start("constant")
@@ -177,32 +173,6 @@ class RandomAmplitudes(Start):
         return StartValues(draw * self.scale / energy.sqrt(), slope)
 
 
-def _identity(
-    basis: Basis, grid: Tensor, bandwidth: Tensor, linear: bool, tolerance: float
-) -> StartValues:
-    if linear:
-        return _zeros(basis, _slope(basis, grid, bandwidth, linear))
-    x = _points(basis)
-    low, high = basis.interval
-    pinned = low < 0 < high  # phi(0) is added to every entry of W while B is zero
-    fit = fit_amplitudes(basis, x, x, grid, bandwidth, pinned=pinned)
-    if not fit.amplitude.abs().max() <= _LARGE * x.abs().max():
-        small = fit_amplitudes(basis, x, x, grid, bandwidth, ridge=True, pinned=pinned)
-        fit = small if small.residual <= tolerance else fit
-    if not fit.residual <= tolerance:
-        raise ValueError(
-            f"family {basis.name!r} with {basis.num_basis} functions cannot start as the identity: "
-            f"max |phi(x) - x| is {fit.residual:.2g} on [{low}, {high}], more than the tolerance "
-            f"{tolerance}. Turn the linear term on, or give the grid an overhang, take another "
-            "bandwidth or more functions, or raise the start's `tolerance`"
-        )
-    log.info(
-        "start as the identity: %s, G %d, max |phi(x) - x| %.2g on [%g, %g], max |amplitude| %.2g",
-        *(basis.name, basis.num_basis, fit.residual, low, high, fit.amplitude.abs().max().item()),
-    )
-    return StartValues(fit.amplitude, residual=fit.residual)
-
-
 @register_start("identity")
 @dataclass(frozen=True)
 class Identity(Start):
@@ -215,20 +185,35 @@ class Identity(Start):
 
     def values(self, basis: Basis, grid: Tensor, bandwidth: Tensor, linear: bool) -> StartValues:
         """The fitted amplitudes, or with the linear term on, slope 1 and amplitudes 0."""
-        return _identity(basis, grid, bandwidth, linear, self.tolerance)
+        if linear:
+            return _zeros(basis, _slope(basis, grid, bandwidth, linear))
+        x = _points(basis)
+        low, high = basis.interval
+        pinned = low < 0 < high  # phi(0) is added to every entry of W while B is zero
+        fit = fit_amplitudes(basis, x, x, grid, bandwidth, pinned=pinned)
+        if not fit.amplitude.abs().max() <= _LARGE * x.abs().max():
+            small = fit_amplitudes(basis, x, x, grid, bandwidth, ridge=True, pinned=pinned)
+            fit = small if small.residual <= self.tolerance else fit
+        if not fit.residual <= self.tolerance:
+            raise ValueError(
+                f"family {basis.name!r} with {basis.num_basis} functions cannot start as the "
+                f"identity: max |phi(x) - x| is {fit.residual:.2g} on [{low}, {high}], more than "
+                f"the tolerance {self.tolerance}. Turn the linear term on, or give the grid an "
+                "overhang, take another bandwidth or more functions, or raise the start's "
+                "`tolerance`"
+            )
+        log.info(
+            "start as the identity: %s, G %d, max |phi(x) - x| %.2g on [%g, %g], "
+            "max |amplitude| %.2g",
+            *(basis.name, basis.num_basis, fit.residual, low, high),
+            fit.amplitude.abs().max().item(),
+        )
+        return StartValues(fit.amplitude, residual=fit.residual)
 
 
 @register_start("identity_anchored")
 @dataclass(frozen=True)
-class IdentityAnchored(Start):
+class IdentityAnchored(Identity):
     """phi(x) = x by least squares, phi(x) - phi(0), and B = 0."""
 
-    tolerance: float = 1e-2
-    """Largest |phi(x) - x| on the interval that is accepted, in units of x."""
-
     anchored: ClassVar[bool] = True
-    zero_b: ClassVar[bool] = True
-
-    def values(self, basis: Basis, grid: Tensor, bandwidth: Tensor, linear: bool) -> StartValues:
-        """The fitted amplitudes, or with the linear term on, slope 1 and amplitudes 0."""
-        return _identity(basis, grid, bandwidth, linear, self.tolerance)

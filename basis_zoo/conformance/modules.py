@@ -11,7 +11,7 @@ from basis_zoo.conformance.subject import Subject
 from basis_zoo.fit import responses
 from basis_zoo.nonlinearity import Nonlinearity
 from basis_zoo.phi import EXTRAPOLATIONS, Phi, stack_parameters
-from basis_zoo.starts import Identity, IdentityAnchored, RandomAmplitudes, get_start, list_starts
+from basis_zoo.starts import Identity, RandomAmplitudes, get_start, list_starts
 
 _LEAVE_W_ALONE = {"paper", "small", "anchored", "identity", "identity_anchored", "random"}
 _DRAWS = 20
@@ -51,7 +51,7 @@ def _check_start(s: Subject, name: str, module: Nonlinearity, linear: bool) -> N
     if name in _LEAVE_W_ALONE and (start.zero_b or silent):
         update = (module(origin) if start.zero_b else y).abs().max()  # BA is zero where B is
         require(update <= 1e-6 * s.half, f"{what}: phi changes W by {update:.2g} before training")
-    if isinstance(start, Identity | IdentityAnchored):
+    if isinstance(start, Identity):
         shift = module.phi._sum(origin, p) * start.anchored
         error = (y + shift - x).abs().max().item()
         limit = start.tolerance + 1e-4 * s.half
