@@ -79,7 +79,7 @@ class _WeightInAGraph(torch.autograd.Function):
 
 
 def effective_weight(
-    weight: Tensor,
+    weight: Tensor | None,
     b: Tensor,
     a: Tensor,
     proxy: Proxy,
@@ -92,7 +92,7 @@ def effective_weight(
     """W' = W + scale * phi(B A), (out, in) in the dtype of W, differentiable in W, B, A and phi.
 
     Args:
-        weight: W, (out, in).
+        weight: W, (out, in); None for the update by itself.
         b: B, (out, r), float32.
         a: A, (r, in), float32.
         proxy: phi on the range of B A; its coefficients carry phi's gradient.
@@ -101,7 +101,12 @@ def effective_weight(
         merged: W', where the caller keeps it.
         hadamard: W' = W + scale * W ⊙ phi(B A) instead.
     """
-    return _applied(weight, b, a, proxy, scale, seed, merged, hadamard)
+    if not torch.compiler.is_compiling():
+        return _eager(weight, b, a, proxy.coefficients, proxy, scale, seed, merged, hadamard)
+    trained = hadamard and weight is not None and weight.requires_grad
+    if operators.can_be_operator(proxy) and not trained:
+        return _in_a_graph(weight, b, a, *operators.numbers(proxy), scale, seed, hadamard)
+    return _outside(weight, b, a, proxy.coefficients, proxy, scale, seed, merged, hadamard)
 
 
 def weight_update(b: Tensor, a: Tensor, proxy: Proxy, scale: float) -> Tensor:
@@ -110,25 +115,7 @@ def weight_update(b: Tensor, a: Tensor, proxy: Proxy, scale: float) -> Tensor:
     For several adapters that are active at once, and for export. Arguments as in
     `effective_weight`.
     """
-    return _applied(None, b, a, proxy, scale, None, None, False)
-
-
-def _applied(
-    weight: Tensor | None,
-    b: Tensor,
-    a: Tensor,
-    proxy: Proxy,
-    scale: float,
-    seed: int | None,
-    merged: Tensor | None,
-    hadamard: bool,
-) -> Tensor:
-    if not torch.compiler.is_compiling():
-        return _eager(weight, b, a, proxy.coefficients, proxy, scale, seed, merged, hadamard)
-    trained = hadamard and weight is not None and weight.requires_grad
-    if operators.can_be_operator(proxy) and not trained:
-        return _in_a_graph(weight, b, a, *operators.numbers(proxy), scale, seed, hadamard)
-    return _outside(weight, b, a, proxy.coefficients, proxy, scale, seed, merged, hadamard)
+    return effective_weight(None, b, a, proxy, scale)
 
 
 _eager: Callable[..., Tensor] = _EffectiveWeight.apply

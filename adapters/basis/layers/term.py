@@ -86,17 +86,15 @@ class Term(NamedTuple):
             return (weight.to(torch.promote_types(weight.dtype, torch.float32)) + self.delta()).to(
                 weight.dtype
             )
-        hadamard, of = self.form.needs_weight, self.operands
-        if not self.columns:
-            return effective_weight(
-                *(weight, self.b, of.a, self.proxy, self.scale),
-                seed=seed, merged=merged, hadamard=hadamard,
-            )  # fmt: skip
-        turned = None if merged is None else merged.T
-        return effective_weight(
-            *(weight.T, of.a.T, self.b.T, self.proxy, self.scale),
-            seed=seed, merged=turned, hadamard=hadamard,
-        ).T  # fmt: skip
+        b, a = self.b, self.operands.a
+        if self.columns:  # blocks of rows of the transpose
+            weight, b, a = weight.T, a.T, b.T
+            merged = None if merged is None else merged.T
+        in_force = effective_weight(
+            *(weight, b, a, self.proxy, self.scale),
+            seed=seed, merged=merged, hadamard=self.form.needs_weight,
+        )  # fmt: skip
+        return in_force.T if self.columns else in_force
 
     def apply(self, x: Tensor) -> Tensor:
         """What the update adds to the output: x (*, in) -> (*, out)."""
