@@ -102,7 +102,7 @@ class BasisLayer(nn.Module, AdapterNumbers, MergingLayer, Scaling):
         """The base parameter, or a tensor in its layout, as the matrix (rows, columns)."""
         return parameter.reshape(self.out_features, self.in_features)
 
-    def in_layout(self, matrix: Tensor, like: Tensor) -> Tensor:
+    def in_layout(self, matrix: Tensor, like: Any) -> Tensor:
         """A (rows, columns) matrix in the layout of the base parameter `like`."""
         return matrix.reshape(like.shape)
 
@@ -267,8 +267,8 @@ class BasisLayer(nn.Module, AdapterNumbers, MergingLayer, Scaling):
         return self.in_layout(self.merged_matrix(self.matrix(weight), self.parts(adapters)), weight)
 
     def get_delta_weight(self, adapter: str) -> Tensor:
-        """The update in the layout of the base parameter."""
-        parameter = getattr(self.get_base_layer(), self.parameter_name)
+        """The update in the layout of the base parameter: (in, out) for `Conv1D`."""
+        parameter = getattr(self.get_base_layer(), self.parameter_name, None)  # hidden if quantised
         return self.in_layout(self.update(adapter), parameter)
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:

@@ -49,14 +49,9 @@ class BasisLinear(BasisLayer):
         """The weight as (out, in)."""
         return parameter.T if self.transposed else parameter
 
-    def in_layout(self, matrix: Tensor, like: Tensor) -> Tensor:
+    def in_layout(self, matrix: Tensor, like: Any) -> Tensor:
         """An (out, in) matrix as the base lays it out."""
         return matrix.T if self.transposed else matrix
-
-    def get_delta_weight(self, adapter: str) -> Tensor:
-        """The update in the layout of the base's weight: (in, out) for `Conv1D`."""
-        update = self.update(adapter)
-        return update.T if self.transposed else update
 
     @property
     def weight(self) -> Tensor:
