@@ -67,7 +67,7 @@ def allocate(
         return _pool(updates, lambda values, costs: _by_budget(values, costs, room))
     assert threshold is not None
     require(threshold > 0, "threshold", "positive", threshold)
-    return _pool(updates, lambda values, costs: _by_threshold(values, threshold))
+    return _pool(updates, lambda values, costs: (int((values >= threshold).sum()), threshold))
 
 
 def _pool(updates: Sequence[LayerUpdate], stop: Stop) -> list[int]:
@@ -104,10 +104,6 @@ def _by_energy(values: Tensor, goal: float) -> tuple[int, float]:
 def _by_budget(values: Tensor, costs: Tensor, room: int) -> tuple[int, float]:
     count = int(((costs.cumsum(0) <= room) & (values > 0)).sum())
     return count, _after(values, count)
-
-
-def _by_threshold(values: Tensor, threshold: float) -> tuple[int, float]:
-    return int((values >= threshold).sum()), threshold
 
 
 def _after(values: Tensor, count: int) -> float:
