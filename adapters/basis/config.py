@@ -1,6 +1,6 @@
 """The settings of the adapter W' = W + s phi(B A)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import peft
@@ -12,7 +12,7 @@ from adapters.basis.patterns import check_depth_start, check_phi_pattern
 from adapters.basis.phi_config import PHI_OPTIONS, PhiConfig
 from adapters.basis.sharing import LEVELS, SCOPES
 from adapters.peft_integration.model_card import WithCard
-from adapters.peft_integration.options import KnownOptions, as_sets
+from adapters.peft_integration.options import Indices, KnownOptions, Names, as_sets, setting
 from adapters.peft_integration.registration import peft_type
 from adapters.placement.targets import check_blocks, check_layers
 from basis_zoo.registry import did_you_mean
@@ -42,130 +42,78 @@ class BasisConfig(KnownOptions, WithCard, PeftConfig):
 
     what = "W' = W + (alpha / r) φ(B A), with a learned scalar function φ"
 
-    r: int = field(default=8, metadata={"help": "rank of the factors B (out, r) and A (r, in)"})
-    alpha: float = field(default=16.0, metadata={"help": "s = alpha / r"})
-    use_rslora: bool = field(default=False, metadata={"help": "s = alpha / sqrt(r) instead"})
-    dropout: float = field(
-        default=0.0,
-        metadata={"help": "share of the update's inputs set to zero while training; splits W'"},
+    r: int = setting(8, "rank of the factors B (out, r) and A (r, in)")
+    alpha: float = setting(16.0, "s = alpha / r")
+    use_rslora: bool = setting(False, "s = alpha / sqrt(r) instead")
+    dropout: float = setting(
+        0.0, "share of the update's inputs set to zero while training; splits W'"
     )
-    target_modules: list[str] | str | None = field(
-        default=None, metadata={"help": "words of adapters.placement, names or a pattern"}
+    target_modules: Names = setting(None, "words of adapters.placement, names or a pattern")
+    target_parameters: list[str] | None = setting(
+        None, "names of parameters to adapt, such as stacked experts"
     )
-    target_parameters: list[str] | None = field(
-        default=None, metadata={"help": "names of parameters to adapt, such as stacked experts"}
+    layers: list[Any] | str = setting("all", "blocks: all, odd, even, first_last_<k> or indices")
+    exclude_modules: Names = setting(None, "names or a pattern of modules to leave out")
+    modules_to_save: list[str] | None = setting(
+        None, "modules that are trained and saved whole, such as a head"
     )
-    layers: list[Any] | str = field(
-        default="all", metadata={"help": "blocks: all, odd, even, first_last_<k> or indices"}
+    bias: str = setting("none", f"biases that are trained too: {', '.join(BIASES)}")
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = setting(
+        None, "tokens whose embeddings are trained, of all or by module"
     )
-    exclude_modules: list[str] | str | None = field(
-        default=None, metadata={"help": "names or a pattern of modules to leave out"}
+    ensure_weight_tying: bool = setting(False, "adapt tied input and output embeddings as one")
+    layer_replication: list[tuple[int, int]] | None = setting(
+        None, "ranges of blocks that the model is built anew from"
     )
-    modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "modules that are trained and saved whole, such as a head"}
+    layers_to_transform: Indices = setting(None, "indices of the layers to adapt; all by default")
+    layers_pattern: Names = setting(None, "name of the layer list, where PEFT does not know it")
+    rank_pattern: dict[str, int] = setting({}, "rank by word, module name or pattern")
+    alpha_pattern: dict[str, float] = setting({}, "alpha by word, module name or pattern")
+    phi_pattern: dict[str, dict[str, Any]] = setting(
+        {}, "other options of phi by word, module name or pattern"
     )
-    bias: str = field(
-        default="none", metadata={"help": f"biases that are trained too: {', '.join(BIASES)}"}
+    depth_start: dict[str, Any] = setting(
+        {}, "a number of phi in the first and in the last block, linear between"
     )
-    trainable_token_indices: list[int] | dict[str, list[int]] | None = field(
-        default=None, metadata={"help": "tokens whose embeddings are trained, of all or by module"}
+    sharing: str = setting("none", f"what is shared: {', '.join(LEVELS)}")
+    sharing_scope: str = setting(
+        "all", f"one phi for each of these, from coarse to fine: {', '.join(SCOPES)}"
     )
-    ensure_weight_tying: bool = field(
-        default=False, metadata={"help": "adapt tied input and output embeddings as one"}
+    form: str = setting("elementwise", "a name from adapters.forms.list_forms()")
+    form_options: dict[str, Any] = setting({}, "the form's own fields")
+    basis: str = setting("sinc", "a name from basis_zoo.list_bases()")
+    num_basis: int = setting(50, "G, the number of functions")
+    interval: tuple[float, float] = setting((-3.0, 3.0), "the interval that the functions cover")
+    basis_options: dict[str, Any] = setting({}, "the family's own fields")
+    grid: str = setting("uniform", "a name from basis_zoo.list_grids()")
+    grid_options: dict[str, Any] = setting({}, "the grid's own fields")
+    start: str = setting("anchored", "a name from basis_zoo.list_starts()")
+    start_options: dict[str, Any] = setting({}, "the start's own fields")
+    bandwidth: float | str = setting(1.0, "omega before training, in 1/x; or `spacing`")
+    extrapolation: str | None = setting(
+        None, "phi outside the interval; the family's rule by default"
     )
-    layer_replication: list[tuple[int, int]] | None = field(
-        default=None, metadata={"help": "ranges of blocks that the model is built anew from"}
+    input_scale: float | str = setting("none", "x = scale * B A: a number, or a rule of InputScale")
+    input_scale_options: dict[str, Any] = setting({}, "`value` and `momentum` of the rule")
+    linear: bool = setting(False, "phi carries a trained alpha x + beta")
+    train_amplitude: bool = setting(True, "whether amplitudes are trained")
+    train_bandwidth: bool = setting(True, "whether bandwidths are trained")
+    b_std: float = setting(0.02, "standard deviation of B where the start wants it random")
+    tolerance: float = setting(1e-6, "largest error of phi's proxy, as a share of max |phi|")
+    path: str = setting(
+        "merged", f"x W'^T, or x W^T + x dW^T: {', '.join(PATHS)}; quantised bases split"
     )
-    layers_to_transform: list[int] | int | None = field(
-        default=None, metadata={"help": "indices of the layers to adapt; all by default"}
+    rounding: str = setting(
+        "nearest", f"rounding of W' to bfloat16 while training: {', '.join(ROUNDINGS)}"
     )
-    layers_pattern: list[str] | str | None = field(
-        default=None, metadata={"help": "name of the layer list, where PEFT does not know it"}
+    gradient_dtype: str = setting(
+        "working", f"dtype of dY^T X in large linear layers: {', '.join(GRADIENT_DTYPES)}"
     )
-    rank_pattern: dict[str, int] = field(
-        default_factory=dict, metadata={"help": "rank by word, module name or pattern"}
+    merge_once: bool = setting(
+        False, "keep W' until a number changes: one more copy of the adapted weights"
     )
-    alpha_pattern: dict[str, float] = field(
-        default_factory=dict, metadata={"help": "alpha by word, module name or pattern"}
-    )
-    phi_pattern: dict[str, dict[str, Any]] = field(
-        default_factory=dict,
-        metadata={"help": "other options of phi by word, module name or pattern"},
-    )
-    depth_start: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={"help": "a number of phi in the first and in the last block, linear between"},
-    )
-    sharing: str = field(default="none", metadata={"help": f"what is shared: {', '.join(LEVELS)}"})
-    sharing_scope: str = field(
-        default="all",
-        metadata={"help": f"one phi for each of these, from coarse to fine: {', '.join(SCOPES)}"},
-    )
-    form: str = field(
-        default="elementwise", metadata={"help": "a name from adapters.forms.list_forms()"}
-    )
-    form_options: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "the form's own fields"}
-    )
-    basis: str = field(default="sinc", metadata={"help": "a name from basis_zoo.list_bases()"})
-    num_basis: int = field(default=50, metadata={"help": "G, the number of functions"})
-    interval: tuple[float, float] = field(
-        default=(-3.0, 3.0), metadata={"help": "the interval that the functions cover"}
-    )
-    basis_options: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "the family's own fields"}
-    )
-    grid: str = field(default="uniform", metadata={"help": "a name from basis_zoo.list_grids()"})
-    grid_options: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "the grid's own fields"}
-    )
-    start: str = field(default="anchored", metadata={"help": "a name from basis_zoo.list_starts()"})
-    start_options: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "the start's own fields"}
-    )
-    bandwidth: float | str = field(
-        default=1.0, metadata={"help": "omega before training, in 1/x; or `spacing`"}
-    )
-    extrapolation: str | None = field(
-        default=None, metadata={"help": "phi outside the interval; the family's rule by default"}
-    )
-    input_scale: float | str = field(
-        default="none", metadata={"help": "x = scale * B A: a number, or a rule of InputScale"}
-    )
-    input_scale_options: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "`value` and `momentum` of the rule"}
-    )
-    linear: bool = field(default=False, metadata={"help": "phi carries a trained alpha x + beta"})
-    train_amplitude: bool = field(default=True, metadata={"help": "whether amplitudes are trained"})
-    train_bandwidth: bool = field(default=True, metadata={"help": "whether bandwidths are trained"})
-    b_std: float = field(
-        default=0.02, metadata={"help": "standard deviation of B where the start wants it random"}
-    )
-    tolerance: float = field(
-        default=1e-6, metadata={"help": "largest error of phi's proxy, as a share of max |phi|"}
-    )
-    path: str = field(
-        default="merged",
-        metadata={"help": f"x W'^T, or x W^T + x dW^T: {', '.join(PATHS)}; quantised bases split"},
-    )
-    rounding: str = field(
-        default="nearest",
-        metadata={"help": f"rounding of W' to bfloat16 while training: {', '.join(ROUNDINGS)}"},
-    )
-    gradient_dtype: str = field(
-        default="working",
-        metadata={"help": f"dtype of dY^T X in large linear layers: {', '.join(GRADIENT_DTYPES)}"},
-    )
-    merge_once: bool = field(
-        default=False,
-        metadata={"help": "keep W' until a number changes: one more copy of the adapted weights"},
-    )
-    init_weights: bool = field(
-        default=True, metadata={"help": "False: random amplitudes and B, for tests"}
-    )
-    schema_version: int = field(
-        default=SCHEMA_VERSION, metadata={"help": "version of these settings as saved"}
-    )
+    init_weights: bool = setting(True, "False: random amplitudes and B, for tests")
+    schema_version: int = setting(SCHEMA_VERSION, "version of these settings as saved")
 
     @classmethod
     def check_kwargs(cls, **kwargs: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ layer around it brings several adapters, merging, saving and loading.
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -21,7 +21,7 @@ from adapters.basis.field_types import require
 from adapters.merging.layer import MergingLayer
 from adapters.peft_integration.fixes import sparing_heads
 from adapters.peft_integration.model_card import WithCard
-from adapters.peft_integration.options import KnownOptions, as_sets
+from adapters.peft_integration.options import Indices, KnownOptions, Names, as_sets, setting
 from adapters.peft_integration.registration import peft_type, register_with_peft
 from adapters.placement.inspection import base_of, computes_linear, reads_weight
 
@@ -33,26 +33,16 @@ if TYPE_CHECKING:
 class UpdateConfig(KnownOptions, WithCard, PeftConfig):
     """The options that all methods with this tuner have."""
 
-    r: int = field(default=8, metadata={"help": "rank"})
-    alpha: float = field(default=16.0, metadata={"help": "the update is scaled by alpha / r"})
-    dropout: float = field(
-        default=0.0, metadata={"help": "share of the update's input that is zeroed while training"}
+    r: int = setting(8, "rank")
+    alpha: float = setting(16.0, "the update is scaled by alpha / r")
+    dropout: float = setting(0.0, "share of the update's input that is zeroed while training")
+    target_modules: Names = setting(None, "names or a pattern of the modules to adapt")
+    exclude_modules: Names = setting(None, "names or a pattern of modules to leave out")
+    modules_to_save: list[str] | None = setting(
+        None, "modules that are trained and saved whole, such as a head"
     )
-    target_modules: list[str] | str | None = field(
-        default=None, metadata={"help": "names or a pattern of the modules to adapt"}
-    )
-    exclude_modules: list[str] | str | None = field(
-        default=None, metadata={"help": "names or a pattern of modules to leave out"}
-    )
-    modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "modules that are trained and saved whole, such as a head"}
-    )
-    layers_to_transform: list[int] | int | None = field(
-        default=None, metadata={"help": "indices of the layers to adapt; all by default"}
-    )
-    layers_pattern: list[str] | str | None = field(
-        default=None, metadata={"help": "name of the layer list, where PEFT does not know it"}
-    )
+    layers_to_transform: Indices = setting(None, "indices of the layers to adapt; all by default")
+    layers_pattern: Names = setting(None, "name of the layer list, where PEFT does not know it")
 
     method: ClassVar[str] = ""
     """The name under which PEFT knows the method."""

@@ -1,9 +1,23 @@
 """What our PEFT configurations make of their options."""
 
+import dataclasses
 import inspect
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 from basis_zoo.registry import did_you_mean
+
+T = TypeVar("T")
+Names = list[str] | str | None
+"""Names of modules, or one pattern."""
+Indices = list[int] | int | None
+
+
+def setting(default: T, text: str) -> T:
+    """A field of a configuration: its default, and what it means as PEFT and our pages show it."""
+    metadata = {"help": text}
+    if isinstance(default, dict):
+        return cast(T, dataclasses.field(default_factory=default.copy, metadata=metadata))
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def as_sets(config: Any) -> None:

@@ -1,6 +1,6 @@
 """ABBA: the elementwise product of two low-rank matrices."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -9,14 +9,15 @@ from torch import Tensor, nn
 
 from adapters.methods.registry import Method, register_method
 from adapters.methods.tuner import FactoredUpdate, UpdateConfig, register_update
+from adapters.peft_integration.options import setting
 
 
 @dataclass
 class AbbaConfig(UpdateConfig):
     """Settings of ABBA; both pairs have rank `r`, and `alpha` is not divided by it."""
 
-    r: int = field(default=16, metadata={"help": "rank of each of the two pairs"})
-    alpha: float = field(default=16.0, metadata={"help": "sqrt(alpha_1 alpha_2), not over r"})
+    r: int = setting(16, "rank of each of the two pairs")
+    alpha: float = setting(16.0, "sqrt(alpha_1 alpha_2), not over r")
 
     method: ClassVar[str] = "abba"
 

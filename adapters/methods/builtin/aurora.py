@@ -1,6 +1,6 @@
 """AuroRA: a nonlinear layer between LoRA's two maps. It acts on activations: no merging."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -10,16 +10,17 @@ from torch.nn import functional as F
 from adapters.basis.field_types import require
 from adapters.methods.registry import Method, register_method
 from adapters.methods.tuner import Update, UpdateConfig, register_update
+from adapters.peft_integration.options import setting
 
 
 @dataclass
 class AuroraConfig(UpdateConfig):
     """Settings of AuroRA."""
 
-    r: int = field(default=2, metadata={"help": "rank, the width of the nonlinear layer"})
-    grid_size: int = field(default=5, metadata={"help": "cells of the splines on [-1, 1]"})
-    order: int = field(default=3, metadata={"help": "degree of the splines"})
-    noise: float = field(default=0.1, metadata={"help": "the spline's weights start in ± this"})
+    r: int = setting(2, "rank, the width of the nonlinear layer")
+    grid_size: int = setting(5, "cells of the splines on [-1, 1]")
+    order: int = setting(3, "degree of the splines")
+    noise: float = setting(0.1, "the spline's weights start in ± this")
 
     method: ClassVar[str] = "aurora"
 

@@ -1,7 +1,7 @@
 """DyLoRA: LoRA trained at a random rank each step, so that it can be cut to any rank later."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from adapters.basis.field_types import require
 from adapters.methods.registry import Method, register_method
 from adapters.methods.tuner import FactoredUpdate, UpdateConfig, UpdateModel, register_update
+from adapters.peft_integration.options import setting
 from adapters.training.hooks import Hooks, register_hooks
 
 _DRAWS = "_dylora_draws"
@@ -20,12 +21,10 @@ _DRAWS = "_dylora_draws"
 class DyloraConfig(UpdateConfig):
     """Settings of DyLoRA."""
 
-    alpha: float = field(default=16.0, metadata={"help": "the update of rank b: alpha / b"})
-    r_min: int = field(default=1, metadata={"help": "the smallest rank that is drawn"})
-    last_only: bool = field(
-        default=False, metadata={"help": "train only row b of the factors (the paper's FRZ)"}
-    )
-    seed: int = field(default=0, metadata={"help": "seed of the draws"})
+    alpha: float = setting(16.0, "the update of rank b: alpha / b")
+    r_min: int = setting(1, "the smallest rank that is drawn")
+    last_only: bool = setting(False, "train only row b of the factors (the paper's FRZ)")
+    seed: int = setting(0, "seed of the draws")
 
     method: ClassVar[str] = "dylora"
 

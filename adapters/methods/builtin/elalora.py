@@ -1,6 +1,6 @@
 """ElaLoRA: ranks move between layers while training, pruned where they matter least."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -9,25 +9,26 @@ from torch import Tensor, nn
 from adapters.basis.field_types import require
 from adapters.methods.registry import Method, register_method
 from adapters.methods.tuner import FactoredUpdate, UpdateConfig, UpdateModel, register_update
+from adapters.peft_integration.options import setting
 
 
 @dataclass
 class ElaloraConfig(UpdateConfig):
     """Settings of ElaLoRA; steps left at None are the authors' shares of the training (RTE)."""
 
-    r: int = field(default=10, metadata={"help": "ranks of a layer at the start"})
-    max_r: int | None = field(default=None, metadata={"help": "most ranks of a layer; 2r"})
-    b: int = field(default=4, metadata={"help": "ranks that move each round, over all layers"})
-    k: int = field(default=2, metadata={"help": "ranks that may move in one layer"})
-    interval: int | None = field(default=None, metadata={"help": "steps between rounds"})
-    initial_steps: int | None = field(default=None, metadata={"help": "steps before round one"})
-    final_steps: int | None = field(default=None, metadata={"help": "steps after the last round"})
-    anneal: bool = field(default=True, metadata={"help": "b falls to 0 (cubic)"})
-    beta1: float = field(default=0.85, metadata={"help": "decay of the mean importance"})
-    beta2: float = field(default=0.85, metadata={"help": "decay of its uncertainty"})
-    orthogonality: float = field(default=0.1, metadata={"help": "weight of the penalty"})
-    seed: int = field(default=0, metadata={"help": "seed of the directions that are grown"})
-    total_steps: int | None = field(default=None, metadata={"help": "set by adapters.on_attach"})
+    r: int = setting(10, "ranks of a layer at the start")
+    max_r: int | None = setting(None, "most ranks of a layer; 2r")
+    b: int = setting(4, "ranks that move each round, over all layers")
+    k: int = setting(2, "ranks that may move in one layer")
+    interval: int | None = setting(None, "steps between rounds")
+    initial_steps: int | None = setting(None, "steps before round one")
+    final_steps: int | None = setting(None, "steps after the last round")
+    anneal: bool = setting(True, "b falls to 0 (cubic)")
+    beta1: float = setting(0.85, "decay of the mean importance")
+    beta2: float = setting(0.85, "decay of its uncertainty")
+    orthogonality: float = setting(0.1, "weight of the penalty")
+    seed: int = setting(0, "seed of the directions that are grown")
+    total_steps: int | None = setting(None, "set by adapters.on_attach")
 
     method: ClassVar[str] = "elalora"
 

@@ -1,7 +1,7 @@
 """KRAdapter: the Khatri-Rao product of two small matrices, of full rank."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -12,14 +12,15 @@ from torch.nn import functional as F
 from adapters.basis.field_types import require
 from adapters.methods.registry import Method, register_method
 from adapters.methods.tuner import Update, UpdateConfig, register_update
+from adapters.peft_integration.options import setting
 
 
 @dataclass
 class KRAdapterConfig(UpdateConfig):
     """Settings of KRAdapter; its update has no rank to choose."""
 
-    r: int = field(default=0, metadata={"help": "rows of U; 0 for the fewest trained numbers"})
-    alpha: float = field(default=2.0, metadata={"help": "scale of the update, not over r"})
+    r: int = setting(0, "rows of U; 0 for the fewest trained numbers")
+    alpha: float = setting(2.0, "scale of the update, not over r")
 
     method: ClassVar[str] = "kradapter"
     least_r: ClassVar[int] = 0

@@ -1,6 +1,6 @@
 """LoRA+: LoRA whose factor B learns faster than A."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from peft import LoraConfig
@@ -8,6 +8,7 @@ from peft import LoraConfig
 from adapters.basis.field_types import require
 from adapters.methods.builtin.lora import LORA_NAMES
 from adapters.methods.registry import Method, register_method
+from adapters.peft_integration.options import setting
 from adapters.training.hooks import Hooks, register_hooks
 
 
@@ -15,7 +16,7 @@ from adapters.training.hooks import Hooks, register_hooks
 class LoraPlusConfig(LoraConfig):
     """LoRA with the ratio that `adapters.parameter_groups` applies; saved and loaded as LoRA."""
 
-    rate_ratio: float = field(default=16.0, metadata={"help": "learning rate of B over that of A"})
+    rate_ratio: float = setting(16.0, "learning rate of B over that of A")
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]  # PEFT's

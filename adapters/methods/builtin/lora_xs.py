@@ -1,6 +1,6 @@
 """LoRA-XS: a small trained matrix between frozen singular vectors of the weight."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -9,18 +9,18 @@ from torch import Tensor, nn
 from adapters.basis.field_types import require
 from adapters.methods.registry import Method, register_method
 from adapters.methods.tuner import FactoredUpdate, UpdateConfig, register_update
+from adapters.peft_integration.options import setting
 
 
 @dataclass
 class LoraXsConfig(UpdateConfig):
     """Settings of LoRA-XS."""
 
-    r: int = field(default=32, metadata={"help": "rank; r² numbers are trained a layer"})
-    alpha: float = field(default=64.0, metadata={"help": "the update is scaled by alpha / r"})
-    std: float = field(default=1e-5, metadata={"help": "standard deviation of R at the start"})
-    save_projection: bool = field(
-        default=True,
-        metadata={"help": "keep A and B in the file; else they are computed anew when loading"},
+    r: int = setting(32, "rank; r² numbers are trained a layer")
+    alpha: float = setting(64.0, "the update is scaled by alpha / r")
+    std: float = setting(1e-5, "standard deviation of R at the start")
+    save_projection: bool = setting(
+        True, "keep A and B in the file; else they are computed anew when loading"
     )
 
     method: ClassVar[str] = "loraxs"

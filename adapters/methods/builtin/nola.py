@@ -1,7 +1,7 @@
 """NoLA: LoRA's factors as mixtures of random bases, of which only the weights are trained."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -11,15 +11,16 @@ from adapters.basis.field_types import require
 from adapters.methods.random_bank import bank
 from adapters.methods.registry import Method, register_method
 from adapters.methods.tuner import FactoredUpdate, UpdateConfig, register_update
+from adapters.peft_integration.options import setting
 
 
 @dataclass
 class NolaConfig(UpdateConfig):
     """Settings of NoLA."""
 
-    alpha: float = field(default=8.0, metadata={"help": "the update is scaled by alpha / r"})
-    num_basis: int = field(default=512, metadata={"help": "k, random bases of each factor"})
-    seed: int = field(default=0, metadata={"help": "seed of the bases, which are never saved"})
+    alpha: float = setting(8.0, "the update is scaled by alpha / r")
+    num_basis: int = setting(512, "k, random bases of each factor")
+    seed: int = setting(0, "seed of the bases, which are never saved")
 
     method: ClassVar[str] = "nola"
 

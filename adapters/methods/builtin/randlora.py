@@ -1,7 +1,7 @@
 """RandLoRA: full rank from random bases and trained diagonals, with both scalings in use."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -13,18 +13,17 @@ from adapters.basis.field_types import require
 from adapters.methods.random_bank import bank
 from adapters.methods.registry import Method, register_method
 from adapters.methods.tuner import FactoredUpdate, UpdateConfig, register_update
+from adapters.peft_integration.options import setting
 
 
 @dataclass
 class RandLoraPaperConfig(UpdateConfig):
     """Settings of RandLoRA with the paper's scaling."""
 
-    r: int = field(default=32, metadata={"help": "rank of one base; fewer numbers if larger"})
-    alpha: float = field(default=64.0, metadata={"help": "alpha / (r sqrt n); the paper's is 2r"})
-    seed: int = field(default=0, metadata={"help": "seed of the bases, which are never saved"})
-    num_bases: int | None = field(
-        default=None, metadata={"help": "bases that are added up; None for full rank"}
-    )
+    r: int = setting(32, "rank of one base; fewer numbers if larger")
+    alpha: float = setting(64.0, "alpha / (r sqrt n); the paper's is 2r")
+    seed: int = setting(0, "seed of the bases, which are never saved")
+    num_bases: int | None = setting(None, "bases that are added up; None for full rank")
 
     method: ClassVar[str] = "randlorapaper"
 
