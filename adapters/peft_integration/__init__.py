@@ -1,1 +1,1 @@
-"""How the package lives with PEFT from outside: registration, model cards, fixes, private names."""
+"""How the package lives with PEFT from outside: registration, model cards, fixes."""

@@ -1,7 +1,7 @@
 """Make a method of our own known to PEFT from outside.
 
 PEFT's `PeftType` is a closed enum and `register_peft_method` accepts only its members, so one is
-added at run time; `adapters.peft_integration.private_names` lists what that relies on.
+added at run time; tests/adapters/peft_integration/private_names.py lists what that relies on.
 """
 
 from peft import PeftConfig

@@ -10,7 +10,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 
 import adapters
 from adapters.methods.tuner import UpdateConfig, UpdateLinear, UpdateModel
-from adapters.peft_integration.private_names import PRIVATE_NAMES, Private
+from tests.adapters.peft_integration.private_names import PRIVATE_NAMES, Private
 
 FILES = sorted(Path(adapters.__file__).parent.rglob("*.py"))
 TREES = [ast.parse(file.read_text(encoding="utf-8")) for file in FILES]

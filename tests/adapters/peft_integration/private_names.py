@@ -1,7 +1,7 @@
-"""Every private name of PEFT, torch and transformers that this package relies on, with the reason.
+"""Every private name of PEFT, torch and transformers that `adapters` relies on, with the reason.
 
-Private is what begins with an underscore, and what only an inner module has. A test looks each of
-them up, so that a new version which lacks one fails by its name; another one fails where the
+Private is what begins with an underscore, and what only an inner module has. test_private_names.py
+looks each of them up, so that a new version which lacks one fails by its name, and fails where the
 package reads a private name that is not here.
 """
 
