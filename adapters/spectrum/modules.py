@@ -14,14 +14,7 @@ from adapters.export.svd import of_product
 from adapters.export.updates import LayerUpdate, layer_updates
 from adapters.placement.module_names import block_of, short_kind
 from adapters.spectrum.measures import effective_rank, numerical_rank, singular_values, stable_rank
-from adapters.spectrum.usage import (
-    effective_degree,
-    grid_occupancy,
-    means,
-    non_affine_share,
-    phis,
-    utilization,
-)
+from adapters.spectrum.usage import measures, phis
 from adapters.spectrum.weight_changes import weight_changes
 
 
@@ -113,8 +106,7 @@ def _module(update: LayerUpdate, values: Tensor) -> ModuleSpectrum:
         b, a, _ = update.layer.member(update.adapter)
         of_copies = phis(update.layer, update.adapter)
         largest = max(float(x.abs().max()) for _, x in of_copies)
-        measures = (utilization, grid_occupancy, non_affine_share, effective_degree)
-        shares = map(float, means(of_copies, measures))
+        shares = map(float, measures(of_copies))
         of_factors = of_product(b, a).s.cpu() if len(a) else None
         rank = 0.0 if of_factors is None else stable_rank(of_factors)
         usage = PhiUsage(largest, rank, *shares)

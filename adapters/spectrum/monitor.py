@@ -4,14 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.basis.layers import BasisLayer
-from adapters.spectrum.usage import (
-    effective_degree,
-    grid_occupancy,
-    means,
-    non_affine_share,
-    phis,
-    utilization,
-)
+from adapters.spectrum.usage import measures, phis
 from adapters.training.stable_rank import stable_rank_by_power
 
 MONITORED = (
@@ -26,8 +19,6 @@ MONITORED = (
     "phi/proxy_bound",
 )
 """The names of what `monitor` returns."""
-
-_MEASURES = (grid_occupancy, utilization, non_affine_share, effective_degree)
 
 
 @torch.no_grad()
@@ -53,11 +44,11 @@ def monitor(model: nn.Module) -> dict[str, float]:
             largest = torch.stack([x.abs().max() for _, x in of_copies]).max()
             if layer.execution[name].form.mergeable:
                 ranks.append(stable_rank_by_power(layer.update(name)).cpu())
-            rows.append((largest.cpu(), *means(of_copies, _MEASURES)))
+            rows.append((largest.cpu(), *measures(of_copies)))
     if not rows:
         return {}
     columns = [torch.stack(column) for column in zip(*rows, strict=True)]
-    largest, occupancy, used, non_affine, degree = columns
+    largest, used, occupancy, non_affine, degree = columns
     rank = torch.stack(ranks) if ranks else None
     batches = {batch for layer in layers for batch in layer.batches.values()}
     numbers: tuple[Tensor | float, ...] = (

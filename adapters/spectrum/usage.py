@@ -29,11 +29,6 @@ def phis(layer: BasisLayer, adapter: str) -> list[tuple[Nonlinearity, Tensor]]:
     return [(phi.single(k), x[k]) for k in chosen]
 
 
-def means(of: Sequence[tuple[Nonlinearity, Tensor]], measures: Sequence[Measure]) -> list[Tensor]:
-    """Each measure on samples of x, the mean over the copies of phi."""
-    return [torch.stack([measure(phi, sample(x)) for phi, x in of]).mean() for measure in measures]
-
-
 def sample(x: Tensor) -> Tensor:
     """Up to some 2,000 entries of x at equal steps, and the largest in magnitude; flat."""
     flat = x.detach().flatten()
@@ -106,3 +101,9 @@ def effective_degree(phi: Nonlinearity, x: Tensor, tolerance: float = 1e-2) -> T
         return torch.tensor(0.0)
     degree: Tensor = (beyond <= tolerance * beyond[0]).int().argmax()
     return degree.float().cpu()
+
+
+def measures(of: Sequence[tuple[Nonlinearity, Tensor]]) -> list[Tensor]:
+    """Each of the four above on samples of x, in their order: the mean over the copies of phi."""
+    every: tuple[Measure, ...] = (utilization, grid_occupancy, non_affine_share, effective_degree)
+    return [torch.stack([measure(phi, sample(x)) for phi, x in of]).mean() for measure in every]
