@@ -28,14 +28,10 @@ class Bernstein(LinearBasis):
     claims: ClassVar[frozenset[Claim]] = frozenset(
         {Claim.PARTITION_OF_UNITY, Claim.NON_NEGATIVE, Claim.BOUNDED, Claim.REPRODUCES_LINES}
     )
+    min_basis: ClassVar[int] = 2  # degree one
     order: ClassVar[float | None] = math.inf
     formula: ClassVar[str] = r"b_{k,n}(t) = \binom{n}{k}\, t^k (1-t)^{n-k}"
     reference: ClassVar[str] = "Farouki, The Bernstein polynomial basis (2012)"
-
-    @property
-    def min_basis(self) -> int:
-        """Degree one."""
-        return 2
 
     def design_matrix(self, x: Tensor, grid: Tensor, bandwidth: Tensor) -> Tensor:
         """All G polynomials, by de Casteljau's averages."""

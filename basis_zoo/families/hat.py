@@ -33,15 +33,11 @@ class Hat(LinearBasis):
             Claim.REPRODUCES_LINES,
         }
     )
+    min_basis: ClassVar[int] = 2  # one piece
     order: ClassVar[float | None] = 2
     smoothness: ClassVar[float] = 0
     formula: ClassVar[str] = r"\psi_i(x) = \max(0,\ 1 - |x - g_i| / h)"
     reference: ClassVar[str] = "Bohra et al., Learning activation functions in deep networks (2020)"
-
-    @property
-    def min_basis(self) -> int:
-        """One piece."""
-        return 2
 
     @property
     def num_points(self) -> int:

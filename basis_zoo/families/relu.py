@@ -23,15 +23,11 @@ class ReLU(LinearBasis):
     """
 
     claims: ClassVar[frozenset[Claim]] = frozenset({Claim.REPRODUCES_LINES})
+    min_basis: ClassVar[int] = 2  # the constant and the line
     order: ClassVar[float | None] = 2
     smoothness: ClassVar[float] = 0
     formula: ClassVar[str] = r"\psi_i(x) = \max(0,\ x - g_{i-1})"
     reference: ClassVar[str] = "Friedman, Multivariate adaptive regression splines (1991), 3"
-
-    @property
-    def min_basis(self) -> int:
-        """The constant and the line."""
-        return 2
 
     @property
     def num_points(self) -> int:
