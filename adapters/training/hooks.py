@@ -23,16 +23,8 @@ def _nothing(model: nn.Module, config: Any, count: int) -> None:
     pass
 
 
-def _same_rate(config: Any, name: str) -> float:
-    return 1.0
-
-
 def _no_state(model: nn.Module, config: Any) -> dict[str, Tensor]:
     return {}
-
-
-def _takes_no_state(model: nn.Module, config: Any, state: Mapping[str, Tensor]) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -43,11 +35,11 @@ class Hooks:
     """(model, config, total steps), once before training."""
     after_step: Callable[[nn.Module, Any, int], None] = _nothing
     """(model, config, finished steps), after the optimizer's step, before gradients are zeroed."""
-    rate: Callable[[Any, str], float] = _same_rate
+    rate: Callable[[Any, str], float] = lambda config, name: 1.0
     """(config, parameter name) to the factor on the learning rate."""
     state: Callable[[nn.Module, Any], dict[str, Tensor]] = _no_state
     """(model, config) to what the method remembers between steps beside parameters and buffers."""
-    load_state: Callable[[nn.Module, Any, Mapping[str, Tensor]], None] = _takes_no_state
+    load_state: Callable[[nn.Module, Any, Mapping[str, Tensor]], None] = lambda *_: None
     """(model, config, what `state` gave), when training goes on."""
 
 
