@@ -12,7 +12,7 @@ and a fit holds for one forward pass and its backward pass.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ from adapters.basis.fitting.sharding_and_offloading import (
     require_gathered_with,
     units,
 )
-from adapters.basis.fitting.static_memory import StaticMemory, moved
+from adapters.basis.fitting.static_memory import StaticMemory, moved, places
 from adapters.basis.fitting.tensor_versions import Mark, mark, optimizer_steps, same_numbers
 from adapters.torch_types import never_compiled
 from basis_zoo import Phi
@@ -97,7 +97,7 @@ class PhiBatch:
         self._model: nn.Module | None = None
         self._units: dict[int, object] | None = None
         self._with_graph = False  # whether the proxies on the layers have one
-        self._memory = StaticMemory()  # of the proxies of compiled passes
+        self._memory: StaticMemory = {}  # of the proxies of compiled passes
         self._compiled = False  # whether the pass under way is compiled
         self._number_cache: dict[int, list[Tensor]] = {}  # numbers of layers, while a fit is made
         self._scattered = False  # whether numbers come and go; it stays so
@@ -106,7 +106,7 @@ class PhiBatch:
         """Copies and files carry no fits: these belong to the layers of this process."""
         fresh: dict[str, Any] = {"_fits": {}, "_fitters": {}, "_model": None, "_units": None}
         fresh |= {"_scattered": False, "_number_cache": {}, "_pass": 0, "_training": False}
-        return {**self.__dict__, **fresh, "_memory": StaticMemory(), "_compiled": False}
+        return {**self.__dict__, **fresh, "_memory": {}, "_compiled": False}
 
     @property
     def bound(self) -> float:
@@ -363,10 +363,10 @@ class PhiBatch:
         else:
             fit = fit_proxy(phi, in_force, radii, self.tolerance)
         coefficients, *others = fit.proxy.tensors
-        places: list[Tensor | None] = [None] * len(fit.proxy.tensors)
+        lie: Sequence[Tensor | None] = [None] * len(fit.proxy.tensors)
         if self._compiled and not self._scattered and not is_captured():
-            places = self._memory.places((*key, mode), fit.proxy.tensors)
-        rows = [unstacked(differentiable(coefficients, numbers, places[0]), copies)]
-        for tensor, place in zip(others, places[1:], strict=True):
+            lie = places(self._memory, (*key, mode), fit.proxy.tensors)
+        rows = [unstacked(differentiable(coefficients, numbers, lie[0]), copies)]
+        for tensor, place in zip(others, lie[1:], strict=True):
             rows.append(unstacked(moved(tensor.detach(), place), copies))
         return fit, [fit.proxy.rebuilt(row) for row in zip(*rows, strict=True)]

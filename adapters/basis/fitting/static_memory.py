@@ -9,21 +9,16 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
+StaticMemory = dict[Hashable, list[Tensor]]
+"""Places by what they are for."""
 
-class StaticMemory:
-    """A place for each of several tensors, by a key."""
 
-    def __init__(self) -> None:
-        self._places: dict[Hashable, list[Tensor]] = {}
-
-    def places(self, key: Hashable, tensors: Sequence[Tensor]) -> list[Tensor | None]:
-        """Where `tensors` are to lie: where those of `key` lay, if they were of these shapes."""
-        buffers = self._places.get(key)
-        if buffers is None or list(map(_kind, buffers)) != list(map(_kind, tensors)):
-            buffers = self._places[key] = [
-                torch.empty_like(t, requires_grad=False) for t in tensors
-            ]
-        return list(buffers)
+def places(memory: StaticMemory, key: Hashable, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Where `tensors` are to lie: where those of `key` lay, if they were of these shapes."""
+    buffers = memory.get(key)
+    if buffers is None or list(map(_kind, buffers)) != list(map(_kind, tensors)):
+        buffers = memory[key] = [torch.empty_like(t, requires_grad=False) for t in tensors]
+    return buffers
 
 
 def _kind(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
