@@ -49,13 +49,7 @@ class _Recorded(PhiFunction):
 
 
 class Subject:
-    """A form with a family and a scope, on one linear layer.
-
-    Args:
-        form: Its registered name.
-        device: Where the layer is.
-        options: Of `BasisConfig`, as `basis`, `sharing_scope` or `form_options`.
-    """
+    """A form by its name, with `options` of `BasisConfig`, on one linear layer."""
 
     def __init__(self, form: str, device: str = "cpu", **options: Any) -> None:
         given = {"target_modules": ["0"], "r": _RANK, "num_basis": 6, "form": form, **options}

@@ -21,18 +21,10 @@ class Fit(NamedTuple):
 
 
 def responses(basis: Basis, x: Tensor, grid: Tensor, bandwidth: Tensor) -> Tensor:
-    """What one unit of each amplitude adds to phi when all others are zero.
+    """What one unit of each amplitude adds to phi when all others are zero: `(n, num_amplitudes)`.
 
-    For a `LinearBasis` this is the design matrix; for others the model is linear near zero.
-
-    Args:
-        basis: The family.
-        x: Points, `(n,)`.
-        grid: `(num_points,)`.
-        bandwidth: `(num_bandwidths,)`.
-
-    Returns:
-        `(n, num_amplitudes)`.
+    For a `LinearBasis` this is the design matrix; for others the model is linear near zero. There
+    are n points `x`, `grid` is `(num_points,)` and `bandwidth` `(num_bandwidths,)`.
     """
     if isinstance(basis, LinearBasis):
         return basis.design_matrix(x, grid, bandwidth)
@@ -54,11 +46,8 @@ def fit_amplitudes(
     """The amplitudes whose phi is nearest to `y` at the points `x` in the sum of squares.
 
     Args:
-        basis: The family.
-        x: Points, `(n,)`.
-        y: Values wanted there, `(n,)`.
-        grid: `(num_points,)`.
-        bandwidth: `(num_bandwidths,)`.
+        basis, x, grid, bandwidth: As in `responses`.
+        y: Values wanted at `x`, `(n,)`.
         ridge: Whether to hold amplitudes small at some cost in accuracy, as a start should.
         pinned: Whether to correct them, as little as possible, so that phi(0) = 0.
     """

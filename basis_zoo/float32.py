@@ -10,11 +10,7 @@ _FLATTEST = 2.0**-16
 
 
 def to_float32(name: str, value: Tensor) -> Tensor:
-    """Convert `value` to float32.
-
-    Args:
-        name: What it is, for the message.
-        value: Numbers of any dtype and shape.
+    """Convert `value`, of any dtype and shape, to float32; `name` is for the message.
 
     Raises:
         ValueError: An entry is not finite there, or all of them become zero.
@@ -59,11 +55,7 @@ def check_interval(interval: tuple[float, float], count: int) -> None:
 
 
 def check_bandwidth(bandwidth: Tensor, interval: tuple[float, float]) -> None:
-    """Refuse functions that look like a spike or a constant in float32.
-
-    Args:
-        bandwidth: omega, the inverse widths.
-        interval: What the functions cover.
+    """Refuse bandwidths, inverse widths, with which functions look like a spike or a constant.
 
     Raises:
         ValueError: A function is narrower than float32's steps at the ends of the interval, or so

@@ -192,11 +192,8 @@ def _importing() -> str:
 class ClassRegistry(Registry[type[T]]):
     """Names to classes of frozen dataclasses, which are made with options.
 
-    Args:
-        kind: What is registered, for messages: `basis family`.
-        base: The class that every member must extend.
-        shipped: The module whose import registers the members that ship; it is imported before
-            the first member is looked up or added.
+    Every member extends `base`. The import of the module `shipped` registers the members that ship;
+    it is imported before the first member is looked up or added.
     """
 
     def __init__(self, kind: str, base: type, shipped: str | None = None) -> None:

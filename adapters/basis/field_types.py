@@ -13,11 +13,7 @@ _LIKE = {float: (float, int), list: (list, tuple, set), tuple: (tuple, list), An
 
 
 def check_field_types(settings: Any, of: type) -> None:
-    """Check that the fields of `settings` have the types that the class `of` annotates.
-
-    Args:
-        settings: An instance of `of`, or of a class made from it.
-        of: The dataclass; fields that it inherits are not checked.
+    """Check that fields of `settings` have the types that its class or base `of` itself annotates.
 
     Raises:
         ValueError: A value has another type, or is not finite.

@@ -45,10 +45,7 @@ class PhiConfig:
 
     @torch.no_grad()
     def check(self, init_weights: bool = True) -> None:
-        """Build every part once, to see that it can be built.
-
-        Args:
-            init_weights: Whether phi and B begin as the start says; else they are random.
+        """Build every part once, to see that it can be built; without `init_weights`, at random.
 
         Raises:
             ValueError: An option cannot be used, or the start changes the model before the first

@@ -136,12 +136,6 @@ class SharedScale(Borrower, InputScale):
 def tie(layers: Mapping[str, HasPhi], adapter: str, level: str, scope: str) -> None:
     """Let the modules of each group read the numbers of the group's first module.
 
-    Args:
-        layers: The adapted layers by name.
-        adapter: The adapter's name.
-        level: One of `LEVELS`.
-        scope: One of `SCOPES`.
-
     Raises:
         ValueError: A group spreads over several devices.
     """

@@ -29,10 +29,7 @@ def _operands(form: Form, interval: tuple[float, float], b_std: float) -> Operan
 def check_start(form: Form, phi: Nonlinearity, b_std: float) -> None:
     """Refuse a start that changes the model, or under which no trained number has a gradient.
 
-    Args:
-        form: The form.
-        phi: A new phi of its own; it is not changed.
-        b_std: The standard deviation of B, 0 where it starts at zero.
+    phi is not changed; `b_std` is the standard deviation of B, 0 where it starts at zero.
 
     Raises:
         ValueError: The message names another start.

@@ -59,12 +59,7 @@ class UpdateConfig(KnownOptions, WithCard, PeftConfig):
 
 
 class Update(nn.Module, ABC):
-    """What one adapter adds to one linear layer; its input comes after the dropout.
-
-    Args:
-        base: The frozen layer, whose weight is (out, in).
-        config: The settings.
-    """
+    """What one adapter adds to one frozen linear layer; its input comes after the dropout."""
 
     mergeable: ClassVar[bool] = True
     """Whether the update is a change of the weight."""

@@ -91,15 +91,8 @@ def effective_weight(
 ) -> Tensor:
     """W' = W + scale * phi(B A), (out, in) in the dtype of W, differentiable in W, B, A and phi.
 
-    Args:
-        weight: W, (out, in); None for the update by itself.
-        b: B, (out, r), float32.
-        a: A, (r, in), float32.
-        proxy: phi on the range of B A; its coefficients carry phi's gradient.
-        scale: s.
-        seed: Seed of the stochastic rounding of W' to bfloat16; None rounds to nearest.
-        merged: W', where the caller keeps it.
-        hadamard: W' = W + scale * W ⊙ phi(B A) instead.
+    Without W it is the update by itself; `merged` is W' where the caller keeps it. The other
+    arguments are those of `adapters.ops.linear.merged_linear`.
     """
     if not torch.compiler.is_compiling():
         return _eager(weight, b, a, proxy.coefficients, proxy, scale, seed, merged, hadamard)

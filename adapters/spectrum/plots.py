@@ -77,10 +77,7 @@ def plot_spectra(
 
     One panel a kind of module, one line a method (figure 4; appendix G.2).
 
-    Args:
-        methods: Spectra by the name of the method or the time.
-        styles: How each method is drawn; None to choose.
-        about: What the title says in a second line.
+    Arguments as in `plot_depth`.
     """
     styles = styles or arm_styles(list(methods))
     kinds = _kinds(methods)
@@ -120,8 +117,7 @@ def plot_phi(
 
     Args:
         times: Curves by the name of the time or the arm, all of the same modules.
-        styles: How each of `times` is drawn; None to choose.
-        about: What the title says in a second line.
+        styles, about: As in `plot_depth`.
         what: What the figure shows, for its title.
         each_line: What a line stands for.
     """

@@ -67,10 +67,6 @@ NEEDS = {
 def lacks(config: PeftConfig | None, need: str) -> str | None:
     """What an adapter made from `config` has not, and what to do; None where it has it.
 
-    Args:
-        config: The adapter's; None for a method that wraps nothing.
-        need: One of `NEEDS`.
-
     Raises:
         ValueError: `need` is unknown.
     """

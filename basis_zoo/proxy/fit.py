@@ -25,12 +25,8 @@ _HIGHEST = ChebyshevPlan(128)
 def range_radius(b: Tensor, a: Tensor) -> Tensor:
     """A radius that no entry of `b @ a` exceeds (Cauchy-Schwarz), without forming the product.
 
-    Args:
-        b: (*batch, out, r).
-        a: (*batch, r, in).
-
-    Returns:
-        (*batch,), at least `SMALLEST_RADIUS`; not finite where a factor is not.
+    Of b (*batch, out, r) and a (*batch, r, in) it is (*batch,), at least `SMALLEST_RADIUS`; not
+    finite where a factor is not.
     """
     radius: Tensor = b.norm(dim=-1).amax(-1) * a.norm(dim=-2).amax(-1)
     return (radius * (1 + 1e-5)).clamp_min(SMALLEST_RADIUS)

@@ -76,9 +76,7 @@ class _Fitted(NamedTuple):
 class PhiBatch:
     """The phis of one adapter over all layers that carry it.
 
-    Args:
-        adapter: Name of the adapter.
-        tolerance: Largest error of a proxy as a share of max |phi|.
+    `tolerance` is the largest error of a proxy as a share of max |phi|.
     """
 
     def __init__(self, adapter: str, tolerance: float) -> None:
@@ -127,10 +125,7 @@ class PhiBatch:
     ) -> None:
         """A forward pass of the whole model begins; input scales are measured when training.
 
-        Args:
-            training: Whether it is a training pass.
-            model: The model, in which FSDP's units are looked for.
-            compiled: Whether its code is compiled, so that proxies must be there before it runs.
+        FSDP's units are looked for in `model`; proxies must be there before `compiled` code runs.
         """
         self._passes += 1
         self._pass, self._training, self._model = self._passes, training, model

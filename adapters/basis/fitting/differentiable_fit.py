@@ -104,12 +104,9 @@ _apply: Callable[..., Tensor] = _Coefficients.apply
 def differentiable(
     coefficients: Tensor, numbers: list[Stacked], place: Tensor | None = None
 ) -> Tensor:
-    """`coefficients` with the parameters behind `numbers` as their only ancestors.
+    """`coefficients` (phis, ...) with the parameters behind `numbers` as their only ancestors.
 
-    Args:
-        coefficients: A function of the stacks, (phis, ...).
-        numbers: Results of `stacked`.
-        place: Memory of the shape of `coefficients` for the result, or None.
+    `numbers` are what `stacked` returned; `place` is memory for the result.
     """
     if not (torch.is_grad_enabled() and coefficients.requires_grad):
         return moved(coefficients.detach(), place)

@@ -17,11 +17,7 @@ _NAME = "_basis_state"
 
 
 class AdapterState:
-    """The phis of every adapter of one model.
-
-    Args:
-        model: The base model, which tells when a forward pass begins and ends.
-    """
+    """The phis of every adapter of the base model, which tells when a pass begins and ends."""
 
     def __init__(self, model: nn.Module) -> None:
         self.batches: dict[str, PhiBatch] = {}

@@ -12,9 +12,8 @@ from adapters.placement.inspection import base_of, computes_linear
 def choose_layer(module: nn.Module, parameter_name: str | None) -> type[BasisLayer] | None:
     """The class of layer for `module`, or None where none can be right.
 
-    Args:
-        module: What is to be adapted, which may carry adapters of another method.
-        parameter_name: The parameter that the user named, of any module; None for its weight.
+    The module may carry adapters of another method; `parameter_name` is what the user named, or
+    None for its weight.
     """
     base = base_of(module)
     name = parameter_name or "weight"

@@ -35,12 +35,7 @@ def bsplines(x: Tensor, grid_size: int, order: int) -> Tensor:
 
     Cox-de Boor's recursion, which on knots of unit distance is
     N_{i,k}(u) = ((u - i) N_{i,k-1}(u) + (i + k + 1 - u) N_{i+1,k-1}(u)) / k.
-
-    Args:
-        x: (*,).
-
-    Returns:
-        (*, grid_size + order).
+    Of x (*,) it makes (*, grid_size + order).
     """
     u = ((x + 1) * grid_size / 2 + order)[..., None]
     i = torch.arange(grid_size + 2 * order, device=x.device, dtype=x.dtype)

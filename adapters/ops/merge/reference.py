@@ -75,16 +75,10 @@ def _hash(index: Tensor, seed: int) -> Tensor:
 def merge_gradients(
     grad: Tensor, b: Tensor, a: Tensor, proxy: Proxy, scale: float, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of a loss with respect to B, A and phi, from its gradient G with respect to W'.
+    """Gradients with respect to B, A and phi; arguments and results as in `adapters.ops.merge`.
 
-    H = s G * phi'(B A), dB = H A^T, dA = B^T H; for phi the moments that its proxy asks for.
-
-    Args:
-        grad: G, (out, in).
-        weight: W of the Hadamard form, whose G is G ⊙ W.
-
-    Returns:
-        dB (out, r), dA (r, in), d coefficients (the shape of `proxy.coefficients`).
+    H = s G * phi'(B A), dB = H A^T, dA = B^T H; for phi the moments that its proxy asks for. The
+    Hadamard form has G ⊙ W in the place of G.
     """
     x = product(b, a)
     grad = grad.to(x.dtype) * scale
