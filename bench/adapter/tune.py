@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from adapters.ops.merge.tiles import GRADIENT_CANDIDATES, MERGE_CANDIDATES, Tile
+from adapters.ops.merge.tiles import Tile
 from basis_zoo.proxy import proxy_size
 from bench.adapter.cases import KINDS, RANK, kind
 from bench.adapter.checks import What, tile_errors
@@ -20,10 +20,25 @@ if TYPE_CHECKING:
     from adapters.ops.merge.fused.evaluation import Fusable
 
 SHAPES = (SQUARE, TALL, (4864, 896), (896, 896))
-CANDIDATES: dict[What, tuple[Tile, ...]] = {
-    "merge": MERGE_CANDIDATES,
-    "gradient": GRADIENT_CANDIDATES,
-}
+_SIZES: dict[What, tuple[tuple[int, int, int, int, int], ...]] = {
+    "merge": (
+        (64, 128, 1, 8, 1), (64, 128, 1, 4, 1), (64, 64, 1, 4, 1), (32, 64, 1, 4, 1),
+        (64, 64, 4, 4, 1), (64, 64, 4, 4, 3), (64, 128, 4, 8, 2), (64, 128, 4, 8, 3),
+        (32, 128, 4, 4, 3), (32, 256, 4, 4, 2), (16, 256, 4, 4, 3), (128, 64, 4, 8, 3),
+        (128, 128, 2, 8, 2), (32, 64, 8, 2, 3), (64, 64, 8, 4, 4), (16, 128, 8, 2, 3),
+        (32, 128, 1, 4, 1), (32, 128, 2, 4, 2), (32, 128, 4, 4, 2), (32, 128, 8, 4, 3),
+        (32, 128, 8, 4, 2), (32, 64, 4, 2, 2), (64, 128, 2, 4, 2), (32, 256, 4, 8, 2),
+    ),
+    "gradient": (
+        (64, 16, 16, 1, 3), (64, 16, 8, 1, 3), (64, 16, 32, 1, 3), (64, 16, 16, 1, 2),
+        (32, 32, 16, 1, 3), (32, 32, 8, 1, 3), (32, 16, 32, 1, 3), (32, 16, 16, 1, 3),
+        (32, 16, 8, 1, 3), (64, 32, 16, 4, 3), (64, 32, 8, 4, 3), (64, 16, 4, 1, 3),
+        (128, 32, 16, 4, 3), (128, 32, 8, 4, 3), (64, 64, 8, 4, 1), (64, 64, 8, 4, 2),
+        (64, 64, 8, 4, 3), (64, 64, 4, 4, 3), (64, 16, 2, 1, 2), (64, 64, 16, 4, 3),
+        (32, 32, 4, 1, 3), (64, 32, 8, 1, 3), (32, 16, 4, 1, 3), (64, 32, 2, 4, 1),
+    ),
+}  # fmt: skip
+CANDIDATES = {what: tuple(Tile(*each) for each in sizes) for what, sizes in _SIZES.items()}
 _BEST = 6
 """Tiles of the first shape that are tried at the others."""
 
