@@ -8,7 +8,7 @@ import bisect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -76,19 +76,6 @@ class Draft(NamedTuple):
     """The fit of any plan; None where that plan needs phi at other points."""
 
 
-class Plan(Protocol):
-    """One way to make a proxy."""
-
-    def draft(self, target: Target) -> Draft:
-        """Evaluate phi where this plan needs it."""
-
-    def after(self, report: list[float], tolerance: float, phi: Phi) -> "Plan":
-        """The plan for the next fit of `phi`; itself where this one is right."""
-
-    def error(self, report: list[float]) -> float:
-        """The largest error by the report, as a share of max |phi|."""
-
-
 @dataclass(frozen=True)
 class ChebyshevPlan:
     """A polynomial of one of `DEGREES`."""
@@ -141,7 +128,7 @@ class ChebyshevPlan:
             proxy = ChebyshevProxy.of(coefficients[..., : degree + 1], target.radius)
             return Fit(proxy, bounds[..., degrees.index(degree)])
 
-        def fit(plan: Plan) -> Fit | None:
+        def fit(plan: "Plan") -> Fit | None:
             if not isinstance(plan, ChebyshevPlan) or plan._degrees != degrees:
                 return None
             if plan.by_slope != self.by_slope:
@@ -150,7 +137,7 @@ class ChebyshevPlan:
 
         return Draft(report, lambda: of_degree(self.degree), fit)
 
-    def after(self, report: list[float], tolerance: float, phi: Phi) -> Plan:
+    def after(self, report: list[float], tolerance: float, phi: Phi) -> "Plan":
         """The lowest degree within the tolerance; past the highest, or with kinks, a table."""
         radius, inside, *_ = report
         if not math.isfinite(radius):
@@ -234,7 +221,7 @@ class TablePlan:
         fit = Fit(proxy, bound)
         return Draft(report, lambda: fit, lambda plan: fit if plan == self else None)
 
-    def after(self, report: list[float], tolerance: float, phi: Phi) -> Plan:
+    def after(self, report: list[float], tolerance: float, phi: Phi) -> "Plan":
         """More or fewer pieces by the error, room by the count; past the largest, exact."""
         radius, inside, error, _, noise = report
         if not math.isfinite(radius):
@@ -279,13 +266,17 @@ class ExactPlan:
         fit = Fit(ExactProxy.of(target.phi, target.own), bound)
         return Draft(report, lambda: fit, lambda plan: fit if plan == self else None)
 
-    def after(self, report: list[float], tolerance: float, phi: Phi) -> Plan:
+    def after(self, report: list[float], tolerance: float, phi: Phi) -> "Plan":
         """Itself: whoever keeps plans over many steps tries a cheaper one now and then."""
         return self
 
     def error(self, report: list[float]) -> float:
         """What float64 loses."""
         return report[1]
+
+
+Plan = ChebyshevPlan | TablePlan | ExactPlan
+"""One way to make a proxy."""
 
 
 def first_plan(phi: Phi, radius: float) -> Plan:
