@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import torch
 from peft import AdaLoraConfig, AdaLoraModel
-from peft.tuners.adalora.layer import RankAllocator
 from torch import Tensor, nn
 
 from adapters.methods.builtin.lora import LORA_NAMES
@@ -69,17 +68,12 @@ def _tuner(model: nn.Module) -> AdaLoraModel:
     return cast(AdaLoraModel, model.base_model)
 
 
-def _allocator(model: nn.Module) -> RankAllocator:
-    allocator: RankAllocator = _tuner(model).rankallocator
-    return allocator
-
-
 def _state(model: nn.Module, config: AdaLoraConfig) -> dict[str, Tensor]:
     """The allocator's running means, and the ranks once they are settled."""
     state = {
         f"{word}.{name}": tensor
         for word in MEMORY
-        for name, tensor in getattr(_allocator(model), word).items()
+        for name, tensor in getattr(_tuner(model).rankallocator, word).items()
     }
     settled = config.rank_pattern or {}
     return state | {f"rank_pattern.{name}": torch.tensor(on) for name, on in settled.items()}
@@ -88,7 +82,7 @@ def _state(model: nn.Module, config: AdaLoraConfig) -> dict[str, Tensor]:
 def _load_state(model: nn.Module, config: AdaLoraConfig, state: Mapping[str, Tensor]) -> None:
     devices = {name: parameter.device for name, parameter in _tuner(model).named_parameters()}
     devices |= {name: parameter.device for name, parameter in model.named_parameters()}
-    allocator = _allocator(model)
+    allocator = _tuner(model).rankallocator
     allocator.reset_ipt()
     settled: dict[str, list[bool]] = {}
     for key, tensor in state.items():
