@@ -290,7 +290,7 @@ class BasisModel(BaseTuner):
                 "delete them first"
             )
         super().delete_adapter(adapter_name)
-        self._state.forget(adapter_name)
+        self._state.batches.pop(adapter_name, None)
 
     def _unload_and_optionally_merge(  # type: ignore[override]  # PEFT names no result, and has one
         self, *args: Any, **kwargs: Any

@@ -101,11 +101,6 @@ class Borrower(nn.Module):
     what replaces the lender's parameter (loading does) replaces it for all.
     """
 
-    def borrow(self, name: str, lender: nn.Module) -> None:
-        """Give up the parameter `name` for that of `lender`."""
-        delattr(self, name)
-        self.__dict__.setdefault("_lenders", {})[name] = lender
-
     @property
     def lenders(self) -> dict[str, nn.Module]:
         """Where borrowed numbers come from, by name."""
@@ -169,5 +164,5 @@ def _borrow(
                 "map"
             )
         module.__class__ = kind  # in place: others hold this module already
-        assert isinstance(module, Borrower)
-        module.borrow(name, lender)
+        delattr(module, name)
+        module.__dict__.setdefault("_lenders", {})[name] = lender

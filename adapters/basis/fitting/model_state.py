@@ -38,10 +38,6 @@ class AdapterState:
             self.batches[adapter] = PhiBatch(adapter, tolerance)
         return self.batches[adapter]
 
-    def forget(self, adapter: str) -> None:
-        """Forget an adapter that was deleted."""
-        self.batches.pop(adapter, None)
-
     def remove(self, model: nn.Module) -> None:
         """Take all of it off `model`."""
         for handle in self._handles:

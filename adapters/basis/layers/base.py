@@ -167,12 +167,6 @@ class BasisLayer(nn.Module, AdapterNumbers, MergingLayer, Scaling):
             ):
                 entries[adapter_name] = entries[adapter_name].to(device)
 
-    @property
-    def is_elsewhere(self) -> bool:
-        """Whether the adapted parameter is on the meta device, as an offloaded one is."""
-        parameter = getattr(self.get_base_layer(), self.parameter_name, None)
-        return isinstance(parameter, Tensor) and parameter.is_meta
-
     def cast_trained(self, adapter_name: str) -> None:
         """Cast what is trained to the dtype of W, as PEFT does without autocast."""
         base = self.get_base_layer()
@@ -282,8 +276,10 @@ class BasisLayer(nn.Module, AdapterNumbers, MergingLayer, Scaling):
             if self.merged:
                 self.unmerge()
             return self.base_layer(*args, **kwargs)
-        if self.is_elsewhere:
-            with weight_here(self.get_base_layer(), self.parameter_name):
+        base = self.get_base_layer()
+        parameter = getattr(base, self.parameter_name, None)
+        if isinstance(parameter, Tensor) and parameter.is_meta:  # offloaded
+            with weight_here(base, self.parameter_name):
                 return self._applied(rows, *args, **kwargs)
         return self._applied(rows, *args, **kwargs)
 
