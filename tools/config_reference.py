@@ -179,7 +179,7 @@ def _options_of_parts() -> Iterator[str]:
             part = type(get(name))
             if part.__module__.partition(".")[0] not in ("basis_zoo", "adapters"):
                 continue  # a plug-in's, which an installed package may bring along
-            said = _documented(part).members
+            said = _documented(part).all_members  # a start may inherit its fields
             for field in dataclasses.fields(part):  # type: ignore[arg-type]  # each kind's is one
                 if field.name not in ("num_basis", "interval"):
                     meaning = said[field.name].docstring

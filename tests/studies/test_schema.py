@@ -199,6 +199,11 @@ def problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("question: Does it matter?", "question: x\nexclude: [1]",
          "good.yaml:3: exclude: expected names of arms and mappings of settings, got 1"),
         (GOOD[GOOD.index("sweep") : GOOD.index("baseline")], "", "good.yaml:1: no arms: give"),
+        ("baseline: lora\n", "baseline: lora\nclaims: [{claim: c, contrast: 5, expect: higher}]\n",
+         "good.yaml:11: claims[0].contrast: expected a mapping, got 5"),
+        ("baseline: lora\n",
+         "baseline: lora\nclaims: [{claim: c, contrast: 5, expect: higher}]\nexclude: [paper]\n",
+         "good.yaml:11: claims[0].contrast: expected a mapping, got 5"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_by_place_and_name(problems, old: str, new: str, message: str) -> None:

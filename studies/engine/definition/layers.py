@@ -44,7 +44,7 @@ def without_claims(tree: Entries, exclude: Any) -> tuple[Entries, tuple[str, ...
     """`tree` without the claims that name an arm of the list `exclude`, and these in words."""
     claims, listed = tree.get("claims"), exclude if isinstance(exclude, list) else ()
     arms = {each for each in listed if isinstance(each, str)}
-    if not isinstance(claims, Items):
+    if not arms or not isinstance(claims, Items):
         return tree, ()
     asked = [i for i, claim in enumerate(claims) if arms.isdisjoint(_arms_of(claim))]
     kept = Items((claims[i] for i in asked), (claims.places[i] for i in asked))
@@ -59,7 +59,8 @@ def _arms_of(claim: Any) -> set[str]:
     gain, contrast = claim.get("beyond"), claim.get("contrast")
     named = [each.get(key) for each in (claim, gain) if isinstance(each, Entries)
              for key in ("arm", "than")]  # fmt: skip
-    return {each for each in (*named, *(contrast or ())) if isinstance(each, str)}
+    weighed = contrast if isinstance(contrast, Entries) else ()
+    return {each for each in (*named, *weighed) if isinstance(each, str)}
 
 
 def _merged(base: Entries, over: Entries) -> Entries:

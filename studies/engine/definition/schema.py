@@ -46,10 +46,10 @@ def load_study(
     """
     if profile not in list_profiles():
         raise StudyError(unlike(f"unknown profile '{profile}'", profile, list_profiles()))
-    path, given = Path(path), overrides.parsed(settings)
+    path, given, beside = Path(path), overrides.parsed(settings), tuple(map(Path, plugins))
     source = read_yaml(path)
     _load_own_plugins(source, path)
-    load_plugins(plugins)
+    load_plugins(beside)
     problems = _profile_section_problems(source)
     name = source.setdefault("name", path.stem)
     if isinstance(name, str) and name != path.stem:
@@ -60,7 +60,7 @@ def load_study(
         if other in _section(source, "profiles") and other != profile:
             _resolve(source, display_path(path), other, problems, {})
     if study is not None:  # with its broken parts left out, so that the rest is checked too
-        study._beside = tuple(map(Path, plugins))
+        study._beside = beside
         problems += verify.problems_of(study, refused=bool(problems))
     if study is None or problems:
         raise StudyError(*sorted(set(problems), key=_by_line))

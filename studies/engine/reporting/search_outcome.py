@@ -67,13 +67,16 @@ def state(spec: Search, result: Result) -> str:
 
 def gather(study: Study, history: Sequence[tuple[Trial, Result]]) -> SearchOutcome:
     """The search of `study` whose ended points are `history`."""
-    from studies.engine.searching.optuna_storage import importances  # with Optuna
-
     spec = search.search_of(study)
     values = {t.key: tuple(v) for t, r in history if (v := search.values(spec, r)) is not None}
     on_front = dict(zip(values, search.front(spec, list(values.values())), strict=True))
     chosen = search.best(spec, history)
     done = [(trial.candidate, values[trial.key]) for trial, _ in history if trial.key in values]
+    shares: Sequence[Mapping[str, float]] = ()
+    if len(done) >= FEW_POINTS:
+        from studies.engine.searching.optuna_storage import importances  # with Optuna
+
+        shares = importances(spec, done)
     return SearchOutcome(
         arm=spec.arm,
         sampler=spec.sampler,
@@ -95,5 +98,5 @@ def gather(study: Study, history: Sequence[tuple[Trial, Result]]) -> SearchOutco
             )
             for trial, result in history
         ),
-        importances=tuple(importances(spec, done)) if len(done) >= FEW_POINTS else (),
+        importances=tuple(shares),
     )
