@@ -18,7 +18,7 @@ from studies.engine.tracking.contents import Point
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient as MlflowClient  # for others: MLflow is imported here alone
-    from mlflow.entities import Run as Run
+    from mlflow.entities import Run
 
     from studies.engine.definition.study import Study
 

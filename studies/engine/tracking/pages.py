@@ -31,7 +31,6 @@ from studies.files import locked
 
 if TYPE_CHECKING:  # matplotlib takes a second
     from studies.engine.reporting.report import Report
-    from studies.engine.tracking.mlflow_client import Run
 
 ADDRESS = "127.0.0.1", 5000
 TRIALS = "tags.kind = 'trial'"
@@ -60,6 +59,24 @@ class TrialRefusedError(TrackingError):
     """MLflow works, and takes no such trial."""
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What is known of a trial's run."""
+
+    run_id: str
+    point: str
+    attempt: int
+    status: str
+    tags: dict[str, str]
+    params: frozenset[str]
+    """Names of its settings."""
+
+    @property
+    def whole(self) -> bool:
+        """False where it was cut off while being written."""
+        return self.status in contents.STATUSES.values()
+
+
 class TrackedStudy:
     """A study being tracked: `open`, `end_trial` as often as there are trials, then `finish`.
 
@@ -86,7 +103,7 @@ class TrackedStudy:
         """Of the experiment's tags, in characters."""
         self._viewed = 0
         """How many of these they know."""
-        self._known: dict[str, list[Run]] | None = None
+        self._known: dict[str, list[_Run]] | None = None
         """Runs by point; None: to be asked of MLflow."""
 
     def open(self) -> "TrackedStudy":
@@ -101,7 +118,8 @@ class TrackedStudy:
                 mlflow_client.prepare(own, self._say)
             self._client = mlflow_client.client_of(self._uri)
             self._experiment = self._open_experiment()
-            self._summarized = bool(self._runs(summaries.RUNS))
+            known = mlflow_client.runs(self._client, self._experiment, summaries.RUNS)
+            self._summarized = bool(known)
         return self
 
     def end_trial(self, trial: Trial, result: Result, run_dir: Path) -> None:
@@ -197,56 +215,65 @@ class TrackedStudy:
         known = self._index().setdefault(trial.key, [])
         more = {"spec_sha": self._spec_sha, "mlflow.source.name": self.study.path.name}
         tags = contents.tags(trial, result, self.study.baseline, more)
-        if not any(_is_whole(run) for run in known if _attempt(run) == result.attempt):
+        if not any(run.attempt == result.attempt and run.whole for run in known):
             with locked(self._lock):  # another process may have written it, and none writes it now
                 known[:] = self._runs(f"{TRIALS} and tags.point = '{trial.key}'")
-                again = [run for run in known if _attempt(run) == result.attempt]
+                again = [run for run in known if run.attempt == result.attempt]
                 for run in again:
-                    if not _is_whole(run):
-                        self._client.delete_run(run.info.run_id)  # metrics cannot be written twice
+                    if not run.whole:
+                        self._client.delete_run(run.run_id)  # metrics cannot be written twice
                         known.remove(run)
-                if not any(map(_is_whole, again)):
+                if not any(run.whole for run in again):
                     known.append(self._write_run(trial, result, run_dir, tags))
         # the latest attempt is the one that counts, whichever was tracked last
-        latest = max(known, key=_attempt)
+        latest = max(known, key=lambda run: run.attempt).run_id
         for run in known:
-            superseded = {"superseded": str(run is not latest).lower()}
-            if _attempt(run) == result.attempt:
+            superseded = {"superseded": str(run.run_id != latest).lower()}
+            if run.attempt == result.attempt:
                 self._tag(run, tags | superseded)  # an arm may have been renamed since
                 self._complete(run, trial, result)
             else:
                 self._tag(run, superseded)
 
-    def _complete(self, run: "Run", trial: Trial, result: Result) -> None:
+    def _complete(self, run: _Run, trial: Trial, result: Result) -> None:
         """Add what runs of earlier versions lack: settings, and that pruned is not failed."""
         params = contents.params(trial)
-        if missing := {name: params[name] for name in params.keys() - run.data.params}:
-            mlflow_client.log(self._client, run.info.run_id, (), missing)
-        if run.info.status != contents.status(result):
-            self._client.update_run(run.info.run_id, contents.status(result))
+        if missing := {name: params[name] for name in params.keys() - run.params}:
+            mlflow_client.log(self._client, run.run_id, (), missing)
+        if run.status != contents.status(result):
+            self._client.update_run(run.run_id, contents.status(result))
 
-    def _tag(self, run: "Run", tags: Mapping[str, str]) -> None:
+    def _tag(self, run: _Run, tags: Mapping[str, str]) -> None:
         """Write those of `tags` that `run` has not."""
         for name, value in tags.items():
-            if run.data.tags.get(name) != value:
-                self._client.set_tag(run.info.run_id, name, value)
-                run.data.tags[name] = value
+            if run.tags.get(name) != value:
+                self._client.set_tag(run.run_id, name, value)
+                run.tags[name] = value
 
-    def _index(self) -> "dict[str, list[Run]]":
+    def _index(self) -> dict[str, list[_Run]]:
         """The runs of every point."""
         if self._known is None:
-            self._known = {}
+            index: dict[str, list[_Run]] = {}
             for run in self._runs(TRIALS):
-                self._known.setdefault(run.data.tags["point"], []).append(run)
+                index.setdefault(run.point, []).append(run)
+            self._known = index
         return self._known
 
-    def _runs(self, query: str) -> "list[Run]":
-        """The runs that meet `query`."""
-        return mlflow_client.runs(self._client, self._experiment, query)
+    def _runs(self, query: str) -> list[_Run]:
+        """The trials' runs that meet `query`."""
+        return [
+            _Run(
+                run.info.run_id,
+                run.data.tags["point"],
+                int(run.data.tags["attempt"]),
+                run.info.status,
+                run.data.tags,
+                frozenset(run.data.params),
+            )
+            for run in mlflow_client.runs(self._client, self._experiment, query)
+        ]
 
-    def _write_run(
-        self, trial: Trial, result: Result, run_dir: Path, tags: dict[str, str]
-    ) -> "Run":
+    def _write_run(self, trial: Trial, result: Result, run_dir: Path, tags: dict[str, str]) -> _Run:
         start, params = contents.start_time(result), contents.params(trial)
         curve = run_dir / "metrics.jsonl"
         points = contents.points(result, read_metrics(curve) if curve.is_file() else [], start)
@@ -259,9 +286,9 @@ class TrackedStudy:
         self._client.log_text(run_id, result.model_dump_json(indent=2), "result.json")
         if result.status == "failed" and (run_dir / "log.txt").is_file():
             self._client.log_artifact(run_id, str(run_dir / "log.txt"))
-        end = contents.later(start, result.seconds)
-        self._client.set_terminated(run_id, contents.status(result), end)
-        return self._client.get_run(run_id)
+        status = contents.status(result)
+        self._client.set_terminated(run_id, status, contents.later(start, result.seconds))
+        return _Run(run_id, trial.key, result.attempt, status, dict(tags), frozenset(params))
 
     def _keep_adapter(self, trial: Trial, result: Result, run_dir: Path) -> None:
         """Make what the trial has trained an artifact, where that is asked for and it is none."""
@@ -269,16 +296,19 @@ class TrackedStudy:
         if "mlflow" not in trial.keep or result.status != "done" or not folder.is_dir():
             return
         for run in known:
-            if _attempt(run) == result.attempt and ADAPTER not in run.data.tags:
-                self._client.log_artifacts(run.info.run_id, str(folder), ADAPTER)
+            if run.attempt == result.attempt and ADAPTER not in run.tags:
+                self._client.log_artifacts(run.run_id, str(folder), ADAPTER)
                 self._tag(run, {ADAPTER: "kept"})
 
     def _write_summary(self, report: "Report") -> None:
-        known = self._runs("tags.kind = 'summary'")
-        if not known:
-            about = self._about | {"kind": "summary"}
-            known = [self._client.create_run(self._experiment, tags=about, run_name="summary")]
-        run_id = known[0].info.run_id
+        known = mlflow_client.runs(self._client, self._experiment, "tags.kind = 'summary'")
+        about = self._about | {"kind": "summary"}
+        run = (
+            known[0]
+            if known
+            else self._client.create_run(self._experiment, tags=about, run_name="summary")
+        )
+        run_id = run.info.run_id
         tags = {"spec_sha": self._spec_sha, "mlflow.note.content": report.note[:8000]}
         if report.outcome.looks:
             verdicts = report.outcome.verdicts
@@ -316,15 +346,6 @@ class TrackedStudy:
                 raise
             self._limit = EARLIER_LIMIT
             self._describe(tags)
-
-
-def _attempt(run: "Run") -> int:
-    return int(run.data.tags["attempt"])
-
-
-def _is_whole(run: "Run") -> bool:
-    """False where it was cut off while being written."""
-    return run.info.status in contents.STATUSES.values()
 
 
 def track_all(
