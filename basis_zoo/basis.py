@@ -257,8 +257,13 @@ register_basis = _BASES.register
 list_bases = _BASES.names
 """Returns the names of all registered families, sorted."""
 get_basis_class = _BASES.get_class
-get_basis = _BASES.get
-"""The family of a name, made with its options: `get_basis("sinc", num_basis=50)`.
 
-Raises `ValueError` for an unknown name or option, with the nearest known one, and for a value that
-the family refuses."""
+
+def get_basis(name: str, **options: Any) -> Basis:
+    """The family registered under `name`, made with `options`.
+
+    Raises:
+        ValueError: Unknown name or option, or a value the family refuses; the message names the
+            nearest known one.
+    """
+    return _BASES.get(name, **options)

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -35,10 +35,11 @@ register_grid = _GRIDS.register
 """Decorator that registers a grid class under a name, as in `@register_grid("mine")`."""
 list_grids = _GRIDS.names
 """Returns the names of all registered grids, sorted."""
-get_grid = _GRIDS.get
-"""The grid of a name, made with its options: `get_grid("uniform", overhang=2)`.
 
-Raises `ValueError` as `get_basis` does."""
+
+def get_grid(name: str, **options: Any) -> Grid:
+    """The grid registered under `name`, made with `options`."""
+    return _GRIDS.get(name, **options)
 
 
 def _uniform(count: int, low: float, high: float) -> Tensor:

@@ -3,7 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,10 +55,10 @@ register_start = _STARTS.register
 list_starts = _STARTS.names
 """Returns the names of all registered starts, sorted."""
 
-get_start = _STARTS.get
-"""The start of a name, made with its options: `get_start("random", seed=0)`.
 
-Raises `ValueError` as `get_basis` does."""
+def get_start(name: str, **options: Any) -> Start:
+    """The start registered under `name`, made with `options`."""
+    return _STARTS.get(name, **options)
 
 
 def _zeros(basis: Basis, slope: float = 0.0) -> StartValues:

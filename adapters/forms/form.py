@@ -136,7 +136,12 @@ register_form = _FORMS.register
 list_forms = _FORMS.names
 """Returns the names of all registered forms, sorted."""
 get_form_class = _FORMS.get_class
-get_form = _FORMS.get
-"""The form of a name, made with its options: `get_form("sum", families=["fourier"])`.
 
-Raises `ValueError` for an unknown name or option, or a value that the form refuses."""
+
+def get_form(name: str, **options: Any) -> Form:
+    """The form registered under `name`, made with `options`.
+
+    Raises:
+        ValueError: Unknown name or option, or a value the form refuses.
+    """
+    return _FORMS.get(name, **options)
