@@ -152,9 +152,11 @@ class MatrixOfFiles(MatrixTask):
         shape = max(shapes)
         wanted = spec.shape or shape
         if len(shapes) > 1 or len(shape) != 2 or wanted[0] > shape[0] or wanted[1] > shape[1]:
-            needed = "the same two sides" + f", at least {list(wanted)}" * bool(spec.shape)
+            least = f", at least {list(wanted)}" if spec.shape else ""
             sizes = " and ".join(str(list(each)) for each in sorted(shapes))
-            raise ValueError(f"task: tensor {spec.tensor!r} must have {needed}, has {sizes}")
+            raise ValueError(
+                f"task: tensor {spec.tensor!r} must have the same two sides{least}, has {sizes}"
+            )
         return wanted[0], wanted[1]
 
 

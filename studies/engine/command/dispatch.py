@@ -38,15 +38,13 @@ def run(
     study: Study,
     trials: Sequence[Trial],
     runs_dir: Path,
-    make_runner: MakeRunner | None,
+    make_runner: MakeRunner,
     *,
     retry_failed: bool = False,
     on_event: OnEvent = ignore,
     say: Say = ignore,
 ) -> None:
     """Run those of `trials` that have no result; failed ones only if `retry_failed`.
-
-    Without `make_runner` Optuna is told the results that there are, and nothing is run.
 
     Raises:
         StudyError: another command works on this study in `runs_dir`.
@@ -59,8 +57,18 @@ def run(
     with _storage(study, runs_dir, say) as storage:
         ledger = OptunaLedger(study, runs_dir, storage)
         ledger.sync(trials, retry_failed, on_event)
-        if make_runner is not None:
-            _work(ledger, runs_dir, make_runner, on_event)
+        _work(ledger, runs_dir, make_runner, on_event)
+
+
+def record(study: Study, trials: Sequence[Trial], runs_dir: Path, say: Say = ignore) -> None:
+    """Tell Optuna the results that `trials` have in `runs_dir`; nothing is run.
+
+    Raises `StudyError` and `Stopped` as `run`.
+    """
+    from studies.engine.searching.optuna_storage import OptunaLedger
+
+    with _storage(study, runs_dir, say) as storage:
+        OptunaLedger(study, runs_dir, storage).sync(trials, False, ignore)
 
 
 def run_search(

@@ -299,12 +299,14 @@ class Session:
         states = [self._state(trial) for trial in seeds.selected]
         failed, waiting = states.count("failed"), states.count("waiting")
         if failed or waiting:
-            why = f"{failed + waiting} of {len(states)} trials have no result"
-            again = f"; {failed} failed: once the cause is repaired, --retry-failed runs them again"
-            rest = (
-                f"; {waiting} not run yet: the same command without --report or --import runs them"
-            )
-            self._complain(f"{why}{again * bool(failed)}{rest * bool(waiting)}")
+            why = [f"{failed + waiting} of {len(states)} trials have no result"]
+            if failed:
+                again = "once the cause is repaired, --retry-failed runs them again"
+                why.append(f"{failed} failed: {again}")
+            if waiting:
+                runs_them = "the same command without --report or --import runs them"
+                why.append(f"{waiting} not run yet: {runs_them}")
+            self._complain("; ".join(why))
         return INCOMPLETE if failed or waiting or not complete else DONE
 
     def _train(self, stage: StudyStage, make_runner: MakeRunner, retry: bool) -> None:
@@ -358,7 +360,7 @@ class Session:
         trials = [*stage.trials, *stage.may_follow]
         with dispatch.owned(self._study, self._runs_dir):
             found = import_results(self._study, [*before, *trials, *more], source, self._runs_dir)
-        dispatch.run(self._study, trials, self._runs_dir, None, say=self._complain)
+        dispatch.record(self._study, trials, self._runs_dir, self._complain)
         ours = {trial.key for trial in stage.selected}
         ours |= {trial.key for trial in (*stage.may_follow, *more) if trial.cell in cells}
         later = "" if last else later

@@ -13,7 +13,7 @@ import importlib.metadata
 import importlib.util
 import json
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
 
@@ -32,8 +32,8 @@ Given = TypeVarTuple("Given")
 Answer = TypeVar("Answer")
 
 _known: dict[str, Any] = {}
-_open: list[Callable[[], object]] = []
-"""Make known what earlier commands were answered, while it is kept."""
+_open: "list[_Cache]" = []
+"""What is kept between commands, while one keeps it."""
 
 
 def once(ask: Callable[[*Given], Answer]) -> Callable[[*Given], Answer]:
@@ -46,8 +46,8 @@ def once(ask: Callable[[*Given], Answer]) -> Callable[[*Given], Answer]:
     def cached(*given: *Given) -> Answer:
         canonical = json.dumps([ask.__name__, *given], sort_keys=True, default=repr)
         key = hashlib.sha256(canonical.encode()).hexdigest()[:32]
-        for read in _open if key not in _known else ():
-            read()
+        for store in _open if key not in _known else ():
+            store.read()
         if key not in _known:
             _known[key] = ask(*json.loads(canonical)[1:])
         answer: Answer = _known[key]
@@ -59,34 +59,40 @@ def once(ask: Callable[[*Given], Answer]) -> Callable[[*Given], Answer]:
 @contextlib.contextmanager
 def cache() -> Iterator[None]:
     """Know what earlier commands were answered, and leave what is asked inside to later ones."""
-
-    @functools.cache  # on the first question: by then the plug-ins are loaded, on which they depend
-    def earlier() -> tuple[Path | None, dict[str, Any]]:
-        file = _file()
-        before = _read(file) if file is not None else {}
-        _known.update(before)
-        return file, before
-
-    _open.append(earlier)
+    store = _Cache()
+    _open.append(store)
     try:
         yield
     finally:
-        _open.remove(earlier)
-        if earlier.cache_info().currsize:
-            _write(*earlier())
+        _open.remove(store)
+        store.write()
 
 
-def _write(file: Path | None, before: Mapping[str, Any]) -> None:
-    """Add what is known by now; a cache that cannot be written only costs time."""
-    new = {key: answer for key, answer in _known.items() if key not in before}
-    if file is None or not new:
-        return
-    with contextlib.suppress(OSError):
-        answers = [*_read(file).items(), *new.items()][-MOST_ANSWERS:]
-        write_text(file, json.dumps(dict(answers)))
-        files = sorted(file.parent.glob("*.json"), key=lambda each: each.stat().st_mtime)
-        for old in files[:-MOST_FILES]:
-            old.unlink(missing_ok=True)
+class _Cache:
+    """The answers of commands before this one, read on the first question."""
+
+    def __init__(self) -> None:
+        self._file: Path | None = None
+        self._before: dict[str, Any] | None = None
+
+    def read(self) -> None:
+        """Make them known; by now the study's plug-ins are loaded, on which they depend."""
+        if self._before is None:
+            self._file = _file()
+            self._before = _read(self._file) if self._file is not None else {}
+            _known.update(self._before)
+
+    def write(self) -> None:
+        """Add what is known by now; a cache that cannot be written only costs time."""
+        new = {key: answer for key, answer in _known.items() if key not in (self._before or {})}
+        if self._file is None or not new:
+            return
+        with contextlib.suppress(OSError):
+            answers = [*_read(self._file).items(), *new.items()][-MOST_ANSWERS:]
+            write_text(self._file, json.dumps(dict(answers)))
+            files = sorted(self._file.parent.glob("*.json"), key=lambda each: each.stat().st_mtime)
+            for old in files[:-MOST_FILES]:
+                old.unlink(missing_ok=True)
 
 
 def folder() -> Path:

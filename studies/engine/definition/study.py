@@ -126,7 +126,7 @@ class ClaimRule(Section):
         before, _, word = given.rpartition("_") if isinstance(given, str) else ("", "", "")
         if word in ("better", "worse"):
             high, low = ("higher", "lower") if word == "better" else ("lower", "higher")
-            prefix = f"{before}_" * bool(before)
+            prefix = f"{before}_" if before else ""
             raise ValueError(
                 f"expected {prefix}{high}, or {prefix}{low} for a metric that is to be minimized, "
                 f"got '{given}'"

@@ -92,7 +92,7 @@ def _left_out(
     for (reasons, numbers), names in shared.items():
         back = " and ".join(dict.fromkeys(cause.back for cause in reasons if cause.back))
         line = (
-            f"arm{'s' * (len(names) > 1)} {', '.join(names)}: "
+            f"{'arm' if len(names) == 1 else 'arms'} {', '.join(names)}: "
             f"{' and '.join(cause.arm for cause in reasons)}; results of before (seeds "
             f"{', '.join(map(str, numbers))}) stay in {folder}, left out of the report"
             f"{f'; {back} to have them back' if back else ''}"

@@ -313,8 +313,9 @@ def _arms(
     rows = {} if study.published is None else study.published.rows
     swept = {arm: next(iter(own.values()))[0].swept for arm, own in runs.items()}
     base = swept.get(study.baseline, {})
-    rest = [{path: own[path] for path in own if path != axis} for own in (base, *swept.values())]
-    placed = axis in base and rest.count(rest[0]) > 2  # another arm is the same but for that
+    others = (own for arm, own in swept.items() if arm != study.baseline)
+    # the baseline has a place on the axis where another arm is the same but for that
+    placed = axis in base and any({**own, axis: None} == {**base, axis: None} for own in others)
     arms = []
     for name in sorted(runs, key=lambda arm: arm != study.baseline):  # stable: as planned
         trials, own = [trial for trial, _ in runs[name].values()], results[name].values()
